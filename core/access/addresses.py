@@ -1,0 +1,100 @@
+"""The address a request comes from, and the bucket that its rate is counted in.
+
+`X-Forwarded-For` is text that anyone can send. It counts only as far as proxies that we trust have written it: read
+from the right, the first hop that is not one of them is the client. Nothing a client can send raises anything here.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+# What a request without a readable peer (a Unix socket has none) counts as.
+UNKNOWN = "unknown"
+# More hops than this are nobody's real path; only so many are read, from the right.
+MAX_HOPS = 16
+# An IPv6 customer owns a /64 at least, so a limit per address would be none.
+IPV6_BUCKET_BITS = 64
+
+_CACHED_ADDRESSES = 10_000
+MAX_HOP_LENGTH = len("[]:65535") + 45
+# Some proxies add the port: 192.0.2.1:443, [2001:db8::1], [2001:db8::1]:443.
+_HOP = re.compile(
+    r"\[([0-9A-Fa-f:.]{2,45})\](?::\d{1,5})?|([0-9.]{7,15})(?::\d{1,5})?|([0-9A-Fa-f:.]{2,45})", re.ASCII
+)
+
+
+class Addresses:
+    """Reads client addresses, believing the proxies in `trusted_proxies` (addresses or networks, valid CIDR)."""
+
+    def __init__(self, trusted_proxies: Iterable[str] = ()) -> None:
+        self._networks: tuple[IPv4Network | IPv6Network, ...] = tuple(
+            ip_network(network, strict=False) for network in trusted_proxies
+        )
+
+    def client(self, peer: str | None, forwarded_for: Sequence[str] = ()) -> str:
+        """Return the client's address, in its shortest spelling where a proxy named it.
+
+        `peer` is the other end of the socket, `forwarded_for` every value of `X-Forwarded-For` in the order received.
+        """
+        if not peer:
+            return UNKNOWN
+        if not self._networks or not forwarded_for or not self._is_trusted(_read_peer(peer)):
+            return peer
+        nearest = peer
+        for hop in reversed(_hops(forwarded_for)):
+            address = _read(hop) if len(hop) <= MAX_HOP_LENGTH else None
+            if address is None:
+                break  # whoever stands left of the last proxy wrote this; what is known ends here
+            nearest = str(address)
+            if not self._is_trusted(address):
+                break
+        return nearest
+
+    def _is_trusted(self, address: IPv4Address | IPv6Address | None) -> bool:
+        return address is not None and any(address in network for network in self._networks)
+
+
+def bucket(address: str) -> str:
+    """Return what addresses of one client have in common: an IPv4 address itself, the /64 of an IPv6 address."""
+    return address if ":" not in address else _ipv6_bucket(address)
+
+
+@lru_cache(_CACHED_ADDRESSES)
+def _ipv6_bucket(address: str) -> str:
+    read = _read_peer(address)
+    if not isinstance(read, IPv6Address):
+        return str(read) if read is not None else UNKNOWN
+    return str(IPv6Network((int(read), IPV6_BUCKET_BITS), strict=False))
+
+
+@lru_cache(_CACHED_ADDRESSES)
+def _read(text: str) -> IPv4Address | IPv6Address | None:
+    """Read an address strictly; an IPv4 address that is mapped into IPv6 is the IPv4 address."""
+    found = _HOP.fullmatch(text)
+    if found is None:
+        return None
+    try:
+        address = ip_address(found[1] or found[2] or found[3])
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
+def _read_peer(peer: str) -> IPv4Address | IPv6Address | None:
+    # A link-local peer carries the name of the interface: fe80::1%eth0.
+    return _read(peer.partition("%")[0])
+
+
+def _hops(forwarded_for: Sequence[str]) -> list[str]:
+    hops: list[str] = []
+    for value in reversed(forwarded_for):
+        hops[:0] = value.rsplit(",", MAX_HOPS)
+        if len(hops) > MAX_HOPS:
+            break
+    return [hop.strip(" \t") for hop in hops[-MAX_HOPS:]]

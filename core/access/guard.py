@@ -1,0 +1,354 @@
+"""The guard in front of every request: rate limits and idempotency marks, in one Redis round trip that requests share.
+
+While a round trip is in flight the next requests gather and go as one call of one script (`guard.lua`). Redis only
+shortcuts: without it rates are counted in this process's memory, keys are guarded by PostgreSQL alone, and no request
+fails.
+
+All names share one hash tag, so in a Redis cluster the guard lives on one shard. To spread it, tag rates by key and
+marks by principal, and send two scripts in one pipeline, grouped by slot: the price is that a request refused for its
+address has been counted for its key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+import time
+from contextlib import suppress
+from importlib import resources
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+from prometheus_client import Gauge
+
+from core import metrics
+from core.access import rates
+from core.access.addresses import bucket
+from core.access.link import LinkDown, ScriptLink
+from core.access.marks import MAX_ANSWER_BYTES, Mark, StoredAnswer, Writes, answer_in, is_mark_of
+from core.access.rates import Headers, Limit, MemoryBuckets, RateLimited, State, rate_headers, tighter
+from core.errors import Refusal
+from core.lane import Lane
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from redis.asyncio import Redis
+
+    from core.access.api_keys import Principal
+    from core.settings import Settings
+
+# One script call blocks Redis for about 5 us a request, so at most about 1.3 ms.
+MAX_BATCH = 256
+# Far above what gathers within the 250 ms after which Redis is given up; beyond it requests are counted in memory.
+MAX_WAITING = 20_000
+# A mark whose process died is gone after this; PostgreSQL needs none.
+MARK_MS = 10_000
+# How long a request waits for its twin's answer before it asks PostgreSQL itself.
+TWIN_WAIT_SECONDS = 2.0
+FIRST_POLL_SECONDS = 0.005
+# Finished answers ride on the next round trip, or on one of their own after this.
+FLUSH_SECONDS = 0.002
+
+FALLBACK = Gauge(
+    "guard_fallback",
+    "Processes that do without Redis at the moment",
+    registry=metrics.REGISTRY,
+    multiprocess_mode="livesum",
+)
+
+_ADMITTED, _MARKED, _REFUSED, _FOUND = range(4)  # as in guard.lua
+_pack = msgspec.msgpack.Encoder().encode
+
+
+class _Question(NamedTuple):
+    """What one request asks of the script: names of its buckets and of its idempotency key, empty where it has none."""
+
+    key_bucket: str = ""
+    address_bucket: str = ""
+    cost: int = 0
+    name: str = ""
+    mark: str = ""
+
+
+class _Reply(NamedTuple):
+    """What it hears: the microseconds that its buckets lack, and for FOUND what stands under its key."""
+
+    verdict: int
+    key_fill_us: int
+    address_fill_us: int
+    found: bytes = b""
+
+
+class Admission:
+    """A request that may go on. Whoever got it calls `finish` or `release` in the end, whatever happens in between."""
+
+    __slots__ = ("_guard", "_states", "mark", "replay")
+
+    def __init__(self, guard: Guard, states: Sequence[State]) -> None:
+        self._guard = guard
+        self._states = states
+        self.mark: Mark | None = None
+        # The answer of an equal earlier request: send it and do nothing else.
+        self.replay: StoredAnswer | None = None
+
+    @property
+    def headers(self) -> Headers:
+        """The `RateLimit-*` headers of the tighter limit; none when nothing is limited."""
+        return rate_headers(*tighter(self._states)) if self._states else ()
+
+    def finish(self, answer: StoredAnswer) -> None:
+        """Share an answer with the twins and store it, without a wait. Only for what PostgreSQL has frozen as well."""
+        mark, self.mark = self.mark, None
+        if mark is not None:
+            self._guard.settle(mark, answer)
+
+    def release(self) -> None:
+        """Let the next request under the key start afresh. Nothing after `finish`: it may stand in a `finally`."""
+        mark, self.mark = self.mark, None
+        if mark is not None:
+            self._guard.settle(mark, None)
+
+
+class Guard:
+    """One per process. `admit` every request, `finish` or `release` what that returned, and `close` at the end."""
+
+    def __init__(self, redis: Redis, settings: Settings, epoch: str) -> None:
+        self._prefix = f"ts:{epoch}:{{guard}}:"
+        self._limited = settings.rate_limit_enabled
+        self._key_limit = rates.limit(
+            settings.v1_rate_limit_per_second, settings.v1_rate_limit_burst, of="API key"
+        )
+        self._address_limit = rates.limit(
+            settings.v1_rate_limit_address_per_second, settings.v1_rate_limit_address_burst, of="address"
+        )
+        self._answer_ms = settings.idempotency_ttl_secs * 1000
+        script = resources.files("core.access").joinpath("guard.lua").read_text()
+        self._link = ScriptLink(redis, script, on_change=lambda up: FALLBACK.set(not up))
+        self._lane: Lane[_Question, _Reply] = Lane(self._send, max_batch=MAX_BATCH, max_waiting=MAX_WAITING)
+        self._memory = MemoryBuckets()
+        self._marks: dict[tuple[int, str], Mark] = {}
+        self._process = secrets.token_hex(8)
+        self._numbers = itertools.count()
+        self._writes = Writes()
+        self._flush: asyncio.TimerHandle | None = None
+        FALLBACK.set(0)
+
+    @property
+    def up(self) -> bool:
+        """Whether Redis is used at the moment."""
+        return self._link.up
+
+    async def admit(
+        self,
+        *,
+        principal: Principal | None,
+        address: str,
+        key: str | None = None,
+        fingerprint: bytes = b"",
+        cost: int = 1,
+    ) -> Admission:
+        """Count one request for its API key and its address, both or neither, and mark its idempotency key.
+
+        `address` is the client's (`core.access.addresses`), `fingerprint` comes from `request_fingerprint`, `cost` is
+        what the request counts as (`batch_cost`), at most a whole burst. Without a `key` or a principal nothing is
+        marked.
+
+        A twin (same key, same fingerprint) that is at work is waited for, here or in another process, for 2 s at most;
+        its answer is then `replay`. Raises RateLimited, which counts nothing and marks nothing; no other refusal.
+        """
+        if key is None or principal is None:
+            question = self._question(principal, address, cost)
+            return self._admission(question, await self._ask(question))
+        identity, fingerprint_hex = (principal.id, key), fingerprint.hex()
+        deadline = asyncio.get_running_loop().time() + TWIN_WAIT_SECONDS
+        twin = self._marks.get(identity)
+        if twin is None:
+            mark = self._open(identity, fingerprint_hex)
+            return await self._lead(mark, self._question(principal, address, cost, mark), deadline)
+        question = self._question(principal, address, cost)
+        admission = self._admission(question, await self._ask(question))
+        while twin is not None:
+            if twin.fingerprint != fingerprint_hex:
+                return admission  # another request under the same key: PostgreSQL names what differs
+            admission.replay = await twin.settled(deadline)
+            if admission.replay is not None or not twin.done:
+                return admission
+            twin = self._marks.get(identity)
+        # The twin ended without an answer to share. The first of those who waited for it takes its place.
+        mark = self._open(identity, fingerprint_hex)
+        led = await self._lead(mark, _Question(name=mark.name, mark=mark.value), deadline)
+        admission.mark, admission.replay = led.mark, led.replay
+        return admission
+
+    def settle(self, mark: Mark, answer: StoredAnswer | None) -> None:
+        """End the request of `mark`: tell its twins here, and leave word in Redis for those elsewhere."""
+        self._close(mark, answer)
+        if not self._link.up:
+            return
+        if answer is not None and len(answer.body) <= MAX_ANSWER_BYTES:
+            self._writes.store(mark, answer)
+        elif mark.in_redis:
+            self._writes.release(mark)
+        self._schedule_flush()
+
+    async def close(self) -> None:
+        """Write what is finished, and let go of Redis. Requests that still come are counted in memory."""
+        await self._lane.close()
+        while self._writes and self._link.up:
+            await self._send([])
+        if self._flush is not None:
+            self._flush.cancel()
+        await self._link.close()
+
+    # --- One request
+
+    def _question(
+        self, principal: Principal | None, address: str, cost: int, mark: Mark | None = None
+    ) -> _Question:
+        key_bucket = address_bucket = name = value = ""
+        if self._limited:
+            address_bucket = f"{self._prefix}address:{bucket(address)}"
+            cost = min(cost, self._address_limit.burst)
+            if principal is not None:
+                key_bucket = f"{self._prefix}key:{principal.key_id}"
+                cost = min(cost, self._key_limit.burst)
+        if mark is not None:
+            name, value = mark.name, mark.value
+        return _Question(key_bucket, address_bucket, cost, name, value)
+
+    async def _ask(self, question: _Question) -> _Reply:
+        if self._link.up and (question.address_bucket or question.name):
+            with suppress(Refusal):  # the lane is full, or closed
+                return await self._lane.enqueue(question)
+        return self._count_in_memory(question)
+
+    def _admission(self, question: _Question, reply: _Reply) -> Admission:
+        """Raise RateLimited if `reply` says so."""
+        states: list[State] = []
+        if question.key_bucket:
+            states.append((self._key_limit, reply.key_fill_us))
+        if question.address_bucket:
+            states.append((self._address_limit, reply.address_fill_us))
+        if reply.verdict == _REFUSED:
+            raise rates.refusal(states, question.cost)
+        return Admission(self, states)
+
+    def _count_in_memory(self, question: _Question) -> _Reply:
+        asked = []
+        if question.key_bucket:
+            asked.append((question.key_bucket, self._key_limit))
+        if question.address_bucket:
+            asked.append((question.address_bucket, self._address_limit))
+        had, fills = self._memory.take(asked, question.cost, time.monotonic_ns() // 1000)
+        key_fill = fills[0] if question.key_bucket else 0
+        return _Reply(_ADMITTED if had else _REFUSED, key_fill, fills[-1] if fills else 0)
+
+    # --- Its idempotency key
+
+    def _open(self, identity: tuple[int, str], fingerprint: str) -> Mark:
+        name = f"{self._prefix}once:{identity[0]}:{identity[1]}"
+        mark = Mark(identity, name, fingerprint, f"{self._process}{next(self._numbers)}")
+        self._marks[identity] = mark
+        return mark
+
+    def _close(self, mark: Mark, answer: StoredAnswer | None) -> None:
+        if self._marks.get(mark.identity) is mark:
+            del self._marks[mark.identity]
+        mark.settle(answer)
+
+    async def _lead(self, mark: Mark, question: _Question, deadline: float) -> Admission:
+        """Ask with a mark: the request under it that does the work, unless another process is at it or has done it."""
+        try:
+            reply = await self._ask(question)
+            admission = self._admission(question, reply)
+            admission.replay = await self._answer_elsewhere(mark, reply, deadline)
+        except RateLimited:
+            self._close(mark, None)
+            raise
+        except BaseException:  # the caller went away, and the mark may be there or on its way
+            mark.in_redis = True
+            self.settle(mark, None)
+            raise
+        if admission.replay is not None:
+            self._close(mark, admission.replay)
+        else:
+            admission.mark = mark
+        return admission
+
+    async def _answer_elsewhere(self, mark: Mark, reply: _Reply, deadline: float) -> StoredAnswer | None:
+        """Return the answer that another process has, or is about to have; None when the work is ours."""
+        pause = FIRST_POLL_SECONDS
+        loop = asyncio.get_running_loop()
+        while reply.verdict == _FOUND and reply.found != mark.value.encode():
+            left = deadline - loop.time()
+            if left <= 0 or not is_mark_of(reply.found, mark.fingerprint):
+                return answer_in(reply.found, mark.fingerprint)
+            await asyncio.sleep(min(pause, left))
+            pause *= 2
+            # A mark that is gone by then is taken over.
+            reply = await self._ask(_Question(name=mark.name, mark=mark.value))
+        mark.in_redis = reply.verdict in {_MARKED, _FOUND}
+        return None
+
+    # --- A batch
+
+    async def _send(self, questions: Sequence[_Question]) -> list[_Reply]:
+        numbers: dict[str, int] = {"": 0}
+        buckets: list[str | int] = []
+        asked: list[str | int] = []
+
+        def number(name: str, limit: Limit) -> int:
+            known = numbers.get(name)
+            if known is None:
+                known = numbers[name] = len(numbers)
+                buckets.extend((name, limit.step_us, limit.burst_us))
+            return known
+
+        for key_bucket, address_bucket, cost, name, value in questions:
+            key = number(key_bucket, self._key_limit)
+            asked += (key, number(address_bucket, self._address_limit), cost, name, value)
+        answers, releases = self._writes.take()
+        self._schedule_flush()
+        try:
+            reply = await self._link.call(
+                1,
+                self._prefix,
+                _pack(buckets),
+                _pack(asked),
+                _pack(releases),
+                MARK_MS,
+                self._answer_ms,
+                *answers,
+            )
+        except LinkDown:
+            return [self._count_in_memory(question) for question in questions]
+        return _replies(reply, len(questions))
+
+    def _schedule_flush(self) -> None:
+        """Have what is to be written ride on the next round trip, or on one of its own a little later."""
+        if not self._writes:
+            if self._flush is not None:
+                self._flush.cancel()
+                self._flush = None
+        elif self._flush is None:
+            self._flush = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._flush = None
+        with suppress(Refusal):
+            self._lane.enqueue(_Question())
+
+
+def batch_cost(items: int) -> int:
+    """Return what a batch of `items` counts as: one request for every 100 begun, about what it costs the database."""
+    return max(1, -(-items // 100))
+
+
+def _replies(reply: list[Any], count: int) -> list[_Reply]:
+    found = iter(reply[3 * count :])
+    return [
+        _Reply(reply[at], reply[at + 1], reply[at + 2], next(found) or b"" if reply[at] == _FOUND else b"")
+        for at in range(0, 3 * count, 3)
+    ]

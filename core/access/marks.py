@@ -1,0 +1,132 @@
+"""Idempotency marks: who is at work under a key right now, and what a finished answer looks like in Redis.
+
+All of it is a shortcut. Whatever is lost, late or wrong here, PostgreSQL's key row decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import deque
+from contextlib import suppress
+from typing import NamedTuple
+
+# A larger answer costs Redis more than it saves: its key is only unmarked.
+MAX_ANSWER_BYTES = 64 * 1024
+# What may wait to be stored (they wait 2 ms; more means that Redis is in trouble), and what one round trip carries.
+MAX_WAITING_BYTES = 8 * 1024 * 1024
+MAX_CARRIED_BYTES = 1024 * 1024
+MAX_CARRIED = 256
+
+# What a value in Redis begins with: a mark or an answer, and then the request's fingerprint in hex.
+_MARK = "M"
+_ANSWER = b"A"
+_FINGERPRINT_END = 1 + 2 * hashlib.sha256().digest_size
+_STATUS_END = _FINGERPRINT_END + 3
+
+
+class StoredAnswer(NamedTuple):
+    """A frozen answer, byte for byte: its body holds neither a request id nor anything that is only current."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+class Mark:
+    """One request at work under one key. Its twins in this process wait for it; those elsewhere see it in Redis."""
+
+    __slots__ = ("_waiting", "answer", "done", "fingerprint", "identity", "in_redis", "name", "value")
+
+    def __init__(self, identity: tuple[int, str], name: str, fingerprint: str, token: str) -> None:
+        self.identity = identity
+        self.name = name
+        self.fingerprint = fingerprint
+        self.value = f"{_MARK}{fingerprint}{token}"
+        self.in_redis = False
+        self.done = False
+        self.answer: StoredAnswer | None = None
+        self._waiting: asyncio.Future[None] | None = None
+
+    async def settled(self, deadline: float) -> StoredAnswer | None:
+        """Wait for the end of this request; None when it ended without an answer to share, or has not by `deadline`."""
+        if not self.done:
+            if self._waiting is None:  # made by the first twin: most requests have none
+                self._waiting = asyncio.get_running_loop().create_future()
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(deadline):
+                    await asyncio.shield(self._waiting)
+        return self.answer
+
+    def settle(self, answer: StoredAnswer | None) -> None:
+        """Tell the twins; only the first call counts."""
+        if not self.done:
+            self.done = True
+            self.answer = answer
+            if self._waiting is not None:
+                self._waiting.set_result(None)
+
+
+def request_fingerprint(operation: str, body: bytes) -> bytes:
+    """Return what two requests under one key must share to be one: the operation, with its path, and the raw body.
+
+    Another spelling of the same JSON merely misses the shortcut; PostgreSQL compares the meaning.
+    """
+    return hashlib.sha256(b"%s\0%s" % (operation.encode(), body)).digest()
+
+
+def pack_answer(fingerprint: str, answer: StoredAnswer) -> bytes:
+    """Return the value that Redis keeps."""
+    head = f"{fingerprint}{answer.status:03d}{answer.content_type}\n"
+    return b"%s%s%s" % (_ANSWER, head.encode(), answer.body)
+
+
+def is_mark_of(value: bytes, fingerprint: str) -> bool:
+    """Whether `value` is the mark of a request with this fingerprint."""
+    return value.startswith(f"{_MARK}{fingerprint}".encode())
+
+
+def answer_in(value: bytes, fingerprint: str) -> StoredAnswer | None:
+    """Return the answer in `value` to a request with this fingerprint; None for anything else, ours or not."""
+    head, newline, body = value.partition(b"\n")
+    status = head[_FINGERPRINT_END:_STATUS_END]
+    if not head.startswith(_ANSWER + fingerprint.encode()) or not newline or not status.isdigit():
+        return None
+    return StoredAnswer(int(status), head[_STATUS_END:].decode("ascii", "replace"), body)
+
+
+class Writes:
+    """What is still to be written to Redis. Bounded; what does not fit is dropped, and PostgreSQL has it."""
+
+    def __init__(self) -> None:
+        self._answers: deque[tuple[str, bytes]] = deque()
+        self._answers_bytes = 0
+        self._releases: deque[tuple[str, str]] = deque(maxlen=16 * MAX_CARRIED)
+
+    def __bool__(self) -> bool:
+        return bool(self._answers or self._releases)
+
+    def store(self, mark: Mark, answer: StoredAnswer) -> None:
+        """Put the answer in the mark's place."""
+        value = pack_answer(mark.fingerprint, answer)
+        if self._answers_bytes + len(value) <= MAX_WAITING_BYTES:
+            self._answers_bytes += len(value)
+            self._answers.append((mark.name, value))
+
+    def release(self, mark: Mark) -> None:
+        """Take the mark away, if it is still the one that stands there."""
+        self._releases.append((mark.name, mark.value))
+
+    def take(self) -> tuple[list[str | bytes], list[str]]:
+        """Return what the next round trip carries: names and answers, names and marks."""
+        answers: list[str | bytes] = []
+        carried = 0
+        while self._answers and len(answers) < 2 * MAX_CARRIED and carried < MAX_CARRIED_BYTES:
+            name, value = self._answers.popleft()
+            carried += len(value)
+            answers += (name, value)
+        self._answers_bytes -= carried
+        releases: list[str] = []
+        while self._releases and len(releases) < 2 * MAX_CARRIED:
+            releases += self._releases.popleft()
+        return answers, releases

@@ -1,0 +1,223 @@
+"""PostgreSQL: named statements from `sql/queries`, a bounded pool, and one meaning for every way to lose the server."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import re
+import time
+from contextlib import asynccontextmanager
+from importlib import resources
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import asyncpg
+
+from core import metrics
+from core.errors import Refusal, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+    from core.settings import Settings
+
+Row = asyncpg.Record
+Result = TypeVar("Result")
+
+# The roles of sql/migrations/0001: the serving role can neither update nor delete what is append-only.
+SERVING_ROLE = "tallystick_serving"
+# A connection that cannot be had within this time means that the pool is exhausted or the server is gone.
+ACQUIRE_TIMEOUT_SECONDS = 5.0
+CONNECT_TIMEOUT_SECONDS = 3.0
+
+_LOST = (
+    OSError,
+    asyncio.TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.QueryCanceledError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+_RETRIABLE = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.LockNotAvailableError)
+
+
+class Statement(NamedTuple):
+    """One SQL statement with the name that metrics and logs know it by."""
+
+    name: str
+    text: str
+
+
+class Statements:
+    """The statements of one file of `sql/queries`, as attributes."""
+
+    def __init__(self, found: dict[str, Statement]) -> None:
+        self._found = found
+
+    def __getattr__(self, name: str) -> Statement:
+        try:
+            return self._found[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def __iter__(self) -> Iterator[Statement]:
+        return iter(self._found.values())
+
+
+@functools.cache
+def statements(file: str) -> Statements:
+    """Read `sql/queries/<file>.sql`: blocks that begin with `-- name: <name>`, parameters `$1`, `$2`, ..."""
+    text = resources.files("sql").joinpath("queries", f"{file}.sql").read_text()
+    blocks = re.split(r"^-- name: (\w+)\s*$", text, flags=re.MULTILINE)[1:]
+    found = {}
+    for name, body in zip(blocks[::2], blocks[1::2], strict=True):
+        found[name] = Statement(name, f"-- {file}.{name}\n{body.strip().rstrip(';')}")
+    return Statements(found)
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether `error` means that the server or the connection went away, so that the call's outcome may be unknown."""
+    return isinstance(error, _LOST)
+
+
+def is_retriable(error: BaseException) -> bool:
+    """Whether the transaction was certainly rolled back for a reason that another try may not meet."""
+    return isinstance(error, _RETRIABLE)
+
+
+class Connection:
+    """One connection inside one transaction. Inner code takes it and never commits."""
+
+    __slots__ = ("raw",)
+
+    def __init__(self, raw: asyncpg.pool.PoolConnectionProxy[Row]) -> None:
+        self.raw = raw
+
+    async def fetch(self, statement: Statement, *args: Any) -> list[Row]:
+        """Return all rows."""
+        return await _timed(statement.name, self.raw.fetch(statement.text, *args))
+
+    async def fetchrow(self, statement: Statement, *args: Any) -> Row | None:
+        """Return the first row, or None."""
+        return await _timed(statement.name, self.raw.fetchrow(statement.text, *args))
+
+    async def fetchval(self, statement: Statement, *args: Any) -> Any:
+        """Return the first column of the first row, or None."""
+        return await _timed(statement.name, self.raw.fetchval(statement.text, *args))
+
+    async def execute(self, statement: Statement, *args: Any) -> int:
+        """Run the statement and return how many rows it touched."""
+        status = await _timed(statement.name, self.raw.execute(statement.text, *args))
+        tail = status.rsplit(" ", 1)[-1]
+        return int(tail) if tail.isdigit() else 0
+
+
+class Database:
+    """A pool of connections of one role. Every method raises Unavailable when the server cannot be reached."""
+
+    def __init__(self, pool: asyncpg.Pool[Row]) -> None:
+        self.pool = pool
+
+    async def fetch(self, statement: Statement, *args: Any) -> list[Row]:
+        """Return all rows of a statement that is its own transaction."""
+        return await self._once(lambda connection: connection.fetch(statement, *args))
+
+    async def fetchrow(self, statement: Statement, *args: Any) -> Row | None:
+        """Return the first row, or None, of a statement that is its own transaction."""
+        return await self._once(lambda connection: connection.fetchrow(statement, *args))
+
+    async def fetchval(self, statement: Statement, *args: Any) -> Any:
+        """Return the first value, or None, of a statement that is its own transaction."""
+        return await self._once(lambda connection: connection.fetchval(statement, *args))
+
+    async def execute(self, statement: Statement, *args: Any) -> int:
+        """Run a statement that is its own transaction; return how many rows it touched."""
+        return await self._once(lambda connection: connection.execute(statement, *args))
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Open a READ COMMITTED transaction; it commits at the end of the block and rolls back on any exception."""
+        with translated():
+            async with self.pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as raw, raw.transaction():
+                yield Connection(raw)
+
+    async def ping(self) -> None:
+        """Raise Unavailable unless the server answers."""
+        await self.fetchval(Statement("ping", "SELECT 1"))
+
+    async def close(self) -> None:
+        """Give back all connections; those that do not end within five seconds are cut."""
+        try:
+            await asyncio.wait_for(self.pool.close(), 5.0)
+        except (asyncio.TimeoutError, *_LOST):
+            self.pool.terminate()
+
+    async def _once(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
+        with translated():
+            async with self.pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as raw:
+                return await work(Connection(raw))
+
+
+class translated:  # noqa: N801 - reads as a word: `with translated():`
+    """Turn the driver's ways of saying that the server is gone, or busy beyond its bounds, into Unavailable."""
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None or isinstance(error, Refusal):
+            return
+        if is_lost(error):
+            raise Unavailable from error
+        if is_retriable(error):
+            raise Unavailable(
+                "The rows of this call are busy at the moment. Nothing happened; repeat the call.",
+                code="busy",
+                retry_after=0.1,
+            ) from error
+
+
+async def _timed(name: str, work: Awaitable[Result]) -> Result:
+    started = time.perf_counter()
+    try:
+        return await work
+    finally:
+        metrics.observe_query(name, time.perf_counter() - started)
+
+
+async def open_database(settings: Settings, *, role: str | None = SERVING_ROLE, size: int | None = None) -> Database:
+    """Open a pool. `role` is taken on by every connection (None keeps the login role, for administration)."""
+
+    async def prepare(connection: asyncpg.Connection[Row]) -> None:
+        if role is not None:
+            await connection.execute(f'SET ROLE "{role}"')
+
+    async def keep(_connection: asyncpg.Connection[Row]) -> None:
+        # The pool's own RESET ALL costs a round trip a use; no statement of ours leaves session state behind.
+        return
+
+    with translated():
+        pool = await asyncpg.create_pool(
+            str(settings.database_url),
+            min_size=1,
+            max_size=size or settings.database_pool_size,
+            timeout=CONNECT_TIMEOUT_SECONDS,
+            command_timeout=settings.database_statement_timeout_ms / 1000 + 1,
+            statement_cache_size=100 if settings.database_prepared_statements else 0,
+            max_inactive_connection_lifetime=300,
+            server_settings={
+                "application_name": "tallystick",
+                "timezone": "UTC",
+                "statement_timeout": str(settings.database_statement_timeout_ms),
+                "lock_timeout": str(settings.database_lock_timeout_ms),
+                "idle_in_transaction_session_timeout": "60000",
+                # Our statements are short; compiling them costs more than it saves.
+                "jit": "off",
+            },
+            init=prepare,
+            reset=keep,
+        )
+    return Database(pool)

@@ -1,0 +1,32 @@
+"""Expected refusals: what the core says no with. Their HTTP form stands in one table, in `handlers.problems`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Refusal(Exception):
+    """An expected "no", with a stable snake_case code, one sentence for a person, and members for a machine.
+
+    `retry_after` is in seconds and says that the same call may work later.
+    """
+
+    def __init__(self, code: str, detail: str, *, retry_after: float | None = None, **extra: Any) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+        self.retry_after = retry_after
+        self.extra: dict[str, Any] = extra
+
+
+class Unavailable(Refusal):
+    """A part that we cannot do without is gone for now; nothing of the call has happened, or it is safe to repeat."""
+
+    def __init__(
+        self,
+        detail: str = "The database cannot be reached at the moment. Nothing was lost; repeat the call.",
+        *,
+        code: str = "database_unavailable",
+        retry_after: float = 1.0,
+    ) -> None:
+        super().__init__(code, detail, retry_after=retry_after)

@@ -1,0 +1,90 @@
+"""Identifiers: UUIDv7 for rows, request ids, and W3C trace contexts."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import threading
+import time
+from uuid import UUID
+
+from core.errors import Refusal
+
+_RANDOM_BITS = 74
+_COUNTER_STEP_BITS = 32
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+# Visible ASCII only and bounded: the value is echoed in a header and stands in every log line.
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+# https://www.w3.org/TR/trace-context-1/#traceparent-header; a later version may append fields, version ff is invalid.
+_TRACEPARENT = re.compile(
+    r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?"
+)
+_MOST_TRACEPARENT = 512
+
+# Ids are names and not secrets; the Mersenne Twister is ten times as fast as the kernel. A forked child must not
+# continue its parent's sequence.
+_random = random.Random()  # noqa: S311
+os.register_at_fork(after_in_child=_random.seed)
+
+_lock = threading.Lock()
+_last_millisecond = 0
+_last_random = 0
+
+
+def new_uuid() -> UUID:
+    """Return a UUIDv7 (RFC 9562 section 5.7) greater than every one that this process made before.
+
+    Within a millisecond the random part grows by a random step (section 6.2, method 2); a clock that stands or goes
+    back keeps the last millisecond, and a random part that is used up takes the next one.
+    """
+    global _last_millisecond, _last_random
+    with _lock:
+        millisecond = time.time_ns() // 1_000_000
+        if millisecond > _last_millisecond:
+            tail = _random.getrandbits(_RANDOM_BITS)
+        else:
+            millisecond = _last_millisecond
+            tail = _last_random + 1 + _random.getrandbits(_COUNTER_STEP_BITS)
+            if tail >> _RANDOM_BITS:
+                millisecond += 1
+                tail = _random.getrandbits(_RANDOM_BITS)
+        _last_millisecond, _last_random = millisecond, tail
+    high, low = tail >> 62, tail & ((1 << 62) - 1)
+    return UUID(int=(millisecond << 80) | (0x7 << 76) | (high << 64) | (0b10 << 62) | low)
+
+
+def parse_uuid(text: str, name: str = "id") -> UUID:
+    """Return the UUID that `text` spells in its 36-character form, of any version.
+
+    Raises Refusal `invalid_request` that names the field; braces, `urn:uuid:` and forms without dashes are refused.
+    """
+    if not _UUID.fullmatch(text):
+        raise Refusal(
+            "invalid_request", f"{name} is not a UUID like 0193e5a0-7b1c-7d3e-9f00-1234567890ab.", field=name
+        )
+    return UUID(text)
+
+
+def new_request_id() -> str:
+    """Return 32 random hex digits."""
+    return f"{_random.getrandbits(128):032x}"
+
+
+def request_id_of(header: str | None) -> str:
+    """Return the caller's request id as it is, or a new one if it is absent, longer than 128 or not visible ASCII."""
+    return header if header and _REQUEST_ID.fullmatch(header) else new_request_id()
+
+
+def continue_trace(traceparent: str | None) -> str:
+    """Return the `traceparent` of a span of our own: in the caller's trace, or in a new one if theirs is unreadable.
+
+    A later version is read as far as version 00 goes, as the specification asks, and handed on as version 00.
+    """
+    match = (
+        _TRACEPARENT.fullmatch(traceparent) if traceparent and len(traceparent) <= _MOST_TRACEPARENT else None
+    )
+    span_id = _random.getrandbits(64) | 1  # all zeros is invalid
+    if match is None or (match[1] == "00" and match[4] is not None):
+        return f"00-{_random.getrandbits(128) | 1:032x}-{span_id:016x}-00"
+    return f"00-{match[2]}-{span_id:016x}-{int(match[3], 16) & 1:02x}"

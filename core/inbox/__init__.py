@@ -1,0 +1,1 @@
+"""What providers tell us: verified, stored once, applied once."""

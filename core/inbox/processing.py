@@ -1,0 +1,210 @@
+"""Applying events: claim a batch with a lease, then each event in one transaction together with its effect.
+
+The transaction begins by finishing the event under the token of the claim. If the lease has gone to another worker that
+finds no row, and nothing happens; otherwise the row stays locked until the effect is committed with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+import asyncpg
+import structlog
+
+from core import ids, metrics, wakeup
+from core.backoff import full_jitter
+from core.database import statements
+from core.errors import Refusal, Unavailable
+from core.inbox.rules import (
+    APPLIED,
+    IGNORED,
+    RULES,
+    SYSTEM_PRINCIPAL,
+    AccountNeededError,
+    InboxEvent,
+    UnusableEventError,
+)
+from core.leases import DEAD_AFTER_SECONDS
+from core.ledger.accounts import Limits, Opening, open_accounts
+from core.ledger.poster import KEY_TAKEN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from core.database import Database
+    from core.inbox.rules import Rule
+    from core.leases import Worker
+    from core.ledger.ledger import Ledger
+
+log = structlog.get_logger(__name__)
+_sql = statements("inbox")
+
+# Events of one claim: a quarter of a second of work, so that a second worker soon finds some too.
+BATCH: Final = 64
+# Transactions of one worker at once. They share the pool with everything else that the worker does.
+CONCURRENCY: Final = 4
+# Many times what a batch takes; it only matters for a worker that lives and hangs.
+LEASE_SECONDS: Final = 60.0
+TAKE_OVER_BATCH: Final = 1000
+
+# Another try at once, for what is over by then: a twin took the key first, or an account had to be opened.
+MAX_TRIES_AT_ONCE: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """How often a failing event is tried and how long is waited: full jitter below `base * 2 ** (attempt - 1)`.
+
+    The defaults try for about half an hour before a person has to look.
+    """
+
+    max_attempts: int = 12
+    base_seconds: float = 1.0
+    cap_seconds: float = 900.0
+
+
+class _LeaseLostError(Exception):
+    """Another worker has taken the event over; its transaction counts and ours must not."""
+
+
+class Processor:
+    """The processing of one worker. `wake` is told of the topics that have work after a commit."""
+
+    def __init__(
+        self,
+        database: Database,
+        ledger: Ledger,
+        worker: Worker,
+        *,
+        wake: Callable[[str], None],
+        retries: Retries | None = None,
+    ) -> None:
+        self._database = database
+        self._worker = worker
+        self._wake = wake
+        self._retries = retries or Retries()
+        self._ledger = ledger
+        self._slots = asyncio.Semaphore(CONCURRENCY)
+        self._left_behind = False
+
+    async def step(self) -> int:
+        """Claim and apply one batch; return how many events it had."""
+        if self._left_behind:
+            # The database went away under the last batch: what we still hold of it would wait for its lease to end.
+            await self.release()
+        token = ids.new_uuid()
+        self._left_behind = True
+        rows = await self._database.fetch(
+            _sql.claim_inbox_events, BATCH, self._worker.id, token, LEASE_SECONDS
+        )
+        self._left_behind = False
+        if not rows:
+            return 0
+        # Events of one object go one after the other, in the order of their arrival, as far as that is known here. The
+        # effects commute, so this saves waiting for locks and is not what correctness rests on.
+        of_object: defaultdict[str, list[InboxEvent]] = defaultdict(list)
+        for row in sorted(rows, key=lambda row: row["received_at"]):
+            event = InboxEvent(**row)
+            of_object[event.object_id or event.event_id].append(event)
+        results = await asyncio.gather(*(self._apply_in_turn(events, token) for events in of_object.values()))
+        counts = sum(results, Counter[str]())
+        log.info("inbox.batch", events=len(rows), **counts)
+        return len(rows)
+
+    async def release(self) -> None:
+        """Give back what was claimed and not begun."""
+        await self._database.execute(_sql.release_inbox_events, self._worker.id)
+        self._left_behind = False
+
+    async def _apply_in_turn(self, events: Sequence[InboxEvent], token: UUID) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        for event in events:
+            async with self._slots:
+                counts[await self._apply(event, token)] += 1
+        return counts
+
+    async def _apply(self, event: InboxEvent, token: UUID) -> str:
+        """Apply one event and say what came of it, in a word for the log line of the batch."""
+        try:
+            outcome = await self._apply_once(event, token)
+        except _LeaseLostError:
+            result = "lease_lost"
+        except UnusableEventError as error:
+            result = await self._fail(event, token, "unusable_payload", str(error), final=True)
+        except Unavailable as error:
+            if error.code == "busy":
+                result = await self._fail(event, token, error.code, error.detail)
+            else:
+                self._left_behind = True
+                result = "left_behind"
+        except Refusal as refusal:
+            result = await self._fail(event, token, refusal.code, refusal.detail)
+        except Exception as error:
+            log.exception("inbox.event_failed", event_id=event.event_id, event_type=event.event_type)
+            result = await self._fail(event, token, "internal_error", f"{type(error).__name__}: {error}")
+        else:
+            result = outcome
+        return result
+
+    async def _apply_once(self, event: InboxEvent, token: UUID) -> str:
+        rule = RULES.get((event.provider, event.event_type))
+        if rule is None:
+            if await self._database.fetchval(_sql.finish_inbox_event, event.id, token, IGNORED) is None:
+                raise _LeaseLostError
+            return IGNORED
+        for _ in range(MAX_TRIES_AT_ONCE):
+            try:
+                outcome = await self._apply_rule(rule, event, token)
+            except AccountNeededError as needed:
+                opening = Opening(needed.code, needed.currency, Limits(floor=None))
+                await open_accounts(self._database, [opening], SYSTEM_PRINCIPAL)
+            except asyncpg.PostgresError as error:
+                if error.sqlstate != KEY_TAKEN:
+                    raise
+            else:
+                self._wake(wakeup.OUTBOX)
+                return outcome
+        raise Refusal("busy", "Others take the same keys all the time.")
+
+    async def _apply_rule(self, rule: Rule, event: InboxEvent, token: UUID) -> str:
+        async with self._database.transaction() as connection:
+            if await connection.fetchval(_sql.finish_inbox_event, event.id, token, APPLIED) is None:
+                raise _LeaseLostError
+            outcome = await rule(connection, self._ledger, event)
+            if outcome != APPLIED:
+                await connection.execute(_sql.correct_inbox_outcome, event.id, outcome)
+        return outcome
+
+    async def _fail(
+        self, event: InboxEvent, token: UUID, code: str, detail: str, *, final: bool = False
+    ) -> str:
+        """Put the event back for another try, or give it up when it has had all of them or none can help."""
+        error = f"{code}: {detail}".replace("\x00", "\ufffd")[:500]
+        try:
+            if final or event.attempts >= self._retries.max_attempts:
+                await self._database.execute(_sql.bury_inbox_event, event.id, token, code, error)
+                metrics.DLQ_MESSAGES.add("added")
+                log.error(
+                    "inbox.event_dead", event_id=event.event_id, event_type=event.event_type, error=error
+                )
+                return "dead"
+            wait = full_jitter(
+                event.attempts, base_seconds=self._retries.base_seconds, cap_seconds=self._retries.cap_seconds
+            )
+            await self._database.execute(_sql.retry_inbox_event, event.id, token, wait, error)
+        except Unavailable:
+            self._left_behind = True
+            return "left_behind"
+        log.warning("inbox.event_put_back", event_id=event.event_id, attempt=event.attempts, error=error)
+        return "put_back"
+
+
+async def take_over_inbox_events(database: Database, retries: Retries | None = None) -> int:
+    """Free the events of workers that are gone or hang; return how many."""
+    limit = (retries or Retries()).max_attempts
+    rows = await database.fetch(_sql.take_over_inbox_events, DEAD_AFTER_SECONDS, limit, TAKE_OVER_BATCH)
+    return len(rows)

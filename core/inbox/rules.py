@@ -1,0 +1,140 @@
+"""What an event does: one function for each type with an effect, run in the transaction that finishes the event.
+
+An effect is keyed by the object and the effect, not by the event: a provider may tell of one change in two events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, TypeAlias
+from uuid import UUID
+
+import msgspec
+
+from core.database import statements
+from core.ledger.items import MAX_AMOUNT_MINOR, Leg, Posting, operation_id
+from core.outbox.events import emit
+
+if TYPE_CHECKING:
+    from core.database import Connection
+    from core.ledger.ledger import Ledger
+
+_sql = statements("inbox")
+
+# The owner of the keys of what we post by ourselves. Principals of the API have positive ids.
+SYSTEM_PRINCIPAL: Final = 0
+
+MAX_ACCOUNT_CODE: Final = 128
+
+APPLIED: Final = "applied"
+ALREADY_APPLIED: Final = "already_applied"
+IGNORED: Final = "ignored"
+
+
+class InboxEvent(NamedTuple):
+    """An event as it was claimed; `attempts` counts this one too."""
+
+    id: UUID
+    provider: str
+    event_id: str
+    event_type: str
+    object_id: str | None
+    received_at: datetime
+    attempts: int
+    body: bytes
+
+
+class UnusableEventError(Exception):
+    """The event says something that no further try can make sense of."""
+
+
+class AccountNeededError(Exception):
+    """A system account that the effect needs is not there yet: it is opened, and the transaction runs again.
+
+    It is not opened in that transaction, as what is rolled back must not be remembered as opened.
+    """
+
+    def __init__(self, code: str, currency: str) -> None:
+        super().__init__(code)
+        self.code = code
+        self.currency = currency
+
+
+Rule: TypeAlias = Callable[["Connection", "Ledger", InboxEvent], Awaitable[str]]
+
+
+class _PaymentIntent(msgspec.Struct):
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+    amount_received: Annotated[int, msgspec.Meta(gt=0, le=MAX_AMOUNT_MINOR)]
+    currency: Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z]{3}$")]
+    metadata: dict[str, Any] = {}
+
+
+class _PaymentIntentData(msgspec.Struct):
+    object: _PaymentIntent
+
+
+class _PaymentIntentEvent(msgspec.Struct):
+    data: _PaymentIntentData
+
+
+_payment_intents = msgspec.json.Decoder(_PaymentIntentEvent)
+
+
+def clearing_account(currency: str) -> str:
+    """Return the code of the account that stands for what Stripe owes us in `currency`."""
+    return f"provider:stripe:clearing:{currency}"
+
+
+async def stripe_payment_succeeded(connection: Connection, ledger: Ledger, event: InboxEvent) -> str:
+    """Post a paid intent that names our account in its metadata: provider clearing to that account, once an intent.
+
+    https://docs.stripe.com/api/payment_intents/object: `amount_received` is in the currency's minor unit.
+    """
+    try:
+        intent = _payment_intents.decode(event.body).data.object
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise UnusableEventError(str(error)) from None
+    account = intent.metadata.get("account")
+    if account is None:
+        return IGNORED
+    if not isinstance(account, str) or not account.isprintable() or not 0 < len(account) <= MAX_ACCOUNT_CODE:
+        raise UnusableEventError("metadata.account is not the code of an account")
+    currency = intent.currency.upper()
+    clearing = clearing_account(currency)
+    posting = Posting(
+        id=operation_id(SYSTEM_PRINCIPAL, f"stripe:{intent.id}:succeeded"),
+        principal_id=SYSTEM_PRINCIPAL,
+        legs=(Leg(clearing, -intent.amount_received), Leg(account, intent.amount_received)),
+        currency=currency,
+        kind="stripe.payment",
+        reference=intent.id,
+    )
+    (outcome,) = await ledger.post_within(connection, [posting])
+    if not outcome.posted:
+        if outcome.kind.code == "account_not_found" and outcome.account == clearing:
+            raise AccountNeededError(clearing, currency)
+        raise outcome.refusal()
+    if outcome.replayed:
+        return ALREADY_APPLIED
+    await emit(
+        connection,
+        principal_id=await connection.fetchval(_sql.account_owner, account),
+        event_type="payment.succeeded",
+        data={
+            "id": intent.id,
+            "provider": event.provider,
+            "account": account,
+            "amount": intent.amount_received,
+            "currency": currency,
+            "transfer": str(posting.id),
+        },
+        object_id=intent.id,
+    )
+    return APPLIED
+
+
+RULES: Final[Mapping[tuple[str, str], Rule]] = {
+    ("stripe", "payment_intent.succeeded"): stripe_payment_succeeded,
+}

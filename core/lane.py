@@ -1,0 +1,111 @@
+"""A lane gathers what many callers submit and sends it as one batch.
+
+It never waits to gather: it sends at once when idle, and while a batch is in flight the next one grows. So one caller
+alone pays no delay, and a thousand callers share the cost of one round trip.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from core.errors import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Lane(Generic[Item, Result]):
+    """One batch in flight at a time; the order of submission is the order within and between batches.
+
+    `max_batch` bounds the summed weight of one batch (an item heavier than that goes alone), `max_waiting` the number of
+    items that wait. `send` answers one result, or one exception, an item, in the same order; if `send` itself raises,
+    every item of the batch gets that exception.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[Sequence[Item]], Awaitable[Sequence[Result | BaseException]]],
+        *,
+        max_batch: int,
+        max_waiting: int,
+        weigh: Callable[[Item], int] | None = None,
+    ) -> None:
+        self._send = send
+        self._max_batch = max_batch
+        self._max_waiting = max_waiting
+        self._weigh = weigh
+        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._runner: asyncio.Task[None] | None = None
+        self._closing = False
+
+    @property
+    def waiting(self) -> int:
+        """How many items wait for the next batch."""
+        return len(self._waiting)
+
+    def enqueue(self, item: Item) -> asyncio.Future[Result]:
+        """Queue `item` and return the future of its result.
+
+        Raises Refusal `overloaded` when the lane is full and `shutting_down` when it is closing; nothing has happened then.
+        The future of an item that was sent must not be cancelled; `submit` shields it.
+        """
+        if self._closing:
+            raise Refusal("shutting_down", "This process is stopping. Repeat the call.", retry_after=1.0)
+        if len(self._waiting) >= self._max_waiting:
+            raise Refusal("overloaded", "Too many calls are waiting. Repeat the call a little later.", retry_after=1.0)
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._runner is None:
+            self._runner = asyncio.create_task(self._run())
+        return future
+
+    async def submit(self, item: Item) -> Result:
+        """Queue `item` and wait for its result; a caller that is cancelled does not cancel the work."""
+        return await asyncio.shield(self.enqueue(item))
+
+    async def close(self) -> None:
+        """Refuse what comes from now on, and wait until all that was accepted has its result."""
+        self._closing = True
+        if self._runner is not None:
+            await self._runner
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                batch = self._take()
+                try:
+                    results = await self._send([item for item, _ in batch])
+                except Exception as error:  # noqa: BLE001 - every waiter of this batch gets it; the lane itself goes on
+                    results = [error] * len(batch)
+                for (_, future), result in zip(batch, results, strict=True):
+                    _settle(future, result)
+        finally:
+            self._runner = None
+
+    def _take(self) -> list[tuple[Item, asyncio.Future[Result]]]:
+        waiting = self._waiting
+        if self._weigh is None:
+            return [waiting.popleft() for _ in range(min(len(waiting), self._max_batch))]
+        batch = [waiting.popleft()]
+        weight = self._weigh(batch[0][0])
+        while waiting:
+            weight += self._weigh(waiting[0][0])
+            if weight > self._max_batch:
+                break
+            batch.append(waiting.popleft())
+        return batch
+
+
+def _settle(future: asyncio.Future[Result], result: Result | BaseException) -> None:
+    if future.done():  # its caller was cancelled before the batch was sent
+        return
+    if isinstance(result, BaseException):
+        future.set_exception(result)
+        future.exception()  # a caller that went away must not turn into a "never retrieved" warning
+    else:
+        future.set_result(result)

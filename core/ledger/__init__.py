@@ -1,0 +1,1 @@
+"""The ledger: accounts, transfers, holds, reversals, the feed and its seal, and the proof that they agree."""

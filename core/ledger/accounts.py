@@ -1,0 +1,257 @@
+"""Accounts: opened once by their own code, changed under their lock, read now and at any past time."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import msgspec
+
+from core.database import statements
+from core.errors import Refusal
+from core.ledger.items import encode_metadata
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from core.database import Connection, Database, Row
+
+SQL = statements("ledger")
+
+AccountState = Literal["open", "frozen", "closed"]
+STATES: tuple[AccountState, ...] = ("open", "frozen", "closed")
+MAX_OPENINGS = 1_000
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What bounds an account, in minor units; None: no bound. `floor` bounds what is available, `ceiling` the balance."""
+
+    floor: int | None = 0
+    ceiling: int | None = None
+    transfer_max: int | None = None
+    hour_amount_max: int | None = None
+    hour_count_max: int | None = None
+    day_amount_max: int | None = None
+    day_count_max: int | None = None
+
+    @property
+    def windows(self) -> list[int | None]:
+        """The four window limits in the order of the database function."""
+        return [self.hour_amount_max, self.hour_count_max, self.day_amount_max, self.day_count_max]
+
+
+class Opening(NamedTuple):
+    """An account to open. A system account is an ordinary one whose limits have no floor."""
+
+    code: str
+    currency: str
+    limits: Limits = Limits()
+    metadata: dict[str, str] = {}  # noqa: RUF012 - a default that nothing changes
+
+    def data(self) -> str:
+        """What the account's first event says of it, with keys in one order."""
+        data = {"currency": self.currency, "limits": msgspec.to_builtins(self.limits), "metadata": self.metadata}
+        return msgspec.json.encode(data, order="deterministic").decode()
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """An account as it stands. `version` is the number of its entries, `available` is `balance` - `held`."""
+
+    id: int
+    code: str
+    currency: str
+    state: AccountState
+    balance: int
+    held: int
+    available: int
+    version: int
+    limits: Limits
+    metadata: dict[str, str]
+    created_at: datetime
+
+
+async def open_accounts(
+    source: Connection | Database, openings: Sequence[Opening], principal_id: int
+) -> dict[str, bool]:
+    """Open up to 1,000 accounts; return for each code whether this call opened it (False: it was there)."""
+    rows = await source.fetch(
+        SQL.open_accounts,
+        [opening.code for opening in openings],
+        [opening.currency for opening in openings],
+        [opening.limits.floor for opening in openings],
+        [opening.limits.ceiling for opening in openings],
+        [opening.limits.transfer_max for opening in openings],
+        [limit for opening in openings for limit in opening.limits.windows],
+        [encode_metadata(opening.metadata) for opening in openings],
+        [opening.data() for opening in openings],
+        principal_id,
+    )
+    return {row["account_code"]: row["opened"] for row in rows}
+
+
+async def open_account(database: Database, opening: Opening, principal_id: int) -> tuple[Account, bool]:
+    """Open one account, and tell whether it is new. The same code with the same body returns the account as it is now.
+
+    Raises Refusal `account_exists` when the code was opened with another body, naming what differs.
+    """
+    opened = (await open_accounts(database, [opening], principal_id))[opening.code]
+    account = await get_account(database, opening.code)
+    if not opened:
+        first = msgspec.json.decode(await database.fetchval(SQL.account_opening, account.id))
+        given = msgspec.json.decode(opening.data())
+        differs = sorted(name for name in given if given[name] != first.get(name))
+        if differs:
+            raise Refusal(
+                "account_exists",
+                f"Account {opening.code!r} was opened before with another {', '.join(differs)}.",
+                account=opening.code,
+                differs=differs,
+            )
+    return account, opened
+
+
+async def get_account(source: Connection | Database, code: str) -> Account:
+    """Return an account, or raise Refusal `account_not_found`."""
+    row = await source.fetchrow(SQL.get_account, code)
+    if row is None:
+        raise Refusal("account_not_found", f"Account {code!r} does not exist.", account=code)
+    return _account(row)
+
+
+async def list_accounts(  # noqa: PLR0913 - the filters of the list
+    database: Database,
+    *,
+    after: str | None = None,
+    currency: str | None = None,
+    state: AccountState | None = None,
+    prefix: str | None = None,
+    limit: int = 100,
+) -> list[Account]:
+    """Return a page of accounts in the order of their codes."""
+    number = STATES.index(state) if state is not None else None
+    rows = await database.fetch(SQL.list_accounts, after, currency, number, prefix, limit)
+    return [_account(row) for row in rows]
+
+
+async def change_account(
+    database: Database,
+    code: str,
+    *,
+    state: AccountState | None = None,
+    limits: dict[str, int | None] | None = None,
+    metadata: dict[str, str] | None = None,
+) -> Account:
+    """Change what is given and leave the rest; return the account after it.
+
+    Raises Refusal `account_not_found`, `account_closed` (for good) and `account_not_empty` (only an account without
+    balance and holds can be closed), `invalid_request` when the floor would be above the ceiling.
+    """
+    account = await get_account(database, code)
+    changed = msgspec.structs.replace(account.limits, **(limits or {}))
+    if changed.floor is not None and changed.ceiling is not None and changed.floor > changed.ceiling:
+        raise Refusal("invalid_request", "The floor must not be above the ceiling.")
+    wanted_state = state or account.state
+    wanted_metadata = account.metadata if metadata is None else metadata
+    data: dict[str, Any] = {"state": wanted_state, "limits": changed, "metadata": wanted_metadata}
+    refused = await database.fetchval(
+        SQL.change_account,
+        account.id,
+        STATES.index(wanted_state),
+        changed.floor,
+        changed.ceiling,
+        changed.transfer_max,
+        changed.windows,
+        encode_metadata(wanted_metadata),
+        msgspec.json.encode(data, order="deterministic").decode(),
+    )
+    if refused == "closed":
+        raise Refusal("account_closed", f"Account {code!r} is closed.", account=code)
+    if refused == "not_empty":
+        raise Refusal(
+            "account_not_empty", f"Account {code!r} has a balance or open holds, so it cannot be closed.", account=code
+        )
+    return await get_account(database, code)
+
+
+class PastBalance(msgspec.Struct, frozen=True, kw_only=True):
+    """A balance at a past time, in minor units. `version` is that of the last entry recorded by then."""
+
+    code: str
+    currency: str
+    at: datetime
+    by: Literal["recorded", "effective"]
+    balance: int
+    version: int
+
+
+async def balance_at(
+    database: Database, code: str, at: datetime, by: Literal["recorded", "effective"] = "recorded"
+) -> PastBalance:
+    """Return the balance as it had been recorded by `at`, or as it took effect by `at` with all that is known today."""
+    account = await get_account(database, code)
+    statement = SQL.balance_at_recorded if by == "recorded" else SQL.balance_at_effective
+    row = await database.fetchrow(statement, account.id, at.astimezone(UTC))
+    if row is None:
+        raise RuntimeError("the balance query returned no row")
+    return PastBalance(
+        code=code, currency=account.currency, at=at, by=by, balance=row["balance"], version=row["version"]
+    )
+
+
+class StatementLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of an account's statement, in minor units."""
+
+    version: int
+    amount: int
+    balance_after: int
+    recorded_at: datetime
+    effective_at: datetime
+    transfer: str
+    kind: str
+    reference: str | None
+
+
+async def statement_page(
+    database: Database, account_id: int, *, after: int, before: int, limit: int, newest_first: bool = False
+) -> list[StatementLine]:
+    """Return the entries with `after` < version < `before`, up to `limit`."""
+    if newest_first:
+        rows = await database.fetch(SQL.statement_down, account_id, after, before, limit)
+    else:
+        rows = await database.fetch(SQL.statement_up, account_id, after, before - 1, limit)
+    return [
+        StatementLine(
+            version=row["version"],
+            amount=row["amount"],
+            balance_after=row["balance"],
+            recorded_at=row["recorded_at"],
+            effective_at=row["effective_at"],
+            transfer=str(row["transfer"]),
+            kind=row["kind"],
+            reference=row["reference"],
+        )
+        for row in rows
+    ]
+
+
+async def version_at(database: Database, account_id: int, at: datetime) -> int:
+    """Return the version of the account's last entry recorded at or before `at`; 0 before the first."""
+    version: int = await database.fetchval(SQL.version_at, account_id, at)
+    return version
+
+
+def _account(row: Row) -> Account:
+    limits = Limits(**{name: row[name] for name in Limits.__struct_fields__})
+    return Account(
+        id=row["id"],
+        code=row["code"],
+        currency=row["currency"],
+        state=STATES[row["state"]],
+        balance=row["balance"],
+        held=row["held"],
+        available=row["balance"] - row["held"],
+        version=row["version"],
+        limits=limits,
+        metadata=msgspec.json.decode(row["metadata"], type=dict[str, str]),
+        created_at=row["created_at"],
+    )

@@ -1,0 +1,106 @@
+"""The feed: everything that happened to the ledger, in commit order, numbered without gaps, read by a cursor."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from core.database import statements
+from core.ledger.transfers import Transfer, get_transfers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from core.database import Database, Row
+
+SQL = statements("ledger")
+
+HOLD_EVENTS = ("", "hold.created", "hold.captured", "hold.voided", "hold.extended", "hold.expired")
+# Each batch of the feed holds at least one event, so this many batches fill any page.
+MAX_PAGE_EVENTS = 1_000
+
+
+class FeedEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """One event. `position` counts from 1 without gaps; `data` is what the event's type says."""
+
+    position: int
+    type: str
+    recorded_at: datetime
+    data: dict[str, Any]
+
+
+async def read_feed(database: Database, *, after: int, limit: int) -> list[FeedEvent]:
+    """Return up to `limit` (1 to 1,000) events with positions above `after`, ascending."""
+    batches = await database.fetch(SQL.feed_page, after + 1, limit + 1)
+    if not batches:
+        return []
+    chosen = _cover(batches, after, limit)
+    numbered = await _events_of(database, [row["batch"] for row in chosen])
+    events: list[FeedEvent] = []
+    for row in chosen:
+        for place, (_, kind, recorded_at, data) in enumerate(numbered[row["batch"]]):
+            position = row["position"] + place
+            if after < position <= after + limit:
+                events.append(FeedEvent(position=position, type=kind, recorded_at=recorded_at, data=data))
+    return events
+
+
+async def feed_head(database: Database) -> int:
+    """Return the position of the feed's last event; 0 for an empty feed."""
+    position: int = await database.fetchval(SQL.feed_head)
+    return position
+
+
+def _cover(batches: Sequence[Row], after: int, limit: int) -> list[Row]:
+    """Return the batches that hold the wanted positions, and no more: a batch may have a thousand events."""
+    return [
+        row for row in batches if row["position"] + row["events"] > after + 1 and row["position"] <= after + limit
+    ]
+
+
+async def _events_of(
+    database: Database, batches: list[int]
+) -> dict[int, list[tuple[int, str, datetime, dict[str, Any]]]]:
+    events: list[tuple[int, str, datetime, dict[str, Any]]] = []
+    for row in await database.fetch(SQL.feed_account_events, batches):
+        data = {"account": row["code"], **msgspec.json.decode(row["data"])}
+        events.append((row["no"], row["kind"], row["recorded_at"], data))
+    captures = set()
+    for row in await database.fetch(SQL.feed_hold_events, batches):
+        captures.add(row["no"])
+        events.append((row["no"], HOLD_EVENTS[row["operation"]], row["recorded_at"], _hold_data(row)))
+    numbers = [row["no"] for row in await database.fetch(SQL.feed_transfers, batches)]
+    for no, transfer in await get_transfers(database, numbers):
+        if no in captures:  # one item, one event: what a capture posted is part of it
+            event = next(event for event in events if event[0] == no)
+            event[3]["transfer"] = _transfer_data(transfer)
+        else:
+            kind = "transfer.reversed" if transfer.reverses is not None else "transfer.posted"
+            events.append((no, kind, transfer.recorded_at, _transfer_data(transfer)))
+    found: dict[int, list[tuple[int, str, datetime, dict[str, Any]]]] = {batch: [] for batch in batches}
+    for event in sorted(events, key=lambda event: event[0]):
+        found[event[0] >> 22].append(event)
+    return found
+
+
+def _transfer_data(transfer: Transfer) -> dict[str, Any]:
+    # Without how much was reversed since: an event says what happened then.
+    data: dict[str, Any] = {
+        name: getattr(transfer, name) for name in Transfer.__struct_fields__ if name != "entries"
+    }
+    data["entries"] = [msgspec.structs.asdict(entry) for entry in transfer.entries]
+    return data
+
+
+def _hold_data(row: Row) -> dict[str, Any]:
+    return {
+        "id": str(row["id"]),
+        "hold": str(row["hold"]),
+        "source": row["code"],
+        "amount": row["amount"],
+        "hold_amount": row["hold_amount"],
+        "captured": row["captured"],
+        "expires_at": row["expires_at"],
+    }

@@ -1,0 +1,226 @@
+"""What goes into the ledger and what comes out: postings, and the outcome of each."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import zlib
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from core.errors import Refusal
+from core.ledger.outcomes import OUTCOMES, OutcomeKind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+# Amounts and balances stay within 2^62 - 1 minor units, so that two of them always add up within a bigint.
+MAX_AMOUNT_MINOR = 2**62 - 1
+# One call of the posting function takes at most this much; the numbers of items and legs are packed for it.
+MAX_CALL_ITEMS = 1_000
+MAX_CALL_LEGS = 4_000
+
+
+class Operation(IntEnum):
+    """The operations of `ledger_post`."""
+
+    TRANSFER = 0
+    HOLD = 1
+    CAPTURE = 2
+    VOID = 3
+    EXTEND = 4
+    EXPIRE = 5
+    REVERSAL = 6
+
+
+class Leg(NamedTuple):
+    """`amount` minor units reach the account (positive) or leave it (negative)."""
+
+    account: str
+    amount: int
+
+
+class Condition(NamedTuple):
+    """What must hold: the account's version before the item, and its balance after it in minor units."""
+
+    account: str
+    version: int | None = None
+    balance_at_least: int | None = None
+    balance_at_most: int | None = None
+
+
+_encode = msgspec.json.Encoder().encode
+
+# The parts of a body, in the order of the eight one-byte hashes that are kept to name a difference.
+FIELDS = ("legs", "currency", "kind", "reference", "metadata", "effective_at", "conditions", "target")
+
+
+@dataclass(slots=True)
+class Posting:
+    """One item for the ledger. `legs` sum to zero per currency; `group` > 0 makes contiguous items atomic.
+
+    Captures and reversals carry the legs of the whole, `target_no` (the number of the hold or transfer), `target_id` and the
+    `amount` that is due now (None: all that is left). `id` is derived from owner and key, see `operation_id`.
+    """
+
+    id: UUID
+    principal_id: int
+    legs: tuple[Leg, ...]
+    operation: Operation = Operation.TRANSFER
+    kind: str = "transfer"
+    currency: str | None = None
+    reference: str | None = None
+    metadata: Mapping[str, str] | None = None
+    effective_at: datetime | None = None
+    conditions: tuple[Condition, ...] = ()
+    group: int = 0
+    amount: int | None = None
+    target_no: int | None = None
+    target_id: UUID | None = None
+    expires_at: datetime | None = None
+    fingerprint: int = field(init=False)
+    fields: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.fingerprint, self.fields = _fingerprint(self)
+
+
+class EntryLine(NamedTuple):
+    """One entry as an answer shows it: minor units, and the account's version and balance after it."""
+
+    account: str
+    amount: int
+    version: int
+    balance_after: int
+
+
+@dataclass(slots=True, frozen=True)
+class Outcome:
+    """What became of one posting.
+
+    When posted: `no`, `recorded_at`, and `entries` in the order of the legs; for holds also the `amount` of the
+    operation and what the hold has `captured` since its start and when it `expires_at`. When refused: the `account` that stood in the way and a
+    `figure` (what is available, left, expected: it depends on the kind). `replayed` tells that the key was used before.
+    """
+
+    kind: OutcomeKind
+    replayed: bool = False
+    no: int = 0
+    recorded_at: datetime | None = None
+    entries: tuple[EntryLine, ...] = ()
+    amount: int | None = None
+    captured: int | None = None
+    expires_at: datetime | None = None
+    account: str | None = None
+    figure: int | None = None
+    differs: tuple[str, ...] = ()
+
+    @property
+    def posted(self) -> bool:
+        """Whether the item was done, now or before under the same key."""
+        return self.kind.number == 0
+
+    def refusal(self) -> Refusal:
+        """Return the exception that says this outcome to a caller of a single operation."""
+        extra: dict[str, Any] = {}
+        if self.account is not None:
+            extra["account"] = self.account
+        if self.differs:
+            extra["differs"] = list(self.differs)
+        return Refusal(self.kind.code, sentence(self), **extra)
+
+
+def sentence(outcome: Outcome) -> str:
+    """Say why in one sentence, with the figures; the same bytes for the same outcome, for ever."""
+    account, figure = outcome.account, outcome.figure
+    match outcome.kind.code:
+        case "idempotency_conflict":
+            return f"This idempotency key was used before with another {', '.join(outcome.differs)}. Use a new key."
+        case "account_not_found" | "account_closed" | "account_frozen" if account is not None:
+            verb = {"account_not_found": "does not exist", "account_closed": "is closed"}
+            return f"Account {account!r} {verb.get(outcome.kind.code, 'is frozen')}."
+        case "legs_unbalanced":
+            return f"The legs sum to {figure}, not to zero."
+        case "hold_not_open" if figure is not None:
+            return f"The hold was {('', 'captured in full', 'voided', 'expired')[figure]} before."
+        case "exceeds_hold" | "exceeds_reversible":
+            return f"Only {figure} is left."
+        case "version_mismatch":
+            return f"Account {account!r} is at version {figure}, not at the expected one."
+        case "balance_too_low" | "balance_too_high":
+            return f"The balance of account {account!r} would be {figure}, outside of the condition."
+        case "insufficient_funds":
+            return f"Account {account!r} has {figure} available, less than this takes."
+        case "transfer_limit_exceeded":
+            return f"Account {account!r} may send at most {figure} in one transfer."
+        case "ceiling_exceeded":
+            return f"Account {account!r} can take at most {figure} more."
+        case "hourly_amount_exceeded" | "daily_amount_exceeded":
+            return f"Account {account!r} may send {figure} more in this window."
+        case _:
+            return outcome.kind.meaning
+
+
+def operation_id(principal_id: int, key: str) -> UUID:
+    """Derive the id of what a key makes: BLAKE2b-128 of owner and key, as a UUID of version 8 (RFC 9562).
+
+    It is known before anything is sent, so that after a lost connection the answer can be asked for.
+    """
+    digest = bytearray(hashlib.blake2b(b"%d\0%b" % (principal_id, key.encode()), digest_size=16).digest())
+    digest[6] = digest[6] & 0x0F | 0x80
+    digest[8] = digest[8] & 0x3F | 0x80
+    return UUID(bytes=bytes(digest))
+
+
+_groups = itertools.count(1)
+
+
+def next_group() -> int:
+    """Return a number for a group of items that no other group of this process has in the same call."""
+    return next(_groups) % 2_000_000_000 + 1
+
+
+def encode_metadata(metadata: Mapping[str, str]) -> str:
+    """Return metadata as JSON text with sorted keys, so that the same metadata are the same bytes everywhere."""
+    return _encode(dict(sorted(metadata.items()))).decode()
+
+
+def refused(number: int, *, account: str | None = None, figure: int | None = None) -> Outcome:
+    """Return the outcome of a posting that was refused before it was sent."""
+    return Outcome(OUTCOMES[number], account=account, figure=figure)
+
+
+def differing(stored_fields: int, given_fields: int) -> tuple[str, ...]:
+    """Name the parts of the body whose hashes differ; the body as a whole when eight bytes cannot tell."""
+    different = (stored_fields ^ given_fields) & 0xFFFF_FFFF_FFFF_FFFF
+    names = tuple(name for place, name in enumerate(FIELDS) if different >> (8 * place) & 0xFF)
+    return names or ("body",)
+
+
+def _fingerprint(posting: Posting) -> tuple[int, int]:
+    parts = (
+        posting.legs,
+        posting.currency,
+        posting.kind,
+        posting.reference,
+        dict(sorted(posting.metadata.items())) if posting.metadata else None,
+        posting.effective_at,
+        posting.conditions or None,
+        (posting.operation, posting.target_id, posting.amount, posting.expires_at)
+        if posting.operation
+        else None,
+    )
+    encoded = [_encode(part) if part is not None else b"" for part in parts]
+    fields = 0
+    for place, part in enumerate(encoded):
+        if part:
+            fields |= (zlib.crc32(part) & 0xFF) << (8 * place)
+    digest = hashlib.blake2b(b"\0".join(encoded), digest_size=8).digest()
+    if fields >= 2**63:
+        fields -= 2**64
+    return int.from_bytes(digest, "little", signed=True), fields

@@ -1,0 +1,58 @@
+"""What can become of an item, in order of precedence: of two causes the one that stands first here is told.
+
+The numbers are those of `sql/functions/ledger_post.sql`. A frozen outcome is kept under its idempotency key for ever;
+one that is not frozen leaves the key free for another try.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class OutcomeKind(NamedTuple):
+    """One way to end: its number, its word on the wire, whether it freezes under the key, and what it means."""
+
+    number: int
+    code: str
+    freezes: bool
+    meaning: str
+
+
+_TABLE = (
+    OutcomeKind(0, "posted", True, "It is done."),
+    OutcomeKind(3, "idempotency_conflict", False, "The key was used for another body; the answer names what differs."),
+    OutcomeKind(20, "transfer_not_found", False, "There is no transfer with this id."),
+    OutcomeKind(21, "hold_not_found", False, "There is no hold with this id."),
+    OutcomeKind(22, "account_not_found", False, "There is no account with this code."),
+    OutcomeKind(30, "account_closed", False, "The account is closed for good."),
+    OutcomeKind(31, "account_frozen", False, "The account is frozen: nothing may leave or reach it."),
+    OutcomeKind(40, "currency_mismatch", False, "The accounts, or the stated currency, are of different currencies."),
+    OutcomeKind(41, "legs_unbalanced", False, "The legs do not sum to zero."),
+    OutcomeKind(50, "hold_not_open", True, "The hold was captured in full, voided or expired before."),
+    OutcomeKind(51, "hold_expired", True, "The hold's time is over."),
+    OutcomeKind(52, "exceeds_hold", True, "More than the hold has left."),
+    OutcomeKind(53, "already_reversed", True, "The transfer has been reversed in full."),
+    OutcomeKind(54, "exceeds_reversible", True, "More than the transfer has left to reverse."),
+    OutcomeKind(60, "version_mismatch", True, "The account has another version than the condition expects."),
+    OutcomeKind(61, "balance_too_low", True, "The balance after it would be below the condition's minimum."),
+    OutcomeKind(62, "balance_too_high", True, "The balance after it would be above the condition's maximum."),
+    OutcomeKind(70, "transfer_limit_exceeded", True, "More than the account may send in one transfer."),
+    OutcomeKind(71, "insufficient_funds", True, "The available balance would fall below the account's floor."),
+    OutcomeKind(72, "ceiling_exceeded", True, "The balance would rise above the account's ceiling."),
+    OutcomeKind(73, "hourly_amount_exceeded", True, "More than the account may send within an hour."),
+    OutcomeKind(74, "hourly_count_exceeded", True, "More transfers than the account may send within an hour."),
+    OutcomeKind(75, "daily_amount_exceeded", True, "More than the account may send on one UTC day."),
+    OutcomeKind(76, "daily_count_exceeded", True, "More transfers than the account may send on one UTC day."),
+    OutcomeKind(80, "balance_overflow", True, "A balance would leave the range of 2^62 - 1 minor units."),
+    OutcomeKind(90, "group_failed", False, "Another item of its group was refused; nothing of the group was done."),
+)
+
+OUTCOMES: dict[int, OutcomeKind] = {kind.number: kind for kind in _TABLE}
+OUTCOMES_BY_CODE: dict[str, OutcomeKind] = {kind.code: kind for kind in _TABLE}
+
+# How ledger_post says that the key had been used: with this body and done, with this body and refused.
+REPLAYED_POSTED = 1
+REPLAYED_REFUSED = 2
+CONFLICT = OUTCOMES_BY_CODE["idempotency_conflict"].number
+POSTED = OUTCOMES_BY_CODE["posted"].number
+GROUP_FAILED = OUTCOMES_BY_CODE["group_failed"].number

@@ -1,0 +1,201 @@
+"""Post a batch: pack the items into arrays, call `ledger_post` once, and read back what became of each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from core.database import statements
+from core.ledger.items import MAX_CALL_ITEMS, MAX_CALL_LEGS, EntryLine, Outcome, Posting, differing, encode_metadata
+from core.ledger.outcomes import CONFLICT, OUTCOMES, POSTED, REPLAYED_POSTED, REPLAYED_REFUSED
+from core.ledger.stored import load_outcomes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from core.database import Connection, Database, Row
+    from core.ledger.directory import Directory, Known
+
+SQL = statements("ledger")
+
+
+async def post(
+    source: Connection | Database, directory: Directory, postings: Sequence[Posting], *, dry_run: bool = False
+) -> list[Outcome]:
+    """Post up to 1,000 items of up to 4,000 legs, in order, and return the outcome of each.
+
+    With a Connection it is part of the caller's transaction and takes the same locks in the same order as any other
+    posting; with a Database it is a transaction of its own, in one round trip. A dry run writes nothing.
+    """
+    if not postings:
+        return []
+    if len(postings) > MAX_CALL_ITEMS or sum(len(posting.legs) for posting in postings) > MAX_CALL_LEGS:
+        raise ValueError("more than one call of ledger_post takes")
+    accounts = await directory.resolve(source, _codes(postings))
+    packed = _pack(postings, accounts)
+    row = await source.fetchrow(SQL.post, *packed.arguments, dry_run)
+    if row is None:
+        raise RuntimeError("ledger_post returned no row")
+    outcomes = _read(postings, packed, row)
+    return await _with_replays(source, postings, row, outcomes)
+
+
+def _codes(postings: Sequence[Posting]) -> set[str]:
+    codes = {leg[0] for posting in postings for leg in posting.legs}
+    for posting in postings:
+        for condition in posting.conditions:
+            codes.add(condition.account)
+    return codes
+
+
+class _Packed:
+    """The arguments of one call, and what is needed to read its result."""
+
+    __slots__ = ("arguments", "condition_codes", "first_leg", "leg_codes")
+
+    def __init__(
+        self, arguments: list[Any], first_leg: list[int], leg_codes: list[str], condition_codes: list[str]
+    ) -> None:
+        self.arguments = arguments
+        self.first_leg = first_leg
+        self.leg_codes = leg_codes
+        self.condition_codes = condition_codes
+
+    def culprit(self, place: int) -> str | None:
+        """Name the account that stood in the way: a leg's (positive place), or a condition's (negative)."""
+        if place > 0:
+            return self.leg_codes[place - 1]
+        return self.condition_codes[-place - 1] if place < 0 else None
+
+
+def _pack(postings: Sequence[Posting], accounts: dict[str, Known]) -> _Packed:
+    ids = sorted({account.id for account in accounts.values()})
+    places = {id_: place for place, id_ in enumerate(ids, 1)}
+    place_of = {code: places[account.id] for code, account in accounts.items()}
+    first_leg: list[int] = []
+    last_leg: list[int] = []
+    leg_codes: list[str] = []
+    leg_account: list[int] = []
+    leg_amount: list[int] = []
+    find = place_of.get
+    for posting in postings:
+        first_leg.append(len(leg_codes) + 1)
+        for code, amount in posting.legs:
+            leg_codes.append(code)
+            leg_account.append(find(code, 0))
+            leg_amount.append(amount)
+        last_leg.append(len(leg_codes))
+    targets = sorted({posting.target_no for posting in postings if posting.target_no is not None})
+    target_places = {no: place for place, no in enumerate(targets, 1)}
+    arguments: list[Any] = [
+        [posting.id for posting in postings],
+        [posting.operation for posting in postings],
+        [posting.fingerprint for posting in postings],
+        [posting.fields for posting in postings],
+        [posting.principal_id for posting in postings],
+        [posting.kind for posting in postings],
+        first_leg,
+        last_leg,
+        ids,
+        leg_account,
+        leg_amount,
+        _twins(postings),
+        _rare(postings, lambda posting: posting.group, absent=0),
+        _rare(postings, lambda posting: posting.amount),
+        targets or None,
+        [target_places.get(posting.target_no, 0) for posting in postings] if targets else None,  # type: ignore[arg-type] # None is in no place
+        _rare(postings, lambda posting: posting.currency),
+        _rare(postings, lambda posting: posting.reference),
+        _rare(postings, lambda posting: encode_metadata(posting.metadata) if posting.metadata else None),
+        _rare(postings, lambda posting: posting.effective_at),
+        _rare(postings, lambda posting: posting.expires_at),
+        *_conditions(postings, place_of),
+    ]
+    condition_codes = [condition.account for posting in postings for condition in posting.conditions]
+    return _Packed(arguments, first_leg, leg_codes, condition_codes)
+
+
+def _rare(postings: Sequence[Posting], read: Callable[[Posting], Any], *, absent: Any = None) -> list[Any] | None:
+    """Return an array of what few items have, or None when no item has it: it is then not even sent."""
+    values = [read(posting) for posting in postings]
+    return None if all(value == absent for value in values) else values
+
+
+def _twins(postings: Sequence[Posting]) -> list[int] | None:
+    """Point each item to the one before it with the same key, 0 for none."""
+    last: dict[object, int] = {}
+    twins = []
+    for place, posting in enumerate(postings, 1):
+        twins.append(last.get(posting.id, 0))
+        last[posting.id] = place
+    return twins if len(last) < len(postings) else None
+
+
+def _conditions(postings: Sequence[Posting], place_of: dict[str, int]) -> list[list[Any] | None]:
+    rows = [
+        (
+            place,
+            place_of.get(condition.account, 0),
+            condition.version,
+            condition.balance_at_least,
+            condition.balance_at_most,
+        )
+        for place, posting in enumerate(postings, 1)
+        for condition in posting.conditions
+    ]
+    return [list(column) for column in zip(*rows, strict=True)] if rows else [None] * 5
+
+
+def _read(postings: Sequence[Posting], packed: _Packed, row: Row) -> list[Outcome | None]:
+    """Read the outcomes; None stands where the stored answer of the key has to be loaded."""
+    kinds, culprits, figures = row["outcomes"], row["culprits"], row["figures"]
+    versions, balances, posted = row["leg_version"], row["leg_balance"], row["leg_posted"]
+    amounts, captured, expires = row["item_amount"], row["item_captured"], row["item_expires"]
+    recorded, batch = row["recorded"], row["batch"] or 0
+    codes = packed.leg_codes
+    outcomes: list[Outcome | None] = []
+    for place, posting in enumerate(postings):
+        number = kinds[place]
+        if number == POSTED:
+            start = packed.first_leg[place] - 1
+            entries = tuple(
+                [
+                    EntryLine(codes[leg], posted[leg], versions[leg], balances[leg])
+                    for leg in range(start, start + len(posting.legs))
+                    if versions[leg]
+                ]
+            )
+            outcomes.append(
+                Outcome(
+                    OUTCOMES[POSTED],
+                    no=(batch << 22) + ((place + 1) << 12),
+                    recorded_at=recorded,
+                    entries=entries,
+                    amount=amounts[place],
+                    captured=captured[place],
+                    expires_at=expires[place] if expires else None,
+                )
+            )
+        elif number in (REPLAYED_POSTED, REPLAYED_REFUSED):
+            outcomes.append(None)
+        elif number == CONFLICT:
+            outcomes.append(Outcome(OUTCOMES[CONFLICT], differs=differing(figures[place], posting.fields)))
+        else:
+            outcomes.append(
+                Outcome(
+                    OUTCOMES[number],
+                    account=packed.culprit(culprits[place]),
+                    figure=figures[place],
+                )
+            )
+    return outcomes
+
+
+async def _with_replays(
+    source: Connection | Database, postings: Sequence[Posting], row: Row, outcomes: list[Outcome | None]
+) -> list[Outcome]:
+    wanted = [posting.id for posting, outcome in zip(postings, outcomes, strict=True) if outcome is None]
+    stored = await load_outcomes(source, wanted) if wanted else {}
+    return [
+        outcome if outcome is not None else stored[posting.id]
+        for posting, outcome in zip(postings, outcomes, strict=True)
+    ]

@@ -1,0 +1,217 @@
+"""Transfers: what an answer shows of one, how they are found, and how one is reversed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from core.database import statements
+from core.errors import Refusal
+from core.ledger.items import EntryLine, Leg, Operation, Outcome, Posting, encode_metadata
+from core.ledger.stored import load_entries
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from core.database import Connection, Database, Row
+    from core.ledger.accounts import Account
+
+SQL = statements("ledger")
+
+# Above every number that can be: where a list that begins at the newest begins.
+NEWEST = 2**63 - 1
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One leg as it was posted, in minor units; `version` and `balance_after` are the account's right after it."""
+
+    account: str
+    amount: int
+    version: int
+    balance_after: int
+
+
+class Transfer(msgspec.Struct, frozen=True, kw_only=True):
+    """A posted transfer. It never changes, so the same bytes answer for it for ever."""
+
+    id: str
+    kind: str
+    reference: str | None
+    metadata: dict[str, str]
+    recorded_at: datetime
+    effective_at: datetime
+    reverses: str | None
+    captures: str | None
+    entries: tuple[Entry, ...]
+
+
+class ListedTransfer(Transfer, frozen=True, kw_only=True):
+    """A transfer as it is read: with how much of it has been reversed since, in minor units of its first leg."""
+
+    reversed: int
+
+
+class TransferFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """What a list is narrowed to; None: not at all."""
+
+    account: Account | None = None
+    recorded_from: datetime | None = None
+    recorded_before: datetime | None = None
+    kind: str | None = None
+    reference: str | None = None
+    metadata: dict[str, str] | None = None
+
+
+def describe(posting: Posting, outcome: Outcome) -> Transfer:
+    """Return the transfer that `posting` has become; the same for a replay as for the first answer."""
+    if outcome.recorded_at is None:
+        raise ValueError("only a posted transfer can be described")
+    capture = posting.operation is Operation.CAPTURE
+    return Transfer(
+        id=str(posting.id),
+        kind=posting.kind,
+        reference=posting.reference,
+        metadata=dict(sorted(posting.metadata.items())) if posting.metadata else {},
+        recorded_at=outcome.recorded_at,
+        effective_at=posting.effective_at or outcome.recorded_at,
+        reverses=str(posting.target_id) if posting.target_id is not None and not capture else None,
+        captures=str(posting.target_id) if posting.target_id is not None and capture else None,
+        entries=_entries(outcome.entries),
+    )
+
+
+async def find_number(source: Connection | Database, id_: UUID) -> int | None:
+    """Return the number that the id of a transfer or a hold stands for."""
+    number: int | None = await source.fetchval(SQL.find_item, id_)
+    return number
+
+
+async def get_transfer(database: Database, id_: UUID) -> ListedTransfer:
+    """Return a transfer, or raise Refusal `transfer_not_found`."""
+    number = await find_number(database, id_)
+    found = await get_transfers(database, [number]) if number is not None else []
+    if not found:
+        raise Refusal("transfer_not_found", f"There is no transfer {id_}.")
+    return found[0][1]
+
+
+async def get_transfers(
+    source: Connection | Database, numbers: Sequence[int]
+) -> list[tuple[int, ListedTransfer]]:
+    """Return the transfers of these numbers with their numbers, newest first."""
+    rows = await source.fetch(SQL.get_transfers, list(numbers))
+    entries = await load_entries(source, [row["no"] for row in rows])
+    return [(row["no"], _transfer(row, entries[row["no"]])) for row in rows]
+
+
+async def list_transfers(
+    database: Database, wanted: TransferFilter, *, before: int = NEWEST, limit: int = 100
+) -> list[tuple[int, ListedTransfer]]:
+    """Return a page of transfers with numbers below `before`, newest first."""
+    first, last = await _span(database, wanted)
+    arguments: list[Any] = [
+        min(before, (last + 1) << 22),
+        first << 22,
+        wanted.recorded_from,
+        wanted.recorded_before,
+        wanted.kind,
+        wanted.reference,
+        encode_metadata(wanted.metadata) if wanted.metadata else None,
+        limit,
+    ]
+    if wanted.account is not None:
+        numbers = await database.fetch(SQL.list_transfers_of_account, *arguments, wanted.account.id)
+    elif wanted.reference is not None:
+        numbers = await database.fetch(SQL.list_transfers_by_reference, *arguments)
+    elif wanted.metadata:
+        numbers = await database.fetch(SQL.list_transfers_by_metadata, *arguments)
+    elif wanted.kind is not None:
+        numbers = await database.fetch(SQL.list_transfers_of_kind, *arguments)
+    else:
+        numbers = await database.fetch(SQL.list_transfers, *arguments)
+    return await get_transfers(database, [row["no"] for row in numbers]) if numbers else []
+
+
+async def _span(database: Database, wanted: TransferFilter) -> tuple[int, int]:
+    """Return the first and last batch that the time filter can mean, so that a list does not read all of history."""
+    if wanted.recorded_from is None and wanted.recorded_before is None:
+        return 0, (NEWEST >> 22) - 1
+    row = await database.fetchrow(
+        SQL.batch_span,
+        wanted.recorded_from or datetime(1970, 1, 1, tzinfo=UTC),
+        wanted.recorded_before or datetime(9000, 1, 1, tzinfo=UTC),
+    )
+    if row is None:
+        raise RuntimeError("the span query returned no row")
+    return row["first_batch"], row["last_batch"]
+
+
+async def prepare_reversal(  # noqa: PLR0913 - the fields of the request
+    source: Connection | Database,
+    original_id: UUID,
+    *,
+    id_: UUID,
+    principal_id: int,
+    amount: int | None,
+    kind: str = "reversal",
+    reference: str | None = None,
+    metadata: dict[str, str] | None = None,
+    effective_at: datetime | None = None,
+) -> Posting:
+    """Return the posting that gives `amount` (None: all that is left) of a transfer back, leg by leg.
+
+    `amount` is in minor units of the original's first leg. Raises Refusal `transfer_not_found`, and `not_reversible`
+    for a transfer that is a reversal itself, or a part of one in several currencies.
+    """
+    number = await find_number(source, original_id)
+    found = await get_transfers(source, [number]) if number is not None else []
+    if number is None or not found:
+        raise Refusal("transfer_not_found", f"There is no transfer {original_id}.")
+    original = found[0][1]
+    if original.reverses is not None:
+        raise Refusal("not_reversible", f"Transfer {original_id} is a reversal; post a new transfer instead.")
+    if amount is not None and len({entry.account for entry in original.entries}) > 1:
+        await _refuse_part_of_several_currencies(source, original)
+    return Posting(
+        id=id_,
+        principal_id=principal_id,
+        legs=tuple(Leg(entry.account, -entry.amount) for entry in original.entries),
+        operation=Operation.REVERSAL,
+        kind=kind,
+        reference=reference,
+        metadata=metadata,
+        effective_at=effective_at,
+        amount=amount,
+        target_no=number,
+        target_id=original_id,
+    )
+
+
+async def _refuse_part_of_several_currencies(source: Connection | Database, original: ListedTransfer) -> None:
+    rows = await source.fetch(SQL.find_accounts, [entry.account for entry in original.entries])
+    if len({row["currency"] for row in rows}) > 1:
+        raise Refusal(
+            "not_reversible", "A transfer in several currencies can be reversed as a whole only.", id=original.id
+        )
+
+
+def _entries(lines: Sequence[EntryLine]) -> tuple[Entry, ...]:
+    return tuple([Entry(*line) for line in lines])
+
+
+def _transfer(row: Row, lines: Sequence[EntryLine]) -> ListedTransfer:
+    return ListedTransfer(
+        id=str(row["id"]),
+        kind=row["kind"],
+        reference=row["reference"],
+        metadata=dict(sorted(msgspec.json.decode(row["metadata"]).items())) if row["metadata"] else {},
+        recorded_at=row["recorded_at"],
+        effective_at=row["effective_at"] or row["recorded_at"],
+        reverses=str(row["reverses"]) if row["reverses"] is not None else None,
+        captures=str(row["captures"]) if row["captures"] is not None else None,
+        entries=_entries(lines),
+        reversed=row["reversed"],
+    )

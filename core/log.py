@@ -1,0 +1,170 @@
+"""One JSON line an event on standard output, personal data masked; readable lines on a developer's terminal.
+
+Modules log with `structlog.get_logger(__name__)`; `structlog.contextvars.bind_contextvars` puts request_id,
+traceparent and the like on every line of a task. The standard library's loggers and uncaught exceptions take the same
+way. `access_log` is the hot path's own: its fields are known to be safe, so it skips the chain (measured 4 us a line,
+against 60 us through the chain).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+import threading
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+import orjson
+import structlog
+from structlog.contextvars import get_contextvars
+
+from core.masking import mask_fields
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from structlog.typing import EventDict
+
+    from core.settings import Settings
+
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+
+
+def configure_logging(settings: Settings, stream: BinaryIO | None = None) -> None:
+    """Send all logs of this process to `stream` (standard output), from LOG_LEVEL up."""
+    out = sys.stdout.buffer if stream is None else stream
+    level = _LEVELS[settings.log_level]
+    pretty = settings.env == "dev" and out.isatty()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.format_exc_info,
+            _mask,
+            _add_context,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *([structlog.dev.ConsoleRenderer(), _encode] if pretty else [_render]),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=_NamedLoggers(out),
+        cache_logger_on_first_use=False,
+    )
+    _access.open(out, on=level <= logging.INFO, pretty=pretty)
+    logging.basicConfig(handlers=[_Bridge()], level=level, force=True)
+    # We write our own line a request.
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    sys.excepthook = _uncaught
+    threading.excepthook = lambda args: _uncaught(
+        args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback
+    )
+
+
+def access_log(method: str, path: str, status: int, seconds: float) -> None:
+    """Write the line of an answered request. `path` is the route's template: a real path may tell a phone or a code."""
+    _access.write(method, path, status, seconds)
+
+
+class _NamedLogger(structlog.BytesLogger):
+    """Writes bytes, and knows the name it was asked for under."""
+
+    def __init__(self, out: BinaryIO, name: str) -> None:
+        super().__init__(cast("Any", out))
+        self.module = name
+
+
+class _NamedLoggers:
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+
+    def __call__(self, name: str = "root", *_: object) -> _NamedLogger:
+        return _NamedLogger(self._out, name)
+
+
+class _Access:
+    """Lines of one turn of the event loop go out in one write."""
+
+    def __init__(self) -> None:
+        self._out: BinaryIO = sys.stdout.buffer
+        self._on = True
+        self._pretty = False
+        self._lines: list[bytes] = []
+
+    def open(self, out: BinaryIO, *, on: bool, pretty: bool) -> None:
+        self._out, self._on, self._pretty = out, on, pretty
+
+    def write(self, method: str, path: str, status: int, seconds: float) -> None:
+        if not self._on:
+            return
+        fields = {"method": method, "path": path, "status": status, "duration_ms": round(seconds * 1000, 3)}
+        if self._pretty:
+            structlog.get_logger("app.request").info("request", **fields)
+            return
+        line = {
+            "timestamp": datetime.now(UTC),
+            "level": "info",
+            "logger": "app.request",
+            "event": "request",
+            **get_contextvars(),
+            **fields,
+        }
+        lines = self._lines
+        lines.append(_dumps(line))
+        if len(lines) == 1:
+            try:
+                asyncio.get_running_loop().call_soon(self._flush)
+            except RuntimeError:
+                self._flush()
+
+    def _flush(self) -> None:
+        lines, self._lines = self._lines, []
+        lines.append(b"")
+        self._out.write(b"\n".join(lines))
+        self._out.flush()
+
+
+_access = _Access()
+
+
+class _Bridge(logging.Handler):
+    """Hands records of the standard library's loggers to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError):  # its arguments do not fit its text
+            message = f"{record.msg} {record.args!r}"
+        structlog.get_logger(record.name).log(level, message, exc_info=record.exc_info or None)
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    structlog.get_logger("uncaught").critical("uncaught exception", exc_info=(kind, error, trace))
+
+
+def _mask(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    return mask_fields(event)
+
+
+def _add_context(logger: Any, _method: str, event: EventDict) -> EventDict:
+    """What is bound was checked where it came in, so it is added behind the masking."""
+    return {"logger": logger.module, **get_contextvars(), **event}
+
+
+def _render(_logger: Any, _method: str, event: EventDict) -> bytes:
+    return _dumps(dict(event))
+
+
+def _encode(_logger: Any, _method: str, text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _dumps(line: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(line, default=repr, option=orjson.OPT_UTC_Z)
+    except TypeError:
+        # Lone surrogates (a header that was not UTF-8) and integers beyond 64 bits.
+        return json.dumps(line, default=repr).encode()

@@ -1,0 +1,61 @@
+"""Personal data and secrets are taken out of what is logged, by the shape of a value and by the name of its key."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MASKED = "***MASKED***"
+TOO_DEEP = "***DEEP***"
+CUT = "…"
+# Deeper or longer than any line of ours; a hostile body that is logged by mistake costs no more than this.
+MOST_DEPTH = 8
+MOST_CHARACTERS = 16_384
+MOST_ITEMS = 200
+
+_SECRET_NAME = re.compile(r"password|secret|token|key|auth|signature|credential|private", re.IGNORECASE)
+# Each pattern begins behind a lookbehind, so that a long run of one kind is scanned once and not from every position.
+_SHAPES = (
+    (re.compile(r"(?<![\w.%+-])[\w.%+-]+@[\w-]+(?:\.[\w-]+)+"), "***EMAIL***"),
+    (re.compile(r"(?i)(?<!\w)(bearer)\s+[\w.~+/=-]+"), r"\1 ***TOKEN***"),
+    (re.compile(r"(?<![A-Za-z0-9])(?:sk|pk|tk|rk|whsec)_[A-Za-z0-9_]{8,}"), "***TOKEN***"),
+    (re.compile(r"(?<![A-Za-z0-9])[A-Za-z0-9]{40,}"), "***TOKEN***"),
+    (re.compile(r"(?<![\w-])\d{4}[ -]?\d{4}[ -]?\d{4}[ -]?\d{4}(?![\w-])"), "***CARD***"),
+    (re.compile(r"(?<![\w-])\d{4}[ -]?\d{6}[ -]?\d{5}(?![\w-])"), "***CARD***"),
+    (re.compile(r"(?<!\w)(?:\+|00)\d(?:[ -]?\d){6,14}(?!\d)"), "***PHONE***"),
+)
+
+
+def mask_text(text: str) -> str:
+    """`text` without e-mail addresses, phone numbers, card numbers and tokens; cut at MOST_CHARACTERS."""
+    if len(text) > MOST_CHARACTERS:
+        text = text[:MOST_CHARACTERS] + CUT
+    for shape, mask in _SHAPES:
+        text = shape.sub(mask, text)
+    return text
+
+
+def mask(value: Any, depth: int = 0) -> Any:
+    """`value` with every text masked, through dicts, lists and tuples down to MOST_DEPTH."""
+    if isinstance(value, str):
+        return mask_text(value)
+    if isinstance(value, bytes):
+        return mask_text(value[:MOST_CHARACTERS].decode("utf-8", "backslashreplace"))
+    if not isinstance(value, dict | list | tuple | set | frozenset):
+        return value
+    if depth >= MOST_DEPTH:
+        return TOO_DEEP
+    if isinstance(value, dict):
+        return mask_fields(value, depth)
+    return [mask(item, depth + 1) for _, item in zip(range(MOST_ITEMS), value, strict=False)]
+
+
+def mask_fields(fields: Mapping[Any, Any], depth: int = 0) -> dict[str, Any]:
+    """`fields` with the values of telling names hidden whole, and the others masked by their shape."""
+    return {
+        str(name): MASKED if value and _SECRET_NAME.search(str(name)) else mask(value, depth + 1)
+        for _, (name, value) in zip(range(MOST_ITEMS), fields.items(), strict=False)
+    }

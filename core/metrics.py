@@ -1,0 +1,258 @@
+"""What the service measures, under the names that existing dashboards and alerts read.
+
+Hot paths add to plain dictionaries, which `flush` hands over to prometheus_client: at every `render`, and, where
+several processes share a port, half a second after the first change. Measured on one core with shared files: counter
+1.5 us and histogram 3.3 us when called directly, which is 8 us for a request; `observe_request` takes 1.3 us with its
+share of the flush. A process that is killed loses at most its last half second of counts.
+
+Several processes: PROMETHEUS_MULTIPROC_DIR must be in the environment before this module is imported, since
+prometheus_client reads it then. The supervisor empties the folder, starts its children with it, and calls
+`forget_process` for each one that ended. All functions belong to the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+from bisect import bisect_left
+from contextlib import contextmanager
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.values import MutexValue, ValueClass
+
+from core import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CONTENT_TYPE = prometheus_client.CONTENT_TYPE_PLAIN_0_0_4
+# prometheus_client chose this class by PROMETHEUS_MULTIPROC_DIR when it was imported.
+SHARED = ValueClass is not MutexValue
+FLUSH_SECONDS = 0.5
+
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+REGISTRY = CollectorRegistry()
+_METRICS: list[Count | Spread] = []
+
+# A process alone hands over when it renders, so it never needs the timer.
+_flush_is_due = not SHARED
+
+
+class Count:
+    """A counter that is cheap to add to."""
+
+    def __init__(self, name: str, about: str, labels: tuple[str, ...] = ()) -> None:
+        self._counter = Counter(name, about, labels, registry=REGISTRY)
+        self._added: dict[tuple[str, ...], float] = {}
+        _METRICS.append(self)
+
+    def add(self, *labels: str, by: float = 1) -> None:
+        """Add `by` to the series with these label values."""
+        added = self._added
+        if labels in added:
+            added[labels] += by
+        else:
+            added[labels] = by
+            if not _flush_is_due:
+                _schedule_flush()
+
+    def flush(self) -> None:
+        """Hand over to prometheus_client."""
+        added, self._added = self._added, {}
+        for labels, by in added.items():
+            (self._counter.labels(*labels) if labels else self._counter).inc(by)
+
+
+class Spread:
+    """A histogram that is cheap to observe into."""
+
+    def __init__(self, name: str, about: str, labels: tuple[str, ...], bounds: tuple[float, ...]) -> None:
+        self._histogram = Histogram(name, about, labels, buckets=bounds, registry=REGISTRY)
+        self._bounds = bounds
+        # By label values: how many fell into each bucket, the last one unbounded, and then their sum.
+        self._seen: dict[tuple[str, ...], list[float]] = {}
+        _METRICS.append(self)
+
+    def observe(self, value: float, *labels: str) -> None:
+        """Record `value` in the series with these label values."""
+        seen = self._seen.get(labels)
+        if seen is None:
+            seen = self._seen[labels] = [0] * (len(self._bounds) + 2)
+            if not _flush_is_due:
+                _schedule_flush()
+        seen[bisect_left(self._bounds, value)] += 1
+        seen[-1] += value
+
+    def flush(self) -> None:
+        """Hand over to prometheus_client."""
+        seen_of, self._seen = self._seen, {}
+        for labels, seen in seen_of.items():
+            child = self._histogram.labels(*labels) if labels else self._histogram
+            # The client has no public way to add many observations at once; a test holds that these members exist.
+            for bucket, count in zip(child._buckets, seen, strict=False):  # noqa: SLF001
+                if count:
+                    bucket.inc(count)
+            child._sum.inc(seen[-1])  # noqa: SLF001
+
+
+def flush() -> None:
+    """Hand over what was added since the last time."""
+    global _flush_is_due  # noqa: PLW0603
+    for metric in _METRICS:
+        metric.flush()
+    _flush_is_due = not SHARED
+
+
+def _schedule_flush() -> None:
+    global _flush_is_due  # noqa: PLW0603
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return  # no loop, so a short-lived command: it flushes at its end
+    loop.call_later(FLUSH_SECONDS, flush)
+    _flush_is_due = True
+
+
+if SHARED:
+    atexit.register(flush)
+
+
+# --- Names. Contract names stand as they are; `path` and `endpoint` both carry the route's template.
+
+_FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+_HTTP = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+_JOBS = (0.1, 0.5, 1, 5, 10, 30, 60, 300, 600, 1800, 3600)
+_BYTES = (256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304)
+_ITEMS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+HTTP_REQUESTS = Count(
+    "http_requests_total", "Requests answered", ("method", "path", "endpoint", "status", "status_code")
+)
+HTTP_SECONDS = Spread(
+    "http_request_duration_seconds", "Time to answer", ("method", "path", "endpoint"), _HTTP
+)
+HTTP_BYTES = Spread(
+    "http_request_size_bytes", "Size of requests' bodies", ("method", "path", "endpoint"), _BYTES
+)
+
+WEBHOOK_EVENTS = Count("webhook_events_total", "Webhooks received", ("provider", "event_type", "status"))
+WEBHOOK_SECONDS = Spread(
+    "webhook_processing_duration_seconds", "Time to take a webhook in", ("provider", "event_type"), _FAST
+)
+WEBHOOK_SIGNATURES = Count(
+    "webhook_signature_validations_total", "Signatures checked", ("provider", "valid", "result")
+)
+
+DATABASE_OPERATIONS = Count("database_operations_total", "Statements run", ("operation", "table", "status"))
+DATABASE_SECONDS = Spread("database_query_seconds", "Time of a named statement", ("query",), _FAST)
+DATABASE_CONNECTIONS = Gauge(
+    "database_connections_active", "Connections in use", registry=REGISTRY, multiprocess_mode="livesum"
+)
+
+JOB_RUNS = Count("job_runs_total", "Runs of jobs", ("job_name", "status"))
+JOB_SECONDS = Spread("job_duration_seconds", "Time of a job's run", ("job_name",), _JOBS)
+DLQ_MESSAGES = Count("dlq_messages_total", "Dead letters by action: added, retried or failed", ("action",))
+DLQ_PENDING = Gauge(
+    "dlq_messages_pending",
+    "Dead letters that wait for a person",
+    registry=REGISTRY,
+    multiprocess_mode="mostrecent",
+)
+
+LEDGER_TRANSFERS = Count("ledger_transfers_total", "Transfers by outcome", ("outcome",))
+LEDGER_BATCH_ITEMS = Spread("ledger_batch_items", "Transfers posted by one call of the database", (), _ITEMS)
+LEDGER_RETRIES = Count("ledger_batch_retries_total", "Batches posted again, by what they met", ("reason",))
+LEDGER_LANE_WAITING = Gauge(
+    "ledger_lane_waiting", "Transfers that wait for the lane", registry=REGISTRY, multiprocess_mode="livesum"
+)
+FEED_LAG_SECONDS = Gauge(
+    "feed_lag_seconds", "Age of the oldest transfer not yet in the feed", registry=REGISTRY,
+    multiprocess_mode="mostrecent",
+)  # fmt: skip
+
+DELIVERIES = Count(
+    "payments_webhook_deliveries_total", "Deliveries by status: delivered or failed", ("status",)
+)
+DELIVERY_ATTEMPTS = Count(
+    "payments_webhook_attempts_total", "Attempts at deliveries: success or error", ("result",)
+)
+DELIVERY_SECONDS = Spread("payments_webhook_attempt_seconds", "Time of an attempt at a delivery", (), _HTTP)
+
+_UP = Gauge("application_up", "1 while the process runs", registry=REGISTRY, multiprocess_mode="livemax")
+_READY = Gauge("application_ready", "1 after /ready said so", registry=REGISTRY, multiprocess_mode="livemax")
+_BUILD = Gauge(
+    "payments_api_build_info", "What runs", ("environment", "name", "version"), registry=REGISTRY,
+    multiprocess_mode="max",
+)  # fmt: skip
+
+
+def mark_started(environment: str) -> None:
+    """Say that the process is up; `environment` is ENV."""
+    _UP.set(1)
+    _READY.set(0)
+    _BUILD.labels(environment, "payments-api", __version__).set(1)
+
+
+def mark_ready(*, ready: bool) -> None:
+    """Record what /ready answered last."""
+    _READY.set(int(ready))
+
+
+def observe_request(method: str, path: str, status: int, seconds: float, size: int = 0) -> None:
+    """Record an answered request: `path` is the route's template, `size` the body's bytes (0: no body)."""
+    known = method if method in _METHODS else "OTHER"
+    code = str(status)
+    HTTP_REQUESTS.add(known, path, path, code, code)
+    HTTP_SECONDS.observe(seconds, known, path, path)
+    if size:
+        HTTP_BYTES.observe(size, known, path, path)
+
+
+def observe_query(query: str, seconds: float, *, ok: bool = True) -> None:
+    """Record a run of the statement named `query`."""
+    DATABASE_SECONDS.observe(seconds, query)
+    DATABASE_OPERATIONS.add(query, "", "success" if ok else "error")
+
+
+def observe_webhook(provider: str, event_type: str, status: str, seconds: float) -> None:
+    """Record a webhook taken in; `status`: processed, duplicate, failed or error. Pass known event types only."""
+    WEBHOOK_EVENTS.add(provider, event_type, status)
+    WEBHOOK_SECONDS.observe(seconds, provider, event_type)
+
+
+def observe_signature(provider: str, *, valid: bool) -> None:
+    """Record a signature check."""
+    word = "true" if valid else "false"
+    WEBHOOK_SIGNATURES.add(provider, word, "valid" if valid else "invalid")
+
+
+@contextmanager
+def timed_job(name: str) -> Iterator[None]:
+    """Record the run of a job: its time, and whether it raised."""
+    started, status = perf_counter(), "failed"
+    try:
+        yield
+        status = "success"
+    finally:
+        JOB_RUNS.add(name, status)
+        JOB_SECONDS.observe(perf_counter() - started, name)
+
+
+def render() -> bytes:
+    """The exposition text (CONTENT_TYPE) of this process, or of all that share its folder."""
+    flush()
+    if not SHARED:
+        return prometheus_client.generate_latest(REGISTRY)
+    together = CollectorRegistry()
+    MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+    return prometheus_client.generate_latest(together)
+
+
+def forget_process(pid: int, folder: str) -> None:
+    """Take the gauges of a process that ended out of `folder`; its counts stay."""
+    mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]

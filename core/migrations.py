@@ -1,0 +1,110 @@
+"""Numbered SQL migrations: one at a time over all processes, each in one transaction, and none changed afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from importlib import resources
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from core.errors import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Any constant will do; it is "tallystick" read as a number and cut to a bigint.
+ADVISORY_LOCK = 0x7461_6C6C_7973_7469
+# Others that migrate at the same time wait this long in all, polling: a blocking lock would deadlock with
+# CREATE INDEX CONCURRENTLY, which waits for every transaction that is older than itself.
+LOCK_WAIT_SECONDS = 120.0
+LOCK_POLL_SECONDS = 0.1
+# A migration that cannot have its lock within this time gives way to the traffic and is run again by hand.
+LOCK_TIMEOUT = "5s"
+
+_BOOKKEEPING = """
+CREATE TABLE IF NOT EXISTS schema_migrations (
+    name text PRIMARY KEY,
+    checksum text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
+)
+"""
+_RECORD = """
+INSERT INTO schema_migrations (name, checksum) VALUES ($1, $2)
+ON CONFLICT (name) DO UPDATE SET checksum = excluded.checksum, applied_at = clock_timestamp()
+"""
+
+
+def migration_files() -> dict[str, str]:
+    """Return every file in the order of its application: the numbered migrations, then the functions.
+
+    Functions are written `CREATE OR REPLACE` and applied again whenever their text has changed, so that a diff of a
+    function reads like a diff.
+    """
+    root = resources.files("sql")
+    found = {}
+    for folder in ("migrations", "functions"):
+        files = sorted(root.joinpath(folder).iterdir(), key=lambda file: file.name)
+        found.update({f"{folder}/{file.name}": file.read_text() for file in files if file.name.endswith(".sql")})
+    return found
+
+
+async def pending(database_url: str) -> list[str]:
+    """Return the names of the files that are not applied, or not in this version. Raises Refusal on a changed migration."""
+    connection = await asyncpg.connect(database_url, timeout=5)
+    try:
+        known = await connection.fetchval("SELECT to_regclass('schema_migrations') IS NOT NULL")
+        rows = await connection.fetch("SELECT name, checksum FROM schema_migrations") if known else []
+    finally:
+        await connection.close()
+    return _outstanding({row["name"]: row["checksum"] for row in rows})
+
+
+async def migrate(database_url: str, *, on_progress: Callable[[str], None] | None = None) -> list[str]:
+    """Apply what is outstanding and return its names. Safe to run from many processes at once.
+
+    Raises Refusal `migration_changed` when a migration that was applied reads differently now, and
+    `migration_locked` when another process holds the lock for more than two minutes.
+    """
+    connection = await asyncpg.connect(database_url, timeout=5, server_settings={"lock_timeout": LOCK_TIMEOUT})
+    try:
+        await _take_lock(connection)
+        await connection.execute(_BOOKKEEPING)
+        rows = await connection.fetch("SELECT name, checksum FROM schema_migrations")
+        applied = []
+        files = migration_files()
+        for name in _outstanding({row["name"]: row["checksum"] for row in rows}):
+            if on_progress is not None:
+                on_progress(name)
+            async with connection.transaction():
+                await connection.execute(files[name])
+                await connection.execute(_RECORD, name, _checksum(files[name]))
+            applied.append(name)
+        return applied
+    finally:
+        await connection.close()  # which gives the advisory lock back
+
+
+async def _take_lock(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    for _ in range(int(LOCK_WAIT_SECONDS / LOCK_POLL_SECONDS)):
+        if await connection.fetchval("SELECT pg_try_advisory_lock($1)", ADVISORY_LOCK):
+            return
+        await asyncio.sleep(LOCK_POLL_SECONDS)
+    raise Refusal("migration_locked", "Another process has been migrating this database for two minutes.")
+
+
+def _outstanding(applied: dict[str, str]) -> list[str]:
+    names = []
+    for name, text in migration_files().items():
+        known = applied.get(name)
+        if known == _checksum(text):
+            continue
+        if known is not None and name.startswith("migrations/"):
+            raise Refusal("migration_changed", f"{name} was applied and reads differently now. Add a new one instead.")
+        names.append(name)
+    return names
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,135 @@
+"""Where outgoing calls may go: public addresses, and what the operator allows besides.
+
+The judgement is made on the address of the socket (`core.outbox.egress`), because a name says nothing: it may resolve
+to a private address, and to another one a moment later. What is judged here before is only what can be known early.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias
+from urllib.parse import urlsplit
+
+from core.errors import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Address: TypeAlias = "ipaddress.IPv4Address | ipaddress.IPv6Address"
+Network: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"
+
+MAX_URL_LENGTH: Final = 2048
+
+# https://www.iana.org/assignments/iana-ipv4-special-registry: all that is not a public unicast address.
+_NOT_PUBLIC_V4: Final = tuple(
+    ipaddress.IPv4Network(text)
+    for text in (
+        "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
+        "192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16", "192.175.48.0/24",
+        "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
+    )
+)  # fmt: skip
+# Only 2000::/3 is global unicast; within it, what is documentation, benchmarking, or a tunnel that carries IPv4.
+_PUBLIC_V6: Final = ipaddress.IPv6Network("2000::/3")
+_NOT_PUBLIC_V6: Final = tuple(
+    ipaddress.IPv6Network(text)
+    for text in ("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20")
+)
+# The instance metadata of the clouds. Not even an allow-list opens these: they hand out credentials.
+_METADATA: Final[frozenset[Address]] = frozenset(
+    ipaddress.ip_address(text)
+    for text in ("169.254.169.254", "169.254.170.2", "100.100.100.200", "fd00:ec2::254")
+)
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+
+
+def is_public(address: Address) -> bool:
+    """Say whether `address` is a public unicast address."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return not any(address in network for network in _NOT_PUBLIC_V4)
+    return address in _PUBLIC_V6 and not any(address in network for network in _NOT_PUBLIC_V6)
+
+
+def _embedded(address: Address) -> Address:
+    """Return the IPv4 address that an IPv4-mapped or NAT64 address leads to, or the address itself."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return address.ipv4_mapped
+        if address in _NAT64:
+            return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address
+
+
+@dataclass(frozen=True, slots=True)
+class Destinations:
+    """The rule of one deployment.
+
+    `allowed_hosts` are names in lower case; `require_https` is off in development and tests.
+    """
+
+    allowed_hosts: frozenset[str]
+    allowed_networks: tuple[Network, ...]
+    require_https: bool
+
+    @classmethod
+    def of(cls, allow: Iterable[str], *, require_https: bool) -> Destinations:
+        """Read an allow-list of names, addresses and networks.
+
+        A wildcard is taken as a name that no host has: it allows nothing.
+        """
+        hosts: set[str] = set()
+        networks: list[Network] = []
+        for entry in allow:
+            try:
+                networks.append(ipaddress.ip_network(entry.strip("[]"), strict=False))
+            except ValueError:
+                hosts.add(entry.lower().rstrip("."))
+        return cls(frozenset(hosts), tuple(networks), require_https)
+
+    def permits(self, address: Address, *, host_allowed: bool) -> bool:
+        """Say whether a socket may be opened to `address`; `host_allowed` when the operator named its host."""
+        real = _embedded(address)
+        if real in _METADATA:
+            return False
+        if host_allowed or any(real in network for network in self.allowed_networks):
+            return True
+        return is_public(real)
+
+    def allows_host(self, host: str) -> bool:
+        """Say whether the operator named this host."""
+        return host.lower().rstrip(".") in self.allowed_hosts
+
+    def check_url(self, url: str) -> None:
+        """Raise Refusal `invalid_request` when `url` can be seen to lead nowhere we would go."""
+        reason = self._objection(url)
+        if reason is not None:
+            raise Refusal("invalid_request", f"The URL cannot be used: {reason}.")
+
+    def _objection(self, url: str) -> str | None:
+        if len(url) > MAX_URL_LENGTH:
+            return f"it is longer than {MAX_URL_LENGTH} characters"
+        if not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
+            return "it has characters that must be percent-encoded"
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            return "it is not well-formed"
+        if parts.scheme != "https" and (self.require_https or parts.scheme != "http"):
+            return "it has to begin with https://"
+        if not host or port == 0:
+            return "it names no host"
+        if parts.username is not None or parts.password is not None:
+            return "it carries a user name or password"
+        if parts.fragment:
+            return "it has a fragment"
+        try:
+            literal = ipaddress.ip_address(host)
+        except ValueError:
+            # A name whose last label is a number is an IPv4 address in disguise (WHATWG URL, section 3.5).
+            last = host.rstrip(".").rsplit(".", 1)[-1]
+            return "its host is not a name or an address" if last[:1].isdigit() else None
+        if not self.permits(literal, host_allowed=self.allows_host(host)):
+            return "its address is not a public one"
+        return None

@@ -1,0 +1,85 @@
+"""The two signatures that every delivery carries, and the secrets that make them.
+
+- Standard Webhooks (https://www.standardwebhooks.com, v1.0.0): `webhook-id`, `webhook-timestamp`, `webhook-signature`.
+- The wallet service's own form, which its merchants check already: `X-Webhook-Ts`, `X-Webhook-Event`, `X-Webhook-Sign`,
+  `X-Delivery-ID`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import secrets as randomness
+from typing import TYPE_CHECKING, Final
+
+from core.errors import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+PREFIX: Final = "whsec_"
+# The bounds of Standard Webhooks for the key of an HMAC.
+MIN_KEY_BYTES: Final = 24
+MAX_KEY_BYTES: Final = 64
+NEW_KEY_BYTES: Final = 32
+
+USER_AGENT: Final = "Payments-Webhooks/0.1"
+
+
+def new_secret() -> str:
+    """Return a random secret as it is shown to its owner: `whsec_` and 32 bytes in base64."""
+    return PREFIX + base64.b64encode(randomness.token_bytes(NEW_KEY_BYTES)).decode()
+
+
+def check_secret(secret: str) -> None:
+    """Raise Refusal `invalid_request` unless `secret` is `whsec_` and 24 to 64 bytes in base64."""
+    try:
+        size = len(_key(secret)) if secret.startswith(PREFIX) else 0
+    except (binascii.Error, ValueError):
+        size = 0
+    if not MIN_KEY_BYTES <= size <= MAX_KEY_BYTES:
+        raise Refusal(
+            "invalid_request",
+            f"A secret is whsec_ followed by {MIN_KEY_BYTES} to {MAX_KEY_BYTES} random bytes in base64."
+            " Leave it out and one is made for you.",
+            field="secret",
+        )
+
+
+def message_id(event_id: UUID) -> str:
+    """Return the id of an event as receivers know it: the same at every endpoint and try, without a full stop."""
+    return f"msg_{event_id.hex}"
+
+
+def signed_headers(
+    *, event_id: UUID, event_type: str, delivery_id: UUID, body: bytes, secrets: Sequence[str], timestamp: int
+) -> dict[str, str]:
+    """Return the headers of one try at `timestamp` (Unix seconds, of the try and not of the event).
+
+    `secrets` are the endpoint's, newest first. Standard Webhooks carries one signature for each; the wallet form has
+    room for one, the oldest: during a rotation its receiver still checks with the secret that it has.
+    """
+    identity = message_id(event_id)
+    content = f"{identity}.{timestamp}.".encode() + body
+    signatures = (
+        base64.b64encode(hmac.digest(_key(secret), content, "sha256")).decode() for secret in secrets
+    )
+    wallet_content = f"{timestamp}{event_type}".encode() + body
+    return {
+        "Content-Type": "application/json",
+        "User-Agent": USER_AGENT,
+        "webhook-id": identity,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
+        "X-Webhook-Ts": str(timestamp),
+        "X-Webhook-Event": event_type,
+        # Here the key is the whole text of the secret, as it is shown.
+        "X-Webhook-Sign": hmac.digest(secrets[-1].encode(), wallet_content, "sha256").hex(),
+        "X-Delivery-ID": str(delivery_id),
+    }
+
+
+def _key(secret: str) -> bytes:
+    return base64.b64decode(secret.removeprefix(PREFIX), validate=True)

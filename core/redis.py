@@ -1,0 +1,29 @@
+"""The Redis client. Redis only shortcuts: whoever calls it must work without it, so every wait is short and bounded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+if TYPE_CHECKING:
+    from core.settings import Settings
+
+# A request waits at most this long for Redis before it goes on without it.
+REDIS_TIMEOUT_SECONDS = 0.25
+# One guard lane and a few readers per process; the bound keeps a stuck Redis from eating file descriptors.
+REDIS_MAX_CONNECTIONS = 32
+
+
+def open_redis(settings: Settings) -> Redis:
+    """Return a client that connects on first use and never retries by itself (its caller has a better plan)."""
+    client: Redis = Redis.from_url(
+        str(settings.redis_url),
+        socket_timeout=REDIS_TIMEOUT_SECONDS,
+        socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
+        max_connections=REDIS_MAX_CONNECTIONS,
+        retry=Retry(NoBackoff(), 0),
+    )
+    return client

@@ -1,0 +1,61 @@
+"""What every process of the service opens: settings, database, Redis, and the ledger over them."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from core.database import Database, open_database, statements
+from core.errors import Refusal
+from core.ledger.directory import Directory
+from core.ledger.ledger import Ledger
+from core.ledger.poster import Poster
+from core.redis import open_redis
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from redis.asyncio import Redis
+
+    from core.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The parts of one process. `epoch` names the history in the database and begins every key in Redis."""
+
+    settings: Settings
+    database: Database
+    redis: Redis
+    epoch: str
+    ledger: Ledger
+
+
+@asynccontextmanager
+async def open_service(settings: Settings) -> AsyncIterator[Service]:
+    """Open all parts, and close them in reverse order after what was accepted has been posted.
+
+    Raises Unavailable when PostgreSQL cannot be reached and Refusal `not_migrated` when it has no schema; Redis may be away.
+    """
+    database = await open_database(settings)
+    redis = open_redis(settings)
+    try:
+        epoch = await read_epoch(database)
+        directory = Directory()
+        poster = Poster(database, directory, max_waiting=settings.poster_max_waiting)
+        try:
+            yield Service(settings, database, redis, epoch, Ledger(database, directory, poster))
+        finally:
+            await poster.close()
+    finally:
+        await redis.aclose()
+        await database.close()
+
+
+async def read_epoch(database: Database) -> str:
+    """Return the epoch of the database's history."""
+    epoch: str | None = await database.fetchval(statements("ledger").epoch)
+    if epoch is None:
+        raise Refusal("not_migrated", "The database has no schema yet. Run `tallystick migrate` first.")
+    return epoch

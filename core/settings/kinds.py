@@ -1,0 +1,217 @@
+"""The kinds of values a setting can have, and how one key is declared.
+
+Every value arrives as text. An empty text never gets here: it means "unset".
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, cast, get_args, get_origin
+from urllib.parse import urlsplit
+
+import annotated_types
+from pydantic import AfterValidator, BeforeValidator, Field, GetCoreSchemaHandler
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, core_schema
+
+_PASSWORD_IN_URL = re.compile(r"(?<=://)([^/@:]*):.*@")
+_SECRET_IN_QUERY = re.compile(r"(?i)([?&](?:password|access_token|token|key)=)[^&]*")
+
+
+def mask_url(url: str) -> str:
+    """`url` without its password, for messages and logs."""
+    return _SECRET_IN_QUERY.sub(r"\1***", _PASSWORD_IN_URL.sub(r"\1:***@", url))
+
+
+class Secret(str):
+    """A text that its `repr` does not show, so that neither `repr(settings)` nor a traceback tells it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "Secret('***')" if self else "Secret('')"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(cls, core_schema.str_schema())
+
+
+class Dsn(str):
+    """A server's address whose `repr` hides the password."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(mask_url(self))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(cls, core_schema.str_schema())
+
+
+def _switch(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    word = value.strip().lower()
+    if word in {"1", "true", "yes", "on"}:
+        return True
+    if word in {"0", "false", "no", "off"}:
+        return False
+    raise ValueError("1/true/yes/on or 0/false/no/off")
+
+
+def _split(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return tuple(part for part in (piece.strip() for piece in value.split(",")) if part)
+
+
+def _environment(value: object) -> object:
+    """A word that is neither dev nor test counts as prod: a typo must not open what development leaves open."""
+    word = str(value).strip().lower()
+    return word if word in {"dev", "test"} else "prod"
+
+
+def _networks(values: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return tuple(str(ipaddress.ip_network(value, strict=False)) for value in values)
+    except ValueError as error:
+        raise ValueError("addresses or networks like 10.0.0.0/8, comma separated") from error
+
+
+def _http_url(value: str) -> str:
+    if not value:
+        return value
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("a URL like https://api.example.com")
+    return value
+
+
+def _postgres_url(value: str) -> str:
+    """SQLAlchemy's driver suffixes name a client library, not a server: they are dropped."""
+    if not value:
+        return value
+    scheme, mark, rest = value.partition("://")
+    if mark and scheme.partition("+")[0].lower() in {"postgresql", "postgres"}:
+        return f"postgresql://{rest}"
+    raise ValueError("PostgreSQL, as postgresql://user:password@host:5432/database (or unset: embedded)")
+
+
+def _redis_url(value: str) -> str:
+    if value and urlsplit(value).scheme not in {"redis", "rediss", "unix"}:
+        raise ValueError("Redis or Valkey, as redis://:password@host:6379/0 (or unset: embedded)")
+    return value
+
+
+def _sha256_digests(values: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(re.fullmatch(r"[0-9a-fA-F]{64}", value) for value in values):
+        raise ValueError("SHA-256 digests of 64 hex digits, comma separated")
+    return tuple(value.lower() for value in values)
+
+
+def _currency(value: str) -> str:
+    if not re.fullmatch(r"[A-Z0-9]{3,12}", value):
+        raise ValueError("3 to 12 upper-case letters or digits, like SYP")
+    return value
+
+
+Switch = Annotated[bool, BeforeValidator(_switch)]
+Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Secrets = Annotated[tuple[Secret, ...], BeforeValidator(_split)]
+Digests = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_sha256_digests)]
+Networks = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_networks)]
+Environment = Annotated[Literal["dev", "test", "prod"], BeforeValidator(_environment)]
+LogLevel = Annotated[
+    Literal["debug", "info", "warning", "error", "critical"],
+    BeforeValidator(lambda value: str(value).lower()),
+]
+Url = Annotated[str, AfterValidator(_http_url)]
+BaseUrl = Annotated[str, AfterValidator(lambda value: _http_url(value).rstrip("/"))]
+PostgresUrl = Annotated[Dsn, AfterValidator(lambda value: Dsn(_postgres_url(value)))]
+RedisUrl = Annotated[Dsn, AfterValidator(lambda value: Dsn(_redis_url(value)))]
+Currency = Annotated[str, AfterValidator(_currency)]
+
+
+def zero_means(default: int) -> AfterValidator:
+    """Zero and below mean the default: existing deployments of the orchestration service rely on it."""
+    keep: Callable[[int], int] = lambda value: value if value > 0 else default  # noqa: E731
+    return AfterValidator(keep)
+
+
+def key(
+    default: Any,
+    about: str,
+    *,
+    names: tuple[str, ...] = (),
+    also: tuple[str, ...] = (),
+    unit: str = "",
+    ge: float | None = None,
+    le: float | None = None,
+    dev: Any = None,
+) -> Any:
+    """One setting.
+
+    `names`: what it is called in the environment, the first that is set counts (default: the attribute in
+    upper case, followed by `also`). `unit`, `ge` and `le`: the unit and the bounds, both inclusive.
+    `dev`: the default when ENV is dev, where it differs from `default`.
+    """
+    extra = {"names": names, "also": also, "unit": unit, "dev": dev}
+    return Field(default, description=about, ge=ge, le=le, json_schema_extra=extra, validate_default=True)
+
+
+def extra_of(field: FieldInfo) -> dict[str, Any]:
+    """What `key` was told beyond what pydantic keeps; empty for an attribute that is not a key."""
+    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+
+
+def names_of(attribute: str, field: FieldInfo) -> tuple[str, ...]:
+    """The names of a key in the environment, by precedence; none for an attribute that is not a key."""
+    extra = extra_of(field)
+    if not extra:
+        return ()
+    return (*(extra["names"] or (attribute.upper(),)), *extra["also"])
+
+
+def shown(field: FieldInfo, value: object) -> str:
+    """A given value as a message may show it: secrets hidden, passwords in URLs masked."""
+    if field.annotation in {Secret, tuple[Secret, ...]}:
+        return "***"
+    return mask_url(str(value))
+
+
+def text_of(value: object) -> str:
+    """A value as the environment would spell it; nothing if it is unset."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return "" if value is None else str(value)
+
+
+def expectation(field: FieldInfo) -> str:
+    """What a key takes, in words: `a whole number from 1 to 300 (seconds)`."""
+    extra = extra_of(field)
+    if get_origin(field.annotation) is Literal:
+        choices = get_args(field.annotation)
+        return f"{', '.join(choices[:-1])} or {choices[-1]}"
+    if field.annotation is bool:
+        return "1/true/yes/on or 0/false/no/off"
+    if field.annotation not in {int, float, int | None}:
+        return "a text"
+    least, most = bounds_of(field)
+    words = ["a number" if field.annotation is float else "a whole number"]
+    words += [f"from {least}"] if least is not None else []
+    words += [f"{'to' if least is not None else 'up to'} {most}"] if most is not None else []
+    return " ".join(words) + (f" ({extra['unit']})" if extra["unit"] else "")
+
+
+def bounds_of(field: FieldInfo) -> tuple[float | None, float | None]:
+    """The least and the most value of a number, None where there is no such bound."""
+    least = next((rule.ge for rule in field.metadata if isinstance(rule, annotated_types.Ge)), None)
+    most = next((rule.le for rule in field.metadata if isinstance(rule, annotated_types.Le)), None)
+    return cast("float | None", least), cast("float | None", most)

@@ -1,0 +1,161 @@
+"""The one settings object, and how it is read: overrides, then the environment, then `.env`, then defaults."""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from core.settings.kinds import expectation, extra_of, names_of, shown, text_of
+from core.settings.production import RULES
+from core.settings.providers import Orchestration, Upstreams
+from core.settings.retired import UNREMARKABLE_DATABASE_URL, back_doors, retired_notices
+from core.settings.service import Inbox, Ledger, Limits, Network, Outbox, Process, Storage
+from core.settings.wallets import Money, SignIn, Tokens
+
+GROUPS = (
+    Process, Network, Storage, Limits, Ledger, Inbox, Outbox, Upstreams, Orchestration, Tokens, SignIn, Money,
+)  # fmt: skip
+
+
+class SettingsError(Exception):
+    """The settings cannot be started with; `problems` has one line each, secrets masked."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(["The settings are refused:", *(f"  {line}" for line in self.problems)]))
+
+
+class Settings(
+    # pydantic lists the fields of the last base first.
+    BaseSettings, Money, SignIn, Tokens, Orchestration, Upstreams, Outbox, Inbox, Ledger, Limits, Storage, Network,
+    Process,
+):  # fmt: skip
+    """Every setting, frozen. Made by `load_settings` and read nowhere else. Unset texts are empty."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_file_encoding="utf-8")
+
+    notices: tuple[str, ...] = Field((), description="Sentences about what was set and has no effect")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_dev(cls, given: dict[str, Any]) -> dict[str, Any]:
+        if str(given.get("env", "dev")).strip().lower() != "dev":
+            return given
+        extras = {name: extra_of(field).get("dev") for name, field in cls.model_fields.items()}
+        return {name: value for name, value in extras.items() if value is not None} | given
+
+    @classmethod
+    def settings_customise_sources(  # type: ignore[override] # the sources that are not used come by keyword
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        **_: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what it is given: `load_settings` has chosen among the several names of one key before."""
+        return (init_settings,)
+
+
+def load_settings(*, env_file: str | os.PathLike[str] | None = ".env", **overrides: Any) -> Settings:
+    """Read the settings once: `overrides` (by attribute; None is no override), then the environment, then `env_file`.
+
+    Raises `SettingsError` with every problem at once.
+    """
+    unknown = overrides.keys() - Settings.model_fields.keys()
+    if unknown:
+        raise TypeError(f"there is no setting {', '.join(sorted(unknown))}")
+    layers = _read(env_file)
+    values, given_as = _choose(layers)
+    values |= {name: value for name, value in overrides.items() if value is not None}
+    environment = {name: value for layer in reversed(layers) for name, value in layer.items()}
+    settings, broken = _build(values, given_as)
+    problems = [*back_doors(environment), *broken.values()]
+    if settings.env == "prod":
+        problems += _broken_rules(settings, broken, given_as)
+    if problems:
+        raise SettingsError(problems)
+    return settings.model_copy(
+        update={"notices": (*retired_notices(environment), *_remarks(settings, values))}
+    )
+
+
+def _read(env_file: str | os.PathLike[str] | None) -> tuple[Mapping[str, str], ...]:
+    """What is set, by source, the first wins. Names in upper case; an empty value means unset, so it is dropped."""
+    sources = [EnvSettingsSource(Settings)]
+    if env_file is not None and Path(env_file).is_file():
+        try:
+            sources.append(DotEnvSettingsSource(Settings, env_file=Path(env_file)))
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError([f"{env_file} cannot be read: {error}"]) from error
+    return tuple(
+        {name.upper(): value.strip() for name, value in source.env_vars.items() if value and value.strip()}
+        for source in sources
+    )
+
+
+def _choose(layers: Iterable[Mapping[str, str]]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The value of each attribute, and the name it was given under."""
+    values: dict[str, Any] = {}
+    given_as: dict[str, str] = {}
+    for layer in layers:
+        for attribute, field in Settings.model_fields.items():
+            name = next((name for name in names_of(attribute, field) if name in layer), None)
+            if name is not None and attribute not in values:
+                values[attribute], given_as[attribute] = layer[name], name
+    if values.get("database_url") == UNREMARKABLE_DATABASE_URL:
+        del values["database_url"]
+    return values, given_as
+
+
+def _build(values: Mapping[str, Any], given_as: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:
+    """The settings without what could not be read, and a line for each attribute that could not."""
+    try:
+        return Settings(**values), {}
+    except ValidationError as error:
+        lines: dict[str, str] = {}
+        for detail in error.errors(include_url=False):
+            attribute = str(detail["loc"][0])
+            field = Settings.model_fields[attribute]
+            own = detail["type"] == "value_error"
+            expected = str(detail["ctx"]["error"]) if own else expectation(field)
+            lines[attribute] = f"{_said(attribute, values[attribute], given_as)}: expected {expected}"
+        return Settings(**{name: value for name, value in values.items() if name not in lines}), lines
+
+
+def _broken_rules(settings: Settings, broken: Iterable[str], given_as: Mapping[str, str]) -> list[str]:
+    """A line for each rule of prod that is broken, but for attributes that are `broken` already."""
+    return [
+        f"{_said(rule.attribute, getattr(settings, rule.attribute), given_as)}: ENV=prod expects {rule.wanted}"
+        for rule in RULES
+        if rule.attribute not in broken and rule.broken(settings)
+    ]
+
+
+def _said(attribute: str, value: object, given_as: Mapping[str, str]) -> str:
+    """`KEY=value` under the name it was given under, secrets hidden, or `KEY unset`."""
+    field = Settings.model_fields[attribute]
+    name = given_as.get(attribute) or names_of(attribute, field)[0]
+    text = text_of(value)
+    return f"{name}={shown(field, text)}" if text else f"{name} unset"
+
+
+def _remarks(settings: Settings, values: Mapping[str, Any]) -> list[str]:
+    remarks = []
+    word = str(values.get("env", "dev")).strip().lower()
+    if settings.env == "prod" and word not in {"prod", "production"}:
+        remarks.append(f"ENV={word} is neither dev nor test, so the rules of prod apply.")
+    if settings.env == "prod" and not settings.database_url:
+        remarks.append(
+            "DATABASE_URL is unset: the embedded PostgreSQL of this machine alone keeps the books."
+        )
+    if settings.dlq_backend == "redis":
+        remarks.append("DLQ_BACKEND=redis has no effect: dead letters are kept in PostgreSQL.")
+    return remarks

@@ -1,0 +1,72 @@
+"""Keys of payments through providers: Stripe, PayPal, Kaspi, merchants' orders, orchestration."""
+
+from typing import Annotated
+
+from pydantic import BaseModel
+
+from core.settings.kinds import BaseUrl, Secret, Url, key, zero_means
+
+
+class Upstreams(BaseModel):
+    """Providers: addresses and keys."""
+
+    stripe_api_base: BaseUrl = key("https://api.stripe.com", "Base URL of Stripe")
+    stripe_secret_key: Secret = key("", "Secret key at Stripe")
+    stripe_http_timeout_seconds: Annotated[int, zero_means(10)] = key(
+        10, "Time limit of a call to Stripe; 0 and below mean 10", unit="seconds", le=120
+    )
+    paypal_api_base: BaseUrl = key("", "Base URL of PayPal; unset: by PAYPAL_MODE")
+    cloudpayments_api_base: BaseUrl = key("https://api.cloudpayments.ru", "Base URL of CloudPayments")
+    provider_url: BaseUrl = key("", "Base URL of the provider of payment links for merchants' orders")
+    payment_url_base_webhook: Url = key("", "Where the provider simulator sends its webhooks")
+    internal_webhook_secret: Secret = key("", "Key of X-Internal-Signature on provider webhooks")
+    merchant_callback_url: Url = key(
+        "", "Where merchants' notifications go when a merchant has no own address"
+    )
+    production_api_url: BaseUrl = key("", "Base URL of the Kaspi proxy, ends in /api/v2/paymentkaspi")
+    kaspi_access_token: Secret = key("", "Token at the Kaspi proxy")
+    kaspi_api_timeout: float = key(
+        30, "Time limit of a call to the Kaspi proxy", unit="seconds", ge=0.1, le=120
+    )
+    kaspi_max_retries: int = key(
+        3, "Further attempts at a call that may be repeated", unit="attempts", ge=0, le=20
+    )
+    kaspi_retry_delay: float = key(1, "Wait between them", unit="seconds", ge=0, le=60)
+
+
+class Orchestration(BaseModel):
+    """Providers: orchestration."""
+
+    app_service_name: str = key("payments-service", "Our name in callers' lists of allowed services")
+    app_api_key: Secret = key("", "Our own key at the auth service and at receivers of status callbacks")
+    auth_service_grpc_addr: str = key("localhost:9090", "Auth service that checks callers' keys, host:port")
+    grpc_host: str = key("0.0.0.0", "Address the gRPC API listens on")  # noqa: S104
+    grpc_port: int = key(9090, "Port of the gRPC API", ge=0, le=65535)
+    payments_provider_callback_base_url: BaseUrl = key("", "Base URL of providers' callbacks to us")
+    payments_callback_max_attempts: Annotated[int, zero_means(1)] = key(
+        10, "Attempts at a status callback; 0 and below mean 1", unit="attempts", le=1_000
+    )
+    payments_callback_retry_interval_minutes: Annotated[int, zero_means(5)] = key(
+        5, "Wait between them; 0 and below mean 5", unit="minutes", le=10_080
+    )
+    payments_callback_http_timeout_seconds: Annotated[int, zero_means(10)] = key(
+        10, "Time limit of a status callback; 0 and below mean 10", unit="seconds", le=120
+    )
+    payments_pending_timeout_minutes: int = key(
+        60, "Age at which a pending payment expires", unit="minutes", ge=1, le=525_600
+    )
+    payments_reconcile_stale_after_minutes: int = key(
+        15, "Age at which an unchanged payment is asked for at its provider", unit="minutes", ge=1, le=525_600
+    )
+    payments_job_batch_size: Annotated[int, zero_means(100)] = key(
+        100, "Payments a job takes at once; 0 and below mean 100", unit="payments", le=10_000
+    )
+    payments_reconcile_interval_minutes: int = key(
+        2, "How often payments are reconciled", unit="minutes", ge=1, le=10_080
+    )
+    payments_callback_dispatch_interval_minutes: int = key(
+        1, "How often status callbacks are sent", unit="minutes", ge=1, le=10_080
+    )
+    payments_expire_pending_interval_minutes: int = key(
+        5, "How often pending payments are expired", unit="minutes", ge=1, le=10_080
+    )

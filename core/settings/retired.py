@@ -1,0 +1,62 @@
+"""Keys of the services before this one that have no use here: each gets one sentence, and back doors a refusal."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Retired(NamedTuple):
+    """Keys that nothing reads, and what does their work instead."""
+
+    names: tuple[str, ...]
+    sentence: str
+    # What the contracts' own files set; a value that begins so asks for nothing and gets no sentence.
+    unremarkable: tuple[str, ...] = ()
+
+
+RETIRED = (
+    Retired(
+        ("MYSQL_DSN", "MYSQL_MAX_OPEN_CONNS", "MYSQL_MAX_IDLE_CONNS", "MYSQL_CONN_MAX_LIFETIME_MINUTES"),
+        "data is kept in PostgreSQL: set DATABASE_URL and DATABASE_POOL_SIZE",
+    ),
+    Retired(("LOGS_DB_URL",), "timelines are kept with the payments in DATABASE_URL"),
+    Retired(
+        ("RABBITMQ_URL", "EXCHANGE_NAME", "QUEUE_NAME"),
+        "no broker is needed: merchants' notifications are sent from the outbox in PostgreSQL",
+    ),
+    Retired(
+        ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"),
+        "jobs run on arq over REDIS_URL, no broker is needed",
+        ("redis://", "rediss://"),
+    ),
+    Retired(
+        ("PAYMENTS_URL", "WEBHOOK_URL"),
+        "edge, payments and webhook receiver are one service here",
+    ),
+    Retired(
+        ("UVICORN_EXTRA_ARGS",), "the service serves itself: see SERVE_WORKERS and SHUTDOWN_TIMEOUT_SECS"
+    ),
+)
+
+BACK_DOORS = ("STATIC_OTP_CODES", "MASTER_OTP_", "BACKDOOR_")
+
+# The inbox's own default; it asks for nothing, so it is read as unset.
+UNREMARKABLE_DATABASE_URL = "sqlite+aiosqlite:///./payments.db"
+
+
+def retired_notices(environment: Mapping[str, str]) -> list[str]:
+    """One sentence for each key that is set and that nothing reads."""
+    return [
+        f"{name} is not used: {row.sentence}."
+        for row in RETIRED
+        for name in row.names
+        if environment.get(name) and not environment[name].startswith(row.unremarkable or ("\0",))
+    ]
+
+
+def back_doors(environment: Mapping[str, str]) -> list[str]:
+    """One problem for each fixed sign-in code that someone tries to carry over."""
+    return [
+        f"{name}: fixed sign-in codes were a back door and are not carried over; remove it"
+        for name, value in sorted(environment.items())
+        if value and name.startswith(BACK_DOORS)
+    ]

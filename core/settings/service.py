@@ -1,0 +1,250 @@
+"""Keys of the service itself: process, storage, limits, ledger, webhooks in and out."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel
+
+from core.settings.kinds import (
+    BaseUrl,
+    Currency,
+    Environment,
+    LogLevel,
+    Networks,
+    PostgresUrl,
+    RedisUrl,
+    Secret,
+    Secrets,
+    Switch,
+    Words,
+    key,
+    zero_means,
+)
+
+
+class Process(BaseModel):
+    """The process."""
+
+    env: Environment = key(
+        "dev",
+        "Which rules apply: dev, test or prod. Any other word (staging, a typo) counts as prod,"
+        " which refuses development toggles and default secrets",
+        also=("APP_ENV",),
+    )
+    app_host: str = key("0.0.0.0", "Address the HTTP API listens on", also=("HTTP_HOST",))  # noqa: S104
+    app_port: int = key(
+        8080,
+        "Port of the HTTP API; a busy port moves on to the next free one and says so",
+        also=("HTTP_PORT", "PORT"),
+        ge=0,
+        le=65535,
+    )
+    serve_workers: int = key(
+        1, "Processes that serve the HTTP API on the one port", also=("UVICORN_WORKERS",), ge=1, le=256
+    )
+    shutdown_timeout_secs: int = key(
+        10, "How long requests in progress may take to end at a stop or reload", unit="seconds", ge=0, le=300
+    )
+    state_dir: str = key(
+        ".state", "Folder of the embedded servers' data, of logs and of keys made for development"
+    )
+    public_base_url: BaseUrl = key(
+        "", "Address under which clients reach the API; unset: http://localhost:APP_PORT"
+    )
+    log_level: LogLevel = key(
+        "info",
+        "Least level that is logged: debug, info, warning, error or critical",
+        also=("UVICORN_LOG_LEVEL",),
+    )
+    debug: Switch = key(False, "Development toggle: verbose errors and SQL in the log")
+    max_request_size: int = key(
+        1_048_576,
+        "Largest body of a request; /v1/transfers/batch allows four times as much",
+        unit="bytes",
+        ge=1_024,
+        le=67_108_864,
+    )
+    prometheus_multiproc_dir: str = key(
+        "",
+        "Folder in which the processes of one port share their metrics; the supervisor sets it for its children",
+    )
+    event_sink: Literal["log", "none"] = key("log", "Where audit events go beside their table: log or none")
+    otel_exporter_otlp_endpoint: BaseUrl = key(
+        "http://localhost:4318", "OpenTelemetry collector, used when the tracing extra is installed and on"
+    )
+    otel_service_name: str = key("payments", "Name of the service in traces")
+
+
+class Network(BaseModel):
+    """Who may reach us, and whom we may reach."""
+
+    trusted_proxies: Networks = key(
+        "", "Proxies whose X-Forwarded-For is believed; addresses or networks, comma separated"
+    )
+    allowed_origins: Words = key(
+        "",
+        "Origins that browsers may call from (CORS), comma separated; prod refuses none and *",
+        also=("CORS_ORIGINS",),
+        dev="*",
+    )
+    outbound_allow_hosts: Words = key(
+        "",
+        "Private hosts, addresses and networks that outgoing calls may reach, comma separated; public ones always"
+        " may; prod refuses wildcards and metadata addresses",
+        dev="localhost,127.0.0.0/8,::1",
+    )
+
+
+class Storage(BaseModel):
+    """PostgreSQL and Redis."""
+
+    database_url: PostgresUrl = key(
+        "",
+        "PostgreSQL, as postgresql://user:password@host:5432/database; unset: an embedded server",
+        also=("DB_URL", "PAYMENTS_DB_URL"),
+    )
+    database_pool_size: int = key(
+        8, "Connections of one process, its posting lane's included", unit="connections", ge=2, le=200
+    )
+    database_statement_timeout_ms: int = key(
+        10_000, "A statement that runs longer is cancelled", unit="milliseconds", ge=100, le=600_000
+    )
+    database_lock_timeout_ms: int = key(
+        2_000, "A wait for a lock that lasts longer is given up", unit="milliseconds", ge=10, le=60_000
+    )
+    database_prepared_statements: Switch = key(
+        True, "Keep prepared statements; off behind a pooler in transaction mode that does not know them"
+    )
+    auto_create_schema: Switch = key(False, "Development toggle: migrate when the API starts", dev="true")
+    redis_url: RedisUrl = key(
+        "", "Redis or Valkey, as redis://:password@host:6379/0; unset: an embedded server"
+    )
+    redis_test_url: RedisUrl = key("", "Redis for sign-in codes; unset: REDIS_URL")
+
+
+class Limits(BaseModel):
+    """Rate limits."""
+
+    rate_limit_enabled: Switch = key(True, "Whether rates are limited at all")
+    rate_limit_backend: Literal["memory", "redis"] = key(
+        "memory", "Where rates are counted: redis (all processes together) or memory; prod wants redis"
+    )
+    rate_limit_redis_prefix: str = key("rl", "Part of the names of rate limits' keys in Redis")
+    v1_rate_limit_per_second: int = key(
+        5_000, "Requests of one API key under /v1", unit="requests a second", ge=1, le=1_000_000
+    )
+    v1_rate_limit_burst: int = key(
+        10_000, "Requests one API key may make at once after a pause", unit="requests", ge=1, le=10_000_000
+    )
+    v1_rate_limit_address_per_second: int = key(
+        10_000,
+        "Requests of one client address under /v1 and /webhooks",
+        unit="requests a second",
+        ge=1,
+        le=1_000_000,
+    )
+    v1_rate_limit_address_burst: int = key(
+        20_000,
+        "Requests one client address may make at once after a pause",
+        unit="requests",
+        ge=1,
+        le=10_000_000,
+    )
+    rate_limit_per_minute: int = key(
+        60,
+        "Requests of one wallet client over all wallet routes",
+        unit="requests a minute",
+        ge=1,
+        le=10_000_000,
+    )
+    rate_limit_auth_boost: int = key(2, "Factor on it for clients that present a token", ge=1, le=1_000)
+    rl_limit_per_minute_override: int | None = key(
+        None, "Replaces RATE_LIMIT_PER_MINUTE when set", unit="requests a minute", ge=1, le=10_000_000
+    )
+    rl_auth_boost_override: int | None = key(None, "Replaces RATE_LIMIT_AUTH_BOOST when set", ge=1, le=1_000)
+    rl_exempt_otp: Switch = key(True, "In dev, sign-in codes are not counted against the rate")
+
+
+class Ledger(BaseModel):
+    """Ledger and access."""
+
+    default_currency: Currency = key("SYP", "Currency of new wallets; 3 to 12 upper-case letters or digits")
+    poster_max_waiting: int = key(
+        20_000,
+        "Transfers that may wait for the posting lane; more are refused",
+        unit="transfers",
+        ge=1,
+        le=1_000_000,
+    )
+    seal_interval_ms: int = key(
+        100, "How often committed transfers are numbered and sealed", unit="milliseconds", ge=10, le=60_000
+    )
+    hold_expiry_interval_ms: int = key(
+        500, "How often holds past their time are released", unit="milliseconds", ge=10, le=60_000
+    )
+    idempotency_ttl_secs: int = key(
+        600,
+        "How long Redis keeps finished answers; PostgreSQL keeps them for ever",
+        unit="seconds",
+        ge=1,
+        le=86_400,
+    )
+    api_key_cache_secs: int = key(
+        5,
+        "How long a process believes what it read of an API key, and so how late a revocation may take hold",
+        unit="seconds",
+        ge=0,
+        le=300,
+    )
+
+
+class Inbox(BaseModel):
+    """Webhooks in."""
+
+    stripe_signing_secrets: Secrets = key(
+        "",
+        "Secrets of Stripe's webhook endpoints, comma separated during a rotation; unset: every event is refused",
+        names=("STRIPE_SIGNING_SECRET", "STRIPE_WEBHOOK_SECRET"),
+    )
+    stripe_timestamp_tolerance: Annotated[int, zero_means(300)] = key(
+        300,
+        "How far a signature's time may be from ours, either way; 0 and below mean 300",
+        also=("STRIPE_SIGNATURE_TOLERANCE_SECONDS",),
+        unit="seconds",
+        le=86_400,
+    )
+    paypal_mode: Literal["live", "sandbox", "demo_hmac"] = key(
+        "sandbox", "How PayPal's events are verified: live, sandbox or demo_hmac (a development toggle)"
+    )
+    paypal_webhook_id: str = key("", "Id of the webhook at PayPal")
+    paypal_client_id: str = key("", "Client id at PayPal")
+    paypal_client_secret: Secret = key("", "Client secret at PayPal")
+    demo_hmac_secret: Secret = key("", "Secret of X-Demo-Signature in the mode demo_hmac")
+    dlq_backend: Literal["db", "redis"] = key("db", "Accepted; dead letters are always kept in PostgreSQL")
+
+
+class Outbox(BaseModel):
+    """Webhooks out."""
+
+    webhook_base_delay_secs: float = key(
+        2, "Wait after the first failed delivery", unit="seconds", ge=0.01, le=86_400
+    )
+    webhook_backoff_factor: float = key(2, "Factor on the wait for each further failure", ge=1, le=100)
+    webhook_max_attempts: int = key(
+        5, "Attempts until a delivery goes to the dead letters", unit="attempts", ge=1, le=100
+    )
+    webhook_disable_after_fails: int = key(
+        0,
+        "An endpoint is switched off after so many deliveries that failed for good; 0: never",
+        ge=0,
+        le=1_000_000,
+    )
+    webhook_worker_poll_secs: float = key(
+        0,
+        "How often the API process looks for deliveries; 0: the worker alone does",
+        unit="seconds",
+        ge=0,
+        le=3_600,
+    )
+    webhook_process_interval_secs: float = key(
+        0, "How often the worker sweeps for lost wake-ups; 0: its own 1 s", unit="seconds", ge=0, le=3_600
+    )

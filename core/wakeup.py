@@ -1,0 +1,119 @@
+"""Wake-ups: telling the workers that due work was committed, without making anybody wait for it.
+
+Work lies in PostgreSQL and is polled for there; a wake-up only makes it happen sooner. So it is best effort: it is
+sent after the commit, coalesced, never awaited, and lost when Redis is gone. It goes by pub/sub rather than by a list
+so that every worker hears it: claims skip what another has locked, and a worker that died takes no wake-up with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from redis.exceptions import RedisError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from redis.asyncio import Redis
+    from redis.asyncio.client import PubSub
+
+log = structlog.get_logger(__name__)
+
+# What can be waited for. A topic names work, not its cause.
+INBOX: Final = "inbox"
+OUTBOX: Final = "outbox"
+DELIVERIES: Final = "deliveries"
+TOPICS: Final = (INBOX, OUTBOX, DELIVERIES)
+
+# Between two tries to reach Redis. Polling covers the gap.
+RECONNECT_SECONDS: Final = 1.0
+# How long one read waits for a message before the loop looks at its connection again.
+LISTEN_SECONDS: Final = 5.0
+
+
+def _channel(epoch: str) -> str:
+    return f"ts:{epoch}:wake"
+
+
+class Waker:
+    """The sending side. At most one message is under way; what is woken meanwhile goes with the next one."""
+
+    def __init__(self, redis: Redis, epoch: str) -> None:
+        self._redis = redis
+        self._channel = _channel(epoch)
+        self._due: set[str] = set()
+        self._sender: asyncio.Task[None] | None = None
+
+    def wake(self, topic: str) -> None:
+        """Tell all workers that there is work of `topic`. Returns at once and never fails."""
+        self._due.add(topic)
+        if self._sender is None:
+            self._sender = asyncio.create_task(self._send())
+
+    async def close(self) -> None:
+        """Wait for the message that is under way."""
+        if self._sender is not None:
+            await self._sender
+
+    async def _send(self) -> None:
+        try:
+            while self._due:
+                message = " ".join(sorted(self._due))
+                self._due.clear()
+                # A lost wake-up costs one poll interval, so there is no second try and no line in the log for each.
+                with contextlib.suppress(RedisError, OSError, TimeoutError):
+                    await self._redis.publish(self._channel, message)
+        finally:
+            self._sender = None
+
+
+class Alarm:
+    """The receiving side: one event per topic, set by messages, by this process itself, or by nobody until the poll."""
+
+    def __init__(self, redis: Redis, epoch: str) -> None:
+        self._redis = redis
+        self._channel = _channel(epoch)
+        self._events = {topic: asyncio.Event() for topic in TOPICS}
+
+    def ring(self, topics: Iterable[str] = TOPICS) -> None:
+        """Wake the loops of this process."""
+        for topic in topics:
+            if topic in self._events:
+                self._events[topic].set()
+
+    async def wait(self, topic: str, timeout_seconds: float) -> bool:
+        """Wait until `topic` was woken since the last call, or for the time given; say whether it was woken."""
+        event = self._events[topic]
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(event.wait(), timeout_seconds)
+        woken = event.is_set()
+        event.clear()
+        return woken
+
+    async def listen(self) -> None:
+        """Turn messages into events until cancelled. Redis may come and go meanwhile."""
+        reachable = True
+        while True:
+            try:
+                async with self._redis.pubsub(ignore_subscribe_messages=True) as channel:
+                    await channel.subscribe(self._channel)
+                    if not reachable:
+                        log.info("wakeup.restored")
+                    reachable = True
+                    # What was committed while nobody listened has to be found now.
+                    self.ring()
+                    await self._hear(channel)
+            except (RedisError, OSError, TimeoutError) as error:
+                if reachable:
+                    log.warning("wakeup.lost", error=type(error).__name__)
+                reachable = False
+                await asyncio.sleep(RECONNECT_SECONDS)
+
+    async def _hear(self, channel: PubSub) -> None:
+        while True:
+            message = await channel.get_message(timeout=LISTEN_SECONDS)
+            if message is not None:
+                self.ring(message["data"].decode("utf-8", "replace").split())

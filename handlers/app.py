@@ -1,0 +1,82 @@
+"""The application: all surfaces, what they share, and its life from start to stop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack
+
+from aiohttp import hdrs, web
+
+from core import metrics
+from core.access.api_keys import ApiKeys
+from core.access.guard import Guard
+from core.service import Service, open_service
+from core.settings import Settings
+from handlers import docs, health, openapi, webhooks
+from handlers.api import Route
+from handlers.dispatch import Desk, dispatcher
+from handlers.middleware import Edge
+
+SERVICE: web.AppKey[Service] = web.AppKey("service", Service)
+
+ROUTES: tuple[Route, ...] = (*health.ROUTES, *docs.ROUTES, *webhooks.ROUTES)
+
+
+def create_app(settings: Settings, service: Service | None = None) -> web.Application:
+    """Return the HTTP application. It opens its own Service when it starts, and closes it, unless it is given one."""
+    return build_app(settings, ROUTES, service)
+
+
+def build_app(settings: Settings, routes: Sequence[Route], service: Service | None = None) -> web.Application:
+    """Return an application of these routes."""
+    desk = Desk(settings)
+    edge = Edge(settings.allowed_origins)
+    app = web.Application(
+        middlewares=[edge.around],
+        handler_args={
+            # A client that hangs up must not cancel a commit; this is the default, and we rely on it.
+            "handler_cancellation": False,
+            # Compressed bodies are refused; so a small one must not be blown up to a large one before we can.
+            "auto_decompress": False,
+        },
+    )
+    app.on_response_prepare.append(edge.dress)
+    app[health.READINESS] = health.Readiness()
+    app[docs.DOCUMENT] = docs.Document(openapi.document(routes, settings))
+    for route in routes:
+        _add(app, route, desk)
+    app.cleanup_ctx.append(_opened(settings, service, desk))
+    app.on_shutdown.append(_say_not_ready)
+    return app
+
+
+def _add(app: web.Application, route: Route, desk: Desk) -> None:
+    handler = dispatcher(route, desk)
+    if route.method == hdrs.METH_GET:
+        app.router.add_get(route.path, handler)  # and HEAD
+    else:
+        app.router.add_route(route.method, route.path, handler)
+
+
+def _opened(
+    settings: Settings, service: Service | None, desk: Desk
+) -> Callable[[web.Application], AsyncIterator[None]]:
+    async def opened(app: web.Application) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            ours = service
+            if ours is None:
+                ours = await stack.enter_async_context(open_service(settings))
+            guard = Guard(ours.redis, settings, ours.epoch)
+            stack.push_async_callback(guard.close)
+            app[SERVICE] = desk.service = ours
+            app[webhooks.INBOUND] = await stack.enter_async_context(webhooks.open_inbound(ours))
+            desk.guard = guard
+            desk.api_keys = ApiKeys(ours.database, settings.api_key_cache_secs)
+            metrics.mark_started(settings.env)
+            yield
+
+    return opened
+
+
+async def _say_not_ready(app: web.Application) -> None:
+    app[health.READINESS].stopping = True

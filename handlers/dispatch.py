@@ -1,0 +1,237 @@
+"""From a route to an aiohttp handler, made once when the application is built, so that a request meets no reflection.
+
+The order of the checks is fixed: who calls, may they, what do they send; then, in one Redis round trip, whether they
+come too often and whether this is a request that was answered before; then the handler. A request that is refused
+before the round trip makes one for its address alone, so that guessing keys and sending rubbish is limited, too.
+
+A handler is not cancelled when its client hangs up (`handlers.app` holds aiohttp to that), and what posts to the ledger
+runs in the lane's own task: a commit in progress ends, and the retry gets the same answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from aiohttp import hdrs, web
+from multidict import CIMultiDictProxy, istr
+
+from core.access.addresses import Addresses
+from core.access.marks import StoredAnswer, request_fingerprint
+from core.access.rates import RateLimited
+from core.errors import Refusal
+from handlers import problems
+from handlers.api import MIB, Call, Route
+from handlers.decoding import BodyDecoder, QueryDecoder, check_json_headers, check_text, explained, read_body
+from handlers.middleware import RATE_HEADERS, REQUEST_ID
+
+if TYPE_CHECKING:
+    from core.access.api_keys import ApiKeys, Principal
+    from core.access.guard import Admission, Guard
+    from core.service import Service
+    from core.settings import Settings
+
+IDEMPOTENCY_KEY = istr("Idempotency-Key")
+API_KEY = istr("X-API-Key")
+FORWARDED_FOR = istr("X-Forwarded-For")
+REPLAYED = istr("Idempotent-Replayed")
+# Long enough for a UUID with a prefix or a hash, short enough for an index.
+MAX_PATH_VALUE = 255
+
+# The surface that refuses query parameters it does not know; those of the contracts ignore them.
+STRICT = "v1"
+
+_PRINTABLE = re.compile(r"[\x20-\x7e]{1,255}")
+_NO_PATH: Mapping[str, Any] = {}
+
+WebHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class _NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The query of an operation that takes none."""
+
+
+class Desk:
+    """What every request is checked with: filled when the application starts, since its parts need the running loop."""
+
+    __slots__ = ("addresses", "api_keys", "guard", "max_request_size", "service")
+
+    api_keys: ApiKeys
+    guard: Guard
+    service: Service
+
+    def __init__(self, settings: Settings) -> None:
+        self.max_request_size = settings.max_request_size
+        self.addresses = Addresses(settings.trusted_proxies)
+
+
+def dispatcher(route: Route, desk: Desk) -> WebHandler:
+    """Return the aiohttp handler of `route`."""
+    check = _checker(route, desk)
+    handle = route.handler
+
+    async def dispatch(request: web.Request) -> web.StreamResponse:
+        address = desk.addresses.client(request.remote, request.headers.getall(FORWARDED_FOR, ()))
+        try:
+            call = await check(request, address)
+            if not route.limited:
+                return await handle(call)
+            admission = await _admit(route, desk, call)
+        except Refusal as refusal:
+            return problems.refused(await _counted(route, desk, request, address, refusal), route.surface)
+        request[RATE_HEADERS] = admission.headers
+        if admission.replay is not None:
+            return _replayed(admission.replay)
+        try:
+            response = await handle(call)
+        except Refusal as refusal:
+            response = problems.refused(refusal, route.surface)
+        except BaseException:
+            admission.release()
+            raise
+        if call.frozen and isinstance(response, web.Response):
+            admission.finish(_stored(response))
+        else:
+            admission.release()
+        return response
+
+    return dispatch
+
+
+async def _admit(route: Route, desk: Desk, call: Call) -> Admission:
+    cost = 1 if route.cost is None else route.cost(call.body)
+    key = call.idempotency_key
+    if key is None:
+        return await desk.guard.admit(principal=call.principal, address=call.address, cost=cost)
+    fingerprint = request_fingerprint(f"{route.method} {call.request.path_qs}", call.raw)
+    return await desk.guard.admit(
+        principal=call.principal, address=call.address, key=key, fingerprint=fingerprint, cost=cost
+    )
+
+
+async def _counted(route: Route, desk: Desk, request: web.Request, address: str, refusal: Refusal) -> Refusal:
+    """Count a request that was refused at the door against its address, which may make another refusal of it."""
+    if not route.limited:
+        return refusal
+    if not isinstance(refusal, RateLimited):
+        try:
+            admission = await desk.guard.admit(principal=None, address=address)
+        except RateLimited as limited:
+            refusal = limited
+        else:
+            request[RATE_HEADERS] = admission.headers
+            admission.release()
+            return refusal
+    request[RATE_HEADERS] = refusal.headers
+    return refusal
+
+
+def _checker(route: Route, desk: Desk) -> Callable[[web.Request, str], Awaitable[Call]]:
+    """Return what turns a request into a Call, or refuses it, in the order of the head of this file."""
+    scope = route.scope
+    limit = route.body_limit * desk.max_request_size // MIB
+    read_path = _path_reader(route)
+    read_query = _query_reader(route)
+    decode = None if route.body is None else BodyDecoder(route.body).decode
+
+    async def check(request: web.Request, address: str) -> Call:
+        headers = request.headers
+        principal: Principal | None = None
+        if scope is not None:
+            token = _token(headers)
+            principal = desk.api_keys.peek(token) or await desk.api_keys.authenticate(token)
+            if scope not in principal.scopes:
+                raise Refusal("forbidden", f"This API key lacks the scope {scope}.", scope=scope)
+        path = read_path(request) if read_path is not None else _NO_PATH
+        query = read_query(request) if read_query is not None else None
+        raw = await read_body(request, limit) if request.body_exists else b""
+        body = None
+        if decode is not None:
+            check_json_headers(headers)
+            body = decode(raw)
+        elif raw and not route.raw:
+            raise Refusal("invalid_request", "This operation takes no body.")
+        key = _idempotency_key(headers) if route.idempotent else None
+        return Call(
+            request, desk.service, principal, address, path, query, body, raw, key, request[REQUEST_ID]
+        )
+
+    return check
+
+
+def _path_reader(route: Route) -> Callable[[web.Request], Mapping[str, Any]] | None:
+    names = tuple(re.findall(r"\{(\w+)", route.path))
+    if not names:
+        return None
+    types = tuple((name, route.parameters.get(name)) for name in names)
+
+    def read(request: web.Request) -> Mapping[str, Any]:
+        found: dict[str, Any] = {}
+        for name, kind in types:
+            value: Any = request.match_info[name]
+            if len(value) > MAX_PATH_VALUE:
+                raise Refusal(
+                    "invalid_request", f"{name} in the path is longer than {MAX_PATH_VALUE} characters."
+                )
+            check_text(value, f"{name} in the path")
+            if kind is not None:
+                try:
+                    value = msgspec.convert(value, kind, strict=False)
+                except msgspec.ValidationError as error:
+                    raise explained(error, root=f"{name} in the path") from None
+            found[name] = value
+        return found
+
+    return read
+
+
+def _query_reader(route: Route) -> Callable[[web.Request], Any] | None:
+    if route.raw or route.surface != STRICT:
+        return None
+    decode = QueryDecoder(route.query or _NoQuery).decode
+
+    def read(request: web.Request) -> Any:
+        return decode(tuple(request.query.items()) if request.query_string else ())
+
+    return read
+
+
+def _token(headers: CIMultiDictProxy[str]) -> str | None:
+    """Return what the caller presents as its key: `Authorization: Bearer`, or else `X-API-Key`."""
+    authorization = headers.get(hdrs.AUTHORIZATION)
+    if authorization is None:
+        return headers.get(API_KEY)
+    scheme, _, token = authorization.partition(" ")
+    if scheme.lower() != "bearer":
+        raise Refusal(
+            "unauthorized", "Send the API key as `Authorization: Bearer tsk_...`; this is another scheme."
+        )
+    return token.strip()
+
+
+def _idempotency_key(headers: CIMultiDictProxy[str]) -> str:
+    keys = headers.getall(IDEMPOTENCY_KEY, ())
+    if not keys:
+        raise Refusal(
+            "idempotency_key_required",
+            "Send an Idempotency-Key header, new for each new request and the same when you repeat one.",
+        )
+    if len(keys) > 1 or _PRINTABLE.fullmatch(keys[0]) is None:
+        raise Refusal(
+            "idempotency_key_invalid", "The Idempotency-Key has 1 to 255 printable ASCII characters, once."
+        )
+    return keys[0]
+
+
+def _stored(response: web.Response) -> StoredAnswer:
+    body = response.body
+    return StoredAnswer(
+        response.status, response.headers[hdrs.CONTENT_TYPE], body if isinstance(body, bytes) else b""
+    )
+
+
+def _replayed(answer: StoredAnswer) -> web.Response:
+    headers = {hdrs.CONTENT_TYPE: answer.content_type, REPLAYED: "true"}
+    return web.Response(status=answer.status, body=answer.body, headers=headers)

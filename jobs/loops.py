@@ -1,0 +1,80 @@
+"""A resident loop drains one kind of due work, sleeps until it is woken or its poll interval is over, and repeats."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import structlog
+
+from core import metrics
+from core.backoff import full_jitter
+from core.errors import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from core.wakeup import Alarm
+
+log = structlog.get_logger(__name__)
+
+# While PostgreSQL is away every loop asks for it again, after up to this long.
+MAX_PAUSE_SECONDS: Final = 2.0
+
+
+class Loop(NamedTuple):
+    """One kind of work. `step` does a bounded part of it and returns how much that was; 0 means that nothing is due.
+
+    `topic` is what wakes it, None for what only goes by the clock; `poll_seconds` is how late a lost wake-up can be.
+    """
+
+    name: str
+    topic: str | None
+    poll_seconds: float
+    step: Callable[[], Awaitable[int]]
+
+
+async def run_loop(loop: Loop, alarm: Alarm, stopping: asyncio.Event) -> None:
+    """Run until `stopping` is set, between two steps. A step that fails is tried again after a pause."""
+    failures = 0
+    while not stopping.is_set():
+        started = time.perf_counter()
+        try:
+            done = await loop.step()
+        except Refusal as refusal:
+            # What is gone for all loops at once is worth one line a loop and not one a try.
+            failures += 1
+            if failures == 1:
+                log.warning("loop.waits", loop=loop.name, code=refusal.code, detail=refusal.detail)
+            done = -1
+        except Exception:
+            failures += 1
+            log.exception("loop.failed", loop=loop.name, failures=failures)
+            done = -1
+        if done:  # an empty look is no run
+            metrics.JOB_RUNS.add(loop.name, "failed" if done < 0 else "success")
+            metrics.JOB_SECONDS.observe(time.perf_counter() - started, loop.name)
+        if done < 0:
+            pause = full_jitter(failures, base_seconds=0.1, cap_seconds=MAX_PAUSE_SECONDS)
+            await _sleep(pause, stopping)
+            continue
+        if failures:
+            log.info("loop.goes_on", loop=loop.name, failures=failures)
+            failures = 0
+        if done == 0:
+            await _rest(loop, alarm, stopping)
+
+
+async def _rest(loop: Loop, alarm: Alarm, stopping: asyncio.Event) -> None:
+    if loop.topic is None:
+        await _sleep(loop.poll_seconds, stopping)
+    else:
+        await alarm.wait(loop.topic, loop.poll_seconds)
+
+
+async def _sleep(seconds: float, stopping: asyncio.Event) -> None:
+    try:
+        await asyncio.wait_for(stopping.wait(), seconds)
+    except TimeoutError:
+        return

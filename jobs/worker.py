@@ -1,0 +1,241 @@
+"""The worker process: resident loops that drain what is due in PostgreSQL, and arq as the clock beside them.
+
+arq never holds the truth: it enqueues nothing that PostgreSQL does not know. When Redis is gone the loops go on by
+polling, and arq is started again until Redis is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+import structlog
+import uvloop
+from arq import cron
+from arq.connections import ArqRedis
+from arq.worker import Worker as ArqWorker
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import BusyLoadingError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from core import wakeup
+from core.inbox.processing import Processor, Retries, take_over_inbox_events
+from core.leases import HEARTBEAT_SECONDS, Worker
+from core.ledger.holds import expire_due
+from core.ledger.sealing import seal_once
+from core.outbox.delivery import Deliverer, Schedule, take_over_deliveries
+from core.outbox.destinations import Destinations
+from core.outbox.egress import Egress
+from core.outbox.fanout import fan_out
+from core.redis import open_redis
+from core.service import open_service
+from core.wakeup import Alarm, Waker
+from jobs.loops import Loop, run_loop
+from jobs.sweep import sweep
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from core.service import Service
+    from core.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+# A lost wake-up costs at most this.
+POLL_SECONDS: Final = 1.0
+# The sweep's seconds of the minute, and how long one may take.
+SWEEP_SECONDS: Final = frozenset(range(0, 60, 10))
+SWEEP_TIMEOUT_SECONDS: Final = 9
+# A Redis that restarts is back within these; after that arq gives up and is started anew.
+REDIS_RETRIES: Final = 20
+ARQ_RESTART_SECONDS: Final = 2.0
+
+
+def run(settings: Settings) -> None:
+    """Run a worker until SIGTERM or SIGINT. Raises Unavailable when PostgreSQL cannot be reached at the start."""
+    uvloop.run(_main(settings))
+
+
+async def _main(settings: Settings) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    await work(settings, stopping)
+
+
+async def work(settings: Settings, stopping: asyncio.Event, *, retries: Retries | None = None) -> None:
+    """Do a worker's work until `stopping` is set; then finish what is in hand, within SHUTDOWN_TIMEOUT_SECS."""
+    async with open_service(settings) as service:
+        worker = Worker()
+        await worker.beat(service.database)
+        egress = Egress(Destinations.of(settings.outbound_allow_hosts, require_https=settings.env == "prod"))
+        # A connection of its own: this one waits for messages, the service's never waits long.
+        listening = open_redis(settings)
+        alarm = Alarm(listening, service.epoch)
+        try:
+            await _Shift(service, worker, egress, alarm, retries or Retries()).run(stopping)
+        finally:
+            await egress.close()
+            await listening.aclose()
+
+
+class _Shift:
+    """One worker's time between its start and its stop."""
+
+    def __init__(
+        self, service: Service, worker: Worker, egress: Egress, alarm: Alarm, retries: Retries
+    ) -> None:
+        self._settings = service.settings
+        self._database = service.database
+        self._epoch = service.epoch
+        self._worker = worker
+        self._alarm = alarm
+        self._waker = Waker(service.redis, service.epoch)
+        self._retries = retries
+        self._schedule = Schedule.of(service.settings)
+        self._processor = Processor(
+            service.database, service.ledger, worker, wake=self._wake, retries=retries
+        )
+        self._deliverer = Deliverer(
+            service.database, egress, worker, self._schedule, on_free=lambda: alarm.ring([wakeup.DELIVERIES])
+        )
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Start everything, wait for the stop, and end in an order that loses nothing."""
+        # The heart beats until all is given back, or others would take over what is being finished.
+        retired = asyncio.Event()
+        helpers = [
+            asyncio.create_task(self._alarm.listen(), name="listen"),
+            asyncio.create_task(run_loop(self._heart(), self._alarm, retired), name="heart"),
+            asyncio.create_task(self._clock(), name="clock"),
+        ]
+        loops = [
+            asyncio.create_task(run_loop(loop, self._alarm, stopping), name=loop.name)
+            for loop in self._loops()
+        ]
+        log.info("worker.started", worker=self._worker.name, worker_id=str(self._worker.id))
+        stop = asyncio.create_task(stopping.wait(), name="stop")
+        # None of them ends by itself; if one does, it is a mistake of ours, and the supervisor starts a new process.
+        ended, _ = await asyncio.wait([stop, *helpers, *loops], return_when=asyncio.FIRST_COMPLETED)
+        stopping.set()
+        await self._finish(loops)
+        retired.set()
+        await _cancel([stop, *helpers])
+        log.info("worker.stopped", worker=self._worker.name)
+        for task in ended - {stop}:
+            task.result()
+            raise RuntimeError(f"the task {task.get_name()} ended by itself")
+
+    async def _finish(self, loops: Sequence[asyncio.Task[None]]) -> None:
+        grace = self._settings.shutdown_timeout_secs
+        self._alarm.ring()
+        _, late = await asyncio.wait(loops, timeout=grace)
+        await _cancel(late)
+        await self._waker.close()
+        # If PostgreSQL is gone, the others find what we held: this worker's heart stops now.
+        with contextlib.suppress(Exception):
+            await self._deliverer.drain(grace)
+            await self._processor.release()
+            await self._worker.retire(self._database)
+
+    def _loops(self) -> list[Loop]:
+        settings, database = self._settings, self._database
+        outbox_poll = settings.webhook_process_interval_secs or POLL_SECONDS
+        return [
+            Loop("inbox", wakeup.INBOX, POLL_SECONDS, self._processor.step),
+            Loop("fan_out", wakeup.OUTBOX, outbox_poll, self._fan_out),
+            Loop("deliveries", wakeup.DELIVERIES, outbox_poll, self._deliverer.step),
+            Loop("seal", None, settings.seal_interval_ms / 1000, lambda: seal_once(database)),
+            Loop("expire_holds", None, settings.hold_expiry_interval_ms / 1000, lambda: expire_due(database)),
+        ]
+
+    def _heart(self) -> Loop:
+        async def beat() -> int:
+            await self._worker.beat(self._database)
+            if taken := await take_over_inbox_events(self._database, self._retries):
+                log.warning("worker.took_over", events=taken)
+                self._wake(wakeup.INBOX)
+            if taken := await take_over_deliveries(self._database, self._schedule):
+                log.warning("worker.took_over", deliveries=taken)
+                self._wake(wakeup.DELIVERIES)
+            return 0
+
+        return Loop("heart", None, HEARTBEAT_SECONDS, beat)
+
+    async def _fan_out(self) -> int:
+        events = await fan_out(self._database)
+        if events:
+            log.info("fan_out.batch", events=events)
+            self._wake(wakeup.DELIVERIES)
+        return events
+
+    def _wake(self, topic: str) -> None:
+        """Wake this process at once, whatever Redis does, and the others through it."""
+        self._alarm.ring([topic])
+        self._waker.wake(topic)
+
+    async def _clock(self) -> None:
+        """Keep arq running until cancelled."""
+        while True:
+            arq = self._arq()
+            try:
+                await arq.async_run()
+            except (RedisError, OSError, TimeoutError) as error:
+                log.warning("clock.lost", error=type(error).__name__)
+            finally:
+                with contextlib.suppress(RedisError, OSError, TimeoutError, asyncio.CancelledError):
+                    await arq.close()
+            await asyncio.sleep(ARQ_RESTART_SECONDS)
+
+    def _arq(self) -> ArqWorker:
+        async def run_sweep(ctx: dict[Any, Any], *_: Any, **__: Any) -> None:  # noqa: ARG001 - what arq calls
+            await sweep(self._database, self._waker)
+
+        # arq's keys have a prefix of their own; the epoch in the names keeps deployments that share a Redis apart.
+        name = f"ts:{self._epoch}:sweep"
+        return ArqWorker(
+            cron_jobs=[
+                cron(
+                    run_sweep,
+                    name=name,
+                    second=set(SWEEP_SECONDS),
+                    timeout=SWEEP_TIMEOUT_SECONDS,
+                    keep_result=0,
+                    # The next one comes in any case.
+                    max_tries=1,
+                )
+            ],
+            queue_name=f"ts:{self._epoch}:jobs",
+            redis_pool=open_arq_redis(self._settings),
+            job_serializer=orjson.dumps,
+            job_deserializer=orjson.loads,
+            handle_signals=False,
+            keep_result=0,
+            health_check_interval=30,
+        )
+
+
+def open_arq_redis(settings: Settings) -> ArqRedis:
+    """Return arq's client. It survives a restart of Redis, which arq's own default does not."""
+    client: ArqRedis = ArqRedis.from_url(
+        str(settings.redis_url),
+        socket_timeout=5.0,
+        socket_connect_timeout=1.0,
+        retry=Retry(ExponentialBackoff(cap=1.0, base=0.1), REDIS_RETRIES),
+        retry_on_error=[RedisConnectionError, BusyLoadingError, OSError, TimeoutError],
+        retry_on_timeout=True,
+    )
+    client.job_serializer = orjson.dumps
+    client.job_deserializer = orjson.loads
+    return client
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[Any]] | set[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

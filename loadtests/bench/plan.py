@@ -1,0 +1,73 @@
+"""What a run measures, and for how long."""
+
+from pathlib import Path
+
+import msgspec
+
+from loadtests.bench.client import ClientName
+
+#: The parts of a run that `--only` chooses from, in the order in which they are measured.
+GROUPS = {
+    "singles": "single transfers over HTTP beside all floors",
+    "latency": "one connection: HTTP, the direct call, the bare handler",
+    "batches": "batches over HTTP beside pgbench",
+    "storage": "bytes a transfer and the HOT share",
+    "loaded": "a large ledger beside a small one, balances at a past time",
+    "memory": "the API process's memory over a long run",
+    "processes": "several API processes, for information",
+}
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """The sizes of a run. The defaults are those that the targets speak of; `quick()` only shows that all of it runs.
+
+    Durations are in seconds; wrk and pgbench round them up to whole ones. Every measurement is taken once in each round.
+    """
+
+    quick: bool = False
+    only: tuple[str, ...] = tuple(GROUPS)
+    client: ClientName = "wrk"
+    rounds: int = 3
+    seconds: float = 10
+    #: Before the first round, unrecorded: caches fill, statements are prepared, connections open.
+    warm_seconds: float = 10
+    connections: tuple[int, ...] = (64, 256)
+    accounts: int = 100_000
+    small_entries: int = 100_000
+    loaded_entries: int = 10_000_000
+    batch_items: int = 1_000
+    batch_connections: int = 4
+    past_balance_connections: int = 4
+    storage_seconds: float = 20
+    memory_seconds: float = 600
+    #: How often the memory is read, and the part of the run at its start that is not held against "flat".
+    memory_sample_seconds: float = 1.0
+    memory_warm_share: float = 0.2
+    processes: tuple[int, ...] = (2, 4)
+    pgbench_scale: int = 10
+    seed: int = 20_240_229
+    #: Where the servers keep their data. None: a temporary folder that goes when the run ends.
+    state: Path | None = None
+
+    def has(self, *groups: str) -> bool:
+        """Whether any of these groups is to be measured."""
+        return any(group in self.only for group in groups)
+
+
+def quick(plan: Plan) -> Plan:
+    """The same plan small enough for a minute. Its figures say that the benchmark works and nothing about speed."""
+    return msgspec.structs.replace(
+        plan,
+        quick=True,
+        rounds=1,
+        seconds=min(plan.seconds, 2),
+        warm_seconds=1,
+        accounts=2_000,
+        small_entries=2_000,
+        loaded_entries=40_000,
+        storage_seconds=2,
+        memory_seconds=5,
+        memory_sample_seconds=0.5,
+        processes=(2,),
+        pgbench_scale=1,
+    )

@@ -1,0 +1,182 @@
+"""One run from its servers to its report."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from loadtests.bench import machine
+from loadtests.bench.figures import Figures
+from loadtests.bench.measures import (
+    BASE,
+    LOADED,
+    SMALL,
+    STORAGE,
+    THROUGHPUT,
+    TPCB,
+    compare_sizes,
+    several_processes,
+)
+from loadtests.bench.measures import throughput as measure_throughput
+from loadtests.bench.memory import Memory
+from loadtests.bench.memory import memory as measure_memory
+from loadtests.bench.meter import Meter
+from loadtests.bench.plan import Plan
+from loadtests.bench.report import Report, all_ratios, contention, now
+from loadtests.bench.stand import Stand
+from loadtests.bench.storage import Storage
+from loadtests.bench.storage import storage as measure_storage
+from loadtests.bench.subject import Subject
+from loadtests.bench.targets import verdicts
+
+#: PostgreSQL's settings that a figure depends on.
+SERVER_SETTINGS = (
+    "server_version",
+    "fsync",
+    "synchronous_commit",
+    "full_page_writes",
+    "wal_sync_method",
+    "shared_buffers",
+    "checkpoint_timeout",
+    "max_wal_size",
+)
+#: What a kept state folder says of itself: it is used again only when the accounts and entries are those wanted.
+MARK = "bench.json"
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """What a kept state folder holds."""
+
+    accounts: int
+    small_entries: int
+    loaded_entries: int
+    token: str
+
+
+async def run(plan: Plan, subject: Subject, *, parent: Path, console: Console) -> Report:
+    """Measures everything that the plan names and returns the report. What it started is stopped however it ends."""
+    started_at = now()
+    load_before = machine.load_average()
+    figures = Figures()
+    storage: Storage | None = None
+    memory: Memory | None = None
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False)
+
+    async with Stand(plan, subject, parent=parent, say=say) as stand:
+        meter = Meter(figures, stand.roles, client=plan.client, seed=plan.seed, say=say)
+        await prepare(stand, console)
+        if plan.has("singles", "latency", "batches"):
+            await measure_throughput(stand, meter)
+        if plan.has("storage"):
+            say("[bold]bytes a transfer[/bold]")
+            storage = await measure_storage(stand, meter)
+        if plan.has("loaded"):
+            say("[bold]a large ledger beside a small one[/bold]")
+            await compare_sizes(stand, meter)
+        if plan.has("processes"):
+            say("[bold]several API processes[/bold]")
+            await several_processes(stand, meter)
+        if plan.has("memory"):
+            say(f"[bold]memory over {plan.memory_seconds} s[/bold]")
+            memory = await measure_memory(stand, meter)
+        settings = await server_settings(stand)
+        if stand.kept:
+            await drop_copies(stand)
+    ratios = all_ratios(plan, figures, storage, memory)
+    return Report(
+        started_at=started_at,
+        finished_at=now(),
+        commit=machine.commit(),
+        quick=plan.quick,
+        machine=machine.facts() | {"state_filesystem": stand.filesystem},
+        contention=contention(figures, load_before),
+        postgres=settings,
+        plan=msgspec.json.decode(msgspec.json.encode(msgspec.structs.replace(plan, state=None))),
+        figures=figures.all,
+        medians={name: figures.median_rate(name) for name in figures.names()},
+        storage=storage,
+        memory=memory,
+        ratios=ratios,
+        targets=verdicts(ratios),
+        notes=meter.notes,
+    )
+
+
+async def prepare(stand: Stand, console: Console) -> None:
+    """Makes the ledgers that the groups copy, or finds them in a kept state folder."""
+    plan, subject = stand.plan, stand.subject
+    wanted_entries = plan.loaded_entries if plan.has("loaded") else 0
+    kept = read_mark(stand.state / MARK) if stand.kept else None
+    present = await stand.databases()
+    if (
+        kept
+        and (kept.accounts, kept.small_entries) == (plan.accounts, plan.small_entries)
+        and BASE in present
+    ):
+        stand.token = kept.token
+        await subject.migrate(stand.postgres.url(BASE))
+    else:
+        kept = None
+        url = await stand.create_database(BASE)
+        stand.say(f"opening {plan.accounts:,} accounts")
+        stand.token = await subject.prepare(url, plan.accounts)
+        await fill(stand, BASE, plan.small_entries, console)
+    if wanted_entries:
+        if kept and kept.loaded_entries == wanted_entries and LOADED in present:
+            await subject.migrate(stand.postgres.url(LOADED))
+        else:
+            await stand.create_database(LOADED, BASE)
+            await fill(stand, LOADED, wanted_entries, console)
+    if stand.kept:
+        loaded = wanted_entries or (kept.loaded_entries if kept else 0)
+        mark = Kept(
+            accounts=plan.accounts, small_entries=plan.small_entries, loaded_entries=loaded, token=stand.token
+        )
+        write_mark(stand.state / MARK, mark)
+
+
+async def fill(stand: Stand, database: str, entries: int, console: Console) -> None:
+    """Posts until the ledger holds so many entries, with a bar; then tidies it up."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(f"filling {database} with {entries:,} entries", total=entries)
+        show: Callable[[int], None] = lambda count: progress.update(task, completed=count)  # noqa: E731
+        await stand.subject.fill(stand.postgres.url(database), entries, show)
+    await stand.tidy(database)
+
+
+async def drop_copies(stand: Stand) -> None:
+    """Leaves only what the next run on this state folder can use."""
+    for name in (THROUGHPUT, TPCB, STORAGE, SMALL):
+        await stand.execute("postgres", f'DROP DATABASE IF EXISTS "{name}" (FORCE)')
+
+
+async def server_settings(stand: Stand) -> dict[str, str]:
+    """The server's settings as they were in force."""
+    async with stand.connect("postgres") as connection:
+        return {
+            name: await connection.fetchval("SELECT current_setting($1)", name) for name in SERVER_SETTINGS
+        }
+
+
+def read_mark(path: Path) -> Kept | None:
+    """What a kept folder says of itself, None for a new one or one of an older form."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Kept)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def write_mark(path: Path, mark: Kept) -> None:
+    """Says what the folder holds. It names an API key, so it is for the owner's eyes."""
+    path.touch(mode=0o600)
+    path.write_bytes(msgspec.json.encode(mark))

@@ -1,0 +1,100 @@
+"""The report as tables for a terminal."""
+
+import statistics
+
+from rich.console import Console
+from rich.table import Table
+
+from loadtests.bench.figures import Figure, Figures
+from loadtests.bench.report import Report
+
+
+def show(report: Report, console: Console) -> None:
+    """Prints the figures, where they were taken, and the targets."""
+    console.print(figures_table(report.figures))
+    if report.storage:
+        console.print(storage_table(report))
+    machine, contention = report.machine, report.contention
+    console.print(
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_mb']} MB, Python {machine['python']}, "
+        f"PostgreSQL {report.postgres.get('server_version', '?')}, state on {machine['state_filesystem']}, "
+        f"commit {report.commit}",
+        highlight=False,
+    )
+    console.print(
+        f"load average {contention.load_average_before} before and {contention.load_average_after} after; at worst "
+        f"others used {contention.other_cores_largest} cores and {contention.steal_largest} of the time was stolen",
+        highlight=False,
+    )
+    for note in report.notes:
+        console.print(f"! {note}", style="yellow", highlight=False, markup=False)
+    if report.quick:
+        console.print(
+            "A quick run shows that the benchmark works; its figures say nothing about speed.", style="yellow"
+        )
+    console.print(targets_table(report))
+
+
+def figures_table(all_figures: list[Figure]) -> Table:
+    """One row a name: medians over the rounds. Cores are those of the round with the median rate."""
+    figures = Figures()
+    for figure in all_figures:
+        figures.add(figure)
+    table = Table(title="medians over the rounds", title_justify="left")
+    table.add_column("measurement")
+    for heading in ("rate", "lowest", "highest", "p50 ms", "p99 ms"):
+        table.add_column(heading, justify="right")
+    table.add_column("unit")
+    table.add_column("client")
+    table.add_column("cores used")
+    for name in figures.names():
+        rounds = sorted(figures.named(name), key=lambda figure: figure.rate)
+        middle = rounds[len(rounds) // 2]
+        invalid = not all(figure.valid for figure in rounds)
+        median = figures.median_rate(name)
+        table.add_row(
+            name,
+            "invalid" if median is None else f"{median:,.0f}",
+            f"{rounds[0].rate:,.0f}",
+            f"{rounds[-1].rate:,.0f}",
+            _latency(rounds, "p50"),
+            _latency(rounds, "p99"),
+            middle.unit,
+            middle.client,
+            " ".join(f"{role} {cores:.2f}" for role, cores in middle.cpu.items() if cores >= 0.01),
+            style="red" if invalid else None,
+        )
+    return table
+
+
+def storage_table(report: Report) -> Table:
+    """What each relation grew by."""
+    storage = report.storage
+    transfers = storage.transfers if storage else 0
+    table = Table(title=f"bytes a transfer, over {transfers:,} transfers", title_justify="left")
+    table.add_column("relation")
+    for heading in ("table", "indexes"):
+        table.add_column(heading, justify="right")
+    relations = storage.by_relation.items() if storage else ()
+    for name, growth in sorted(relations, key=lambda item: -(item[1].table + item[1].indexes)):
+        table.add_row(name, f"{growth.table:.1f}", f"{growth.indexes:.1f}")
+    return table
+
+
+def targets_table(report: Report) -> Table:
+    """Target, what was got, and whether it is met."""
+    table = Table(title="targets", title_justify="left")
+    table.add_column("target")
+    table.add_column("want", justify="right")
+    table.add_column("got", justify="right")
+    table.add_column("met")
+    for verdict in report.targets:
+        words = {None: "not measured", True: "[green]yes[/green]", False: "[red]no[/red]"}
+        got = "" if verdict.got is None else f"{verdict.got:,.3f} {verdict.unit}".rstrip()
+        table.add_row(verdict.text, f"{verdict.want} {verdict.unit}".rstrip(), got, words[verdict.met])
+    return table
+
+
+def _latency(rounds: list[Figure], percentile: str) -> str:
+    values = [figure.latency_ms[percentile] for figure in rounds if percentile in figure.latency_ms]
+    return f"{statistics.median(values):.2f}" if values else ""

@@ -1,0 +1,92 @@
+"""Bytes a transfer, and how many of the updates on accounts were HOT."""
+
+import asyncio
+
+import msgspec
+
+from loadtests.bench.measures import BASE, STORAGE
+from loadtests.bench.meter import Meter
+from loadtests.bench.stand import POLL_SECONDS, Stand
+from loadtests.bench.subject import Connection
+
+SIZES = """
+    SELECT c.relname, pg_table_size(c.oid) AS table_bytes, pg_indexes_size(c.oid) AS index_bytes
+    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'm') AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
+"""
+UPDATES = "SELECT coalesce(sum(n_tup_upd), 0) AS updates, coalesce(sum(n_tup_hot_upd), 0) AS hot"
+ACCOUNT_UPDATES = f"{UPDATES} FROM pg_stat_user_tables WHERE relname = 'accounts'"
+#: Sessions hand in their statistics at most a second late; after so many seconds without change they all have.
+STATISTICS_QUIET_SECONDS = 3
+
+
+class Growth(msgspec.Struct, frozen=True, kw_only=True):
+    """What one relation grew by, in bytes a transfer."""
+
+    table: float
+    indexes: float
+
+
+class Storage(msgspec.Struct, frozen=True, kw_only=True):
+    """What `transfers` two-leg transfers over HTTP left behind."""
+
+    transfers: int
+    bytes_per_transfer: float | None
+    by_relation: dict[str, Growth]
+    account_updates: int
+    hot_update_share: float | None
+
+
+async def storage(stand: Stand, meter: Meter) -> Storage:
+    """Posts single transfers over HTTP on a fresh copy and measures what all tables and indexes grew by."""
+    plan = stand.plan
+    url = await stand.create_database(STORAGE, BASE)
+    connections = min(plan.connections)
+    async with stand.connect(STORAGE) as connection:
+        # Statistics are not copied with a database, so they start at nothing.
+        sizes, counts = await _sizes(connection), await stand.subject.books(url)
+        async with stand.api(STORAGE) as api:
+            await meter.http(
+                f"storage.single@{connections}",
+                api.single(),
+                api,
+                connections=connections,
+                seconds=plan.storage_seconds,
+            )
+            # Numbering and sealing what was posted is a part of its cost.
+            await stand.wait_settled(STORAGE)
+        grown, posted = await _sizes(connection), await stand.subject.books(url)
+        updates, hot = await _account_updates(connection)
+    transfers = posted.transfers - counts.transfers
+    by_relation = (
+        {
+            name: Growth(table=(table - before[0]) / transfers, indexes=(indexes - before[1]) / transfers)
+            for name, (table, indexes) in grown.items()
+            if (table, indexes) != (before := sizes.get(name, (0, 0)))
+        }
+        if transfers
+        else {}
+    )
+    return Storage(
+        transfers=transfers,
+        bytes_per_transfer=sum(growth.table + growth.indexes for growth in by_relation.values()) if transfers else None,
+        by_relation=by_relation,
+        account_updates=updates,
+        hot_update_share=hot / updates if updates else None,
+    )
+
+
+async def _sizes(connection: Connection) -> dict[str, tuple[int, int]]:
+    return {row["relname"]: (row["table_bytes"], row["index_bytes"]) for row in await connection.fetch(SIZES)}
+
+
+async def _account_updates(connection: Connection) -> tuple[int, int]:
+    """All updates on accounts and the HOT ones, once the sessions have handed in what they counted."""
+    last, quiet = (-1, -1), 0.0
+    while quiet < STATISTICS_QUIET_SECONDS:
+        row = await connection.fetchrow(ACCOUNT_UPDATES)
+        seen = (int(row["updates"]), int(row["hot"])) if row else (0, 0)
+        quiet = quiet + POLL_SECONDS if seen == last else 0.0
+        last = seen
+        await asyncio.sleep(POLL_SECONDS)
+    return last

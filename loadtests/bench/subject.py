@@ -1,0 +1,63 @@
+"""What the benchmark must know of the service it measures, and nothing else in this package knows."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import asyncpg
+import msgspec
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+else:
+    Connection = asyncpg.Connection  # generic to the type checker only
+
+
+class Books(msgspec.Struct, frozen=True, kw_only=True):
+    """What is in a ledger. Account ids are dense from `first_account`; times are unix seconds, the second exclusive."""
+
+    first_account: int
+    accounts: int
+    hot_account: int
+    transfers: int
+    entries: int
+    earliest: int
+    latest: int
+
+
+class Subject(Protocol):
+    """A service under test. Databases are given by URL, with the owner's rights."""
+
+    async def prepare(self, database_url: str, accounts: int) -> str:
+        """Makes the schema, an API key, the accounts 1..n and the hot one; returns the key's token."""
+
+    async def migrate(self, database_url: str) -> None:
+        """Brings a database that was kept from an earlier run up to this code."""
+
+    async def fill(self, database_url: str, entries: int, on_progress: Callable[[int], None]) -> None:
+        """Posts two-leg transfers until the ledger holds about so many entries; reports how many it holds."""
+
+    async def settled(self, database_url: str) -> bool:
+        """Whether the background work on what was posted is done."""
+
+    async def books(self, database_url: str) -> Books:
+        """Counts what is there."""
+
+    def api_command(self, processes: int) -> Sequence[str]:
+        """The command that serves, its first word an absolute path."""
+
+    def worker_command(self) -> Sequence[str] | None:
+        """The command of the worker, None without one."""
+
+    def environment(self, database_url: str, redis_url: str, port: int) -> Mapping[str, str]:
+        """The settings of both: everything on, and a rate limit that refuses nothing."""
+
+    def pgbench_script(self, books: Books, *, hot: bool) -> str:
+        """A pgbench script that posts one transfer, between uniform accounts or from the hot one."""
+
+    async def direct(
+        self, connection: Connection, books: Books, seed: int
+    ) -> Callable[[], Awaitable[object]]:
+        """A call that posts one uniform transfer on the connection."""
+
+    def is_posted(self, status: int, body: bytes) -> bool:
+        """Whether this is the answer to a transfer that was posted."""

@@ -1,0 +1,146 @@
+"""The service under test: Tallystick from this checkout."""
+
+import asyncio
+import contextlib
+import os
+import random
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+
+import asyncpg
+
+from core.access.api_keys import SCOPES, create_key
+from core.database import open_database
+from core.migrations import migrate
+from core.settings import load_settings
+from loadtests.bench import posting
+from loadtests.bench.subject import Books, Connection
+from loadtests.bench.workload import ACCOUNT_PREFIX, HOT_ACCOUNT
+
+CURRENCY = "KZT"
+#: Accounts may owe this much, so that the limit is checked and never reached.
+CREDIT = 1_000_000_000_000
+ACCOUNTS_A_CALL = 1_000
+#: Sessions that fill a ledger, each on accounts of its own: on common ones they would wait for each other.
+FILL_SESSIONS = max(2, min(4, os.cpu_count() or 2))
+
+
+class Tallystick:
+    """See `loadtests.bench.subject.Subject`."""
+
+    async def prepare(self, database_url: str, accounts: int) -> str:
+        """Migrates, makes a key with every scope and opens the accounts, which may owe a credit."""
+        await migrate(database_url)
+        settings = load_settings(env_file=None, env="test", database_url=database_url)
+        database = await open_database(settings, role=None, size=2)
+        try:
+            token, _ = await create_key(database, "bench", SCOPES, "load of the benchmark")
+        finally:
+            await database.close()
+        codes = [f"{ACCOUNT_PREFIX}{number:06}" for number in range(1, accounts + 1)]
+        async with connected(database_url) as connection:
+            for start in range(0, accounts, ACCOUNTS_A_CALL):
+                await posting.open_accounts(
+                    connection, codes[start : start + ACCOUNTS_A_CALL], CURRENCY, -CREDIT
+                )
+            # Every unit comes from somewhere: the hot account is like a system account, without a floor.
+            await posting.open_accounts(connection, [HOT_ACCOUNT], CURRENCY, None)
+            await posting.seal_all(connection)
+        return token
+
+    async def migrate(self, database_url: str) -> None:
+        """Applies what is outstanding."""
+        await migrate(database_url)
+
+    async def fill(self, database_url: str, entries: int, on_progress: Callable[[int], None]) -> None:
+        """Calls the posting function in batches from several sessions, then seals what they posted."""
+        async with connected(database_url) as connection:
+            found = await posting.books(connection, HOT_ACCOUNT)
+        missing = max(entries - found.entries, 0) // 2
+        done = found.entries
+        on_progress(done)
+
+        async def session(number: int, transfers: int) -> None:
+            nonlocal done
+            span = range(found.first_account, found.first_account + found.accounts)
+            mine = span[number::FILL_SESSIONS]
+            draw = random.Random(found.entries + number)
+            async with connected(database_url, synchronous_commit="off") as connection:
+                while transfers > 0:
+                    items = min(posting.FILL_ITEMS, transfers)
+                    await posting.post_many(connection, mine, items, draw)
+                    transfers -= items
+                    done += 2 * items
+                    on_progress(done)
+
+        shares = [
+            missing // FILL_SESSIONS + (number < missing % FILL_SESSIONS) for number in range(FILL_SESSIONS)
+        ]
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number, share in enumerate(shares):
+                    group.create_task(session(number, share))
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        async with connected(database_url, synchronous_commit="off") as connection:
+            await posting.seal_all(connection)
+
+    async def settled(self, database_url: str) -> bool:
+        """Whether everything is numbered and sealed."""
+        async with connected(database_url) as connection:
+            return await posting.is_sealed(connection)
+
+    async def books(self, database_url: str) -> Books:
+        """Counts the accounts, transfers and entries."""
+        async with connected(database_url) as connection:
+            return await posting.books(connection, HOT_ACCOUNT)
+
+    def api_command(self, processes: int) -> Sequence[str]:
+        """`tallystick serve`."""
+        return [sys.executable, "-m", "ops.cli", "serve", "--workers", str(processes)]
+
+    def worker_command(self) -> Sequence[str] | None:
+        """`tallystick worker`."""
+        return [sys.executable, "-m", "ops.cli", "worker"]
+
+    def environment(self, database_url: str, redis_url: str, port: int) -> Mapping[str, str]:
+        """Development settings but for the rate limit, which is as in production and as high as it goes."""
+        return {
+            "ENV": "dev",
+            "APP_HOST": "127.0.0.1",
+            "APP_PORT": str(port),
+            "DATABASE_URL": database_url,
+            "REDIS_URL": redis_url,
+            "LOG_LEVEL": "info",
+            # Counted in Redis as in production, at the most that the settings allow.
+            "RATE_LIMIT_ENABLED": "true",
+            "RATE_LIMIT_BACKEND": "redis",
+            "V1_RATE_LIMIT_PER_SECOND": "1000000",
+            "V1_RATE_LIMIT_BURST": "10000000",
+            "V1_RATE_LIMIT_ADDRESS_PER_SECOND": "1000000",
+            "V1_RATE_LIMIT_ADDRESS_BURST": "10000000",
+        }
+
+    def pgbench_script(self, books: Books, *, hot: bool) -> str:
+        """One call of `ledger_post` with one transfer."""
+        return posting.pgbench_script(books, hot=hot)
+
+    async def direct(
+        self, connection: Connection, books: Books, seed: int
+    ) -> Callable[[], Awaitable[object]]:
+        """The same by asyncpg, prepared."""
+        return await posting.direct(connection, books, seed)
+
+    def is_posted(self, status: int, body: bytes) -> bool:
+        """By status and body."""
+        return status in {200, 201} and b'"posted"' in body
+
+
+@contextlib.asynccontextmanager
+async def connected(database_url: str, **settings: str) -> AsyncIterator[Connection]:
+    """A connection with the owner's rights and these server settings."""
+    connection: Connection = await asyncpg.connect(database_url, server_settings={"jit": "off", **settings})
+    try:
+        yield connection
+    finally:
+        await connection.close(timeout=10)

@@ -1,0 +1,165 @@
+"""The targets of the benchmark, and the one number that a run gives for each."""
+
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from statistics import median
+from typing import Literal
+
+import msgspec
+
+from loadtests.bench.figures import Figures
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """One number to reach. `better` says on which side of `bound` it must lie."""
+
+    key: str
+    text: str
+    better: Literal[">=", ">", "<=", "<"]
+    bound: float
+    unit: str = ""
+
+    def met(self, got: float) -> bool:
+        """Whether the number reaches the target."""
+        return _COMPARE[self.better](got, self.bound)
+
+
+_COMPARE: Mapping[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    ">": operator.gt,
+    "<=": operator.le,
+    "<": operator.lt,
+}
+
+TARGETS = (
+    Target(
+        key="single_uniform_vs_pgbench",
+        text="single transfers over HTTP, uniform / pgbench TPC-B",
+        better=">=",
+        bound=1.0,
+        unit="×",
+    ),
+    Target(
+        key="single_uniform_vs_floor1",
+        text="single transfers over HTTP, uniform / bare aiohttp handler",
+        better=">=",
+        bound=0.5,
+        unit="×",
+    ),
+    Target(
+        key="hot_vs_uniform", text="one hot account / uniform, over HTTP", better=">=", bound=0.9, unit="×"
+    ),
+    Target(
+        key="hot_vs_function_hot",
+        text="one hot account over HTTP / posting function one at a time",
+        better=">=",
+        bound=3.0,
+        unit="×",
+    ),
+    Target(
+        key="one_connection_p50_extra_ms",
+        text="1 connection: p50 beyond the direct call plus the bare handler",
+        better="<=",
+        bound=1.0,
+        unit="ms",
+    ),
+    Target(
+        key="batch1000_vs_pgbench",
+        text="transfers in batches of 1,000 over HTTP / pgbench TPC-B",
+        better=">=",
+        bound=4.0,
+        unit="×",
+    ),
+    Target(
+        key="bytes_per_transfer",
+        text="bytes a two-leg transfer, all tables and indexes",
+        better="<=",
+        bound=450,
+        unit="B",
+    ),
+    Target(key="hot_update_share", text="HOT share of the updates on accounts", better=">", bound=0.9),
+    Target(
+        key="loaded_vs_small",
+        text="speed with 10 million entries / with 100,000",
+        better=">=",
+        bound=0.85,
+        unit="×",
+    ),
+    Target(
+        key="past_balance_p99_ms",
+        text="balance at a past time, 10 million entries, p99",
+        better="<",
+        bound=5.0,
+        unit="ms",
+    ),
+    Target(key="api_rss_mb", text="API process, resident", better="<", bound=150, unit="MB"),
+    # "Flat": what allocators and caches still settle, as against a leak, which goes on.
+    Target(
+        key="api_rss_growth_mb", text="API process, growth in 10 minutes", better="<=", bound=5, unit="MB"
+    ),
+)
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """A target and what the run gave; `got` and `met` are None where it was not measured or a figure was invalid."""
+
+    key: str
+    text: str
+    want: str
+    got: float | None
+    met: bool | None
+    unit: str
+
+
+def verdicts(ratios: Mapping[str, float | None]) -> list[Verdict]:
+    """Holds the ratios against the targets, in the order of the targets."""
+    found = []
+    for target in TARGETS:
+        got = ratios.get(target.key)
+        found.append(
+            Verdict(
+                key=target.key,
+                text=target.text,
+                want=f"{target.better} {target.bound:g}",
+                got=got,
+                met=None if got is None else target.met(got),
+                unit=target.unit,
+            )
+        )
+    return found
+
+
+def speed_ratios(figures: Figures, connections: Iterable[int]) -> dict[str, float | None]:
+    """The ratios of the speed targets. Where one is measured at several numbers of connections, the worst counts."""
+    every = list(connections)
+
+    def worst(ours: str, floor: str) -> float | None:
+        ratios = [figures.ratio(ours.format(c=c), floor.format(c=c)) for c in every]
+        known = [ratio for ratio in ratios if ratio is not None]
+        return min(known) if known and len(known) == len(ratios) else None
+
+    return {
+        "single_uniform_vs_pgbench": worst("single.uniform@{c}", "floor2.tpcb"),
+        "single_uniform_vs_floor1": worst("single.uniform@{c}", "floor1.single@{c}"),
+        "hot_vs_uniform": worst("single.hot@{c}", "single.uniform@{c}"),
+        "hot_vs_function_hot": worst("single.hot@{c}", "floor3.function.hot"),
+        "one_connection_p50_extra_ms": one_connection_extra_ms(figures),
+        "batch1000_vs_pgbench": figures.ratio("batch1000", "floor2.tpcb"),
+        "loaded_vs_small": figures.ratio("single.uniform.loaded", "single.uniform.small"),
+        "past_balance_p99_ms": _median_latency(figures, "past_balance", "p99"),
+    }
+
+
+def one_connection_extra_ms(figures: Figures) -> float | None:
+    """What one request costs beyond its parts: p50 over HTTP less those of the direct call and the bare handler."""
+    rounds = figures.pairs("single.uniform@1", "floor3.direct@1", "floor1.single@1")
+    extra = [
+        http.latency_ms["p50"] - direct.latency_ms["p50"] - bare.latency_ms["p50"]
+        for http, direct, bare in rounds
+    ]
+    return round(median(extra), 4) if extra else None
+
+
+def _median_latency(figures: Figures, name: str, percentile: str) -> float | None:
+    found = [rounds[0].latency_ms[percentile] for rounds in figures.pairs(name)]
+    return median(found) if found else None

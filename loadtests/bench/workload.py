@@ -1,0 +1,133 @@
+"""The requests of each measurement, as templates that both clients fill in.
+
+A request is `head`, then `items` times `item` joined by commas, then `tail`. In head and item these are filled in anew
+each time, and always with the same number of bytes, so that the Content-Length in the head stays true:
+
+    <key>   unique: the prefix, which differs between measurements, and a number of `COUNTER_DIGITS` digits
+    <from>  the number of an account, six digits, uniform from 1 to `accounts`
+    <to>    the number of another account
+    <amount>  100 to 999
+    <at>    a moment, uniform between `earliest` and `latest` (unix seconds), as 2026-01-31T23:59:59Z
+"""
+
+import re
+import secrets
+from pathlib import Path
+
+import msgspec
+
+COUNTER_DIGITS = 9
+WIDTHS = {"from": 6, "to": 6, "amount": 3, "at": 20}
+PLACEHOLDER = re.compile(r"<(key|from|to|amount|at)>")
+ACCOUNT_PREFIX = "acct-"
+HOT_ACCOUNT = "acct-hot"
+
+
+class Workload(msgspec.Struct, frozen=True, kw_only=True):
+    """One kind of request, and how its answer is checked.
+
+    Every answer must have a status below 400. Where `expect` is given it must also occur `items` times in the body:
+    a batch answers 200 even when each of its items was refused.
+    """
+
+    head: str
+    item: str = ""
+    items: int = 0
+    tail: str = ""
+    expect: str = ""
+    key_prefix: str = ""
+    accounts: int = 2
+    earliest: int = 0
+    latest: int = 1
+
+    def as_lua(self) -> str:
+        """The same as a Lua chunk that returns a table, for wrk. JSON's escapes of ASCII text are Lua's too."""
+        fields = msgspec.to_builtins(self)
+        pairs = (f"{name} = {msgspec.json.encode(value).decode()}" for name, value in fields.items())
+        return "return { " + ", ".join(pairs) + " }\n"
+
+
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
+    """Who calls what: the authority for the Host header, the API key and how many accounts there are."""
+
+    host: str
+    port: int
+    token: str
+    accounts: int
+
+    def single(self, *, hot: bool = False) -> Workload:
+        """`POST /v1/transfers`: two legs, a kind, no reference or metadata; `hot`: always from one account."""
+        body = f'{{"from":"{self._payer(hot=hot)}","to":"{ACCOUNT_PREFIX}<to>","amount":<amount>,"kind":"payment"}}'
+        return self._post("/v1/transfers", items=1, item=body, tail="", opening="", idempotency_key=True)
+
+    def batch(self, items: int) -> Workload:
+        """`POST /v1/transfers/batch` of `items` transfers, each with its key; every item's outcome is checked."""
+        item = (
+            f'{{"key":"<key>","from":"{self._payer(hot=False)}","to":"{ACCOUNT_PREFIX}<to>",'
+            '"amount":<amount>,"kind":"payment"}'
+        )
+        return self._post(
+            "/v1/transfers/batch",
+            items=items,
+            item=item,
+            opening='{"transfers":[',
+            tail="]}",
+            expect=BATCH_ITEM_DONE,
+        )
+
+    def past_balance(self, earliest: int, latest: int) -> Workload:
+        """`GET` of an account with its balance at a moment between two unix times, uniform over the accounts."""
+        head = self._head("GET", f"/v1/accounts/{ACCOUNT_PREFIX}<from>/balance?at=<at>") + "\r\n"
+        return Workload(head=head, accounts=self.accounts, earliest=earliest, latest=latest)
+
+    def _payer(self, *, hot: bool) -> str:
+        return HOT_ACCOUNT if hot else f"{ACCOUNT_PREFIX}<from>"
+
+    def _head(self, method: str, target: str) -> str:
+        return f"{method} {target} HTTP/1.1\r\nHost: {self.host}:{self.port}\r\nAuthorization: Bearer {self.token}\r\n"
+
+    def _post(
+        self,
+        target: str,
+        *,
+        items: int,
+        item: str,
+        opening: str,
+        tail: str,
+        expect: str = "",
+        idempotency_key: bool = False,
+    ) -> Workload:
+        prefix = f"bench-{secrets.token_hex(6)}-"
+        body_size = len(opening) + items * filled_size(item, prefix) + items - 1 + len(tail)
+        head = self._head("POST", target)
+        if idempotency_key:
+            head += "Idempotency-Key: <key>\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {body_size}\r\n\r\n{opening}"
+        return Workload(
+            head=head,
+            item=item,
+            items=items,
+            tail=tail,
+            expect=expect,
+            key_prefix=prefix,
+            accounts=self.accounts,
+        )
+
+
+#: What each posted item of a batch's answer holds exactly once.
+BATCH_ITEM_DONE = '"status":"posted"'
+
+
+def filled_size(template: str, key_prefix: str) -> int:
+    """The bytes of a template once filled in."""
+    widths = {**WIDTHS, "key": len(key_prefix) + COUNTER_DIGITS}
+    return len(PLACEHOLDER.sub(lambda found: "x" * widths[found.group(1)], template))
+
+
+def template_pieces(template: str) -> list[tuple[str, str]]:
+    """The template as (literal text, name of the placeholder after it) pairs; the last name is empty."""
+    parts = PLACEHOLDER.split(template)
+    return list(zip(parts[0::2], [*parts[1::2], ""], strict=True))
+
+
+WRK_SCRIPT = Path(__file__).with_name("wrk.lua")

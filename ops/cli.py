@@ -1,0 +1,112 @@
+"""The command line `tallystick`. Subcommands are imported when they are run, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# What each command is in one line, here rather than in its module, so that the overview imports none of them.
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "up": ("ops.commands.up:up", "Run everything on this machine: PostgreSQL, Redis, API and worker."),
+    "serve": ("ops.commands.serve:serve", "Serve the HTTP API, in one process or several."),
+    "worker": ("ops.commands.worker:worker", "Process events, deliveries and everything else that is due."),
+    "migrate": ("ops.commands.migrate:migrate", "Bring the database's schema up to date."),
+    "verify": ("ops.commands.verify:verify", "Check that the ledger's records agree with each other."),
+    "keys": ("ops.commands.keys:keys", "Create, list and revoke API keys."),
+    "demo": ("ops.commands.demo:demo", "Show an event's way from a signed webhook to a verified delivery."),
+    "bench": ("ops.commands.bench:bench", "Measure the speed, side by side with what bounds it."),
+    "version": ("ops.commands.version:version", "Show the version of this program."),
+}
+
+USAGE, FAILURE, INTERRUPTED = 2, 1, 130
+
+
+class Commands(click.Group):
+    """A group that imports a command when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Name the commands in the order in which one meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name][0].split(":")
+        found = getattr(importlib.import_module(module), attribute)
+        assert isinstance(found, click.Command)  # noqa: S101 - the table above is ours
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the overview without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, about) for name, (_, about) in COMMANDS.items()])
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--debug", is_flag=True, help="Show where in the program a failure came from.")
+def cli(*, debug: bool) -> None:  # `main` reads it
+    """Tallystick: a durable double-entry ledger, a webhook inbox and an outbox, as one service.
+
+    \b
+    Start here:
+      tallystick up                    everything, on this machine
+      tallystick keys create --help    a key for a program of yours
+
+    Settings come from the environment and from the file .env; .env.example lists them all.
+    """  # noqa: D301 - `\b` is how click is told not to wrap
+
+
+def main() -> int:
+    """Run the command line. Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 130 interrupted."""
+    try:
+        return int(cli.main(prog_name="tallystick", standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except BrokenPipeError:  # `tallystick keys list | head`: nobody reads on, which is no failure of ours
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILURE
+    except Exception as error:
+        if "--debug" in sys.argv[1:]:
+            raise
+        code, text = _explain(error)
+        click.echo(f"tallystick: {text}", err=True)
+        return code
+
+
+def _explain(error: Exception) -> tuple[int, str]:
+    """Return the exit code for a failure, and the sentence for it."""
+    import asyncpg
+
+    from core.errors import Refusal
+    from core.settings import SettingsError
+    from ops.process import StartError
+
+    if isinstance(error, SettingsError):
+        return USAGE, str(error)
+    if isinstance(error, Refusal):
+        return FAILURE, error.detail
+    if isinstance(error, StartError):
+        return FAILURE, str(error)
+    if isinstance(error, asyncpg.PostgresError):
+        return FAILURE, f"PostgreSQL answers: {error}."
+    if isinstance(error, OSError):
+        return FAILURE, f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}."
+    return (
+        FAILURE,
+        f"unexpected {type(error).__name__}: {error}. `tallystick --debug ...` shows where it came from.",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

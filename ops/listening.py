@@ -1,0 +1,73 @@
+"""The sockets that several processes serve one port with.
+
+Every process has a listening socket of its own (SO_REUSEPORT), over which the kernel spreads new connections far more
+evenly than processes do that accept from one. The sockets belong to the supervisor and the processes inherit them: a
+connection that waits in the queue of a process that ends is served by its successor, where a socket of the process's
+own would reset it.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+from ops.process import StartError, is_free
+
+# Connections that may wait while a process starts; the kernel caps it at net.core.somaxconn (4096 by default).
+BACKLOG = 1024
+# Elsewhere the option lets sockets share a port too, but the kernel spreads nothing over them.
+SPREADS = sys.platform == "linux"
+
+
+class Listeners:
+    """The listening sockets of one address, one a process; where the kernel cannot spread, all share the first."""
+
+    def __init__(self, host: str, port: int) -> None:
+        """Raises StartError if the port is busy. Port 0 takes any free one."""
+        self.host = host
+        # SO_REUSEPORT would let two services of one user share the port, and each get half of the other's requests.
+        if port and not is_free(host, port):
+            raise StartError(
+                f"Port {port} on {host} is busy. Stop what listens there, or set APP_PORT to another one."
+            )
+        self._sockets: dict[int, socket.socket] = {}
+        self.port = port
+        self.port = self.open(0).getsockname()[1]
+
+    def open(self, number: int) -> socket.socket:
+        """Return the socket of that number, which listens from then on."""
+        number = number if SPREADS else 0
+        if number not in self._sockets:
+            self._sockets[number] = self._bind()
+        return self._sockets[number]
+
+    def close(self, number: int) -> None:
+        """Refuse the connections of one number, so that the kernel gives them to the others."""
+        if SPREADS and number in self._sockets:
+            self._sockets.pop(number).close()
+
+    def close_all(self) -> None:
+        """Refuse all further connections, as soon as the processes have closed their copies too."""
+        for listener in self._sockets.values():
+            listener.close()
+        self._sockets.clear()
+
+    def _bind(self) -> socket.socket:
+        try:
+            family, kind, _, _, address = socket.getaddrinfo(
+                self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            listener = socket.socket(family, kind)
+            try:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if SPREADS:
+                    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                listener.bind(address)
+                listener.listen(BACKLOG)
+                listener.setblocking(False)
+            except OSError:
+                listener.close()
+                raise
+        except OSError as error:
+            raise StartError(f"Cannot listen on {self.host}:{self.port}: {error.strerror}.") from None
+        return listener

@@ -1,0 +1,160 @@
+"""Child processes: started so that they die with us, stopped within a bound, on ports that are free."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from ops import launch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+# The folder that holds our packages: the checkout, or the site-packages of an installation.
+PROJECT = Path(__file__).resolve().parent.parent
+# How far a busy port moves on before we say that something else is wrong.
+PORTS_TO_TRY = 100
+# A log that has grown past this is set aside at the next start; with one predecessor kept, that bounds the disk.
+LOG_LIMIT_BYTES = 20 * 1024 * 1024
+
+
+class StartError(Exception):
+    """Something could not be started or stopped; the text is a sentence for the person at the terminal."""
+
+
+def say_nothing(_text: str) -> None:
+    """The listener of those who do not want to be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who a program runs as: ourselves, a user to change to, or whoever the `prefix` command makes of us."""
+
+    uid: int | None = None
+    gid: int | None = None
+    prefix: tuple[str, ...] = ()
+
+
+OURSELVES = Account()
+
+
+def spawn(
+    command: Sequence[str],
+    *,
+    output: int | IO[bytes],
+    account: Account = OURSELVES,
+    directory: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    stdin: int = subprocess.DEVNULL,
+    death_signal: signal.Signals = signal.SIGTERM,
+    pass_fds: Sequence[int] = (),
+) -> subprocess.Popen[bytes]:
+    """Start `command` in a session of its own, so that Ctrl-C reaches only us and we choose the order of the stop.
+
+    On Linux it gets `death_signal` when the *thread* that called this ends: call it from one that lives as long as
+    the child shall. `environment` replaces ours.
+    """
+    uid = "-" if account.uid is None else str(account.uid)
+    gid = "-" if account.gid is None else str(account.gid)
+    launcher = [
+        sys.executable,
+        "-I",
+        "-S",
+        launch.__file__,
+        str(os.getpid()),
+        str(int(death_signal)),
+        uid,
+        gid,
+    ]
+    return subprocess.Popen(
+        [*launcher, str(directory) if directory else "-", *account.prefix, *command],
+        stdin=stdin,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        start_new_session=True,
+        pass_fds=pass_fds,
+    )
+
+
+def python_environment(**extra: str) -> dict[str, str]:
+    """Return the environment for a Python child of ours: our own, with this checkout importable from anywhere."""
+    paths = [str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **extra}
+
+
+def stop(process: subprocess.Popen[bytes], *steps: tuple[signal.Signals, float]) -> int:
+    """Send each signal in turn and wait its seconds for the end; the last resort is SIGKILL. Return the exit code."""
+    for number, seconds in steps:
+        if process.poll() is not None:
+            break
+        process.send_signal(number)
+        try:
+            return process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            continue
+    process.kill()
+    return process.wait()
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether nothing listens on the port, not even a socket that would share it with us."""
+    family, kind, _, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    with socket.socket(family, kind) as probe:
+        # Connections of an earlier server in TIME_WAIT do not matter; a listener does.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+            probe.listen(1)
+        except OSError:
+            return False
+        return True
+
+
+def choose_port(preferred: int | None, host: str = "127.0.0.1") -> int:
+    """Return the first free port from `preferred` upwards, or any free one for None."""
+    if preferred is None:
+        with socket.socket() as probe:
+            probe.bind((host, 0))
+            return int(probe.getsockname()[1])
+    for port in range(preferred, min(preferred + PORTS_TO_TRY, 65536)):
+        if is_free(host, port):
+            return port
+    raise StartError(f"No port from {preferred} to {preferred + PORTS_TO_TRY - 1} is free on {host}.")
+
+
+def open_log(path: Path) -> IO[bytes]:
+    """Open a log for appending; one that is too long becomes `<name>.1` first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and path.stat().st_size > LOG_LIMIT_BYTES:
+        path.replace(path.with_name(path.name + ".1"))
+    return path.open("ab")
+
+
+def exists(pid: int) -> bool:
+    """Whether there is such a process, be it ours, another's or a zombie."""
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return error.errno == errno.EPERM
+    return True
+
+
+def command_line_of(pid: int) -> str:
+    """Return the command line of a running process, or an empty text where there is none (or only a zombie)."""
+    try:
+        if Path("/proc/self/cmdline").exists():
+            return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        command = ["/bin/ps", "-o", "command=", "-p", str(pid)]
+        return subprocess.run(command, check=False, capture_output=True, text=True).stdout
+    except OSError:
+        return ""

@@ -1,0 +1,76 @@
+"""The processes of the service as the supervisor runs them, and `tallystick serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from core.log import configure_logging
+from core.metrics import forget_process
+from core.migrations import migrate
+from ops.listening import Listeners
+from ops.supervisor import Program, Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from core.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+def api_program(settings: Settings, output: Path | None = None) -> Program:
+    """Return the HTTP API's processes; they inherit the socket that they serve."""
+    command = (sys.executable, "-m", "ops.api_process")
+    bound = settings.shutdown_timeout_secs
+    return Program("api", command, settings.serve_workers, serves=True, stop_within=bound, log=output)
+
+
+def worker_program(settings: Settings, output: Path | None = None) -> Program:
+    """Return the worker process, which gives its loops and then its deliveries the same time to finish."""
+    command = (sys.executable, "-m", "ops.cli", "worker")
+    return Program("worker", command, stop_within=2 * settings.shutdown_timeout_secs, log=output)
+
+
+@contextmanager
+def metrics_folder(wanted: str | Path) -> Iterator[Path]:
+    """Make the folder in which the processes share their metrics: `wanted`, emptied, or else one that ends with us."""
+    if not wanted:
+        with tempfile.TemporaryDirectory(prefix="tallystick-metrics-", ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
+        return
+    given = Path(wanted)
+    given.mkdir(parents=True, exist_ok=True)
+    # An earlier run's processes would be counted again.
+    for left in given.glob("*.db"):
+        left.unlink()
+    yield given
+
+
+def serve_api(settings: Settings) -> None:
+    """Serve the API with SERVE_WORKERS processes until SIGTERM or SIGINT; return when all have ended."""
+    configure_logging(settings)
+    for notice in settings.notices:
+        log.warning("settings.notice", notice=notice)
+    if settings.auto_create_schema:
+        asyncio.run(migrate(str(settings.database_url)))
+    listeners = Listeners(settings.app_host, settings.app_port)
+    with metrics_folder(settings.prometheus_multiproc_dir) as folder:
+        Supervisor(
+            [api_program(settings)],
+            listeners,
+            report=log.info,
+            environment={
+                "DATABASE_URL": str(settings.database_url),
+                "REDIS_URL": str(settings.redis_url),
+                "PROMETHEUS_MULTIPROC_DIR": str(folder),
+            },
+            on_ready=lambda: log.info("serving", host=listeners.host, port=listeners.port),
+            on_exit=lambda pid: forget_process(pid, str(folder)),
+        ).run()

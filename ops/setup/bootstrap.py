@@ -1,0 +1,321 @@
+"""What `./tallystick` does: brings `.venv` to what the lock file says, then becomes the command that was asked for.
+
+Runs on the standard library alone and imports nothing of the project. When nothing has changed it reads a few files
+and is gone. pip comes from the wheel beside this file, because Debian's Python has no ensurepip; it reads its own
+configuration (`PIP_INDEX_URL`, `PIP_FIND_LINKS`, pip.conf), so a mirror or a folder of wheels works as for any project.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+# What was installed from which lock file. Absent: another tool made .venv. Without "root": a set-up was cut off.
+STAMP = VENV / "tallystick-setup.json"
+GUARD = VENV / ".setup.lock"
+
+# These need the tools of the dev lock; every other command runs on what is served.
+DEV_COMMANDS = {"check", "load", "test"}
+
+CHECKOUT_HELP = """\
+In a checkout, besides the commands below:
+  setup [--dev]   install what the lock file says, and nothing else
+  test [ARGS]     run the tests (ARGS go to pytest)
+  check           format, lint and types
+"""
+
+# The command in `.venv/bin`. The shell starts Python, for a path with spaces or over 127 bytes cannot stand after #!;
+# Python takes the shell's line for a text.
+COMMAND = """\
+#!/bin/sh
+'''exec' {python} "$0" "$@"
+' '''
+import sys
+
+from ops.cli import main
+
+sys.exit(main())
+"""
+
+
+class SetupError(Exception):
+    """The set-up cannot go on; the message says what to do."""
+
+
+class NothingInstalledError(SetupError):
+    """pip failed before it changed anything."""
+
+
+def main(arguments: list[str]) -> None:
+    """Set up what `arguments` need, then replace this process by the command they name."""
+    command = arguments[0] if arguments else "--help"
+    dev = command in DEV_COMMANDS or (command == "setup" and "--dev" in arguments)
+    ensure("dev" if dev else "runtime")
+    if command == "setup":
+        say(f"ready: {VENV}")
+    elif command == "test":
+        os.chdir(ROOT)
+        become(PYTHON, "-m", "pytest", *arguments[1:])
+    elif command == "check":
+        os.chdir(ROOT)
+        become(PYTHON, HERE / "check.py", *arguments[1:])
+    else:
+        if command == "--help":
+            print(CHECKOUT_HELP, flush=True)
+        become(PYTHON, VENV / "bin" / "tallystick", *(arguments or ["--help"]))
+
+
+def become(*command: str | Path) -> NoReturn:
+    """Replace this process, so that signals and the exit status are the command's own."""
+    os.execv(command[0], [str(word) for word in command])  # noqa: S606 - no shell is the point
+
+
+def say(text: str) -> None:
+    """Write one line for the person who waits, on stderr: stdout belongs to the command."""
+    print(f"tallystick: {text}", file=sys.stderr, flush=True)
+
+
+def ensure(lock: str) -> None:
+    """Install `lock` ("runtime" or "dev") unless it is; at most one process does, the others wait for it.
+
+    Raises SetupError.
+    """
+    if installed(lock):
+        return
+    with alone():
+        if not installed(lock):
+            install(lock)
+
+
+def installed(lock: str) -> bool:
+    """Whether `.venv` is whole, was made here and for this Python, and holds what `lock` says now."""
+    stamp = read_stamp()
+    return stamp is not None and belongs_here(stamp) and stamp["locks"].get(lock) == digest(lock)
+
+
+def belongs_here(stamp: dict[str, Any]) -> bool:
+    """Scripts in `.venv/bin` name their interpreter by its full path, so a moved checkout needs a new one."""
+    return stamp.get("root") == str(ROOT) and stamp.get("python") == python_version() and PYTHON.exists()
+
+
+def read_stamp() -> dict[str, Any] | None:
+    """Return the stamp; {} when a set-up was cut off; None when there is none."""
+    try:
+        stamp: dict[str, Any] = json.loads(STAMP.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {}
+    return stamp
+
+
+def write_stamp(stamp: dict[str, Any] | None) -> None:
+    """Replace the stamp in one step (a reader sees the old or the new one), or remove it."""
+    if stamp is None:
+        STAMP.unlink()
+        return
+    scratch = STAMP.with_suffix(".new")
+    scratch.write_text(json.dumps(stamp))
+    scratch.replace(STAMP)
+
+
+def digest(lock: str) -> str:
+    """Identify an installation: by the lock file, and by this script, which decides what belongs to it."""
+    return hashlib.sha256(lock_file(lock).read_bytes() + Path(__file__).read_bytes()).hexdigest()
+
+
+def lock_file(lock: str) -> Path:
+    """Return the path of a lock file."""
+    return ROOT / "ops" / "lock" / f"{lock}.txt"
+
+
+def python_version() -> str:
+    """Return this interpreter's "3.x": packages are installed for it."""
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Hold the set-up's lock, which ends with the process, whatever ends it. Raises SetupError."""
+    target = VENV if VENV.exists() else ROOT
+    if not os.access(target, os.W_OK):
+        raise SetupError(
+            f"you may not write to {target}, and the set-up has to put packages into {VENV}.\n"
+            "Run `./tallystick setup --dev` once as its owner, or take a checkout of your own."
+        )
+    VENV.mkdir(exist_ok=True)
+    with GUARD.open("a") as guard:
+        try:
+            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another set-up of this checkout is running; waiting for it")
+            fcntl.flock(guard, fcntl.LOCK_EX)
+        yield
+
+
+def install(lock: str) -> None:
+    """Make or renew `.venv`, install the lock file's packages into it and make the project importable.
+
+    Raises SetupError.
+    """
+    started = time.monotonic()
+    before = read_stamp()
+    if not (before and belongs_here(before)) and not adoptable(before):
+        create()
+        before = {"root": str(ROOT), "python": python_version(), "locks": {}}
+    # From here to the last line `.venv` counts as cut off, and the next set-up would make it anew.
+    write_stamp({})
+    try:
+        pip_install(lock_file(lock))
+    except NothingInstalledError:
+        write_stamp(before)
+        raise
+    link_project()
+    covered = ("runtime", "dev") if lock == "dev" else ("runtime",)
+    write_stamp(
+        {"root": str(ROOT), "python": python_version(), "locks": {name: digest(name) for name in covered}}
+    )
+    say(f"set up in {time.monotonic() - started:.0f} s")
+
+
+def adoptable(stamp: dict[str, Any] | None) -> bool:
+    """Whether another tool made `.venv` and this process runs in it, so that it can be used as it is.
+
+    Raises SetupError when another tool made it and it does not work: then it is not ours to remove.
+    """
+    if stamp is not None or all(entry == GUARD for entry in VENV.iterdir()):
+        return False
+    if sys.prefix == str(VENV):
+        return True
+    raise SetupError(
+        f"{VENV} was made by another tool and is no working environment of Python {python_version()}.\n"
+        f"Remove it (rm -r {shlex.quote(str(VENV))}) and run this again."
+    )
+
+
+def create() -> None:
+    """Make `.venv` anew, without pip. Raises SetupError."""
+    write_stamp({})
+    for entry in VENV.iterdir():
+        if entry in {GUARD, STAMP}:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    say(f"making {VENV} with Python {sys.version.split()[0]}")
+    # When this process runs in `.venv`: the interpreter behind it.
+    base = getattr(sys, "_base_executable", sys.executable)
+    made = subprocess.run(
+        [base, "-I", "-m", "venv", "--without-pip", VENV],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if made.returncode:
+        raise SetupError(f"`{base} -m venv` failed:\n{made.stdout.strip()}")
+
+
+def pip_install(lock: Path) -> None:
+    """Install the lock file's packages, each only if its hash is in the file. Raises SetupError."""
+    total = sum(line[0].isalnum() for line in lock.read_text().splitlines() if line)
+    say(f"installing up to {total} packages")
+    (wheel,) = HERE.glob("pip-*.whl")
+    arguments = [
+        "install",
+        "--requirement",
+        str(lock),
+        "--require-hashes",
+        "--only-binary",
+        ":all:",
+        "--no-input",
+    ]
+    arguments += ["--no-warn-script-location", "--disable-pip-version-check", "--progress-bar", "off"]
+    output: list[str] = []
+    with subprocess.Popen(
+        [str(PYTHON), "-I", str(wheel / "pip"), *arguments],
+        env=pip_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as pip:
+        for line in pip.stdout or ():
+            output.append(line)
+            show_progress(output, total)
+    if sys.stderr.isatty():
+        sys.stderr.write("\r\033[K")
+    if pip.returncode == 0:
+        return
+    begun = any(line.startswith("Installing collected packages") for line in output)
+    raise (SetupError if begun else NothingInstalledError)(
+        f"pip could not install the packages; the end of what it said:\n\n{''.join(output[-15:])}\n"
+        "It reads PIP_INDEX_URL (a mirror), PIP_FIND_LINKS with PIP_NO_INDEX=1 (a folder of wheels), HTTPS_PROXY\n"
+        "and pip.conf. Run this again when the cause is gone: it goes on from here."
+    )
+
+
+def pip_environment() -> dict[str, str]:
+    """Return the caller's environment without what would make pip install elsewhere or otherwise than the lock says."""
+    redirecting = {"PIP_CONSTRAINT", "PIP_DRY_RUN", "PIP_PREFIX", "PIP_REQUIREMENT", "PIP_ROOT", "PIP_TARGET"}
+    environment = {key: value for key, value in os.environ.items() if key not in redirecting}
+    environment["PIP_USER"] = "0"
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home() raises for a user without an entry
+    if not (home.is_absolute() and os.access(home, os.W_OK)):
+        environment.setdefault("PIP_NO_CACHE_DIR", "1")
+    return environment
+
+
+def show_progress(output: list[str], total: int) -> None:
+    """Draw how far pip is over the line before, on a terminal only."""
+    if not sys.stderr.isatty():
+        return
+    line = output[-1].lstrip()
+    if line.startswith("Collecting "):
+        seen = sum(earlier.startswith("Collecting ") for earlier in output)
+        text = f"{seen} of up to {total}: {line.split()[1].partition('==')[0]}"
+    elif line.startswith("Installing collected packages"):
+        text = "unpacking and compiling"
+    else:
+        return
+    sys.stderr.write(f"\r\033[K  {text}")
+    sys.stderr.flush()
+
+
+def link_project() -> None:
+    """Make the checkout importable in `.venv` and write its `tallystick` command.
+
+    A path file instead of an editable install: it needs no build tool, may come before or after the sources, and a
+    new top-level package is there at once.
+    """
+    packages = VENV / "lib" / f"python{python_version()}" / "site-packages"
+    (packages / "tallystick.pth").write_text(f"{ROOT}\n")
+    command = VENV / "bin" / "tallystick"
+    command.write_text(COMMAND.format(python=shlex.quote(str(PYTHON))))
+    command.chmod(0o755)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except SetupError as error:
+        say(str(error))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        say("interrupted; the next run starts the set-up again")
+        sys.exit(130)

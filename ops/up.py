@@ -1,0 +1,271 @@
+"""`tallystick up`: everything on one machine, from embedded servers to a first API key, until Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import signal
+import time
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NoReturn
+
+from rich.console import Console
+from rich.markup import escape
+
+from core.access.api_keys import SCOPES, ApiKeys, create_key
+from core.database import open_database
+from core.errors import Refusal
+from core.metrics import forget_process
+from core.migrations import migrate
+from ops.embedded import Postgres, Valkey
+from ops.listening import Listeners
+from ops.process import StartError, choose_port
+from ops.serving import api_program, metrics_folder, worker_program
+from ops.state import Running, announced, state_dir, state_lock, write_secret
+from ops.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from core.settings import Settings
+    from ops.embedded.server import Server
+
+# Away from the usual ports, which a server of the person's own may take at any time; the same at every start, so that
+# a URL that was noted down stays right.
+POSTGRES_PORT = 15432
+REDIS_PORT = 16379
+# After the processes accept connections: the first connections to the database, on a busy machine.
+READY_WITHIN_SECONDS = 30.0
+READY_POLL_SECONDS = 0.05
+# An embedded server that cannot be started again is tried again after this.
+REVIVE_PAUSE_SECONDS = 10.0
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def say(text: str, style: str = "") -> None:
+    """Print one line; a terminal that has gone is no reason to fail."""
+    with suppress(OSError):
+        console.print(text, style=style, markup=False)
+
+
+def run_everything(settings: Settings, *, verbose: bool) -> None:
+    """Run all parts until SIGINT, SIGTERM or SIGHUP, and end them in order. Raises StartError and Refusal."""
+    folder = state_dir(settings)
+    with ExitStack() as stack:
+        stack.enter_context(_signals_interrupt())
+        stack.enter_context(state_lock(folder))
+        for notice in settings.notices:
+            say(notice, "yellow")
+        servers: list[Server] = []
+        database_url, redis_url = str(settings.database_url), str(settings.redis_url)
+        if not database_url:
+            postgres = Postgres(folder, port=POSTGRES_PORT, say=say)
+            say(f"Starting PostgreSQL {postgres.program.version} ...", "dim")
+            servers.append(stack.enter_context(postgres))
+            database_url = postgres.url()
+        if not redis_url:
+            valkey = Valkey(folder, port=REDIS_PORT, say=say)
+            say(f"Starting {valkey.title} {valkey.program.version} ...", "dim")
+            servers.append(stack.enter_context(valkey))
+            redis_url = valkey.url()
+        listeners = _listen(settings)
+        settings = settings.model_copy(
+            update={"database_url": database_url, "redis_url": redis_url, "app_port": listeners.port}
+        )
+        asyncio.run(migrate(database_url, on_progress=lambda name: say(f"Applying {name}", "dim")))
+        key = _development_key(settings, folder / "api_key") if settings.env != "prod" else ""
+        running = Running(
+            f"http://{_reachable(listeners.host)}:{listeners.port}", database_url, redis_url, key
+        )
+        stack.enter_context(announced(folder, running))
+        _Instance(settings, folder, running, listeners, servers, verbose=verbose).run()
+        say("Stopping the servers ...", "dim")
+    say("Stopped.", "dim")
+
+
+@dataclass(slots=True)
+class _Instance:
+    """What runs between the start of the servers and their stop."""
+
+    settings: Settings
+    folder: Path
+    running: Running
+    listeners: Listeners
+    servers: list[Server]
+    verbose: bool
+    _revive_at: float = 0.0
+    _offsets: dict[Path, int] = field(default_factory=dict)
+
+    def run(self) -> None:
+        """Run the API and the worker until a signal says to stop."""
+        logs = self.folder / "logs"
+        programs = [
+            api_program(self.settings, logs / "api.log"),
+            worker_program(self.settings, logs / "worker.log"),
+        ]
+        for path in (program.log for program in programs):
+            if path is not None:
+                self._offsets[path] = path.stat().st_size if path.exists() else 0
+        with metrics_folder(self.settings.prometheus_multiproc_dir or self.folder / "metrics") as metrics:
+            supervisor = Supervisor(
+                programs,
+                self.listeners,
+                report=self._report,
+                environment={
+                    "DATABASE_URL": self.running.database_url,
+                    "REDIS_URL": self.running.redis_url,
+                    "APP_PORT": str(self.listeners.port),
+                    "APP_HOST": self.listeners.host,
+                    "STATE_DIR": str(self.folder),
+                    "PROMETHEUS_MULTIPROC_DIR": str(metrics),
+                },
+                on_exit=lambda pid: forget_process(pid, str(metrics)),
+                on_tick=self._look_around,
+                on_ready=lambda: self._welcome(supervisor),
+                # The terminal has gone, and we with it.
+                hangup_reloads=False,
+            )
+            supervisor.run()
+            self._show_logs()
+
+    def _report(self, event: str, **fields: object) -> None:
+        """Say what a person should know; a start or an end in good order is none of that."""
+        name, pid, code = fields.get("process"), fields.get("pid"), fields.get("exit_code")
+        if event == "process.died":
+            say(
+                f"The {name} process {pid} ended with code {code}; it is started again. Its log: {self._log(name)}",
+                "red",
+            )
+        elif event == "process.killed":
+            say(f"The {name} process {pid} did not end in time and was killed.", "red")
+        elif event == "process.not_started":
+            say(f"The {name} process could not be started: {fields.get('reason')}", "red")
+
+    def _log(self, name: object) -> Path:
+        return self.folder / "logs" / f"{name}.log"
+
+    def _look_around(self) -> None:
+        """Start an embedded server that has died again, and show what the logs say if that is wanted."""
+        self._show_logs()
+        for server in self.servers:
+            if server.pid is not None or time.monotonic() < self._revive_at:
+                continue
+            say(
+                f"The embedded {server.title} server has died and is started again. Its log: {server.log}",
+                "red",
+            )
+            try:
+                server.start()
+            except StartError as error:
+                say(str(error), "red")
+                self._revive_at = time.monotonic() + REVIVE_PAUSE_SECONDS
+
+    def _show_logs(self) -> None:
+        if not self.verbose:
+            return
+        for path, offset in self._offsets.items():
+            with suppress(OSError), path.open("rb") as log:
+                log.seek(offset if offset <= path.stat().st_size else 0)
+                text = log.read()
+                # A line that is not finished yet is shown when it is.
+                whole = text[: text.rfind(b"\n") + 1]
+                self._offsets[path] = log.tell() - len(text) + len(whole)
+                for line in whole.decode(errors="replace").splitlines():
+                    say(f"{path.stem:<6} | {line}")
+
+    def _welcome(self, supervisor: Supervisor) -> None:
+        """Wait until the service says that it is ready, and say what is where."""
+        give_up_at = time.monotonic() + READY_WITHIN_SECONDS
+        while (reason := _not_ready(self.running.url)) and not supervisor.stopping:
+            if time.monotonic() > give_up_at:
+                say(f"The service is not ready yet: {reason}. Its log: {self._log('api')}", "yellow")
+                break
+            time.sleep(READY_POLL_SECONDS)
+        if supervisor.stopping:
+            return
+        url, key = self.running.url, self.running.api_key
+        lines = {
+            "API": url,
+            "Docs": f"{url}/docs",
+            "PostgreSQL": self.running.database_url,
+            "Redis": self.running.redis_url,
+            "Data, logs": str(self.folder),
+            "API key": key or "none in ENV=prod; make one with `tallystick keys create`",
+        }
+        # No frame around it: a long address would be broken in two, and this is there to be copied.
+        with suppress(OSError):
+            console.rule("[bold]Tallystick is running[/] · Ctrl-C stops it", style="green")
+            for name, value in lines.items():
+                console.print(f"  [bold]{name:<11}[/]{escape(value)}")
+            console.rule(style="green")
+        say("A first call:\n")
+        say(f'  curl -H "Authorization: Bearer {key or "$KEY"}" {url}/v1/accounts\n')
+
+
+def _development_key(settings: Settings, path: Path) -> str:
+    """Return the key kept in `path`; a new one where there is none, or where this database does not know it."""
+    kept = path.read_text() if path.exists() else None
+    key = asyncio.run(_known_or_new_key(settings, kept))
+    if key != kept:
+        write_secret(path, key)
+    return key
+
+
+async def _known_or_new_key(settings: Settings, kept: str | None) -> str:
+    database = await open_database(settings, role=None, size=2)
+    try:
+        with suppress(Refusal):
+            await ApiKeys(database, 0).authenticate(kept)
+            return str(kept)
+        key, _ = await create_key(database, "development", SCOPES, "made by `tallystick up`", created_by="up")
+        return key
+    finally:
+        await database.close()
+
+
+def _listen(settings: Settings) -> Listeners:
+    """Listen on APP_PORT, or on the next free port, and on loopback alone unless APP_HOST was given."""
+    host = settings.app_host if "app_host" in settings.model_fields_set else "127.0.0.1"
+    port = choose_port(settings.app_port, host) if settings.app_port else 0
+    if port != settings.app_port and settings.app_port:
+        say(f"Port {settings.app_port} is busy; the API uses {port}.", "yellow")
+    return Listeners(host, port)
+
+
+def _reachable(host: str) -> str:
+    """Return where a client on this machine finds a server that listens on `host`."""
+    if host in {"0.0.0.0", "::", ""}:  # noqa: S104 - compared, not bound
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+def _not_ready(url: str) -> str:
+    """Return why the service is not ready, or an empty text."""
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=2.0)
+    try:
+        connection.request("GET", "/ready")
+        answer = connection.getresponse()
+        text = answer.read().decode(errors="replace")
+        return "" if answer.status == 200 else text
+    except (OSError, http.client.HTTPException) as error:
+        return str(error) or type(error).__name__
+    finally:
+        connection.close()
+
+
+@contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end what is begun as Ctrl-C does, so that every server that was started is stopped."""
+
+    def interrupt(_number: int, _frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    earlier = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)

@@ -1,0 +1,583 @@
+-- Post one batch: up to 1,000 items of up to 4,000 legs in order, each with its own outcome, in the caller's transaction.
+--
+-- Locks: the accounts, sorted, and nothing else. Holds, reversed amounts and window usage belong to accounts that the same
+-- items lock, so the account's lock covers them. Keys come last, sorted: whoever waits for a key holds accounts, but
+-- nobody who holds a key waits for an account, so no circle can close. A key lost to a twin raises TS001, and the caller
+-- runs the batch again, which then finds the twin's outcome.
+--
+-- Items: `operations` 0 transfer, 1 hold, 2 capture, 3 void, 4 extend, 5 expire, 6 reversal. Legs of item i are
+-- leg_first[i]..leg_last[i]; `leg_account` points into `account_ids` (0: no such account). Captures and reversals bring
+-- the legs of the whole; the part that is due now is scaled from them here, the second leg taking what rounding leaves.
+-- Arrays that no item needs are null. A culprit is a leg, or, negative, a condition. The outcomes, their precedence and whether they freeze: docs/ledger.md.
+--
+-- One long function, because a call of another costs as much as the work on an item; read it as a list: lock, read, then
+-- for each item check, apply, check limits, keep or undo; then, after which nothing may fail, the writes.
+CREATE OR REPLACE FUNCTION ledger_post(
+    ids uuid [], operations smallint [], fingerprints bigint [], fields bigint [], principals integer [], kinds text [],
+    leg_first integer [], leg_last integer [], account_ids bigint [], leg_account integer [], leg_amount bigint [],
+    twins integer [], groups integer [], amounts bigint [], targets bigint [], item_target integer [],
+    currencies text [], reference_texts text [], metadata_texts text [], effective_times timestamptz [],
+    expiry_times timestamptz [], condition_item integer [], condition_account integer [], condition_version bigint [],
+    condition_min bigint [], condition_max bigint [], dry_run boolean,
+    OUT batch bigint, OUT recorded timestamptz, OUT outcomes smallint [], OUT culprits integer [], OUT figures bigint [],
+    OUT leg_version bigint [], OUT leg_balance bigint [], OUT leg_posted bigint [], OUT item_amount bigint [],
+    OUT item_captured bigint [], OUT item_expires timestamptz []
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_variable
+DECLARE
+    top CONSTANT bigint := 4611686018427387903; -- 2^62 - 1: two of them still add up within a bigint
+    item_count CONSTANT integer := cardinality(ids);
+    leg_count CONSTANT integer := cardinality(leg_account);
+    condition_count CONSTANT integer := coalesce(cardinality(condition_item), 0);
+    -- the accounts as the item in hand finds them
+    balance bigint []; held bigint []; version bigint []; floors bigint []; ceilings bigint []; maxima bigint [];
+    state smallint []; currency text []; windowed boolean []; last_recorded timestamptz; has_windows boolean;
+    before bigint []; touched integer [];
+    -- use of the windows so far, with this batch; set only when an account has window limits
+    hour_max bigint []; hour_uses_max bigint []; day_max bigint []; day_uses_max bigint [];
+    hour_sum bigint []; hour_uses bigint []; day_sum bigint []; day_uses bigint [];
+    window_sum bigint []; window_uses bigint [];
+    -- the holds and transfers that items name
+    hold_amount bigint []; hold_captured bigint []; hold_state smallint []; hold_expires timestamptz [];
+    reversed bigint [];
+    leg_no integer [];
+    -- the group in hand, and what is given back when it fails
+    in_group integer := 0; group_first integer; group_failed boolean := FALSE;
+    old_balance bigint []; old_held bigint []; old_version bigint []; old_captured bigint []; old_state smallint [];
+    old_expires timestamptz []; old_reversed bigint []; old_hour_sum bigint []; old_hour_uses bigint [];
+    old_day_sum bigint []; old_day_uses bigint []; old_window_sum bigint []; old_window_uses bigint [];
+    -- the item in hand
+    operation smallint; outcome smallint; culprit integer; figure bigint; first_leg integer; last_leg integer;
+    leg integer; account integer; amount bigint; target integer; whole bigint; done bigint; rest bigint; others bigint;
+    code smallint; spare bigint; net bigint; total bigint; mixed boolean; prior integer; balanced boolean;
+    cursor_condition integer := 1; condition integer;
+    now_at timestamptz; taken record; events integer := 0; keyed integer := 0; stored integer; has_targets boolean;
+BEGIN
+    outcomes := array_fill(-1::smallint, ARRAY[item_count]);
+    culprits := array_fill(0, ARRAY[item_count]);
+    figures := array_fill(NULL::bigint, ARRAY[item_count]);
+    item_amount := figures;
+    item_captured := figures;
+    leg_version := array_fill(0::bigint, ARRAY[leg_count]);
+    leg_balance := leg_version;
+    leg_posted := leg_amount;
+    leg_no := array_fill(0, ARRAY[leg_count]);
+    has_targets := targets IS NOT NULL;
+
+    -- Lock first, read next: the second statement sees what whoever held the locks has committed.
+    PERFORM FROM accounts AS a WHERE a.id = ANY (account_ids) ORDER BY a.id FOR NO KEY UPDATE;
+    SELECT
+        array_agg(a.balance), array_agg(a.held), array_agg(a.version), array_agg(a.floor), array_agg(a.ceiling),
+        array_agg(a.transfer_max), array_agg(a.state), array_agg(a.currency), array_agg(a.has_windows),
+        max(a.recorded_at), coalesce(bool_or(a.has_windows), FALSE)
+    INTO balance, held, version, floors, ceilings, maxima, state, currency, windowed, last_recorded, has_windows
+    FROM (
+        SELECT found.* FROM unnest(account_ids) WITH ORDINALITY AS wanted (id, ordinal)
+        LEFT JOIN accounts AS found ON wanted.id = found.id
+        ORDER BY wanted.ordinal
+    ) AS a;
+    now_at := clock_timestamp();
+    before := balance;
+    touched := array_fill(0, ARRAY[coalesce(cardinality(account_ids), 0)]);
+    IF has_windows THEN
+        SELECT
+            array_agg(u.hour_amount_max), array_agg(u.hour_count_max), array_agg(u.day_amount_max),
+            array_agg(u.day_count_max), array_agg(u.hour_sum), array_agg(u.hour_uses), array_agg(u.day_sum),
+            array_agg(u.day_uses)
+        INTO hour_max, hour_uses_max, day_max, day_uses_max, hour_sum, hour_uses, day_sum, day_uses
+        FROM (SELECT w.* FROM ledger_window_usage(account_ids, now_at) AS w ORDER BY w.ordinal) AS u;
+        window_sum := array_fill(0::bigint, ARRAY[cardinality(account_ids)]);
+        window_uses := window_sum;
+    END IF;
+    IF has_targets THEN
+        SELECT
+            array_agg(t.amount), array_agg(t.captured), array_agg(t.state), array_agg(t.expires_at),
+            array_agg(t.reversed)
+        INTO hold_amount, hold_captured, hold_state, hold_expires, reversed
+        FROM (
+            SELECT h.amount, h.captured, h.state, h.expires_at, coalesce(r.amount, 0) AS reversed
+            FROM unnest(targets) WITH ORDINALITY AS wanted (no, ordinal)
+            LEFT JOIN holds AS h ON wanted.no = h.no
+            LEFT JOIN reversed_amounts AS r ON wanted.no = r.no
+            ORDER BY wanted.ordinal
+        ) AS t;
+        item_expires := array_fill(NULL::timestamptz, ARRAY[item_count]);
+    END IF;
+
+    -- Idempotency comes before state: 1 done before, 2 refused before, 3 another body under the key.
+    FOR taken IN
+        SELECT wanted.ordinal::integer AS item, k.no, k.fingerprint, k.fields
+        FROM unnest(ids) WITH ORDINALITY AS wanted (id, ordinal)
+        INNER JOIN keys AS k ON wanted.id = k.id
+    LOOP
+        outcomes[taken.item] := CASE
+            WHEN taken.fingerprint <> fingerprints[taken.item] THEN 3 WHEN taken.no IS NULL THEN 2 ELSE 1
+        END;
+        figures[taken.item] := taken.fields;
+    END LOOP;
+
+    FOR i IN 1..item_count LOOP
+        IF groups IS NOT NULL AND groups[i] <> in_group THEN
+            in_group := groups[i];
+            group_first := i;
+            group_failed := FALSE;
+            IF in_group > 0 THEN
+                old_balance := balance; old_held := held; old_version := version;
+                old_captured := hold_captured; old_state := hold_state; old_expires := hold_expires;
+                old_reversed := reversed; old_hour_sum := hour_sum; old_hour_uses := hour_uses;
+                old_day_sum := day_sum; old_day_uses := day_uses; old_window_sum := window_sum;
+                old_window_uses := window_uses;
+            END IF;
+        END IF;
+        outcome := outcomes[i];
+        prior := twins[i];
+        IF outcome < 0 AND prior > 0 AND (outcomes[prior] < 4 OR outcomes[prior] BETWEEN 50 AND 89) THEN
+            -- The same key earlier in this batch, and what became of it is final.
+            outcome := CASE
+                WHEN fingerprints[prior] <> fingerprints[i] THEN 3 WHEN outcomes[prior] IN (0, 1) THEN 1
+                WHEN outcomes[prior] = 3 THEN 3 ELSE 2
+            END;
+            figures[i] := CASE WHEN outcomes[prior] = 3 THEN figures[prior] ELSE fields[prior] END;
+        END IF;
+        IF outcome = 1 THEN
+            outcomes[i] := 1;
+            CONTINUE;
+        END IF;
+        IF group_failed THEN
+            outcomes[i] := CASE WHEN outcome < 0 THEN 90 ELSE outcome END;
+            CONTINUE;
+        END IF;
+
+        culprit := 0;
+        figure := figures[i];
+        first_leg := leg_first[i];
+        last_leg := leg_last[i];
+        <<check>>
+        BEGIN
+            IF outcome > 0 THEN
+                EXIT check;
+            END IF;
+            outcome := 0;
+            operation := operations[i];
+            target := item_target[i];
+            IF operation BETWEEN 2 AND 5 AND hold_state[target] IS NULL THEN
+                outcome := 21;
+                EXIT check;
+            END IF;
+
+            -- 22, 30, 31: the accounts exist and may move. A hold has settled that for what follows from it, but for a
+            -- destination that was closed since.
+            total := 0;
+            mixed := FALSE;
+            FOR leg IN first_leg..last_leg LOOP
+                account := leg_account[leg];
+                IF account = 0 OR state[account] IS NULL THEN
+                    outcome := 22;
+                    culprit := leg;
+                    EXIT check;
+                END IF;
+                IF state[account] > 0 AND outcome <> 30 AND (
+                    operation IN (0, 1, 6) OR (operation = 2 AND state[account] = 2 AND leg_amount[leg] > 0)
+                ) THEN
+                    outcome := CASE state[account] WHEN 2 THEN 30 ELSE 31 END;
+                    culprit := leg;
+                END IF;
+                total := total + leg_amount[leg];
+                mixed := mixed OR currency[account] <> currency[leg_account[first_leg]];
+            END LOOP;
+            IF condition_count > 0 THEN
+                WHILE condition_item[cursor_condition] < i LOOP
+                    cursor_condition := cursor_condition + 1;
+                END LOOP;
+                condition := cursor_condition;
+                WHILE condition_item[condition] = i LOOP
+                    account := condition_account[condition];
+                    IF account = 0 OR state[account] IS NULL THEN
+                        outcome := 22;
+                        culprit := -condition;
+                        EXIT check;
+                    END IF;
+                    condition := condition + 1;
+                END LOOP;
+            END IF;
+            IF outcome > 0 THEN
+                EXIT check;
+            END IF;
+
+            -- 40, 41: the legs balance in each currency.
+            IF operation < 2 THEN
+                IF currencies[i] <> currency[leg_account[first_leg]] AND NOT mixed THEN
+                    outcome := 40;
+                    culprit := first_leg;
+                    EXIT check;
+                END IF;
+                IF total <> 0 THEN
+                    outcome := 41;
+                    figure := total;
+                    EXIT check;
+                END IF;
+                IF mixed THEN
+                    SELECT bool_and(c.total = 0) INTO balanced FROM (
+                        SELECT sum(leg_amount[l.leg]) AS total FROM generate_series(first_leg, last_leg) AS l (leg)
+                        GROUP BY currency[leg_account[l.leg]]
+                    ) AS c;
+                    IF currencies[i] IS NOT NULL OR operation = 1 OR NOT balanced THEN
+                        outcome := 40;
+                        EXIT check;
+                    END IF;
+                END IF;
+            END IF;
+
+            -- 50..54: the hold is open and covers the amount; the transfer has that much left to reverse.
+            IF operation >= 2 THEN
+                amount := amounts[i];
+                IF operation = 6 THEN
+                    whole := abs(leg_amount[first_leg]);
+                    done := reversed[target];
+                    rest := whole - done;
+                    IF rest = 0 THEN
+                        outcome := 53;
+                        EXIT check;
+                    END IF;
+                    IF amount > rest THEN
+                        outcome := 54;
+                        figure := rest;
+                        EXIT check;
+                    END IF;
+                ELSE
+                    whole := hold_amount[target];
+                    done := hold_captured[target];
+                    rest := whole - done;
+                    IF hold_state[target] > 0 THEN
+                        outcome := 50;
+                        figure := hold_state[target];
+                        EXIT check;
+                    END IF;
+                    IF operation IN (2, 4) AND hold_expires[target] <= now_at THEN
+                        outcome := 51;
+                        EXIT check;
+                    END IF;
+                    IF operation = 5 AND (hold_expires[target] > now_at) IS NOT FALSE THEN
+                        outcome := 55; -- it was extended after the expiry job had seen it
+                        EXIT check;
+                    END IF;
+                    IF operation = 2 AND amount > rest THEN
+                        outcome := 52;
+                        figure := rest;
+                        EXIT check;
+                    END IF;
+                END IF;
+                amount := coalesce(amount, rest);
+                IF operation IN (2, 6) AND amount < whole THEN
+                    -- Scaled on the running sum, so that the parts add up to the whole exactly.
+                    others := 0;
+                    FOR leg IN first_leg..last_leg LOOP
+                        IF leg <> first_leg + 1 THEN
+                            leg_posted[leg] := div(leg_amount[leg]::numeric * (done + amount), whole)
+                            - div(leg_amount[leg]::numeric * done, whole);
+                            others := others + leg_posted[leg];
+                        END IF;
+                    END LOOP;
+                    leg_posted[first_leg + 1] := -others;
+                END IF;
+                item_amount[i] := amount;
+            END IF;
+
+            -- 60: versions that the caller expects.
+            condition := cursor_condition;
+            WHILE condition_item[condition] = i LOOP
+                account := condition_account[condition];
+                IF condition_version[condition] <> version[account] THEN
+                    outcome := 60;
+                    culprit := -condition;
+                    figure := version[account];
+                    EXIT check;
+                END IF;
+                condition := condition + 1;
+            END LOOP;
+
+            -- Apply to the copy. From here on a refusal undoes.
+            IF operation IN (0, 2, 6) THEN
+                FOR leg IN first_leg..last_leg LOOP
+                    net := leg_posted[leg];
+                    CONTINUE WHEN net = 0;
+                    account := leg_account[leg];
+                    IF touched[account] <> i THEN
+                        touched[account] := i;
+                        before[account] := balance[account];
+                    END IF;
+                    net := balance[account] + net;
+                    balance[account] := net;
+                    version[account] := version[account] + 1;
+                    leg_version[leg] := version[account];
+                    leg_balance[leg] := net;
+                    leg_no[leg] := (i << 12) + leg - first_leg;
+                    IF net > top OR net < -top THEN
+                        outcome := 80;
+                        culprit := leg;
+                        EXIT;
+                    END IF;
+                END LOOP;
+            END IF;
+            account := leg_account[first_leg];
+            IF operation = 1 THEN
+                amount := -leg_amount[first_leg];
+                item_amount[i] := amount;
+                held[account] := held[account] + amount;
+                IF held[account] > top THEN
+                    outcome := 80;
+                    culprit := first_leg;
+                END IF;
+            ELSIF operation = 2 THEN
+                held[account] := held[account] - amount;
+            ELSIF operation IN (3, 5) THEN
+                held[account] := held[account] - rest;
+            END IF;
+            IF outcome > 0 THEN
+                EXIT check;
+            END IF;
+
+            -- 61, 62: balances that the caller demands.
+            condition := cursor_condition;
+            WHILE condition_item[condition] = i LOOP
+                account := condition_account[condition];
+                IF balance[account] < condition_min[condition] THEN
+                    outcome := 61;
+                ELSIF balance[account] > condition_max[condition] AND outcome = 0 THEN
+                    outcome := 62;
+                END IF;
+                IF outcome > 0 THEN
+                    culprit := -condition;
+                    figure := balance[account];
+                    EXIT check WHEN outcome = 61;
+                END IF;
+                condition := condition + 1;
+            END LOOP;
+            IF outcome > 0 THEN
+                EXIT check;
+            END IF;
+
+            -- 70..76: limits, on what the item as a whole does to each account; the lowest code of all legs counts.
+            IF operation IN (0, 1, 6) THEN
+                FOR leg IN first_leg..last_leg LOOP
+                    account := leg_account[leg];
+                    code := 0;
+                    IF operation = 1 THEN
+                        net := leg_amount[leg];
+                        IF leg = first_leg THEN
+                            spare := balance[account] - held[account] - net - floors[account];
+                        ELSE
+                            CONTINUE WHEN net < 0;
+                            spare := top;
+                        END IF;
+                    ELSE
+                        CONTINUE WHEN touched[account] <> i; -- a leg that scaling left at zero
+                        net := balance[account] - before[account];
+                        spare := before[account] - held[account] - floors[account];
+                    END IF;
+                    IF net < 0 THEN
+                        IF operation < 2 AND -net > maxima[account] THEN
+                            code := 70;
+                            spare := maxima[account];
+                        ELSIF spare + net < 0 THEN
+                            code := 71;
+                        ELSIF operation < 2 AND windowed[account] THEN
+                            spare := NULL;
+                            IF hour_sum[account] - net > hour_max[account] THEN
+                                code := 73;
+                                spare := hour_max[account] - hour_sum[account];
+                            ELSIF hour_uses[account] + 1 > hour_uses_max[account] THEN
+                                code := 74;
+                            ELSIF day_sum[account] - net > day_max[account] THEN
+                                code := 75;
+                                spare := day_max[account] - day_sum[account];
+                            ELSIF day_uses[account] + 1 > day_uses_max[account] THEN
+                                code := 76;
+                            END IF;
+                        END IF;
+                    ELSIF net > 0 THEN
+                        IF operation = 1 AND balance[account] + net > ceilings[account] THEN
+                            code := 72;
+                            spare := ceilings[account] - balance[account];
+                        ELSIF operation <> 1 AND balance[account] > ceilings[account] THEN
+                            code := 72;
+                            spare := ceilings[account] - before[account];
+                        END IF;
+                    END IF;
+                    IF code > 0 AND (outcome = 0 OR code < outcome) THEN
+                        outcome := code;
+                        culprit := leg;
+                        figure := spare;
+                    END IF;
+                END LOOP;
+            END IF;
+        END check;
+
+        outcomes[i] := outcome;
+        culprits[i] := culprit;
+        figures[i] := figure;
+        IF outcome = 0 THEN
+            events := events + 1;
+            IF has_windows AND operation < 2 THEN
+                FOR leg IN first_leg..last_leg LOOP
+                    account := leg_account[leg];
+                    net := CASE
+                        WHEN operation = 0 THEN before[account] - balance[account] WHEN leg = first_leg THEN amount
+                    END;
+                    IF windowed[account] AND net > 0 AND (operation = 1 OR touched[account] = i) THEN
+                        touched[account] := -i; -- once an account, however many legs it has
+                        hour_sum[account] := hour_sum[account] + net;
+                        hour_uses[account] := hour_uses[account] + 1;
+                        day_sum[account] := day_sum[account] + net;
+                        day_uses[account] := day_uses[account] + 1;
+                        window_sum[account] := window_sum[account] + net;
+                        window_uses[account] := window_uses[account] + 1;
+                    END IF;
+                END LOOP;
+            END IF;
+            IF operation = 6 THEN
+                reversed[target] := done + amount;
+            ELSIF operation >= 2 THEN
+                IF operation = 2 THEN
+                    hold_captured[target] := done + amount;
+                    IF done + amount = whole THEN
+                        hold_state[target] := 1;
+                    END IF;
+                ELSIF operation = 4 THEN
+                    hold_expires[target] := expiry_times[i];
+                ELSE
+                    hold_state[target] := CASE operation WHEN 3 THEN 2 ELSE 3 END;
+                END IF;
+                item_captured[i] := hold_captured[target];
+                item_expires[i] := hold_expires[target];
+            END IF;
+            CONTINUE;
+        END IF;
+
+        -- Refused: give back what this item, or its whole group, has changed.
+        IF in_group > 0 THEN
+            group_failed := TRUE;
+            balance := old_balance; held := old_held; version := old_version;
+            hold_captured := old_captured; hold_state := old_state; hold_expires := old_expires;
+            reversed := old_reversed; hour_sum := old_hour_sum; hour_uses := old_hour_uses;
+            day_sum := old_day_sum; day_uses := old_day_uses; window_sum := old_window_sum;
+            window_uses := old_window_uses;
+            FOR j IN group_first..i LOOP
+                IF outcomes[j] = 0 THEN
+                    outcomes[j] := 90;
+                    events := events - 1;
+                END IF;
+                CONTINUE WHEN outcomes[j] BETWEEN 1 AND 3;
+                FOR leg IN leg_first[j]..leg_last[j] LOOP
+                    leg_version[leg] := 0;
+                END LOOP;
+            END LOOP;
+        ELSIF outcome > 60 THEN
+            IF operation = 1 THEN
+                account := leg_account[first_leg];
+                held[account] := held[account] + leg_amount[first_leg];
+            ELSE
+                FOR leg IN first_leg..last_leg LOOP
+                    IF leg_version[leg] > 0 THEN
+                        account := leg_account[leg];
+                        balance[account] := before[account];
+                        version[account] := version[account] - 1;
+                        leg_version[leg] := 0;
+                    END IF;
+                END LOOP;
+                IF operation = 2 THEN
+                    held[leg_account[first_leg]] := held[leg_account[first_leg]] + amount;
+                ELSIF operation IN (3, 5) THEN
+                    held[leg_account[first_leg]] := held[leg_account[first_leg]] + rest;
+                END IF;
+            END IF;
+        END IF;
+    END LOOP;
+
+    IF dry_run THEN
+        recorded := greatest(now_at, last_recorded);
+        RETURN;
+    END IF;
+
+    -- After this point nothing is refused.
+    recorded := greatest(clock_timestamp(), last_recorded);
+    IF events > 0 THEN
+        PERFORM pg_current_xact_id(); -- the sequencer relies on it: no number is drawn before the transaction has its id
+        batch := nextval('batch_seq');
+        INSERT INTO batches (seq, recorded_at, events) VALUES (batch, recorded, events);
+        UPDATE accounts AS a
+        SET balance = n.balance, held = n.held, version = n.version, recorded_at = recorded
+        FROM unnest(account_ids, balance, held, version) AS n (id, balance, held, version)
+        WHERE a.id = n.id AND (a.version <> n.version OR a.held <> n.held);
+        INSERT INTO entries (account_id, version, no, amount, balance)
+        SELECT account_ids[l.account], l.version, (batch << 22) + l.no, l.amount, l.balance
+        FROM unnest(leg_account, leg_version, leg_no, leg_posted, leg_balance)
+            AS l (account, version, no, amount, balance)
+        WHERE l.version > 0;
+        INSERT INTO transfers (no, id, target, effective_at, principal_id, kind, reference, metadata)
+        SELECT
+            (batch << 22) + (t.item << 12), t.id, targets[t.target], t.effective, t.principal, t.kind, t.reference,
+            t.metadata::jsonb
+        FROM unnest(ids, outcomes, operations, item_target, effective_times, principals, kinds, reference_texts, metadata_texts)
+            WITH ORDINALITY
+            AS t (id, outcome, operation, target, effective, principal, kind, reference, metadata, item)
+        WHERE t.outcome = 0 AND t.operation IN (0, 2, 6);
+        IF effective_times IS NOT NULL THEN
+            INSERT INTO backdated_entries (account_id, effective_at, recorded_at, no, amount)
+            SELECT account_ids[l.account], effective_times[l.no >> 12], recorded, (batch << 22) + l.no, l.amount
+            FROM unnest(leg_account, leg_version, leg_no, leg_posted) AS l (account, version, no, amount)
+            WHERE l.version > 0 AND effective_times[l.no >> 12] IS NOT NULL;
+        END IF;
+        IF has_windows THEN
+            INSERT INTO window_usage AS w (account_id, span, bucket, amount, uses)
+            SELECT u.account_id, b.span, date_trunc(b.unit, now_at, 'UTC'), u.amount, u.uses
+            FROM unnest(account_ids, window_sum, window_uses) AS u (account_id, amount, uses)
+            CROSS JOIN (VALUES ('m'::"char", 'minute'), ('d'::"char", 'day')) AS b (span, unit)
+            WHERE u.uses > 0
+            ON CONFLICT ON CONSTRAINT window_usage_pkey
+            DO UPDATE SET amount = w.amount + excluded.amount, uses = w.uses + excluded.uses;
+        END IF;
+        IF has_targets OR 1 = ANY (operations) THEN
+            PERFORM ledger_write_holds(
+                batch, ids, operations, outcomes, principals, kinds, leg_first, leg_last, account_ids, leg_account,
+                leg_amount, targets, item_target, reference_texts, metadata_texts, expiry_times, item_amount,
+                item_captured, item_expires, hold_captured, hold_state, hold_expires, reversed
+            );
+        END IF;
+    END IF;
+    SELECT count(*) INTO keyed FROM unnest(outcomes, operations) AS k (outcome, operation)
+    WHERE (k.outcome = 0 OR k.outcome BETWEEN 50 AND 89) AND k.operation <> 5;
+    IF keyed > 0 THEN
+        INSERT INTO keys (id, no, fingerprint, fields)
+        SELECT
+            k.id, CASE WHEN k.outcome = 0 THEN (batch << 22) + (k.item << 12) END, k.fingerprint, k.fields
+        FROM unnest(ids, outcomes, operations, fingerprints, fields) WITH ORDINALITY
+            AS k (id, outcome, operation, fingerprint, fields, item)
+        WHERE (k.outcome = 0 OR k.outcome BETWEEN 50 AND 89) AND k.operation <> 5
+        ORDER BY k.id
+        ON CONFLICT DO NOTHING;
+        GET DIAGNOSTICS stored = ROW_COUNT;
+        IF stored <> keyed THEN
+            RAISE EXCEPTION 'a key of this batch was taken by another batch' USING ERRCODE = 'TS001';
+        END IF;
+        IF keyed > events THEN
+            INSERT INTO refusals (id, outcome, account_id, figure, refused_at)
+            SELECT
+                r.id, r.outcome,
+                account_ids[CASE
+                    WHEN r.culprit < 0 THEN condition_account[-r.culprit] WHEN r.culprit > 0 THEN leg_account[r.culprit]
+                END],
+                r.figure, recorded
+            FROM unnest(ids, outcomes, operations, culprits, figures) AS r (id, outcome, operation, culprit, figure)
+            WHERE r.outcome BETWEEN 50 AND 89 AND r.operation <> 5;
+        END IF;
+    END IF;
+END
+$$;

@@ -1,0 +1,81 @@
+-- The rare parts of ledger_post, each set-based. Not for anybody else: the serving role may not call them.
+
+-- One row an account, in order: its window limits and what has been used of them at `at_time`.
+CREATE OR REPLACE FUNCTION ledger_window_usage(account_ids bigint [], at_time timestamptz)
+RETURNS TABLE (
+    ordinal bigint, hour_amount_max bigint, hour_count_max bigint, day_amount_max bigint, day_count_max bigint,
+    hour_sum bigint, hour_uses bigint, day_sum bigint, day_uses bigint
+)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+    SELECT
+        wanted.ordinal, w.hour_amount_max, w.hour_count_max, w.day_amount_max, w.day_count_max,
+        coalesce(h.amount, 0)::bigint, coalesce(h.uses, 0)::bigint, coalesce(d.amount, 0), coalesce(d.uses, 0)
+    FROM unnest(account_ids) WITH ORDINALITY AS wanted (id, ordinal)
+    LEFT JOIN account_windows AS w ON wanted.id = w.account_id
+    LEFT JOIN LATERAL (
+        SELECT sum(u.amount) AS amount, sum(u.uses) AS uses FROM window_usage AS u
+        WHERE u.account_id = w.account_id AND u.span = 'm'
+            AND u.bucket > date_trunc('minute', at_time - interval '1 hour', 'UTC')
+    ) AS h ON TRUE
+    LEFT JOIN window_usage AS d
+        ON w.account_id = d.account_id AND d.span = 'd' AND d.bucket = date_trunc('day', at_time, 'UTC')
+$$;
+
+-- The rows of holds, their events, and the amounts that reversals have used up.
+CREATE OR REPLACE FUNCTION ledger_write_holds(
+    batch bigint, ids uuid [], operations smallint [], outcomes smallint [], principals integer [], kinds text [],
+    leg_first integer [], leg_last integer [], account_ids bigint [], leg_account integer [], leg_amount bigint [],
+    targets bigint [], item_target integer [], reference_texts text [], metadata_texts text [],
+    expiry_times timestamptz [], item_amount bigint [], item_captured bigint [], item_expires timestamptz [],
+    hold_captured bigint [], hold_state smallint [], hold_expires timestamptz [], reversed bigint []
+) RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+#variable_conflict use_variable
+BEGIN
+    INSERT INTO holds (
+        no, id, source_id, amount, expires_at, principal_id, kind, reference, metadata, leg_accounts, leg_amounts
+    )
+    SELECT
+        (batch << 22) + (h.item << 12), h.id, account_ids[leg_account[h.first_leg]], h.amount, h.expires_at, h.principal,
+        h.kind, h.reference, h.metadata::jsonb,
+        ARRAY(
+            SELECT account_ids[leg_account[l.leg]] FROM generate_series(h.first_leg, h.last_leg) AS l (leg)
+            ORDER BY l.leg
+        ),
+        leg_amount[h.first_leg:h.last_leg]
+    FROM unnest(
+        ids, outcomes, operations, leg_first, leg_last, item_amount, expiry_times, principals, kinds, reference_texts, metadata_texts
+    ) WITH ORDINALITY AS h (
+        id, outcome, operation, first_leg, last_leg, amount, expires_at, principal, kind, reference, metadata, item
+    )
+    WHERE h.outcome = 0 AND h.operation = 1;
+
+    INSERT INTO hold_events (no, id, hold, operation, amount, captured, expires_at)
+    SELECT
+        (batch << 22) + (e.item << 12), e.id,
+        CASE WHEN e.operation = 1 THEN (batch << 22) + (e.item << 12) ELSE targets[e.target] END,
+        e.operation, e.amount, coalesce(e.captured, 0),
+        CASE WHEN e.operation = 1 THEN e.asked_expiry ELSE e.expires_at END
+    FROM unnest(ids, outcomes, operations, item_target, item_amount, item_captured, item_expires, expiry_times)
+        WITH ORDINALITY AS e (id, outcome, operation, target, amount, captured, expires_at, asked_expiry, item)
+    WHERE e.outcome = 0 AND e.operation BETWEEN 1 AND 5;
+
+    UPDATE holds AS h SET captured = t.captured, state = t.state, expires_at = t.expires_at
+    FROM unnest(targets, hold_captured, hold_state, hold_expires) AS t (no, captured, state, expires_at)
+    WHERE h.no = t.no AND (h.captured, h.state, h.expires_at) IS DISTINCT FROM (t.captured, t.state, t.expires_at);
+
+    INSERT INTO reversed_amounts AS r (no, amount)
+    SELECT t.no, t.amount FROM unnest(targets, reversed) AS t (no, amount)
+    WHERE t.amount > 0
+    ON CONFLICT ON CONSTRAINT reversed_amounts_pkey DO UPDATE SET amount = excluded.amount
+    WHERE r.amount <> excluded.amount;
+END
+$$;
+
+REVOKE EXECUTE ON FUNCTION ledger_window_usage, ledger_write_holds FROM public;
+REVOKE EXECUTE ON FUNCTION ledger_post FROM public;
+GRANT EXECUTE ON FUNCTION ledger_post TO tallystick_serving;

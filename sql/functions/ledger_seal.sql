@@ -1,0 +1,89 @@
+-- What the hash chain covers of one batch: every row that it appended, in the order of their numbers.
+CREATE OR REPLACE FUNCTION ledger_batch_content(batch bigint) RETURNS text
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+SET enable_seqscan = off
+SET timezone = 'UTC'
+AS $$
+    SELECT concat_ws(
+        '|', (SELECT b::text FROM batches AS b WHERE b.seq = batch),
+        (SELECT string_agg(e::text, '' ORDER BY e.no) FROM entries AS e WHERE (e.no >> 22) = batch),
+        (
+            SELECT string_agg(t::text, '' ORDER BY t.no) FROM transfers AS t
+            WHERE t.no BETWEEN batch << 22 AND ((batch + 1) << 22) - 1
+        ),
+        (
+            SELECT string_agg(concat(h::text, o.source_id, o.leg_accounts, o.leg_amounts), '' ORDER BY h.no)
+            FROM hold_events AS h INNER JOIN holds AS o ON h.hold = o.no
+            WHERE h.no BETWEEN batch << 22 AND ((batch + 1) << 22) - 1
+        ),
+        (
+            SELECT string_agg(a::text, '' ORDER BY a.no) FROM account_events AS a
+            WHERE a.no BETWEEN batch << 22 AND ((batch + 1) << 22) - 1
+        )
+    )
+$$;
+
+-- Number what has committed since the last round, up to `most` batches, and seal it; return how many. One sequencer works
+-- at a time; another that comes meanwhile returns 0.
+--
+-- A batch number is drawn after its batch's last lock, so whatever depends on a batch has a higher number and is visible
+-- no earlier: ascending numbers within a round, and rounds one after the other, respect every dependency. A number that
+-- is missing is in flight or rolled back. It is remembered, not waited for: a foreign long transaction stalls nothing.
+CREATE OR REPLACE FUNCTION ledger_seal(most integer) RETURNS integer
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+    head feed_head;
+    oldest xid8;
+    visible bigint [];
+    counts integer [];
+    highest bigint;
+    digest bytea;
+    place bigint;
+    positions bigint [] := '{}';
+    digests bytea [] := '{}';
+BEGIN
+    SELECT h.* INTO head FROM feed_head AS h FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN 0;
+    END IF;
+    -- Drawers of a missing number had their transaction id before the gap was noticed, so it is below ours of now.
+    UPDATE feed_gaps AS g SET ceiling = pg_current_xact_id() WHERE g.ceiling IS NULL;
+    oldest := pg_snapshot_xmin(pg_current_snapshot()); -- read before the gaps: what has ended by now is visible below
+    SELECT array_agg(b.seq ORDER BY b.seq), array_agg(b.events ORDER BY b.seq), max(b.seq)
+    INTO visible, counts, highest
+    FROM (
+        SELECT b.seq, b.events FROM feed_gaps AS g INNER JOIN batches AS b ON g.batch = b.seq
+        UNION ALL
+        (SELECT b.seq, b.events FROM batches AS b WHERE b.seq > head.batch ORDER BY b.seq LIMIT most)
+    ) AS b;
+    DELETE FROM feed_gaps AS g WHERE g.batch = ANY (visible) OR g.ceiling <= oldest;
+    IF visible IS NULL THEN
+        RETURN 0;
+    END IF;
+    highest := greatest(highest, head.batch);
+    INSERT INTO feed_gaps (batch)
+    SELECT n.batch FROM generate_series(head.batch + 1, highest) AS n (batch) WHERE n.batch <> ALL (visible);
+
+    place := head.position;
+    digest := head.digest;
+    FOR i IN 1..cardinality(visible) LOOP
+        digest := sha256(digest || convert_to(ledger_batch_content(visible[i]), 'UTF8'));
+        positions[i] := place + 1;
+        digests[i] := digest;
+        place := place + counts[i];
+    END LOOP;
+    INSERT INTO feed (position, batch, events, digest, sealed_at)
+    SELECT f.position, f.batch, f.events, f.digest, clock_timestamp()
+    FROM unnest(positions, visible, counts, digests) AS f (position, batch, events, digest);
+    UPDATE feed_head AS h SET position = place, batch = highest, digest = digests[cardinality(visible)];
+    RETURN cardinality(visible);
+END
+$$;
+
+REVOKE EXECUTE ON FUNCTION ledger_batch_content, ledger_seal FROM public;
+GRANT EXECUTE ON FUNCTION ledger_batch_content, ledger_seal TO tallystick_serving;

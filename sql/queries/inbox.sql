@@ -1,0 +1,181 @@
+-- name: store_inbox_events
+-- The ids of the events that are new, of those given. Sorted by key, so that two processes that store the
+-- same events at once wait for each other in one order; a twin that is not committed yet is waited for.
+INSERT INTO inbox_events (id, provider, event_id, event_type, object_id, occurred_at, headers, body)
+SELECT
+    given.id,
+    given.provider,
+    given.event_id,
+    given.event_type,
+    given.object_id,
+    given.occurred_at,
+    given.headers,
+    given.body
+FROM
+    unnest(
+        $1::uuid[],
+        $2::text[],
+        $3::text[],
+        $4::text[],
+        $5::text[],
+        $6::timestamptz[],
+        $7::jsonb[],
+        $8::bytea[]
+    )
+        AS given (id, provider, event_id, event_type, object_id, occurred_at, headers, body)
+ORDER BY given.provider, given.event_id
+ON CONFLICT (provider, event_id) DO NOTHING
+RETURNING id;
+
+-- name: claim_inbox_events
+-- Up to $1 due events, leased to worker $2 under token $3 for $4 seconds. The attempt counts from here, so
+-- that an event that kills its worker runs out of attempts too.
+WITH due AS (
+    SELECT id FROM inbox_events
+    WHERE state = 'pending' AND due_at <= now()
+    ORDER BY due_at
+    LIMIT $1
+    FOR UPDATE SKIP LOCKED
+)
+
+UPDATE inbox_events AS item
+SET
+    state = 'leased',
+    attempts = item.attempts + 1,
+    lease_worker = $2,
+    lease_token = $3,
+    lease_until = clock_timestamp() + make_interval(secs => $4)
+FROM due
+WHERE item.id = due.id
+RETURNING
+    item.id,
+    item.provider,
+    item.event_id,
+    item.event_type,
+    item.object_id,
+    item.received_at,
+    item.attempts,
+    item.body;
+
+-- name: finish_inbox_event
+-- The id when the lease still holds, nothing when another worker has taken the event over. First in its
+-- transaction.
+UPDATE inbox_events
+SET
+    state = 'done',
+    outcome = $3,
+    last_error = NULL,
+    finished_at = clock_timestamp(),
+    lease_worker = NULL,
+    lease_token = NULL,
+    lease_until = NULL
+WHERE id = $1 AND state = 'leased' AND lease_token = $2
+RETURNING id;
+
+-- name: correct_inbox_outcome
+-- Say otherwise what became of an event, in the transaction that finished it.
+UPDATE inbox_events SET outcome = $2
+WHERE id = $1 AND state = 'done';
+
+-- name: retry_inbox_event
+-- Put a failed event back, due again in $3 seconds. The id when the lease still held.
+UPDATE inbox_events
+SET
+    state = 'pending',
+    due_at = clock_timestamp() + make_interval(secs => $3),
+    last_error = $4,
+    lease_worker = NULL,
+    lease_token = NULL,
+    lease_until = NULL
+WHERE id = $1 AND state = 'leased' AND lease_token = $2
+RETURNING id;
+
+-- name: bury_inbox_event
+-- Give an event up, with the reason as a code and a sentence. The id when the lease still held.
+UPDATE inbox_events
+SET
+    state = 'dead',
+    outcome = $3,
+    last_error = $4,
+    finished_at = clock_timestamp(),
+    lease_worker = NULL,
+    lease_token = NULL,
+    lease_until = NULL
+WHERE id = $1 AND state = 'leased' AND lease_token = $2
+RETURNING id;
+
+-- name: take_over_inbox_events
+-- Free up to $3 events whose worker was not seen for $1 seconds or whose lease ran out; those that have used
+-- up $2 attempts are dead: they probably kill their worker. One row each: id, state.
+WITH lost AS (
+    SELECT item.id FROM inbox_events AS item
+    LEFT JOIN workers AS worker ON item.lease_worker = worker.id
+    WHERE
+        item.state = 'leased'
+        AND (
+            worker.id IS NULL
+            OR worker.seen_at < now() - make_interval(secs => $1)
+            OR item.lease_until < now()
+        )
+    ORDER BY item.id
+    LIMIT $3
+    FOR UPDATE OF item SKIP LOCKED
+)
+
+UPDATE inbox_events AS item
+SET
+    state = CASE WHEN item.attempts >= $2 THEN 'dead' ELSE 'pending' END,
+    outcome = CASE WHEN item.attempts >= $2 THEN 'worker_lost' END,
+    finished_at = CASE WHEN item.attempts >= $2 THEN clock_timestamp() END,
+    due_at = clock_timestamp(),
+    last_error = 'The worker that held this event is gone.',
+    lease_worker = NULL,
+    lease_token = NULL,
+    lease_until = NULL
+FROM lost
+WHERE item.id = lost.id
+RETURNING item.id, item.state;
+
+-- name: release_inbox_events
+-- Give back what worker $1 holds and has not begun, without counting the attempt.
+UPDATE inbox_events
+SET
+    state = 'pending',
+    attempts = attempts - 1,
+    due_at = clock_timestamp(),
+    lease_worker = NULL,
+    lease_token = NULL,
+    lease_until = NULL
+WHERE lease_worker = $1 AND state = 'leased';
+
+-- name: inbox_backlog
+-- How many events are due and not done (counted up to 10,000), the age of the oldest in seconds, and how many
+-- are dead.
+SELECT
+    (
+        SELECT count(*) FROM (
+            SELECT 1 FROM inbox_events
+            WHERE state = 'pending' AND due_at <= now()
+            ORDER BY due_at
+            LIMIT 10000
+        ) AS due
+    ) AS due,
+    (
+        SELECT coalesce(extract(EPOCH FROM now() - min(due_at)), 0)::double precision
+        FROM inbox_events
+        WHERE state = 'pending' AND due_at <= now()
+    ) AS oldest_seconds,
+    (
+        SELECT count(*) FROM (
+            SELECT 1 FROM inbox_events
+            WHERE state = 'dead'
+            ORDER BY finished_at
+            LIMIT 10000
+        ) AS dead
+    ) AS dead;
+
+-- name: account_owner
+-- The principal who opened the account, and who is told of what happens to it.
+SELECT profile.created_by FROM accounts AS account
+INNER JOIN account_profiles AS profile ON account.id = profile.account_id
+WHERE account.code = $1;

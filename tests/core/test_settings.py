@@ -1,0 +1,390 @@
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from core.settings import SettingsError, load_settings
+from core.settings.example import example
+from core.settings.kinds import names_of
+from core.settings.load import GROUPS, Settings
+from core.settings.retired import BACK_DOORS, RETIRED
+
+ROOT = Path(__file__).parents[2]
+STRONG = "7d1f0c6b5a4e39281706f5e4d3c2b1a0"
+PROD: dict[str, Any] = {
+    "env": "prod",
+    "admin_token": STRONG,
+    "allowed_origins": "https://pay.example.com",
+    "otp_mode": "redis",
+    "rate_limit_backend": "redis",
+    "database_url": "postgresql://u:p@db/books",
+}
+
+# The environment tables of the contracts, name by name.
+CONTRACT_KEYS = [
+    line for line in Path(__file__).with_name("contract_keys.txt").read_text().splitlines() if line[0] != "#"
+]
+
+
+def problems(**overrides: Any) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(env_file=None, **overrides)
+    return str(caught.value)
+
+
+def defaults(env: str = "test") -> Settings:
+    return load_settings(env_file=None, env=env)
+
+
+def test_nothing_set_is_a_working_development_setting() -> None:
+    settings = load_settings(env_file=None)
+    assert (settings.env, settings.app_host, settings.app_port) == ("dev", "0.0.0.0", 8080)  # noqa: S104
+    assert settings.allowed_origins == ("*",)
+    assert settings.starting_credit_cents == 10_000_000
+    assert "127.0.0.0/8" in settings.outbound_allow_hosts
+    assert (settings.database_url, settings.redis_url, settings.notices) == ("", "", ())
+
+
+def test_what_development_opens_is_closed_elsewhere() -> None:
+    for env in ("test", "prod"):
+        settings = load_settings(env_file=None, **PROD | {"env": env})
+        assert not settings.dev_enable_topup
+        assert not settings.passkeys_dev_unsafe
+        assert settings.starting_credit_cents == 0
+        assert settings.outbound_allow_hosts == ()
+        assert settings.jwt_secret == ""
+
+
+@pytest.mark.parametrize("name", CONTRACT_KEYS)
+def test_every_key_of_the_contracts_is_known(name: str) -> None:
+    read = {name for attribute, field in Settings.model_fields.items() for name in names_of(attribute, field)}
+    retired = {name for row in RETIRED for name in row.names}
+    assert name in read | retired or name.startswith(BACK_DOORS)
+
+
+def test_no_two_keys_share_a_name() -> None:
+    names = [
+        name for attribute, field in Settings.model_fields.items() for name in names_of(attribute, field)
+    ]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    ("attribute", "names", "values"),
+    [
+        ("env", ("ENV", "APP_ENV"), ("test", "dev")),
+        ("database_url", ("DATABASE_URL", "DB_URL", "PAYMENTS_DB_URL"), ("a", "b", "c")),
+        ("app_port", ("APP_PORT", "HTTP_PORT", "PORT"), ("1", "2", "3")),
+        ("app_host", ("APP_HOST", "HTTP_HOST"), ("a", "b")),
+        (
+            "stripe_timestamp_tolerance",
+            ("STRIPE_TIMESTAMP_TOLERANCE", "STRIPE_SIGNATURE_TOLERANCE_SECONDS"),
+            "12",
+        ),
+        ("stripe_signing_secrets", ("STRIPE_SIGNING_SECRET", "STRIPE_WEBHOOK_SECRET"), "ab"),
+        ("allowed_origins", ("ALLOWED_ORIGINS", "CORS_ORIGINS"), "ab"),
+        ("serve_workers", ("SERVE_WORKERS", "UVICORN_WORKERS"), "12"),
+        ("log_level", ("LOG_LEVEL", "UVICORN_LOG_LEVEL"), ("debug", "error")),
+    ],
+)
+def test_of_several_names_the_first_one_set_counts(
+    monkeypatch: pytest.MonkeyPatch, attribute: str, names: tuple[str, ...], values: tuple[str, ...]
+) -> None:
+    for position in reversed(range(len(names))):
+        value = f"postgresql://{values[position]}" if attribute == "database_url" else values[position]
+        monkeypatch.setenv(names[position], value)
+        found = getattr(load_settings(env_file=None), attribute)
+        assert str(found[0] if isinstance(found, tuple) else found) == value
+
+
+def test_overrides_win_over_the_environment_and_it_over_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / ".env"
+    # An older name in the environment wins over the newer one in the file, too.
+    file.write_text("APP_PORT=1111\nLOG_LEVEL=error\nUNKNOWN_KEY=x\nGRPC_PORT=4444\n")
+    monkeypatch.setenv("HTTP_PORT", "2222")
+    monkeypatch.setenv("LOG_LEVEL", "debug")
+    monkeypatch.setenv("GRPC_PORT", " ")
+    settings = load_settings(env_file=file, log_level="warning", app_host=None)
+    assert (settings.app_port, settings.log_level, settings.grpc_port) == (2222, "warning", 4444)
+    assert settings.app_host == defaults().app_host
+
+
+def test_an_override_that_is_no_setting_is_a_mistake_of_the_program() -> None:
+    with pytest.raises(TypeError, match="app_prot"):
+        load_settings(env_file=None, app_prot=1)
+
+
+def test_the_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_bytes(b"OTP_SMS_TEMPLATE=\xff\n")
+    with pytest.raises(SettingsError, match=r"\.env cannot be read"):
+        load_settings(env_file=file)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("postgresql+psycopg2://u:p@h:5433/payments", "postgresql://u:p@h:5433/payments"),
+        ("postgresql+asyncpg://u@h/x?sslmode=require", "postgresql://u@h/x?sslmode=require"),
+        ("postgres://h/x", "postgresql://h/x"),
+        ("postgresql:///x?host=/run/postgresql", "postgresql:///x?host=/run/postgresql"),
+    ],
+)
+def test_driver_suffixes_of_a_database_url_are_dropped(given: str, meant: str) -> None:
+    assert load_settings(env_file=None, database_url=given).database_url == meant
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:///./books.db", "mysql://u:hunter2@h/x", "mysql+pymysql://h/x", "h/x"]
+)
+def test_a_database_that_is_not_postgresql_is_refused_with_what_to_set(url: str) -> None:
+    text = problems(database_url=url)
+    assert "DATABASE_URL=" in text
+    assert "postgresql://user:password@host:5432/database" in text
+    assert "hunter2" not in text
+
+
+def test_the_sqlite_url_that_the_inbox_had_by_itself_means_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "sqlite+aiosqlite:///./payments.db")
+    settings = load_settings(env_file=None)
+    assert (settings.database_url, settings.notices) == ("", ())
+
+
+def test_keys_that_nothing_reads_get_one_sentence_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MYSQL_DSN", "u:hunter2@tcp(h)/x")
+    monkeypatch.setenv("RABBITMQ_URL", "amqp://guest:hunter2@rabbitmq")
+    monkeypatch.setenv("CELERY_BROKER_URL", "redis://redis:6379/0")
+    monkeypatch.setenv("CELERY_RESULT_BACKEND", "amqp://h")
+    monkeypatch.setenv("QUEUE_NAME", "")
+    notices = load_settings(env_file=None, dlq_backend="redis").notices
+    assert [notice.split()[0] for notice in notices] == [
+        "MYSQL_DSN", "RABBITMQ_URL", "CELERY_RESULT_BACKEND", "DLQ_BACKEND=redis",
+    ]  # fmt: skip
+    assert "hunter2" not in " ".join(notices)
+
+
+@pytest.mark.parametrize("name", ["STATIC_OTP_CODES", "MASTER_OTP_CODE", "BACKDOOR_PHONE"])
+def test_back_doors_are_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "424242")
+    text = problems()
+    assert f"{name}: fixed sign-in codes were a back door" in text
+    assert "424242" not in text
+    monkeypatch.setenv(name, "")
+    load_settings(env_file=None)
+
+
+@pytest.mark.parametrize("word", ["1", "true", "YES", "On"])
+def test_words_for_on(word: str) -> None:
+    assert load_settings(env_file=None, fraud_risk_enabled=word).fraud_risk_enabled is True
+
+
+@pytest.mark.parametrize("word", ["0", "false", "NO", "Off"])
+def test_words_for_off(word: str) -> None:
+    assert load_settings(env_file=None, internal_require_hmac=word).internal_require_hmac is False
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "expected"),
+    [
+        ("debug", "maybe", "DEBUG=maybe: expected 1/true/yes/on or 0/false/no/off"),
+        ("app_port", "70000", "APP_PORT=70000: expected a whole number from 0 to 65535"),
+        ("app_port", "8080.5", "APP_PORT=8080.5: expected a whole number from 0 to 65535"),
+        ("serve_workers", "0", "SERVE_WORKERS=0: expected a whole number from 1 to 256"),
+        ("shutdown_timeout_secs", "x", "expected a whole number from 0 to 300 (seconds)"),
+        ("webhook_backoff_factor", "0.5", "WEBHOOK_BACKOFF_FACTOR=0.5: expected a number from 1 to 100"),
+        ("payments_job_batch_size", "99999", "expected a whole number up to 10000 (payments)"),
+        ("rl_auth_boost_override", "x", "expected a whole number from 1 to 1000"),
+        ("otp_mode", "Redis", "OTP_MODE=Redis: expected dev or redis"),
+        ("trusted_proxies", "proxy", "TRUSTED_PROXIES=proxy: expected addresses or networks"),
+        ("stripe_api_base", "api.stripe.com", "expected a URL like https://"),
+        ("stripe_api_base", "http://[::1", "expected a URL like https://"),
+        ("redis_url", "amqp://u:hunter2@h", "REDIS_URL=amqp://u:***@h: expected Redis or Valkey"),
+        ("admin_token_sha256", "abc", "expected SHA-256 digests"),
+        ("default_currency", "syp", "expected 3 to 12 upper-case letters or digits"),
+        ("jwt_secret", 5, "JWT_SECRET=***: expected a text"),
+    ],
+)
+def test_a_value_that_cannot_be_read_names_the_key_and_what_is_expected(
+    attribute: str, value: Any, expected: str
+) -> None:
+    assert expected in problems(**{attribute: value})
+
+
+def test_all_problems_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PORT", "abc")
+    monkeypatch.setenv("ENV", "staging")
+    monkeypatch.setenv("JWT_SECRET", "dev_secret")
+    monkeypatch.setenv("BACKDOOR_CODE", "1")
+    monkeypatch.setenv("OTP_MODE", "rediss")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(env_file=None)
+    assert [line.partition("=")[0].split()[0].rstrip(":") for line in caught.value.problems] == [
+        "BACKDOOR_CODE", "HTTP_PORT", "OTP_MODE", "JWT_SECRET", "ADMIN_TOKEN", "ALLOWED_ORIGINS", "RATE_LIMIT_BACKEND",
+    ]  # fmt: skip
+    assert "dev_secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("word", ["prod", "production", "staging", "development", "PROD", "devel"])
+def test_every_environment_but_dev_and_test_counts_as_prod(word: str) -> None:
+    settings = load_settings(env_file=None, **PROD | {"env": word})
+    assert settings.env == "prod"
+    assert any("the rules of prod apply" in notice for notice in settings.notices) == (
+        "prod" not in word.lower()
+    )
+
+
+def test_prod_starts_with_good_settings() -> None:
+    assert load_settings(env_file=None, **PROD).notices == ()
+    digest = load_settings(env_file=None, **PROD | {"admin_token": None, "admin_token_sha256": "AB" * 32})
+    assert digest.admin_token_sha256 == ("ab" * 32,)
+
+
+@pytest.mark.parametrize(
+    ("bad", "named"),
+    [
+        ({"jwt_secret": "change_me_in_prod"}, "JWT_SECRET"),
+        ({"jwt_secret": "short"}, "JWT_SECRET"),
+        ({"internal_api_secret": "dev_secret"}, "INTERNAL_API_SECRET"),
+        ({"internal_api_secret": STRONG[:31]}, "INTERNAL_API_SECRET"),
+        ({"admin_token": None}, "ADMIN_TOKEN"),
+        ({"admin_token": f"{STRONG},x"}, "ADMIN_TOKEN"),
+        ({"allowed_origins": None}, "ALLOWED_ORIGINS"),
+        ({"allowed_origins": "https://a.example,*"}, "ALLOWED_ORIGINS"),
+        ({"allowed_origins": "https://*.example"}, "ALLOWED_ORIGINS"),
+        ({"auto_create_schema": "true"}, "AUTO_CREATE_SCHEMA"),
+        ({"dev_enable_topup": "true"}, "DEV_ENABLE_TOPUP"),
+        ({"dev_reset_user_state_on_login": "true"}, "DEV_RESET_USER_STATE_ON_LOGIN"),
+        ({"dev_disable_otp": "true"}, "DEV_DISABLE_OTP"),
+        ({"otp_mode": "dev"}, "OTP_MODE"),
+        ({"otp_mode": None}, "OTP_MODE"),
+        ({"otp_storage_secret": "short"}, "OTP_STORAGE_SECRET"),
+        ({"rate_limit_backend": "memory"}, "RATE_LIMIT_BACKEND"),
+        ({"rate_limit_enabled": "off"}, "RATE_LIMIT_ENABLED"),
+        ({"passkeys_dev_unsafe": "true"}, "PASSKEYS_DEV_UNSAFE"),
+        ({"jwt_alg": "RS256"}, "JWT_RS_PRIVATE_PEM"),
+        ({"debug": "true"}, "DEBUG"),
+        ({"paypal_mode": "demo_hmac"}, "PAYPAL_MODE"),
+        ({"stripe_signing_secrets": "whsec_0123456789,secret"}, "STRIPE_SIGNING_SECRET"),
+        ({"internal_webhook_secret": "short"}, "INTERNAL_WEBHOOK_SECRET"),
+        ({"outbound_allow_hosts": "*"}, "OUTBOUND_ALLOW_HOSTS"),
+        ({"outbound_allow_hosts": "*.internal"}, "OUTBOUND_ALLOW_HOSTS"),
+        ({"outbound_allow_hosts": "10.0.0.0/8,0.0.0.0/0"}, "OUTBOUND_ALLOW_HOSTS"),
+        ({"outbound_allow_hosts": "128.0.0.0/1"}, "OUTBOUND_ALLOW_HOSTS"),
+        ({"outbound_allow_hosts": "::/0"}, "OUTBOUND_ALLOW_HOSTS"),
+        ({"outbound_allow_hosts": "169.254.169.254"}, "OUTBOUND_ALLOW_HOSTS"),
+        ({"outbound_allow_hosts": "169.254.0.0/16"}, "OUTBOUND_ALLOW_HOSTS"),
+        ({"outbound_allow_hosts": "::ffff:169.254.169.254"}, "OUTBOUND_ALLOW_HOSTS"),
+        ({"outbound_allow_hosts": "fd00:ec2::254"}, "OUTBOUND_ALLOW_HOSTS"),
+        ({"outbound_allow_hosts": "Metadata.Google.Internal."}, "OUTBOUND_ALLOW_HOSTS"),
+    ],
+)
+def test_prod_refuses(bad: dict[str, Any], named: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(env_file=None, **PROD | bad)
+    assert len(caught.value.problems) == 1
+    assert caught.value.problems[0].startswith(named)
+    load_settings(env_file=None, **PROD | bad | {"env": "test"})
+
+
+def test_prod_keeps_private_hosts_that_are_named_one_by_one() -> None:
+    hosts = "receiver.internal,10.1.2.3,10.0.0.0/8,fd12::/16"
+    assert load_settings(
+        env_file=None, **PROD | {"outbound_allow_hosts": hosts}
+    ).outbound_allow_hosts == tuple(hosts.split(","))
+
+
+def test_prod_on_the_embedded_database_says_so() -> None:
+    (notice,) = load_settings(env_file=None, **PROD | {"database_url": None}).notices
+    assert "DATABASE_URL is unset" in notice
+
+
+@pytest.mark.parametrize(
+    ("attribute", "default"),
+    [
+        ("stripe_timestamp_tolerance", 300),
+        ("stripe_http_timeout_seconds", 10),
+        ("payments_job_batch_size", 100),
+        ("payments_callback_max_attempts", 1),
+        ("payments_callback_retry_interval_minutes", 5),
+        ("payments_callback_http_timeout_seconds", 10),
+    ],
+)
+@pytest.mark.parametrize("value", ["0", "-3"])
+def test_zero_and_below_mean_the_default_where_the_contract_says_so(
+    attribute: str, default: int, value: str
+) -> None:
+    assert getattr(load_settings(env_file=None, **{attribute: value}), attribute) == default
+
+
+def test_lists_are_comma_separated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STRIPE_SIGNING_SECRET", "whsec_new, whsec_old,")
+    monkeypatch.setenv("TRUSTED_PROXIES", "10.1.2.3/8,::1")
+    settings = load_settings(env_file=None)
+    assert settings.stripe_signing_secrets == ("whsec_new", "whsec_old")
+    assert settings.trusted_proxies == ("10.0.0.0/8", "::1/128")
+
+
+def test_secrets_are_in_no_representation() -> None:
+    hidden = "hunter2hunter2hunter2"
+    settings = load_settings(
+        env_file=None,
+        jwt_secret=hidden,
+        admin_token=hidden,
+        stripe_signing_secrets=hidden,
+        database_url=f"postgresql://u:{hidden}@h/x",
+        redis_url=f"redis://:{hidden}@h",
+    )
+    assert hidden not in f"{settings!r} {settings}"
+    assert "postgresql://u:***@h/x" in repr(settings)
+    assert settings.jwt_secret.encode() == hidden.encode()
+    assert hidden in settings.database_url
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        defaults().app_port = 1  # type: ignore[misc]
+
+
+def test_the_example_file_is_the_printed_one() -> None:
+    printed = subprocess.run(
+        [sys.executable, "-m", "core.settings"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert printed == (ROOT / ".env.example").read_text()
+    assert printed == example()
+
+
+def test_the_example_file_has_every_key_with_its_default(tmp_path: Path) -> None:
+    lines = [
+        line
+        for line in (ROOT / ".env.example").read_text().splitlines()
+        if line.startswith("#") and "=" in line
+    ]
+    keys = [line[1:] for line in lines if line[1].isupper()]
+    names = {
+        names_of(attribute, field)[0] for group in GROUPS for attribute, field in group.model_fields.items()
+    }
+    assert {key.partition("=")[0] for key in keys} == names
+    file = tmp_path / ".env"
+    file.write_text("\n".join(keys).replace("ENV=dev", "ENV=test", 1))
+    assert load_settings(env_file=file) == defaults()
+
+
+def test_every_key_is_described_and_every_number_bounded() -> None:
+    for attribute, field in Settings.model_fields.items():
+        assert field.description, attribute
+        if field.annotation in {int, float, int | None}:
+            assert any(hasattr(rule, "le") for rule in field.metadata), attribute
+
+
+def test_nothing_else_in_core_reads_the_environment() -> None:
+    readers = [
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "core").rglob("*.py")
+        if any(word in path.read_text() for word in ("os.environ", "os.getenv", "getenv("))
+    ]
+    assert readers == []

@@ -1,0 +1,53 @@
+"""The benchmark against the stand-in API, smaller than its own `--quick`. As a program, it runs until interrupted."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from loadtests.bench.command import execute
+from loadtests.bench.plan import Plan
+from loadtests.bench.tallystick import Tallystick
+
+STUB = Path(__file__).with_name("stub_api.py")
+
+
+class Stubbed(Tallystick):
+    """The real ledger behind a stand-in for the API, and no worker."""
+
+    def api_command(self, processes: int) -> Sequence[str]:
+        return [sys.executable, str(STUB)]
+
+    def worker_command(self) -> Sequence[str] | None:
+        return None
+
+    async def settled(self, database_url: str) -> bool:
+        return True  # nobody numbers what was posted
+
+
+def tiny(**changes: object) -> Plan:
+    """A plan for seconds."""
+    sizes: dict[str, object] = {
+        "quick": True,
+        "client": "raw",
+        "rounds": 1,
+        "seconds": 0.3,
+        "warm_seconds": 0.1,
+        "connections": (2,),
+        "accounts": 50,
+        "small_entries": 200,
+        "loaded_entries": 1000,
+        "batch_items": 20,
+        "batch_connections": 1,
+        "storage_seconds": 0.5,
+        "memory_seconds": 0.6,
+        "memory_sample_seconds": 0.05,
+        "processes": (),
+        "pgbench_scale": 1,
+    }
+    return Plan(**{**sizes, **changes})  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    execute(tiny(rounds=100, only=("singles",)), Stubbed(), parent=Path(sys.argv[1]), console=Console())

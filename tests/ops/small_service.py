@@ -1,0 +1,75 @@
+"""What the supervisor's tests keep running: `master <port file> <workers> <metrics folder>`, or one process of it."""
+
+import asyncio
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+
+import prometheus_client
+import uvloop
+from aiohttp import web
+from prometheus_client import multiprocess
+
+from ops.api_process import serve
+from ops.listening import Listeners
+from ops.supervisor import Program, Supervisor
+
+ANSWERED = prometheus_client.Counter("answered", "Requests answered")
+
+
+async def pid(_request: web.Request) -> web.Response:
+    ANSWERED.inc()
+    return web.json_response(os.getpid())
+
+
+async def slow(request: web.Request) -> web.Response:
+    folder = Path(request.query["folder"])
+    (folder / "begun").touch()
+    while not (folder / "finish").exists():  # noqa: ASYNC110 - the test is another process
+        await asyncio.sleep(0.01)
+    return web.json_response(os.getpid())
+
+
+async def metrics(_request: web.Request) -> web.Response:
+    registry = prometheus_client.CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return web.Response(body=prometheus_client.generate_latest(registry))
+
+
+def be_a_worker(listen_fd: int, ready_fd: int) -> None:
+    app = web.Application()
+    app.add_routes([web.get("/", pid), web.get("/slow", slow), web.get("/metrics", metrics)])
+    with socket.socket(fileno=listen_fd) as listener:
+        uvloop.run(serve(app, listener, shutdown_timeout_secs=5, on_ready=lambda: _tell(ready_fd)))
+
+
+def be_the_master(port_file: Path, workers: int, folder: str) -> None:
+    listeners = Listeners("127.0.0.1", 0)
+    command = (sys.executable, __file__)
+    supervisor = Supervisor(
+        [Program("small", command, count=workers, serves=True, stop_within=5)],
+        listeners,
+        report=_report,
+        environment={"PROMETHEUS_MULTIPROC_DIR": folder},
+        on_ready=lambda: port_file.write_text(str(listeners.port)),
+    )
+    supervisor.run()
+
+
+def _report(event: str, **fields: object) -> None:
+    sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
+    sys.stdout.flush()
+
+
+def _tell(ready_fd: int) -> None:
+    os.write(ready_fd, b"1")
+    os.close(ready_fd)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "master":
+        be_the_master(Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
+    else:
+        be_a_worker(int(sys.argv[2]), int(sys.argv[4]))
