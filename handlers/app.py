@@ -12,14 +12,22 @@ from core.access.api_keys import ApiKeys
 from core.access.guard import Guard
 from core.service import Service, open_service
 from core.settings import Settings
-from handlers import docs, health, openapi, webhooks
+from handlers import accounts, docs, feed, health, holds, openapi, transfers, webhooks
 from handlers.api import Route
 from handlers.dispatch import Desk, dispatcher
 from handlers.middleware import Edge
 
 SERVICE: web.AppKey[Service] = web.AppKey("service", Service)
 
-ROUTES: tuple[Route, ...] = (*health.ROUTES, *docs.ROUTES, *webhooks.ROUTES)
+ROUTES: tuple[Route, ...] = (
+    *health.ROUTES,
+    *accounts.ROUTES,
+    *transfers.ROUTES,
+    *holds.ROUTES,
+    *feed.ROUTES,
+    *webhooks.ROUTES,
+    *docs.ROUTES,
+)
 
 
 def create_app(settings: Settings, service: Service | None = None) -> web.Application:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Deeper than any document of ours; what passes the parser's own bound of 1,024, few other tools can read.
+# So many objects and lists may stand around a value: more than any document of ours needs. What passes the parser's own
+# bound of 1,024, few other tools can read.
 MAX_DEPTH = 32
 # A body that takes longer than this to arrive holds a connection for nothing: 1 MiB at 300 kbit/s.
 BODY_TIMEOUT_SECONDS = 30.0

@@ -149,7 +149,8 @@ def _checker(route: Route, desk: Desk) -> Callable[[web.Request, str], Awaitable
         raw = await read_body(request, limit) if request.body_exists else b""
         body = None
         if decode is not None:
-            check_json_headers(headers)
+            if raw:
+                check_json_headers(headers)
             body = decode(raw)
         elif raw and not route.raw:
             raise Refusal("invalid_request", "This operation takes no body.")

@@ -60,8 +60,12 @@ def load_budgets(path: Path = BUDGETS) -> Budgets:
 
 def judge(budgets: Budgets, seen: Mapping[str, Seen]) -> list[Line]:
     """Holds every budget against what was seen, in the order of the file, and the total last."""
-    lines = [_line(name, budget, seen.get(name, Seen(0, 0, None))) for name, budget in budgets.requests.items()]
-    everything = Seen(sum(each.requests for each in seen.values()), sum(each.failures for each in seen.values()), None)
+    lines = [
+        _line(name, budget, seen.get(name, Seen(0, 0, None))) for name, budget in budgets.requests.items()
+    ]
+    everything = Seen(
+        sum(each.requests for each in seen.values()), sum(each.failures for each in seen.values()), None
+    )
     allowed = budgets.total.failure_ratio
     breach = "" if everything.failure_ratio <= allowed else _too_many(everything, allowed)
     return [*lines, Line("total", everything, None, allowed, breach)]

@@ -24,7 +24,7 @@ from rich.console import Console
 # Locust is given a path and not a package, so the checkout is not where modules are looked for.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from loadtests.budgets import BUDGETS, Seen, breached, budgets_table, judge, load_budgets  # noqa: E402
+from loadtests.budgets import BUDGETS, Seen, breached, budgets_table, judge, load_budgets
 
 CURRENCY = "KZT"
 #: Where the money of all users comes from: an account without a floor.
@@ -36,7 +36,9 @@ WALLETS: list[str] = []
 @events.init_command_line_parser.add_listener
 def add_options(parser: Any) -> None:
     """Our own options; in the environment under the names of the service's settings where there is one."""
-    parser.add_argument("--api-key", env_var="TALLYSTICK_API_KEY", default="", is_secret=True, help="Key with all scopes")
+    parser.add_argument(
+        "--api-key", env_var="TALLYSTICK_API_KEY", default="", is_secret=True, help="Key with all scopes"
+    )
     parser.add_argument(
         "--stripe-secret",
         env_var="STRIPE_SIGNING_SECRET",
@@ -75,7 +77,12 @@ class Payer(ApiUser):
     @task
     def pay(self) -> None:
         """One two-leg transfer."""
-        body = {"from": SOURCE, "to": random.choice(WALLETS), "amount": random.randint(1, 999), "kind": "payment"}
+        body = {
+            "from": SOURCE,
+            "to": random.choice(WALLETS),
+            "amount": random.randint(1, 999),
+            "kind": "payment",
+        }
         self.post("/v1/transfers", body)
 
 

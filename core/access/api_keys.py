@@ -38,6 +38,7 @@ SCOPES = (
     "accounts:write",
     "transfers:read",
     "transfers:write",
+    "holds:read",
     "holds:write",
     "feed:read",
     "webhooks:read",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
@@ -33,6 +33,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     hour_count_max: int | None = None
     day_amount_max: int | None = None
     day_count_max: int | None = None
+
+    def check(self) -> None:
+        """Raise Refusal `invalid_request` when no balance could satisfy them."""
+        if self.floor is not None and self.ceiling is not None and self.floor > self.ceiling:
+            raise Refusal("invalid_request", "The floor must not be above the ceiling.")
 
     @property
     def windows(self) -> list[int | None]:
@@ -92,8 +97,9 @@ async def open_accounts(
 async def open_account(database: Database, opening: Opening, principal_id: int) -> tuple[Account, bool]:
     """Open one account, and tell whether it is new. The same code with the same body returns the account as it is now.
 
-    Raises Refusal `account_exists` when the code was opened with another body, naming what differs.
+    Raises Refusal `account_exists` (and `invalid_request` for limits that contradict each other) when the code was opened with another body, naming what differs.
     """
+    opening.limits.check()
     opened = (await open_accounts(database, [opening], principal_id))[opening.code]
     account = await get_account(database, opening.code)
     if not opened:
@@ -148,8 +154,7 @@ async def change_account(
     """
     account = await get_account(database, code)
     changed = msgspec.structs.replace(account.limits, **(limits or {}))
-    if changed.floor is not None and changed.ceiling is not None and changed.floor > changed.ceiling:
-        raise Refusal("invalid_request", "The floor must not be above the ceiling.")
+    changed.check()
     wanted_state = state or account.state
     wanted_metadata = account.metadata if metadata is None else metadata
     data: dict[str, Any] = {"state": wanted_state, "limits": changed, "metadata": wanted_metadata}
@@ -234,9 +239,9 @@ async def statement_page(
     ]
 
 
-async def version_at(database: Database, account_id: int, at: datetime) -> int:
-    """Return the version of the account's last entry recorded at or before `at`; 0 before the first."""
-    version: int = await database.fetchval(SQL.version_at, account_id, at)
+async def version_before(database: Database, account_id: int, at: datetime) -> int:
+    """Return the version of the account's last entry recorded before `at`; 0 when there is none."""
+    version: int = await database.fetchval(SQL.version_at, account_id, at - timedelta(microseconds=1))
     return version
 
 

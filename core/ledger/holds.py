@@ -79,7 +79,7 @@ def describe(posting: Posting, outcome: Outcome) -> Hold:
         kind=posting.kind,
         reference=posting.reference,
         metadata=dict(sorted(posting.metadata.items())) if posting.metadata else {},
-        expires_at=posting.expires_at,
+        expires_at=outcome.expires_at if outcome.replayed else posting.expires_at,
         created_at=outcome.recorded_at,
     )
 
@@ -98,7 +98,7 @@ def after(stored: StoredHold, posting: Posting, outcome: Outcome) -> Hold:
         state=state,
         captured=captured,
         remaining=hold.amount - captured if state == "open" else 0,
-        expires_at=posting.expires_at if posting.operation is Operation.EXTEND else outcome.expires_at,
+        expires_at=outcome.expires_at,
     )
 
 
@@ -186,9 +186,16 @@ def void(stored: StoredHold, *, id_: UUID, principal_id: int) -> Posting:
     return _change(stored, Operation.VOID, id_, principal_id)
 
 
-def extend(stored: StoredHold, *, id_: UUID, principal_id: int, expires_at: datetime | None) -> Posting:
+def extend(
+    stored: StoredHold,
+    *,
+    id_: UUID,
+    principal_id: int,
+    expires_at: datetime | None,
+    expires_in_secs: int | None = None,
+) -> Posting:
     """Return the posting that moves a hold's end; None: it never ends by itself."""
-    return _change(stored, Operation.EXTEND, id_, principal_id, expires_at)
+    return _change(stored, Operation.EXTEND, id_, principal_id, expires_at, expires_in_secs)
 
 
 async def expire_due(database: Database, directory: Directory | None = None) -> int:
@@ -209,8 +216,13 @@ async def expire_due(database: Database, directory: Directory | None = None) -> 
     return sum(outcome.posted for outcome in outcomes)
 
 
-def _change(
-    stored: StoredHold, operation: Operation, id_: UUID, principal_id: int, expires_at: datetime | None = None
+def _change(  # noqa: PLR0913, PLR0917 - the parts of a posting
+    stored: StoredHold,
+    operation: Operation,
+    id_: UUID,
+    principal_id: int,
+    expires_at: datetime | None = None,
+    expires_in_secs: int | None = None,
 ) -> Posting:
     hold = stored.hold
     return Posting(
@@ -222,4 +234,5 @@ def _change(
         target_no=stored.no,
         target_id=UUID(hold.id),
         expires_at=expires_at,
+        expires_in_secs=expires_in_secs,
     )

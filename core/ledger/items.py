@@ -65,7 +65,8 @@ class Posting:
     """One item for the ledger. `legs` sum to zero per currency; `group` > 0 makes contiguous items atomic.
 
     Captures and reversals carry the legs of the whole, `target_no` (the number of the hold or transfer), `target_id` and the
-    `amount` that is due now (None: all that is left). `id` is derived from owner and key, see `operation_id`.
+    `amount` that is due now (None: all that is left). `expires_in_secs` is what a caller asked for who gave no time but a
+    span: a repeated call means the same span, though the time is another. `id` is derived from owner and key, see `operation_id`.
     """
 
     id: UUID
@@ -83,6 +84,7 @@ class Posting:
     target_no: int | None = None
     target_id: UUID | None = None
     expires_at: datetime | None = None
+    expires_in_secs: int | None = None
     fingerprint: int = field(init=False)
     fields: int = field(init=False)
 
@@ -211,7 +213,7 @@ def _fingerprint(posting: Posting) -> tuple[int, int]:
         dict(sorted(posting.metadata.items())) if posting.metadata else None,
         posting.effective_at,
         posting.conditions or None,
-        (posting.operation, posting.target_id, posting.amount, posting.expires_at)
+        (posting.operation, posting.target_id, posting.amount, posting.expires_in_secs or posting.expires_at)
         if posting.operation
         else None,
     )

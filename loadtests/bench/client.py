@@ -87,7 +87,13 @@ async def _run_wrk(
     with tempfile.TemporaryDirectory(prefix="tallystick-wrk-") as folder:
         lua = write_lua(workload, Path(folder))
         # One thread: the counter behind the keys is its own, and one thread of wrk outruns any number of cores here.
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{math.ceil(seconds)}s", f"--timeout={ANSWER_TIMEOUT_SECONDS}s"]
+        command = [
+            "wrk",
+            "-t1",
+            f"-c{connections}",
+            f"-d{math.ceil(seconds)}s",
+            f"--timeout={ANSWER_TIMEOUT_SECONDS}s",
+        ]
         command += ["-s", str(WRK_SCRIPT), f"http://{caller.host}:{caller.port}", "--", str(lua), str(seed)]
         return await _run(command, seconds, "wrk")
 

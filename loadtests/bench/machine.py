@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -122,16 +123,16 @@ class Watch:
 
     def __init__(self, roles: Mapping[str, Iterable[int]]) -> None:
         self._roles = {role: tuple(pids) for role, pids in roles.items()}
-        self._machine = cpu_times()
         self._before = {role: cpu_seconds(pids) for role, pids in self._roles.items()}
+        self._machine, self._started = cpu_times(), time.perf_counter()
 
-    def read(self, seconds: float, client_cpu_seconds: float) -> tuple[dict[str, float], float | None]:
-        """Cores used on average over `seconds` by role, "client" and "other"; and the share of time stolen."""
-        used = {role: cpu_seconds(pids) - self._before[role] for role, pids in self._roles.items()}
-        used["client"] = client_cpu_seconds
-        machine = cpu_times()
+    def read(self, client_cpu_seconds: float) -> tuple[dict[str, float], float | None]:
+        """Cores used on average by role, "client" and "other"; and the share of all processor time stolen, if known."""
+        machine, seconds = cpu_times(), time.perf_counter() - self._started
+        used = {"client": client_cpu_seconds}
         if machine is None or self._machine is None:
             return {"client": round(client_cpu_seconds / seconds, 3)}, None
+        used |= {role: cpu_seconds(pids) - self._before[role] for role, pids in self._roles.items()}
         used["other"] = max(machine.busy - self._machine.busy - sum(used.values()), 0.0)
         elapsed = machine.total - self._machine.total
         stolen = (machine.steal - self._machine.steal) / elapsed if elapsed else 0.0

@@ -95,9 +95,8 @@ class Meter:
         """Waits for the client's result and makes a figure of it."""
         load_average = machine.load_average()
         watch = machine.Watch(self._roles())
-        started = time.perf_counter()
         result = await work
-        cpu, steal = watch.read(time.perf_counter() - started, result.cpu_seconds)
+        cpu, steal = watch.read(result.cpu_seconds)
         figure = Figure(
             name=name,
             round=self.round,

@@ -34,7 +34,9 @@ async def run_tpcb(pgbench: Path, database_url: str, seconds: float, seed: int) 
     return await _run(pgbench, database_url, seconds, seed, [])
 
 
-async def run_script(pgbench: Path, database_url: str, script: str, seconds: float, seed: int) -> ClientResult:
+async def run_script(
+    pgbench: Path, database_url: str, script: str, seconds: float, seed: int
+) -> ClientResult:
     """A script of ours. A statement that fails ends its client, which counts as an error."""
     with tempfile.NamedTemporaryFile("w", suffix=".sql", prefix="tallystick-pgbench-") as file:
         file.write(script)
@@ -43,7 +45,9 @@ async def run_script(pgbench: Path, database_url: str, script: str, seconds: flo
         return await _run(pgbench, database_url, seconds, seed, ["--no-vacuum", f"--file={file.name}"])
 
 
-async def _run(pgbench: Path, database_url: str, seconds: float, seed: int, options: list[str]) -> ClientResult:
+async def _run(
+    pgbench: Path, database_url: str, seconds: float, seed: int, options: list[str]
+) -> ClientResult:
     command = [
         str(pgbench),
         f"--client={CLIENTS}",

@@ -69,7 +69,9 @@ async def storage(stand: Stand, meter: Meter) -> Storage:
     )
     return Storage(
         transfers=transfers,
-        bytes_per_transfer=sum(growth.table + growth.indexes for growth in by_relation.values()) if transfers else None,
+        bytes_per_transfer=sum(growth.table + growth.indexes for growth in by_relation.values())
+        if transfers
+        else None,
         by_relation=by_relation,
         account_updates=updates,
         hot_update_share=hot / updates if updates else None,

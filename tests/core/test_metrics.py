@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
@@ -67,16 +67,6 @@ def test_statements_webhooks_and_signatures() -> None:
     )
 
 
-def test_a_job_counts_as_failed_only_when_it_raises() -> None:
-    with metrics.timed_job("metrics_test"):
-        pass
-    with pytest.raises(ValueError, match="x"), metrics.timed_job("metrics_test"):
-        raise ValueError("x")
-    assert value("job_runs_total", job_name="metrics_test", status="success") == 1
-    assert value("job_runs_total", job_name="metrics_test", status="failed") == 1
-    assert value("job_duration_seconds_count", job_name="metrics_test") == 2
-
-
 def test_the_process_says_what_it_is() -> None:
     metrics.mark_started("test")
     assert value("application_up") == 1
@@ -95,8 +85,9 @@ def test_the_text_is_the_format_that_prometheus_reads() -> None:
     assert text.endswith(b"\n")
 
 
-# This holds the members of the client's histogram that `Spread.flush` writes to.
-@given(st.lists(st.sampled_from([0.0, 0.5, 0.7, 1.0, 2.4999, 2.5, 2.6, math.inf]), max_size=30), st.data())
+# Holds the members of the client's histogram that `Spread.flush` writes to; sums of these numbers are exact.
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.sampled_from([0.0, 0.5, 0.75, 1.0, 2.25, 2.5, 2.75, math.inf]), max_size=30), st.data())
 def test_a_spread_tells_what_the_clients_own_histogram_tells(seen: list[float], data: st.DataObject) -> None:
     with pytest.MonkeyPatch.context() as patch:
         registry, theirs_in = CollectorRegistry(), CollectorRegistry()

@@ -1,7 +1,7 @@
 from decimal import ROUND_HALF_UP, Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core import money
@@ -51,6 +51,7 @@ def test_fee(amount: int, bps: int, fee: int) -> None:
     assert money.fee(amount, bps) == fee
 
 
+@settings(deadline=None)
 @given(AMOUNTS, st.integers(1, 10_000))
 def test_fee_is_half_up_and_never_above_the_amount(amount: int, bps: int) -> None:
     exact = Decimal(amount * bps).scaleb(-4)
@@ -81,8 +82,8 @@ def test_decimal_text_to_minor_units(text: str, exponent: int, minor: int) -> No
     ("text", "exponent"),
     [
         ("", 2), ("1.", 2), (".5", 2), ("1.005", 2), ("1.5", 0), ("1e2", 2), ("+1", 2), ("1,5", 2), ("1_000", 2),
-        (" 1", 2), ("1\n", 2), ("NaN", 2), ("Infinity", 2), ("\N{ARABIC-INDIC DIGIT ONE}", 2), ("--1", 2), ("92233720368547758.08", 2),
-        ("9" * 20, 0), ("0." + "0" * 19, 2),
+        (" 1", 2), ("1\n", 2), ("NaN", 2), ("Infinity", 2), ("\N{ARABIC-INDIC DIGIT ONE}", 2), ("--1", 2),
+        ("92233720368547758.08", 2), ("9" * 20, 0), ("0." + "0" * 19, 2),
     ],
 )  # fmt: skip
 def test_what_is_no_amount(text: str, exponent: int) -> None:
@@ -91,6 +92,7 @@ def test_what_is_no_amount(text: str, exponent: int) -> None:
     assert caught.value.code == "invalid_request"
 
 
+@settings(deadline=None)
 @given(st.integers(-money.MAX_AMOUNT_MINOR, money.MAX_AMOUNT_MINOR), st.integers(0, money.MAX_EXPONENT))
 def test_minor_units_survive_the_way_through_text(minor: int, exponent: int) -> None:
     text = money.decimal_of(minor, exponent)

@@ -38,7 +38,6 @@ def tiny(**changes: object) -> Plan:
         "accounts": 50,
         "small_entries": 200,
         "loaded_entries": 1000,
-        "batch_items": 20,
         "batch_connections": 1,
         "storage_seconds": 0.5,
         "memory_seconds": 0.6,

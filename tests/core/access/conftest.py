@@ -10,8 +10,6 @@ from core.access.guard import Guard
 from core.redis import open_redis
 from core.settings import Settings
 
-EPOCH = "testepoch"
-
 GuardFactory = Callable[..., Guard]
 
 
@@ -29,7 +27,7 @@ async def guards(settings: Settings) -> AsyncIterator[GuardFactory]:
 
     def make(**overrides: object) -> Guard:
         client = open_redis(settings)
-        guard = Guard(client, settings.model_copy(update=overrides), EPOCH)
+        guard = Guard(client, settings.model_copy(update=overrides), "testepoch")
         opened.append((guard, client))
         return guard
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -10,7 +12,9 @@ from core.access.api_keys import Principal
 from core.access.guard import MARK_MS, Admission, Guard
 from core.access.marks import MAX_ANSWER_BYTES, StoredAnswer, answer_in, request_fingerprint
 from core.access.rates import RateLimited
-from tests.core.access.conftest import EPOCH, GuardFactory
+
+GuardFactory = Callable[..., Guard]
+Eventually = Callable[..., Awaitable[Any]]
 
 FINGERPRINT = request_fingerprint("create_transfer", b'{"amount":1}')
 OTHER_FINGERPRINT = request_fingerprint("create_transfer", b'{"amount":2}')
@@ -25,7 +29,11 @@ async def _admit(
 
 
 def _name(caller: Principal, key: str) -> str:
-    return f"ts:{EPOCH}:{{guard}}:once:{caller.id}:{key}"
+    return f"ts:testepoch:{{guard}}:once:{caller.id}:{key}"
+
+
+async def _unmarked(redis: Redis, caller: Principal) -> bool:
+    return await redis.get(_name(caller, "k-1")) is None
 
 
 async def _stored(redis: Redis, caller: Principal, key: str = "k-1") -> bool:
@@ -69,7 +77,7 @@ async def test_32_equal_requests_in_two_processes_do_the_work_once(
 
 
 async def test_a_wiped_redis_costs_a_look_at_the_books_and_nothing_else(
-    guards: GuardFactory, caller: Principal, redis: Redis, eventually
+    guards: GuardFactory, caller: Principal, redis: Redis, eventually: Eventually
 ) -> None:
     processes, books = [guards(), guards()], Books()
     for number, process in enumerate([*processes, *processes], start=1):
@@ -96,7 +104,7 @@ async def test_32_equal_requests_while_redis_is_wiped_again_and_again(
 
 
 async def test_a_later_twin_gets_the_answer_byte_for_byte(
-    guards: GuardFactory, caller: Principal, redis: Redis, eventually
+    guards: GuardFactory, caller: Principal, redis: Redis, eventually: Eventually
 ) -> None:
     here, elsewhere = guards(idempotency_ttl_secs=30), guards()
     (await _admit(here, caller)).finish(ANSWER)
@@ -110,7 +118,7 @@ async def test_a_later_twin_gets_the_answer_byte_for_byte(
 
 
 async def test_keys_belong_to_the_principal_and_not_to_the_api_key(
-    guard: Guard, caller: Principal, redis: Redis, eventually
+    guard: Guard, caller: Principal, redis: Redis, eventually: Eventually
 ) -> None:
     (await _admit(guard, caller)).finish(ANSWER)
     await eventually(lambda: _stored(redis, caller))
@@ -121,7 +129,7 @@ async def test_keys_belong_to_the_principal_and_not_to_the_api_key(
 
 
 async def test_another_body_under_the_key_goes_on_to_the_books(
-    guards: GuardFactory, caller: Principal, redis: Redis, eventually
+    guards: GuardFactory, caller: Principal, redis: Redis, eventually: Eventually
 ) -> None:
     here, elsewhere = guards(), guards()
     leader = await _admit(here, caller)
@@ -142,7 +150,7 @@ async def test_another_body_under_the_key_goes_on_to_the_books(
 
 @pytest.mark.parametrize("same_process", [True, False])
 async def test_a_twin_takes_over_what_was_released(
-    guards: GuardFactory, caller: Principal, same_process: bool
+    guards: GuardFactory, caller: Principal, *, same_process: bool
 ) -> None:
     here = guards()
     there = here if same_process else guards()
@@ -161,7 +169,7 @@ async def test_a_twin_takes_over_what_was_released(
 
 @pytest.mark.parametrize("same_process", [True, False])
 async def test_a_twin_that_never_ends_is_left_after_a_bounded_wait(
-    guards: GuardFactory, caller: Principal, monkeypatch: pytest.MonkeyPatch, same_process: bool
+    guards: GuardFactory, caller: Principal, monkeypatch: pytest.MonkeyPatch, *, same_process: bool
 ) -> None:
     monkeypatch.setattr("core.access.guard.TWIN_WAIT_SECONDS", 0.1)
     here = guards()
@@ -175,7 +183,7 @@ async def test_a_twin_that_never_ends_is_left_after_a_bounded_wait(
 
 @pytest.mark.parametrize("with_twin", [True, False])
 async def test_a_caller_that_goes_away_leaves_no_mark(
-    guards: GuardFactory, caller: Principal, redis: Redis, eventually, with_twin: bool
+    guards: GuardFactory, caller: Principal, redis: Redis, eventually: Eventually, *, with_twin: bool
 ) -> None:
     here, elsewhere = guards(), guards()
     leader = await _admit(elsewhere, caller) if with_twin else None
@@ -187,10 +195,7 @@ async def test_a_caller_that_goes_away_leaves_no_mark(
     if leader is not None:
         leader.release()
 
-    async def unmarked() -> bool:
-        return await redis.exists(_name(caller, "k-1")) == 0
-
-    await eventually(unmarked)
+    await eventually(lambda: _unmarked(redis, caller))
     assert (await _admit(here, caller)).replay is None
 
 
@@ -201,11 +206,11 @@ async def test_a_rate_limited_request_leaves_no_mark(
     await guard.admit(principal=caller, address="192.0.2.1")
     answers = await asyncio.gather(*(_admit(guard, caller) for _ in range(4)), return_exceptions=True)
     assert all(isinstance(answer, RateLimited) for answer in answers)
-    assert not await redis.exists(_name(caller, "k-1"))
+    assert await _unmarked(redis, caller)
 
 
 async def test_an_answer_that_is_too_large_is_shared_here_and_not_stored(
-    guards: GuardFactory, caller: Principal, redis: Redis, eventually
+    guards: GuardFactory, caller: Principal, redis: Redis, eventually: Eventually
 ) -> None:
     guard = guards()
     large = ANSWER._replace(body=b"x" * (MAX_ANSWER_BYTES + 1))
@@ -215,10 +220,7 @@ async def test_an_answer_that_is_too_large_is_shared_here_and_not_stored(
     leader.finish(large)
     assert (await twin).replay == large
 
-    async def unmarked() -> bool:
-        return await redis.exists(_name(caller, "k-1")) == 0
-
-    await eventually(unmarked)
+    await eventually(lambda: _unmarked(redis, caller))
 
 
 async def test_answers_are_written_before_the_process_ends(

@@ -3,7 +3,8 @@
 import asyncio
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 import pytest
 import structlog
@@ -15,7 +16,9 @@ from core.access.guard import FALLBACK, Guard
 from core.access.marks import StoredAnswer
 from core.access.rates import RateLimited
 from ops.embedded import EmbeddedServers
-from tests.core.access.conftest import GuardFactory
+
+GuardFactory = Callable[..., Guard]
+Eventually = Callable[..., Awaitable[Any]]
 
 FINGERPRINT = bytes(32)
 ANSWER = StoredAnswer(201, "application/json", b"{}")
@@ -47,7 +50,7 @@ def _fallback() -> float:
 
 
 async def test_redis_killed_and_restarted_under_use(
-    guard: Guard, caller: Principal, servers: EmbeddedServers, eventually, logged: LogCapture
+    guard: Guard, caller: Principal, servers: EmbeddedServers, eventually: Eventually, logged: LogCapture
 ) -> None:
     served = 0
     stopping = False
@@ -97,7 +100,7 @@ async def test_a_script_that_redis_forgot_is_loaded_again(
 
 
 async def test_a_frozen_redis_is_given_up_and_found_again(
-    guard: Guard, caller: Principal, servers: EmbeddedServers, eventually
+    guard: Guard, caller: Principal, servers: EmbeddedServers, eventually: Eventually
 ) -> None:
     await _admit(guard, caller)
     assert servers.valkey.pid is not None
@@ -113,7 +116,7 @@ async def test_a_frozen_redis_is_given_up_and_found_again(
 
 
 async def test_a_redis_that_was_never_there(
-    guards: GuardFactory, caller: Principal, servers: EmbeddedServers, eventually
+    guards: GuardFactory, caller: Principal, servers: EmbeddedServers, eventually: Eventually
 ) -> None:
     servers.valkey.stop()
     guard = guards()

@@ -1,0 +1,181 @@
+"""`tallystick keys`."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from core.access.api_keys import KeyInfo
+    from core.database import Database
+
+Result = TypeVar("Result")
+
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+# Ten years: a key meant to live longer is one without an expiry.
+LONGEST_DAYS = 3660
+# Wide enough for a row of the list, where there is no terminal that has a width.
+PIPED_WIDTH = 200
+
+
+class Duration(click.ParamType[timedelta]):
+    """A number and a unit: 30m, 12h, 90d, 8w."""
+
+    name = "duration"
+
+    def convert(
+        self, value: str | timedelta, param: click.Parameter | None, ctx: click.Context | None
+    ) -> timedelta:
+        """Read the text."""
+        if isinstance(value, timedelta):
+            return value
+        found = re.fullmatch(r"([1-9][0-9]{0,6})([mhdw])", value)
+        duration = timedelta(**{_UNITS[found[2]]: int(found[1])}) if found else timedelta(0)
+        if not timedelta(0) < duration <= timedelta(days=LONGEST_DAYS):
+            self.fail(f"{value!r} is no duration like 30m, 12h, 90d or 8w, of ten years at most.", param, ctx)
+        return duration
+
+
+@click.group()
+def keys() -> None:
+    """Create, list and revoke API keys.
+
+    The commands work on the database at DATABASE_URL, as its owner, or else on that of the `tallystick up` that runs
+    here.
+    """
+
+
+@keys.command()
+@click.option(
+    "--principal", required=True, help="Who the key speaks for; made if there is none of this name."
+)
+@click.option(
+    "--scope",
+    "scopes",
+    required=True,
+    multiple=True,
+    help="What the key allows; repeat it for more. The refusal of a wrong one lists all.",
+)
+@click.option("--description", default="", help="What the key is for, for the list.")
+@click.option("--expires-in", type=Duration(), help="When the key ends: 30m, 12h, 90d, 8w. [default: never]")
+def create(principal: str, scopes: tuple[str, ...], description: str, expires_in: timedelta | None) -> None:
+    """Create a key and print it, once: it is stored hashed, and nobody can show it again.
+
+    The key alone goes to standard output, so that a script can capture it.
+
+    \b
+    Examples:
+      tallystick keys create --principal shop --scope transfers:write --scope accounts:read
+      KEY=$(tallystick keys create --principal ci --scope feed:read --expires-in 12h)
+    """  # noqa: D301 - `\b` is how click is told not to wrap
+    from core.access.api_keys import create_key
+
+    expires_at = datetime.now(UTC) + expires_in if expires_in else None
+    key, key_id = _with_database(
+        lambda database: create_key(database, principal, scopes, description, expires_at)
+    )
+    until = f"until {expires_at:%Y-%m-%d %H:%M} UTC" if expires_at else "until it is revoked"
+    click.echo(f"Key {key_id} of {principal}, valid {until}. Keep it now: it is not shown again.", err=True)
+    click.echo(key)
+
+
+@keys.command(name="list")
+@click.option("--principal", help="Only this principal's keys.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array instead of a table.")
+def list_(principal: str | None, *, as_json: bool) -> None:
+    """List keys, newest first: what they allow, and whether they are active, expired or revoked.
+
+    LAST USED is right to the hour. Secrets are stored nowhere, so none is shown.
+
+    \b
+    Examples:
+      tallystick keys list
+      tallystick keys list --principal shop --json
+    """  # noqa: D301 - `\b` is how click is told not to wrap
+    import msgspec
+
+    from core.access.api_keys import list_keys
+
+    found = _with_database(lambda database: list_keys(database, principal))
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+    else:
+        _print_table(found)
+
+
+@keys.command()
+@click.argument("key_id")
+def revoke(key_id: str) -> None:
+    """Revoke the key KEY_ID (the 12 characters after tsk_, or the whole key) for good.
+
+    Every process refuses it within API_KEY_CACHE_SECS.
+
+    \b
+    Example:
+      tallystick keys revoke abcdefgh2345
+    """  # noqa: D301 - `\b` is how click is told not to wrap
+    from core.access.api_keys import revoke_key
+
+    revoked_at = _with_database(lambda database: revoke_key(database, key_id))
+    click.echo(f"Revoked as of {revoked_at:%Y-%m-%d %H:%M:%S} UTC.")
+
+
+def _with_database(work: Callable[[Database], Awaitable[Result]]) -> Result:
+    from core.database import open_database
+    from ops.state import operator_settings
+
+    settings = operator_settings(redis_needed=False)
+
+    async def run() -> Result:
+        database = await open_database(settings, role=None, size=1)
+        try:
+            return await work(database)
+        finally:
+            await database.close()
+
+    return asyncio.run(run())
+
+
+def _print_table(found: list[KeyInfo]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=PIPED_WIDTH)
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in (
+        "key id",
+        "principal",
+        "state",
+        "scopes",
+        "created",
+        "expires",
+        "last used",
+        "description",
+    ):
+        table.add_column(column.upper(), no_wrap=column in {"key id", "state"})
+    for key in found:
+        table.add_row(
+            key.key_id,
+            key.principal,
+            key.state,
+            " ".join(key.scopes),
+            _day(key.created_at),
+            _day(key.expires_at),
+            _day(key.last_used_at),
+            key.description,
+            style=None if key.state == "active" else "dim",
+        )
+    console.print(table)
+
+
+def _day(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M}" if moment else "never"

@@ -1,0 +1,230 @@
+"""The command line, run as a person runs it: as a process of its own."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import asyncpg
+import pytest
+
+from core import __version__
+from ops.cli import COMMANDS
+from ops.embedded import EmbeddedServers
+from ops.process import choose_port, command_line_of, python_environment
+
+Wait = Callable[..., Awaitable[Any]]
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "ops.cli", *arguments]
+
+
+async def run(*arguments: str, **environment: str) -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        *command(*arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=python_environment(**environment),
+    )
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+async def test_every_command_has_help_with_an_example(name: str) -> None:
+    code, out, err = await run(name, "--help")
+    assert (code, err) == (0, "")
+    assert "Example" in out
+
+
+async def test_the_overview_names_every_command_and_imports_none() -> None:
+    code, out, err = await run("--help")
+    assert (code, err) == (0, "")
+    assert all(re.search(rf"^  {name} +\w", out, re.MULTILINE) for name in COMMANDS)
+    heavy = {"aiohttp", "asyncpg", "pydantic", "rich", "structlog", "uvloop"}
+    program = f"import sys; from ops.cli import main; sys.argv[1:] = ['--help']; main(); print({heavy} & {{*sys.modules}})"
+    shown = subprocess.run(  # noqa: ASYNC221 - short
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, env=python_environment()
+    )
+    assert shown.stdout.endswith("set()\n")
+
+
+async def test_version() -> None:
+    code, out, _ = await run("version")
+    assert code == 0
+    assert __version__ in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "code", "sentence"),
+    [
+        (["nonsense"], {}, 2, "No such command 'nonsense'"),
+        (["serve", "--workers", "0"], {}, 2, "0 is not in the range"),
+        (["serve"], {}, 2, "DATABASE_URL unset"),
+        (["worker"], {}, 2, "DATABASE_URL unset"),
+        (["migrate"], {}, 2, "DATABASE_URL unset"),
+        (["migrate"], {"DATABASE_URL": "mysql://localhost/x"}, 2, "DATABASE_URL="),
+        (["up"], {"APP_PORT": "eighty"}, 2, "APP_PORT=eighty: expected a whole number"),
+        (["migrate"], {"DATABASE_URL": "postgresql://u:p@127.0.0.1:1/x"}, 1, "127.0.0.1"),
+    ],
+)
+async def test_a_mistake_ends_in_a_sentence(
+    arguments: list[str], environment: dict[str, str], code: int, sentence: str, tmp_path: Path
+) -> None:
+    got, _, err = await run(*arguments, STATE_DIR=str(tmp_path), **environment)
+    assert got == code
+    assert sentence in err
+    assert "Traceback" not in err
+
+
+async def test_migrate_says_what_it_does_and_does_it_once(servers: EmbeddedServers) -> None:
+    connection = await asyncpg.connect(servers.postgres.url("postgres"))
+    await connection.execute("CREATE DATABASE from_the_command_line")
+    await connection.close()
+    url = servers.postgres.url("from_the_command_line")
+    code, out, _ = await run("migrate", "--check", DATABASE_URL=url)
+    assert code == 1
+    assert "outstanding: migrations/0001" in out
+    code, out, _ = await run("migrate", DATABASE_URL=url)
+    assert code == 0
+    assert "applying migrations/0001" in out
+    assert await run("migrate", DATABASE_URL=url) == (0, "The schema is up to date.\n", "")
+    assert await run("migrate", "--check", DATABASE_URL=url) == (0, "", "")
+
+
+async def test_serve_serves_with_several_processes_and_stops(
+    database_url: str, redis_url: str, tmp_path: Path, eventually: Wait
+) -> None:
+    port = str(choose_port(None))
+    environment = {
+        "DATABASE_URL": database_url,
+        "REDIS_URL": redis_url,
+        "APP_PORT": port,
+        "APP_HOST": "127.0.0.1",
+    }
+    with (tmp_path / "log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *command("serve", "--workers", "2"), stdout=log, stderr=log, env=python_environment(**environment)
+        )
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
+            await eventually(lambda: _answers(client, "/ready"), timeout=60)
+            events = [json.loads(line)["event"] for line in (tmp_path / "log").read_text().splitlines()]
+            assert events.count("process.started") == 2
+            code, _, err = await run("serve", **environment)
+            assert (code, f"Port {port} on 127.0.0.1 is busy" in err) == (1, True)
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), 30) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def test_up_runs_everything_and_leaves_nothing(
+    state: Path, eventually: Wait, nothing_runs_on: Callable[[Path], Awaitable[Any]]
+) -> None:
+    first = await _Up.start(state, eventually)
+    async with aiohttp.ClientSession(first.url) as client:
+        assert await _answers(client, "/ready")
+        assert await _answers(client, "/v1/accounts", first.key)
+        # A second one is told off, and a command in another terminal finds the servers of this one.
+        code, _, err = await run("up", STATE_DIR=str(state))
+        assert (code, f"runs on {state}" in err) == (1, True)
+        assert await run("migrate", "--check", STATE_DIR=str(state)) == (0, "", "")
+        # What dies is started again: the API, the worker, the database.
+        for name in ("ops.api_process", "ops.cli worker", "postgres -D"):
+            victim = first.child(name)
+            os.kill(victim, signal.SIGKILL)
+            await eventually(lambda: first.child(name) not in {0, victim}, timeout=30)  # noqa: B023
+        await eventually(lambda: _answers(client, "/ready"), timeout=30)
+    first.process.send_signal(signal.SIGINT)
+    assert await asyncio.wait_for(first.process.wait(), 60) == 0
+    await nothing_runs_on(state)
+    assert not (state / "running.json").exists()
+    assert oct((state / "api_key").stat().st_mode)[-3:] == "600"
+
+    # The next start has the same key, so that a call that was noted down works; and it dies without a trace.
+    second = await _Up.start(state, eventually)
+    assert second.key == first.key
+    second.process.kill()
+    await second.process.wait()
+    await nothing_runs_on(state)
+
+
+async def test_up_moves_on_from_a_busy_port_and_uses_the_servers_it_is_given(
+    state: Path, database_url: str, redis_url: str, eventually: Wait
+) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        busy = str(other.getsockname()[1])
+        up = await _Up.start(state, eventually, DATABASE_URL=database_url, REDIS_URL=redis_url, APP_PORT=busy)
+        assert f"Port {busy} is busy" in up.output()
+        assert not up.url.endswith(busy)
+        assert not list(state.glob("postgres-*"))
+        assert not list(state.glob("valkey-*"))
+        async with aiohttp.ClientSession(up.url) as client:
+            assert await _answers(client, "/v1/accounts", up.key)
+        up.process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(up.process.wait(), 60) == 0
+
+
+class _Up:
+    """A `tallystick up` that has said that it is running."""
+
+    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+        self.process = process
+        self._log = log
+
+    @classmethod
+    async def start(cls, state: Path, eventually: Wait, **environment: str) -> "_Up":
+        log = state / "output"
+        environment = {"APP_PORT": str(choose_port(None)), "STATE_DIR": str(state)} | environment
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                *command("up"), stdout=output, stderr=output, env=python_environment(**environment)
+            )
+        up = cls(process, log)
+        await eventually(lambda: "curl" in up.output() or process.returncode is not None, timeout=90)
+        assert process.returncode is None, up.output()
+        return up
+
+    def output(self) -> str:
+        return self._log.read_text()
+
+    @property
+    def url(self) -> str:
+        return self._shown("API")
+
+    @property
+    def key(self) -> str:
+        return self._shown("API key")
+
+    def child(self, name: str) -> int:
+        """The process id of one of its children, 0 where it has none of that name."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return next((int(pid) for pid in children if name in command_line_of(int(pid))), 0)
+
+    def _shown(self, name: str) -> str:
+        found = re.search(rf"^  {name} +(\S+)$", self.output(), re.MULTILINE)
+        assert found is not None, self.output()
+        return found[1]
+
+
+async def _answers(client: aiohttp.ClientSession, path: str, key: str = "") -> bool:
+    try:
+        async with client.get(path, headers={"Authorization": f"Bearer {key}"} if key else {}) as response:
+            return response.status == 200
+    except aiohttp.ClientError:
+        return False

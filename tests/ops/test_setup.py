@@ -1,0 +1,311 @@
+"""`./tallystick` in a checkout of its own, with a package index that is a folder of two wheels."""
+
+import base64
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ops.setup import bootstrap
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("core", "handlers", "jobs", "loadtests", "ops", "sql")
+COMMAND = """\
+import sys
+
+import alpha
+
+
+def main():
+    print("alpha", alpha.VERSION, *sys.argv[1:])
+    return 7 if "fail" in sys.argv else 0
+"""
+
+
+def wheel(folder: Path, version: str) -> str:
+    """Write a package `alpha` of one line; return its line in a lock file."""
+    files = {
+        "alpha.py": f"VERSION = {version!r}\n",
+        f"alpha-{version}.dist-info/METADATA": f"Metadata-Version: 2.1\nName: alpha\nVersion: {version}\n",
+        f"alpha-{version}.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = ""
+    for name, text in files.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+        record += f"{name},sha256={digest},{len(text)}\n"
+    files[f"alpha-{version}.dist-info/RECORD"] = f"{record}alpha-{version}.dist-info/RECORD,,\n"
+    path = folder / f"alpha-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return f"alpha=={version} \\\n    --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}\n"
+
+
+@dataclass
+class Checkout:
+    """A copy of what sets a checkout up, with a command line that prints what it was given."""
+
+    root: Path
+    bin: Path
+    wheels: Path
+
+    def environment(self, **extra: str) -> dict[str, str]:
+        """Nothing of ours: no HOME, no proxy, no index."""
+        return {"PATH": str(self.bin), "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.wheels)} | extra
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [self.root / "tallystick", *arguments],
+            env=self.environment(**environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        with self.start(*arguments, **environment) as process:
+            out, err = process.communicate(timeout=100)
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def lock(self, *lines: str, name: str = "runtime") -> None:
+        (self.root / "ops" / "lock" / f"{name}.txt").write_text("".join(lines))
+
+
+def make_checkout(tmp_path: Path) -> Checkout:
+    made = Checkout(tmp_path / "it's a checkout", tmp_path / "bin", tmp_path / "wheels")
+    for folder in (made.root / "ops" / "lock", made.bin, made.wheels):
+        folder.mkdir(parents=True)
+    shutil.copy(ROOT / "tallystick", made.root)
+    shutil.copytree(ROOT / "ops" / "setup", made.root / "ops" / "setup")
+    (made.root / "ops" / "cli.py").write_text(COMMAND)
+    # Just what the script needs, so that no interpreter but the test's own is found.
+    for tool in ("dirname", "readlink", "sh"):
+        (made.bin / tool).symlink_to(shutil.which(tool) or pytest.fail(f"no {tool}"))
+    (made.bin / "python3").symlink_to(Path(sys.executable).resolve())
+    lines = wheel(made.wheels, "1.0")
+    made.lock(lines)
+    made.lock(lines, name="dev")
+    return made
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return make_checkout(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A checkout that is set up; a test may only run commands in it."""
+    made = make_checkout(tmp_path_factory.mktemp("ready"))
+    first = made.run("version", "a b")
+    assert (first.returncode, first.stdout) == (0, "alpha 1.0 version a b\n"), first.stderr
+    assert "installing" in first.stderr
+    # Nothing is to be had any more.
+    made.wheels = Path("/nonexistent")
+    return made
+
+
+def test_a_later_run_only_starts_the_command(ready: Checkout) -> None:
+    done = ready.run("version", "a b")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "alpha 1.0 version a b\n", "")
+
+
+def test_the_command_in_the_environment_runs_by_itself(ready: Checkout) -> None:
+    command = ready.root / ".venv" / "bin" / "tallystick"
+
+    done = subprocess.run([command, "version"], cwd="/", capture_output=True, text=True, check=True)
+
+    assert done.stdout == "alpha 1.0 version\n"
+
+
+def test_it_may_be_called_through_a_link_and_from_anywhere(ready: Checkout) -> None:
+    link = ready.bin / "ts"
+    link.symlink_to(ready.root / "tallystick")
+
+    done = subprocess.run(
+        [link, "version"], cwd="/", env=ready.environment(), capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == "alpha 1.0 version\n"
+
+
+def test_the_exit_status_is_the_commands_own(ready: Checkout) -> None:
+    assert ready.run("fail").returncode == 7
+
+
+def test_a_changed_lock_file_is_installed(checkout: Checkout) -> None:
+    checkout.run("setup")
+    checkout.lock(wheel(checkout.wheels, "2.0"))
+
+    assert checkout.run("version").stdout == "alpha 2.0 version\n"
+
+
+def test_a_file_with_another_hash_is_refused_and_what_was_there_still_works(checkout: Checkout) -> None:
+    checkout.run("setup")
+    checkout.lock("alpha==2.0 --hash=sha256:" + "0" * 64 + "\n", name="dev")
+    wheel(checkout.wheels, "2.0")
+
+    refused = checkout.run("setup", "--dev")
+    still = checkout.run("version", PIP_FIND_LINKS="/nonexistent")
+
+    assert refused.returncode == 1
+    assert "HASH" in refused.stderr
+    assert (still.returncode, still.stdout, still.stderr) == (0, "alpha 1.0 version\n", "")
+
+
+def test_a_set_up_without_a_network_can_be_tried_again(checkout: Checkout) -> None:
+    failed = checkout.run("version", PIP_FIND_LINKS="/nonexistent")
+    again = checkout.run("version")
+
+    assert failed.returncode == 1
+    assert "PIP_INDEX_URL" in failed.stderr
+    assert again.stdout == "alpha 1.0 version\n"
+    assert "making" not in again.stderr
+
+
+def test_two_started_together_set_up_once(checkout: Checkout) -> None:
+    pair = [checkout.start("version"), checkout.start("version")]
+    outputs = [process.communicate(timeout=100) for process in pair]
+
+    assert [process.returncode for process in pair] == [0, 0], outputs
+    assert [out for out, _ in outputs] == ["alpha 1.0 version\n"] * 2
+    assert sum("installing" in err for _, err in outputs) == 1
+
+
+def test_a_set_up_that_was_killed_is_made_anew(checkout: Checkout) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as index:
+        index.settimeout(60)
+        url = f"http://127.0.0.1:{index.getsockname()[1]}/"
+        process = checkout.start("version", PIP_NO_INDEX="0", PIP_INDEX_URL=url, PIP_FIND_LINKS="")
+        connection, _ = index.accept()
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=60)
+        connection.close()
+    leftover = checkout.root / ".venv" / "half-written"
+    leftover.touch()
+
+    assert checkout.run("version").stdout == "alpha 1.0 version\n"
+    assert not leftover.exists()
+
+
+def test_a_moved_checkout_gets_a_new_environment(checkout: Checkout) -> None:
+    checkout.run("setup")
+    checkout.root = checkout.root.rename(checkout.root.with_name("moved"))
+
+    assert checkout.run("version").stdout == "alpha 1.0 version\n"
+    assert str(checkout.root) in (checkout.root / ".venv" / "bin" / "tallystick").read_text()
+
+
+def test_an_environment_of_another_tool_is_used(checkout: Checkout) -> None:
+    venv = checkout.root / ".venv"
+    subprocess.run([checkout.bin / "python3", "-m", "venv", "--without-pip", venv], check=True)
+    (venv / "theirs").touch()
+
+    assert checkout.run("version").stdout == "alpha 1.0 version\n"
+    assert (venv / "theirs").exists()
+
+
+def test_a_broken_environment_of_another_tool_is_not_removed(checkout: Checkout) -> None:
+    theirs = checkout.root / ".venv" / "theirs"
+    theirs.parent.mkdir()
+    theirs.touch()
+
+    refused = checkout.run("version")
+
+    assert refused.returncode == 1
+    assert "made by another tool" in refused.stderr
+    assert theirs.exists()
+
+
+def test_an_unsuitable_python_is_passed_over(checkout: Checkout) -> None:
+    python = checkout.bin / "python3"
+    python.rename(checkout.bin / "python3.12")
+    python.write_text("#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
+
+    assert checkout.run("version").stdout == "alpha 1.0 version\n"
+
+
+def test_without_a_suitable_python_it_says_what_is_needed(checkout: Checkout) -> None:
+    (checkout.bin / "python3").unlink()
+
+    without = checkout.run("up")
+    named = checkout.run("up", PYTHON="/bin/sh")
+
+    assert (without.returncode, named.returncode) == (1, 1)
+    assert "no CPython 3.11, 3.12, 3.13 or 3.14 was found" in without.stderr
+    assert "PYTHON=/bin/sh is not CPython" in named.stderr
+
+
+def test_a_checkout_of_somebody_else_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Called directly, for a test that runs as root may write anywhere."""
+    monkeypatch.setattr(bootstrap, "ROOT", tmp_path)
+    monkeypatch.setattr(bootstrap, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(bootstrap, "STAMP", tmp_path / ".venv" / "tallystick-setup.json")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+
+    with pytest.raises(bootstrap.SetupError, match="you may not write to"):
+        bootstrap.ensure("runtime")
+
+
+def test_pip_is_not_led_elsewhere_by_the_callers_habits(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PIP_TARGET", "/elsewhere")
+    monkeypatch.setenv("PIP_USER", "1")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1/simple")
+    monkeypatch.setenv("HOME", str(tmp_path / "missing"))
+
+    environment = bootstrap.pip_environment()
+
+    assert "PIP_TARGET" not in environment
+    assert environment["PIP_USER"] == "0"
+    assert environment["PIP_INDEX_URL"] == "http://127.0.0.1/simple"
+    assert environment["PIP_NO_CACHE_DIR"] == "1"
+
+
+def test_check_names_what_it_does_not_know() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "ops" / "setup" / "check.py", "nosuch"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert "no check is named nosuch; there are format, lint, types" in done.stderr
+
+
+def test_a_built_distribution_carries_everything_that_is_read_at_run_time(tmp_path: Path) -> None:
+    unread = shutil.ignore_patterns("__pycache__", "results", "*.whl")
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=unread)
+    for file in ("pyproject.toml", "LICENSE", "README.md"):
+        shutil.copy(ROOT / file, tmp_path)
+    wanted = {
+        path.relative_to(tmp_path).as_posix()
+        for package in PACKAGES
+        for path in (tmp_path / package).rglob("*.*")
+    }
+
+    subprocess.run(
+        [sys.executable, "-c", "from setuptools import build_meta; build_meta.build_wheel('dist')"],
+        cwd=tmp_path,
+        capture_output=True,
+        check=True,
+    )
+
+    (built,) = (tmp_path / "dist").iterdir()
+    with zipfile.ZipFile(built) as archive:
+        assert wanted - set(archive.namelist()) == set()

@@ -1,0 +1,233 @@
+"""Where things may stand: which way imports go, who reads the environment, how long a file may get."""
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("core", "handlers", "jobs", "loadtests", "ops", "sql", "tests")
+
+# Who may import whom. `tests` may import everything and nobody imports them.
+MAY_IMPORT = {
+    "sql": set[str](),
+    "core": {"sql"},
+    "handlers": {"core"},
+    "jobs": {"core"},
+    "loadtests": {"core", "ops"},
+    "ops": {"core", "handlers", "jobs", "sql"},
+}
+# The command line is where everything comes together. Its subcommands are imported when they are run, so that the
+# service never loads the benchmark.
+BEYOND = {("ops/commands/bench.py", "loadtests"), ("ops/commands/load.py", "loadtests")}
+
+# The domain knows no HTTP server, no queue and no terminal; the surfaces know no queue; jobs know no HTTP server.
+FOREIGN = {
+    "core": ("aiohttp.web", "arq", "click", "gunicorn", "rich"),
+    "handlers": ("arq", "click", "rich"),
+    "jobs": ("aiohttp.web", "click", "rich"),
+}
+
+# Settings are read once, into one object, by pydantic-settings. What else looks at the environment, with its reason:
+MAY_READ_ENVIRONMENT = {
+    "ops/setup/*.py": "run before there is a settings object, and hand pip and the linters their environment",
+    "ops/process.py": "hands a child process our environment as it is",
+    "loadtests/bench/stand.py": "hands the measured processes PATH and the like, and keeps our settings from them",
+}
+
+LONGEST_FILE = 400
+
+# A new entry in the root is a decision: it is what a newcomer reads first.
+TOP_LEVEL = {
+    ".ci",
+    ".dockerignore",
+    ".env.example",
+    ".gitignore",
+    "CHANGELOG.md",
+    "Dockerfile",
+    "LICENSE",
+    "Makefile",
+    "README.md",
+    "core",
+    "docker-compose.yml",
+    "docs",
+    "examples",
+    "handlers",
+    "jobs",
+    "loadtests",
+    "ops",
+    "pyproject.toml",
+    "sql",
+    "tallystick",
+    "tests",
+}
+
+
+class Import(NamedTuple):
+    """One imported name, as a dotted path from the root, and where it is imported."""
+
+    file: str
+    line: int
+    name: str
+
+
+def sources(*packages: str) -> Iterator[Path]:
+    for package in packages:
+        yield from sorted((ROOT / package).rglob("*.py"))
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports(path: Path) -> Iterator[Import]:
+    """Every import of a file, those inside functions included; `from a import b` counts as `a.b`."""
+    file = relative(path)
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(file, node.lineno, alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = path.parent.relative_to(ROOT).parts
+                base = ".".join((*package[: len(package) - node.level + 1], *filter(None, [base])))
+            for alias in node.names:
+                yield Import(file, node.lineno, f"{base}.{alias.name}")
+
+
+def is_within(name: str, module: str) -> bool:
+    return name == module or name.startswith(f"{module}.")
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_imports_go_one_way(package: str) -> None:
+    forbidden = [
+        found
+        for path in sources(package)
+        for found in imports(path)
+        if (target := found.name.partition(".")[0]) in PACKAGES
+        and target not in MAY_IMPORT[package] | {package}
+        and (found.file, target) not in BEYOND
+    ]
+
+    assert forbidden == []
+
+
+@pytest.mark.parametrize("package", FOREIGN)
+def test_a_layer_does_not_know_what_is_not_its_concern(package: str) -> None:
+    forbidden = [
+        found
+        for path in sources(package)
+        for found in imports(path)
+        if any(is_within(found.name, module) for module in FOREIGN[package])
+    ]
+
+    assert forbidden == []
+
+
+def test_every_folder_of_sources_is_a_package() -> None:
+    """A folder without `__init__.py` would import all the same, but stay out of a built distribution."""
+    folders = {path.parent for path in sources(*PACKAGES[:-1])}
+
+    assert [relative(folder) for folder in sorted(folders) if not (folder / "__init__.py").exists()] == []
+
+
+def test_only_what_starts_processes_reads_the_environment() -> None:
+    readers = set()
+    for path in sources(*PACKAGES[:-1]):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id == "os"
+                and node.attr in {"environ", "environb", "getenv", "getenvb", "putenv"}
+            ):
+                readers.add(relative(path))
+        if any(
+            is_within(found.name, f"os.{name}") for found in imports(path) for name in ("environ", "getenv")
+        ):
+            readers.add(relative(path))
+
+    assert {
+        file for file in readers if not any(fnmatch(file, known) for known in MAY_READ_ENVIRONMENT)
+    } == set()
+    assert {
+        known for known in MAY_READ_ENVIRONMENT if not any(fnmatch(file, known) for file in readers)
+    } == set()
+
+
+def test_no_file_is_longer_than_one_sitting() -> None:
+    lengths = {relative(path): len(path.read_text().splitlines()) for path in sources(*PACKAGES)}
+
+    assert {file: length for file, length in lengths.items() if length > LONGEST_FILE} == {}
+
+
+def test_sql_stands_only_in_its_folder() -> None:
+    """A statement in a string is found by its shape: an upper-case verb followed by the word that belongs to it."""
+    statement = re.compile(r"\b(SELECT\b.*\bFROM|INSERT INTO|UPDATE \w+ SET|DELETE FROM)\b", re.DOTALL)
+    # Migrations keep their book before the first file is applied; the embedded server makes the database itself.
+    elsewhere = {"core/migrations.py", "ops/embedded/postgres.py"}
+    found = set()
+    for path in sources("core", "handlers", "jobs", "ops"):
+        tree = ast.parse(path.read_text())
+        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+                found |= {relative(path)} if statement.search(node.value) else set()
+
+    assert found - elsewhere == set()
+
+
+@pytest.mark.parametrize("lock", ["runtime", "dev"])
+def test_lock_files_pin_by_hash_and_name_no_address(lock: str) -> None:
+    text = (ROOT / "ops" / "lock" / f"{lock}.txt").read_text()
+    requirements = re.sub(r" *\\\n +", " ", text).splitlines()
+
+    assert not re.search(r"://|--(extra-)?index-url|--find-links|--trusted-host|^-e", text)
+    assert [
+        line
+        for line in requirements
+        if not re.match(r"[a-z0-9.-]+(\[[a-z,]+\])?==\S+ .*--hash=sha256:", line)
+    ] == []
+
+
+def test_tests_run_on_the_versions_that_are_served() -> None:
+    runtime, dev = (
+        set(
+            re.findall(
+                r"^[a-z0-9.-]+==\S+", (ROOT / "ops" / "lock" / f"{lock}.txt").read_text(), re.MULTILINE
+            )
+        )
+        for lock in ("runtime", "dev")
+    )
+
+    assert runtime <= dev
+
+
+@pytest.mark.parametrize(("lock", "extra"), [("runtime", None), ("dev", "dev")])
+def test_lock_files_know_every_dependency(lock: str, extra: str | None) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + (project["optional-dependencies"][extra] if extra else [])
+    names = {re.split(r"[^A-Za-z0-9._-]", requirement)[0].lower() for requirement in wanted} - {"tallystick"}
+    locked = set(
+        re.findall(r"^([a-z0-9.-]+)", (ROOT / "ops" / "lock" / f"{lock}.txt").read_text(), re.MULTILINE)
+    )
+
+    assert names - locked == set()
+
+
+def test_the_root_holds_only_what_belongs_there() -> None:
+    ignored = [
+        line.rstrip("/") for line in (ROOT / ".gitignore").read_text().split() if not line.startswith("#")
+    ]
+    entries = {
+        entry.name for entry in ROOT.iterdir() if not any(fnmatch(entry.name, known) for known in ignored)
+    }
+
+    assert entries - TOP_LEVEL - {".git"} == set()
