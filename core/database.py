@@ -141,7 +141,7 @@ class Database:
     async def transaction(self) -> AsyncIterator[Connection]:
         """Open a READ COMMITTED transaction; it commits at the end of the block and rolls back on any exception."""
         with translated():
-            async with self.pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as raw, raw.transaction():
+            async with self._acquired() as raw, raw.transaction():
                 yield Connection(raw)
 
     async def ping(self) -> None:
@@ -152,13 +152,22 @@ class Database:
         """Give back all connections; those that do not end within five seconds are cut."""
         try:
             await asyncio.wait_for(self.pool.close(), 5.0)
-        except (asyncio.TimeoutError, *_LOST):
+        except (TimeoutError, *_LOST):
             self.pool.terminate()
 
     async def _once(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
         with translated():
-            async with self.pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as raw:
+            async with self._acquired() as raw:
                 return await work(Connection(raw))
+
+    @asynccontextmanager
+    async def _acquired(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[Row]]:
+        async with self.pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as raw:
+            metrics.DATABASE_CONNECTIONS.inc()
+            try:
+                yield raw
+            finally:
+                metrics.DATABASE_CONNECTIONS.dec()
 
 
 class translated:  # noqa: N801 - reads as a word: `with translated():`
@@ -182,13 +191,18 @@ class translated:  # noqa: N801 - reads as a word: `with translated():`
 
 async def _timed(name: str, work: Awaitable[Result]) -> Result:
     started = time.perf_counter()
+    ok = False
     try:
-        return await work
+        result = await work
+        ok = True
+        return result
     finally:
-        metrics.observe_query(name, time.perf_counter() - started)
+        metrics.observe_query(name, time.perf_counter() - started, ok=ok)
 
 
-async def open_database(settings: Settings, *, role: str | None = SERVING_ROLE, size: int | None = None) -> Database:
+async def open_database(
+    settings: Settings, *, role: str | None = SERVING_ROLE, size: int | None = None
+) -> Database:
     """Open a pool. `role` is taken on by every connection (None keeps the login role, for administration)."""
 
     async def prepare(connection: asyncpg.Connection[Row]) -> None:

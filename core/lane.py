@@ -22,9 +22,9 @@ Result = TypeVar("Result")
 class Lane(Generic[Item, Result]):
     """One batch in flight at a time; the order of submission is the order within and between batches.
 
-    `max_batch` bounds the summed weight of one batch (an item heavier than that goes alone), `max_waiting` the number of
-    items that wait. `send` answers one result, or one exception, an item, in the same order; if `send` itself raises,
-    every item of the batch gets that exception.
+    `max_batch` bounds the summed weight of one batch (an item heavier than that goes alone), `max_waiting` the
+    number of items that wait. `send` answers one result, or one exception, an item, in the same order; if `send`
+    itself raises, every item of the batch gets that exception.
     """
 
     def __init__(
@@ -51,13 +51,16 @@ class Lane(Generic[Item, Result]):
     def enqueue(self, item: Item) -> asyncio.Future[Result]:
         """Queue `item` and return the future of its result.
 
-        Raises Refusal `overloaded` when the lane is full and `shutting_down` when it is closing; nothing has happened then.
+        Raises Refusal `overloaded` when the lane is full and `shutting_down` when it is closing; nothing has
+        happened then.
         The future of an item that was sent must not be cancelled; `submit` shields it.
         """
         if self._closing:
             raise Refusal("shutting_down", "This process is stopping. Repeat the call.", retry_after=1.0)
         if len(self._waiting) >= self._max_waiting:
-            raise Refusal("overloaded", "Too many calls are waiting. Repeat the call a little later.", retry_after=1.0)
+            raise Refusal(
+                "overloaded", "Too many calls are waiting. Repeat the call a little later.", retry_after=1.0
+            )
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._runner is None:

@@ -46,12 +46,14 @@ def migration_files() -> dict[str, str]:
     found = {}
     for folder in ("migrations", "functions"):
         files = sorted(root.joinpath(folder).iterdir(), key=lambda file: file.name)
-        found.update({f"{folder}/{file.name}": file.read_text() for file in files if file.name.endswith(".sql")})
+        found.update(
+            {f"{folder}/{file.name}": file.read_text() for file in files if file.name.endswith(".sql")}
+        )
     return found
 
 
 async def pending(database_url: str) -> list[str]:
-    """Return the names of the files that are not applied, or not in this version. Raises Refusal on a changed migration."""
+    """Return the files that are not applied, or not in this version. Raises Refusal on a changed migration."""
     connection = await asyncpg.connect(database_url, timeout=5)
     try:
         known = await connection.fetchval("SELECT to_regclass('schema_migrations') IS NOT NULL")
@@ -67,7 +69,9 @@ async def migrate(database_url: str, *, on_progress: Callable[[str], None] | Non
     Raises Refusal `migration_changed` when a migration that was applied reads differently now, and
     `migration_locked` when another process holds the lock for more than two minutes.
     """
-    connection = await asyncpg.connect(database_url, timeout=5, server_settings={"lock_timeout": LOCK_TIMEOUT})
+    connection = await asyncpg.connect(
+        database_url, timeout=5, server_settings={"lock_timeout": LOCK_TIMEOUT}
+    )
     try:
         await _take_lock(connection)
         await connection.execute(_BOOKKEEPING)
@@ -101,7 +105,9 @@ def _outstanding(applied: dict[str, str]) -> list[str]:
         if known == _checksum(text):
             continue
         if known is not None and name.startswith("migrations/"):
-            raise Refusal("migration_changed", f"{name} was applied and reads differently now. Add a new one instead.")
+            raise Refusal(
+                "migration_changed", f"{name} was applied and reads differently now. Add a new one instead."
+            )
         names.append(name)
     return names
 

@@ -36,7 +36,8 @@ class Service:
 async def open_service(settings: Settings) -> AsyncIterator[Service]:
     """Open all parts, and close them in reverse order after what was accepted has been posted.
 
-    Raises Unavailable when PostgreSQL cannot be reached and Refusal `not_migrated` when it has no schema; Redis may be away.
+    Raises Unavailable when PostgreSQL cannot be reached and Refusal `not_migrated` when it has no schema; Redis may
+    be away.
     """
     database = await open_database(settings)
     redis = open_redis(settings)

@@ -30,8 +30,10 @@ NotNegative = Annotated[int, Meta(ge=0, le=MAX_AMOUNT_MINOR)]
 
 
 class LimitsBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What bounds the account, in minor units; null: no bound. `floor` bounds balance minus held, `ceiling` the balance; the
-    rest bounds what leaves it in one transfer, within an hour, and on one UTC day.
+    """What bounds the account, in minor units; null: no bound.
+
+    `floor` bounds balance minus held, `ceiling` the balance; the rest bounds what leaves the account in one transfer,
+    within an hour, and on one UTC day.
     """
 
     floor: Balance | None = 0
@@ -46,22 +48,22 @@ class LimitsBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class LimitsChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The limits to change; those that are absent stay as they are, null lifts one."""
 
-    floor: Balance | None | msgspec.UnsetType = msgspec.UNSET
-    ceiling: Balance | None | msgspec.UnsetType = msgspec.UNSET
-    transfer_max: Positive | None | msgspec.UnsetType = msgspec.UNSET
-    hour_amount_max: NotNegative | None | msgspec.UnsetType = msgspec.UNSET
-    hour_count_max: NotNegative | None | msgspec.UnsetType = msgspec.UNSET
-    day_amount_max: NotNegative | None | msgspec.UnsetType = msgspec.UNSET
-    day_count_max: NotNegative | None | msgspec.UnsetType = msgspec.UNSET
+    floor: Balance | msgspec.UnsetType | None = msgspec.UNSET
+    ceiling: Balance | msgspec.UnsetType | None = msgspec.UNSET
+    transfer_max: Positive | msgspec.UnsetType | None = msgspec.UNSET
+    hour_amount_max: NotNegative | msgspec.UnsetType | None = msgspec.UNSET
+    hour_count_max: NotNegative | msgspec.UnsetType | None = msgspec.UNSET
+    day_amount_max: NotNegative | msgspec.UnsetType | None = msgspec.UNSET
+    day_count_max: NotNegative | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class AccountBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An account to open. A system account, such as cash or a provider's clearing account, has no floor: `"floor": null`."""
+    """An account to open. A system account, such as a provider's clearing account, has no floor: `"floor": null`."""
 
     code: AccountCode
     currency: Currency
     limits: LimitsBody = LimitsBody()
-    metadata: Metadata = {}  # noqa: RUF012 - msgspec copies the empty default
+    metadata: Metadata = {}
 
 
 class AccountChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -100,7 +102,9 @@ class StatementQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Which entries: by version, or by the time they were recorded (`recorded_from` on, before `recorded_before`)."""
 
     order: Literal["ascending", "descending"] = "ascending"
-    cursor: Annotated[int, Meta(ge=0, le=NEWEST, description="The version after which the page begins.")] | None = None
+    cursor: (
+        Annotated[int, Meta(ge=0, le=NEWEST, description="The version after which the page begins.")] | None
+    ) = None
     recorded_from: Time | None = None
     recorded_before: Time | None = None
     limit: Limit = 100
@@ -173,14 +177,20 @@ async def get_entries(call: Call) -> web.StreamResponse:
         before = await accounts.version_before(database, account.id, query.recorded_before) + 1
     descending = query.order == "descending"
     if query.cursor is not None:
-        after, before = (after, min(before, query.cursor)) if descending else (max(after, query.cursor), before)
+        after, before = (
+            (after, min(before, query.cursor)) if descending else (max(after, query.cursor), before)
+        )
     if query.format == "csv":
-        return await _stream_csv(call, account, _pages(database, account.id, after, before, descending=descending))
+        return await _stream_csv(
+            call, account, _pages(database, account.id, after, before, descending=descending)
+        )
     entries = await accounts.statement_page(
         database, account.id, after=after, before=before, limit=query.limit, newest_first=descending
     )
     more = len(entries) == query.limit
-    return answer(200, StatementPage(account.code, account.currency, entries, entries[-1].version if more else None))
+    return answer(
+        200, StatementPage(account.code, account.currency, entries, entries[-1].version if more else None)
+    )
 
 
 async def _pages(

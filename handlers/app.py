@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
+from typing import Any
 
 from aiohttp import hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from core import metrics
 from core.access.api_keys import ApiKeys
@@ -30,6 +33,16 @@ ROUTES: tuple[Route, ...] = (
 )
 
 
+class _ProtocolLog(logging.LoggerAdapter[logging.Logger]):
+    """What aiohttp logs below the middleware. What is not HTTP is a scanner's daily visit, and may hold a key."""
+
+    def exception(self, msg: object, *args: object, exc_info: Any = True, **more: Any) -> None:
+        if isinstance(exc_info, HttpProcessingError):
+            self.info("refused what is not HTTP: %s", type(exc_info).__name__)
+        else:
+            super().exception(msg, *args, exc_info=exc_info, **more)
+
+
 def create_app(settings: Settings, service: Service | None = None) -> web.Application:
     """Return the HTTP application. It opens its own Service when it starts, and closes it, unless it is given one."""
     return build_app(settings, ROUTES, service)
@@ -44,6 +57,7 @@ def build_app(settings: Settings, routes: Sequence[Route], service: Service | No
         handler_args={
             # A client that hangs up must not cancel a commit; this is the default, and we rely on it.
             "handler_cancellation": False,
+            "logger": _ProtocolLog(logging.getLogger("aiohttp.server"), {}),
             # Compressed bodies are refused; so a small one must not be blown up to a large one before we can.
             "auto_decompress": False,
         },

@@ -67,7 +67,7 @@ class ProblemKind(msgspec.Struct, frozen=True):
 async def show_document(call: Call) -> web.Response:
     """Answer the document, or 304 to whoever has it."""
     document = call.request.app[DOCUMENT]
-    headers = {hdrs.ETAG: document.etag}
+    headers: dict[str, str] = {hdrs.ETAG: document.etag}
     known = call.request.headers.get(hdrs.IF_NONE_MATCH, "")
     if document.etag in known:
         return web.Response(status=304, headers=headers)

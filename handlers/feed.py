@@ -20,7 +20,7 @@ WAIT_STEP_SECONDS = 0.1
 
 
 class FeedPage(msgspec.Struct, frozen=True):
-    """Events in order. Pass `next` as `after` to go on; `head` is the last position there is, `epoch` names the history."""
+    """Events in order. Pass `next` as `after` to go on; `head` is the last position, `epoch` names the history."""
 
     events: list[FeedEvent]
     next: int
@@ -46,7 +46,9 @@ async def read_feed(call: Call) -> web.Response:
             break
         await asyncio.sleep(WAIT_STEP_SECONDS)
         head = await feed.feed_head(database)
-    events = await feed.read_feed(database, after=query.after, limit=query.limit) if head > query.after else []
+    events = (
+        await feed.read_feed(database, after=query.after, limit=query.limit) if head > query.after else []
+    )
     following = events[-1].position if events else query.after
     return answer(200, FeedPage(events, following, max(head, following if events else 0), call.service.epoch))
 
@@ -55,7 +57,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "GET", "/v1/feed", read_feed, "read_feed", "Read the feed", "Feed", scope="feed:read", query=FeedQuery,
         answers={200: FeedPage},
-        description="Every event of the ledger in commit order, numbered without gaps. With `wait` the call answers as soon "
-        "as there is something, or after that many seconds.",
+        description="Every event of the ledger in commit order, numbered without gaps. With `wait` the call answers "
+        "as soon as there is something, or after that many seconds.",
     ),
 )  # fmt: skip

@@ -20,9 +20,9 @@ TAG = "Holds"
 
 _OPENING = (
     "idempotency_conflict", "account_not_found", "account_closed", "account_frozen", "currency_mismatch",
-    "legs_unbalanced", "version_mismatch", "balance_too_low", "balance_too_high", "transfer_limit_exceeded", "insufficient_funds", "ceiling_exceeded",
-    "hourly_amount_exceeded", "hourly_count_exceeded", "daily_amount_exceeded", "daily_count_exceeded",
-    "balance_overflow",
+    "legs_unbalanced", "version_mismatch", "balance_too_low", "balance_too_high", "transfer_limit_exceeded",
+    "insufficient_funds", "ceiling_exceeded", "hourly_amount_exceeded", "hourly_count_exceeded",
+    "daily_amount_exceeded", "daily_count_exceeded", "balance_overflow",
 )  # fmt: skip
 _CHANGING = ("idempotency_conflict", "hold_not_found", "hold_not_open", "hold_expired")
 
@@ -101,7 +101,9 @@ async def list_holds(call: Call) -> web.Response:
     """List holds."""
     query: HoldQuery = call.query
     service = call.service
-    account = await accounts.get_account(service.database, query.account) if query.account is not None else None
+    account = (
+        await accounts.get_account(service.database, query.account) if query.account is not None else None
+    )
     found = await holds.list_holds(
         service.database,
         service.ledger.directory,
@@ -141,8 +143,8 @@ ROUTES: tuple[Route, ...] = (
         "POST", "/v1/holds", create_hold, "create_hold", "Make a hold", TAG, scope="holds:write", body=HoldBody,
         answers={201: Hold}, idempotent=True, problems=_OPENING,
         example={"from": "customer:17", "to": "merchant:4", "amount": 5000, "expires_in": 604800},
-        description="Sets money aside: it counts against the source's limits at once, so that a capture cannot fail for "
-        "lack of funds. Source, destinations and fee legs are fixed here.",
+        description="Sets money aside: it counts against the source's limits at once, so that a capture cannot fail "
+        "for lack of funds. Source, destinations and fee legs are fixed here.",
     ),
     Route(
         "GET", "/v1/holds", list_holds, "list_holds", "List holds, newest first", TAG, scope="holds:read",

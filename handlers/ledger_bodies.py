@@ -92,7 +92,7 @@ class TransferBody(Movement, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class BatchItem(Movement, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A transfer of a batch, with its own idempotency key. Neighbours with the same `group` are done together or not at all."""
+    """A transfer of a batch, with its own key. Neighbours with the same `group` are done together or not at all."""
 
     key: Key
     group: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
@@ -117,8 +117,9 @@ class ReversalBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class HoldBody(Movement, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A hold: `from`, `to` and `amount`, or `legs` of which the first is the source's. It ends by itself after `expires_in`
-    seconds or at `expires_at`, or never.
+    """A hold: `from`, `to` and `amount`, or `legs` of which the first is the source's.
+
+    It ends by itself after `expires_in` seconds or at `expires_at`, or never.
     """
 
     expires_in: Annotated[int, Meta(ge=1, le=MAX_HOLD_SECONDS, description="Seconds.")] | None = None
@@ -162,7 +163,9 @@ def hold_posting(principal_id: int, key: str, body: HoldBody) -> Posting:
     """Return the posting of a hold; raises Refusal `invalid_request`."""
     legs = _legs(body, "")
     if legs[0].amount > 0:
-        raise Refusal("invalid_request", "The first leg of a hold is its source's, so its amount is negative.")
+        raise Refusal(
+            "invalid_request", "The first leg of a hold is its source's, so its amount is negative."
+        )
     if any(leg.account == legs[0].account for leg in legs[1:]):
         raise Refusal("invalid_request", "The source of a hold has one leg only, the first.")
     return Posting(

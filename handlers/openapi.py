@@ -105,6 +105,7 @@ def document(routes: Sequence[Route], settings: Settings) -> Json:
         "paths": paths,
         "components": {
             "schemas": {**schemas.components, "Problem": _PROBLEM},
+            "examples": {code: _example(code) for code in _codes(shown)},
             "headers": _HEADERS,
             "parameters": {"IdempotencyKey": _IDEMPOTENCY_KEY},
             "securitySchemes": {
@@ -215,7 +216,7 @@ def _responses(route: Route, schemas: _Schemas) -> Json:
         if route.idempotent:
             answer["headers"]["Idempotent-Replayed"] = {"$ref": "#/components/headers/Idempotent-Replayed"}
         responses[str(status)] = answer
-    codes = sorted({*_common_codes(route), *route.problems}, key=lambda code: PROBLEMS[code].status)
+    codes = sorted(_codes([route]), key=lambda code: PROBLEMS[code].status)
     for status, group in groupby(codes, key=lambda code: PROBLEMS[code].status):
         problem = _problem(status, sorted(group), _headers(route))
         # A route may answer a status of its own with its own type, such as the 503 of /ready.
@@ -229,10 +230,7 @@ def _responses(route: Route, schemas: _Schemas) -> Json:
 def _problem(status: int, codes: Sequence[str], headers: Json) -> Json:
     if status in (429, 503):
         headers = headers | {"Retry-After": {"$ref": "#/components/headers/Retry-After"}}
-    examples = {
-        code: {"value": msgspec.json.decode(problem_details(problem_of(code, f"{PROBLEMS[code].title}.")))}
-        for code in codes
-    }
+    examples = {code: {"$ref": f"#/components/examples/{code}"} for code in codes}
     return {
         "description": ", ".join(f"`{code}`" for code in codes),
         "headers": headers,
@@ -240,9 +238,18 @@ def _problem(status: int, codes: Sequence[str], headers: Json) -> Json:
     }
 
 
+def _example(code: str) -> Json:
+    body = problem_details(problem_of(code, f"{PROBLEMS[code].title}."))
+    return {"summary": PROBLEMS[code].title, "value": msgspec.json.decode(body)}
+
+
 def _headers(route: Route) -> Json:
     names = ("X-Request-ID", *(_RATE_HEADERS if route.limited else ()))
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+def _codes(routes: Iterable[Route]) -> list[str]:
+    return sorted({code for route in routes for code in (*_common_codes(route), *route.problems)})
 
 
 def _common_codes(route: Route) -> Iterator[str]:
@@ -274,8 +281,8 @@ def _refuse_control_characters(schema: Any) -> None:
     if isinstance(schema, Mapping):
         if schema.get("type") == "string" and not schema.keys() & {"pattern", "format", "enum", "const"}:
             schema["pattern"] = _NO_CONTROLS  # type: ignore[index]
-        if "additionalProperties" in schema and schema["additionalProperties"] is not False:
-            schema.setdefault("propertyNames", {"pattern": _NO_CONTROLS})  # type: ignore[attr-defined]
+        if schema.get("additionalProperties", False) is not False:
+            schema.setdefault("propertyNames", {}).setdefault("pattern", _NO_CONTROLS)  # type: ignore[attr-defined]
         for value in schema.values():
             _refuse_control_characters(value)
     elif isinstance(schema, list):

@@ -12,7 +12,15 @@ from msgspec import Meta
 from core import metrics
 from core.errors import Refusal
 from core.ledger import accounts, transfers
-from core.ledger.items import MAX_CALL_ITEMS, MAX_CALL_LEGS, Outcome, Posting, next_group, operation_id, sentence
+from core.ledger.items import (
+    MAX_CALL_ITEMS,
+    MAX_CALL_LEGS,
+    Outcome,
+    Posting,
+    next_group,
+    operation_id,
+    sentence,
+)
 from core.ledger.outcomes import OUTCOMES_BY_CODE
 from core.ledger.transfers import NEWEST, ListedTransfer, Transfer, TransferFilter
 from handlers.api import MIB, Call, Route, answer
@@ -34,12 +42,18 @@ TAG = "Transfers"
 
 Limit = Annotated[int, Meta(ge=1, le=1_000, description="At most so many; 100 when absent.")]
 Cursor = Annotated[
-    str, Meta(pattern=r"^[0-9]{1,19}$", description="What the page before gave as `next`; absent for the first page.")
+    str,
+    Meta(
+        pattern=r"^[0-9]{1,19}$",
+        description="What the page before gave as `next`; absent for the first page.",
+    ),
 ]
 
 _REFUSALS = tuple(code for code in OUTCOMES_BY_CODE if code != "posted")
 _TRANSFER_REFUSALS = tuple(
-    code for code in _REFUSALS if not code.startswith(("hold_", "exceeds_", "transfer_not", "already_", "group_"))
+    code
+    for code in _REFUSALS
+    if not code.startswith(("hold_", "exceeds_", "transfer_not", "already_", "group_"))
 )
 
 
@@ -83,7 +97,8 @@ class TransferQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     kind: Kind | None = None
     reference: Reference | None = None
     metadata: (
-        Annotated[str, Meta(pattern=r"^[^:]{1,40}:.{0,500}$", description="One pair, as `name:value`.")] | None
+        Annotated[str, Meta(pattern=r"^[^:]{1,40}:.{0,500}$", description="One pair, as `name:value`.")]
+        | None
     ) = None
     recorded_from: Time | None = None
     recorded_before: Time | None = None
@@ -202,14 +217,17 @@ def _batch_postings(principal_id: int, items: tuple[BatchItem, ...]) -> list[Pos
         if item.group != group:
             group, number, members = item.group, next_group() if item.group is not None else 0, [0, 0]
             if group in seen:
-                raise Refusal("invalid_request", f"Item {place}: the items of group {group!r} do not follow each other.")
+                raise Refusal(
+                    "invalid_request", f"Item {place}: the items of group {group!r} do not follow each other."
+                )
             if group is not None:
                 seen.add(group)
         posting = transfer_posting(principal_id, item.key, item, group=number, subject=f"Item {place}: ")
         members = [members[0] + 1, members[1] + len(posting.legs)]
         if number and (members[0] > MAX_CALL_ITEMS or members[1] > MAX_CALL_LEGS):
             raise Refusal(
-                "invalid_request", f"Group {group!r} has more than {MAX_CALL_ITEMS} items or {MAX_CALL_LEGS} legs."
+                "invalid_request",
+                f"Group {group!r} has more than {MAX_CALL_ITEMS} items or {MAX_CALL_LEGS} legs.",
             )
         legs += len(posting.legs)
         postings.append(posting)
@@ -231,15 +249,21 @@ def _batch_cost(body: Any) -> int:
 
 
 _ID = {"transfer": UUID}
-_EXAMPLE = {"from": "customer:17", "to": "merchant:4", "amount": 1250, "kind": "payment", "reference": "order-981"}
+_EXAMPLE = {
+    "from": "customer:17",
+    "to": "merchant:4",
+    "amount": 1250,
+    "kind": "payment",
+    "reference": "order-981",
+}
 
 ROUTES: tuple[Route, ...] = (
     Route(
         "POST", "/v1/transfers", create_transfer, "create_transfer", "Post a transfer", TAG,
         scope="transfers:write", body=TransferBody, answers={201: Transfer, 200: Transfer}, idempotent=True,
         problems=_TRANSFER_REFUSALS, example=_EXAMPLE,
-        description="All legs are posted or none. The answer carries each account's balance right after its entry. With "
-        "`dry_run` nothing is kept, no key is used up, and the status is 200.",
+        description="All legs are posted or none. The answer carries each account's balance right after its entry. "
+        "With `dry_run` nothing is kept, no key is used up, and the status is 200.",
     ),
     Route(
         "POST", "/v1/transfers/batch", create_batch, "create_transfers", "Post a batch of transfers", TAG,
@@ -258,7 +282,9 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST", "/v1/transfers/{transfer}/reversals", reverse_transfer, "reverse_transfer", "Reverse a transfer", TAG,
         scope="transfers:write", parameters=_ID, body=ReversalBody, answers={201: Transfer}, idempotent=True,
-        problems=(*_TRANSFER_REFUSALS, "transfer_not_found", "not_reversible", "already_reversed", "exceeds_reversible"),
+        problems=(
+            *_TRANSFER_REFUSALS, "transfer_not_found", "not_reversible", "already_reversed", "exceeds_reversible",
+        ),
         description="Whole, or `amount` of it in minor units of its first leg; never more than the transfer in all.",
     ),
 )  # fmt: skip

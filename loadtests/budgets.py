@@ -106,6 +106,6 @@ def budgets_table(lines: Iterable[Line]) -> Table:
             "" if line.p95_ms is None else f"{line.p95_ms:g}",
             f"{line.seen.failure_ratio:.2%}",
             f"{line.failure_ratio:.2%}",
-            f"[red]{line.breach}[/red]" if line.breach else "[green]kept[/green]",
+            "[red]breached[/red]" if line.breach else "[green]kept[/green]",
         )
     return table

@@ -29,11 +29,13 @@ from loadtests.budgets import BUDGETS, Seen, breached, budgets_table, judge, loa
 CURRENCY = "KZT"
 #: Where the money of all users comes from: an account without a floor.
 SOURCE = "load-source"
+#: What the table needs where there is no terminal that has a width.
+PIPED_WIDTH = 120
 #: Accounts of one run's users, known to all of them, so that transfers cross between users.
 WALLETS: list[str] = []
 
 
-@events.init_command_line_parser.add_listener
+@events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
 def add_options(parser: Any) -> None:
     """Our own options; in the environment under the names of the service's settings where there is one."""
     parser.add_argument(
@@ -59,7 +61,7 @@ class ApiUser(FastHttpUser):
         """Opens the source and the user's wallet. Opening an account again is no error."""
         self.headers = {"Authorization": f"Bearer {self.environment.parsed_options.api_key}"}
         self.wallet = f"load-{uuid.uuid4().hex[:12]}"
-        self.post("/v1/accounts", {"code": SOURCE, "currency": CURRENCY, "floor": None})
+        self.post("/v1/accounts", {"code": SOURCE, "currency": CURRENCY, "limits": {"floor": None}})
         self.post("/v1/accounts", {"code": self.wallet, "currency": CURRENCY})
         WALLETS.append(self.wallet)
 
@@ -94,7 +96,7 @@ class StripeSender(ApiUser):
     @task
     def succeed(self) -> None:
         """One payment that succeeded, for this user's wallet."""
-        body = json.dumps(payment_intent_succeeded(self.wallet)).encode()
+        body = json.dumps(payment_intent_succeeded(self.wallet))
         signature = stripe_signature(body, self.environment.parsed_options.stripe_secret, int(time.time()))
         headers = {"Content-Type": "application/json", "Stripe-Signature": signature}
         self.client.post("/webhooks/stripe", name="POST /webhooks/stripe", data=body, headers=headers)
@@ -121,13 +123,13 @@ def payment_intent_succeeded(account: str) -> dict[str, Any]:
     }
 
 
-def stripe_signature(body: bytes, secret: str, timestamp: int) -> str:
+def stripe_signature(body: str, secret: str, timestamp: int) -> str:
     """The header Stripe-Signature, scheme v1: HMAC-SHA256 over the time, a dot and the body."""
-    digest = hmac.new(secret.encode(), str(timestamp).encode() + b"." + body, hashlib.sha256).hexdigest()
+    digest = hmac.new(secret.encode(), f"{timestamp}.{body}".encode(), hashlib.sha256).hexdigest()
     return f"t={timestamp},v1={digest}"
 
 
-@events.quitting.add_listener
+@events.quitting.add_listener  # type: ignore[untyped-decorator]
 def hold_to_budgets(environment: Any, **_: object) -> None:
     """Prints the verdict at the end and sets the exit code. Locust's own workers leave that to their master."""
     if isinstance(environment.runner, WorkerRunner):
@@ -138,6 +140,13 @@ def hold_to_budgets(environment: Any, **_: object) -> None:
         if entry.num_requests
     }
     lines = judge(load_budgets(Path(environment.parsed_options.budgets)), seen)
-    Console().print(budgets_table(lines))
+    console = Console()
+    console = console if console.is_terminal else Console(width=PIPED_WIDTH)
+    console.print(budgets_table(lines))
+    for line in lines:
+        if line.breach:
+            console.print(
+                f"budget breached: {line.name}: {line.breach}", soft_wrap=True, markup=False, highlight=False
+            )
     # Failed requests are the budgets' affair; an exception in a user's code is a fault of the suite.
     environment.process_exit_code = 1 if breached(lines) or environment.runner.exceptions else 0

@@ -102,11 +102,11 @@ class Supervisor:
     report: Report
     environment: dict[str, str] = field(default_factory=dict)
     # Called with the process id of each child that ended.
-    on_exit: Callable[[int], None] = lambda _pid: None
+    on_exit: Callable[[int], object] = lambda _pid: None
     # Called about twice a second, for what else its caller looks after.
-    on_tick: Callable[[], None] = lambda: None
+    on_tick: Callable[[], object] = lambda: None
     # Called once, when every process of the first start is ready.
-    on_ready: Callable[[], None] = lambda: None
+    on_ready: Callable[[], object] = lambda: None
     # What SIGHUP means: replace each process, or stop.
     hangup_reloads: bool = True
     stopping: bool = False
@@ -280,6 +280,7 @@ class Supervisor:
 
     def _stop_all(self, *, at_once: bool) -> None:
         """Ask everything to end; when asked a second time, make it."""
+        self.report("stopping", at_once=at_once)
         self._reload.clear()
         if self.listeners is not None:
             self.listeners.close_all()

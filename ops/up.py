@@ -134,7 +134,9 @@ class _Instance:
     def _report(self, event: str, **fields: object) -> None:
         """Say what a person should know; a start or an end in good order is none of that."""
         name, pid, code = fields.get("process"), fields.get("pid"), fields.get("exit_code")
-        if event == "process.died":
+        if event == "stopping":
+            say("Stopping the API and the worker ...", "dim")
+        elif event == "process.died":
             say(
                 f"The {name} process {pid} ended with code {code}; it is started again. Its log: {self._log(name)}",
                 "red",
@@ -201,8 +203,9 @@ class _Instance:
             for name, value in lines.items():
                 console.print(f"  [bold]{name:<11}[/]{escape(value)}")
             console.rule(style="green")
-        say("A first call:\n")
-        say(f'  curl -H "Authorization: Bearer {key or "$KEY"}" {url}/v1/accounts\n')
+        say("A first call, which opens an account:\n")
+        say(f"  curl {url}/v1/accounts -H 'Authorization: Bearer {key or '...'}' \\")
+        say('    -H \'Content-Type: application/json\' -d \'{"code": "customer:1", "currency": "USD"}\'\n')
 
 
 def _development_key(settings: Settings, path: Path) -> str:

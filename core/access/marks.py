@@ -11,6 +11,8 @@ from collections import deque
 from contextlib import suppress
 from typing import NamedTuple
 
+import msgspec
+
 # A larger answer costs Redis more than it saves: its key is only unmarked.
 MAX_ANSWER_BYTES = 64 * 1024
 # What may wait to be stored (they wait 2 ms; more means that Redis is in trouble), and what one round trip carries.
@@ -33,29 +35,26 @@ class StoredAnswer(NamedTuple):
     body: bytes
 
 
-class Mark:
+class Mark(msgspec.Struct, eq=False):
     """One request at work under one key. Its twins in this process wait for it; those elsewhere see it in Redis."""
 
-    __slots__ = ("_waiting", "answer", "done", "fingerprint", "identity", "in_redis", "name", "value")
-
-    def __init__(self, identity: tuple[int, str], name: str, fingerprint: str, token: str) -> None:
-        self.identity = identity
-        self.name = name
-        self.fingerprint = fingerprint
-        self.value = f"{_MARK}{fingerprint}{token}"
-        self.in_redis = False
-        self.done = False
-        self.answer: StoredAnswer | None = None
-        self._waiting: asyncio.Future[None] | None = None
+    identity: tuple[int, str]
+    name: str
+    fingerprint: str
+    value: str
+    in_redis: bool = False
+    done: bool = False
+    answer: StoredAnswer | None = None
+    waiting: asyncio.Future[None] | None = None
 
     async def settled(self, deadline: float) -> StoredAnswer | None:
         """Wait for the end of this request; None when it ended without an answer to share, or has not by `deadline`."""
         if not self.done:
-            if self._waiting is None:  # made by the first twin: most requests have none
-                self._waiting = asyncio.get_running_loop().create_future()
+            if self.waiting is None:  # made by the first twin: most requests have none
+                self.waiting = asyncio.get_running_loop().create_future()
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(deadline):
-                    await asyncio.shield(self._waiting)
+                    await asyncio.shield(self.waiting)
         return self.answer
 
     def settle(self, answer: StoredAnswer | None) -> None:
@@ -63,8 +62,13 @@ class Mark:
         if not self.done:
             self.done = True
             self.answer = answer
-            if self._waiting is not None:
-                self._waiting.set_result(None)
+            if self.waiting is not None:
+                self.waiting.set_result(None)
+
+
+def mark_value(fingerprint: str, token: str) -> str:
+    """Return what stands in Redis under a key that is being worked on; the token is this attempt's own."""
+    return f"{_MARK}{fingerprint}{token}"
 
 
 def request_fingerprint(operation: str, body: bytes) -> bytes:

@@ -56,9 +56,11 @@ def limit(per_second: int, burst: int, of: str) -> Limit:
 
 def tighter(states: Sequence[State]) -> State:
     """Return the limit with the fewest requests left."""
-    if len(states) == 1:
-        return states[0]
-    return min(states, key=lambda state: state[0].burst - state[1] / state[0].step_us)
+    tightest = states[0]
+    for state in states[1:]:
+        if _left(*state) < _left(*tightest):
+            tightest = state
+    return tightest
 
 
 def refusal(states: Sequence[State], cost: int) -> RateLimited:
@@ -74,9 +76,14 @@ def rate_headers(limit: Limit, fill_us: int) -> Headers:
     """
     return (
         ("RateLimit-Limit", str(limit.burst)),
-        ("RateLimit-Remaining", str((limit.burst_us - fill_us) // limit.step_us)),
+        ("RateLimit-Remaining", str(_left(limit, fill_us))),
         ("RateLimit-Reset", str(-(-fill_us // MICROSECONDS))),
     )
+
+
+def _left(limit: Limit, fill_us: int) -> int:
+    # The burst less what the bucket lacks in whole requests; half a request is none left.
+    return limit.burst + -fill_us // limit.step_us
 
 
 def _wait_us(limit: Limit, fill_us: int, cost: int) -> int:

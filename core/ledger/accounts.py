@@ -24,7 +24,7 @@ MAX_OPENINGS = 1_000
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What bounds an account, in minor units; None: no bound. `floor` bounds what is available, `ceiling` the balance."""
+    """What bounds an account, in minor units; None: no bound. `floor` bounds the available, `ceiling` the balance."""
 
     floor: int | None = 0
     ceiling: int | None = None
@@ -55,7 +55,11 @@ class Opening(NamedTuple):
 
     def data(self) -> str:
         """What the account's first event says of it, with keys in one order."""
-        data = {"currency": self.currency, "limits": msgspec.to_builtins(self.limits), "metadata": self.metadata}
+        data = {
+            "currency": self.currency,
+            "limits": msgspec.to_builtins(self.limits),
+            "metadata": self.metadata,
+        }
         return msgspec.json.encode(data, order="deterministic").decode()
 
 
@@ -97,7 +101,8 @@ async def open_accounts(
 async def open_account(database: Database, opening: Opening, principal_id: int) -> tuple[Account, bool]:
     """Open one account, and tell whether it is new. The same code with the same body returns the account as it is now.
 
-    Raises Refusal `account_exists` (and `invalid_request` for limits that contradict each other) when the code was opened with another body, naming what differs.
+    Raises Refusal `account_exists` when the code was opened with another body, naming what differs, and
+    `invalid_request` for limits that contradict each other.
     """
     opening.limits.check()
     opened = (await open_accounts(database, [opening], principal_id))[opening.code]
@@ -124,7 +129,7 @@ async def get_account(source: Connection | Database, code: str) -> Account:
     return _account(row)
 
 
-async def list_accounts(  # noqa: PLR0913 - the filters of the list
+async def list_accounts(
     database: Database,
     *,
     after: str | None = None,
@@ -173,7 +178,9 @@ async def change_account(
         raise Refusal("account_closed", f"Account {code!r} is closed.", account=code)
     if refused == "not_empty":
         raise Refusal(
-            "account_not_empty", f"Account {code!r} has a balance or open holds, so it cannot be closed.", account=code
+            "account_not_empty",
+            f"Account {code!r} has a balance or open holds, so it cannot be closed.",
+            account=code,
         )
     return await get_account(database, code)
 

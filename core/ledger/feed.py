@@ -56,7 +56,9 @@ async def feed_head(database: Database) -> int:
 def _cover(batches: Sequence[Row], after: int, limit: int) -> list[Row]:
     """Return the batches that hold the wanted positions, and no more: a batch may have a thousand events."""
     return [
-        row for row in batches if row["position"] + row["events"] > after + 1 and row["position"] <= after + limit
+        row
+        for row in batches
+        if row["position"] + row["events"] > after + 1 and row["position"] <= after + limit
     ]
 
 

@@ -1,7 +1,7 @@
 """Holds: money set aside, then captured in parts, given back, extended, or given back when its time is over.
 
-A hold fixes source, destinations and fee legs when it is made, and counts against the source's limits at once, so that a
-capture cannot fail for lack of funds. Partial captures take their part of every leg.
+A hold fixes source, destinations and fee legs when it is made, and counts against the source's limits at once, so that
+a capture cannot fail for lack of funds. Partial captures take their part of every leg.
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ async def expire_due(database: Database, directory: Directory | None = None) -> 
     return sum(outcome.posted for outcome in outcomes)
 
 
-def _change(  # noqa: PLR0913, PLR0917 - the parts of a posting
+def _change(
     stored: StoredHold,
     operation: Operation,
     id_: UUID,

@@ -64,9 +64,10 @@ FIELDS = ("legs", "currency", "kind", "reference", "metadata", "effective_at", "
 class Posting:
     """One item for the ledger. `legs` sum to zero per currency; `group` > 0 makes contiguous items atomic.
 
-    Captures and reversals carry the legs of the whole, `target_no` (the number of the hold or transfer), `target_id` and the
-    `amount` that is due now (None: all that is left). `expires_in_secs` is what a caller asked for who gave no time but a
-    span: a repeated call means the same span, though the time is another. `id` is derived from owner and key, see `operation_id`.
+    Captures and reversals carry the legs of the whole, `target_no` (the number of the hold or transfer), `target_id`
+    and the `amount` that is due now (None: all that is left). `expires_in_secs` is what a caller asked for who gave no
+    time but a span: a repeated call means the same span, though the time is another. `id` is derived from owner and
+    key, see `operation_id`.
     """
 
     id: UUID
@@ -106,8 +107,9 @@ class Outcome:
     """What became of one posting.
 
     When posted: `no`, `recorded_at`, and `entries` in the order of the legs; for holds also the `amount` of the
-    operation and what the hold has `captured` since its start and when it `expires_at`. When refused: the `account` that stood in the way and a
-    `figure` (what is available, left, expected: it depends on the kind). `replayed` tells that the key was used before.
+    operation, what the hold has `captured` since its start and when it `expires_at`. When refused: the `account` that
+    stood in the way and a `figure` (what is available, left, expected: it depends on the kind). `replayed` tells that
+    the key was used before.
     """
 
     kind: OutcomeKind

@@ -20,13 +20,17 @@ class OutcomeKind(NamedTuple):
 
 _TABLE = (
     OutcomeKind(0, "posted", True, "It is done."),
-    OutcomeKind(3, "idempotency_conflict", False, "The key was used for another body; the answer names what differs."),
+    OutcomeKind(
+        3, "idempotency_conflict", False, "The key was used for another body; the answer names what differs."
+    ),
     OutcomeKind(20, "transfer_not_found", False, "There is no transfer with this id."),
     OutcomeKind(21, "hold_not_found", False, "There is no hold with this id."),
     OutcomeKind(22, "account_not_found", False, "There is no account with this code."),
     OutcomeKind(30, "account_closed", False, "The account is closed for good."),
     OutcomeKind(31, "account_frozen", False, "The account is frozen: nothing may leave or reach it."),
-    OutcomeKind(40, "currency_mismatch", False, "The accounts, or the stated currency, are of different currencies."),
+    OutcomeKind(
+        40, "currency_mismatch", False, "The accounts, or the stated currency, are of different currencies."
+    ),
     OutcomeKind(41, "legs_unbalanced", False, "The legs do not sum to zero."),
     OutcomeKind(50, "hold_not_open", True, "The hold was captured in full, voided or expired before."),
     OutcomeKind(51, "hold_expired", True, "The hold's time is over."),
@@ -37,14 +41,20 @@ _TABLE = (
     OutcomeKind(61, "balance_too_low", True, "The balance after it would be below the condition's minimum."),
     OutcomeKind(62, "balance_too_high", True, "The balance after it would be above the condition's maximum."),
     OutcomeKind(70, "transfer_limit_exceeded", True, "More than the account may send in one transfer."),
-    OutcomeKind(71, "insufficient_funds", True, "The available balance would fall below the account's floor."),
+    OutcomeKind(
+        71, "insufficient_funds", True, "The available balance would fall below the account's floor."
+    ),
     OutcomeKind(72, "ceiling_exceeded", True, "The balance would rise above the account's ceiling."),
     OutcomeKind(73, "hourly_amount_exceeded", True, "More than the account may send within an hour."),
-    OutcomeKind(74, "hourly_count_exceeded", True, "More transfers than the account may send within an hour."),
+    OutcomeKind(
+        74, "hourly_count_exceeded", True, "More transfers than the account may send within an hour."
+    ),
     OutcomeKind(75, "daily_amount_exceeded", True, "More than the account may send on one UTC day."),
     OutcomeKind(76, "daily_count_exceeded", True, "More transfers than the account may send on one UTC day."),
     OutcomeKind(80, "balance_overflow", True, "A balance would leave the range of 2^62 - 1 minor units."),
-    OutcomeKind(90, "group_failed", False, "Another item of its group was refused; nothing of the group was done."),
+    OutcomeKind(
+        90, "group_failed", False, "Another item of its group was refused; nothing of the group was done."
+    ),
 )
 
 OUTCOMES: dict[int, OutcomeKind] = {kind.number: kind for kind in _TABLE}

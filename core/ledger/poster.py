@@ -43,7 +43,7 @@ Unit = list[Posting]
 
 
 class Poster:
-    """Submits postings through one lane. `max_waiting` bounds the units that wait; beyond it callers get `overloaded`."""
+    """Submits postings through one lane. `max_waiting` bounds the units that wait; more callers get `overloaded`."""
 
     def __init__(self, database: Database, directory: Directory, *, max_waiting: int) -> None:
         self._database = database
@@ -125,8 +125,10 @@ class Poster:
                         raise
                 metrics.LEDGER_RETRIES.add(type(cause).__name__)
             # Full jitter, so that two batches that met do not meet again; 1, 2, 4, ... ms at most.
-            await asyncio.sleep(random.uniform(0, 0.001 * 2**attempt))
-        raise Unavailable("The rows of this call are busy at the moment. Repeat the call.", code="busy", retry_after=0.1)
+            await asyncio.sleep(random.uniform(0, 0.001 * 2**attempt))  # noqa: S311 - jitter, no secret
+        raise Unavailable(
+            "The rows of this call are busy at the moment. Repeat the call.", code="busy", retry_after=0.1
+        )
 
 
 def chunks(postings: Sequence[Posting]) -> Iterator[list[Posting]]:

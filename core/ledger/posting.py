@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from core.database import statements
-from core.ledger.items import MAX_CALL_ITEMS, MAX_CALL_LEGS, EntryLine, Outcome, Posting, differing, encode_metadata
+from core.ledger.items import (
+    MAX_CALL_ITEMS,
+    MAX_CALL_LEGS,
+    EntryLine,
+    Outcome,
+    Posting,
+    differing,
+    encode_metadata,
+)
 from core.ledger.outcomes import CONFLICT, OUTCOMES, POSTED, REPLAYED_POSTED, REPLAYED_REFUSED
 from core.ledger.stored import load_outcomes
 
@@ -36,7 +44,7 @@ async def post(
     if row is None:
         raise RuntimeError("ledger_post returned no row")
     outcomes = _read(postings, packed, row)
-    return await _with_replays(source, postings, row, outcomes)
+    return await _with_replays(source, postings, outcomes)
 
 
 def _codes(postings: Sequence[Posting]) -> set[str]:
@@ -114,7 +122,9 @@ def _pack(postings: Sequence[Posting], accounts: dict[str, Known]) -> _Packed:
     return _Packed(arguments, first_leg, leg_codes, condition_codes)
 
 
-def _rare(postings: Sequence[Posting], read: Callable[[Posting], Any], *, absent: Any = None) -> list[Any] | None:
+def _rare(
+    postings: Sequence[Posting], read: Callable[[Posting], Any], *, absent: Any = None
+) -> list[Any] | None:
     """Return an array of what few items have, or None when no item has it: it is then not even sent."""
     values = [read(posting) for posting in postings]
     return None if all(value == absent for value in values) else values
@@ -191,7 +201,7 @@ def _read(postings: Sequence[Posting], packed: _Packed, row: Row) -> list[Outcom
 
 
 async def _with_replays(
-    source: Connection | Database, postings: Sequence[Posting], row: Row, outcomes: list[Outcome | None]
+    source: Connection | Database, postings: Sequence[Posting], outcomes: list[Outcome | None]
 ) -> list[Outcome]:
     wanted = [posting.id for posting, outcome in zip(postings, outcomes, strict=True) if outcome is None]
     stored = await load_outcomes(source, wanted) if wanted else {}

@@ -194,7 +194,9 @@ async def _refuse_part_of_several_currencies(source: Connection | Database, orig
     rows = await source.fetch(SQL.find_accounts, [entry.account for entry in original.entries])
     if len({row["currency"] for row in rows}) > 1:
         raise Refusal(
-            "not_reversible", "A transfer in several currencies can be reversed as a whole only.", id=original.id
+            "not_reversible",
+            "A transfer in several currencies can be reversed as a whole only.",
+            id=original.id,
         )
 
 

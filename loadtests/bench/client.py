@@ -1,8 +1,9 @@
 """Runs a load client in its own process: wrk where it is on PATH, else `loadtests.bench.rawclient`.
 
 Both keep `connections` open, send the next request on each as soon as the last one is answered, never pipeline, and
-count whatever was not a success. Neither corrects for requests that a slow server kept from being sent, except that
-wrk does so for its percentiles above the mean; rates are comparable, tails only from one client to the same.
+count whatever was not a success. Their rates mean the same. Their latencies do not: wrk (measured with 4.1) adds the
+requests that a stall kept from being sent, as if they were due at the average pace, which a pause of 100 ms turns into
+many slow requests; ours tells those that were sent. Latencies that have a target are therefore taken with ours.
 """
 
 import asyncio

@@ -23,6 +23,7 @@ from loadtests.bench.tallystick import Tallystick
 from ops.process import PROJECT, StartError
 from ops.state import state_dir
 
+PIPED_WIDTH = 140
 RESULTS = PROJECT / "loadtests" / "results"
 
 
@@ -54,7 +55,7 @@ def main(  # noqa: PLR0913 (the options of the command, by name)
     plan = msgspec.structs.replace(
         plan, **{name: value for name, value in given.items() if value is not None}
     )
-    console = Console()
+    console = make_console()
     report = execute(plan, Tallystick(), parent=state_dir(load_settings(env_file=None)), console=console)
     path = output or results_path(RESULTS, report)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,6 +64,12 @@ def main(  # noqa: PLR0913 (the options of the command, by name)
     console.print(f"written: {path}", highlight=False)
     if check and not all(verdict.met for verdict in report.targets):
         raise click.exceptions.Exit(1)
+
+
+def make_console() -> Console:
+    """The terminal as wide as it is; a pipe or a file as wide as the tables are."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PIPED_WIDTH)
 
 
 def execute(plan: Plan, subject: Subject, *, parent: Path, console: Console) -> Report:

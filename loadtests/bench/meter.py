@@ -54,10 +54,19 @@ class Meter:
         connections: int,
         seconds: float,
         unit: str = TRANSFERS,
+        client: ClientName | None = None,
     ) -> Figure:
-        """One measurement over HTTP. The rate counts a batch's items, the latencies its whole request."""
+        """One measurement over HTTP. The rate counts a batch's items, the latencies its whole request.
+
+        `client` replaces that of the run where it is the latencies that count.
+        """
         work = run_client(
-            workload, caller, connections=connections, seconds=seconds, seed=self.seed(), client=self._client
+            workload,
+            caller,
+            connections=connections,
+            seconds=seconds,
+            seed=self.seed(),
+            client=client or self._client,
         )
         return await self.measure(
             name, work, connections=connections, unit=unit, per_request=max(workload.items, 1)

@@ -21,7 +21,7 @@ GROUPS = {
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """The sizes of a run. The defaults are those that the targets speak of; `quick()` only shows that all of it runs.
 
-    Durations are in seconds; wrk and pgbench round them up to whole ones. Every measurement is taken once in each round.
+    Durations are in seconds; wrk and pgbench round them up to whole ones. Each measurement is taken once a round.
     """
 
     quick: bool = False

@@ -43,14 +43,6 @@ SELECT
 _ENTRIES = "SELECT count(*) FROM entries"
 _SEALED = "SELECT coalesce((SELECT max(seq) FROM batches), 0) <= (SELECT batch FROM feed_head)"
 _SEAL = "SELECT ledger_seal($1)"
-_OPEN = """
-SELECT count(*) FROM ledger_open_accounts(
-    $1::text[], array_fill($2::text, ARRAY[$4::integer]), array_fill($3::bigint, ARRAY[$4::integer]),
-    array_fill(NULL::bigint, ARRAY[$4::integer]), array_fill(NULL::bigint, ARRAY[$4::integer]),
-    array_fill(NULL::bigint, ARRAY[$4::integer * 4]), array_fill('{}'::text, ARRAY[$4::integer]),
-    array_fill('{}'::text, ARRAY[$4::integer]), 1
-)
-"""
 
 
 class PostingError(Exception):
@@ -103,15 +95,6 @@ async def post_many(connection: Connection, accounts: Sequence[int], items: int,
     )
     if any(outcomes):
         raise PostingError(f"a transfer was refused with outcome {max(outcomes)}")
-
-
-async def open_accounts(
-    connection: Connection, codes: Sequence[str], currency: str, floor: int | None
-) -> None:
-    """Opens up to 1,000 accounts in one call. `floor` bounds the balance from below, None does not."""
-    opened = await connection.fetchval(_OPEN, list(codes), currency, floor, len(codes))
-    if opened != len(codes):
-        raise PostingError(f"{opened} of {len(codes)} accounts were opened")
 
 
 async def seal_all(connection: Connection) -> None:

@@ -1,6 +1,6 @@
 """One run from its servers to its report."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -55,8 +55,19 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     token: str
 
 
-async def run(plan: Plan, subject: Subject, *, parent: Path, console: Console) -> Report:
-    """Measures everything that the plan names and returns the report. What it started is stopped however it ends."""
+async def run(
+    plan: Plan,
+    subject: Subject,
+    *,
+    parent: Path,
+    console: Console,
+    postgres_options: Mapping[str, str] | None = None,
+) -> Report:
+    """Measures everything that the plan names and returns the report. What it started is stopped however it ends.
+
+    `parent` is where the temporary state folder is made. PostgreSQL is durable unless `postgres_options` say otherwise,
+    and the report tells its settings as they were in force.
+    """
     started_at = now()
     load_before = machine.load_average()
     figures = Figures()
@@ -64,9 +75,9 @@ async def run(plan: Plan, subject: Subject, *, parent: Path, console: Console) -
     memory: Memory | None = None
 
     def say(text: str) -> None:
-        console.print(text, highlight=False)
+        console.print(text, highlight=False, soft_wrap=True)
 
-    async with Stand(plan, subject, parent=parent, say=say) as stand:
+    async with Stand(plan, subject, parent=parent, say=say, postgres_options=postgres_options) as stand:
         meter = Meter(figures, stand.roles, client=plan.client, seed=plan.seed, say=say)
         await prepare(stand, console)
         if plan.has("singles", "latency", "batches"):
@@ -140,16 +151,15 @@ async def prepare(stand: Stand, console: Console) -> None:
 
 
 async def fill(stand: Stand, database: str, entries: int, console: Console) -> None:
-    """Posts until the ledger holds so many entries, with a bar; then tidies it up."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(f"filling {database} with {entries:,} entries", total=entries)
-        show: Callable[[int], None] = lambda count: progress.update(task, completed=count)  # noqa: E731
+    """Posts until the ledger holds so many entries, with a bar where someone watches; then tidies it up."""
+    stand.say(f"filling the ledger {database} with {entries:,} entries")
+    columns = (BarColumn(), TextColumn("{task.completed:,.0f}"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=entries)
+
+        def show(count: int) -> None:
+            progress.update(task, completed=count)
+
         await stand.subject.fill(stand.postgres.url(database), entries, show)
     await stand.tidy(database)
 

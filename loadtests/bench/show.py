@@ -35,34 +35,38 @@ def show(report: Report, console: Console) -> None:
     console.print(targets_table(report))
 
 
+#: Whose processor time the table tells; the lines printed during the run tell all.
+ROLES = ("client", "api", "postgres", "other")
+
+
 def figures_table(all_figures: list[Figure]) -> Table:
-    """One row a name: medians over the rounds. Cores are those of the round with the median rate."""
+    """One row a name: the medians over the rounds, and on average how many cores were used by whom."""
     figures = Figures()
     for figure in all_figures:
         figures.add(figure)
-    table = Table(title="medians over the rounds", title_justify="left")
-    table.add_column("measurement")
-    for heading in ("rate", "lowest", "highest", "p50 ms", "p99 ms"):
-        table.add_column(heading, justify="right")
-    table.add_column("unit")
-    table.add_column("client")
-    table.add_column("cores used")
+    table = Table(
+        title="medians over the rounds; on the right the cores that each part used", title_justify="left"
+    )
+    table.add_column("measurement", no_wrap=True)
+    table.add_column("by")
+    for heading in ("a second", "lowest", "highest", "p50 ms", "p99 ms", *ROLES):
+        table.add_column(heading, justify="right", no_wrap=True)
     for name in figures.names():
-        rounds = sorted(figures.named(name), key=lambda figure: figure.rate)
-        middle = rounds[len(rounds) // 2]
-        invalid = not all(figure.valid for figure in rounds)
+        rounds = figures.named(name)
         median = figures.median_rate(name)
+        rates = [figure.rate for figure in rounds]
         table.add_row(
             name,
+            rounds[0].client,
             "invalid" if median is None else f"{median:,.0f}",
-            f"{rounds[0].rate:,.0f}",
-            f"{rounds[-1].rate:,.0f}",
-            _latency(rounds, "p50"),
-            _latency(rounds, "p99"),
-            middle.unit,
-            middle.client,
-            " ".join(f"{role} {cores:.2f}" for role, cores in middle.cpu.items() if cores >= 0.01),
-            style="red" if invalid else None,
+            f"{min(rates):,.0f}",
+            f"{max(rates):,.0f}",
+            *(
+                _median([figure.latency_ms.get(percentile) for figure in rounds])
+                for percentile in ("p50", "p99")
+            ),
+            *(_median([figure.cpu.get(role) for figure in rounds]) for role in ROLES),
+            style="red" if median is None else None,
         )
     return table
 
@@ -95,6 +99,6 @@ def targets_table(report: Report) -> Table:
     return table
 
 
-def _latency(rounds: list[Figure], percentile: str) -> str:
-    values = [figure.latency_ms[percentile] for figure in rounds if percentile in figure.latency_ms]
-    return f"{statistics.median(values):.2f}" if values else ""
+def _median(values: list[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{statistics.median(known):.2f}" if known else ""

@@ -48,12 +48,21 @@ class Sample(NamedTuple):
 class Stand:
     """Servers and processes of a run, in a state folder of its own. An async context manager; its end stops all."""
 
-    def __init__(self, plan: Plan, subject: Subject, *, parent: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        subject: Subject,
+        *,
+        parent: Path,
+        say: Callable[[str], None],
+        postgres_options: Mapping[str, str] | None = None,
+    ) -> None:
         """`parent` is where a temporary state folder is made; `plan.state` replaces it and is kept."""
         self.plan = plan
         self.subject = subject
         self.say = say
         self.token = ""
+        self._postgres_options = postgres_options
         self._temporary = plan.state is None
         if plan.state is None:
             parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +79,9 @@ class Stand:
 
     async def __aenter__(self) -> Self:
         try:
-            servers = self._servers.enter_context(embedded_servers(self.state, say=self.say))
+            servers = self._servers.enter_context(
+                embedded_servers(self.state, postgres_options=self._postgres_options, say=self.say)
+            )
         except BaseException:
             self._close()
             raise

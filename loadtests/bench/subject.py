@@ -58,6 +58,3 @@ class Subject(Protocol):
         self, connection: Connection, books: Books, seed: int
     ) -> Callable[[], Awaitable[object]]:
         """A call that posts one uniform transfer on the connection."""
-
-    def is_posted(self, status: int, body: bytes) -> bool:
-        """Whether this is the answer to a transfer that was posted."""

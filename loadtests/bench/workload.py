@@ -115,7 +115,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
 
 #: What each posted item of a batch's answer holds exactly once.
-BATCH_ITEM_DONE = '"status":"posted"'
+BATCH_ITEM_DONE = '"outcome":"posted"'
 
 
 def filled_size(template: str, key_prefix: str) -> int:

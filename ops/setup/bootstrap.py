@@ -153,7 +153,7 @@ def alone() -> Iterator[None]:
     target = VENV if VENV.exists() else ROOT
     if not os.access(target, os.W_OK):
         raise SetupError(
-            f"you may not write to {target}, and the set-up has to put packages into {VENV}.\n"
+            f"you may not write to {target}, and the packages have to go into {VENV.name} there.\n"
             "Run `./tallystick setup --dev` once as its owner, or take a checkout of your own."
         )
     VENV.mkdir(exist_ok=True)

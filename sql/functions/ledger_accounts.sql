@@ -1,9 +1,10 @@
--- Open accounts, up to 1,000 a call, each idempotent by its code: `opened` is false where the code was there before.
--- The arrays run in parallel; `window_limits` holds four numbers or nulls an account: hour amount, hour count, day amount,
--- day count. `data_texts` is what the account's first event says, and what a repeated call is compared with.
+-- Open accounts, up to 1,000 a call, each idempotent by its code: `opened` is false where the code was there
+-- before. The arrays run in parallel; `window_limits` holds four numbers or nulls an account: hour amount, hour
+-- count, day amount, day count. `data_texts` is what the account's first event says, and what a repeated call is
+-- compared with.
 CREATE OR REPLACE FUNCTION ledger_open_accounts(
-    codes text [], currencies text [], floors bigint [], ceilings bigint [], transfer_maxima bigint [],
-    window_limits bigint [], metadata_texts text [], data_texts text [], principal integer
+    codes text[], currencies text[], floors bigint[], ceilings bigint[], transfer_maxima bigint[],
+    window_limits bigint[], metadata_texts text[], data_texts text[], principal integer
 ) RETURNS TABLE (account_code text, account_id bigint, opened boolean)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
@@ -63,7 +64,7 @@ $$;
 -- `closed` (for good), `not_empty` (only an account without balance and holds can be closed).
 CREATE OR REPLACE FUNCTION ledger_change_account(
     wanted_id bigint, new_state smallint, new_floor bigint, new_ceiling bigint, new_transfer_max bigint,
-    window_limits bigint [], metadata_text text, data_text text,
+    window_limits bigint[], metadata_text text, data_text text,
     OUT refused text
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER

@@ -1,27 +1,29 @@
--- Post one batch: up to 1,000 items of up to 4,000 legs in order, each with its own outcome, in the caller's transaction.
+-- Post one batch: up to 1,000 items of up to 4,000 legs in order, each with its own outcome, in the caller's
+-- transaction.
 --
--- Locks: the accounts, sorted, and nothing else. Holds, reversed amounts and window usage belong to accounts that the same
--- items lock, so the account's lock covers them. Keys come last, sorted: whoever waits for a key holds accounts, but
--- nobody who holds a key waits for an account, so no circle can close. A key lost to a twin raises TS001, and the caller
--- runs the batch again, which then finds the twin's outcome.
+-- Locks: the accounts, sorted, and nothing else. Holds, reversed amounts and window usage belong to accounts that
+-- the same items lock, so the account's lock covers them. Keys come last, sorted: whoever waits for a key holds
+-- accounts, but nobody who holds a key waits for an account, so no circle can close. A key lost to a twin raises
+-- TS001, and the caller runs the batch again, which then finds the twin's outcome.
 --
 -- Items: `operations` 0 transfer, 1 hold, 2 capture, 3 void, 4 extend, 5 expire, 6 reversal. Legs of item i are
--- leg_first[i]..leg_last[i]; `leg_account` points into `account_ids` (0: no such account). Captures and reversals bring
--- the legs of the whole; the part that is due now is scaled from them here, the second leg taking what rounding leaves.
--- Arrays that no item needs are null. A culprit is a leg, or, negative, a condition. The outcomes, their precedence and whether they freeze: docs/ledger.md.
+-- leg_first[i]..leg_last[i]; `leg_account` points into `account_ids` (0: no such account). Captures and reversals
+-- bring the legs of the whole; the part that is due now is scaled from them here, the second leg taking what
+-- rounding leaves. Arrays that no item needs are null. A culprit is a leg, or, negative, a condition. The outcomes,
+-- their precedence and whether they freeze: docs/ledger.md.
 --
--- One long function, because a call of another costs as much as the work on an item; read it as a list: lock, read, then
--- for each item check, apply, check limits, keep or undo; then, after which nothing may fail, the writes.
+-- One long function, because a call of another costs as much as the work on an item; read it as a list: lock, read,
+-- then for each item check, apply, check limits, keep or undo; then, after which nothing may fail, the writes.
 CREATE OR REPLACE FUNCTION ledger_post(
-    ids uuid [], operations smallint [], fingerprints bigint [], fields bigint [], principals integer [], kinds text [],
-    leg_first integer [], leg_last integer [], account_ids bigint [], leg_account integer [], leg_amount bigint [],
-    twins integer [], groups integer [], amounts bigint [], targets bigint [], item_target integer [],
-    currencies text [], reference_texts text [], metadata_texts text [], effective_times timestamptz [],
-    expiry_times timestamptz [], condition_item integer [], condition_account integer [], condition_version bigint [],
-    condition_min bigint [], condition_max bigint [], dry_run boolean,
-    OUT batch bigint, OUT recorded timestamptz, OUT outcomes smallint [], OUT culprits integer [], OUT figures bigint [],
-    OUT leg_version bigint [], OUT leg_balance bigint [], OUT leg_posted bigint [], OUT item_amount bigint [],
-    OUT item_captured bigint [], OUT item_expires timestamptz []
+    ids uuid[], operations smallint[], fingerprints bigint[], fields bigint[], principals integer[], kinds text[],
+    leg_first integer[], leg_last integer[], account_ids bigint[], leg_account integer[], leg_amount bigint[],
+    twins integer[], groups integer[], amounts bigint[], targets bigint[], item_target integer[],
+    currencies text[], reference_texts text[], metadata_texts text[], effective_times timestamptz[],
+    expiry_times timestamptz[], condition_item integer[], condition_account integer[], condition_version bigint[],
+    condition_min bigint[], condition_max bigint[], dry_run boolean,
+    OUT batch bigint, OUT recorded timestamptz, OUT outcomes smallint[], OUT culprits integer[], OUT figures bigint[],
+    OUT leg_version bigint[], OUT leg_balance bigint[], OUT leg_posted bigint[], OUT item_amount bigint[],
+    OUT item_captured bigint[], OUT item_expires timestamptz[]
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp

@@ -1,7 +1,7 @@
 -- The rare parts of ledger_post, each set-based. Not for anybody else: the serving role may not call them.
 
 -- One row an account, in order: its window limits and what has been used of them at `at_time`.
-CREATE OR REPLACE FUNCTION ledger_window_usage(account_ids bigint [], at_time timestamptz)
+CREATE OR REPLACE FUNCTION ledger_window_usage(account_ids bigint[], at_time timestamptz)
 RETURNS TABLE (
     ordinal bigint, hour_amount_max bigint, hour_count_max bigint, day_amount_max bigint, day_count_max bigint,
     hour_sum bigint, hour_uses bigint, day_sum bigint, day_uses bigint
@@ -25,11 +25,11 @@ $$;
 
 -- The rows of holds, their events, and the amounts that reversals have used up.
 CREATE OR REPLACE FUNCTION ledger_write_holds(
-    batch bigint, ids uuid [], operations smallint [], outcomes smallint [], principals integer [], kinds text [],
-    leg_first integer [], leg_last integer [], account_ids bigint [], leg_account integer [], leg_amount bigint [],
-    targets bigint [], item_target integer [], reference_texts text [], metadata_texts text [],
-    expiry_times timestamptz [], item_amount bigint [], item_captured bigint [], item_expires timestamptz [],
-    hold_captured bigint [], hold_state smallint [], hold_expires timestamptz [], reversed bigint []
+    batch bigint, ids uuid[], operations smallint[], outcomes smallint[], principals integer[], kinds text[],
+    leg_first integer[], leg_last integer[], account_ids bigint[], leg_account integer[], leg_amount bigint[],
+    targets bigint[], item_target integer[], reference_texts text[], metadata_texts text[],
+    expiry_times timestamptz[], item_amount bigint[], item_captured bigint[], item_expires timestamptz[],
+    hold_captured bigint[], hold_state smallint[], hold_expires timestamptz[], reversed bigint[]
 ) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, public, pg_temp

@@ -24,12 +24,13 @@ AS $$
     )
 $$;
 
--- Number what has committed since the last round, up to `most` batches, and seal it; return how many. One sequencer works
--- at a time; another that comes meanwhile returns 0.
+-- Number what has committed since the last round, up to `most` batches, and seal it; return how many. One sequencer
+-- works at a time; another that comes meanwhile returns 0.
 --
--- A batch number is drawn after its batch's last lock, so whatever depends on a batch has a higher number and is visible
--- no earlier: ascending numbers within a round, and rounds one after the other, respect every dependency. A number that
--- is missing is in flight or rolled back. It is remembered, not waited for: a foreign long transaction stalls nothing.
+-- A batch number is drawn after its batch's last lock, so whatever depends on a batch has a higher number and is
+-- visible no earlier: ascending numbers within a round, and rounds one after the other, respect every dependency. A
+-- number that is missing is in flight or rolled back. It is remembered, not waited for: a foreign long transaction
+-- stalls nothing.
 CREATE OR REPLACE FUNCTION ledger_seal(most integer) RETURNS integer
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp

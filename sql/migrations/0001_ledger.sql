@@ -81,8 +81,9 @@ CREATE TABLE batches (
 );
 CREATE INDEX batches_recorded_at ON batches (recorded_at, seq);
 
--- The idempotency keys of everything that was done or finally refused. `id` is the hash of owner and key, and the public
--- id of what it made; `fingerprint` is the hash of the body, `fields` eight one-byte hashes that name what differs.
+-- The idempotency keys of everything that was done or finally refused. `id` is the hash of owner and key, and the
+-- public id of what it made; `fingerprint` is the hash of the body, `fields` eight one-byte hashes that name what
+-- differs.
 CREATE TABLE keys (
     id uuid PRIMARY KEY,
     no bigint, -- null: it was refused, see refusals
@@ -151,8 +152,8 @@ CREATE TABLE holds (
     kind text NOT NULL,
     reference text,
     metadata jsonb,
-    leg_accounts bigint [] NOT NULL,
-    leg_amounts bigint [] NOT NULL,
+    leg_accounts bigint[] NOT NULL,
+    leg_amounts bigint[] NOT NULL,
     CHECK (captured BETWEEN 0 AND amount)
 ) WITH (fillfactor = 80);
 CREATE INDEX holds_due ON holds (expires_at, no) WHERE state = 0 AND expires_at IS NOT NULL;

@@ -10,11 +10,11 @@ FROM ledger_post(
 
 -- name: find_accounts
 -- A row an existing account of the given codes: what never changes of it.
-SELECT code, id, currency FROM accounts WHERE code = ANY ($1::text []);
+SELECT code, id, currency FROM accounts WHERE code = ANY($1::text[]);
 
 -- name: account_codes
 -- A row an account of the given ids.
-SELECT id, code FROM accounts WHERE id = ANY ($1::bigint []);
+SELECT id, code FROM accounts WHERE id = ANY($1::bigint[]);
 
 -- name: stored_outcomes
 -- A row a key of the given ids: what became of it, with the refusal where there was one.
@@ -25,14 +25,14 @@ LEFT JOIN batches AS b ON b.seq = k.no >> 22
 LEFT JOIN hold_events AS h ON k.no = h.no
 LEFT JOIN refusals AS r ON k.id = r.id
 LEFT JOIN accounts AS a ON r.account_id = a.id
-WHERE k.id = ANY ($1::uuid []);
+WHERE k.id = ANY($1::uuid[]);
 
 -- name: stored_entries
 -- The entries of the given item numbers, in the order of their legs.
 SELECT (e.no >> 12) << 12 AS item, a.code, e.amount, e.version, e.balance
 FROM entries AS e
 INNER JOIN accounts AS a ON e.account_id = a.id
-WHERE (e.no >> 22) = ANY ($2::bigint []) AND (e.no >> 12) << 12 = ANY ($1::bigint [])
+WHERE (e.no >> 22) = ANY($2::bigint[]) AND (e.no >> 12) << 12 = ANY($1::bigint[])
 ORDER BY e.no;
 
 -- name: epoch
@@ -142,7 +142,7 @@ INNER JOIN batches AS b ON b.seq = t.no >> 22
 LEFT JOIN transfers AS o ON t.target = o.no
 LEFT JOIN holds AS h ON t.target = h.no
 LEFT JOIN reversed_amounts AS r ON t.no = r.no
-WHERE t.no = ANY ($1::bigint [])
+WHERE t.no = ANY($1::bigint[])
 ORDER BY t.no DESC;
 
 -- name: list_transfers
@@ -209,7 +209,8 @@ ORDER BY m.no DESC
 LIMIT $8;
 
 -- name: list_transfers_of_account
--- The same for one account ($9), over its entries; of several legs in a transfer, the one that no later leg follows counts.
+-- The same for one account ($9), over its entries; of several legs in a transfer, the one that no later leg follows
+-- counts.
 SELECT t.no
 FROM entries AS e
 INNER JOIN transfers AS t ON t.no = (e.no >> 12) << 12
@@ -229,8 +230,9 @@ ORDER BY e.version DESC
 LIMIT $8;
 
 -- name: batch_span
--- The first batch that may have been recorded at or after $1, and the last that may have been recorded before $2. Numbers
--- and times are drawn one right after the other, so they can disagree by a stall of a process: a minute covers that.
+-- The first batch that may have been recorded at or after $1, and the last that may have been recorded before $2.
+-- Numbers and times are drawn one right after the other, so they can disagree by a stall of a process: a minute
+-- covers that.
 SELECT
     coalesce((
         SELECT b.seq FROM batches AS b WHERE b.recorded_at >= $1::timestamptz - interval '1 minute'
@@ -248,7 +250,7 @@ SELECT
     h.leg_accounts, h.leg_amounts, b.recorded_at
 FROM holds AS h
 INNER JOIN batches AS b ON b.seq = h.no >> 22
-WHERE h.no = ANY ($1::bigint [])
+WHERE h.no = ANY($1::bigint[])
 ORDER BY h.no DESC;
 
 -- name: list_holds
@@ -293,7 +295,7 @@ SELECT h.position FROM feed_head AS h;
 -- name: feed_account_events
 -- The account events of these batches.
 SELECT e.no, e.kind, e.data, a.code, r.recorded_at
-FROM unnest($1::bigint []) AS b (batch)
+FROM unnest($1::bigint[]) AS b (batch)
 INNER JOIN account_events AS e ON e.no BETWEEN b.batch << 22 AND ((b.batch + 1) << 22) - 1
 INNER JOIN accounts AS a ON e.account_id = a.id
 INNER JOIN batches AS r ON b.batch = r.seq;
@@ -303,7 +305,7 @@ INNER JOIN batches AS r ON b.batch = r.seq;
 SELECT
     e.no, e.id, e.operation, e.amount, e.captured, e.expires_at, h.id AS hold, h.amount AS hold_amount, a.code,
     r.recorded_at
-FROM unnest($1::bigint []) AS b (batch)
+FROM unnest($1::bigint[]) AS b (batch)
 INNER JOIN hold_events AS e ON e.no BETWEEN b.batch << 22 AND ((b.batch + 1) << 22) - 1
 INNER JOIN holds AS h ON e.hold = h.no
 INNER JOIN accounts AS a ON h.source_id = a.id
@@ -312,5 +314,5 @@ INNER JOIN batches AS r ON b.batch = r.seq;
 -- name: feed_transfers
 -- The numbers of the transfers of these batches.
 SELECT t.no
-FROM unnest($1::bigint []) AS b (batch)
+FROM unnest($1::bigint[]) AS b (batch)
 INNER JOIN transfers AS t ON t.no BETWEEN b.batch << 22 AND ((b.batch + 1) << 22) - 1;

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientResponse
-from conftest import Seen, SmallApi
+from tests.handlers.conftest import Seen, SmallApi
 from multidict import CIMultiDict
 
 from handlers import decoding
@@ -282,7 +282,7 @@ async def test_bad_framing(small: SmallApi, seen: Seen, key: str) -> None:
         received = await exchange(small, head(key, *lines) + b"hello\r\n\r\n")
         assert received.startswith((b"HTTP/1.0 400 ", b"HTTP/1.1 400 ")), lines
     received = await exchange(small, head(key, "Transfer-Encoding: chunked") + b"zz\r\n{}\r\n0\r\n\r\n")
-    assert received.startswith(b"HTTP/1.1 400 ")
+    assert received.startswith((b"HTTP/1.0 400 ", b"HTTP/1.1 400 "))
     assert not seen.calls
 
 

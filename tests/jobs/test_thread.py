@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
-from conftest import Thread, payment
+from tests.jobs.conftest import Thread, payment
 
 Eventually = Callable[..., Awaitable[Any]]
 StartWorker = Callable[..., asyncio.Event]

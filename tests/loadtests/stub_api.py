@@ -7,6 +7,7 @@ Reads APP_PORT, and DATABASE_URL where it shall post. STUB_DELAY_MS and STUB_FAI
 import asyncio
 import os
 import sys
+from typing import cast
 
 import asyncpg
 import orjson
@@ -14,6 +15,7 @@ import uvloop
 from aiohttp import web
 
 from loadtests.bench import posting
+from loadtests.bench.subject import Connection
 from loadtests.bench.workload import BATCH_ITEM_DONE, HOT_ACCOUNT
 
 DATABASE_URL = os.environ.get("DATABASE_URL", "")
@@ -27,7 +29,7 @@ async def main() -> None:
     async def post() -> None:
         if pool is not None:
             async with pool.acquire() as connection:
-                await (await posting.direct(connection, books, 1))()
+                await (await posting.direct(cast("Connection", connection), books, 1))()
 
     async def answer(request: web.Request) -> web.Response:
         await asyncio.sleep(DELAY_SECONDS)
@@ -45,7 +47,7 @@ async def main() -> None:
 
     if pool is not None:
         async with pool.acquire() as connection:
-            books = await posting.books(connection, HOT_ACCOUNT)
+            books = await posting.books(cast("Connection", connection), HOT_ACCOUNT)
     app = web.Application(client_max_size=2**22)
     app.router.add_route("*", "/{path:.*}", answer)
     runner = web.AppRunner(app, access_log=None)

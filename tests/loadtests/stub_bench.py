@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import click
 from rich.console import Console
 
 from loadtests.bench.command import execute
@@ -49,4 +50,8 @@ def tiny(**changes: object) -> Plan:
 
 
 if __name__ == "__main__":
-    execute(tiny(rounds=100, only=("singles",)), Stubbed(), parent=Path(sys.argv[1]), console=Console())
+    plan = tiny(rounds=100, only=("singles",))
+    try:
+        execute(plan, Stubbed(), parent=Path(sys.argv[1]), console=Console())
+    except click.exceptions.Exit as end:
+        sys.exit(end.exit_code)

@@ -130,9 +130,7 @@ async def test_past_balances_ask_for_moments_between_the_bounds(client: ClientNa
         result = await run_client(workload, caller, connections=1, seconds=1, seed=1, client=client)
 
     assert result.errors == {}
-    earliest, latest = (
-        datetime.fromtimestamp(second, UTC) for second in (1_700_000_000, 1_700_000_100)
-    )
+    earliest, latest = (datetime.fromtimestamp(second, UTC) for second in (1_700_000_000, 1_700_000_100))
     assert all(earliest <= moment <= latest for moment in moments)
     assert len(set(moments)) > 1
 

@@ -1,8 +1,7 @@
-from test_figures import figure
-
 from loadtests.bench.figures import Figures
 from loadtests.bench.memory import summarise
 from loadtests.bench.targets import TARGETS, speed_ratios, verdicts
+from tests.loadtests.test_figures import figure
 
 
 def measured(**rates: float) -> Figures:

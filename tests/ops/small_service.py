@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import sys
+import threading
 from pathlib import Path
 
 import prometheus_client
@@ -16,6 +17,7 @@ from ops.api_process import serve
 from ops.listening import Listeners
 from ops.supervisor import Program, Supervisor
 
+STOPPING = threading.Event()
 ANSWERED = prometheus_client.Counter("answered", "Requests answered")
 
 
@@ -25,11 +27,12 @@ async def pid(_request: web.Request) -> web.Response:
 
 
 async def slow(request: web.Request) -> web.Response:
+    """Answer when the test says so: with what the service knows of its stop by then."""
     folder = Path(request.query["folder"])
     (folder / "begun").touch()
     while not (folder / "finish").exists():  # noqa: ASYNC110 - the test is another process
         await asyncio.sleep(0.01)
-    return web.json_response(os.getpid())
+    return web.json_response({"stopping": STOPPING.is_set()})
 
 
 async def metrics(_request: web.Request) -> web.Response:
@@ -42,7 +45,15 @@ def be_a_worker(listen_fd: int, ready_fd: int) -> None:
     app = web.Application()
     app.add_routes([web.get("/", pid), web.get("/slow", slow), web.get("/metrics", metrics)])
     with socket.socket(fileno=listen_fd) as listener:
-        uvloop.run(serve(app, listener, shutdown_timeout_secs=5, on_ready=lambda: _tell(ready_fd)))
+        uvloop.run(
+            serve(
+                app,
+                listener,
+                shutdown_timeout_secs=5,
+                on_ready=lambda: _tell(ready_fd),
+                on_stop=STOPPING.set,
+            )
+        )
 
 
 def be_the_master(port_file: Path, workers: int, folder: str) -> None:

@@ -1,14 +1,16 @@
 """The command line, run as a person runs it: as a process of its own."""
 
 import asyncio
+import itertools
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from ops.embedded import EmbeddedServers
 from ops.process import choose_port, command_line_of, python_environment
 
 Wait = Callable[..., Awaitable[Any]]
+Start = Callable[..., Awaitable["Up"]]
 
 
 def command(*arguments: str) -> list[str]:
@@ -40,11 +43,77 @@ async def run(*arguments: str, **environment: str) -> tuple[int, str, str]:
     return process.returncode, out.decode(), err.decode()
 
 
+class Up:
+    """A `tallystick up` that has said that it is running."""
+
+    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+        self.process = process
+        self._log = log
+
+    def output(self) -> str:
+        return self._log.read_text()
+
+    @property
+    def url(self) -> str:
+        return self._shown("API")
+
+    @property
+    def key(self) -> str:
+        return self._shown("API key")
+
+    def first_call(self) -> dict[str, Any]:
+        """The call that it proposes, as arguments of a request."""
+        line = self.output().partition("  curl ")[2].replace("\\\n", " ")
+        url, *options = shlex.split(line)
+        given = list(itertools.pairwise(options))
+        headers = dict(value.split(": ", 1) for option, value in given if option == "-H")
+        return {"url": url, "headers": headers, "data": dict(given)["-d"]}
+
+    def child(self, name: str) -> int:
+        """The process id of one of its children, 0 where it has none of that name."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return next((int(pid) for pid in children if name in command_line_of(int(pid))), 0)
+
+    def _shown(self, name: str) -> str:
+        found = re.search(rf"^  {name} +(\S+)$", self.output(), re.MULTILINE)
+        assert found is not None, self.output()
+        return found[1]
+
+
+@pytest.fixture
+async def start_up(state: Path, eventually: Wait) -> AsyncIterator[Start]:
+    """What starts `tallystick up` on `state` and waits until it runs; whatever the test leaves running is killed."""
+    started: list[asyncio.subprocess.Process] = []
+
+    async def start(**environment: str) -> Up:
+        log = state / "output"
+        environment = {"APP_PORT": str(choose_port(None)), "STATE_DIR": str(state)} | environment
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                *command("up"), stdout=output, stderr=output, env=python_environment(**environment)
+            )
+        started.append(process)
+        up = Up(process, log)
+        await eventually(lambda: "currency" in up.output() or process.returncode is not None, timeout=90)
+        assert process.returncode is None, up.output()
+        return up
+
+    yield start
+    for process in started:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 async def test_every_command_has_help_with_an_example(name: str) -> None:
     code, out, err = await run(name, "--help")
     assert (code, err) == (0, "")
-    assert "Example" in out
+    for subcommand in re.findall(r"^  (\w+) ", out.partition("Commands:\n")[2], re.MULTILINE):
+        _, further, _ = await run(name, subcommand, "--help")
+        out += further
+    assert f"Usage: tallystick {name}" in out
+    assert re.search(rf"^    .*tallystick {name}\b", out, re.MULTILINE)
 
 
 async def test_the_overview_names_every_command_and_imports_none() -> None:
@@ -52,7 +121,7 @@ async def test_the_overview_names_every_command_and_imports_none() -> None:
     assert (code, err) == (0, "")
     assert all(re.search(rf"^  {name} +\w", out, re.MULTILINE) for name in COMMANDS)
     heavy = {"aiohttp", "asyncpg", "pydantic", "rich", "structlog", "uvloop"}
-    program = f"import sys; from ops.cli import main; sys.argv[1:] = ['--help']; main(); print({heavy} & {{*sys.modules}})"
+    program = f"import sys; from ops.cli import main; sys.argv[1:] = ['-h']; main(); print({heavy} & {{*sys.modules}})"
     shown = subprocess.run(  # noqa: ASYNC221 - short
         [sys.executable, "-c", program], check=True, capture_output=True, text=True, env=python_environment()
     )
@@ -132,12 +201,14 @@ async def test_serve_serves_with_several_processes_and_stops(
 
 
 async def test_up_runs_everything_and_leaves_nothing(
-    state: Path, eventually: Wait, nothing_runs_on: Callable[[Path], Awaitable[Any]]
+    state: Path, start_up: Start, eventually: Wait, nothing_runs_on: Callable[[Path], Awaitable[Any]]
 ) -> None:
-    first = await _Up.start(state, eventually)
+    first = await start_up()
     async with aiohttp.ClientSession(first.url) as client:
         assert await _answers(client, "/ready")
-        assert await _answers(client, "/v1/accounts", first.key)
+        async with client.post(**first.first_call()) as response:
+            assert response.status == 201
+            assert (await response.json())["code"] == "customer:1"
         # A second one is told off, and a command in another terminal finds the servers of this one.
         code, _, err = await run("up", STATE_DIR=str(state))
         assert (code, f"runs on {state}" in err) == (1, True)
@@ -151,11 +222,12 @@ async def test_up_runs_everything_and_leaves_nothing(
     first.process.send_signal(signal.SIGINT)
     assert await asyncio.wait_for(first.process.wait(), 60) == 0
     await nothing_runs_on(state)
-    assert not (state / "running.json").exists()
-    assert oct((state / "api_key").stat().st_mode)[-3:] == "600"
+    modes = {path.name: oct(path.stat().st_mode)[-3:] for path in state.glob("*")}
+    assert "running.json" not in modes
+    assert modes["api_key"] == "600"
 
     # The next start has the same key, so that a call that was noted down works; and it dies without a trace.
-    second = await _Up.start(state, eventually)
+    second = await start_up()
     assert second.key == first.key
     second.process.kill()
     await second.process.wait()
@@ -163,13 +235,13 @@ async def test_up_runs_everything_and_leaves_nothing(
 
 
 async def test_up_moves_on_from_a_busy_port_and_uses_the_servers_it_is_given(
-    state: Path, database_url: str, redis_url: str, eventually: Wait
+    state: Path, database_url: str, redis_url: str, start_up: Start
 ) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         busy = str(other.getsockname()[1])
-        up = await _Up.start(state, eventually, DATABASE_URL=database_url, REDIS_URL=redis_url, APP_PORT=busy)
+        up = await start_up(DATABASE_URL=database_url, REDIS_URL=redis_url, APP_PORT=busy)
         assert f"Port {busy} is busy" in up.output()
         assert not up.url.endswith(busy)
         assert not list(state.glob("postgres-*"))
@@ -178,48 +250,6 @@ async def test_up_moves_on_from_a_busy_port_and_uses_the_servers_it_is_given(
             assert await _answers(client, "/v1/accounts", up.key)
         up.process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(up.process.wait(), 60) == 0
-
-
-class _Up:
-    """A `tallystick up` that has said that it is running."""
-
-    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
-        self.process = process
-        self._log = log
-
-    @classmethod
-    async def start(cls, state: Path, eventually: Wait, **environment: str) -> "_Up":
-        log = state / "output"
-        environment = {"APP_PORT": str(choose_port(None)), "STATE_DIR": str(state)} | environment
-        with log.open("wb") as output:
-            process = await asyncio.create_subprocess_exec(
-                *command("up"), stdout=output, stderr=output, env=python_environment(**environment)
-            )
-        up = cls(process, log)
-        await eventually(lambda: "curl" in up.output() or process.returncode is not None, timeout=90)
-        assert process.returncode is None, up.output()
-        return up
-
-    def output(self) -> str:
-        return self._log.read_text()
-
-    @property
-    def url(self) -> str:
-        return self._shown("API")
-
-    @property
-    def key(self) -> str:
-        return self._shown("API key")
-
-    def child(self, name: str) -> int:
-        """The process id of one of its children, 0 where it has none of that name."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return next((int(pid) for pid in children if name in command_line_of(int(pid))), 0)
-
-    def _shown(self, name: str) -> str:
-        found = re.search(rf"^  {name} +(\S+)$", self.output(), re.MULTILINE)
-        assert found is not None, self.output()
-        return found[1]
 
 
 async def _answers(client: aiohttp.ClientSession, path: str, key: str = "") -> bool:

@@ -137,7 +137,8 @@ async def test_a_stop_lets_the_request_in_progress_finish(
     await eventually(lambda: _refuses(master.url))
     assert not answer.done()
     (tmp_path / "finish").touch()
-    assert await answer
+    # It knew that it was to stop (which is when /ready turns to 503), and said that the connection ends.
+    assert await answer == {"stopping": True}
     assert await asyncio.to_thread(master.process.wait, 20) == 0
     assert not master.told("process.killed")
 

@@ -20,6 +20,23 @@ from core.settings import Settings
 from ops.embedded import EmbeddedServers
 
 CACHE_SECS = 5.0
+NO_KEYS = (
+    None,
+    "",
+    "tsk_",
+    "Bearer x",
+    "sk_live_" + "a" * 60,
+    f"tsk_{'A' * 12}_{'A' * 43}",
+    f"tsk_{'a' * 12}_{'A' * 42}",
+    f"tsk_{'a' * 12}_{'A' * 44}",
+    f"tsk_{'a' * 12}_{'A' * 43}\n",
+    f" tsk_{'a' * 12}_{'A' * 43}",
+    f"tsk_{'a' * 12}_{'A' * 42}\0",
+    f"tsk_{'a' * 12}_{chr(0x663) * 43}",  # digits, but not ours
+    "\udcff\ud800",  # a header with raw bytes
+    "x" * 100_000,
+    "'; DROP TABLE api_keys; --",
+)
 
 
 class Clock:
@@ -177,30 +194,11 @@ async def test_a_refused_key_is_remembered_for_the_cache_time(
     assert _queries() == before + 2
 
 
-@pytest.mark.parametrize(
-    "token",
-    [
-        None,
-        "",
-        "tsk_",
-        "Bearer x",
-        "sk_live_" + "a" * 60,
-        f"tsk_{'A' * 12}_{'A' * 43}",
-        f"tsk_{'a' * 12}_{'A' * 42}",
-        f"tsk_{'a' * 12}_{'A' * 44}",
-        f"tsk_{'a' * 12}_{'A' * 43}\n",
-        f" tsk_{'a' * 12}_{'A' * 43}",
-        f"tsk_{'a' * 12}_{'A' * 42}\0",
-        f"tsk_{'a' * 12}_{'٣' * 43}",
-        "\udcff\ud800",
-        "x" * 100_000,
-        "'; DROP TABLE api_keys; --",
-    ],
-)
-async def test_what_is_no_key_is_refused_without_a_query(keys: ApiKeys, token: str | None) -> None:
+async def test_what_is_no_key_is_refused_without_a_query(keys: ApiKeys) -> None:
     before = _queries()
-    assert keys.peek(token) is None
-    await _refused(keys, token)
+    for token in NO_KEYS:
+        assert keys.peek(token) is None
+        await _refused(keys, token)
     assert _queries() == before
 
 

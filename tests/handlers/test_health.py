@@ -1,0 +1,118 @@
+"""Alive, ready and measured, also while parts are gone."""
+
+import hashlib
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import msgspec
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from core import __version__
+from core.service import Service
+from core.settings import Settings
+from handlers import health
+from handlers.app import create_app
+
+
+@pytest.fixture
+def prod(settings: Settings) -> Settings:
+    """Settings that follow the rules of prod, behind a proxy on this machine."""
+    token = hashlib.sha256(b"second-admin-token").hexdigest()
+    return settings.model_copy(
+        update={
+            "env": "prod",
+            "trusted_proxies": ("127.0.0.1",),
+            "admin_token": ("first-admin-token",),
+            "admin_token_sha256": (token,),
+        }
+    )
+
+
+async def test_health(api: Any) -> None:
+    response = await api.get("/health")
+    body = await response.json()
+    assert response.status == 200
+    assert (body["status"], body["service"], body["version"]) == ("ok", "tallystick", __version__)
+    age = datetime.now(UTC) - msgspec.convert(body["timestamp"], datetime)
+    assert abs(age.total_seconds()) < 60
+
+
+async def test_ready(api: Any) -> None:
+    response = await api.get("/ready")
+    body = await response.json()
+    assert (response.status, body["status"], body["missing"], body["degraded"]) == (200, "ready", [], [])
+    assert body["checks"] == {"database": True, "migrations": True, "redis": True, "running": True}
+
+
+async def test_ready_without_redis_says_degraded(api: Any, servers: Any, redis_url: str) -> None:
+    servers.valkey.kill()
+    response = await api.get("/ready")
+    body = await response.json()
+    assert (response.status, body["status"], body["degraded"]) == (200, "ready", ["redis"])
+
+
+async def test_not_ready_without_the_database_and_ready_again(
+    api: Any, servers: Any, eventually: Any
+) -> None:
+    servers.postgres.kill()
+    response = await api.get("/ready")
+    body = await response.json()
+    assert (response.status, body["status"]) == (503, "not_ready")
+    assert "database" in body["missing"]
+    assert (await api.get("/health")).status == 200
+    servers.postgres.start()
+
+    async def ready() -> bool:
+        return bool((await api.get("/ready")).status == 200)
+
+    await eventually(ready)
+
+
+async def test_not_ready_before_the_migrations(service: Service, settings: Settings) -> None:
+    await _administer(service, "DELETE FROM schema_migrations WHERE name LIKE 'functions/%'")
+    async with TestClient(TestServer(create_app(settings, service))) as client:
+        body = await (await client.get("/ready")).json()
+        assert (body["status"], body["missing"]) == ("not_ready", ["migrations"])
+
+
+async def test_not_ready_while_stopping(api: Any) -> None:
+    api.server.app[health.READINESS].stopping = True
+    response = await api.get("/ready")
+    assert (response.status, (await response.json())["missing"]) == (503, ["running"])
+
+
+async def test_metrics(api: Any) -> None:
+    await api.get("/health")
+    response = await api.get("/metrics")
+    text = await response.text()
+    assert response.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    assert 'http_requests_total{endpoint="/health"' in text
+    assert "application_up 1.0" in text
+
+
+async def test_metrics_in_prod_are_for_loopback_and_admins(prod: Settings, service: Service) -> None:
+    async with TestClient(TestServer(create_app(prod, replace(service, settings=prod)))) as client:
+
+        async def status(**headers: str) -> int:
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            return (await client.get("/metrics", headers=named)).status
+
+        assert await status() == 200
+        outside = "192.0.2.7"
+        assert await status(X_Forwarded_For=outside) == 401
+        assert await status(X_Forwarded_For=outside, X_Admin_Token="wrong") == 401
+        assert await status(X_Forwarded_For=outside, X_Admin_Token="") == 401
+        assert await status(X_Forwarded_For=outside, Authorization="Bearer é") == 401
+        assert await status(X_Forwarded_For=outside, X_Admin_Token="first-admin-token") == 200
+        assert await status(X_Forwarded_For=outside, Authorization="Bearer second-admin-token") == 200
+
+
+async def _administer(service: Service, statement: str) -> None:
+    connection = await asyncpg.connect(str(service.settings.database_url))
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
