@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,11 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
     checksum text NOT NULL,
     applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
 )
+"""
+_OVERLOADS = """
+SELECT format('DROP FUNCTION %s', p.oid::regprocedure) AS statement
+FROM pg_proc AS p
+WHERE p.pronamespace = current_schema()::regnamespace AND p.proname = ANY ($1::text [])
 """
 _RECORD = """
 INSERT INTO schema_migrations (name, checksum) VALUES ($1, $2)
@@ -82,6 +88,8 @@ async def migrate(database_url: str, *, on_progress: Callable[[str], None] | Non
             if on_progress is not None:
                 on_progress(name)
             async with connection.transaction():
+                if name.startswith("functions/"):
+                    await _drop_functions(connection, files[name])
                 await connection.execute(files[name])
                 await connection.execute(_RECORD, name, _checksum(files[name]))
             applied.append(name)
@@ -96,6 +104,13 @@ async def _take_lock(connection: asyncpg.Connection[asyncpg.Record]) -> None:
             return
         await asyncio.sleep(LOCK_POLL_SECONDS)
     raise Refusal("migration_locked", "Another process has been migrating this database for two minutes.")
+
+
+async def _drop_functions(connection: asyncpg.Connection[asyncpg.Record], text: str) -> None:
+    """Drop what the file is about to create: one with other parameters would stay beside the new one."""
+    names = re.findall(r"^CREATE OR REPLACE FUNCTION (\w+)", text, flags=re.MULTILINE)
+    for row in await connection.fetch(_OVERLOADS, names):
+        await connection.execute(row["statement"])
 
 
 def _outstanding(applied: dict[str, str]) -> list[str]:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
 from msgspec import Meta
 
 from core.database import Database
@@ -217,6 +217,8 @@ async def _stream_csv(
         }
     )
     await response.prepare(call.request)
+    if call.request.method == hdrs.METH_HEAD:
+        return response  # aiohttp would write the rows after these headers
     names = StatementLine.__struct_fields__
     await response.write((",".join(names) + "\r\n").encode())
     async for page in pages:

@@ -179,7 +179,7 @@ class Supervisor:
         if self._signals:
             return
         now = time.monotonic()
-        due = [slot.start_at - now for slot in self._slots if slot.current is None]
+        due = [slot.start_at - now for slot in self._slots if slot.current is None and not self.stopping]
         due += [
             child.kill_at - now
             for slot in self._slots
@@ -201,6 +201,7 @@ class Supervisor:
             if child.kill_at is not None and now >= child.kill_at:
                 self.report("process.killed", process=slot.program.name, pid=child.process.pid)
                 child.process.kill()
+                child.kill_at = None
             if child.process.poll() is not None:
                 self._mourn(slot, child, now)
         if slot.current is None and not self.stopping and now >= slot.start_at:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 
@@ -158,22 +158,15 @@ async def change_account(
     balance and holds can be closed), `invalid_request` when the floor would be above the ceiling.
     """
     account = await get_account(database, code)
-    changed = msgspec.structs.replace(account.limits, **(limits or {}))
-    changed.check()
-    wanted_state = state or account.state
-    wanted_metadata = account.metadata if metadata is None else metadata
-    data: dict[str, Any] = {"state": wanted_state, "limits": changed, "metadata": wanted_metadata}
     refused = await database.fetchval(
         SQL.change_account,
         account.id,
-        STATES.index(wanted_state),
-        changed.floor,
-        changed.ceiling,
-        changed.transfer_max,
-        changed.windows,
-        encode_metadata(wanted_metadata),
-        msgspec.json.encode(data, order="deterministic").decode(),
+        STATES.index(state) if state is not None else None,
+        msgspec.json.encode(limits).decode() if limits else None,
+        encode_metadata(metadata) if metadata is not None else None,
     )
+    if refused == "contradiction":
+        raise Refusal("invalid_request", "The floor must not be above the ceiling.")
     if refused == "closed":
         raise Refusal("account_closed", f"Account {code!r} is closed.", account=code)
     if refused == "not_empty":
@@ -206,7 +199,12 @@ async def balance_at(
     if row is None:
         raise RuntimeError("the balance query returned no row")
     return PastBalance(
-        code=code, currency=account.currency, at=at, by=by, balance=row["balance"], version=row["version"]
+        code=code,
+        currency=account.currency,
+        at=at,
+        by=by,
+        balance=int(row["balance"]),
+        version=row["version"],
     )
 
 

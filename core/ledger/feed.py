@@ -69,15 +69,14 @@ async def _events_of(
     for row in await database.fetch(SQL.feed_account_events, batches):
         data = {"account": row["code"], **msgspec.json.decode(row["data"])}
         events.append((row["no"], row["kind"], row["recorded_at"], data))
-    captures = set()
+    hold_data = {}
     for row in await database.fetch(SQL.feed_hold_events, batches):
-        captures.add(row["no"])
-        events.append((row["no"], HOLD_EVENTS[row["operation"]], row["recorded_at"], _hold_data(row)))
+        data = hold_data[row["no"]] = _hold_data(row)
+        events.append((row["no"], HOLD_EVENTS[row["operation"]], row["recorded_at"], data))
     numbers = [row["no"] for row in await database.fetch(SQL.feed_transfers, batches)]
     for no, transfer in await get_transfers(database, numbers):
-        if no in captures:  # one item, one event: what a capture posted is part of it
-            event = next(event for event in events if event[0] == no)
-            event[3]["transfer"] = _transfer_data(transfer)
+        if no in hold_data:  # one item, one event: what a capture posted is part of it
+            hold_data[no]["transfer"] = _transfer_data(transfer)
         else:
             kind = "transfer.reversed" if transfer.reverses is not None else "transfer.posted"
             events.append((no, kind, transfer.recorded_at, _transfer_data(transfer)))

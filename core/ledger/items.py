@@ -90,6 +90,12 @@ class Posting:
     fields: int = field(init=False)
 
     def __post_init__(self) -> None:
+        if self.operation == Operation.HOLD and any(leg.amount <= 0 for leg in self.legs[1:]):
+            # A capture checks nobody's limits, because the hold has; and it has the source's only.
+            raise Refusal(
+                "invalid_request",
+                "A hold takes from its source alone, in the first leg; all other legs receive.",
+            )
         self.fingerprint, self.fields = _fingerprint(self)
 
 

@@ -57,7 +57,10 @@ _TABLE = (
     ),
 )
 
-OUTCOMES: dict[int, OutcomeKind] = {kind.number: kind for kind in _TABLE}
+# Only the expiry job meets it, with a hold that was extended after the job had seen it; no caller ever does.
+_NOT_DUE = OutcomeKind(55, "hold_not_due", False, "The hold's time is not over yet.")
+
+OUTCOMES: dict[int, OutcomeKind] = {kind.number: kind for kind in (*_TABLE, _NOT_DUE)}
 OUTCOMES_BY_CODE: dict[str, OutcomeKind] = {kind.code: kind for kind in _TABLE}
 
 # How ledger_post says that the key had been used: with this body and done, with this body and refused.

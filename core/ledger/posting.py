@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from core.database import statements
@@ -204,8 +205,14 @@ async def _with_replays(
     source: Connection | Database, postings: Sequence[Posting], outcomes: list[Outcome | None]
 ) -> list[Outcome]:
     wanted = [posting.id for posting, outcome in zip(postings, outcomes, strict=True) if outcome is None]
-    stored = await load_outcomes(source, wanted) if wanted else {}
-    return [
-        outcome if outcome is not None else stored[posting.id]
-        for posting, outcome in zip(postings, outcomes, strict=True)
-    ]
+    known = await load_outcomes(source, wanted) if wanted else {}
+    answers = []
+    for posting, outcome in zip(postings, outcomes, strict=True):
+        if outcome is not None:
+            answers.append(outcome)
+            if wanted and outcome.kind.freezes:
+                # What a dry run's twins repeat is stored nowhere.
+                known.setdefault(posting.id, replace(outcome, replayed=True))
+        else:
+            answers.append(known[posting.id])
+    return answers

@@ -26,7 +26,7 @@ from ops.process import PROJECT, choose_port, open_log, spawn, stop
 
 HOST = "127.0.0.1"
 READY_SECONDS = 60
-SETTLE_SECONDS = 1800
+SETTLE_SECONDS = 600
 POLL_SECONDS = 0.1
 #: What a process of ours gets to end in good order before it is killed, in seconds.
 STOP_SECONDS = 15
@@ -149,7 +149,7 @@ class Stand:
         return self.postgres.url(name)
 
     async def wait_settled(self, database: str) -> None:
-        """Waits until the background work on what was posted is done; raises StandError after half an hour."""
+        """Waits until the background work on what was posted is done; raises StandError after ten minutes."""
         url = self.postgres.url(database)
         if not await wait_until(lambda: self.subject.settled(url), SETTLE_SECONDS):
             raise StandError(f"the background work on {database} did not end")

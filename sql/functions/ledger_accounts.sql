@@ -1,7 +1,7 @@
 -- Open accounts, up to 1,000 a call, each idempotent by its code: `opened` is false where the code was there
 -- before. The arrays run in parallel; `window_limits` holds four numbers or nulls an account: hour amount, hour
 -- count, day amount, day count. `data_texts` is what the account's first event says, and what a repeated call is
--- compared with.
+-- compared with. Of a code that stands here twice the first counts.
 CREATE OR REPLACE FUNCTION ledger_open_accounts(
     codes text[], currencies text[], floors bigint[], ceilings bigint[], transfer_maxima bigint[],
     window_limits bigint[], metadata_texts text[], data_texts text[], principal integer
@@ -38,14 +38,14 @@ BEGIN
         INSERT INTO batches (seq, recorded_at, events) VALUES (batch, now_at, cardinality(new_ids));
         INSERT INTO account_profiles (account_id, metadata, created_by, created_at)
         SELECT new_ids[array_position(new_codes, a.code)], a.metadata::jsonb, principal, now_at
-        FROM unnest(codes, metadata_texts) AS a (code, metadata)
-        WHERE a.code = ANY (new_codes);
+        FROM unnest(codes, metadata_texts) WITH ORDINALITY AS a (code, metadata, n)
+        WHERE a.code = ANY (new_codes) AND a.n = array_position(codes, a.code);
         INSERT INTO account_windows (account_id, hour_amount_max, hour_count_max, day_amount_max, day_count_max)
         SELECT
             new_ids[array_position(new_codes, a.code)], window_limits[a.n * 4 - 3], window_limits[a.n * 4 - 2],
             window_limits[a.n * 4 - 1], window_limits[a.n * 4]
         FROM unnest(codes) WITH ORDINALITY AS a (code, n)
-        WHERE a.code = ANY (new_codes) AND num_nonnulls(
+        WHERE a.code = ANY(new_codes) AND a.n = array_position(codes, a.code) AND num_nonnulls(
             window_limits[a.n * 4 - 3], window_limits[a.n * 4 - 2], window_limits[a.n * 4 - 1], window_limits[a.n * 4]
         ) > 0;
         INSERT INTO account_events (no, account_id, kind, data)
@@ -53,28 +53,31 @@ BEGIN
             (batch << 22) + (row_number() OVER (ORDER BY a.n) << 12), new_ids[array_position(new_codes, a.code)],
             'account.created', a.data::jsonb
         FROM unnest(codes, data_texts) WITH ORDINALITY AS a (code, data, n)
-        WHERE a.code = ANY (new_codes);
+        WHERE a.code = ANY (new_codes) AND a.n = array_position(codes, a.code);
     END IF;
     RETURN QUERY
     SELECT a.code, a.id, coalesce(a.code = ANY (new_codes), FALSE) FROM accounts AS a WHERE a.code = ANY (codes);
 END
 $$;
 
--- Change the limits, the state or the metadata of one account, under its lock. `refused` is null, or says why not:
--- `closed` (for good), `not_empty` (only an account without balance and holds can be closed).
+-- Change the state, the limits or the metadata of one account, under its lock; what is null stays as it is.
+-- `limits_text` is a JSON object of the limits that change, in which null lifts one. `refused` is null, or says why
+-- not: `closed` (for good), `not_empty` (only an account without balance and holds can be closed), `contradiction`
+-- (floor above ceiling).
 CREATE OR REPLACE FUNCTION ledger_change_account(
-    wanted_id bigint, new_state smallint, new_floor bigint, new_ceiling bigint, new_transfer_max bigint,
-    window_limits bigint[], metadata_text text, data_text text,
-    OUT refused text
+    wanted_id bigint, new_state smallint, limits_text text, metadata_text text, OUT refused text
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
 AS $$
 DECLARE
     account accounts;
+    windows account_windows;
+    new_metadata jsonb;
     batch bigint;
 BEGIN
-    SELECT a.* INTO account FROM accounts AS a WHERE a.id = wanted_id FOR NO KEY UPDATE;
+    PERFORM FROM accounts AS a WHERE a.id = wanted_id FOR NO KEY UPDATE;
+    SELECT a.* INTO account FROM accounts AS a WHERE a.id = wanted_id;
     IF account.state = 2 THEN
         refused := 'closed';
         RETURN;
@@ -83,28 +86,50 @@ BEGIN
         refused := 'not_empty';
         RETURN;
     END IF;
+    SELECT w.* INTO windows FROM account_windows AS w WHERE w.account_id = wanted_id;
+    account := jsonb_populate_record(account, coalesce(limits_text, '{}')::jsonb);
+    windows := jsonb_populate_record(windows, coalesce(limits_text, '{}')::jsonb);
+    IF account.floor > account.ceiling THEN
+        refused := 'contradiction';
+        RETURN;
+    END IF;
+    account.state := coalesce(new_state, account.state);
+    account.has_windows := num_nonnulls(
+        windows.hour_amount_max, windows.hour_count_max, windows.day_amount_max, windows.day_count_max
+    ) > 0;
+
     PERFORM pg_current_xact_id();
     batch := nextval('batch_seq');
     INSERT INTO batches (seq, recorded_at, events)
     VALUES (batch, greatest(clock_timestamp(), account.recorded_at), 1);
     UPDATE accounts AS a
     SET
-        state = new_state, floor = new_floor, ceiling = new_ceiling, transfer_max = new_transfer_max,
-        has_windows = num_nonnulls(VARIADIC window_limits) > 0
+        state = account.state, floor = account.floor, ceiling = account.ceiling,
+        transfer_max = account.transfer_max, has_windows = account.has_windows
     WHERE a.id = wanted_id;
-    UPDATE account_profiles AS p SET metadata = metadata_text::jsonb
-    WHERE p.account_id = wanted_id AND p.metadata <> metadata_text::jsonb;
-    IF num_nonnulls(VARIADIC window_limits) > 0 THEN
+    UPDATE account_profiles AS p SET metadata = coalesce(metadata_text::jsonb, p.metadata)
+    WHERE p.account_id = wanted_id
+    RETURNING p.metadata INTO new_metadata;
+    DELETE FROM account_windows AS w WHERE w.account_id = wanted_id;
+    IF account.has_windows THEN
         INSERT INTO account_windows (account_id, hour_amount_max, hour_count_max, day_amount_max, day_count_max)
-        VALUES (wanted_id, window_limits[1], window_limits[2], window_limits[3], window_limits[4])
-        ON CONFLICT (account_id) DO UPDATE SET
-            hour_amount_max = excluded.hour_amount_max, hour_count_max = excluded.hour_count_max,
-            day_amount_max = excluded.day_amount_max, day_count_max = excluded.day_count_max;
-    ELSE
-        DELETE FROM account_windows AS w WHERE w.account_id = wanted_id;
+        VALUES (
+            wanted_id, windows.hour_amount_max, windows.hour_count_max, windows.day_amount_max, windows.day_count_max
+        );
     END IF;
     INSERT INTO account_events (no, account_id, kind, data)
-    VALUES ((batch << 22) + (1 << 12), wanted_id, 'account.updated', data_text::jsonb);
+    VALUES (
+        (batch << 22) + (1 << 12), wanted_id, 'account.updated',
+        jsonb_build_object(
+            'state', (ARRAY['open', 'frozen', 'closed'])[account.state + 1],
+            'limits', jsonb_build_object(
+                'floor', account.floor, 'ceiling', account.ceiling, 'transfer_max', account.transfer_max,
+                'hour_amount_max', windows.hour_amount_max, 'hour_count_max', windows.hour_count_max,
+                'day_amount_max', windows.day_amount_max, 'day_count_max', windows.day_count_max
+            ),
+            'metadata', new_metadata
+        )
+    );
 END
 $$;
 

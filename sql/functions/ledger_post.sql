@@ -8,8 +8,8 @@
 --
 -- Items: `operations` 0 transfer, 1 hold, 2 capture, 3 void, 4 extend, 5 expire, 6 reversal. Legs of item i are
 -- leg_first[i]..leg_last[i]; `leg_account` points into `account_ids` (0: no such account). Captures and reversals
--- bring the legs of the whole; the part that is due now is scaled from them here, the second leg taking what
--- rounding leaves. Arrays that no item needs are null. A culprit is a leg, or, negative, a condition. The outcomes,
+-- bring the legs of the whole; the part that is due now is scaled from them by ledger_part. A hold takes from its
+-- first leg alone. Arrays that no item needs are null. A culprit is a leg, or, negative, a condition. The outcomes,
 -- their precedence and whether they freeze: docs/ledger.md.
 --
 -- One long function, because a call of another costs as much as the work on an item; read it as a list: lock, read,
@@ -57,10 +57,11 @@ DECLARE
     old_day_sum bigint []; old_day_uses bigint []; old_window_sum bigint []; old_window_uses bigint [];
     -- the item in hand
     operation smallint; outcome smallint; culprit integer; figure bigint; first_leg integer; last_leg integer;
-    leg integer; account integer; amount bigint; target integer; whole bigint; done bigint; rest bigint; others bigint;
+    leg integer; account integer; amount bigint; target integer; whole bigint; done bigint; rest bigint;
+    parts bigint []; earlier bigint [];
     code smallint; spare bigint; net bigint; total bigint; mixed boolean; prior integer; balanced boolean;
     cursor_condition integer := 1; condition integer;
-    now_at timestamptz; taken record; events integer := 0; keyed integer := 0; stored integer; has_targets boolean;
+    now_at timestamptz; taken record; events integer := 0; keyed integer; refused integer; stored integer; has_targets boolean;
 BEGIN
     outcomes := array_fill(-1::smallint, ARRAY[item_count]);
     culprits := array_fill(0, ARRAY[item_count]);
@@ -139,14 +140,18 @@ BEGIN
             END IF;
         END IF;
         outcome := outcomes[i];
-        prior := twins[i];
-        IF outcome < 0 AND prior > 0 AND (outcomes[prior] < 4 OR outcomes[prior] BETWEEN 50 AND 89) THEN
-            -- The same key earlier in this batch, and what became of it is final.
-            outcome := CASE
-                WHEN fingerprints[prior] <> fingerprints[i] THEN 3 WHEN outcomes[prior] IN (0, 1) THEN 1
-                WHEN outcomes[prior] = 3 THEN 3 ELSE 2
-            END;
-            figures[i] := CASE WHEN outcomes[prior] = 3 THEN figures[prior] ELSE fields[prior] END;
+        IF outcome < 0 AND twins[i] > 0 THEN
+            -- The same key earlier in this batch. A conflict settled nothing: what it was in conflict with counts.
+            prior := twins[i];
+            WHILE outcomes[prior] = 3 LOOP
+                prior := twins[prior];
+            END LOOP;
+            IF outcomes[prior] < 3 OR outcomes[prior] BETWEEN 50 AND 89 THEN
+                outcome := CASE
+                    WHEN fingerprints[prior] <> fingerprints[i] THEN 3 WHEN outcomes[prior] < 2 THEN 1 ELSE 2
+                END;
+                figures[i] := fields[prior];
+            END IF;
         END IF;
         IF outcome = 1 THEN
             outcomes[i] := 1;
@@ -185,7 +190,7 @@ BEGIN
                     culprit := leg;
                     EXIT check;
                 END IF;
-                IF state[account] > 0 AND outcome <> 30 AND (
+                IF state[account] > 0 AND (outcome = 0 OR (outcome = 31 AND state[account] = 2)) AND (
                     operation IN (0, 1, 6) OR (operation = 2 AND state[account] = 2 AND leg_amount[leg] > 0)
                 ) THEN
                     outcome := CASE state[account] WHEN 2 THEN 30 ELSE 31 END;
@@ -215,16 +220,6 @@ BEGIN
 
             -- 40, 41: the legs balance in each currency.
             IF operation < 2 THEN
-                IF currencies[i] <> currency[leg_account[first_leg]] AND NOT mixed THEN
-                    outcome := 40;
-                    culprit := first_leg;
-                    EXIT check;
-                END IF;
-                IF total <> 0 THEN
-                    outcome := 41;
-                    figure := total;
-                    EXIT check;
-                END IF;
                 IF mixed THEN
                     SELECT bool_and(c.total = 0) INTO balanced FROM (
                         SELECT sum(leg_amount[l.leg]) AS total FROM generate_series(first_leg, last_leg) AS l (leg)
@@ -234,6 +229,14 @@ BEGIN
                         outcome := 40;
                         EXIT check;
                     END IF;
+                ELSIF currencies[i] <> currency[leg_account[first_leg]] THEN
+                    outcome := 40;
+                    culprit := first_leg;
+                    EXIT check;
+                ELSIF total <> 0 THEN
+                    outcome := 41;
+                    figure := total;
+                    EXIT check;
                 END IF;
             END IF;
 
@@ -248,7 +251,7 @@ BEGIN
                         outcome := 53;
                         EXIT check;
                     END IF;
-                    IF amount > rest THEN
+                    IF amount NOT BETWEEN 1 AND rest THEN
                         outcome := 54;
                         figure := rest;
                         EXIT check;
@@ -270,7 +273,7 @@ BEGIN
                         outcome := 55; -- it was extended after the expiry job had seen it
                         EXIT check;
                     END IF;
-                    IF operation = 2 AND amount > rest THEN
+                    IF operation = 2 AND amount NOT BETWEEN 1 AND rest THEN
                         outcome := 52;
                         figure := rest;
                         EXIT check;
@@ -278,16 +281,12 @@ BEGIN
                 END IF;
                 amount := coalesce(amount, rest);
                 IF operation IN (2, 6) AND amount < whole THEN
-                    -- Scaled on the running sum, so that the parts add up to the whole exactly.
-                    others := 0;
+                    -- From the running sum, so that the parts add up to the whole exactly.
+                    parts := ledger_part(leg_amount[first_leg:last_leg], done + amount);
+                    earlier := ledger_part(leg_amount[first_leg:last_leg], done);
                     FOR leg IN first_leg..last_leg LOOP
-                        IF leg <> first_leg + 1 THEN
-                            leg_posted[leg] := div(leg_amount[leg]::numeric * (done + amount), whole)
-                            - div(leg_amount[leg]::numeric * done, whole);
-                            others := others + leg_posted[leg];
-                        END IF;
+                        leg_posted[leg] := parts[leg - first_leg + 1] - earlier[leg - first_leg + 1];
                     END LOOP;
-                    leg_posted[first_leg + 1] := -others;
                 END IF;
                 item_amount[i] := amount;
             END IF;
@@ -352,13 +351,13 @@ BEGIN
                 account := condition_account[condition];
                 IF balance[account] < condition_min[condition] THEN
                     outcome := 61;
-                ELSIF balance[account] > condition_max[condition] AND outcome = 0 THEN
-                    outcome := 62;
-                END IF;
-                IF outcome > 0 THEN
                     culprit := -condition;
                     figure := balance[account];
-                    EXIT check WHEN outcome = 61;
+                    EXIT check;
+                ELSIF balance[account] > condition_max[condition] AND outcome = 0 THEN
+                    outcome := 62;
+                    culprit := -condition;
+                    figure := balance[account];
                 END IF;
                 condition := condition + 1;
             END LOOP;
@@ -371,35 +370,36 @@ BEGIN
                 FOR leg IN first_leg..last_leg LOOP
                     account := leg_account[leg];
                     code := 0;
+                    spare := NULL;
                     IF operation = 1 THEN
                         net := leg_amount[leg];
-                        IF leg = first_leg THEN
-                            spare := balance[account] - held[account] - net - floors[account];
-                        ELSE
-                            CONTINUE WHEN net < 0;
-                            spare := top;
+                        IF net <= 0 AND leg > first_leg THEN
+                            -- A capture checks no limits, so it must not take from anybody but the source.
+                            RAISE EXCEPTION 'a hold takes from its first leg alone' USING ERRCODE = 'check_violation';
                         END IF;
                     ELSE
                         CONTINUE WHEN touched[account] <> i; -- a leg that scaling left at zero
                         net := balance[account] - before[account];
-                        spare := before[account] - held[account] - floors[account];
                     END IF;
                     IF net < 0 THEN
                         IF operation < 2 AND -net > maxima[account] THEN
                             code := 70;
                             spare := maxima[account];
-                        ELSIF spare + net < 0 THEN
+                        ELSIF balance[account] - floors[account] < held[account] THEN -- in this order it cannot overflow
                             code := 71;
+                            spare := CASE operation
+                                WHEN 1 THEN greatest(balance[account] - floors[account], -top) - held[account] - net
+                                ELSE greatest(before[account] - floors[account], -top) - held[account]
+                            END;
                         ELSIF operation < 2 AND windowed[account] THEN
-                            spare := NULL;
-                            IF hour_sum[account] - net > hour_max[account] THEN
+                            IF -net > hour_max[account] - hour_sum[account] THEN
                                 code := 73;
-                                spare := hour_max[account] - hour_sum[account];
+                                spare := greatest(hour_max[account] - hour_sum[account], 0);
                             ELSIF hour_uses[account] + 1 > hour_uses_max[account] THEN
                                 code := 74;
-                            ELSIF day_sum[account] - net > day_max[account] THEN
+                            ELSIF -net > day_max[account] - day_sum[account] THEN
                                 code := 75;
-                                spare := day_max[account] - day_sum[account];
+                                spare := greatest(day_max[account] - day_sum[account], 0);
                             ELSIF day_uses[account] + 1 > day_uses_max[account] THEN
                                 code := 76;
                             END IF;
@@ -407,10 +407,10 @@ BEGIN
                     ELSIF net > 0 THEN
                         IF operation = 1 AND balance[account] + net > ceilings[account] THEN
                             code := 72;
-                            spare := ceilings[account] - balance[account];
+                            spare := greatest(ceilings[account] - balance[account], 0);
                         ELSIF operation <> 1 AND balance[account] > ceilings[account] THEN
                             code := 72;
-                            spare := ceilings[account] - before[account];
+                            spare := greatest(ceilings[account] - before[account], 0);
                         END IF;
                     END IF;
                     IF code > 0 AND (outcome = 0 OR code < outcome) THEN
@@ -435,11 +435,12 @@ BEGIN
                     END;
                     IF windowed[account] AND net > 0 AND (operation = 1 OR touched[account] = i) THEN
                         touched[account] := -i; -- once an account, however many legs it has
-                        hour_sum[account] := hour_sum[account] + net;
+                        net := least(net, top); -- sums stay at `top` once they are there: no limit is higher
+                        hour_sum[account] := least(hour_sum[account] + net, top);
                         hour_uses[account] := hour_uses[account] + 1;
-                        day_sum[account] := day_sum[account] + net;
+                        day_sum[account] := least(day_sum[account] + net, top);
                         day_uses[account] := day_uses[account] + 1;
-                        window_sum[account] := window_sum[account] + net;
+                        window_sum[account] := least(window_sum[account] + net, top);
                         window_uses[account] := window_uses[account] + 1;
                     END IF;
                 END LOOP;
@@ -475,6 +476,8 @@ BEGIN
                 IF outcomes[j] = 0 THEN
                     outcomes[j] := 90;
                     events := events - 1;
+                ELSIF outcomes[j] = 1 AND outcomes[twins[j]] = 90 THEN
+                    outcomes[j] := 90; -- it repeated what is undone now
                 END IF;
                 CONTINUE WHEN outcomes[j] BETWEEN 1 AND 3;
                 FOR leg IN leg_first[j]..leg_last[j] LOOP
@@ -544,7 +547,7 @@ BEGIN
             CROSS JOIN (VALUES ('m'::"char", 'minute'), ('d'::"char", 'day')) AS b (span, unit)
             WHERE u.uses > 0
             ON CONFLICT ON CONSTRAINT window_usage_pkey
-            DO UPDATE SET amount = w.amount + excluded.amount, uses = w.uses + excluded.uses;
+            DO UPDATE SET amount = least(w.amount + excluded.amount, top), uses = w.uses + excluded.uses;
         END IF;
         IF has_targets OR 1 = ANY (operations) THEN
             PERFORM ledger_write_holds(
@@ -554,7 +557,8 @@ BEGIN
             );
         END IF;
     END IF;
-    SELECT count(*) INTO keyed FROM unnest(outcomes, operations) AS k (outcome, operation)
+    SELECT count(*), count(*) FILTER (WHERE k.outcome > 0) INTO keyed, refused
+    FROM unnest(outcomes, operations) AS k (outcome, operation)
     WHERE (k.outcome = 0 OR k.outcome BETWEEN 50 AND 89) AND k.operation <> 5;
     IF keyed > 0 THEN
         INSERT INTO keys (id, no, fingerprint, fields)
@@ -569,7 +573,7 @@ BEGIN
         IF stored <> keyed THEN
             RAISE EXCEPTION 'a key of this batch was taken by another batch' USING ERRCODE = 'TS001';
         END IF;
-        IF keyed > events THEN
+        IF refused > 0 THEN
             INSERT INTO refusals (id, outcome, account_id, figure, refused_at)
             SELECT
                 r.id, r.outcome,
@@ -583,3 +587,6 @@ BEGIN
     END IF;
 END
 $$;
+
+REVOKE EXECUTE ON FUNCTION ledger_post FROM public;
+GRANT EXECUTE ON FUNCTION ledger_post TO tallystick_serving;

@@ -11,7 +11,7 @@ SET search_path = pg_catalog, public, pg_temp
 AS $$
     SELECT
         wanted.ordinal, w.hour_amount_max, w.hour_count_max, w.day_amount_max, w.day_count_max,
-        coalesce(h.amount, 0)::bigint, coalesce(h.uses, 0)::bigint, coalesce(d.amount, 0), coalesce(d.uses, 0)
+        least(coalesce(h.amount, 0), 4611686018427387903)::bigint, coalesce(h.uses, 0)::bigint, coalesce(d.amount, 0), coalesce(d.uses, 0)
     FROM unnest(account_ids) WITH ORDINALITY AS wanted (id, ordinal)
     LEFT JOIN account_windows AS w ON wanted.id = w.account_id
     LEFT JOIN LATERAL (
@@ -21,6 +21,41 @@ AS $$
     ) AS h ON TRUE
     LEFT JOIN window_usage AS d
         ON w.account_id = d.account_id AND d.span = 'd' AND d.bucket = date_trunc('day', at_time, 'UTC')
+$$;
+
+-- What each leg has moved once `part` of the first leg is due, for a capture or a reversal of less than the whole. The
+-- side of the first leg is rounded down; the other side is split leg by leg from the last, each taking its share,
+-- rounded down, of what those before it leave, so that the first leg of that side takes what rounding leaves. As
+-- `part` rises no leg ever falls back: a destination is never debited, however a hold is cut into captures. With the
+-- whole due, it is the legs.
+CREATE OR REPLACE FUNCTION ledger_part(legs bigint[], part bigint) RETURNS bigint[]
+LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+DECLARE
+    whole CONSTANT numeric := abs(legs[1]);
+    due numeric := part; -- to be split over the other side's legs
+    weight numeric := 0; -- of those that are not served yet
+    parts bigint [] := legs;
+BEGIN
+    parts[1] := sign(legs[1]) * part;
+    FOR leg IN 2..cardinality(legs) LOOP
+        IF sign(legs[leg]) = sign(legs[1]) THEN
+            parts[leg] := div(legs[leg]::numeric * part, whole);
+            due := due + abs(parts[leg]);
+        ELSE
+            weight := weight + abs(legs[leg]);
+        END IF;
+    END LOOP;
+    FOR leg IN REVERSE cardinality(legs)..2 LOOP
+        IF sign(legs[leg]) = -sign(legs[1]) THEN
+            parts[leg] := div(legs[leg] * due, weight);
+            due := due - abs(parts[leg]);
+            weight := weight - abs(legs[leg]);
+        END IF;
+    END LOOP;
+    RETURN parts;
+END
 $$;
 
 -- The rows of holds, their events, and the amounts that reversals have used up.
@@ -76,6 +111,4 @@ BEGIN
 END
 $$;
 
-REVOKE EXECUTE ON FUNCTION ledger_window_usage, ledger_write_holds FROM public;
-REVOKE EXECUTE ON FUNCTION ledger_post FROM public;
-GRANT EXECUTE ON FUNCTION ledger_post TO tallystick_serving;
+REVOKE EXECUTE ON FUNCTION ledger_window_usage, ledger_part, ledger_write_holds FROM public;

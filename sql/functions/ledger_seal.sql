@@ -1,24 +1,41 @@
--- What the hash chain covers of one batch: every row that it appended, in the order of their numbers.
+-- What the hash chain covers of one batch: every row that it appended, in the order of their numbers. The columns are
+-- named, so that a later migration may add others; the settings that text depends on are fixed here.
 CREATE OR REPLACE FUNCTION ledger_batch_content(batch bigint) RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
 SET enable_seqscan = off
 SET timezone = 'UTC'
+SET datestyle = 'ISO'
 AS $$
-    SELECT concat_ws(
-        '|', (SELECT b::text FROM batches AS b WHERE b.seq = batch),
-        (SELECT string_agg(e::text, '' ORDER BY e.no) FROM entries AS e WHERE (e.no >> 22) = batch),
+    SELECT concat(
+        (SELECT ROW(b.seq, b.recorded_at, b.events)::text FROM batches AS b WHERE b.seq = batch), '|',
         (
-            SELECT string_agg(t::text, '' ORDER BY t.no) FROM transfers AS t
+            SELECT string_agg(ROW(e.account_id, e.version, e.no, e.amount, e.balance)::text, '' ORDER BY e.no)
+            FROM entries AS e
+            WHERE (e.no >> 22) = batch
+        ), '|',
+        (
+            SELECT string_agg(
+                ROW(
+                    t.no, t.id, t.target, t.effective_at, t.principal_id, t.kind, t.reference, t.metadata
+                )::text, '' ORDER BY t.no
+            )
+            FROM transfers AS t
             WHERE t.no BETWEEN batch << 22 AND ((batch + 1) << 22) - 1
-        ),
+        ), '|',
         (
-            SELECT string_agg(concat(h::text, o.source_id, o.leg_accounts, o.leg_amounts), '' ORDER BY h.no)
+            SELECT string_agg(
+                ROW(
+                    h.no, h.id, h.hold, h.operation, h.amount, h.captured, h.expires_at, o.id, o.source_id, o.amount,
+                    o.principal_id, o.kind, o.reference, o.metadata, o.leg_accounts, o.leg_amounts
+                )::text, '' ORDER BY h.no
+            )
             FROM hold_events AS h INNER JOIN holds AS o ON h.hold = o.no
             WHERE h.no BETWEEN batch << 22 AND ((batch + 1) << 22) - 1
-        ),
+        ), '|',
         (
-            SELECT string_agg(a::text, '' ORDER BY a.no) FROM account_events AS a
+            SELECT string_agg(ROW(a.no, a.account_id, a.kind, a.data)::text, '' ORDER BY a.no)
+            FROM account_events AS a
             WHERE a.no BETWEEN batch << 22 AND ((batch + 1) << 22) - 1
         )
     )

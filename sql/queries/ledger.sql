@@ -45,7 +45,7 @@ SELECT account_code, account_id, opened FROM ledger_open_accounts($1, $2, $3, $4
 
 -- name: change_account
 -- Null, or the reason why not.
-SELECT refused FROM ledger_change_account($1, $2, $3, $4, $5, $6, $7, $8);
+SELECT refused FROM ledger_change_account($1, $2, $3, $4);
 
 -- name: account_opening
 -- What the account was opened with.
@@ -92,11 +92,11 @@ SELECT
     - coalesce((
         SELECT sum(b.amount) FROM backdated_entries AS b
         WHERE b.account_id = $1 AND b.effective_at > $2 AND b.recorded_at <= $2
-    ), 0)::bigint
+    ), 0)
     + coalesce((
         SELECT sum(b.amount) FROM backdated_entries AS b
         WHERE b.account_id = $1 AND b.effective_at <= $2 AND b.recorded_at > $2
-    ), 0)::bigint AS balance
+    ), 0) AS balance
 FROM ledger_version_at($1, $2) AS v (version)
 LEFT JOIN entries AS e ON e.account_id = $1 AND e.version = v.version;
 
@@ -262,11 +262,11 @@ ORDER BY h.no DESC
 LIMIT $4;
 
 -- name: due_holds
--- Holds whose time is over, oldest first.
+-- Holds whose time is over, oldest first. By now(), which an index can be searched for.
 SELECT h.no, h.id, h.amount, a.code
 FROM holds AS h
 INNER JOIN accounts AS a ON h.source_id = a.id
-WHERE h.state = 0 AND h.expires_at <= clock_timestamp()
+WHERE h.state = 0 AND h.expires_at <= now()
 ORDER BY h.expires_at, h.no
 LIMIT $1;
 

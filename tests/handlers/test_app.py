@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from tests.handlers.conftest import Seen, SmallApi, routes
 from structlog.testing import capture_logs
 
 from core import log, metrics
 from core.service import Service
 from core.settings import Settings
 from handlers.app import build_app, create_app
+from tests.handlers.conftest import Seen, SmallApi, routes
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 ApiKey = Callable[..., Awaitable[str]]

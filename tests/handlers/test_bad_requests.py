@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientResponse
-from tests.handlers.conftest import Seen, SmallApi
 from multidict import CIMultiDict
 
 from handlers import decoding
+from tests.handlers.conftest import Seen, SmallApi
 
 GOOD = b'{"amount":5}'
 ApiKey = Callable[..., Awaitable[str]]

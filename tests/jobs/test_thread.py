@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
+
 from tests.jobs.conftest import Thread, payment
 
 Eventually = Callable[..., Awaitable[Any]]

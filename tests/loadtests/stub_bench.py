@@ -50,7 +50,7 @@ def tiny(**changes: object) -> Plan:
 
 
 if __name__ == "__main__":
-    plan = tiny(rounds=100, only=("singles",))
+    plan = tiny(rounds=1000, only=("latency",))
     try:
         execute(plan, Stubbed(), parent=Path(sys.argv[1]), console=Console())
     except click.exceptions.Exit as end:
