@@ -15,6 +15,7 @@ test: ## run the tests, on servers of their own
 check: ## check format, lint (Python, SQL, shell, Dockerfile, compose) and types
 	@./tallystick check $(ARGS)
 
+# What ruff cannot mend, `make check` tells.
 format: ## format the Python sources and mend what the linters can
 	@./tallystick setup --dev
 	@.venv/bin/ruff check --fix --quiet . || true

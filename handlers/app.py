@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -65,19 +65,33 @@ def build_app(settings: Settings, routes: Sequence[Route], service: Service | No
     app.on_response_prepare.append(edge.dress)
     app[health.READINESS] = health.Readiness()
     app[docs.DOCUMENT] = docs.Document(openapi.document(routes, settings))
-    for route in routes:
-        _add(app, route, desk)
+    _add_routes(app, routes, desk)
     app.cleanup_ctx.append(_opened(settings, service, desk))
     app.on_shutdown.append(_say_not_ready)
     return app
 
 
-def _add(app: web.Application, route: Route, desk: Desk) -> None:
-    handler = dispatcher(route, desk)
-    if route.method == hdrs.METH_GET:
-        app.router.add_get(route.path, handler)  # and HEAD
-    else:
-        app.router.add_route(route.method, route.path, handler)
+def _add_routes(app: web.Application, routes: Sequence[Route], desk: Desk) -> None:
+    """Register the routes, GET ones for HEAD, too, and on each path a refusal of all other methods.
+
+    Without that, `DELETE /v1/transfers/batch` would fall through to `/v1/transfers/{transfer}`.
+    """
+    allowed: dict[str, set[str]] = {}
+    for route in routes:
+        handler = dispatcher(route, desk)
+        methods = {hdrs.METH_GET, hdrs.METH_HEAD} if route.method == hdrs.METH_GET else {route.method}
+        for method in methods:
+            app.router.add_route(method, route.path, handler)
+        allowed.setdefault(route.path, set()).update(methods)
+    for path, methods in allowed.items():
+        app.router.add_route(hdrs.METH_ANY, path, _refuse_method(methods))
+
+
+def _refuse_method(allowed: set[str]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def refuse(request: web.Request) -> web.StreamResponse:
+        raise web.HTTPMethodNotAllowed(request.method, allowed)
+
+    return refuse
 
 
 def _opened(

@@ -24,7 +24,15 @@ from core.access.rates import RateLimited
 from core.errors import Refusal
 from handlers import problems
 from handlers.api import MIB, Call, Route
-from handlers.decoding import BodyDecoder, QueryDecoder, check_json_headers, check_text, explained, read_body
+from handlers.decoding import (
+    BodyDecoder,
+    QueryDecoder,
+    check_json_headers,
+    check_text,
+    explained,
+    read_body,
+    text_reader,
+)
 from handlers.middleware import RATE_HEADERS, REQUEST_ID
 
 if TYPE_CHECKING:
@@ -166,20 +174,21 @@ def _path_reader(route: Route) -> Callable[[web.Request], Mapping[str, Any]] | N
     names = tuple(re.findall(r"\{(\w+)", route.path))
     if not names:
         return None
-    types = tuple((name, route.parameters.get(name)) for name in names)
+    kinds = [(name, route.parameters.get(name)) for name in names]
+    types = tuple((name, kind, None if kind is None else text_reader(kind)) for name, kind in kinds)
 
     def read(request: web.Request) -> Mapping[str, Any]:
         found: dict[str, Any] = {}
-        for name, kind in types:
+        for name, kind, to_kind in types:
             value: Any = request.match_info[name]
             if len(value) > MAX_PATH_VALUE:
                 raise Refusal(
                     "invalid_request", f"{name} in the path is longer than {MAX_PATH_VALUE} characters."
                 )
             check_text(value, f"{name} in the path")
-            if kind is not None:
+            if to_kind is not None:
                 try:
-                    value = msgspec.convert(value, kind, strict=False)
+                    value = msgspec.convert(to_kind(value), kind)
                 except msgspec.ValidationError as error:
                     raise explained(error, root=f"{name} in the path") from None
             found[name] = value

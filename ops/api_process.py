@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # for this long meanwhile is cut off between two requests.
 FAREWELL_SECONDS = 0.5
 FAREWELL_POLL_SECONDS = 0.02
+# Beyond the requests' own bound: closing pools, the last flush of metrics.
+CLEANUP_SECONDS = 5
 # Longer than the 60 s for which the usual proxies keep an idle connection: the proxy must be the one that closes it.
 KEEPALIVE_SECONDS = 75.0
 
@@ -64,6 +66,8 @@ async def serve(
         gc.freeze()
         on_ready()
         await stop.wait()
+        # The kernel ends us if the clean-up hangs, also where no supervisor lives that would.
+        signal.alarm(int(shutdown_timeout_secs) + CLEANUP_SECONDS)
         on_stop()
         await site.stop()
         await _let_clients_go(runner)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 import tempfile
 from contextlib import contextmanager
@@ -26,14 +27,28 @@ log = structlog.get_logger(__name__)
 
 
 def api_program(settings: Settings, output: Path | None = None) -> Program:
-    """Return the HTTP API's processes; they inherit the socket that they serve."""
+    """Return the HTTP API's processes; they inherit the socket that they serve.
+
+    If the master dies they let the requests in progress finish, which they bound themselves.
+    """
     command = (sys.executable, "-m", "ops.api_process")
     bound = settings.shutdown_timeout_secs
-    return Program("api", command, settings.serve_workers, serves=True, stop_within=bound, log=output)
+    return Program(
+        "api",
+        command,
+        settings.serve_workers,
+        serves=True,
+        stop_within=bound,
+        log=output,
+        death_signal=signal.SIGTERM,
+    )
 
 
 def worker_program(settings: Settings, output: Path | None = None) -> Program:
-    """Return the worker process, which gives its loops and then its deliveries the same time to finish."""
+    """Return the worker process, which gives its loops and then its deliveries the same time to finish.
+
+    If the master dies it is killed: nobody waits for its answer, and what it had in hand is taken over.
+    """
     command = (sys.executable, "-m", "ops.cli", "worker")
     return Program("worker", command, stop_within=2 * settings.shutdown_timeout_secs, log=output)
 

@@ -60,6 +60,8 @@ class Program:
     serves: bool = False
     stop_within: float = 10.0
     log: Path | None = None
+    # What it gets if the master dies, and nobody is left to see that it ends.
+    death_signal: signal.Signals = signal.SIGKILL
 
 
 @dataclass(slots=True)
@@ -270,6 +272,7 @@ class Supervisor:
                 output=output or sys.stdout.fileno(),
                 environment=python_environment(**self.environment),
                 pass_fds=pass_fds,
+                death_signal=program.death_signal,
             )
         finally:
             if output is not None:

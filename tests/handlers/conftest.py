@@ -23,16 +23,12 @@ Code = Annotated[str, Meta(min_length=1, max_length=64)]
 SmallApi = TestClient[web.Request, web.Application]
 
 
-class Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What bodies and queries have in common."""
-
-
-class Leg(Strict):
+class Leg(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     account: Code
     amount: Annotated[int, Meta(ge=-(2**62) + 1, le=2**62 - 1)]
 
 
-class NewThing(Strict):
+class NewThing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     amount: Annotated[int, Meta(ge=1, le=2**62 - 1)]
     reference: Annotated[str, Meta(max_length=64)] | None = None
     legs: Annotated[list[Leg], Meta(max_length=5)] = []
@@ -40,17 +36,19 @@ class NewThing(Strict):
     effective_at: Annotated[datetime, Meta(tz=True)] | None = None
 
 
-class Batch(Strict):
+class Batch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     items: Annotated[list[NewThing], Meta(min_length=1, max_length=5_000)]
 
 
-class Note(Strict):
+class Note(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     text: str = "none"
 
 
-class Page(Strict):
+class Page(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     limit: Annotated[int, Meta(ge=1, le=100)] = 50
     reference: Annotated[str, Meta(max_length=64)] | None = None
+    since: Annotated[datetime, Meta(tz=True)] | None = None
+    all: bool = False
 
 
 class Thing(msgspec.Struct, frozen=True):

@@ -15,7 +15,16 @@ ApiClient = TestClient[web.Request, web.Application]
 
 # Everything that a posting may write, the sequencer's tables aside.
 TABLES = (
-    *("accounts", "account_profiles", "account_windows", "window_usage", "batches", "keys", "refusals", "transfers"),
+    *(
+        "accounts",
+        "account_profiles",
+        "account_windows",
+        "window_usage",
+        "batches",
+        "keys",
+        "refusals",
+        "transfers",
+    ),
     *("entries", "backdated_entries", "reversed_amounts", "holds", "hold_events", "account_events"),
 )
 
@@ -77,9 +86,13 @@ class Shop:
 
     async def post(self, path: str, body: Any = None, *, key: str | None = None) -> Answer:
         """POST under a key, a new one if none is given."""
-        return await self.call("POST", path, {} if body is None else body, key=key or f"key-{next(self._keys)}")
+        return await self.call(
+            "POST", path, {} if body is None else body, key=key or f"key-{next(self._keys)}"
+        )
 
-    async def open(self, *codes: str, currency: str = "USD", floor: int | None = 0, **limits: int | None) -> None:
+    async def open(
+        self, *codes: str, currency: str = "USD", floor: int | None = 0, **limits: int | None
+    ) -> None:
         for code in codes:
             body = {"code": code, "currency": currency, "limits": {"floor": floor, **limits}}
             answer = await self.call("POST", "/v1/accounts", body)

@@ -164,7 +164,9 @@ async def test_list_with_every_filter_to_the_end(shop: Shop, service: Service) -
         assert await codes(limit=limit) == every
     assert [len(page) async for page in pages(limit=25)] == [25, 25, 10]
     assert await codes(currency="EUR", limit=7) == [code for code in every if code.startswith("Customer:")]
-    assert await codes(prefix="customer:", limit=7) == [code for code in every if code.startswith("customer:")]
+    assert await codes(prefix="customer:", limit=7) == [
+        code for code in every if code.startswith("customer:")
+    ]
     assert len(await codes(prefix="customer", limit=7)) == 40
     assert await codes(state="frozen", limit=2) == [f"customer:{number}" for number in range(7)]
     assert len(await codes(state="open", currency="USD", prefix="customer:", limit=3)) == 13
@@ -205,7 +207,12 @@ async def test_balance_by_recorded_and_by_effective_time(shop: Shop) -> None:
         return found
 
     assert [await balance(at, "recorded") for at in (yesterday, first, last, tomorrow)] == [0, 100, 111, 111]
-    assert [await balance(at, "effective") for at in (yesterday, first, last, tomorrow)] == [10, 110, 110, 111]
+    assert [await balance(at, "effective") for at in (yesterday, first, last, tomorrow)] == [
+        10,
+        110,
+        110,
+        111,
+    ]
 
 
 async def fill(service: Service, count: int, **more: Any) -> None:
@@ -232,7 +239,12 @@ async def test_statement_pages_either_way(shop: Shop, service: Service) -> None:
     page = (await shop.get("/v1/accounts/a/entries", limit=2)).json
     assert (page["code"], page["currency"], page["next"]) == ("a", "USD", 2)
     line = page["entries"][1]
-    assert (line["amount"], line["balance_after"], line["kind"], line["reference"]) == (2, 3, "transfer", "r-1")
+    assert (line["amount"], line["balance_after"], line["kind"], line["reference"]) == (
+        2,
+        3,
+        "transfer",
+        "r-1",
+    )
     assert line["recorded_at"] == line["effective_at"]
     shown = (await shop.get(f"/v1/transfers/{line['transfer']}")).json
     assert shown["entries"][1] == {"account": "a", "amount": 2, "version": 2, "balance_after": 3}
@@ -264,7 +276,10 @@ async def test_statement_of_a_fee_shows_both_rows(shop: Shop) -> None:
 
 
 async def test_long_statement_as_csv_is_streamed_whole(
-    shop: Shop, service: Service, eventually: Callable[..., Awaitable[Any]], capsys: pytest.CaptureFixture[str]
+    shop: Shop,
+    service: Service,
+    eventually: Callable[..., Awaitable[Any]],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     count = 20_500
     await fill(service, count)
@@ -281,7 +296,9 @@ async def test_long_statement_as_csv_is_streamed_whole(
         assert int(line["balance_after"]) == balance
     assert lines.line_num == count + 1
     assert line["recorded_at"].endswith("Z")
-    down = (await shop.get("/v1/accounts/a/entries", format="csv", order="descending", cursor=4)).body.decode()
+    down = (
+        await shop.get("/v1/accounts/a/entries", format="csv", order="descending", cursor=4)
+    ).body.decode()
     assert [line["version"] for line in csv.DictReader(io.StringIO(down))] == ["3", "2", "1"]
 
     # A reader that leaves in the middle is nobody's error.

@@ -200,7 +200,9 @@ async def test_client_that_hangs_up_does_not_cancel_the_work(
     await seen.entered.wait()
     writer.close()
     await writer.wait_closed()
-    server = small.server.runner.server
+    runner = small.server.runner
+    assert runner is not None
+    server = runner.server
     assert server is not None
     await eventually(lambda: all(connection.transport is None for connection in server.connections))
     seen.go_on.set()

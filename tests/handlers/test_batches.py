@@ -110,7 +110,15 @@ async def test_group_stands_or_falls_together(shop: Shop) -> None:
         item("5", "c", "b", 6, group="h"),
         item("6", "cash", "b", 1, group="h"),
         item("7", "c", "b", 1),
-    ) == ["posted", "posted", "posted", "group_failed", "insufficient_funds", "group_failed", "insufficient_funds"]
+    ) == [
+        "posted",
+        "posted",
+        "posted",
+        "group_failed",
+        "insufficient_funds",
+        "group_failed",
+        "insufficient_funds",
+    ]
     assert [await shop.balance(code) for code in "abc"] == [5, 5, 0]
 
 
@@ -129,7 +137,10 @@ async def test_group_may_be_as_large_as_one_call(shop: Shop, service: Service) -
     singles = [item(f"s-{n}", "cash", "b", 1) for n in range(499)]
     assert await outcomes(shop, *singles, *members) == ["posted"] * 1_499
     before = await row_counts(service)
-    failing = [*({**member, "key": f"again-{member['key']}"} for member in members[1:]), item("x", "c", "a", 1, group="g")]
+    failing = [
+        *({**member, "key": f"again-{member['key']}"} for member in members[1:]),
+        item("x", "c", "a", 1, group="g"),
+    ]
     assert await outcomes(shop, *failing) == ["group_failed"] * 999 + ["insufficient_funds"]
     after = await row_counts(service)
     assert (after["transfers"], after["entries"]) == (before["transfers"], before["entries"])
@@ -155,7 +166,9 @@ async def test_group_whose_items_do_not_follow_each_other(shop: Shop, service: S
 
 async def test_twin_keys_within_a_batch(shop: Shop) -> None:
     first = item("k", "cash", "a", 5)
-    answer = await send(shop, first, first, item("k", "cash", "a", 6), item("n", "b", "a", 1), item("n", "b", "a", 1))
+    answer = await send(
+        shop, first, first, item("k", "cash", "a", 6), item("n", "b", "a", 1), item("n", "b", "a", 1)
+    )
     posted, again, other, short, short_again = answer.json["results"]
     assert posted == again
     assert (other["outcome"], other["error"]["differs"]) == ("idempotency_conflict", ["legs"])
@@ -170,7 +183,11 @@ async def test_twin_keys_far_apart_and_across_groups(shop: Shop) -> None:
     found = await outcomes(shop, twin, *filler, twin)
     assert found == ["posted"] * 1_202
     assert await shop.balance("a") == 5
-    failing = [item("m", "cash", "c", 5, group="g"), item("n", "b", "c", 10_000, group="g"), item("m", "cash", "c", 5)]
+    failing = [
+        item("m", "cash", "c", 5, group="g"),
+        item("n", "b", "c", 10_000, group="g"),
+        item("m", "cash", "c", 5),
+    ]
     assert await outcomes(shop, *failing) == ["group_failed", "insufficient_funds", "posted"]
     assert await shop.balance("c") == 5
 
@@ -194,7 +211,10 @@ async def test_legs_conditions_and_metadata_of_items(shop: Shop) -> None:
         item("3", "cash", "a", 1, conditions=[{"account": "a", "version": 1}]),
     )
     first, stale, good = answer.json["results"]
-    assert (first["transfer"]["metadata"], first["transfer"]["effective_at"]) == ({"x": "y"}, "2025-01-01T00:00:00Z")
+    assert (first["transfer"]["metadata"], first["transfer"]["effective_at"]) == (
+        {"x": "y"},
+        "2025-01-01T00:00:00Z",
+    )
     assert (stale["outcome"], good["outcome"]) == ("version_mismatch", "posted")
 
 

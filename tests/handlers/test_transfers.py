@@ -43,7 +43,9 @@ async def refused(answer: Answer, status: int, code: str) -> Any:
 
 
 async def test_from_to_amount(shop: Shop) -> None:
-    answer = await shop.transfer("cash", "a", 1250, kind="top-up", reference="order-981", metadata={"b": "2", "a": "1"})
+    answer = await shop.transfer(
+        "cash", "a", 1250, kind="top-up", reference="order-981", metadata={"b": "2", "a": "1"}
+    )
     assert answer.status == 201
     assert answer.headers["Content-Type"] == "application/json"
     assert "Idempotent-Replayed" not in answer.headers
@@ -119,7 +121,9 @@ async def test_conditions(shop: Shop) -> None:
 
     stale = await refused(await shop.transfer("a", "b", 1, **on("a", version=0)), 409, "version_mismatch")
     assert stale["detail"] == "Account 'a' is at version 1, not at the expected one."
-    low = await refused(await shop.transfer("a", "b", 60, **on("a", balance_at_least=41)), 409, "balance_too_low")
+    low = await refused(
+        await shop.transfer("a", "b", 60, **on("a", balance_at_least=41)), 409, "balance_too_low"
+    )
     assert (low["account"], "40" in low["detail"]) == ("a", True)
     await refused(await shop.transfer("a", "b", 60, **on("b", balance_at_most=59)), 409, "balance_too_high")
     await refused(await shop.transfer("a", "b", 1, **on("nobody", version=0)), 404, "account_not_found")
@@ -149,7 +153,12 @@ async def test_dry_run_keeps_nothing_and_uses_no_key(shop: Shop, service: Servic
 async def test_metadata_reference_and_effective_time_come_back(shop: Shop) -> None:
     metadata = {"emoji 🎟️": "ж" * 500, **{f"name-{n}": "" for n in range(49)}}
     answer = await shop.transfer(
-        "cash", "a", 1, reference="é" * 255, metadata=metadata, effective_at="2024-02-29T23:59:59.123456+05:30"
+        "cash",
+        "a",
+        1,
+        reference="é" * 255,
+        metadata=metadata,
+        effective_at="2024-02-29T23:59:59.123456+05:30",
     )
     assert answer.status == 201
     assert answer.json["metadata"] == metadata
@@ -230,7 +239,9 @@ async def test_list_with_every_filter_to_the_end(shop: Shop) -> None:
 
 
 async def test_batch_and_its_pages(shop: Shop) -> None:
-    items = [{"key": f"i-{n}", "from": "cash", "to": "a", "amount": 1, "kind": "one-batch"} for n in range(25)]
+    items = [
+        {"key": f"i-{n}", "from": "cash", "to": "a", "amount": 1, "kind": "one-batch"} for n in range(25)
+    ]
     assert (await shop.call("POST", "/v1/transfers/batch", {"transfers": items})).json["posted"] == 25
     for query in ({}, {"kind": "one-batch"}, {"account": "a"}):
         versions = [
@@ -246,8 +257,16 @@ async def test_reverse_the_whole(shop: Shop) -> None:
     answer = await shop.post(path, {"reference": "r", "metadata": {"why": "mistake"}})
     assert answer.status == 201
     reversal = answer.json
-    assert (reversal["reverses"], reversal["kind"], reversal["reference"]) == (original["id"], "reversal", "r")
-    assert [(e["account"], e["amount"]) for e in reversal["entries"]] == [("cash", 100), ("a", -97), ("b", -3)]
+    assert (reversal["reverses"], reversal["kind"], reversal["reference"]) == (
+        original["id"],
+        "reversal",
+        "r",
+    )
+    assert [(e["account"], e["amount"]) for e in reversal["entries"]] == [
+        ("cash", 100),
+        ("a", -97),
+        ("b", -3),
+    ]
     assert (await shop.get(f"/v1/transfers/{original['id']}")).json["reversed"] == 100
     await refused(await shop.post(path), 409, "already_reversed")
     await refused(await shop.post(path, {"amount": 1}), 409, "already_reversed")

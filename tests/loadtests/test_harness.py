@@ -23,7 +23,6 @@ from loadtests.bench.targets import TARGETS
 from ops.process import PROJECT, spawn
 from tests.loadtests.stub_bench import Stubbed, tiny
 
-
 # A run starts servers, databases and thirty programs: seconds each on a machine that is busy otherwise.
 pytestmark = pytest.mark.timeout(300)
 

@@ -3,12 +3,11 @@
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from ops.process import command_line_of
 
 
 @pytest.fixture
@@ -22,12 +21,14 @@ def state() -> Iterator[Path]:
 
 @pytest.fixture
 def nothing_runs_on(eventually: Callable[..., Awaitable[Any]]) -> Callable[[Path], Awaitable[Any]]:
-    """What waits until no process has a path on its command line."""
+    """What waits until no process has a path on its command line or in its environment."""
 
     def left(path: Path) -> list[str]:
-        lines = [
-            command_line_of(int(entry.name)) for entry in Path("/proc").iterdir() if entry.name.isdigit()
-        ]
-        return [line for line in lines if str(path) in line]
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has just ended, or is another user's
+                if str(path).encode() in (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes():
+                    found.append(entry.name)
+        return found
 
     return lambda path: eventually(lambda: not left(path), timeout=30)

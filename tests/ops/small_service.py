@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import socket
 import sys
 import threading
@@ -60,7 +61,7 @@ def be_the_master(port_file: Path, workers: int, folder: str) -> None:
     listeners = Listeners("127.0.0.1", 0)
     command = (sys.executable, __file__)
     supervisor = Supervisor(
-        [Program("small", command, count=workers, serves=True, stop_within=5)],
+        [Program("small", command, count=workers, serves=True, stop_within=5, death_signal=signal.SIGTERM)],
         listeners,
         report=_report,
         environment={"PROMETHEUS_MULTIPROC_DIR": folder},
