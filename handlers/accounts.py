@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import AsyncIterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 import msgspec
@@ -18,7 +18,7 @@ from core.ledger.accounts import Account, AccountState, Limits, Opening, PastBal
 from core.ledger.items import MAX_AMOUNT_MINOR
 from core.ledger.transfers import NEWEST
 from handlers.api import Call, Route, answer
-from handlers.ledger_bodies import ACCOUNT_CODE, AccountCode, Balance, Currency, Metadata, Time
+from handlers.ledger_bodies import ACCOUNT_CODE, AccountCode, Balance, Currency, Metadata, Time, moment
 from handlers.transfers import Limit
 
 TAG = "Accounts"
@@ -161,7 +161,7 @@ async def get_balance(call: Call) -> web.Response:
     """Show a balance, now or at a past time."""
     query: BalanceQuery = call.query
     database = call.service.database
-    at = query.at or datetime.now().astimezone()
+    at = moment(query.at) or datetime.now(UTC)
     return answer(200, await accounts.balance_at(database, call.path("account"), at, query.by))
 
 
@@ -171,10 +171,10 @@ async def get_entries(call: Call) -> web.StreamResponse:
     database = call.service.database
     account = await accounts.get_account(database, call.path("account"))
     after, before = 0, account.version + 1
-    if query.recorded_from is not None:
-        after = await accounts.version_before(database, account.id, query.recorded_from)
-    if query.recorded_before is not None:
-        before = await accounts.version_before(database, account.id, query.recorded_before) + 1
+    if (recorded_from := moment(query.recorded_from)) is not None:
+        after = await accounts.version_before(database, account.id, recorded_from)
+    if (recorded_before := moment(query.recorded_before)) is not None:
+        before = await accounts.version_before(database, account.id, recorded_before) + 1
     descending = query.order == "descending"
     if query.cursor is not None:
         after, before = (

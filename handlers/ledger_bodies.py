@@ -153,7 +153,7 @@ def transfer_posting(
         currency=body.currency,
         reference=body.reference,
         metadata=body.metadata or None,
-        effective_at=body.effective_at.astimezone(UTC) if body.effective_at is not None else None,
+        effective_at=moment(body.effective_at),
         conditions=_conditions(body),
         group=group,
     )
@@ -183,18 +183,29 @@ def hold_posting(principal_id: int, key: str, body: HoldBody) -> Posting:
     )
 
 
+def moment(time: datetime | None) -> datetime | None:
+    """Return the same time in UTC; raises Refusal `invalid_request` at the ends of the calendar."""
+    if time is None:
+        return None
+    if not 1 < time.year < 9999:  # its offset might carry it out of what Python can hold
+        raise Refusal("invalid_request", "A time must lie within the years 2 to 9998.")
+    return time.astimezone(UTC)
+
+
 def expiry(body: HoldBody | ExtendBody) -> datetime | None:
-    """Return when a hold ends; raises Refusal `invalid_request` for both, for the past, and for too far ahead."""
+    """Return when a hold ends; raises Refusal `invalid_request` for two ends, and for one too far ahead.
+
+    A time that is over is not refused, since a call may be repeated after it: such a hold ends at once.
+    """
     now = datetime.now(UTC)
     if body.expires_in is not None:
         if body.expires_at is not None:
             raise Refusal("invalid_request", "Give expires_in or expires_at, not both.")
         return now + timedelta(seconds=body.expires_in)
-    if body.expires_at is None:
-        return None
-    if body.expires_at > now + timedelta(seconds=MAX_HOLD_SECONDS):
+    end = moment(body.expires_at)
+    if end is not None and end > now + timedelta(seconds=MAX_HOLD_SECONDS):
         raise Refusal("invalid_request", "A hold ends within 366 days.")
-    return body.expires_at.astimezone(UTC)
+    return end
 
 
 def _conditions(body: Movement) -> tuple[Condition, ...]:

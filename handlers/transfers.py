@@ -34,6 +34,7 @@ from handlers.ledger_bodies import (
     ReversalBody,
     Time,
     TransferBody,
+    moment,
     transfer_posting,
 )
 
@@ -151,7 +152,7 @@ async def reverse_transfer(call: Call) -> web.Response:
         kind=body.kind,
         reference=body.reference,
         metadata=body.metadata or None,
-        effective_at=body.effective_at,
+        effective_at=moment(body.effective_at),
     )
     outcome = await call.service.ledger.poster.submit(posting)
     _settle(call, outcome)
@@ -170,8 +171,8 @@ async def list_transfers(call: Call) -> web.Response:
     database = call.service.database
     wanted = TransferFilter(
         account=await accounts.get_account(database, query.account) if query.account is not None else None,
-        recorded_from=query.recorded_from,
-        recorded_before=query.recorded_before,
+        recorded_from=moment(query.recorded_from),
+        recorded_before=moment(query.recorded_before),
         kind=query.kind,
         reference=query.reference,
         metadata={name: value} if name else None,

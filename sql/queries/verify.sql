@@ -10,7 +10,13 @@ SELECT
 
 -- name: accounts
 -- A row a kind of fault, its first: accounts with $1 < id <= $2 against their last entry and their open holds.
-WITH found AS (
+WITH open_holds AS (
+    SELECT o.source_id, sum(o.amount - o.captured) AS held FROM holds AS o
+    WHERE o.source_id > $1 AND o.source_id <= $2 AND o.state = 0
+    GROUP BY o.source_id
+),
+
+found AS (
     SELECT
         a.id, a.code, a.balance, a.version, a.held, coalesce(e.balance, 0) AS entries_balance,
         coalesce(e.version, 0) AS entries_version, coalesce(h.held, 0) AS holds_held
@@ -21,11 +27,7 @@ WITH found AS (
         ORDER BY l.version DESC
         LIMIT 1
     ) AS e ON TRUE
-    LEFT JOIN (
-        SELECT o.source_id, sum(o.amount - o.captured) AS held FROM holds AS o
-        WHERE o.source_id > $1 AND o.source_id <= $2 AND o.state = 0
-        GROUP BY o.source_id
-    ) AS h ON a.id = h.source_id
+    LEFT JOIN open_holds AS h ON a.id = h.source_id
     WHERE a.id > $1 AND a.id <= $2
 ),
 
@@ -36,10 +38,11 @@ bad AS (
     FROM found AS f WHERE f.balance <> f.entries_balance
     UNION ALL
     SELECT
-        'version_gap', f.id, f.code, format('version %s, but its last entry is %s', f.version, f.entries_version)
+        'version_gap' AS kind, f.id, f.code,
+        format('version %s, but its last entry is %s', f.version, f.entries_version) AS detail
     FROM found AS f WHERE f.version <> f.entries_version
     UNION ALL
-    SELECT 'held', f.id, f.code, format('held %s, but its open holds sum to %s', f.held, f.holds_held)
+    SELECT 'held' AS kind, f.id, f.code, format('held %s, but its open holds sum to %s', f.held, f.holds_held) AS detail
     FROM found AS f WHERE f.held <> f.holds_held
 )
 
@@ -77,20 +80,24 @@ bad AS (
     WHERE c.version <> CASE WHEN c.before_account = c.account_id THEN c.before_version ELSE 0 END + 1
     UNION ALL
     SELECT
-        'running_balance', c.account_id, c.version,
+        'running_balance' AS kind, c.account_id, c.version,
         format(
             'balance %s, but %s before and an amount of %s', c.balance,
             CASE WHEN c.before_account = c.account_id THEN c.before_balance ELSE 0 END, c.amount
-        )
+        ) AS detail
     FROM chain AS c
     WHERE
         c.balance <> CASE WHEN c.before_account = c.account_id THEN c.before_balance ELSE 0 END::numeric + c.amount
     UNION ALL
-    SELECT 'entry_order', c.account_id, c.version, format('number %s after number %s', c.no, c.before_no)
+    SELECT
+        'entry_order' AS kind, c.account_id, c.version,
+        format('number %s after number %s', c.no, c.before_no) AS detail
     FROM chain AS c
     WHERE c.before_account = c.account_id AND c.no <= c.before_no
     UNION ALL
-    SELECT 'entry_without_account', c.account_id, c.version, format('there is no account %s', c.account_id)
+    SELECT
+        'entry_without_account' AS kind, c.account_id, c.version,
+        format('there is no account %s', c.account_id) AS detail
     FROM chain AS c
     WHERE c.before_account <> c.account_id AND NOT EXISTS (SELECT FROM accounts AS a WHERE a.id = c.account_id)
 ),
@@ -105,7 +112,7 @@ firsts AS (
 )
 
 SELECT
-    p.account_id, p.version, p.balance, p.no, (SELECT count(*) FROM page AS c) AS entries,
+    p.account_id, p.version, p.balance, p.no, (SELECT count(c.no) FROM page AS c) AS entries,
     (SELECT json_agg(f) FROM firsts AS f) AS bad
 FROM page AS p
 ORDER BY p.account_id DESC, p.version DESC
@@ -128,12 +135,18 @@ LIMIT 1;
 
 -- name: next_batches
 -- The last batch of the next range after $1: at most $2 batches with at most $3 events, or one; null at the end.
-SELECT max(n.seq)
-FROM (
-    SELECT b.seq, sum(b.events) OVER (ORDER BY b.seq) - b.events AS before
-    FROM (SELECT c.seq, c.events FROM batches AS c WHERE c.seq > $1 ORDER BY c.seq LIMIT $2) AS b
-) AS n
-WHERE n.before < $3;
+WITH page AS (
+    SELECT b.seq, b.events FROM batches AS b
+    WHERE b.seq > $1
+    ORDER BY b.seq
+    LIMIT $2
+),
+
+sums AS (
+    SELECT p.seq, sum(p.events) OVER (ORDER BY p.seq) - p.events AS before FROM page AS p
+)
+
+SELECT max(s.seq) FROM sums AS s WHERE s.before < $3;
 
 -- name: items
 -- A row a kind of fault, its first: entries, transfers and holds' events of the batches $1 < batch <= $2 against each
@@ -161,28 +174,30 @@ bad AS (
     FROM legs AS l
     WHERE l.total <> 0
     UNION ALL
-    SELECT 'entry_without_transfer', l.no, 'it has entries and no transfer' FROM legs AS l
+    SELECT 'entry_without_transfer' AS kind, l.no, 'it has entries and no transfer' AS detail FROM legs AS l
     WHERE NOT EXISTS (SELECT FROM posted AS p WHERE p.no = l.no)
     UNION ALL
-    SELECT 'transfer_without_entries', p.no, format('transfer %s has no entries', p.id) FROM posted AS p
+    SELECT 'transfer_without_entries' AS kind, p.no, format('transfer %s has no entries', p.id) AS detail
+    FROM posted AS p
     WHERE NOT EXISTS (SELECT FROM legs AS l WHERE l.no = p.no)
     UNION ALL
-    SELECT 'hold', e.no, format('operation %s on a hold that is not there', e.id) FROM events AS e
+    SELECT 'hold' AS kind, e.no, format('operation %s on a hold that is not there', e.id) AS detail
+    FROM events AS e
     WHERE NOT EXISTS (SELECT FROM holds AS h WHERE h.no = e.hold)
     UNION ALL
-    SELECT 'hold', e.no, format('capture %s has no transfer', e.id) FROM events AS e
+    SELECT 'hold' AS kind, e.no, format('capture %s has no transfer', e.id) AS detail FROM events AS e
     WHERE
         e.operation = 2
         AND NOT EXISTS (SELECT FROM posted AS p WHERE p.no = e.no AND p.id = e.id AND p.target = e.hold)
     UNION ALL
-    SELECT 'reversed_amount', p.no, format('reversal %s is not counted in what it reverses', p.id)
+    SELECT 'reversed_amount' AS kind, p.no, format('reversal %s is not counted in what it reverses', p.id) AS detail
     FROM posted AS p
     WHERE
         p.target IS NOT NULL
         AND NOT EXISTS (SELECT FROM events AS e WHERE e.no = p.no)
         AND NOT EXISTS (SELECT FROM reversed_amounts AS r WHERE r.no = p.target)
     UNION ALL
-    SELECT 'key', i.no, format('nothing keeps the key of %s, so it could be done again', i.id)
+    SELECT 'key' AS kind, i.no, format('nothing keeps the key of %s, so it could be done again', i.id) AS detail
     FROM (
         SELECT p.no, p.id FROM posted AS p
         UNION
@@ -232,7 +247,7 @@ bad AS (
     FULL JOIN contents AS c ON b.seq = c.batch
     WHERE b.events IS DISTINCT FROM c.events
     UNION ALL
-    SELECT 'feed_missing', b.seq, 'neither in the feed nor waiting for it'
+    SELECT 'feed_missing' AS kind, b.seq, 'neither in the feed nor waiting for it' AS detail
     FROM stored AS b
     CROSS JOIN head AS h
     WHERE
@@ -240,7 +255,7 @@ bad AS (
         AND NOT EXISTS (SELECT FROM feed AS f WHERE f.batch = b.seq)
         AND NOT EXISTS (SELECT FROM feed_gaps AS g WHERE g.batch = b.seq)
     UNION ALL
-    SELECT 'feed_late', b.seq, format('recorded at %s and not in the feed yet', b.recorded_at)
+    SELECT 'feed_late' AS kind, b.seq, format('recorded at %s and not in the feed yet', b.recorded_at) AS detail
     FROM stored AS b
     CROSS JOIN head AS h
     WHERE
@@ -302,7 +317,7 @@ bad AS (
 )
 
 SELECT
-    p.account_id, p.effective_at, p.no, (SELECT count(*) FROM page AS c) AS entries,
+    p.account_id, p.effective_at, p.no, (SELECT count(c.no) FROM page AS c) AS entries,
     (SELECT json_agg(b) FROM bad AS b) AS bad
 FROM page AS p
 ORDER BY p.account_id DESC, p.effective_at DESC, p.no DESC
@@ -337,7 +352,7 @@ bad AS (
     LIMIT 1
 )
 
-SELECT p.id, (SELECT count(*) FROM page AS c) AS keys, (SELECT json_agg(b) FROM bad AS b) AS bad
+SELECT p.id, (SELECT count(c.id) FROM page AS c) AS keys, (SELECT json_agg(b) FROM bad AS b) AS bad
 FROM page AS p
 ORDER BY p.id DESC
 LIMIT 1;
@@ -346,7 +361,7 @@ LIMIT 1;
 -- One row: the next $2 refusals after $1: where they end, how many they are, and the faults among them as JSON: those
 -- that no key leads to.
 WITH page AS (
-    SELECT r.id, r.outcome FROM refusals AS r
+    SELECT r.id FROM refusals AS r
     WHERE r.id > $1
     ORDER BY r.id
     LIMIT $2
@@ -363,7 +378,7 @@ bad AS (
     LIMIT 1
 )
 
-SELECT p.id, (SELECT count(*) FROM page AS c) AS refusals, (SELECT json_agg(b) FROM bad AS b) AS bad
+SELECT p.id, (SELECT count(c.id) FROM page AS c) AS refusals, (SELECT json_agg(b) FROM bad AS b) AS bad
 FROM page AS p
 ORDER BY p.id DESC
 LIMIT 1;
@@ -409,7 +424,7 @@ bad AS (
     LIMIT 1
 )
 
-SELECT p.no, (SELECT count(*) FROM page AS c) AS holds, (SELECT json_agg(b) FROM bad AS b) AS bad
+SELECT p.no, (SELECT count(c.no) FROM page AS c) AS holds, (SELECT json_agg(b) FROM bad AS b) AS bad
 FROM page AS p
 ORDER BY p.no DESC
 LIMIT 1;
@@ -442,25 +457,25 @@ bad AS (
     LIMIT 1
 )
 
-SELECT p.no, (SELECT count(*) FROM page AS c) AS originals, (SELECT json_agg(b) FROM bad AS b) AS bad
+SELECT p.no, (SELECT count(c.no) FROM page AS c) AS originals, (SELECT json_agg(b) FROM bad AS b) AS bad
 FROM page AS p
 ORDER BY p.no DESC
 LIMIT 1;
 
 -- name: feed
--- One row: the next $3 rows of the feed after position $1, whose digest was $2 and which ended before position $4:
+-- One row: the next $4 rows of the feed after position $1, whose digest was $2 and which ended before position $3:
 -- where they end, and the faults among them as JSON. The digests are computed anew from what the batches contain.
 WITH page AS (
     SELECT f.position, f.batch, f.events, f.digest FROM feed AS f
     WHERE f.position > $1
     ORDER BY f.position
-    LIMIT $3
+    LIMIT $4
 ),
 
 chain AS (
     SELECT
         p.position, p.batch, p.events, p.digest, lag(p.digest, 1, $2::bytea) OVER w AS before_digest,
-        lag(p.position + p.events, 1, $4::bigint) OVER w AS expected
+        lag(p.position + p.events, 1, $3::bigint) OVER w AS expected
     FROM page AS p
     WINDOW w AS (ORDER BY p.position)
 ),
@@ -472,10 +487,12 @@ bad AS (
     FROM chain AS c
     WHERE c.digest <> sha256(c.before_digest || convert_to(ledger_batch_content(c.batch), 'UTF8'))
     UNION ALL
-    SELECT 'feed_order', c.position, format('follows position %s', c.expected - 1) FROM chain AS c
+    SELECT 'feed_order' AS kind, c.position, format('follows position %s', c.expected - 1) AS detail FROM chain AS c
     WHERE c.position <> c.expected
     UNION ALL
-    SELECT 'feed_order', c.position, format('has %s events, batch %s has %s', c.events, c.batch, coalesce(b.events, 0))
+    SELECT
+        'feed_order' AS kind, c.position,
+        format('has %s events, batch %s has %s', c.events, c.batch, coalesce(b.events, 0)) AS detail
     FROM chain AS c
     LEFT JOIN batches AS b ON c.batch = b.seq
     WHERE c.events IS DISTINCT FROM b.events
@@ -496,13 +513,20 @@ LIMIT 1;
 
 -- name: feed_end
 -- One fault at most: where the feed says that it ends, against its last row.
+WITH last_row AS (
+    SELECT f.position + f.events - 1 AS position, f.digest FROM feed AS f
+    ORDER BY f.position DESC
+    LIMIT 1
+)
+
 SELECT
     'feed_order' AS kind, format('position %s', h.position) AS subject,
-    format('the feed ends at position %s', coalesce(f.position + f.events - 1, 0)) AS detail, 1::bigint AS found
+    format('said to be its end, but its last row ends at position %s', coalesce(l.position, 0)) AS detail,
+    1::bigint AS found
 FROM feed_head AS h
-LEFT JOIN LATERAL (
-    SELECT l.position, l.events, l.digest FROM feed AS l
-    ORDER BY l.position DESC
-    LIMIT 1
-) AS f ON TRUE
-WHERE h.position <> coalesce(f.position + f.events - 1, 0) OR h.digest <> coalesce(f.digest, '\x');
+LEFT JOIN last_row AS l ON TRUE
+WHERE h.position <> coalesce(l.position, 0) OR h.digest <> coalesce(l.digest, '\x');
+
+-- name: seal
+-- Where the feed ends, and the digest of all of it.
+SELECT h.position, h.digest FROM feed_head AS h;
