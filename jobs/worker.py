@@ -38,7 +38,7 @@ from jobs.loops import Loop, run_loop
 from jobs.sweep import sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from core.service import Service
     from core.settings import Settings
@@ -182,17 +182,19 @@ class _Shift:
     async def _clock(self) -> None:
         """Keep arq running until cancelled."""
         while True:
-            arq = self._arq()
+            redis = open_arq_redis(self._settings)
+            arq = self._arq(redis)
             try:
                 await arq.async_run()
             except (RedisError, OSError, TimeoutError) as error:
                 log.warning("clock.lost", error=type(error).__name__)
             finally:
-                with contextlib.suppress(RedisError, OSError, TimeoutError, asyncio.CancelledError):
-                    await arq.close()
+                # Not arq's own close(): it raises when Redis is away, and leaves its connections open then.
+                await _cancel(arq.tasks.values())
+                await redis.aclose(close_connection_pool=True)
             await asyncio.sleep(ARQ_RESTART_SECONDS)
 
-    def _arq(self) -> ArqWorker:
+    def _arq(self, redis: ArqRedis) -> ArqWorker:
         async def run_sweep(ctx: dict[Any, Any], *_: Any, **__: Any) -> None:  # noqa: ARG001 - what arq calls
             await sweep(self._database, self._waker)
 
@@ -211,7 +213,7 @@ class _Shift:
                 )
             ],
             queue_name=f"ts:{self._epoch}:jobs",
-            redis_pool=open_arq_redis(self._settings),
+            redis_pool=redis,
             job_serializer=orjson.dumps,
             job_deserializer=orjson.loads,
             handle_signals=False,
@@ -235,7 +237,7 @@ def open_arq_redis(settings: Settings) -> ArqRedis:
     return client
 
 
-async def _cancel(tasks: Sequence[asyncio.Task[Any]] | set[asyncio.Task[Any]]) -> None:
+async def _cancel(tasks: Collection[asyncio.Task[Any]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

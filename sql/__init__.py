@@ -1,0 +1,1 @@
+"""The schema and every statement, read as package data."""

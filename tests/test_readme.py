@@ -55,7 +55,8 @@ def running(tmp_path: Path) -> Iterator[tuple[str, str]]:
                 break
         url = re.search(r"API\s+(http://\S+)", seen)
         key = re.search(r"tsk_[A-Za-z0-9_-]+", seen)
-        assert url is not None and key is not None, seen
+        assert url is not None, seen
+        assert key is not None, seen
         yield url[1], key[0]
     finally:
         up.send_signal(signal.SIGINT)

@@ -33,7 +33,7 @@ class Process(BaseModel):
     app_host: str = key("0.0.0.0", "Address the HTTP API listens on", also=("HTTP_HOST",))  # noqa: S104
     app_port: int = key(
         8080,
-        "Port of the HTTP API; a busy port moves on to the next free one and says so",
+        "Port of the HTTP API; `up` moves on from a busy one and says so",
         also=("HTTP_PORT", "PORT"),
         ge=0,
         le=65535,

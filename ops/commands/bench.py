@@ -55,7 +55,12 @@ def bench(**options: Any) -> None:
     Starts PostgreSQL (fsync and synchronous_commit on), Valkey, the API and the worker in a state folder of its own. In
     full it takes about half an hour and 10 GB of disk. Nothing else should run meanwhile: what the rest of the machine
     did is part of the report. What is measured and how to read it: docs/benchmarks.md.
-    """
+
+    \b
+    Examples:
+      tallystick bench --quick
+      tallystick bench --only singles --seconds 20 --keep /var/tmp/bench
+    """  # noqa: D301 - `\b` is how click is told not to wrap
     from loadtests.bench.command import main
 
     main(**options)

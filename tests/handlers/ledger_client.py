@@ -86,9 +86,7 @@ class Shop:
 
     async def post(self, path: str, body: Any = None, *, key: str | None = None) -> Answer:
         """POST under a key, a new one if none is given."""
-        return await self.call(
-            "POST", path, {} if body is None else body, key=key or f"key-{next(self._keys)}"
-        )
+        return await self.call("POST", path, body, key=key or f"key-{next(self._keys)}")
 
     async def open(
         self, *codes: str, currency: str = "USD", floor: int | None = 0, **limits: int | None

@@ -73,7 +73,7 @@ async def test_hold_that_is_not_there(shop: Shop) -> None:
         await refused(await shop.get(f"/v1/holds/{identity}"), 404, "hold_not_found")
         for operation, body in (("capture", {}), ("void", None), ("extend", {"expires_in": 5})):
             path = f"/v1/holds/{identity}/{operation}"
-            await refused(await shop.call("POST", path, body, key="k"), 404, "hold_not_found")
+            await refused(await shop.post(path, body), 404, "hold_not_found")
 
 
 async def test_expires_in_seconds(shop: Shop) -> None:
@@ -137,14 +137,14 @@ async def test_capture_into_a_closed_account(shop: Shop) -> None:
 async def test_void_gives_back_what_is_left(shop: Shop) -> None:
     made = await hold(shop)
     await shop.post(f"/v1/holds/{made['id']}/capture", {"amount": 10})
-    answer = await shop.call("POST", f"/v1/holds/{made['id']}/void", key="v")
+    answer = await shop.post(f"/v1/holds/{made['id']}/void", key="v")
     assert answer.status == 200
     assert (answer.json["state"], answer.json["captured"], answer.json["remaining"]) == ("voided", 10, 0)
     assert await standing(shop) == (90, 0, 90)
-    again = await shop.call("POST", f"/v1/holds/{made['id']}/void", key="v")
+    again = await shop.post(f"/v1/holds/{made['id']}/void", key="v")
     assert (again.body, again.headers["Idempotent-Replayed"]) == (answer.body, "true")
     for operation, body in (("void", None), ("capture", {}), ("extend", {"expires_in": 5})):
-        answer = await shop.call("POST", f"/v1/holds/{made['id']}/{operation}", body, key=operation)
+        answer = await shop.post(f"/v1/holds/{made['id']}/{operation}", body)
         assert (await refused(answer, 409, "hold_not_open"))["detail"] == "The hold was voided before."
 
 
@@ -188,11 +188,11 @@ async def test_calls_that_are_repeated_later_get_the_first_answer(shop: Shop) ->
     made = await shop.post("/v1/holds", body, key="make")
     path = f"/v1/holds/{made.json['id']}"
     calls: list[tuple[str, Any]] = [("capture", {"amount": 10}), ("extend", {"expires_in": 5000}), ("void", None)]
-    first = {name: await shop.call("POST", f"{path}/{name}", sent, key=name) for name, sent in calls}
+    first = {name: await shop.post(f"{path}/{name}", sent, key=name) for name, sent in calls}
     assert [answer.status for answer in first.values()] == [201, 200, 200]
     assert (await shop.post("/v1/holds", body, key="make")).body == made.body
     for name, sent in calls:
-        again = await shop.call("POST", f"{path}/{name}", sent, key=name)
+        again = await shop.post(f"{path}/{name}", sent, key=name)
         assert (again.status, again.body) == (first[name].status, first[name].body)
     other = await shop.post(f"{path}/capture", {"amount": 11}, key="capture")
     assert (await refused(other, 409, "idempotency_conflict"))["differs"] == ["target"]
