@@ -65,7 +65,7 @@ class ConditionBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """What must hold for the transfer to be done: the version before it, the balance after it."""
 
     account: AccountCode
-    version: Annotated[int, Meta(ge=0)] | None = None
+    version: Annotated[int, Meta(ge=0, le=MAX_AMOUNT_MINOR)] | None = None
     balance_at_least: Balance | None = None
     balance_at_most: Balance | None = None
 

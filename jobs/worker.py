@@ -120,14 +120,16 @@ class _Shift:
         ]
         log.info("worker.started", worker=self._worker.name, worker_id=str(self._worker.id))
         stop = asyncio.create_task(stopping.wait(), name="stop")
-        # None of them ends by itself; if one does, it is a mistake of ours, and the supervisor starts a new process.
         ended, _ = await asyncio.wait([stop, *helpers, *loops], return_when=asyncio.FIRST_COMPLETED)
+        asked = stopping.is_set()
         stopping.set()
         await self._finish(loops)
         retired.set()
         await _cancel([stop, *helpers])
         log.info("worker.stopped", worker=self._worker.name)
-        for task in ended - {stop}:
+        if not asked:
+            # None of them ends by itself: it is a mistake of ours, and the supervisor starts a new process.
+            task = ended.pop()
             task.result()
             raise RuntimeError(f"the task {task.get_name()} ended by itself")
 

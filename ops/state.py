@@ -30,6 +30,7 @@ class Running:
     database_url: str
     redis_url: str
     api_key: str
+    stripe_signing_secret: str
 
 
 def state_dir(settings: Settings) -> Path:
@@ -90,7 +91,7 @@ def find_running(folder: Path) -> Running | None:
         return None
     try:
         return Running(**orjson.loads((folder / "running.json").read_bytes()))
-    except OSError:
+    except (OSError, TypeError):  # TypeError: an instance of another version wrote other fields
         return None
 
 

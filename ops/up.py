@@ -18,6 +18,7 @@ from core.database import open_database
 from core.errors import Refusal
 from core.metrics import forget_process
 from core.migrations import migrate
+from core.outbox.signing import new_secret
 from ops.embedded import Postgres, Valkey
 from ops.listening import Listeners
 from ops.process import StartError, choose_port
@@ -77,8 +78,9 @@ def run_everything(settings: Settings, *, verbose: bool) -> None:
         )
         asyncio.run(migrate(database_url, on_progress=lambda name: say(f"Applying {name}", "dim")))
         key = _development_key(settings, folder / "api_key") if settings.env != "prod" else ""
+        secret = _development_stripe_secret(settings, folder / "stripe_signing_secret")
         running = Running(
-            f"http://{_reachable(listeners.host)}:{listeners.port}", database_url, redis_url, key
+            f"http://{_reachable(listeners.host)}:{listeners.port}", database_url, redis_url, key, secret
         )
         stack.enter_context(announced(folder, running))
         _Instance(settings, folder, running, listeners, servers, verbose=verbose).run()
@@ -120,6 +122,7 @@ class _Instance:
                     "APP_PORT": str(self.listeners.port),
                     "APP_HOST": self.listeners.host,
                     "STATE_DIR": str(self.folder),
+                    **_stripe_environment(self.settings, self.running),
                     "PROMETHEUS_MULTIPROC_DIR": str(metrics),
                 },
                 on_exit=lambda pid: forget_process(pid, str(metrics)),
@@ -215,6 +218,21 @@ def _development_key(settings: Settings, path: Path) -> str:
     if key != kept:
         write_secret(path, key)
     return key
+
+
+def _development_stripe_secret(settings: Settings, path: Path) -> str:
+    """Return the secret that Stripe's events are signed with: the one that is set, or one made for development."""
+    if settings.stripe_signing_secrets or settings.env == "prod":
+        return str(next(iter(settings.stripe_signing_secrets), ""))
+    if not path.exists():
+        write_secret(path, new_secret())
+    return path.read_text()
+
+
+def _stripe_environment(settings: Settings, running: Running) -> dict[str, str]:
+    """Hand the secret that was made for development to the processes; one that is set reaches them by itself."""
+    made = running.stripe_signing_secret and not settings.stripe_signing_secrets
+    return {"STRIPE_SIGNING_SECRET": running.stripe_signing_secret} if made else {}
 
 
 async def _known_or_new_key(settings: Settings, kept: str | None) -> str:

@@ -17,7 +17,7 @@ from core.database import statements
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
-    from core.database import Database, Row, Statement
+    from core.database import Connection, Database, Row, Statement
 
 SQL = statements("verify")
 
@@ -82,7 +82,7 @@ class Seal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def verify(
-    database: Database,
+    source: Connection | Database,
     *,
     on_progress: Callable[[Progress], None] | None = None,
     late_after_seconds: float = LATE_AFTER_SECONDS,
@@ -92,13 +92,13 @@ async def verify(
     Ten million entries take some minutes, a bounded amount of memory here and no lock there. The connection's statement
     time-out has to allow for seconds on a slow disk. Raises Unavailable when the server goes away.
     """
-    run = _Run(database, on_progress, late_after_seconds)
-    extents = await database.fetchrow(SQL.extents)
+    run = _Run(source, on_progress, late_after_seconds)
+    extents = await source.fetchrow(SQL.extents)
     if extents is None:
         raise RuntimeError("the extents query returned no row")
     await _check_accounts(run, extents["last_account"])
     await _check_entries(run, extents["entries"])
-    run.add(await database.fetch(SQL.conservation))
+    run.add(await source.fetch(SQL.conservation))
     await _check_batches(run, extents["last_batch"])
     await _check_holds(run, extents["last_hold"])
     await _check_reversals_and_backdated(run)
@@ -107,9 +107,9 @@ async def verify(
     return run.findings()
 
 
-async def read_seal(database: Database) -> Seal:
+async def read_seal(source: Connection | Database) -> Seal:
     """Return where the feed ends and the digest of all of it, to be kept where the database's owner cannot write."""
-    row = await database.fetchrow(SQL.seal)
+    row = await source.fetchrow(SQL.seal)
     if row is None:
         raise RuntimeError("the seal query returned no row")
     return Seal(position=row["position"], digest=row["digest"].hex())
@@ -119,9 +119,12 @@ class _Run:
     """What one verification has found so far."""
 
     def __init__(
-        self, database: Database, on_progress: Callable[[Progress], None] | None, late_after_seconds: float
+        self,
+        source: Connection | Database,
+        on_progress: Callable[[Progress], None] | None,
+        late_after_seconds: float,
     ) -> None:
-        self.database = database
+        self.source = source
         self.late_after_seconds = late_after_seconds
         self._on_progress = on_progress
         self._found: dict[str, Finding] = {}
@@ -144,7 +147,7 @@ class _Run:
         self, statement: Statement, cursor: Sequence[Any], names: Sequence[str], size: int = PAGE_ROWS
     ) -> AsyncIterator[Row]:
         """Read page after page; the columns `names` of a page's row are where the next page begins."""
-        while (row := await self.database.fetchrow(statement, *cursor, size)) is not None:
+        while (row := await self.source.fetchrow(statement, *cursor, size)) is not None:
             if row["bad"] is not None:
                 self.add(msgspec.json.decode(row["bad"]))
             yield row
@@ -157,7 +160,7 @@ class _Run:
 async def _check_accounts(run: _Run, last_account: int) -> None:
     for low in range(0, last_account, RANGE_ACCOUNTS):
         high = min(low + RANGE_ACCOUNTS, last_account)
-        run.add(await run.database.fetch(SQL.accounts, low, high))
+        run.add(await run.source.fetch(SQL.accounts, low, high))
         run.progress("accounts", high, last_account)
 
 
@@ -172,12 +175,12 @@ async def _check_entries(run: _Run, entries: int) -> None:
 async def _check_batches(run: _Run, last_batch: int) -> None:
     low: int | None = 0
     while low is not None:
-        following = await run.database.fetchval(SQL.next_batches, low, RANGE_BATCHES, RANGE_EVENTS)
+        following = await run.source.fetchval(SQL.next_batches, low, RANGE_BATCHES, RANGE_EVENTS)
         # The last range is open, so that what has no batch any more is found too.
         high = LAST_BATCH if following is None else following
-        run.add(await run.database.fetch(SQL.items, low, high))
-        run.add(await run.database.fetch(SQL.backdated, low, high))
-        run.add(await run.database.fetch(SQL.batches, low, high, run.late_after_seconds))
+        run.add(await run.source.fetch(SQL.items, low, high))
+        run.add(await run.source.fetch(SQL.backdated, low, high))
+        run.add(await run.source.fetch(SQL.batches, low, high, run.late_after_seconds))
         run.progress("batches", high, last_batch)
         low = following
 
@@ -210,4 +213,4 @@ async def _check_feed(run: _Run, last_position: int) -> None:
     names = ("position", "digest", "expected")
     async for row in run.pages(SQL.feed, (0, b"", 1), names, PAGE_FEED_ROWS):
         run.progress("feed", row["expected"] - 1, last_position)
-    run.add(await run.database.fetch(SQL.feed_end))
+    run.add(await run.source.fetch(SQL.feed_end))

@@ -12,7 +12,7 @@ CREATE TABLE api_keys (
     principal_id integer NOT NULL REFERENCES principals,
     -- SHA-256 of the secret; the secret itself is shown once and kept nowhere.
     secret_hash bytea NOT NULL CHECK (length(secret_hash) = 32),
-    scopes text [] NOT NULL CHECK (cardinality(scopes) > 0 AND array_position(scopes, NULL) IS NULL),
+    scopes text[] NOT NULL CHECK (cardinality(scopes) > 0 AND array_position(scopes, NULL) IS NULL),
     description text NOT NULL DEFAULT '' CHECK (length(description) <= 500),
     created_by text NOT NULL,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),

@@ -44,7 +44,7 @@ SELECT
 FROM api_keys
 INNER JOIN principals ON api_keys.principal_id = principals.id
 WHERE $1::text IS NULL OR principals.name = $1
-ORDER BY api_keys.created_at DESC, api_keys.key_id
+ORDER BY api_keys.created_at DESC, api_keys.key_id ASC
 LIMIT $2;
 
 -- name: revoke_api_key

@@ -152,12 +152,10 @@ async def test_readers_see_no_gap_while_others_post_and_seal(shop: Shop, service
             versions[entry["account"]] = entry["version"]
 
 
-@pytest.mark.parametrize(
-    "query", ["after=-1", "after=x", "limit=0", "limit=1001", "wait=-1", "wait=31", "wait=0.5", "cursor=1"]
-)
-async def test_bad_query(shop: Shop, query: str) -> None:
-    answer = await shop.get(f"/v1/feed?{query}")
-    assert (answer.status, answer.code) == (400, "invalid_request")
+async def test_bad_queries(shop: Shop) -> None:
+    for query in ("after=-1", "after=x", "limit=0", "limit=1001", "wait=-1", "wait=31", "wait=0.5", "cursor=1"):
+        answer = await shop.get(f"/v1/feed?{query}")
+        assert (answer.status, answer.code) == (400, "invalid_request"), query
 
 
 async def test_last_position_there_can_be(shop: Shop) -> None:

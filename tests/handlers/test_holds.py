@@ -240,11 +240,12 @@ BAD_HOLDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", BAD_HOLDS)
-async def test_bad_hold(shop: Shop, service: Service, name: str) -> None:
+async def test_bad_holds(shop: Shop, service: Service) -> None:
     before = await row_counts(service)
     good = {"from": "a", "to": "b", "amount": 5}
-    await refused(await shop.post("/v1/holds", good | BAD_HOLDS[name], key="k"), 400, "invalid_request")
+    for name, bad in BAD_HOLDS.items():
+        answer = await shop.post("/v1/holds", good | bad, key="k")
+        assert (answer.status, answer.code) == (400, "invalid_request"), name
     assert await row_counts(service) == before
     assert (await shop.post("/v1/holds", good, key="k")).status == 201
 

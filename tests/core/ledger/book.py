@@ -1,5 +1,7 @@
 """A ledger as a test drives it: postings by short keys, and the owner's hand in the database."""
 
+from __future__ import annotations
+
 import asyncpg
 
 from core.database import Row

@@ -1,29 +1,34 @@
 """The ledger's tests: a book on a database of its own, and how long the property tests search."""
 
+from __future__ import annotations
+
 from collections.abc import AsyncIterator
 
 import asyncpg
 import hypothesis
 import pytest
 
+from core.database import Row
 from core.service import Service
 from core.settings import Settings
 from tests.core.ledger.book import Book
 
-# The suite runs the same few examples each time; `make fuzz` draws new ones for as long as one likes.
-_CHECKS = [hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow]
+# For `make fuzz`: as long as one likes, with new examples each time. The suite has its own settings beside its tests.
 hypothesis.settings.register_profile(
-    "suite", max_examples=30, derandomize=True, database=None, deadline=None, suppress_health_check=_CHECKS
+    "fuzz",
+    max_examples=2_000,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[
+        hypothesis.HealthCheck.function_scoped_fixture,
+        hypothesis.HealthCheck.too_slow,
+        hypothesis.HealthCheck.data_too_large,
+    ],
 )
-hypothesis.settings.register_profile(
-    "fuzz", max_examples=2_000, deadline=None, suppress_health_check=_CHECKS, print_blob=True
-)
-if hypothesis.settings.get_current_profile_name() == "default":
-    hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture
-async def owner(settings: Settings) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+async def owner(settings: Settings) -> AsyncIterator[asyncpg.Connection[Row]]:
     """A connection as the database's owner, who may change what the service never changes."""
     connection = await asyncpg.connect(str(settings.database_url), server_settings={"timezone": "UTC"})
     try:
@@ -33,6 +38,6 @@ async def owner(settings: Settings) -> AsyncIterator[asyncpg.Connection[asyncpg.
 
 
 @pytest.fixture
-async def book(service: Service, owner: asyncpg.Connection[asyncpg.Record]) -> Book:
+async def book(service: Service, owner: asyncpg.Connection[Row]) -> Book:
     """A ledger without accounts."""
     return Book(service, owner)

@@ -1,0 +1,143 @@
+"""The two neighbours of the service: Stripe, which signs with its own library, and a merchant who checks signatures."""
+
+import hashlib
+import hmac
+import json
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import stripe
+from aiohttp import web
+from aiohttp.test_utils import TestClient
+from standardwebhooks import Webhook
+
+from core.ledger.accounts import Opening, get_account, open_account
+from core.service import Service
+
+STRIPE_SECRET = "whsec_of_these_tests"
+
+ApiClient = TestClient[web.Request, web.Application]
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass
+class Delivery:
+    """One request as it reached the receiver."""
+
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def event(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Receiver:
+    """A merchant's server, written from the public contracts only: it checks both forms of signature."""
+
+    deliveries: list[Delivery] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+    """Taken one by one for the first requests; after that it answers 200."""
+    url: str = ""
+    secret: str = ""
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        self.deliveries.append(Delivery(dict(request.headers), body))
+        if self.answers:
+            return await self.answers.pop(0)(request)
+        return web.Response(text="thanks")
+
+    def verify(self, delivery: Delivery) -> None:
+        headers = {name.lower(): value for name, value in delivery.headers.items()}
+        Webhook(self.secret).verify(delivery.body, headers)
+        signed = f"{headers['x-webhook-ts']}{headers['x-webhook-event']}".encode() + delivery.body
+        expected = hmac.new(self.secret.encode(), signed, hashlib.sha256).hexdigest()
+        assert hmac.compare_digest(expected, headers["x-webhook-sign"])
+        assert abs(int(headers["x-webhook-ts"]) - time.time()) < 300
+        assert headers["content-type"] == "application/json"
+        assert headers["x-webhook-event"] == delivery.event["type"]
+        assert uuid.UUID(headers["x-delivery-id"])
+
+
+@dataclass
+class Thread:
+    """What a test drives: the HTTP surface on one side, the receiver on the other."""
+
+    api: ApiClient
+    service: Service
+    key: str
+    receiver: Receiver
+
+    async def subscribe(self, url: str = "", event_types: tuple[str, ...] = ()) -> dict[str, Any]:
+        answer = await self.api.post(
+            "/v1/webhook-endpoints",
+            json={"url": url or self.receiver.url, "event_types": list(event_types)},
+            headers={"Authorization": f"Bearer {self.key}"},
+        )
+        endpoint: dict[str, Any] = await answer.json()
+        assert answer.status == 201, endpoint
+        if not url:
+            self.receiver.secret = endpoint["secret"]
+        return endpoint
+
+    async def open_account(self, code: str, currency: str = "USD") -> None:
+        owner = await self.service.database.pool.fetchval("SELECT id FROM principals WHERE name = 'shop'")
+        await open_account(self.service.database, Opening(code, currency), owner)
+
+    async def balance(self, code: str) -> int:
+        return (await get_account(self.service.database, code)).balance
+
+    async def send(self, event: dict[str, Any], *, secret: str = STRIPE_SECRET) -> tuple[int, Any]:
+        payload = json.dumps(event)
+        header = stripe.WebhookSignature.generate_signature_header(payload, secret)
+        answer = await self.api.post(
+            "/webhooks/stripe", data=payload.encode(), headers={"Stripe-Signature": header}
+        )
+        return answer.status, await answer.json()
+
+    async def inbox(self, event_id: str) -> dict[str, Any]:
+        row = await self.service.database.pool.fetchrow(
+            "SELECT * FROM inbox_events WHERE event_id = $1", event_id
+        )
+        return dict(row) if row is not None else {"state": "absent"}
+
+    async def deliveries(self) -> list[dict[str, Any]]:
+        rows = await self.service.database.pool.fetch("SELECT * FROM webhook_deliveries ORDER BY id")
+        return [dict(row) for row in rows]
+
+
+def payment(
+    intent: str,
+    account: str | None,
+    amount: int = 1500,
+    *,
+    event_id: str | None = None,
+    currency: str = "usd",
+) -> dict[str, Any]:
+    """A snapshot event as Stripe sends it."""
+    return {
+        "id": event_id or f"evt_{intent}",
+        "object": "event",
+        "api_version": "2026-10-28.endive",
+        "created": int(time.time()),
+        "type": "payment_intent.succeeded",
+        "livemode": False,
+        "pending_webhooks": 1,
+        "request": {"id": None, "idempotency_key": None},
+        "data": {
+            "object": {
+                "id": intent,
+                "object": "payment_intent",
+                "amount": amount,
+                "amount_received": amount,
+                "currency": currency,
+                "status": "succeeded",
+                "metadata": {} if account is None else {"account": account},
+            }
+        },
+    }
