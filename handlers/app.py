@@ -18,7 +18,7 @@ from core.settings import Settings
 from handlers import accounts, docs, feed, health, holds, openapi, transfers, webhooks
 from handlers.api import Route
 from handlers.dispatch import Desk, dispatcher
-from handlers.middleware import Edge
+from handlers.middleware import UNMATCHED, Edge
 
 SERVICE: web.AppKey[Service] = web.AppKey("service", Service)
 
@@ -53,11 +53,12 @@ def build_app(settings: Settings, routes: Sequence[Route], service: Service | No
     desk = Desk(settings)
     edge = Edge(settings.allowed_origins)
     app = web.Application(
-        middlewares=[edge.around],
         handler_args={
             # A client that hangs up must not cancel a commit; this is the default, and we rely on it.
             "handler_cancellation": False,
             "logger": _ProtocolLog(logging.getLogger("aiohttp.server"), {}),
+            # How long the rest of a body that was refused is read and dropped, so that its sender sees the answer.
+            "lingering_time": 2.0,
             # Compressed bodies are refused; so a small one must not be blown up to a large one before we can.
             "auto_decompress": False,
         },
@@ -65,26 +66,27 @@ def build_app(settings: Settings, routes: Sequence[Route], service: Service | No
     app.on_response_prepare.append(edge.dress)
     app[health.READINESS] = health.Readiness()
     app[docs.DOCUMENT] = docs.Document(openapi.document(routes, settings))
-    _add_routes(app, routes, desk)
+    _add_routes(app, routes, desk, edge)
     app.cleanup_ctx.append(_opened(settings, service, desk))
     app.on_shutdown.append(_say_not_ready)
     return app
 
 
-def _add_routes(app: web.Application, routes: Sequence[Route], desk: Desk) -> None:
-    """Register the routes, GET ones for HEAD, too, and on each path a refusal of all other methods.
+def _add_routes(app: web.Application, routes: Sequence[Route], desk: Desk, edge: Edge) -> None:
+    """Register the routes, GET ones for HEAD, too, and a refusal for all that is not one.
 
-    Without that, `DELETE /v1/transfers/batch` would fall through to `/v1/transfers/{transfer}`.
+    Without a refusal on each path, `DELETE /v1/transfers/batch` would fall through to `/v1/transfers/{transfer}`.
     """
     allowed: dict[str, set[str]] = {}
     for route in routes:
-        handler = dispatcher(route, desk)
+        handler = edge.around(route.path, dispatcher(route, desk))
         methods = {hdrs.METH_GET, hdrs.METH_HEAD} if route.method == hdrs.METH_GET else {route.method}
         for method in methods:
             app.router.add_route(method, route.path, handler)
         allowed.setdefault(route.path, set()).update(methods)
     for path, methods in allowed.items():
-        app.router.add_route(hdrs.METH_ANY, path, _refuse_method(methods))
+        app.router.add_route(hdrs.METH_ANY, path, edge.around(path, _refuse_method(methods)))
+    app.router.add_route(hdrs.METH_ANY, "/{anything:.*}", edge.around(UNMATCHED, _refuse_path))
 
 
 def _refuse_method(allowed: set[str]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -92,6 +94,10 @@ def _refuse_method(allowed: set[str]) -> Callable[[web.Request], Awaitable[web.S
         raise web.HTTPMethodNotAllowed(request.method, allowed)
 
     return refuse
+
+
+async def _refuse_path(_request: web.Request) -> web.StreamResponse:
+    raise web.HTTPNotFound
 
 
 def _opened(

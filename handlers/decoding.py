@@ -176,32 +176,38 @@ def check_json_headers(headers: CIMultiDictProxy[str]) -> None:
             raise Refusal("unsupported_media_type", "The body must be encoded in UTF-8.")
 
 
-async def read_body(request: web.Request, limit: int) -> bytes:
-    """Read at most `limit` bytes; the bound holds for chunked bodies, too.
+def body_at_hand(request: web.Request, limit: int) -> bytes | None:
+    """Return the body if all of it has arrived, without a wait and a timer; None if it has not.
 
-    Refusals: `payload_too_large`, `unsupported_media_type` (a compressed body), `request_timeout`, `invalid_request` (a
-    body whose framing broke).
+    Refusals: `payload_too_large`, `unsupported_media_type` (a compressed body).
     """
     if not request.body_exists:
         return b""
     if hdrs.CONTENT_ENCODING in request.headers:
         raise Refusal("unsupported_media_type", "Compressed bodies are not accepted; send the body as it is.")
+    content = request.content
+    if not content.is_eof() or content.exception() is not None:
+        return None
+    raw = content.read_nowait()
+    while not content.at_eof():
+        raw += content.read_nowait()
+    if len(raw) > limit:
+        raise _too_large(limit)
+    return raw
+
+
+async def read_body(request: web.Request, limit: int) -> bytes:
+    """Read at most `limit` bytes as they arrive; the bound holds for chunked bodies, too.
+
+    Refusals: `payload_too_large`, `request_timeout`, `invalid_request` (a body whose framing broke).
+    """
     length = request.content_length
     if length is not None and length > limit:
         raise _too_large(limit)
-    content = request.content
-    if content.is_eof() and content.exception() is None:  # all of it has arrived: no wait and no timer
-        raw = content.read_nowait(-1)
-        if len(raw) > limit:
-            raise _too_large(limit)
-        if content.at_eof():
-            return raw
-        body = bytearray(raw)
-    else:
-        body = bytearray()
+    body = bytearray()
     try:
         async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
-            while chunk := await content.readany():
+            while chunk := await request.content.readany():
                 body += chunk
                 if len(body) > limit:
                     raise _too_large(limit)

@@ -18,7 +18,7 @@ import msgspec
 from aiohttp import hdrs, web
 from multidict import CIMultiDictProxy, istr
 
-from core.access.addresses import Addresses
+from core.access.addresses import UNKNOWN, Addresses
 from core.access.marks import StoredAnswer, request_fingerprint
 from core.access.rates import RateLimited
 from core.errors import Refusal
@@ -27,13 +27,14 @@ from handlers.api import MIB, Call, Route
 from handlers.decoding import (
     BodyDecoder,
     QueryDecoder,
+    body_at_hand,
     check_json_headers,
     check_text,
     explained,
     read_body,
     text_reader,
 )
-from handlers.middleware import RATE_HEADERS, REQUEST_ID
+from handlers.middleware import EXCHANGE, Exchange
 
 if TYPE_CHECKING:
     from core.access.api_keys import ApiKeys, Principal
@@ -64,7 +65,7 @@ class _NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Desk:
     """What every request is checked with: filled when the application starts, since its parts need the running loop."""
 
-    __slots__ = ("addresses", "api_keys", "guard", "max_request_size", "service")
+    __slots__ = ("addresses", "api_keys", "behind_proxies", "guard", "max_request_size", "service")
 
     api_keys: ApiKeys
     guard: Guard
@@ -73,23 +74,45 @@ class Desk:
     def __init__(self, settings: Settings) -> None:
         self.max_request_size = settings.max_request_size
         self.addresses = Addresses(settings.trusted_proxies)
+        self.behind_proxies = bool(settings.trusted_proxies)
+
+    def address_of(self, request: web.Request) -> str:
+        """Return the client's address."""
+        if not self.behind_proxies:
+            return request.remote or UNKNOWN
+        return self.addresses.client(request.remote, request.headers.getall(FORWARDED_FOR, ()))
 
 
 def dispatcher(route: Route, desk: Desk) -> WebHandler:
     """Return the aiohttp handler of `route`."""
-    check = _checker(route, desk)
+    scope = route.scope
+    limited = route.limited
     handle = route.handler
+    limit = route.body_limit * desk.max_request_size // MIB
+    checked = _checker(route, desk)
 
     async def dispatch(request: web.Request) -> web.StreamResponse:
-        address = desk.addresses.client(request.remote, request.headers.getall(FORWARDED_FOR, ()))
+        exchange = request[EXCHANGE]
+        address = desk.address_of(request)
+        principal: Principal | None = None
         try:
-            call = await check(request, address)
-            if not route.limited:
+            if scope is not None:
+                token = _token(request.headers)
+                principal = desk.api_keys.peek(token) or await desk.api_keys.authenticate(token)
+                if scope not in principal.scopes:
+                    raise Refusal("forbidden", f"This API key lacks the scope {scope}.", scope=scope)
+            raw = body_at_hand(request, limit)
+            if raw is None:
+                raw = await read_body(request, limit)
+            call = checked(request, principal, address, raw, exchange.request_id)
+            if not limited:
                 return await handle(call)
-            admission = await _admit(route, desk, call)
+            admission = await _admit(route, desk.guard, call)
         except Refusal as refusal:
-            return problems.refused(await _counted(route, desk, request, address, refusal), route.surface)
-        request[RATE_HEADERS] = admission.headers
+            if limited:
+                refusal = await _counted(desk.guard, exchange, address, refusal)
+            return problems.refused(refusal, route.surface)
+        exchange.rate_headers = admission.headers
         if admission.replay is not None:
             return _replayed(admission.replay)
         try:
@@ -108,66 +131,54 @@ def dispatcher(route: Route, desk: Desk) -> WebHandler:
     return dispatch
 
 
-async def _admit(route: Route, desk: Desk, call: Call) -> Admission:
+def _admit(route: Route, guard: Guard, call: Call) -> Awaitable[Admission]:
     cost = 1 if route.cost is None else route.cost(call.body)
     key = call.idempotency_key
     if key is None:
-        return await desk.guard.admit(principal=call.principal, address=call.address, cost=cost)
-    fingerprint = request_fingerprint(f"{route.method} {call.request.path_qs}", call.raw)
-    return await desk.guard.admit(
+        return guard.admit(principal=call.principal, address=call.address, cost=cost)
+    fingerprint = request_fingerprint(f"{route.method} {call.request.raw_path}", call.raw)
+    return guard.admit(
         principal=call.principal, address=call.address, key=key, fingerprint=fingerprint, cost=cost
     )
 
 
-async def _counted(route: Route, desk: Desk, request: web.Request, address: str, refusal: Refusal) -> Refusal:
+async def _counted(guard: Guard, exchange: Exchange, address: str, refusal: Refusal) -> Refusal:
     """Count a request that was refused at the door against its address, which may make another refusal of it."""
-    if not route.limited:
-        return refusal
     if not isinstance(refusal, RateLimited):
         try:
-            admission = await desk.guard.admit(principal=None, address=address)
+            admission = await guard.admit(principal=None, address=address)
         except RateLimited as limited:
             refusal = limited
         else:
-            request[RATE_HEADERS] = admission.headers
+            exchange.rate_headers = admission.headers
             admission.release()
             return refusal
-    request[RATE_HEADERS] = refusal.headers
+    exchange.rate_headers = refusal.headers
     return refusal
 
 
-def _checker(route: Route, desk: Desk) -> Callable[[web.Request, str], Awaitable[Call]]:
-    """Return what turns a request into a Call, or refuses it, in the order of the head of this file."""
-    scope = route.scope
-    limit = route.body_limit * desk.max_request_size // MIB
+def _checker(route: Route, desk: Desk) -> Callable[[web.Request, Principal | None, str, bytes, str], Call]:
+    """Return what makes a Call of a request that arrived in full, or refuses it."""
     read_path = _path_reader(route)
     read_query = _query_reader(route)
     decode = None if route.body is None else BodyDecoder(route.body).decode
 
-    async def check(request: web.Request, address: str) -> Call:
-        headers = request.headers
-        principal: Principal | None = None
-        if scope is not None:
-            token = _token(headers)
-            principal = desk.api_keys.peek(token) or await desk.api_keys.authenticate(token)
-            if scope not in principal.scopes:
-                raise Refusal("forbidden", f"This API key lacks the scope {scope}.", scope=scope)
+    def checked(
+        request: web.Request, principal: Principal | None, address: str, raw: bytes, request_id: str
+    ) -> Call:
         path = read_path(request) if read_path is not None else _NO_PATH
         query = read_query(request) if read_query is not None else None
-        raw = await read_body(request, limit) if request.body_exists else b""
         body = None
         if decode is not None:
             if raw:
-                check_json_headers(headers)
+                check_json_headers(request.headers)
             body = decode(raw)
         elif raw and not route.raw:
             raise Refusal("invalid_request", "This operation takes no body.")
-        key = _idempotency_key(headers) if route.idempotent else None
-        return Call(
-            request, desk.service, principal, address, path, query, body, raw, key, request[REQUEST_ID]
-        )
+        key = _idempotency_key(request.headers) if route.idempotent else None
+        return Call(request, desk.service, principal, address, path, query, body, raw, key, request_id)
 
-    return check
+    return checked
 
 
 def _path_reader(route: Route) -> Callable[[web.Request], Mapping[str, Any]] | None:
@@ -203,7 +214,7 @@ def _query_reader(route: Route) -> Callable[[web.Request], Any] | None:
     decode = QueryDecoder(route.query or _NoQuery).decode
 
     def read(request: web.Request) -> Any:
-        return decode(tuple(request.query.items()) if request.query_string else ())
+        return decode(tuple(request.query.items()) if "?" in request.raw_path else ())
 
     return read
 

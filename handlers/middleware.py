@@ -1,7 +1,8 @@
 """Around every request: its id and trace, a log line, its metrics, the headers of every answer, CORS, the last net.
 
-There is one middleware, because each costs a microsecond or two, and one signal, because only it sees streamed answers
-before their headers leave.
+It is a function around each handler, which knows its route when the application is built: middlewares of aiohttp would
+cost some microseconds and a look for the route. One signal adds the headers, since only that sees streamed answers
+before they leave.
 """
 
 from __future__ import annotations
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
-TRACEPARENT: web.RequestKey[str] = web.RequestKey("traceparent", str)
-RATE_HEADERS: web.RequestKey[Headers] = web.RequestKey("rate_headers", tuple)
 
 X_REQUEST_ID = istr("X-Request-ID")
 X_TRACEPARENT = istr("traceparent")
@@ -96,71 +93,80 @@ class CrossOrigin:
         return response
 
 
+class Exchange:
+    """What belongs to one request and its answer, beside what aiohttp knows of them."""
+
+    __slots__ = ("rate_headers", "request_id", "traced", "traceparent")
+
+    def __init__(self, request: web.Request) -> None:
+        """Take over a sane request id and trace, or begin them; all that is logged on the way then carries both."""
+        headers = request.headers
+        self.request_id = request_id = ids.request_id_of(headers.get(X_REQUEST_ID))
+        parent = headers.get(X_TRACEPARENT)
+        # Whoever sends no trace reads none.
+        self.traced = parent is not None
+        self.traceparent = ids.continue_trace(parent)
+        self.rate_headers: Headers = ()
+        bind_contextvars(request_id=request_id, traceparent=self.traceparent)
+
+
+EXCHANGE: web.RequestKey[Exchange] = web.RequestKey("exchange", Exchange)
+
+
 class Edge:
-    """The middleware `around` and the signal `dress`, for one application."""
+    """What stands around every handler of one application, and `dress`, its signal."""
 
     def __init__(self, allowed_origins: Collection[str]) -> None:
         self._cross_origin = CrossOrigin(allowed_origins)
 
-    @web.middleware
-    async def around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Answer one request, whatever happens inside; log and measure it."""
-        started = perf_counter()
-        request_id = _identify(request)
-        resource = request.match_info.route.resource
-        template = UNMATCHED if resource is None else resource.canonical
-        status = CLIENT_CLOSED_REQUEST
-        try:
+    def around(self, template: str, handler: Handler) -> Handler:
+        """Return `handler` so that it always answers, and each answer is logged and measured under `template`."""
+        cross_origin = self._cross_origin
+
+        async def answered(request: web.Request) -> web.StreamResponse:
+            started = perf_counter()
+            exchange = request[EXCHANGE] = Exchange(request)
             response: web.StreamResponse | None = None
-            if request.method == hdrs.METH_OPTIONS:
-                response = self._cross_origin.preflight(request)
-            if response is None:
-                response = await _answered(request, handler, request_id)
-            status = response.status
+            try:
+                if request.method == hdrs.METH_OPTIONS:
+                    response = cross_origin.preflight(request)
+                if response is None:
+                    response = await handler(request)
+            except web.HTTPException as error:
+                response = problems.from_http_exception(error, request.path, request.method)
+            except ConnectionError:  # nobody is left to answer to
+                raise
+            except Exception:
+                _log.exception("request failed")
+                if request.writer.output_size:  # a stream that broke off cannot be answered again
+                    raise
+                response = problems.internal_error(exchange.request_id)
+            finally:
+                status = CLIENT_CLOSED_REQUEST if response is None else response.status
+                seconds = perf_counter() - started
+                metrics.observe_request(
+                    request.method, template, status, seconds, request.content_length or 0
+                )
+                log.access_log(request.method, template, status, seconds)
             return response
-        finally:
-            seconds = perf_counter() - started
-            metrics.observe_request(request.method, template, status, seconds, request.content_length or 0)
-            log.access_log(request.method, template, status, seconds)
+
+        return answered
 
     async def dress(self, request: web.Request, response: web.StreamResponse) -> None:
         """Add the headers that every answer has, just before they leave."""
         headers = response.headers
+        exchange = request[EXCHANGE]
         del headers[hdrs.SERVER]
         headers.extend(SECURITY_HEADERS)
         if hdrs.CACHE_CONTROL not in headers:
             headers[hdrs.CACHE_CONTROL] = (
                 "no-cache, max-age=0" if request.method in _SAFE_METHODS else "no-store"
             )
-        headers[X_REQUEST_ID] = request[REQUEST_ID]
-        headers[X_TRACEPARENT] = request[TRACEPARENT]
-        rate = request.get(RATE_HEADERS)
-        if rate is not None:
-            headers.extend(rate)
+        headers[X_REQUEST_ID] = exchange.request_id
+        if exchange.traced:
+            headers[X_TRACEPARENT] = exchange.traceparent
+        if exchange.rate_headers:
+            headers.extend(exchange.rate_headers)
         origin = request.headers.get(hdrs.ORIGIN)
         if origin is not None:
             self._cross_origin.allow(origin, headers)
-
-
-def _identify(request: web.Request) -> str:
-    """Take over a sane request id and trace, or begin them; all that is logged on the way then carries both."""
-    headers = request.headers
-    request_id = request[REQUEST_ID] = ids.request_id_of(headers.get(X_REQUEST_ID))
-    traceparent = request[TRACEPARENT] = ids.continue_trace(headers.get(X_TRACEPARENT))
-    bind_contextvars(request_id=request_id, traceparent=traceparent)
-    return request_id
-
-
-async def _answered(request: web.Request, handler: Handler, request_id: str) -> web.StreamResponse:
-    """Call the handler. Whatever it raises becomes an answer, unless nobody is left to answer to."""
-    try:
-        return await handler(request)
-    except web.HTTPException as error:
-        return problems.from_http_exception(error, request.path, request.method)
-    except ConnectionError:
-        raise
-    except Exception:
-        _log.exception("request failed")
-        if request.writer.output_size:  # a stream that broke off cannot be answered again
-            raise
-        return problems.internal_error(request_id)

@@ -38,6 +38,7 @@ _TABLE = (
     OutcomeKind(53, "already_reversed", True, "The transfer has been reversed in full."),
     OutcomeKind(54, "exceeds_reversible", True, "More than the transfer has left to reverse."),
     OutcomeKind(60, "version_mismatch", True, "The account has another version than the condition expects."),
+    OutcomeKind(80, "balance_overflow", True, "A balance would leave the range of 2^62 - 1 minor units."),
     OutcomeKind(61, "balance_too_low", True, "The balance after it would be below the condition's minimum."),
     OutcomeKind(62, "balance_too_high", True, "The balance after it would be above the condition's maximum."),
     OutcomeKind(70, "transfer_limit_exceeded", True, "More than the account may send in one transfer."),
@@ -51,7 +52,6 @@ _TABLE = (
     ),
     OutcomeKind(75, "daily_amount_exceeded", True, "More than the account may send on one UTC day."),
     OutcomeKind(76, "daily_count_exceeded", True, "More transfers than the account may send on one UTC day."),
-    OutcomeKind(80, "balance_overflow", True, "A balance would leave the range of 2^62 - 1 minor units."),
     OutcomeKind(
         90, "group_failed", False, "Another item of its group was refused; nothing of the group was done."
     ),

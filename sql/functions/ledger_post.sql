@@ -373,9 +373,17 @@ BEGIN
                     spare := NULL;
                     IF operation = 1 THEN
                         net := leg_amount[leg];
-                        IF net <= 0 AND leg > first_leg THEN
-                            -- A capture checks no limits, so it must not take from anybody but the source.
-                            RAISE EXCEPTION 'a hold takes from its first leg alone' USING ERRCODE = 'check_violation';
+                        IF leg > first_leg THEN
+                            IF net <= 0 THEN -- a capture checks no limits, so it must take from nobody but the source
+                                RAISE EXCEPTION 'a hold takes from its first leg alone'
+                                USING ERRCODE = 'check_violation';
+                            END IF;
+                            IF touched[account] <> i THEN
+                                touched[account] := i;
+                                before[account] := 0;
+                            END IF;
+                            net := before[account] + net; -- what the account would receive so far
+                            before[account] := net;
                         END IF;
                     ELSE
                         CONTINUE WHEN touched[account] <> i; -- a leg that scaling left at zero

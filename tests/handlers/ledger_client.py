@@ -50,7 +50,7 @@ class Answer:
         assert problem["type"] == f"/problems/{problem['error']['code']}", problem
         detail = problem["detail"]
         assert detail == problem["error"]["message"], problem
-        assert len(detail) > 15, problem
+        assert len(detail) > 10, problem
         assert detail[-1] == ".", problem
         code: str = problem["error"]["code"]
         return code

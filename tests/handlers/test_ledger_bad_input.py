@@ -110,7 +110,7 @@ BAD_TRANSFERS: list[tuple[str, Any, int, str, str]] = [
 ]  # fmt: skip
 
 BAD_BYTES: list[tuple[str, bytes, str]] = [
-    ("no body", b"", "malformed_json"),
+    ("no body", b"", "invalid_request"),
     ("cut off", b'{"from":"cash","to":"a","amount":5', "malformed_json"),
     ("two documents", b'{"from":"cash","to":"a","amount":5}{}', "malformed_json"),
     ("NaN", b'{"from":"cash","to":"a","amount":NaN}', "malformed_json"),

@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.jobs.conftest import Thread, payment
+from tests.jobs.merchant import Thread, payment
 
 Eventually = Callable[..., Awaitable[Any]]
 StartWorker = Callable[..., asyncio.Event]
@@ -173,7 +173,7 @@ async def test_what_makes_no_sense_is_dead_at_once_and_what_is_unknown_is_done(
     start_worker()
     await thread.open_account("shop:main")
     for event_id, amount in (("evt_zero", 0), ("evt_negative", -5), ("evt_float", 1.5), ("evt_text", "15")):
-        await thread.send(payment(event_id, "shop:main", amount, event_id=event_id))  # type: ignore[arg-type]
+        await thread.send(payment(event_id, "shop:main", amount, event_id=event_id))
         row = await eventually(lambda event_id=event_id: _dead(thread, event_id))
         assert (row["outcome"], row["attempts"]) == ("unusable_payload", 1)
     await thread.send(payment("pi_1", None))

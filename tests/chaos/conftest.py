@@ -1,0 +1,103 @@
+"""Servers and processes that these tests may kill: their own, so that no other test notices."""
+
+import itertools
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import asyncpg
+import pytest
+
+from core.access import api_keys
+from core.database import open_database
+from core.ledger.accounts import Limits, Opening, open_accounts
+from core.migrations import migrate
+from core.settings import Settings, load_settings
+from ops.embedded import embedded_servers
+from ops.process import choose_port, python_environment
+from tests.chaos.load import Load, Serving, Stand
+
+# As in the tests' other servers: a kill of a process, which is what is tested, loses nothing without fsync either.
+POSTGRES_OPTIONS = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
+
+_databases = itertools.count(1)
+
+Wait = Callable[..., Awaitable[Any]]
+
+
+@pytest.fixture(scope="module")
+def stand() -> Iterator[Stand]:
+    folder = Path(tempfile.mkdtemp(prefix="tallystick-chaos-"))
+    folder.chmod(0o755)
+    context = embedded_servers(folder, postgres_options=POSTGRES_OPTIONS)
+    with ThreadPoolExecutor(1) as thread:
+        servers = thread.submit(context.__enter__).result()
+        try:
+            yield Stand(servers, thread)
+        finally:
+            thread.submit(context.__exit__, None, None, None).result()
+            shutil.rmtree(folder)
+
+
+@pytest.fixture
+async def serving(stand: Stand, tmp_path: Path, eventually: Wait) -> AsyncIterator[Serving]:
+    """Two API processes on a fresh database, ready to be loaded."""
+    name = f"chaos_{next(_databases)}"
+    await stand.do(stand.postgres.start)
+    await stand.do(stand.valkey.start)
+    settings = load_settings(
+        env_file=None, env="test", database_url=stand.postgres.url(name), redis_url=stand.valkey.url()
+    )
+    key = await _prepare(stand.postgres.url("postgres"), name, settings)
+    port, log = choose_port(None), tmp_path / "log"
+    environment = {
+        "ENV": "test", "APP_HOST": "127.0.0.1", "APP_PORT": str(port), "STATE_DIR": str(tmp_path),
+        "DATABASE_URL": str(settings.database_url), "REDIS_URL": str(settings.redis_url),
+    }  # fmt: skip
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: ASYNC220 - its signals and its end are what is tested
+            [sys.executable, "-m", "ops.cli", "serve", "--workers", "2"],
+            stdout=output, stderr=subprocess.STDOUT, env=python_environment(**environment), cwd=tmp_path,
+        )  # fmt: skip
+    try:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(30)) as session:
+            load = Load(f"http://127.0.0.1:{port}", key, session)
+            await eventually(lambda: _ready(load), timeout=60)
+            yield Serving(process, settings, load, log)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0, log.read_text()[-3000:]
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def _prepare(admin_url: str, name: str, settings: Settings) -> str:
+    """Create and migrate the database, open its accounts, and return an API key."""
+    admin = await asyncpg.connect(admin_url)
+    await admin.execute(f"CREATE DATABASE {name}")
+    await admin.close()
+    await migrate(str(settings.database_url))
+    database = await open_database(settings, role=None, size=2)
+    try:
+        key, _ = await api_keys.create_key(database, "chaos", ["transfers:write"])
+        limits = Limits(floor=None)
+        codes = ("cash", "a", "b", *(f"wide-{number}" for number in range(50)))
+        await open_accounts(database, [Opening(code, "USD", limits) for code in codes], 1)
+    finally:
+        await database.close()
+    return key
+
+
+async def _ready(load: Load) -> bool:
+    try:
+        async with load.session.get(f"{load.url}/ready") as response:
+            return response.status == 200
+    except OSError:
+        return False

@@ -1,0 +1,364 @@
+"""The ledger as docs/ledger.md describes it, in plain Python: one thing after the other, and no concern for speed.
+
+It takes the same postings as the real one and must come to the same outcomes. Time does not pass in it: a hold is due
+from the start or never, and all windows are one.
+"""
+
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from itertools import groupby
+from uuid import UUID
+
+from core.ledger.accounts import AccountState, Limits
+from core.ledger.items import Leg, Operation, Posting
+
+TOP = 2**62 - 1
+# What leaves the key free for another try.
+NOT_FROZEN = {
+    "idempotency_conflict",
+    "transfer_not_found",
+    "hold_not_found",
+    "account_not_found",
+    "account_closed",
+    "account_frozen",
+    "currency_mismatch",
+    "legs_unbalanced",
+    "group_failed",
+}
+LIMITS_IN_ORDER = (
+    "transfer_limit_exceeded",
+    "insufficient_funds",
+    "ceiling_exceeded",
+    "hourly_amount_exceeded",
+    "hourly_count_exceeded",
+    "daily_amount_exceeded",
+    "daily_count_exceeded",
+)
+
+
+@dataclass
+class Account:
+    currency: str
+    limits: Limits
+    state: AccountState = "open"
+    balance: int = 0
+    held: int = 0
+    version: int = 0
+    spent: int = 0
+    uses: int = 0
+
+
+@dataclass
+class Hold:
+    legs: tuple[Leg, ...]
+    expires_at: datetime | None
+    captured: int = 0
+    state: str = "open"
+
+    @property
+    def amount(self) -> int:
+        return -self.legs[0].amount
+
+    @property
+    def left(self) -> int:
+        return self.amount - self.captured
+
+
+@dataclass
+class Transfer:
+    legs: tuple[Leg, ...]
+    is_reversal: bool
+    reversed: int = 0
+
+
+@dataclass
+class Result:
+    """What became of an item; entries are (account, amount, version, balance after)."""
+
+    code: str
+    entries: tuple[tuple[str, int, int, int], ...] = ()
+    replayed: bool = False
+    first: "Result | None" = None
+
+
+class Refused(Exception):
+    """Carries the code."""
+
+
+@dataclass
+class State:
+    accounts: dict[str, Account] = field(default_factory=dict)
+    holds: dict[UUID, Hold] = field(default_factory=dict)
+    transfers: dict[UUID, Transfer] = field(default_factory=dict)
+
+
+class Model:
+    """`post` takes a batch: items in order, each with its own result, neighbours of one group together or not at all."""
+
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+        self.state = State()
+        self.keys: dict[UUID, tuple[object, Result]] = {}
+
+    def post(self, batch: list[Posting]) -> list[Result]:
+        results: list[Result] = []
+        for _, members in groupby(enumerate(batch), key=lambda pair: pair[1].group or -1 - pair[0]):
+            items = [item for _, item in members]
+            results += self._group(items) if items[0].group else [self._one(items[0])]
+        return results
+
+    def dry_run(self, batch: list[Posting]) -> list[Result]:
+        return deepcopy(self).post(batch)
+
+    def expire(self) -> None:
+        for hold in self.state.holds.values():
+            if hold.state == "open" and hold.expires_at is not None and hold.expires_at <= self.now:
+                self.state.accounts[hold.legs[0].account].held -= hold.left
+                hold.state = "expired"
+
+    def _group(self, items: list[Posting]) -> list[Result]:
+        state, keys = deepcopy(self.state), dict(self.keys)
+        results: list[Result] = []
+        culprit: Result | None = None
+        for item in items:
+            result = self._recall(item)
+            if result is None:
+                result = self._one(item) if culprit is None else Result("group_failed")
+            if culprit is None and result.code != "posted":
+                culprit = result
+                self.state, self.keys = state, keys
+                self._remember(item, culprit)
+            results.append(result)
+        if culprit is None:
+            return results
+        undone = [result for result in results if result.code == "posted" and not result.replayed]
+        return [
+            Result("group_failed")
+            if any(each is result or each is result.first for each in undone)
+            else result
+            for result in results
+        ]
+
+    def _one(self, item: Posting) -> Result:
+        result = self._recall(item)
+        if result is None:
+            trial = deepcopy(self.state)
+            try:
+                result = Result("posted", self._do(trial, item))
+                self.state = trial
+            except Refused as refused:
+                result = Result(str(refused))
+            self._remember(item, result)
+        return result
+
+    def _recall(self, item: Posting) -> Result | None:
+        if item.id not in self.keys:
+            return None
+        body, result = self.keys[item.id]
+        if body != _body(item):
+            return Result("idempotency_conflict")
+        return replace(result, replayed=True, first=result)
+
+    def _remember(self, item: Posting, result: Result) -> None:
+        if result.code not in NOT_FROZEN and not result.replayed:
+            self.keys[item.id] = (_body(item), result)
+
+    def _do(self, state: State, item: Posting) -> tuple[tuple[str, int, int, int], ...]:
+        operation = item.operation
+        hold = state.holds.get(item.target_id) if item.target_id is not None else None
+        if operation in {Operation.CAPTURE, Operation.VOID, Operation.EXTEND} and hold is None:
+            raise Refused("hold_not_found")
+        _check_accounts(state, item)
+        if operation in {Operation.TRANSFER, Operation.HOLD}:
+            _check_legs(state, item)
+        if hold is not None and operation is not Operation.REVERSAL:
+            self._check_hold(hold, item)
+        due = _due(state, item, hold)
+        for condition in item.conditions:
+            if condition.version not in {None, state.accounts[condition.account].version}:
+                raise Refused("version_mismatch")
+        before = deepcopy(state.accounts)
+        entries = (
+            _move(state, due) if operation not in {Operation.HOLD, Operation.VOID, Operation.EXTEND} else ()
+        )
+        _change_holds(state, item, hold)
+        _check_conditions(state, item)
+        if operation in {Operation.TRANSFER, Operation.HOLD, Operation.REVERSAL}:
+            _check_limits(state, before, item, due)
+        if operation in {Operation.TRANSFER, Operation.CAPTURE, Operation.REVERSAL}:
+            moved = tuple(leg for leg in due if leg.amount)
+            state.transfers[item.id] = Transfer(moved, operation is Operation.REVERSAL)
+        return entries
+
+    def _check_hold(self, hold: Hold, item: Posting) -> None:
+        if hold.state != "open":
+            raise Refused("hold_not_open")
+        if (
+            item.operation is not Operation.VOID
+            and hold.expires_at is not None
+            and hold.expires_at <= self.now
+        ):
+            raise Refused("hold_expired")
+        if item.operation is Operation.CAPTURE and item.amount is not None and item.amount > hold.left:
+            raise Refused("exceeds_hold")
+
+
+def _body(item: Posting) -> object:
+    return (
+        item.legs, item.operation, item.kind, item.currency, item.reference, item.metadata, item.effective_at,
+        item.conditions, item.amount, item.target_id, item.expires_at,
+    )  # fmt: skip
+
+
+def _check_accounts(state: State, item: Posting) -> None:
+    legs = item.legs
+    named = [leg.account for leg in legs] + [condition.account for condition in item.conditions]
+    if any(code not in state.accounts for code in named):
+        raise Refused("account_not_found")
+    states = {state.accounts[leg.account].state for leg in legs}
+    if item.operation in {Operation.TRANSFER, Operation.HOLD, Operation.REVERSAL}:
+        if "closed" in states:
+            raise Refused("account_closed")
+        if "frozen" in states:
+            raise Refused("account_frozen")
+    elif item.operation is Operation.CAPTURE and any(
+        state.accounts[leg.account].state == "closed" for leg in legs if leg.amount > 0
+    ):
+        raise Refused("account_closed")
+
+
+def _check_legs(state: State, item: Posting) -> None:
+    totals: dict[str, int] = {}
+    for leg in item.legs:
+        currency = state.accounts[leg.account].currency
+        totals[currency] = totals.get(currency, 0) + leg.amount
+    if item.currency is not None and set(totals) != {item.currency}:
+        raise Refused("currency_mismatch")
+    if len(totals) > 1 and (item.operation is Operation.HOLD or any(totals.values())):
+        raise Refused("currency_mismatch")
+    if any(totals.values()):
+        raise Refused("legs_unbalanced")
+
+
+def _due(state: State, item: Posting, hold: Hold | None) -> tuple[Leg, ...]:
+    """The legs that move now: a part of the whole for partial captures and reversals."""
+    if item.operation is Operation.CAPTURE and hold is not None:
+        amount = hold.left if item.amount is None else item.amount
+        return _between(hold.legs, hold.captured, hold.captured + amount)
+    if item.operation is not Operation.REVERSAL or item.target_id is None:
+        return item.legs
+    original = state.transfers[item.target_id]
+    whole = abs(original.legs[0].amount)
+    left = whole - original.reversed
+    if left == 0:
+        raise Refused("already_reversed")
+    if item.amount is not None and item.amount > left:
+        raise Refused("exceeds_reversible")
+    done, original.reversed = original.reversed, original.reversed + (item.amount or left)
+    back = tuple(Leg(leg.account, -leg.amount) for leg in original.legs)
+    return back if original.reversed - done == whole else _between(back, done, original.reversed)
+
+
+def _between(legs: tuple[Leg, ...], done: int, then: int) -> tuple[Leg, ...]:
+    earlier, later = shares([leg.amount for leg in legs], done), shares([leg.amount for leg in legs], then)
+    return tuple(Leg(leg.account, b - a) for leg, a, b in zip(legs, earlier, later, strict=True))
+
+
+def shares(legs: list[int], part: int) -> list[int]:
+    """What each leg has moved once `part` of the first is due: the first leg's side rounded down, the other side split
+    from the last leg on, so that its first leg takes what rounding leaves.
+    """
+    sign = 1 if legs[0] > 0 else -1
+    moved = [abs(leg) * part // abs(legs[0]) if leg * sign > 0 else 0 for leg in legs]
+    due = sum(moved)
+    others = [place for place, leg in enumerate(legs) if leg * sign < 0]
+    while others:
+        weight = sum(abs(legs[place]) for place in others)
+        place = others.pop()
+        moved[place] = abs(legs[place]) * due // weight
+        due -= moved[place]
+    return [each if leg > 0 else -each for each, leg in zip(moved, legs, strict=True)]
+
+
+def _move(state: State, due: tuple[Leg, ...]) -> tuple[tuple[str, int, int, int], ...]:
+    entries = []
+    for leg in due:
+        if leg.amount:
+            account = state.accounts[leg.account]
+            account.balance += leg.amount
+            account.version += 1
+            if abs(account.balance) > TOP:
+                raise Refused("balance_overflow")
+            entries.append((leg.account, leg.amount, account.version, account.balance))
+    return tuple(entries)
+
+
+def _change_holds(state: State, item: Posting, hold: Hold | None) -> None:
+    source = state.accounts[item.legs[0].account]
+    if item.operation is Operation.HOLD:
+        made = state.holds[item.id] = Hold(item.legs, item.expires_at)
+        source.held += made.amount
+        if source.held > TOP:
+            raise Refused("balance_overflow")
+    elif hold is not None and item.operation is Operation.CAPTURE:
+        amount = hold.left if item.amount is None else item.amount
+        source.held -= amount
+        hold.captured += amount
+        hold.state = "open" if hold.left else "captured"
+    elif hold is not None and item.operation is Operation.VOID:
+        source.held -= hold.left
+        hold.state = "voided"
+    elif hold is not None and item.operation is Operation.EXTEND:
+        hold.expires_at = item.expires_at
+
+
+def _check_conditions(state: State, item: Posting) -> None:
+    for condition in item.conditions:
+        least = condition.balance_at_least
+        if least is not None and state.accounts[condition.account].balance < least:
+            raise Refused("balance_too_low")
+    for condition in item.conditions:
+        most = condition.balance_at_most
+        if most is not None and state.accounts[condition.account].balance > most:
+            raise Refused("balance_too_high")
+
+
+def _check_limits(state: State, before: dict[str, Account], item: Posting, due: tuple[Leg, ...]) -> None:
+    broken: set[str] = set()
+    for code in {leg.account for leg in due}:
+        account = state.accounts[code]
+        limits = account.limits
+        if item.operation is Operation.HOLD:
+            net = sum(leg.amount for leg in due if leg.account == code)
+            balance = account.balance + max(net, 0)
+        else:
+            net = account.balance - before[code].balance
+            balance = account.balance
+        if net > 0 and limits.ceiling is not None and balance > limits.ceiling:
+            broken.add("ceiling_exceeded")
+        if net < 0:
+            if limits.floor is not None and account.balance - account.held < limits.floor:
+                broken.add("insufficient_funds")
+            if item.operation is not Operation.REVERSAL:
+                broken |= _spend(account, -net)
+    for code in LIMITS_IN_ORDER:
+        if code in broken:
+            raise Refused(code)
+
+
+def _spend(account: Account, amount: int) -> set[str]:
+    limits = account.limits
+    if any(
+        limit is not None for limit in limits.windows
+    ):  # what leaves is counted only while there is a limit to it
+        account.spent += amount
+        account.uses += 1
+    checks = (
+        ("transfer_limit_exceeded", amount, limits.transfer_max),
+        ("hourly_amount_exceeded", account.spent, limits.hour_amount_max),
+        ("hourly_count_exceeded", account.uses, limits.hour_count_max),
+        ("daily_amount_exceeded", account.spent, limits.day_amount_max),
+        ("daily_count_exceeded", account.uses, limits.day_count_max),
+    )
+    return {code for code, figure, most in checks if most is not None and figure > most}

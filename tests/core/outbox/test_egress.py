@@ -1,0 +1,169 @@
+"""Outgoing requests against receivers that misbehave: bounded, never redirected, never to an address that is closed."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import BaseTestServer, TestServer
+
+from core.outbox import egress as egress_module
+from core.outbox.destinations import Destinations
+from core.outbox.egress import EXCERPT_BYTES, FORBIDDEN, Attempt, Egress
+
+HERE = Destinations.of(("127.0.0.0/8",), require_https=False)
+
+
+@asynccontextmanager
+async def server_of(handler: object) -> AsyncIterator[BaseTestServer]:
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", handler)  # type: ignore[arg-type]
+    async with TestServer(app) as server:
+        yield server
+
+
+async def post(url: object, destinations: Destinations = HERE) -> Attempt:
+    egress = Egress(destinations)
+    try:
+        return await egress.post(str(url), body=b"{}", headers={"Content-Type": "application/json"})
+    finally:
+        await egress.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "succeeded"), [(200, True), (204, True), (299, True), (301, False), (400, False), (500, False)]
+)
+async def test_only_2xx_is_success(status: int, succeeded: bool) -> None:  # noqa: FBT001 - the verdict of a row
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response(status=status)
+
+    async with server_of(handler) as server:
+        attempt = await post(server.make_url("/"))
+    assert (attempt.status, attempt.succeeded) == (status, succeeded)
+
+
+async def test_redirects_are_not_followed() -> None:
+    paths = []
+
+    async def handler(request: web.Request) -> web.Response:
+        paths.append(request.path)
+        return web.Response(status=307, headers={"Location": "/other"})
+
+    async with server_of(handler) as server:
+        attempt = await post(server.make_url("/first"))
+    assert (attempt.status, paths) == (307, ["/first"])
+
+
+async def test_an_answer_without_an_end_is_cut_off() -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(b"x" * 65536)
+        except ConnectionResetError:
+            return response
+
+    async with server_of(handler) as server:
+        attempt = await post(server.make_url("/"))
+    assert attempt.status == 200
+    assert attempt.excerpt == "x" * EXCERPT_BYTES
+
+
+async def test_an_answer_that_drips_does_not_hold_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(egress_module, "EXCERPT_TIMEOUT_SECONDS", 0.05)
+    ended = asyncio.Event()
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=201)
+        await response.prepare(request)
+        await response.write(b"a\x00b")
+        await ended.wait()
+        return response
+
+    async with server_of(handler) as server:
+        attempt = await post(server.make_url("/"))
+        ended.set()
+    assert (attempt.status, attempt.excerpt) == (201, "a\ufffdb")
+
+
+async def test_no_answer_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(egress_module, "TOTAL_TIMEOUT_SECONDS", 0.1)
+    ended = asyncio.Event()
+
+    async def handler(request: web.Request) -> web.Response:
+        await ended.wait()
+        return web.Response()
+
+    async with server_of(handler) as server:
+        attempt = await post(server.make_url("/"))
+        ended.set()
+    assert attempt.status is None
+    assert attempt.error == "no answer within 0.1 s"
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\n" + b"a: b" * 100_000, b"\x16\x03\x01"]
+)
+async def test_what_is_not_http(answer: bytes) -> None:
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(speak, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        attempt = await post(f"http://127.0.0.1:{port}/")
+    assert attempt.status is None
+    assert attempt.error
+
+
+async def test_nobody_listens() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        attempt = await post(f"http://127.0.0.1:{probe.getsockname()[1]}/")
+    assert attempt.status is None
+    assert (attempt.error or "").startswith("ClientConnectorError")
+
+
+async def test_a_name_that_leads_inside_is_closed_at_the_socket() -> None:
+    """`localhost` passes for a name; what it resolves to is judged when the socket is opened."""
+    reached = []
+
+    async def handler(request: web.Request) -> web.Response:
+        reached.append(request.path)
+        return web.Response()
+
+    nowhere = Destinations.of((), require_https=False)
+    async with server_of(handler) as server:
+        attempt = await post(f"http://localhost:{server.port}/", nowhere)
+        assert (attempt.status, attempt.error) == (None, FORBIDDEN)
+        literal = await post(f"http://127.0.0.1:{server.port}/", nowhere)
+        assert literal.status is None
+        assert "not a public one" in (literal.error or "")
+        assert reached == []
+        allowed = Destinations.of(("localhost",), require_https=False)
+        assert (await post(f"http://localhost:{server.port}/", allowed)).status == 200
+
+
+async def test_neither_proxies_nor_credentials_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.setenv("all_proxy", "http://127.0.0.1:1")
+
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response(text=request.headers.get("Authorization", "none"))
+
+    async with server_of(handler) as server:
+        attempt = await post(server.make_url("/"))
+    assert (attempt.status, attempt.excerpt) == (200, "none")
+
+
+async def test_a_compressed_answer_is_not_unpacked() -> None:
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response(body=b"\x1f\x8b\x08not gzip", headers={"Content-Encoding": "gzip"})
+
+    async with server_of(handler) as server:
+        assert (await post(server.make_url("/"))).status == 200

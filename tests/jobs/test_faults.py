@@ -1,0 +1,235 @@
+"""What dies, hangs or goes away on the thread: nothing is lost, and nothing has its effect twice."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from core import ids, metrics
+from core.database import statements
+from core.inbox.processing import Processor, Retries, take_over_inbox_events
+from core.leases import Worker
+from core.outbox.delivery import Schedule, take_over_deliveries
+from core.settings import Settings
+from jobs import worker as worker_module
+from ops.embedded import EmbeddedServers
+from tests.jobs.merchant import Thread, payment
+
+Eventually = Callable[..., Awaitable[Any]]
+StartWorker = Callable[..., asyncio.Event]
+INBOX = statements("inbox")
+
+
+@pytest.fixture
+async def worker_process(settings: Settings) -> AsyncIterator[Callable[[], subprocess.Popen[bytes]]]:
+    """What starts a worker as a process of its own; those that still run are killed at the end."""
+    started: list[subprocess.Popen[bytes]] = []
+    environment = os.environ | {
+        "ENV": "test",
+        "DATABASE_URL": str(settings.database_url),
+        "REDIS_URL": str(settings.redis_url),
+        "OUTBOUND_ALLOW_HOSTS": "127.0.0.0/8",
+        "WEBHOOK_MAX_ATTEMPTS": str(settings.webhook_max_attempts),
+    }
+
+    def start() -> subprocess.Popen[bytes]:
+        process = subprocess.Popen([sys.executable, "-m", "ops.cli", "worker"], env=environment)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+async def test_a_killed_workers_delivery_is_taken_over(
+    thread: Thread,
+    start_worker: StartWorker,
+    worker_process: Callable[[], subprocess.Popen[bytes]],
+    eventually: Eventually,
+) -> None:
+    async def hang(request: web.Request) -> web.Response:
+        await asyncio.sleep(60)
+        return web.Response()
+
+    thread.receiver.answers.append(hang)
+    await thread.open_account("shop:main")
+    await thread.subscribe()
+    victim = worker_process()
+    await thread.send(payment("pi_1", "shop:main"))
+    await eventually(lambda: thread.receiver.deliveries, timeout=30)
+    victim.kill()
+    victim.wait()
+    start_worker()
+    await eventually(lambda: len(thread.receiver.deliveries) == 2, timeout=20)
+    for delivery in thread.receiver.deliveries:
+        thread.receiver.verify(delivery)
+    first, second = thread.receiver.deliveries
+    assert first.body == second.body
+    assert first.headers["webhook-id"] == second.headers["webhook-id"]
+    assert await thread.balance("shop:main") == 1500
+
+
+async def test_a_worker_process_ends_in_order(
+    thread: Thread, worker_process: Callable[[], subprocess.Popen[bytes]], eventually: Eventually
+) -> None:
+    await thread.open_account("shop:main")
+    process = worker_process()
+    await thread.send(payment("pi_1", "shop:main"))
+    await eventually(lambda: _outcome(thread, "evt_pi_1", "applied"), timeout=30)
+    process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(process.wait, 20) == 0
+    assert await thread.service.database.pool.fetchval("SELECT count(*) FROM workers") == 0
+
+
+async def test_what_a_dead_worker_claimed_is_free_and_what_a_living_one_holds_is_not(thread: Thread) -> None:
+    database = thread.service.database
+    dead, alive = Worker(), Worker()
+    for worker in (dead, alive):
+        await worker.beat(database)
+    for intent, worker in (("pi_1", dead), ("pi_2", alive)):
+        await thread.send(payment(intent, None))
+        assert len(await database.fetch(INBOX.claim_inbox_events, 10, worker.id, ids.new_uuid(), 60.0)) == 1
+    assert await take_over_inbox_events(database) == 0
+    await database.pool.execute("UPDATE workers SET seen_at = now() - interval '6 s' WHERE id = $1", dead.id)
+    assert await take_over_inbox_events(database) == 1
+    assert (await thread.inbox("evt_pi_1"))["state"] == "pending"
+    assert (await thread.inbox("evt_pi_2"))["state"] == "leased"
+    await alive.retire(database)
+    assert await take_over_inbox_events(database) == 1
+
+
+async def test_an_event_that_kills_its_workers_ends_as_a_dead_letter(thread: Thread) -> None:
+    database = thread.service.database
+    await thread.send(payment("pi_1", None))
+    for _ in range(3):
+        await database.fetch(INBOX.claim_inbox_events, 10, ids.new_uuid(), ids.new_uuid(), 60.0)
+        assert await take_over_inbox_events(database, Retries(max_attempts=3)) == 1
+    row = await thread.inbox("evt_pi_1")
+    assert (row["state"], row["outcome"], row["attempts"]) == ("dead", "worker_lost", 3)
+
+
+async def test_a_slow_worker_cannot_finish_what_another_has_taken_over(
+    thread: Thread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The race that the token is for: shown by a worker that stalls between its claim and its transaction."""
+    database, ledger = thread.service.database, thread.service.ledger
+    await thread.open_account("shop:main")
+    await thread.send(payment("pi_1", "shop:main"))
+    slow = Processor(database, ledger, Worker(), wake=lambda topic: None)
+    fast = Processor(database, ledger, Worker(), wake=lambda topic: None)
+    claimed, go_on = asyncio.Event(), asyncio.Event()
+    apply_once = slow._apply_once
+
+    async def stall(*arguments: Any) -> str:
+        claimed.set()
+        await go_on.wait()
+        return await apply_once(*arguments)
+
+    monkeypatch.setattr(slow, "_apply_once", stall)
+    late = asyncio.create_task(slow.step())
+    await claimed.wait()
+    # Neither worker has ever beaten, so both count as dead.
+    assert await take_over_inbox_events(database) == 1
+    assert await fast.step() == 1
+    go_on.set()
+    assert await late == 1
+    assert await thread.balance("shop:main") == 1500
+    row = await thread.inbox("evt_pi_1")
+    assert (row["state"], row["outcome"], row["attempts"]) == ("done", "applied", 2)
+    assert await database.pool.fetchval("SELECT count(*) FROM outbox_events") == 1
+
+
+async def test_without_redis_everything_arrives_all_the_same(
+    thread: Thread, start_worker: StartWorker, eventually: Eventually, servers: EmbeddedServers
+) -> None:
+    await thread.open_account("shop:main")
+    await thread.subscribe()
+    start_worker()
+    servers.valkey.stop()
+    try:
+        status, _ = await thread.send(payment("pi_1", "shop:main"))
+        assert status == 200
+        await eventually(lambda: len(thread.receiver.deliveries) == 1, timeout=20)
+    finally:
+        servers.valkey.start()
+    await thread.send(payment("pi_2", "shop:main"))
+    await eventually(lambda: len(thread.receiver.deliveries) == 2, timeout=20)
+    assert await thread.balance("shop:main") == 3000
+
+
+async def test_a_restart_of_postgresql_is_survived(
+    thread: Thread, start_worker: StartWorker, eventually: Eventually, servers: EmbeddedServers
+) -> None:
+    await thread.open_account("shop:main")
+    await thread.subscribe()
+    start_worker()
+    await thread.send(payment("pi_1", "shop:main"))
+    await eventually(lambda: len(thread.receiver.deliveries) == 1)
+    await asyncio.to_thread(servers.postgres.restart)
+    await eventually(lambda: _accepted(thread, "pi_2"), timeout=20)
+    await eventually(
+        lambda: {delivery.event["data"]["id"] for delivery in thread.receiver.deliveries} == {"pi_1", "pi_2"},
+        timeout=20,
+    )
+    assert await thread.balance("shop:main") == 3000
+
+
+async def test_the_clock_sweeps(
+    thread: Thread, start_worker: StartWorker, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "SWEEP_SECONDS", frozenset(range(60)))
+    await thread.service.database.pool.execute(
+        "INSERT INTO workers (id, name, seen_at) VALUES (gen_random_uuid(), 'long dead', now() - interval '2 h')"
+    )
+    await thread.send(payment("pi_1", None))
+    await thread.service.database.pool.execute(
+        "UPDATE inbox_events SET state = 'dead', outcome = 'test', finished_at = now()"
+    )
+    start_worker()
+    await eventually(lambda: "dlq_messages_pending 1.0" in metrics.render().decode(), timeout=15)
+    names = await thread.service.database.pool.fetch("SELECT name FROM workers")
+    assert "long dead" not in {row["name"] for row in names}
+
+
+async def test_a_delivery_whose_worker_died_at_its_last_attempt_has_failed(thread: Thread) -> None:
+    database = thread.service.database
+    await thread.subscribe()
+    await database.pool.execute(
+        "INSERT INTO webhook_deliveries (id, event_id, endpoint_id, state, attempts, lease_worker, lease_token,"
+        " lease_until) SELECT gen_random_uuid(), gen_random_uuid(), id, 'leased', 3, gen_random_uuid(),"
+        " gen_random_uuid(), now() + interval '1 h' FROM webhook_endpoints"
+    )
+    assert await take_over_deliveries(database, Schedule(1.0, 2.0, max_attempts=3)) == 1
+    assert [row["state"] for row in await thread.deliveries()] == ["failed"]
+
+
+async def test_wake_ups_are_what_makes_it_quick(
+    thread: Thread, start_worker: StartWorker, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the poll as good as off, only wake-ups can move an event along."""
+    monkeypatch.setattr(worker_module, "POLL_SECONDS", 3600.0)
+    await thread.open_account("shop:main")
+    await thread.subscribe()
+    start_worker()
+    await thread.send(payment("pi_0", "shop:main"))
+    await eventually(lambda: len(thread.receiver.deliveries) == 1)
+    await thread.send(payment("pi_1", "shop:main"))
+    await eventually(lambda: len(thread.receiver.deliveries) == 2)
+
+
+async def _outcome(thread: Thread, event_id: str, outcome: str) -> bool:
+    return (await thread.inbox(event_id)).get("outcome") == outcome
+
+
+async def _accepted(thread: Thread, intent: str) -> bool:
+    status, _ = await thread.send(payment(intent, "shop:main"))
+    assert status in {200, 503}
+    return status == 200
