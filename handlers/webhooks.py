@@ -39,6 +39,23 @@ class Inbound:
 
     intake: Intake
     destinations: Destinations
+    refusals: RefusalLog
+
+
+class RefusalLog:
+    """Says in the log that signatures are refused: once a second, since a line costs more than the refusal itself."""
+
+    def __init__(self) -> None:
+        self._silent_until = 0.0
+        self._unsaid = 0
+
+    def note(self, provider: str, reason: str) -> None:
+        """Count a refusal, and write a line unless one was written within the last second."""
+        now = time.monotonic()
+        self._unsaid += 1
+        if now >= self._silent_until:
+            log.warning("webhook.refused", provider=provider, reason=reason, refused=self._unsaid)
+            self._silent_until, self._unsaid = now + 1.0, 0
 
 
 INBOUND: web.AppKey[Inbound] = web.AppKey("inbound", Inbound)
@@ -51,9 +68,8 @@ async def open_inbound(service: Service) -> AsyncIterator[Inbound]:
     waker = Waker(service.redis, service.epoch)
     intake = Intake(service.database, waker)
     try:
-        yield Inbound(
-            intake, Destinations.of(settings.outbound_allow_hosts, require_https=settings.env == "prod")
-        )
+        destinations = Destinations.of(settings.outbound_allow_hosts, require_https=settings.env == "prod")
+        yield Inbound(intake, destinations, RefusalLog())
     finally:
         await intake.close()
         await waker.close()
@@ -101,7 +117,7 @@ def _check_stripe_signature(call: Call, header: str) -> None:
     valid = isinstance(verdict, stripe.Genuine)
     metrics.observe_signature(stripe.PROVIDER, valid=valid)
     if isinstance(verdict, stripe.Refused):
-        log.warning("webhook.refused", provider=stripe.PROVIDER, reason=verdict.reason)
+        call.request.app[INBOUND].refusals.note(stripe.PROVIDER, verdict.reason)
         # The sender is told no more: what exactly is wrong would help nobody but a forger.
         raise Refusal("invalid_signature", "Invalid signature")
 

@@ -199,6 +199,10 @@ class Processor:
         except Unavailable:
             self._left_behind = True
             return "left_behind"
+        except Exception:
+            # Its lease runs out, and the attempt counts: giving it back at once would try it again at once.
+            log.exception("inbox.not_recorded", event_id=event.event_id)
+            return "not_recorded"
         log.warning("inbox.event_put_back", event_id=event.event_id, attempt=event.attempts, error=error)
         return "put_back"
 

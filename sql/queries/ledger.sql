@@ -166,7 +166,7 @@ SELECT t.no
 FROM transfers AS t
 INNER JOIN batches AS b ON b.seq = t.no >> 22
 WHERE
-    t.kind = $5 AND (t.no >> 22) <= ($1 >> 22) AND (t.no >> 22) >= ($2 >> 22)
+    t.kind = $5 AND (t.no >> 22) <= ($1::bigint >> 22) AND (t.no >> 22) >= ($2::bigint >> 22)
     AND t.no < $1 AND t.no >= $2
     AND ($3::timestamptz IS NULL OR b.recorded_at >= $3)
     AND ($4::timestamptz IS NULL OR b.recorded_at < $4)
