@@ -83,6 +83,8 @@ class Lane(Generic[Item, Result]):
                 batch = self._take()
                 try:
                     results = await self._send([item for item, _ in batch])
+                    if len(results) != len(batch):
+                        raise RuntimeError(f"{len(results)} results for {len(batch)} items")
                 except Exception as error:  # noqa: BLE001 - every waiter of this batch gets it; the lane itself goes on
                     results = [error] * len(batch)
                 for (_, future), result in zip(batch, results, strict=True):

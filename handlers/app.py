@@ -19,16 +19,17 @@ from handlers import accounts, docs, feed, health, holds, openapi, transfers, we
 from handlers.api import Route
 from handlers.dispatch import Desk, dispatcher
 from handlers.middleware import UNMATCHED, Edge
+from handlers.problems import SURFACES
 
 SERVICE: web.AppKey[Service] = web.AppKey("service", Service)
 
 ROUTES: tuple[Route, ...] = (
-    *health.ROUTES,
     *accounts.ROUTES,
     *transfers.ROUTES,
     *holds.ROUTES,
     *feed.ROUTES,
     *webhooks.ROUTES,
+    *health.ROUTES,
     *docs.ROUTES,
 )
 
@@ -79,6 +80,8 @@ def _add_routes(app: web.Application, routes: Sequence[Route], desk: Desk, edge:
     """
     allowed: dict[str, set[str]] = {}
     for route in routes:
+        if route.surface not in SURFACES:
+            raise LookupError(f"{route.operation}: there is no surface {route.surface!r}")
         handler = edge.around(route.path, dispatcher(route, desk))
         methods = {hdrs.METH_GET, hdrs.METH_HEAD} if route.method == hdrs.METH_GET else {route.method}
         for method in methods:

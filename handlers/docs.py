@@ -21,10 +21,9 @@ _FILES = {
     "swagger-ui-bundle.js": "text/javascript; charset=utf-8",
     "start.js": "text/javascript; charset=utf-8",
 }
-# Scripts and connections go to ourselves only, so that the page works offline and runs nobody else's code. Swagger UI
-# writes style attributes.
+# Everything comes from ourselves and nothing stands inside the page, so that it works offline and runs nobody's code.
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self';"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _PAGE = b"""<!doctype html>
@@ -99,19 +98,19 @@ async def show_problem(call: Call) -> web.Response:
 
 ROUTES = (
     Route(
-        "GET", "/openapi.json", show_document, "get_document", "This document", "service",
+        "GET", "/openapi.json", show_document, "get_document", "This document", "Service",
         limited=False, surface="service", hidden=True,
     ),
     Route(
-        "GET", "/docs", show_page, "get_docs", "This document, to read and to try", "service",
+        "GET", "/docs", show_page, "get_docs", "This document, to read and to try", "Service",
         limited=False, surface="service", hidden=True,
     ),
     Route(
-        "GET", "/docs/{file}", show_file, "get_docs_file", "The page's files", "service",
+        "GET", "/docs/{file}", show_file, "get_docs_file", "The page's files", "Service",
         limited=False, surface="service", hidden=True,
     ),
     Route(
-        "GET", "/problems/{code}", show_problem, "get_problem", "What a problem's `type` means", "service",
+        "GET", "/problems/{code}", show_problem, "get_problem", "What a problem's `type` means", "Service",
         answers={200: ProblemKind}, problems=("not_found",), limited=False, surface="service",
     ),
 )  # fmt: skip

@@ -136,16 +136,16 @@ def _is_admin(request: web.Request, settings: Settings) -> bool:
 
 ROUTES = (
     Route(
-        "GET", "/health", health, "get_health", "Whether the process is alive", "service",
+        "GET", "/health", health, "get_health", "Whether the process is alive", "Service",
         answers={200: Health}, limited=False, surface="service",
     ),
     Route(
-        "GET", "/ready", ready, "get_readiness", "Whether requests should be sent here", "service",
+        "GET", "/ready", ready, "get_readiness", "Whether requests should be sent here", "Service",
         answers={200: Ready, 503: Ready}, limited=False, surface="service",
         description="Without Redis the service is ready and says that it is degraded.",
     ),
     Route(
-        "GET", "/metrics", show_metrics, "get_metrics", "Metrics for Prometheus", "service",
+        "GET", "/metrics", show_metrics, "get_metrics", "Metrics for Prometheus", "Service",
         answers={200: None}, media=("text/plain",), problems=("unauthorized",), limited=False, surface="service",
         description="In prod for loopback and with the admin token only.",
     ),

@@ -119,7 +119,7 @@ def document(routes: Sequence[Route], settings: Settings) -> Json:
 class _Schemas:
     """The schemas of all types, by name, with what the decoder asks for beyond the types."""
 
-    def __init__(self, routes: Iterable[Route]) -> None:
+    def __init__(self, routes: Sequence[Route]) -> None:
         types = list(dict.fromkeys(kind for route in routes for kind in _types(route)))
         schemas, components = msgspec.json.schema_components(types, ref_template=_REF + "{name}")
         self._of = dict(zip(types, schemas, strict=True))
@@ -129,7 +129,13 @@ class _Schemas:
             for kind, schema in self._of.items()
             if id(kind) in queries
         }
-        for schema in (*components.values(), *self._queries.values(), *self._of.values()):
+        asked = [kind for route in routes for kind in _asked(route)]
+        _, reached = msgspec.json.schema_components(asked, ref_template=_REF + "{name}")
+        for schema in (
+            *(components[name] for name in reached if name in components),
+            *self._queries.values(),
+            *(self._of[kind] for kind in asked),
+        ):
             _refuse_control_characters(schema)
         self.components = components
 
@@ -160,9 +166,12 @@ class _Schemas:
             yield {**parameter, "description": about} if about else parameter
 
 
-def _types(route: Route) -> Iterator[Any]:
-    candidates = (route.body, route.query, *route.parameters.values(), *route.answers.values())
-    return (kind for kind in candidates if kind is not None)
+def _asked(route: Route) -> list[Any]:
+    return [kind for kind in (route.body, route.query, *route.parameters.values()) if kind is not None]
+
+
+def _types(route: Route) -> list[Any]:
+    return [*_asked(route), *(kind for kind in route.answers.values() if kind is not None)]
 
 
 def _operation(route: Route, schemas: _Schemas) -> Json:

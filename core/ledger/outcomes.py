@@ -1,7 +1,7 @@
 """What can become of an item, in order of precedence: of two causes the one that stands first here is told.
 
-The numbers are those of `sql/functions/ledger_post.sql`. A frozen outcome is kept under its idempotency key for ever;
-one that is not frozen leaves the key free for another try.
+The numbers are those of `sql/functions/ledger_post.sql`, and their order means nothing. A frozen outcome is kept under
+its idempotency key for ever; one that is not frozen leaves the key free for another try.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ _TABLE = (
     OutcomeKind(0, "posted", True, "It is done."),
     OutcomeKind(
         3, "idempotency_conflict", False, "The key was used for another body; the answer names what differs."
+    ),
+    OutcomeKind(
+        90, "group_failed", False, "Another item of its group was refused; nothing of the group was done."
     ),
     OutcomeKind(20, "transfer_not_found", False, "There is no transfer with this id."),
     OutcomeKind(21, "hold_not_found", False, "There is no hold with this id."),
@@ -52,9 +55,6 @@ _TABLE = (
     ),
     OutcomeKind(75, "daily_amount_exceeded", True, "More than the account may send on one UTC day."),
     OutcomeKind(76, "daily_count_exceeded", True, "More transfers than the account may send on one UTC day."),
-    OutcomeKind(
-        90, "group_failed", False, "Another item of its group was refused; nothing of the group was done."
-    ),
 )
 
 # Only the expiry job meets it, with a hold that was extended after the job had seen it; no caller ever does.

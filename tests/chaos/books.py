@@ -1,4 +1,4 @@
-"""The books, checked from outside: each question below has no answer as long as nothing is lost, doubled or half there."""
+"""The books, checked from outside: no question below has an answer while nothing is lost, doubled or half there."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the crash tests drive: servers that may be killed, a running `tallystick serve`, and clients that never give up."""
+"""What the crash tests drive: servers that may be killed, `tallystick serve`, and clients that never give up."""
 
 import asyncio
 import subprocess
@@ -63,7 +63,7 @@ class Load:
         for number in numbers:
             key = f"load-{number}"
             async with asyncio.timeout(GIVE_UP_SECONDS):
-                while not await self.send(key, number):
+                while not await self.send(key, number):  # noqa: ASYNC110 - what it waits for is in another process
                     await asyncio.sleep(RETRY_SECONDS)
 
     async def send(self, key: str, number: int) -> bool:
@@ -117,7 +117,9 @@ class Serving:
         assert findings == []
         connection = await asyncpg.connect(url)
         try:
-            rows = await connection.fetch("SELECT reference, count(*) AS times FROM transfers GROUP BY reference")
+            rows = await connection.fetch(
+                "SELECT reference, count(*) AS times FROM transfers GROUP BY reference"
+            )
         finally:
             await connection.close()
         assert {row["reference"]: row["times"] for row in rows} == dict.fromkeys(self.load.answers, 1)

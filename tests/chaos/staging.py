@@ -69,7 +69,9 @@ async def waiting(owner: Raw, count: int = 1) -> bool:
     return found >= count
 
 
-async def overlap(owner: Raw, first: Raw, postings: Sequence[Posting], second: Awaitable[Any], until: Wait) -> Any:
+async def overlap(
+    owner: Raw, first: Raw, postings: Sequence[Posting], second: Awaitable[Any], until: Wait
+) -> Any:
     """Let `second` begin while the transaction that posts `postings` is not committed yet.
 
     Returns the outcomes of the first and what became of the second: its result, or its exception.

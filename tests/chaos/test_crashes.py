@@ -1,4 +1,4 @@
-"""What is left when processes die under load: every answered transfer once, nothing half there, and no restart by hand."""
+"""When processes die under load: every answered transfer is there once, nothing is half there, nobody restarts."""
 
 import asyncio
 import json
@@ -58,7 +58,9 @@ async def test_postgres_is_restarted(serving: Serving, stand: Stand, eventually:
         await eventually(lambda number=number: load.done > number * TRANSFERS // 4, timeout=60)
         pid = stand.postgres.pid
         assert pid is not None
-        os.kill(pid, signal.SIGQUIT)  # an immediate shutdown: sessions are cut off, and the start is a recovery
+        os.kill(
+            pid, signal.SIGQUIT
+        )  # an immediate shutdown: sessions are cut off, and the start is a recovery
         await eventually(lambda: stand.postgres.pid is None, timeout=30)
         refused = load.statuses.get(503, 0)
         await eventually(lambda refused=refused: load.statuses.get(503, 0) > refused, timeout=30)

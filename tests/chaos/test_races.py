@@ -1,4 +1,4 @@
-"""Races, each first shown to do harm without its guard: a posting function that lacks it, staged at the worst moment."""
+"""Races, each first shown to do harm without its guard: in a posting function that lacks it, at the worst moment."""
 
 import asyncio
 import itertools
@@ -45,7 +45,9 @@ _keys = itertools.count()
 async def owner(database_url: str) -> AsyncIterator[Raw]:
     """The test's own connection. A deadlock is found out within 50 ms in this database."""
     raw = await asyncpg.connect(database_url)
-    await raw.execute(f"ALTER DATABASE {await raw.fetchval('SELECT current_database()')} SET deadlock_timeout = '50ms'")
+    await raw.execute(
+        f"ALTER DATABASE {await raw.fetchval('SELECT current_database()')} SET deadlock_timeout = '50ms'"
+    )
     yield raw
     await raw.close()
 
@@ -194,7 +196,9 @@ async def test_keys_of_two_batches_in_opposite_order(
     await install(owner)
     posters = [Poster(service.database, Directory(), max_waiting=10) for _ in range(2)]
     pairs = zip(posters, (batch("a", "b", ["v", "w"]), batch("c", "d", ["w", "v"])), strict=True)
-    results = await at_barrier(owner, [poster.submit_many(postings) for poster, postings in pairs], eventually)
+    results = await at_barrier(
+        owner, [poster.submit_many(postings) for poster, postings in pairs], eventually
+    )
     codes = sorted([outcome.kind.code for outcome in result] for result in results)
     assert codes == [["idempotency_conflict"] * 2, ["posted"] * 2]
 
@@ -211,11 +215,17 @@ async def test_capture_against_expiry(
 
     async def race() -> tuple[str, int]:
         made = Posting(
-            operation_id(1, f"hold-{next(_keys)}"), 1, (Leg("a", -100), Leg("b", 100)), Operation.HOLD, expires_at=over
+            operation_id(1, f"hold-{next(_keys)}"),
+            1,
+            (Leg("a", -100), Leg("b", 100)),
+            Operation.HOLD,
+            expires_at=over,
         )
         assert (await service.ledger.poster.submit(made)).posted
         stored = await holds.get_hold(service.database, directory, made.id)
-        capture = holds.capture(stored, id_=operation_id(1, f"capture-{next(_keys)}"), principal_id=1, amount=None)
+        capture = holds.capture(
+            stored, id_=operation_id(1, f"capture-{next(_keys)}"), principal_id=1, amount=None
+        )
         async with connected(database_url, **{"race.late": "1 hour"}) as late:
             expiry = holds.expire_due(service.database)
             first, expired = await overlap(owner, late, [capture], expiry, eventually)
@@ -244,7 +254,9 @@ async def test_reverse_against_reverse(
 
     async def reversal(original: UUID) -> Posting:
         identity = operation_id(1, f"reversal-{next(_keys)}")
-        return await transfers.prepare_reversal(service.database, original, id_=identity, principal_id=1, amount=60)
+        return await transfers.prepare_reversal(
+            service.database, original, id_=identity, principal_id=1, amount=60
+        )
 
     async def race() -> tuple[str, str]:
         original = transfer("a", "b", 100)
@@ -255,7 +267,9 @@ async def test_reverse_against_reverse(
 
     # What was reversed is read before the lock, and so before the other one has committed.
     read_first = moved(
-        "    IF has_targets THEN\n        SELECT\n", "    -- Idempotency comes before state", "    -- Lock first, read next"
+        "    IF has_targets THEN\n        SELECT\n",
+        "    -- Idempotency comes before state",
+        "    -- Lock first, read next",
     )
     await install(owner)
     assert await race() == ("posted", "exceeds_reversible")
@@ -276,7 +290,10 @@ async def shops(
 ) -> AsyncIterator[list[Shop]]:
     """The same caller at two processes of the service, each with its own pool, lane and guard."""
     key = await api_key()
-    async with TestClient(TestServer(create_app(settings))) as one, TestClient(TestServer(create_app(settings))) as two:
+    async with (
+        TestClient(TestServer(create_app(settings))) as one,
+        TestClient(TestServer(create_app(settings))) as two,
+    ):
         yield [Shop(one, key), Shop(two, key)]
 
 
@@ -315,7 +332,9 @@ async def test_64_clients_of_one_account(shops: list[Shop], sound_books: None) -
     answers = [answer for some in await asyncio.gather(*map(client, range(64))) for answer in some]
     assert codes(answers) == {"201": 512}
     assert await shops[0].balance("c") == 1_000 + 2 * 384 - 3 * 128
-    versions = [entry["version"] for answer in answers for entry in answer.json["entries"] if entry["account"] == "c"]
+    versions = [
+        entry["version"] for answer in answers for entry in answer.json["entries"] if entry["account"] == "c"
+    ]
     assert sorted(versions) == list(range(2, 514))
 
 
@@ -338,12 +357,21 @@ async def test_many_reversals_of_one_transfer(shops: list[Shop], sound_books: No
 async def test_many_captures_voids_and_extensions_of_one_hold(shops: list[Shop], sound_books: None) -> None:
     hold = (await shops[0].post("/v1/holds", {"from": "a", "to": "b", "amount": 100}, key="hold")).json["id"]
     answers = await asyncio.gather(
-        *(shops[n % 2].post(f"/v1/holds/{hold}/capture", {"amount": 9}, key=f"capture-{n}") for n in range(32)),
-        *(shops[n % 2].post(f"/v1/holds/{hold}/extend", {"expires_in": 600}, key=f"extend-{n}") for n in range(8)),
+        *(
+            shops[n % 2].post(f"/v1/holds/{hold}/capture", {"amount": 9}, key=f"capture-{n}")
+            for n in range(32)
+        ),
+        *(
+            shops[n % 2].post(f"/v1/holds/{hold}/extend", {"expires_in": 600}, key=f"extend-{n}")
+            for n in range(8)
+        ),
     )
     assert codes(answers) == {"201": 11, "exceeds_hold": 21, "200": 8}
     answers = await asyncio.gather(
-        *(shops[n % 2].post(f"/v1/holds/{hold}/{('void', 'capture')[n % 2]}", key=f"end-{n}") for n in range(32))
+        *(
+            shops[n % 2].post(f"/v1/holds/{hold}/{('void', 'capture')[n % 2]}", key=f"end-{n}")
+            for n in range(32)
+        )
     )
     found = codes(answers)
     assert found.pop("hold_not_open") == 31

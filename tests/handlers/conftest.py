@@ -1,7 +1,8 @@
 """A small application of the same make as the real one: what all routes have in common is tested on it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any
@@ -9,7 +10,7 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from aiohttp import web
+from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
 from msgspec import Meta
 
@@ -21,6 +22,8 @@ from handlers.app import build_app
 
 Code = Annotated[str, Meta(min_length=1, max_length=64)]
 SmallApi = TestClient[web.Request, web.Application]
+ApiKey = Callable[..., Awaitable[str]]
+GOOD = b'{"amount":5}'
 
 
 class Leg(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -148,3 +151,27 @@ async def small(settings: Settings, service: Service, seen: Seen) -> AsyncIterat
     """A client of the small application."""
     async with TestClient(TestServer(build_app(settings, routes(seen), service))) as client:
         yield client
+
+
+@pytest.fixture
+async def key(api_key: ApiKey) -> str:
+    return await api_key("transfers:write", "transfers:read")
+
+
+async def problem(response: ClientResponse, status: int, code: str) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(await response.read())
+    assert (response.status, body["error"]["code"]) == (status, code), body
+    assert response.content_type == "application/problem+json"
+    assert body["status"] == status
+    assert body["type"] == f"/problems/{code}"
+    assert body["detail"] == body["error"]["message"]
+    assert body["detail"].endswith(".")
+    return body
+
+
+def headers(key: str, **more: str) -> dict[str, str]:
+    return {
+        "Authorization": f"Bearer {key}",
+        "Idempotency-Key": "k-1",
+        "Content-Type": "application/json",
+    } | more

@@ -128,5 +128,12 @@ class Shop:
 
 async def row_counts(service: Service) -> dict[str, int]:
     """How many rows each table of the ledger has."""
-    counts = ", ".join(f"(SELECT count(*) FROM {table}) AS {table}" for table in TABLES)
-    return dict(await service.database.pool.fetchrow(f"SELECT {counts}") or {})  # noqa: S608 - the names above
+    counts = ", ".join(f"(SELECT count(*) FROM {table}) AS {table}" for table in TABLES)  # noqa: S608 - the names above
+    return dict(await service.database.pool.fetchrow(f"SELECT {counts}") or {})
+
+
+def connections(api: ApiClient) -> int:
+    """How many connections the server has."""
+    assert api.server.runner is not None
+    assert api.server.runner.server is not None
+    return len(api.server.runner.server.connections)

@@ -12,7 +12,7 @@ import pytest
 from core.ledger.accounts import Limits, Opening, open_accounts
 from core.ledger.items import Leg, Posting, operation_id
 from core.service import Service
-from tests.handlers.ledger_client import ApiClient, Shop, row_counts
+from tests.handlers.ledger_client import ApiClient, Shop, connections, row_counts
 
 
 @pytest.fixture
@@ -177,9 +177,7 @@ async def test_balance_now_and_at_past_times(shop: Shop) -> None:
     await shop.open("cash", floor=None)
     await shop.open("a")
     opened_at = (await shop.account("a"))["created_at"]
-    times = []
-    for amount in (10, 20, 30):
-        times.append((await shop.transfer("cash", "a", amount)).json["recorded_at"])
+    times = [(await shop.transfer("cash", "a", amount)).json["recorded_at"] for amount in (10, 20, 30)]
     now = await shop.get("/v1/accounts/a/balance")
     assert (now.json["balance"], now.json["version"], now.json["currency"]) == (60, 3, "USD")
     for place, (at, balance) in enumerate(zip(times, (10, 30, 60), strict=True), 1):
@@ -304,13 +302,11 @@ async def test_long_statement_as_csv_is_streamed_whole(
     # A reader that leaves in the middle is nobody's error.
     reader, writer = await asyncio.open_connection("127.0.0.1", shop.api.port)
     head = f"GET /v1/accounts/a/entries?format=csv HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {shop.key}\r\n\r\n"
-    server = shop.api.server.runner.server
-    assert server is not None
-    others = len(server.connections)
+    others = connections(shop.api)
     writer.write(head.encode())
     assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
     writer.transport.abort()
-    await eventually(lambda: len(server.connections) == others)
+    await eventually(lambda: connections(shop.api) == others)
     assert (await shop.get("/v1/accounts/a")).status == 200
     assert "Traceback" not in "".join(capsys.readouterr())
 

@@ -46,7 +46,9 @@ async def test_every_kind_of_event(shop: Shop, service: Service) -> None:
     await shop.post(f"/v1/holds/{hold['id']}/extend", {"expires_in": 1000})
     await shop.post(f"/v1/holds/{hold['id']}/void")
     over = (
-        await shop.post("/v1/holds", {"from": "a", "to": "b", "amount": 1, "expires_at": "2020-01-01T00:00:00Z"})
+        await shop.post(
+            "/v1/holds", {"from": "a", "to": "b", "amount": 1, "expires_at": "2020-01-01T00:00:00Z"}
+        )
     ).json
     await expire_due(service.database)
     await seal(service)
@@ -77,7 +79,9 @@ async def test_paging_to_the_end_over_batches_of_any_size(shop: Shop, service: S
 
     def items(count: int) -> dict[str, Any]:
         return {
-            "transfers": [{"key": f"b-{next(keys)}", "from": "cash", "to": "a", "amount": 1} for _ in range(count)]
+            "transfers": [
+                {"key": f"b-{next(keys)}", "from": "cash", "to": "a", "amount": 1} for _ in range(count)
+            ]
         }
 
     for size in (1, 40, 3, 700):
@@ -85,8 +89,10 @@ async def test_paging_to_the_end_over_batches_of_any_size(shop: Shop, service: S
         await shop.transfer("a", "nobody", 1)  # a refusal is no event
         await asyncio.gather(*(shop.transfer("cash", "a", 1) for _ in range(9)))
         await seal(service)
+    found: list[Any] = []
     for limit in (1, 17, 500, 1000):
-        after, found = (770 if limit == 1 else 0), []
+        after: int = 770 if limit == 1 else 0
+        found = []
         while True:
             page = await read(shop, after=after, limit=limit)
             assert len(page["events"]) <= limit
@@ -98,7 +104,9 @@ async def test_paging_to_the_end_over_batches_of_any_size(shop: Shop, service: S
         first = 771 if limit == 1 else 1
         assert [event["position"] for event in found] == list(range(first, 783))
         assert len({event["data"].get("id", event["position"]) for event in found}) == len(found)
-    versions = [event["data"]["entries"][1]["version"] for event in found if event["type"] == "transfer.posted"]
+    versions = [
+        event["data"]["entries"][1]["version"] for event in found if event["type"] == "transfer.posted"
+    ]
     assert versions == list(range(1, 781))
 
 
@@ -130,7 +138,8 @@ async def test_readers_see_no_gap_while_others_post_and_seal(shop: Shop, service
             await seal_once(service.database)
 
     async def reader() -> list[Any]:
-        after, found = 0, []
+        after = 0
+        found: list[Any] = []
         while len(found) < 3 + 240:
             page = await read(shop, after=after, limit=50, wait=1)
             found += page["events"]
@@ -153,7 +162,16 @@ async def test_readers_see_no_gap_while_others_post_and_seal(shop: Shop, service
 
 
 async def test_bad_queries(shop: Shop) -> None:
-    for query in ("after=-1", "after=x", "limit=0", "limit=1001", "wait=-1", "wait=31", "wait=0.5", "cursor=1"):
+    for query in (
+        "after=-1",
+        "after=x",
+        "limit=0",
+        "limit=1001",
+        "wait=-1",
+        "wait=31",
+        "wait=0.5",
+        "cursor=1",
+    ):
         answer = await shop.get(f"/v1/feed?{query}")
         assert (answer.status, answer.code) == (400, "invalid_request"), query
 

@@ -121,7 +121,9 @@ async def test_parts_take_their_share_of_every_leg(shop: Shop) -> None:
 async def test_capture_is_sure_whatever_happens_to_the_money_meanwhile(shop: Shop) -> None:
     made = await hold(shop)
     await shop.transfer("a", "cash", 40)
-    await shop.call("PATCH", "/v1/accounts/a", {"limits": {"floor": 1000, "transfer_max": 1}, "state": "frozen"})
+    await shop.call(
+        "PATCH", "/v1/accounts/a", {"limits": {"floor": 1000, "transfer_max": 1}, "state": "frozen"}
+    )
     assert (await shop.post(f"/v1/holds/{made['id']}/capture")).status == 201
     assert await standing(shop) == (0, 0, 0)
 
@@ -187,7 +189,11 @@ async def test_calls_that_are_repeated_later_get_the_first_answer(shop: Shop) ->
     body = {"from": "a", "to": "b", "amount": 60, "expires_in": 1000, "metadata": {"b": "1", "a": "2"}}
     made = await shop.post("/v1/holds", body, key="make")
     path = f"/v1/holds/{made.json['id']}"
-    calls: list[tuple[str, Any]] = [("capture", {"amount": 10}), ("extend", {"expires_in": 5000}), ("void", None)]
+    calls: list[tuple[str, Any]] = [
+        ("capture", {"amount": 10}),
+        ("extend", {"expires_in": 5000}),
+        ("void", None),
+    ]
     first = {name: await shop.post(f"{path}/{name}", sent, key=name) for name, sent in calls}
     assert [answer.status for answer in first.values()] == [201, 200, 200]
     assert (await shop.post("/v1/holds", body, key="make")).body == made.body

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import asyncpg
 import pytest
@@ -14,9 +14,9 @@ from core.service import Service
 from core.settings import Settings
 from handlers.app import create_app
 from tests.chaos.books import faults
-from tests.handlers.ledger_client import Answer, ApiClient, Shop, row_counts
+from tests.handlers.ledger_client import Answer, ApiClient, Shop, connections, row_counts
 
-Connection = "asyncpg.Connection[asyncpg.Record]"
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 GOOD = {"from": "cash", "to": "a", "amount": 5, "reference": "r", "metadata": {"x": "1", "y": "2"}}
 REPLAYED = "Idempotent-Replayed"
 
@@ -95,7 +95,12 @@ async def test_the_same_bytes_for_ever(
     # Everything that the refusals depended on is different by now.
     await shop.transfer("cash", "a", 5_000)
     await shop.post(f"/v1/transfers/{original}/reversals")
-    for place, asked in (("here", shop), ("elsewhere", elsewhere), ("after a wipe", shop), ("there too", elsewhere)):
+    for place, asked in (
+        ("here", shop),
+        ("elsewhere", elsewhere),
+        ("after a wipe", shop),
+        ("there too", elsewhere),
+    ):
         if place == "after a wipe":
             await wipe(redis, eventually)
         for n, (path, body, status, _) in enumerate(calls):
@@ -153,7 +158,11 @@ async def test_another_body_names_what_differs(shop: Shop, elsewhere: Shop, redi
 async def test_32_equal_calls_at_once(shop: Shop, elsewhere: Shop, service: Service) -> None:
     for source, status in (("cash", 201), ("b", 422)):
         answers = await asyncio.gather(
-            *(asked.transfer(source, "a", 7, key=f"twin-{source}") for _ in range(16) for asked in (shop, elsewhere))
+            *(
+                asked.transfer(source, "a", 7, key=f"twin-{source}")
+                for _ in range(16)
+                for asked in (shop, elsewhere)
+            )
         )
         assert {answer.status for answer in answers} == {status}
         assert len({answer.body for answer in answers}) == 1
@@ -168,7 +177,10 @@ async def test_32_equal_calls_at_once_without_redis(
     settings: Settings, shop: Shop, service: Service, eventually: Callable[..., Awaitable[Any]]
 ) -> None:
     away = settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
-    async with TestClient(TestServer(create_app(away))) as one, TestClient(TestServer(create_app(away))) as two:
+    async with (
+        TestClient(TestServer(create_app(away))) as one,
+        TestClient(TestServer(create_app(away))) as two,
+    ):
         shops = [Shop(one, shop.key), Shop(two, shop.key)]
         answers = await asyncio.gather(
             *(asked.transfer("cash", "a", 7, key="twin") for _ in range(16) for asked in shops)
@@ -227,7 +239,9 @@ async def test_what_is_not_final_leaves_the_key_free(shop: Shop) -> None:
     assert (await shop.post("/v1/transfers", GOOD, key="j")).status == 201
 
 
-async def test_keys_belong_to_the_principal(shop: Shop, api: ApiClient, api_key: Callable[..., Awaitable[str]]) -> None:
+async def test_keys_belong_to_the_principal(
+    shop: Shop, api: ApiClient, api_key: Callable[..., Awaitable[str]]
+) -> None:
     first = await shop.post("/v1/transfers", GOOD, key="k")
     renewed = Shop(api, await api_key("transfers:write"))
     again = await renewed.post("/v1/transfers", GOOD, key="k")
@@ -255,15 +269,13 @@ async def test_client_that_hangs_up_in_the_middle(
         f"POST /v1/transfers HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {shop.key}\r\nIdempotency-Key: k\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     ).encode()
-    server = shop.api.server.runner.server
-    assert server is not None
-    others = len(server.connections)
+    others = connections(shop.api)
     # In the middle of the body: nothing happens, and the key stays free.
     _, writer = await asyncio.open_connection("127.0.0.1", shop.api.port)
     writer.write(head + body[:-1])
     await writer.drain()
     writer.transport.abort()
-    await eventually(lambda: len(server.connections) == others)
+    await eventually(lambda: connections(shop.api) == others)
     assert (await row_counts(service))["transfers"] == 0
     # While the posting waits for a row that somebody else has locked: it is done all the same, once.
     async with owner.transaction():

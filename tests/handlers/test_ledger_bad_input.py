@@ -1,4 +1,4 @@
-"""Bad input over the ledger's real routes: a 4xx with a code and a sentence, nothing written, and the key still free."""
+"""Bad input over the ledger's routes: a 4xx with a code and a sentence, nothing written, and the key still free."""
 
 import asyncio
 import json
@@ -103,7 +103,7 @@ BAD_TRANSFERS: list[tuple[str, Any, int, str, str]] = [
     ("after the calendar", GOOD | {"effective_at": "9999-12-31T23:59:59-05:00"}, 400, "invalid_request", "years"),
     ("condition: unknown", GOOD | {"conditions": [{"account": "nobody"}]}, 404, "account_not_found", "'nobody'"),
     ("condition: negative", GOOD | {"conditions": [{"account": "a", "version": -1}]}, 400, "invalid_request", ">= 0"),
-    ("condition: beyond bigint", GOOD | {"conditions": [{"account": "a", "version": 2**63}]}, 400, "invalid_request", "version"),
+    ("condition: large", GOOD | {"conditions": [{"account": "a", "version": 2**63}]}, 400, "invalid_request", "<="),
     ("101 conditions", GOOD | {"conditions": [{"account": "a"}] * 101}, 400, "invalid_request", "<= 100"),
     ("dry_run: text", GOOD | {"dry_run": "yes"}, 400, "invalid_request", "$.dry_run"),
     ("list", [GOOD], 400, "invalid_request", "expected an object"),
@@ -148,7 +148,9 @@ async def test_the_same_in_a_batch(shop: Shop, service: Service) -> None:
     for name, body, status, code, says in BAD_TRANSFERS:
         if isinstance(body, dict) and "dry_run" not in body:
             items = [] if status == 400 else [first]
-            answer = await shop.call("POST", "/v1/transfers/batch", {"transfers": [*items, {**body, "key": "k"}], "dry_run": True})
+            answer = await shop.call(
+                "POST", "/v1/transfers/batch", {"transfers": [*items, {**body, "key": "k"}], "dry_run": True}
+            )
             if status == 400:
                 assert (answer.status, answer.code) == (400, code), name
                 assert says.removeprefix("$.") in answer.json["detail"], (name, answer.json["detail"])
@@ -180,7 +182,11 @@ async def test_bodies_of_ten_megabytes(shop: Shop, service: Service) -> None:
         for start in range(0, len(body), 65_536):
             yield body[start : start + 65_536]
 
-    headers = {"Authorization": f"Bearer {shop.key}", "Content-Type": "application/json", "Idempotency-Key": "k"}
+    headers = {
+        "Authorization": f"Bearer {shop.key}",
+        "Content-Type": "application/json",
+        "Idempotency-Key": "k",
+    }
     for path in ("/v1/transfers", "/v1/transfers/batch", "/v1/holds", "/v1/accounts"):
         for sent in (BytesIO(body), chunks()):
             async with shop.api.post(path, data=sent, headers=headers) as response:
@@ -199,8 +205,14 @@ async def test_media_types_and_encodings(shop: Shop, service: Service) -> None:
         ("Content-Type", "application/json; charset=utf-16"),
         ("Content-Encoding", "gzip"),
     ):
-        headers = {"Authorization": f"Bearer {shop.key}", "Content-Type": "application/json", "Idempotency-Key": "k"}
-        async with shop.api.post("/v1/transfers", data=json.dumps(GOOD), headers=headers | {name: value}) as response:
+        headers = {
+            "Authorization": f"Bearer {shop.key}",
+            "Content-Type": "application/json",
+            "Idempotency-Key": "k",
+        }
+        async with shop.api.post(
+            "/v1/transfers", data=json.dumps(GOOD), headers=headers | {name: value}
+        ) as response:
             answer = Answer(response.status, await response.read(), response.headers)
         assert (answer.status, answer.code) == (415, "unsupported_media_type"), value
     assert await row_counts(service) == before
@@ -242,6 +254,7 @@ async def test_paths_and_queries(shop: Shop, service: Service) -> None:
 async def test_bad_accounts(shop: Shop, service: Service) -> None:
     before = await row_counts(service)
     good = {"code": "new", "currency": "USD"}
+    bad: dict[str, Any]
     for bad in (
         {"code": ""}, {"code": "a" * 129}, {"code": "a/b"}, {"code": "-a"}, {"code": "a\n"}, {"code": 5},
         {"currency": "usd"}, {"currency": "US"}, {"currency": "U" * 13}, {"currency": None},
@@ -251,7 +264,13 @@ async def test_bad_accounts(shop: Shop, service: Service) -> None:
     ):  # fmt: skip
         answer = await shop.call("POST", "/v1/accounts", good | bad)
         assert (answer.status, answer.code) == (400, "invalid_request"), bad
-    for bad in ({"state": "lost"}, {"currency": "EUR"}, {"code": "b"}, {"limits": {"transfer_max": 0}}, {"balance": 1}):
+    for bad in (
+        {"state": "lost"},
+        {"currency": "EUR"},
+        {"code": "b"},
+        {"limits": {"transfer_max": 0}},
+        {"balance": 1},
+    ):
         answer = await shop.call("PATCH", "/v1/accounts/a", bad)
         assert (answer.status, answer.code) == (400, "invalid_request"), bad
     assert await row_counts(service) == before
@@ -268,7 +287,13 @@ async def test_keys_that_are_absent_revoked_or_too_weak(
         await owner.close()
     before = await row_counts(service)
     good = shop.key
-    for key in ("", "nonsense", "tsk_aaaaaaaaaaaa_" + "A" * 43, revoked, good[:-1] + ("A" if good[-1] != "A" else "B")):
+    for key in (
+        "",
+        "nonsense",
+        "tsk_aaaaaaaaaaaa_" + "A" * 43,
+        revoked,
+        good[:-1] + ("A" if good[-1] != "A" else "B"),
+    ):
         shop.key = key
         for answer in (await shop.post("/v1/transfers", GOOD, key="k"), await shop.get("/v1/accounts/a")):
             assert (answer.status, answer.code) == (401, "unauthorized")

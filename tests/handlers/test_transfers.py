@@ -127,7 +127,7 @@ async def test_conditions(shop: Shop) -> None:
     assert (low["account"], "40" in low["detail"]) == ("a", True)
     await refused(await shop.transfer("a", "b", 60, **on("b", balance_at_most=59)), 409, "balance_too_high")
     await refused(await shop.transfer("a", "b", 1, **on("nobody", version=0)), 404, "account_not_found")
-    both = {
+    both: dict[str, Any] = {
         "conditions": [
             {"account": "a", "version": 1, "balance_at_least": 40, "balance_at_most": 40},
             {"account": "c", "version": 0, "balance_at_most": 0},

@@ -5,8 +5,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from uuid import UUID
 
 import msgspec
@@ -42,13 +42,14 @@ EUROS = ("bank", "e")
 NOBODY = "nobody"
 
 
-class Wish(NamedTuple):
+@dataclass(frozen=True)
+class Wish:
     """One item as it is drawn; what it names may or may not be there when its turn comes."""
 
     operation: Operation
     key: int
     legs: tuple[Leg, ...] = ()
-    target: int = 0
+    target: int = 0  # the how-manieth hold or transfer, one beyond the last for none
     amount: int | None = None
     group: int = 0
     currency: str | None = None
@@ -57,14 +58,16 @@ class Wish(NamedTuple):
     expires_at: datetime | None = None
 
 
-class Batch(NamedTuple):
+@dataclass(frozen=True)
+class Batch:
     """Items in order."""
 
     wishes: tuple[Wish, ...]
     dry_run: bool = False
 
 
-class Change(NamedTuple):
+@dataclass(frozen=True)
+class Change:
     """A new state, or other limits, for an account."""
 
     account: str
@@ -72,14 +75,22 @@ class Change(NamedTuple):
     limits: Limits | None
 
 
-class Expire(NamedTuple):
+@dataclass(frozen=True)
+class Expire:
     """The expiry job's turn."""
 
 
-Step = Batch | Change | Expire
+@dataclass(frozen=True)
+class Repeat:
+    """An earlier batch, sent again: all of it, and its items in the other order."""
+
+    batch: int
+
+
+Step = Batch | Change | Expire | Repeat
 
 amounts = st.sampled_from([1, 2, 3, 5, 7, 10, 20, 33, 50, 100]) | st.integers(1, 60)
-keys = st.integers(0, 15)
+keys = st.integers(0, 40)
 limits = st.builds(
     Limits,
     floor=st.sampled_from([0, 0, 0, None, -40]),
@@ -164,8 +175,9 @@ new_holds = st.builds(
     expires_at=st.sampled_from([None, FAR_AHEAD, LONG_AGO]),
     group=st.sampled_from([0, 0, 1]),
 )
-captures = st.builds(Wish, st.just(Operation.CAPTURE), keys, target=keys, amount=some_amount)
-voids = st.builds(Wish, st.just(Operation.VOID), keys, target=keys)
+targets = st.integers(0, 59)
+captures = st.builds(Wish, st.just(Operation.CAPTURE), keys, target=targets, amount=some_amount)
+voids = st.builds(Wish, st.just(Operation.VOID), keys, target=targets)
 extensions = st.builds(
     Wish,
     st.just(Operation.EXTEND),
@@ -174,7 +186,7 @@ extensions = st.builds(
     expires_at=st.sampled_from([None, FAR_AHEAD, LONG_AGO]),
 )
 reversals = st.builds(
-    Wish, st.just(Operation.REVERSAL), keys, target=keys, amount=some_amount, effective_at=effective_times
+    Wish, st.just(Operation.REVERSAL), keys, target=targets, amount=some_amount, effective_at=effective_times
 )
 wishes = transfers | transfers | transfers | new_holds | captures | captures | voids | extensions | reversals
 batches = st.builds(
@@ -186,7 +198,10 @@ changes = st.builds(
     st.sampled_from([None, "open", "frozen", "closed"]),
     st.none() | limits,
 )
-steps = st.lists(batches | batches | batches | batches | changes | st.just(Expire()), min_size=3, max_size=12)
+repeats = st.builds(Repeat, st.integers(0, 59))
+steps = st.lists(
+    batches | batches | batches | batches | changes | repeats | st.just(Expire()), min_size=8, max_size=16
+)
 account_limits = st.fixed_dictionaries({code: limits for code in ("a", "b", "c", "d", "e")})
 
 TABLES = (
@@ -203,6 +218,7 @@ class Pair:
         self.accounts = {"cash": Limits(floor=None), "bank": Limits(floor=None), **accounts}
         self.model = Model(datetime.now(UTC))
         self.directory = Directory()
+        self.sent: list[list[Posting]] = []
 
     async def begin(self) -> None:
         """Empty the ledger, open the accounts and give each a hundred, as far as its limits allow."""
@@ -230,6 +246,9 @@ class Pair:
                 await self.compare(postings, dry_run=step.dry_run)
             case Change():
                 await self.change(step)
+            case Repeat():
+                again = self.sent[step.batch % len(self.sent)]
+                await self.compare([*again, *reversed(again)], dry_run=False)
             case Expire():
                 while await holds.expire_due(self.book.database, self.directory):
                     pass
@@ -238,7 +257,9 @@ class Pair:
     async def prepare(self, wish: Wish) -> Posting | None:
         """Make the posting, as the service's callers do; None when what it names is not there, in both worlds."""
         id_ = operation_id(PRINCIPAL, str(wish.key))
-        target = operation_id(PRINCIPAL, str(wish.target))
+        known = self.model.state.transfers if wish.operation is Operation.REVERSAL else self.model.state.holds
+        targets = [*known, operation_id(PRINCIPAL, "of nothing")]
+        target = targets[wish.target % len(targets)]
         if wish.operation in {Operation.TRANSFER, Operation.HOLD}:
             return Posting(
                 id=id_,
@@ -290,6 +311,8 @@ class Pair:
     async def compare(self, postings: list[Posting], *, dry_run: bool) -> None:
         if not postings:
             return
+        if not dry_run:
+            self.sent.append(postings)
         outcomes = await post(self.book.database, self.directory, postings, dry_run=dry_run)
         expected = self.model.dry_run(postings) if dry_run else self.model.post(postings)
         for posting, outcome, result in zip(postings, outcomes, expected, strict=True):

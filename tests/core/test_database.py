@@ -1,0 +1,214 @@
+"""The pool and the named statements: what they say when the server is away, slow or busy, and what they may not do."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from importlib import resources
+from typing import Any
+
+import asyncpg
+import pytest
+
+from core import database as database_module
+from core.database import SERVING_ROLE, Database, Statement, open_database, statements
+from core.errors import Refusal, Unavailable
+from core.settings import Settings, load_settings
+from ops.process import choose_port
+
+Wait = Callable[..., Awaitable[Any]]
+
+FILES = sorted(
+    file.name.removesuffix(".sql")
+    for file in resources.files("sql").joinpath("queries").iterdir()
+    if file.name.endswith(".sql")
+)
+SLEEP = Statement("sleep", "SELECT pg_sleep($1)")
+TERMINATE = Statement("terminate", "SELECT pg_terminate_backend($1, 5000)")
+ASLEEP = Statement(
+    "asleep",
+    "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND query ~ 'pg_sleep' AND state = 'active')",
+)
+PID = Statement("pid", "SELECT pg_backend_pid()")
+INSERT = Statement("insert", "INSERT INTO epochs (epoch, reason) VALUES ($1, 'test')")
+COUNT = Statement("count", "SELECT count(*) FROM epochs")
+
+
+@pytest.fixture
+async def database(settings: Settings) -> AsyncIterator[Database]:
+    opened = await open_database(settings)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def owner(settings: Settings) -> AsyncIterator[Database]:
+    opened = await open_database(settings, role=None, size=4)
+    yield opened
+    await opened.close()
+
+
+def test_statements_are_found_by_name_and_say_what_they_return() -> None:
+    assert {"access", "ledger"} <= set(FILES)
+    for file in FILES:
+        for statement in statements(file):
+            lines = statement.text.splitlines()
+            assert lines[0] == f"-- {file}.{statement.name}"
+            assert re.match(r"-- [A-Z]\S* .+", lines[1]), statement.name
+            assert not statement.text.endswith(";")
+    assert statements("ledger") is statements("ledger")
+    with pytest.raises(AttributeError, match="no_such_statement"):
+        _ = statements("ledger").no_such_statement
+
+
+async def test_every_statement_is_one_that_the_database_understands(owner: Database) -> None:
+    async with owner.pool.acquire() as connection:
+        for file in FILES:
+            for statement in statements(file):
+                await connection.prepare(statement.text)
+
+
+async def test_session_is_set_up(database: Database, settings: Settings) -> None:
+    row = await database.fetchrow(
+        Statement(
+            "session",
+            "SELECT current_user AS role, current_setting('timezone') AS timezone, current_setting('jit') AS jit,"
+            " current_setting('lock_timeout') AS lock, current_setting('statement_timeout') AS statement,"
+            " current_setting('transaction_isolation') AS isolation",
+        )
+    )
+    assert row is not None
+    assert dict(row) == {
+        "role": SERVING_ROLE, "timezone": "UTC", "jit": "off", "lock": "2s", "statement": "10s",
+        "isolation": "read committed",
+    }  # fmt: skip
+    assert (settings.database_lock_timeout_ms, settings.database_statement_timeout_ms) == (2_000, 10_000)
+
+
+async def test_serving_role_cannot_change_what_was_written(database: Database) -> None:
+    for table in (
+        *("accounts", "entries", "transfers", "batches", "keys", "refusals", "holds", "hold_events", "feed"),
+        *("account_events", "reversed_amounts", "backdated_entries", "window_usage", "feed_head", "epochs"),
+    ):
+        for text in (f"DELETE FROM {table}", f"TRUNCATE {table}", f"INSERT INTO {table} DEFAULT VALUES"):  # noqa: S608 - the names above
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await database.execute(Statement("forbidden", text))
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await database.execute(Statement("forbidden", "UPDATE entries SET amount = 0"))
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await database.execute(Statement("forbidden", "CREATE TABLE mine ()"))
+
+
+async def test_transaction_commits_at_its_end_or_not_at_all(owner: Database) -> None:
+    async with owner.transaction() as connection:
+        assert await connection.execute(INSERT, "one") == 1
+        assert await owner.fetchval(COUNT) == 1
+    assert await owner.fetchval(COUNT) == 2
+
+    async def change_my_mind() -> None:
+        async with owner.transaction() as connection:
+            await connection.execute(INSERT, "two")
+            raise Refusal("changed_my_mind", "No.")
+
+    with pytest.raises(Refusal, match="changed_my_mind"):
+        await change_my_mind()
+    assert await owner.fetchval(COUNT) == 2
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await owner.execute(INSERT, "one")
+    assert [row["count"] for row in await owner.fetch(COUNT)] == [2]
+
+
+async def test_session_that_was_cut_off(database: Database, owner: Database, eventually: Wait) -> None:
+    pid = await database.fetchval(PID)
+    sleeping = asyncio.create_task(database.fetchval(SLEEP, 60.0))
+    await eventually(lambda: owner.fetchval(ASLEEP, pid))
+    assert await owner.fetchval(TERMINATE, pid)
+    with pytest.raises(Unavailable) as gone:
+        await sleeping
+    assert (gone.value.code, gone.value.retry_after) == ("database_unavailable", 1.0)
+    assert await database.fetchval(PID) != pid
+    await database.ping()
+
+
+async def test_transaction_that_was_cut_off_leaves_nothing(owner: Database) -> None:
+    async def cut_off() -> None:
+        async with owner.transaction() as connection:
+            await connection.execute(INSERT, "half")
+            await owner.fetchval(TERMINATE, await connection.fetchval(PID))
+            await connection.execute(INSERT, "other half")
+
+    with pytest.raises(Unavailable):
+        await cut_off()
+    assert await owner.fetchval(COUNT) == 1
+
+
+async def test_server_that_is_not_there(tmp_path: Any) -> None:
+    url = f"postgresql://tallystick:x@127.0.0.1:{choose_port(None)}/none"
+    settings = load_settings(env_file=None, env="test", database_url=url, state_dir=str(tmp_path))
+    with pytest.raises(Unavailable) as gone:
+        await open_database(settings)
+    assert gone.value.code == "database_unavailable"
+    assert "127.0.0.1" not in gone.value.detail
+
+
+async def test_statement_that_takes_too_long(settings: Settings) -> None:
+    impatient = settings.model_copy(update={"database_statement_timeout_ms": 100})
+    database = await open_database(impatient)
+    try:
+        with pytest.raises(Unavailable):
+            await database.fetchval(SLEEP, 30.0)
+        await database.ping()
+    finally:
+        await database.close()
+
+
+async def test_row_that_stays_locked_is_busy(settings: Settings, owner: Database) -> None:
+    impatient = settings.model_copy(update={"database_lock_timeout_ms": 50})
+    database = await open_database(impatient, role=None)
+    lock = Statement("lock", "SELECT FROM epochs FOR UPDATE")
+    try:
+        async with owner.transaction() as connection:
+            await connection.execute(lock)
+            with pytest.raises(Unavailable) as busy:
+                await database.execute(lock)
+        assert (busy.value.code, busy.value.retry_after) == ("busy", 0.1)
+        await database.execute(lock)
+    finally:
+        await database.close()
+
+
+async def test_pool_that_is_exhausted(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_module, "ACQUIRE_TIMEOUT_SECONDS", 0.05)
+    database = await open_database(settings, size=2)
+    try:
+        async with database.transaction(), database.transaction():
+            with pytest.raises(Unavailable):
+                await database.ping()
+        await database.ping()
+    finally:
+        await database.close()
+
+
+async def test_many_callers_share_a_small_pool(settings: Settings) -> None:
+    database = await open_database(settings, size=2)
+    try:
+        pids = await asyncio.gather(*(database.fetchval(PID) for _ in range(100)))
+    finally:
+        await database.close()
+    assert len(set(pids)) <= 2
+
+
+async def test_caller_that_goes_away_leaves_a_working_pool(
+    settings: Settings, owner: Database, eventually: Wait
+) -> None:
+    database = await open_database(settings, size=2)
+    try:
+        pid = await database.fetchval(PID)
+        task = asyncio.create_task(database.fetchval(SLEEP, 60.0))
+        await eventually(lambda: owner.fetchval(ASLEEP, pid))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        for _ in range(4):
+            await database.ping()
+    finally:
+        await database.close()

@@ -1,0 +1,212 @@
+"""Migrations: each once, in order, whole or not at all, and together exactly the schema that is committed."""
+
+import asyncio
+import difflib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TypeAlias
+
+import asyncpg
+import pytest
+
+from core import migrations
+from core.errors import Refusal
+from core.migrations import ADVISORY_LOCK, migrate, migration_files, pending
+from ops.embedded import EmbeddedServers
+
+Raw: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+SCHEMA = Path(__file__).with_name("schema.txt")
+
+# One row a fact, in words that do not depend on the server's version or on the order of creation.
+CATALOGUE = {
+    "column": """
+        SELECT format('%s.%s %s%s%s%s', c.relname, a.attname, format_type(a.atttypid, a.atttypmod),
+            CASE WHEN a.attnotnull THEN ' not null' END, ' default ' || pg_get_expr(d.adbin, d.adrelid),
+            CASE WHEN a.attidentity <> '' THEN ' identity ' || a.attidentity::text END)
+        FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p', 'v', 'm')
+        LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+        WHERE c.relnamespace = 'public'::regnamespace AND a.attnum > 0 AND NOT a.attisdropped
+    """,
+    "storage": """
+        SELECT format('%s %s', relname, o) FROM pg_class, unnest(reloptions) AS o
+        WHERE relnamespace = 'public'::regnamespace
+    """,
+    "constraint": """
+        SELECT format('%s: %s', conrelid::regclass, pg_get_constraintdef(oid)) FROM pg_constraint
+        WHERE connamespace = 'public'::regnamespace AND contype <> 'n'
+    """,
+    "index": "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'",
+    "sequence": """
+        SELECT format('%s %s from %s to %s by %s, cache %s', sequencename, data_type, min_value, max_value,
+            increment_by, cache_size)
+        FROM pg_sequences WHERE schemaname = 'public'
+    """,
+    "function": """
+        SELECT format('%s(%s) returns %s, %s%s, %s', proname, pg_get_function_identity_arguments(oid),
+            pg_get_function_result(oid), provolatile, CASE WHEN prosecdef THEN ', security definer' END,
+            coalesce(array_to_string(proconfig, '; '), 'no settings'))
+        FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+    """,
+    "trigger": """
+        SELECT pg_get_triggerdef(t.oid) FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid
+        WHERE c.relnamespace = 'public'::regnamespace AND NOT t.tgisinternal
+    """,
+    "may": """
+        SELECT format('%s %s on %s', r.role, privilege_type, relname)
+        FROM pg_class, aclexplode(relacl) AS g
+        CROSS JOIN LATERAL (SELECT CASE g.grantee WHEN 0 THEN 'public' ELSE g.grantee::regrole::text END AS role) AS r
+        WHERE relnamespace = 'public'::regnamespace AND g.grantee <> relowner
+        UNION ALL
+        SELECT format('%s %s of %s.%s', a.grantee::regrole, a.privilege_type, t.attrelid::regclass, t.attname)
+        FROM pg_attribute AS t JOIN pg_class AS c ON c.oid = t.attrelid, aclexplode(t.attacl) AS a
+        WHERE c.relnamespace = 'public'::regnamespace
+        UNION ALL
+        SELECT format('%s EXECUTE of %s', r.role, p.proname)
+        FROM pg_proc AS p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS g
+        CROSS JOIN LATERAL (SELECT CASE g.grantee WHEN 0 THEN 'public' ELSE g.grantee::regrole::text END AS role) AS r
+        WHERE p.pronamespace = 'public'::regnamespace AND g.grantee <> p.proowner
+    """,
+}
+
+
+@pytest.fixture
+async def empty(servers: EmbeddedServers) -> AsyncIterator[str]:
+    """The URL of a database without any schema."""
+    servers.postgres.start()
+    admin = await asyncpg.connect(servers.postgres.url("postgres"))
+    await admin.execute("CREATE DATABASE not_migrated")
+    yield servers.postgres.url("not_migrated")
+    await admin.execute("DROP DATABASE not_migrated WITH (FORCE)")
+    await admin.close()
+
+
+@pytest.fixture
+async def owner(database_url: str) -> AsyncIterator[Raw]:
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+def with_files(monkeypatch: pytest.MonkeyPatch, **changes: str) -> None:
+    """Let the project have these files, too, or in the place of its own."""
+    files = migration_files() | {name.replace("__", "/") + ".sql": text for name, text in changes.items()}
+    ordered = {
+        name: files[name] for name in sorted(files, key=lambda name: (name.startswith("functions"), name))
+    }
+    monkeypatch.setattr(migrations, "migration_files", lambda: ordered)
+
+
+async def exists(owner: Raw, table: str) -> bool:
+    return bool(await owner.fetchval("SELECT to_regclass($1) IS NOT NULL", table))
+
+
+async def test_all_together_are_the_committed_schema(owner: Raw, tmp_path: Path) -> None:
+    lines = []
+    for kind, text in CATALOGUE.items():
+        rows = await owner.fetch(text)
+        lines += sorted(f"{kind} {' '.join(row[0].split())}" for row in rows)
+    found = "\n".join(lines) + "\n"
+    (tmp_path / "schema.txt").write_text(found)
+    difference = "\n".join(
+        difflib.unified_diff(
+            SCHEMA.read_text().splitlines(), lines, "tests/core/schema.txt", "migrated", lineterm="", n=0
+        )
+    )
+    assert not difference, f"{difference}\n\nIf that is meant: cp {tmp_path / 'schema.txt'} {SCHEMA}"
+
+
+async def test_names_are_numbered_and_unique() -> None:
+    numbers = [name.split("/")[1][:4] for name in migration_files() if name.startswith("migrations/")]
+    assert numbers == [f"{number:04}" for number in range(1, len(numbers) + 1)]
+
+
+async def test_each_is_applied_once_in_order(empty: str) -> None:
+    everything = list(migration_files())
+    assert await pending(empty) == everything
+    told: list[str] = []
+    assert await migrate(empty, on_progress=told.append) == everything
+    assert told == everything
+    assert await pending(empty) == []
+    assert await migrate(empty) == []
+
+
+async def test_many_processes_at_once(empty: str) -> None:
+    applied = await asyncio.gather(*(migrate(empty) for _ in range(4)))
+    assert sorted(applied, key=len) == [[], [], [], list(migration_files())]
+
+
+async def test_migration_that_was_changed_afterwards(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, owner: Raw
+) -> None:
+    first = next(iter(migration_files())).removesuffix(".sql").replace("/", "__")
+    with_files(monkeypatch, **{first: "SELECT 1", "migrations__9999_new": "CREATE TABLE brand_new ()"})
+    for attempt in (pending(database_url), migrate(database_url)):
+        with pytest.raises(Refusal) as refused:
+            await attempt
+        assert refused.value.code == "migration_changed"
+        assert first.replace("__", "/") in refused.value.detail
+    assert not await exists(owner, "brand_new")
+
+
+async def test_function_is_applied_again_when_it_changes(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, owner: Raw
+) -> None:
+    def file(arguments: str, answer: int) -> str:
+        return f"CREATE OR REPLACE FUNCTION answer({arguments}) RETURNS integer LANGUAGE sql AS 'SELECT {answer}';"
+
+    for text, call, answer in (
+        (file("", 41), "answer()", 41),
+        (file("", 42), "answer()", 42),
+        (file("given integer", 43), "answer(1)", 43),
+    ):
+        with_files(monkeypatch, functions__answer=text)
+        assert await migrate(database_url) == ["functions/answer.sql"]
+        assert await migrate(database_url) == []
+        assert await owner.fetchval(f"SELECT {call}") == answer
+    assert await owner.fetchval("SELECT count(*) FROM pg_proc WHERE proname = 'answer'") == 1
+
+
+async def test_migration_that_fails_leaves_nothing_and_stops_there(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, owner: Raw
+) -> None:
+    with_files(
+        monkeypatch,
+        migrations__9997_good="CREATE TABLE good ()",
+        migrations__9998_bad="CREATE TABLE half (); SELECT 1 / 0;",
+        migrations__9999_after="CREATE TABLE after_it ()",
+    )
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await migrate(database_url)
+    assert [await exists(owner, table) for table in ("good", "half", "after_it")] == [True, False, False]
+    assert await pending(database_url) == ["migrations/9998_bad.sql", "migrations/9999_after.sql"]
+    with_files(
+        monkeypatch,
+        migrations__9997_good="CREATE TABLE good ()",
+        migrations__9998_bad="CREATE TABLE half ()",
+        migrations__9999_after="CREATE TABLE after_it ()",
+    )
+    assert await migrate(database_url) == ["migrations/9998_bad.sql", "migrations/9999_after.sql"]
+
+
+async def test_migration_gives_way_to_the_traffic(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, owner: Raw
+) -> None:
+    monkeypatch.setattr(migrations, "LOCK_TIMEOUT", "50ms")
+    with_files(monkeypatch, migrations__9999_slow="ALTER TABLE accounts ADD COLUMN extra integer")
+    async with owner.transaction():
+        await owner.execute("SELECT count(*) FROM accounts")
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await migrate(database_url)
+    assert await migrate(database_url) == ["migrations/9999_slow.sql"]
+
+
+async def test_another_process_that_takes_too_long(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, owner: Raw
+) -> None:
+    monkeypatch.setattr(migrations, "LOCK_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(migrations, "LOCK_POLL_SECONDS", 0.01)
+    await owner.execute("SELECT pg_advisory_lock($1)", ADVISORY_LOCK)
+    with pytest.raises(Refusal) as refused:
+        await migrate(database_url)
+    assert refused.value.code == "migration_locked"
