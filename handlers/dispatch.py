@@ -98,7 +98,11 @@ def dispatcher(route: Route, desk: Desk) -> WebHandler:
         try:
             if scope is not None:
                 token = _token(request.headers)
-                principal = desk.api_keys.peek(token) or await desk.api_keys.authenticate(token)
+                principal = desk.api_keys.peek(token)
+                if principal is None:
+                    # A key that is not remembered costs a query, so its address pays before it is asked for.
+                    (await desk.guard.admit(principal=None, address=address)).release()
+                    principal = await desk.api_keys.authenticate(token)
                 if scope not in principal.scopes:
                     raise Refusal("forbidden", f"This API key lacks the scope {scope}.", scope=scope)
             raw = body_at_hand(request, limit)

@@ -38,9 +38,9 @@ DECLARE
     weight numeric := 0; -- of those that are not served yet
     parts bigint [] := legs;
 BEGIN
-    parts[1] := sign(legs[1]) * part;
+    parts[1] := CASE WHEN legs[1] > 0 THEN part ELSE -part END;
     FOR leg IN 2..cardinality(legs) LOOP
-        IF sign(legs[leg]) = sign(legs[1]) THEN
+        IF (legs[leg] > 0) = (legs[1] > 0) THEN
             parts[leg] := div(legs[leg]::numeric * part, whole);
             due := due + abs(parts[leg]);
         ELSE
@@ -48,7 +48,7 @@ BEGIN
         END IF;
     END LOOP;
     FOR leg IN REVERSE cardinality(legs)..2 LOOP
-        IF sign(legs[leg]) = -sign(legs[1]) THEN
+        IF (legs[leg] > 0) <> (legs[1] > 0) THEN
             parts[leg] := div(legs[leg] * due, weight);
             due := due - abs(parts[leg]);
             weight := weight - abs(legs[leg]);

@@ -12,7 +12,7 @@ from tests.chaos.load import Serving, Stand
 
 Wait = Callable[..., Awaitable[Any]]
 
-TRANSFERS = 900
+TRANSFERS = 600
 
 
 async def test_api_is_killed(serving: Serving, eventually: Wait) -> None:

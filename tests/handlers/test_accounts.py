@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 
 from core.ledger.accounts import Limits, Opening, open_accounts
@@ -98,6 +99,41 @@ async def test_change_leaves_what_is_absent(shop: Shop) -> None:
     assert (frozen.json["state"], frozen.json["metadata"]) == ("frozen", {})
     assert frozen.json["limits"] == changed.json["limits"]
     assert (await shop.get("/v1/accounts/a")).body == frozen.body
+
+
+async def test_changes_at_once_keep_each_other(
+    shop: Shop, database_url: str, eventually: Callable[..., Awaitable[Any]]
+) -> None:
+    """Each change waits for the account's lock, and only then reads what it leaves as it is."""
+    await shop.open("a")
+    changes: list[dict[str, Any]] = [
+        {"state": "frozen"},
+        {"metadata": {"x": "y"}},
+        {"limits": {"ceiling": 100}},
+        {"limits": {"transfer_max": 7, "day_count_max": 3}},
+        {"limits": {"floor": -5}},
+    ]
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    owner = await asyncpg.connect(database_url)
+    async with owner.transaction():
+        await owner.execute("SELECT FROM accounts FOR UPDATE")
+        calls = [asyncio.create_task(shop.call("PATCH", "/v1/accounts/a", change)) for change in changes]
+        await eventually(lambda: _is(owner.fetchval(waiting), len(changes)))
+    answers = await asyncio.gather(*calls)
+    await owner.close()
+    assert {answer.status for answer in answers} == {200}
+    account = await shop.account("a")
+    assert (account["state"], account["metadata"]) == ("frozen", {"x": "y"})
+    assert account["limits"] == NO_LIMITS | {
+        "floor": -5,
+        "ceiling": 100,
+        "transfer_max": 7,
+        "day_count_max": 3,
+    }
+
+
+async def _is(answer: Awaitable[int], wanted: int) -> bool:
+    return await answer == wanted
 
 
 async def test_limits_that_contradict_each_other(shop: Shop, service: Service) -> None:

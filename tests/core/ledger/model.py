@@ -94,7 +94,7 @@ class State:
 
 
 class Model:
-    """`post` takes a batch: items in order, each with its own result, neighbours of one group together or not at all."""
+    """`post` takes a batch: items in order, each with its own result; those of a group together or not at all."""
 
     def __init__(self, now: datetime) -> None:
         self.now = now
@@ -266,8 +266,9 @@ def _between(legs: tuple[Leg, ...], done: int, then: int) -> tuple[Leg, ...]:
 
 
 def shares(legs: list[int], part: int) -> list[int]:
-    """What each leg has moved once `part` of the first is due: the first leg's side rounded down, the other side split
-    from the last leg on, so that its first leg takes what rounding leaves.
+    """Return what each leg has moved once `part` of the first is due.
+
+    The first leg's side is rounded down, the other side split from the last leg on, so that its first takes the rest.
     """
     sign = 1 if legs[0] > 0 else -1
     moved = [abs(leg) * part // abs(legs[0]) if leg * sign > 0 else 0 for leg in legs]

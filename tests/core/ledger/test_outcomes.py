@@ -16,7 +16,6 @@ from core.ledger.accounts import Limits, Opening, change_account, open_accounts
 from core.ledger.items import (
     MAX_AMOUNT_MINOR,
     Condition,
-    Leg,
     Operation,
     Outcome,
     Posting,
@@ -25,7 +24,7 @@ from core.ledger.items import (
 )
 from core.ledger.outcomes import OUTCOMES_BY_CODE
 from handlers.problems import PROBLEMS
-from tests.core.ledger.book import PRINCIPAL, Book, codes, condition, pay, posting
+from tests.core.ledger.book import PRINCIPAL, Book, condition, pay, posting
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "ledger.md"
 LONG_AGO = datetime(2020, 2, 29, 12, tzinfo=UTC)
@@ -127,9 +126,10 @@ class Scene:
         common: dict[str, Any] = {"id_": id_, "principal_id": PRINCIPAL}
         if target is None:
             legs = [(self.code(name), amount) for name, amount in self._legs()]
+            demanded = tuple(self.conditions)
             return posting(
-                self.key("item"), *legs, operation=self.operation, currency=self.currency, conditions=tuple(self.conditions)
-            )  # fmt: skip
+                self.key("item"), *legs, operation=self.operation, currency=self.currency, conditions=demanded
+            )
         if self.operation is Operation.REVERSAL:
             item = await transfers.prepare_reversal(
                 self.book.database, target.id, amount=self.amount, **common

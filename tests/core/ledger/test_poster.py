@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from core.database import Database, Row, Statement
 from core.errors import Refusal, Unavailable
@@ -84,6 +85,35 @@ def over_faulty(faulty: Faulty) -> Poster:
     return Poster(faulty, Directory(), max_waiting=100)
 
 
+class Counting(Database):
+    """The database, noting the name of each statement that it is sent."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database.pool)
+        self.sent: list[str] = []
+
+    async def fetch(self, statement: Statement, *args: Any) -> list[Row]:
+        self.sent.append(statement.name)
+        return await super().fetch(statement, *args)
+
+    async def fetchrow(self, statement: Statement, *args: Any) -> Row | None:
+        self.sent.append(statement.name)
+        return await super().fetchrow(statement, *args)
+
+
+async def test_one_statement_a_batch(service: Service) -> None:
+    database = Counting(service.database)
+    poster = Poster(database, Directory(), max_waiting=1_000)
+    await poster.submit(transfer(key="first"))
+    assert database.sent == ["find_accounts", "post"]
+    database.sent.clear()
+    await asyncio.gather(*(poster.submit(transfer("a", "cash")) for _ in range(200)))
+    assert database.sent == ["post"]
+    database.sent.clear()
+    await poster.submit(transfer(key="first"))
+    assert database.sent == ["post", "stored_outcomes", "stored_entries"]
+
+
 async def batches(owner: Raw) -> int:
     found: int = await owner.fetchval(
         "SELECT count(*) FROM batches WHERE seq IN (SELECT no >> 22 FROM transfers)"
@@ -139,7 +169,11 @@ async def test_strangers_poison_fails_nobody_else(poster: Poster, owner: Raw, da
         40: Posting(operation_id(1, "x"), 2**40, (Leg("cash", -1), Leg("a", 1))),
     }
     postings = [poison.get(n, transfer()) for n in range(64)]
-    results = await asyncio.gather(*(poster.submit(posting) for posting in postings), return_exceptions=True)
+    with capture_logs() as lines:
+        results = await asyncio.gather(
+            *(poster.submit(posting) for posting in postings), return_exceptions=True
+        )
+    assert [(line["event"], line["items"]) for line in lines] == [("posting failed", 1)] * 2
     for place, result in enumerate(results):
         if place in poison:
             assert isinstance(result, Refusal)
@@ -154,12 +188,10 @@ async def test_strangers_poison_fails_nobody_else(poster: Poster, owner: Raw, da
 async def test_poison_in_a_batch_fails_its_part_only(poster: Poster, owner: Raw) -> None:
     batch = [transfer(key=f"b-{n}") for n in range(20)]
     batch[3] = transfer(kind="a\0b")
-    results = await asyncio.gather(
-        poster.submit_many(batch),
-        poster.submit(transfer()),
-        poster.submit(transfer()),
-        return_exceptions=True,
-    )
+    calls = [poster.submit_many(batch), poster.submit(transfer()), poster.submit(transfer())]
+    with capture_logs() as lines:
+        results = await asyncio.gather(*calls, return_exceptions=True)
+    assert [line["event"] for line in lines] == ["posting failed"]
     assert isinstance(results[0], Refusal)
     assert all(isinstance(result, Outcome) for result in results[1:])
     assert await owner.fetchval("SELECT balance FROM accounts WHERE code = 'a'") == 2

@@ -55,7 +55,7 @@ CORRUPTIONS = [
     ("version_gap", "DELETE FROM entries WHERE version = 3 AND account_id = 1", "a version 4"),
     ("version_gap", "DELETE FROM entries WHERE version = 1 AND account_id = 1", "a version 2"),
     ("running_balance", "UPDATE entries SET balance = balance - 1 WHERE version = 2 AND account_id = 1", "a version 2"),
-    ("entry_order", "UPDATE entries SET no = (1 << 22) + no % 4194304 WHERE version = 5 AND account_id = 1", "a version 5"),
+    ("entry_order", "UPDATE entries SET no = no % 4194304 + (1 << 22) WHERE version = 5 AND account_id = 1", "a "),
     ("entry_without_account", "DELETE FROM accounts WHERE code = 'c'", "version 1"),
     ("entry_without_transfer", "DELETE FROM transfers WHERE metadata IS NOT NULL", "item "),
     ("transfer_without_entries", "DELETE FROM entries WHERE no >> 12 = (SELECT max(no) >> 12 FROM transfers)", "item "),
