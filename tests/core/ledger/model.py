@@ -113,9 +113,21 @@ class Model:
 
     def expire(self) -> None:
         for hold in self.state.holds.values():
-            if hold.state == "open" and hold.expires_at is not None and hold.expires_at <= self.now:
-                self.state.accounts[hold.legs[0].account].held -= hold.left
-                hold.state = "expired"
+            if hold.state == "open" and self._is_over(hold):
+                self._expire(hold)
+
+    def expire_hold(self, id_: UUID) -> None:
+        hold = self.state.holds[id_]
+        assert hold.state == "open"
+        assert self._is_over(hold)
+        self._expire(hold)
+
+    def _is_over(self, hold: Hold) -> bool:
+        return hold.expires_at is not None and hold.expires_at <= self.now
+
+    def _expire(self, hold: Hold) -> None:
+        self.state.accounts[hold.legs[0].account].held -= hold.left
+        hold.state = "expired"
 
     def _group(self, items: list[Posting]) -> list[Result]:
         state, keys = deepcopy(self.state), dict(self.keys)
@@ -156,13 +168,13 @@ class Model:
         if item.id not in self.keys:
             return None
         body, result = self.keys[item.id]
-        if body != _body(item):
+        if body != body_of(item):
             return Result("idempotency_conflict")
         return replace(result, replayed=True, first=result)
 
     def _remember(self, item: Posting, result: Result) -> None:
         if result.code not in NOT_FROZEN and not result.replayed:
-            self.keys[item.id] = (_body(item), result)
+            self.keys[item.id] = (body_of(item), result)
 
     def _do(self, state: State, item: Posting) -> tuple[tuple[str, int, int, int], ...]:
         operation = item.operation
@@ -204,7 +216,7 @@ class Model:
             raise Refused("exceeds_hold")
 
 
-def _body(item: Posting) -> object:
+def body_of(item: Posting) -> object:
     return (
         item.legs, item.operation, item.kind, item.currency, item.reference, item.metadata, item.effective_at,
         item.conditions, item.amount, item.target_id, item.expires_at,

@@ -1,12 +1,10 @@
 """Batches: order, twins, groups, dry runs, and what is as large as it may be."""
 
 import asyncio
-import itertools
-from collections.abc import Sequence
 
+import asyncpg
 import pytest
 
-from core import metrics
 from core.errors import Refusal
 from core.ledger import holds
 from core.ledger.accounts import change_account
@@ -18,7 +16,6 @@ from core.ledger.items import (
     Posting,
     operation_id,
 )
-from core.ledger.poster import chunks
 from tests.core.ledger.book import Book, codes, condition, pay, posting
 
 TOP = MAX_AMOUNT_MINOR
@@ -298,27 +295,6 @@ async def test_unbalanced_in_two_currencies_is_a_mismatch(funded: Book) -> None:
     assert outcomes[-1].figure == -1
 
 
-def groups_of(parts: Sequence[Sequence[Posting]]) -> list[list[int]]:
-    return [[number for number, _ in itertools.groupby(item.group for item in part)] for part in parts]
-
-
-def test_groups_are_never_split() -> None:
-    sizes = [400, 400, 1, 700, 3, 999]
-    items = [
-        pay(f"{group}/{number}", "a", "b", 1, group=group if group != 3 else 0)
-        for group, size in enumerate(sizes, 1)
-        for number in range(size)
-    ]
-    parts = list(chunks(items))
-    assert [item for part in parts for item in part] == items
-    assert groups_of(parts) == [[1], [2, 0], [4], [5], [6]]
-    assert [len(part) for part in chunks([pay(f"{number}", "a", "b", 1) for number in range(1_200)])] == [
-        500,
-        500,
-        200,
-    ]
-
-
 async def test_large_batch_goes_in_parts_between_others(book: Book) -> None:
     await book.open("a", floor=None)
     await book.open("b")
@@ -338,19 +314,6 @@ async def test_large_batch_goes_in_parts_between_others(book: Book) -> None:
     assert await book.balances("b") == [5_001]
 
 
-async def test_poison_fails_nobody_else(funded: Book) -> None:
-    """A leg that no column can hold upsets the whole call; the lane finds it and does the rest."""
-    poison = posting("poison", ("cash", -TOP), ("cash", -TOP), ("cash", -TOP), ("a", TOP))
-    items = [pay(f"{number}", "a", "b", 1) for number in range(20)]
-    waiting = [asyncio.create_task(funded.one(item)) for item in (*items[:7], poison, *items[7:])]
-    results = await asyncio.gather(*waiting, return_exceptions=True)
-    poisoned = results.pop(7)
-    assert isinstance(poisoned, Refusal)
-    assert poisoned.code == "internal_error"
-    assert all(not isinstance(result, BaseException) and result.posted for result in results)
-    assert await funded.balances("a") == [80]
-
-
 async def test_hold_takes_from_its_source_alone(funded: Book) -> None:
     for legs in (
         [("a", -60), ("b", -40), ("cash", 100)],
@@ -363,17 +326,6 @@ async def test_hold_takes_from_its_source_alone(funded: Book) -> None:
         # What Python were to let through the database would not.
         item = posting("h", *legs)
         item.operation = Operation.HOLD
-        with pytest.raises(Refusal) as caught:
-            await funded.one(item)
-        assert caught.value.code == "internal_error"
+        with pytest.raises(asyncpg.CheckViolationError):
+            await funded.call(item)
     assert (await funded.account("a")).held == 0
-
-
-async def test_statement_count_of_a_posting(funded: Book, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One statement a call, once the accounts are known: the round trip is what a transfer costs."""
-    seen: list[str] = []
-    monkeypatch.setattr(metrics, "observe_query", lambda name, *_, **__: seen.append(name))
-    await funded.post(*(pay(f"{number}", "a", "b", 1) for number in range(50)))
-    assert seen == ["post"]
-    await funded.post(pay("0", "a", "b", 1))
-    assert seen == ["post", "post", "stored_outcomes", "stored_entries"]

@@ -3,30 +3,49 @@
 `make fuzz` searches longer, with other examples each time: `--hypothesis-profile=fuzz`.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, assume, event, given, settings
+from hypothesis import HealthCheck, assume, event, given
+from hypothesis import settings as search_settings
 from hypothesis import strategies as st
 
+from core.database import Database, open_database
 from core.errors import Refusal
 from core.ledger import holds, transfers
-from core.ledger.accounts import AccountState, Limits, Opening, change_account, open_accounts
+from core.ledger.accounts import Limits, Opening, change_account, open_accounts
 from core.ledger.directory import Directory
-from core.ledger.items import Condition, Leg, Operation, Outcome, Posting, operation_id
+from core.ledger.items import Leg, Operation, Outcome, Posting, next_group, operation_id
+from core.ledger.poster import Poster
 from core.ledger.posting import post
+from core.settings import Settings
 from tests.core.ledger.book import PRINCIPAL, Book
-from tests.core.ledger.model import TOP, Account, Model, Transfer
+from tests.core.ledger.model import Account, Model, Transfer, body_of
+from tests.core.ledger.programs import (
+    EUROS,
+    Batch,
+    Change,
+    Expire,
+    Repeat,
+    Step,
+    Wish,
+    account_limits,
+    changes,
+    steps,
+    streams,
+    wishes,
+)
 
 SEARCH = (
-    settings.get_profile("fuzz")
-    if settings.get_current_profile_name() == "fuzz"
-    else settings(
+    search_settings.get_profile("fuzz")
+    if search_settings.get_current_profile_name() == "fuzz"
+    else search_settings(
         max_examples=40,
         derandomize=True,
         database=None,
@@ -34,185 +53,6 @@ SEARCH = (
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )
 )
-
-LONG_AGO = datetime(2020, 2, 29, 12, tzinfo=UTC)
-FAR_AHEAD = datetime(2100, 1, 1, tzinfo=UTC)
-DOLLARS = ("cash", "a", "b", "c", "d")
-EUROS = ("bank", "e")
-NOBODY = "nobody"
-
-
-@dataclass(frozen=True)
-class Wish:
-    """One item as it is drawn; what it names may or may not be there when its turn comes."""
-
-    operation: Operation
-    key: int
-    legs: tuple[Leg, ...] = ()
-    target: int = 0  # the how-manieth hold or transfer, one beyond the last for none
-    amount: int | None = None
-    group: int = 0
-    currency: str | None = None
-    conditions: tuple[Condition, ...] = ()
-    effective_at: datetime | None = None
-    expires_at: datetime | None = None
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Items in order."""
-
-    wishes: tuple[Wish, ...]
-    dry_run: bool = False
-
-
-@dataclass(frozen=True)
-class Change:
-    """A new state, or other limits, for an account."""
-
-    account: str
-    state: AccountState | None
-    limits: Limits | None
-
-
-@dataclass(frozen=True)
-class Expire:
-    """The expiry job's turn."""
-
-
-@dataclass(frozen=True)
-class Repeat:
-    """An earlier batch, sent again: all of it, and its items in the other order."""
-
-    batch: int
-
-
-Step = Batch | Change | Expire | Repeat
-
-amounts = st.sampled_from([1, 2, 3, 5, 7, 10, 20, 33, 50, 100]) | st.integers(1, 60)
-keys = st.integers(0, 40)
-limits = st.builds(
-    Limits,
-    floor=st.sampled_from([0, 0, 0, None, -40]),
-    ceiling=st.sampled_from([None, None, None, 120]),
-    transfer_max=st.sampled_from([None, None, None, 40]),
-    hour_amount_max=st.sampled_from([None, None, None, 90]),
-    hour_count_max=st.sampled_from([None, None, None, 4]),
-    day_amount_max=st.sampled_from([None, None, None, 70]),
-    day_count_max=st.sampled_from([None, None, None, 3]),
-)
-
-
-@st.composite
-def balanced(draw: st.DrawFn, codes: tuple[str, ...]) -> tuple[Leg, ...]:
-    """Two to five legs that sum to zero; an account may occur more than once."""
-    account = st.sampled_from(codes)
-    if draw(st.integers(0, 3)):
-        amount = draw(amounts | st.just(TOP)) if not draw(st.integers(0, 9)) else draw(amounts)
-        return Leg(draw(account), -amount), Leg(draw(account), amount)
-    signed = amounts.flatmap(lambda amount: st.sampled_from([amount, -amount]))
-    legs = [Leg(draw(account), draw(signed)) for _ in range(draw(st.integers(2, 4)))]
-    total = sum(leg.amount for leg in legs)
-    return (*legs, Leg(draw(account), -total)) if total else tuple(legs)
-
-
-@st.composite
-def hold_legs(draw: st.DrawFn) -> tuple[Leg, ...]:
-    """A source and one to four destinations."""
-    source = draw(st.sampled_from(DOLLARS))
-    others = st.sampled_from([code for code in DOLLARS if code != source])
-    parts = draw(st.lists(amounts, min_size=1, max_size=4))
-    return Leg(source, -sum(parts)), *(Leg(draw(others), part) for part in parts)
-
-
-@st.composite
-def transfer_legs(draw: st.DrawFn) -> tuple[Leg, ...]:
-    """Mostly sound; now and then in two currencies, unbalanced, or naming nobody."""
-    match draw(st.integers(0, 11)):
-        case 0:
-            return draw(balanced(DOLLARS)) + draw(balanced(EUROS))
-        case 1:
-            return Leg(draw(st.sampled_from(DOLLARS)), -5), Leg(draw(st.sampled_from(EUROS)), 5)
-        case 2:
-            return Leg(draw(st.sampled_from(DOLLARS)), -5), Leg(draw(st.sampled_from(DOLLARS)), draw(amounts))
-        case 3:
-            return Leg(draw(st.sampled_from(DOLLARS)), -5), Leg(NOBODY, 5)
-        case 4:
-            return draw(balanced(EUROS))
-        case _:
-            return draw(balanced(DOLLARS))
-
-
-conditions = st.builds(
-    Condition,
-    st.sampled_from((*DOLLARS, NOBODY)),
-    version=st.none() | st.integers(0, 4),
-    balance_at_least=st.none() | st.integers(-20, 40),
-    balance_at_most=st.none() | st.integers(0, 150),
-)
-few_conditions = (
-    st.just(()) | st.just(()) | st.just(()) | st.lists(conditions, min_size=1, max_size=2).map(tuple)
-)
-effective_times = st.sampled_from([None, None, LONG_AGO])
-some_amount = st.none() | amounts
-
-new_transfers = st.builds(
-    Wish,
-    st.just(Operation.TRANSFER),
-    keys,
-    transfer_legs(),
-    currency=st.sampled_from([None, None, None, "USD", "EUR"]),
-    conditions=few_conditions,
-    effective_at=effective_times,
-    group=st.sampled_from([0, 0, 1, 2]),
-)
-new_holds = st.builds(
-    Wish,
-    st.just(Operation.HOLD),
-    keys,
-    hold_legs(),
-    conditions=few_conditions,
-    expires_at=st.sampled_from([None, FAR_AHEAD, LONG_AGO]),
-    group=st.sampled_from([0, 0, 1]),
-)
-targets = st.integers(0, 59)
-captures = st.builds(Wish, st.just(Operation.CAPTURE), keys, target=targets, amount=some_amount)
-voids = st.builds(Wish, st.just(Operation.VOID), keys, target=targets)
-extensions = st.builds(
-    Wish,
-    st.just(Operation.EXTEND),
-    keys,
-    target=keys,
-    expires_at=st.sampled_from([None, FAR_AHEAD, LONG_AGO]),
-)
-reversals = st.builds(
-    Wish, st.just(Operation.REVERSAL), keys, target=targets, amount=some_amount, effective_at=effective_times
-)
-wishes = (
-    new_transfers
-    | new_transfers
-    | new_transfers
-    | new_holds
-    | captures
-    | captures
-    | voids
-    | extensions
-    | reversals
-)
-batches = st.builds(
-    Batch, st.lists(wishes, min_size=1, max_size=8).map(tuple), st.sampled_from([False] * 5 + [True])
-)
-changes = st.builds(
-    Change,
-    st.sampled_from((*DOLLARS, *EUROS)),
-    st.sampled_from([None, "open", "frozen", "closed"]),
-    st.none() | limits,
-)
-repeats = st.builds(Repeat, st.integers(0, 59))
-steps = st.lists(
-    batches | batches | batches | batches | changes | repeats | st.just(Expire()), min_size=8, max_size=16
-)
-account_limits = st.fixed_dictionaries(dict.fromkeys(("a", "b", "c", "d", "e"), limits))
 
 TABLES = (
     "accounts, account_profiles, account_windows, window_usage, batches, keys, refusals, transfers, entries, "
@@ -304,16 +144,19 @@ class Pair:
         return holds.extend(hold, id_=id_, principal_id=PRINCIPAL, expires_at=wish.expires_at)
 
     async def prepare_reversal(self, id_: UUID, target: UUID, wish: Wish) -> Posting | None:
-        original = self.model.state.transfers.get(target)
-        with nullcontext() if (code := self.why_not_reversible(original, wish)) is None else refusal(code):
-            return await transfers.prepare_reversal(
-                self.book.database,
-                target,
-                id_=id_,
-                principal_id=PRINCIPAL,
-                amount=wish.amount,
-                effective_at=wish.effective_at,
-            )
+        code = self.why_not_reversible(self.model.state.transfers.get(target), wish)
+        prepared = transfers.prepare_reversal(
+            self.book.database,
+            target,
+            id_=id_,
+            principal_id=PRINCIPAL,
+            amount=wish.amount,
+            effective_at=wish.effective_at,
+        )
+        if code is None:
+            return await prepared
+        with refusal(code):
+            await prepared
         return None
 
     def why_not_reversible(self, original: Transfer | None, wish: Wish) -> str | None:
@@ -379,3 +222,142 @@ async def test_ledger_does_what_the_model_does(
         await pair.take(step)
     assume(datetime.now(UTC).date() == began)  # the model knows one day only
     await pair.finish()
+
+
+Answers = list[tuple[Posting, Outcome]]
+
+
+@pytest.fixture
+async def databases(settings: Settings) -> AsyncIterator[list[Database]]:
+    """What three processes would open."""
+    opened = [await open_database(settings, size=2) for _ in range(3)]
+    yield opened
+    for database in opened:
+        await database.close()
+
+
+@SEARCH
+@given(
+    accounts=account_limits,
+    prologue=st.lists(wishes, min_size=4, max_size=12).map(tuple),
+    clients=streams,
+    changed=st.lists(changes, max_size=3),
+)
+async def test_concurrent_posters_are_explained_by_one_order(
+    book: Book,
+    databases: list[Database],
+    accounts: dict[str, Limits],
+    prologue: tuple[Wish, ...],
+    clients: list[list[tuple[Wish, ...]]],
+    changed: list[Change],
+) -> None:
+    pair = Pair(book, accounts)
+    began = datetime.now(UTC).date()
+    await pair.begin()
+    await pair.take(Batch(prologue))
+    known = dict(pair.model.keys)
+    last = await book.owner.fetchval("SELECT last_value FROM batch_seq")
+    prepared = [[await numbered(pair, batch) for batch in stream] for stream in clients]
+    answers = await run_at_once(book, databases, prepared, changed)
+    assume(datetime.now(UTC).date() == began)
+
+    check_keys(answers, known)
+    await replay(pair, answers, last << 22)
+    await pair.finish()
+
+
+async def numbered(pair: Pair, batch: tuple[Wish, ...]) -> list[Posting]:
+    """The postings of a client's batch, its groups numbered as no other's in the process."""
+    postings = [posting for wish in batch if (posting := await pair.prepare(wish))]
+    numbers = {posting.group: next_group() for posting in postings if posting.group}
+    for posting in postings:
+        posting.group = numbers.get(posting.group, 0)
+    return postings
+
+
+async def run_at_once(
+    book: Book, databases: list[Database], streams: list[list[list[Posting]]], changes: list[Change]
+) -> Answers:
+    """Every stream in order, all streams beside each other through three posters, the jobs and changes beside them."""
+    answers: Answers = []
+    posters = [Poster(database, Directory(), max_waiting=1_000) for database in databases]
+
+    async def send(number: int, stream: list[list[Posting]]) -> None:
+        for batch in stream:
+            outcomes = await posters[number % len(posters)].submit_many(batch)
+            answers.extend(zip(batch, outcomes, strict=True))
+
+    async def change() -> None:
+        for step in changes:
+            limits = msgspec.structs.asdict(step.limits) if step.limits is not None else None
+            with suppress(Refusal):
+                await change_account(book.database, step.account, state=step.state, limits=limits)
+
+    async def expire() -> None:
+        while await holds.expire_due(databases[0]):
+            pass
+
+    await asyncio.gather(
+        *(send(number, stream) for number, stream in enumerate(streams)),
+        change(),
+        expire(),
+        expire(),
+        book.seal(),
+    )
+    for poster in posters:
+        await poster.close()
+    return answers
+
+
+def check_keys(answers: Answers, known: Mapping[UUID, object]) -> None:
+    """Each key was decided once at most, and every other call with its body has got that decision."""
+    decided = {
+        posting.id: (posting, outcome)
+        for posting, outcome in answers
+        if outcome.kind.freezes and not outcome.replayed
+    }
+    assert len(decided) == sum(outcome.kind.freezes and not outcome.replayed for _, outcome in answers)
+    assert not decided.keys() & known.keys()
+    for posting, outcome in answers:
+        if posting.id in decided and outcome.replayed:
+            first, decision = decided[posting.id]
+            assert body_of(posting) == body_of(first)
+            assert shown(outcome)[::2] == shown(decision)[::2]
+        elif outcome.replayed:
+            assert posting.id in known
+        elif outcome.kind.code == "idempotency_conflict" and posting.id in decided:
+            assert body_of(posting) != body_of(decided[posting.id][0])
+
+
+async def replay(pair: Pair, answers: Answers, since: int) -> None:
+    """Do in the model, one after the other in the order of their numbers, what was done at once."""
+    owner = pair.book.owner
+    done: list[tuple[int, Any]] = [
+        (outcome.no, (posting, outcome))
+        for posting, outcome in answers
+        if outcome.posted and not outcome.replayed
+    ]
+    expired = await owner.fetch(
+        "SELECT e.no, h.id FROM hold_events AS e INNER JOIN holds AS h ON e.hold = h.no "
+        "WHERE e.operation = 5 AND e.no > $1",
+        since,
+    )
+    changed = await owner.fetch(
+        "SELECT e.no, e.data, a.code FROM account_events AS e INNER JOIN accounts AS a ON e.account_id = a.id "
+        "WHERE e.kind = 'account.updated' AND e.no > $1",
+        since,
+    )
+    done += [(row["no"], row["id"]) for row in expired] + [(row["no"], row) for row in changed]
+    for _, what in sorted(done, key=lambda each: each[0]):
+        match what:
+            case (Posting() as posting, outcome):
+                posting.group = 0
+                [result] = pair.model.post([posting])
+                assert shown(outcome) == (result.code, result.replayed, result.entries), posting
+                event(f"{posting.operation.name.lower()} posted")
+            case UUID():
+                pair.model.expire_hold(what)
+            case row:
+                data = msgspec.json.decode(row["data"])
+                account = pair.model.state.accounts[row["code"]]
+                account.state, account.limits = data["state"], msgspec.convert(data["limits"], Limits)
