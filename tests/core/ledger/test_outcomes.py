@@ -145,9 +145,7 @@ class Scene:
         return replace(item, conditions=tuple(self.conditions), target_no=self.target_no or item.target_no)
 
     async def conflict(self) -> Outcome:
-        return (await self.book.call(self.pay("item", "cash", "x", 0 + 1), self.pay("undo", "x", "cash", 1)))[
-            0
-        ]
+        return (await self.book.call(self.pay("item", "cash", "x", 1), self.pay("undo", "x", "cash", 1)))[0]
 
     async def void_first(self) -> Outcome:
         return await self.book.void(self.key("void first"), await self.book.stored(self.key("target")))
