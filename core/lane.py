@@ -53,7 +53,7 @@ class Lane(Generic[Item, Result]):
 
         Raises Refusal `overloaded` when the lane is full and `shutting_down` when it is closing; nothing has
         happened then.
-        The future of an item that was sent must not be cancelled; `submit` shields it.
+        A future that is cancelled cancels no work: its result is dropped.
         """
         if self._closing:
             raise Refusal("shutting_down", "This process is stopping. Repeat the call.", retry_after=1.0)
@@ -69,7 +69,7 @@ class Lane(Generic[Item, Result]):
 
     async def submit(self, item: Item) -> Result:
         """Queue `item` and wait for its result; a caller that is cancelled does not cancel the work."""
-        return await asyncio.shield(self.enqueue(item))
+        return await self.enqueue(item)
 
     async def close(self) -> None:
         """Refuse what comes from now on, and wait until all that was accepted has its result."""

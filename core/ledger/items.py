@@ -8,9 +8,9 @@ import zlib
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
-from uuid import UUID
 
 import msgspec
+from asyncpg.pgproto.pgproto import UUID as FastUUID
 
 from core.errors import Refusal
 from core.ledger.outcomes import OUTCOMES, OutcomeKind
@@ -18,6 +18,7 @@ from core.ledger.outcomes import OUTCOMES, OutcomeKind
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
+    from uuid import UUID
 
 # Amounts and balances stay within 2^62 - 1 minor units, so that two of them always add up within a bigint.
 MAX_AMOUNT_MINOR = 2**62 - 1
@@ -184,7 +185,7 @@ def operation_id(principal_id: int, key: str) -> UUID:
     digest = bytearray(hashlib.blake2b(b"%d\0%b" % (principal_id, key.encode()), digest_size=16).digest())
     digest[6] = digest[6] & 0x0F | 0x80
     digest[8] = digest[8] & 0x3F | 0x80
-    return UUID(bytes=bytes(digest))
+    return FastUUID(bytes(digest))  # a uuid.UUID that is made, printed and sent in a tenth of the time
 
 
 _groups = itertools.count(1)

@@ -6,6 +6,7 @@ SET search_path = pg_catalog, public, pg_temp
 SET enable_seqscan = off
 SET timezone = 'UTC'
 SET datestyle = 'ISO'
+SET plan_cache_mode = force_generic_plan
 AS $$
     SELECT concat(
         (SELECT ROW(b.seq, b.recorded_at, b.events)::text FROM batches AS b WHERE b.seq = batch), '|',

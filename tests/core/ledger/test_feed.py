@@ -65,7 +65,8 @@ async def test_each_operation_is_one_event(shop: Book) -> None:
     assert [event.position for event in events] == [*range(1, len(events) + 1)]
     assert [event.type for event in events] == [
         "account.created", "account.created", "account.created", "account.updated",
-        "transfer.posted", "transfer.reversed", "hold.created", "hold.captured", "hold.voided", "hold.created", "hold.expired",
+        "transfer.posted", "transfer.reversed", "hold.created", "hold.captured", "hold.voided", "hold.created",
+        "hold.expired",
     ]  # fmt: skip
     created, transfer, captured = events[0].data, events[4].data, events[7].data
     assert (created["account"], created["currency"], created["limits"]["floor"]) == ("a", "USD", None)
