@@ -98,11 +98,7 @@ def dispatcher(route: Route, desk: Desk) -> WebHandler:
         try:
             if scope is not None:
                 token = _token(request.headers)
-                principal = desk.api_keys.peek(token)
-                if principal is None:
-                    # A key that is not remembered costs a query, so its address pays before it is asked for.
-                    (await desk.guard.admit(principal=None, address=address)).release()
-                    principal = await desk.api_keys.authenticate(token)
+                principal = desk.api_keys.peek(token) or await _look_up(desk, token, address)
                 if scope not in principal.scopes:
                     raise Refusal("forbidden", f"This API key lacks the scope {scope}.", scope=scope)
             raw = body_at_hand(request, limit)
@@ -133,6 +129,12 @@ def dispatcher(route: Route, desk: Desk) -> WebHandler:
         return response
 
     return dispatch
+
+
+async def _look_up(desk: Desk, token: str | None, address: str) -> Principal:
+    """Ask for a key that is not remembered: it costs a query, so its address pays first."""
+    (await desk.guard.admit(principal=None, address=address)).release()
+    return await desk.api_keys.authenticate(token)
 
 
 def _admit(route: Route, guard: Guard, call: Call) -> Awaitable[Admission]:
