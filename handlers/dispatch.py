@@ -98,7 +98,7 @@ def dispatcher(route: Route, desk: Desk) -> WebHandler:
         try:
             if scope is not None:
                 token = _token(request.headers)
-                principal = desk.api_keys.peek(token) or await _look_up(desk, token, address)
+                principal = desk.api_keys.peek(token) or await _look_up(desk, exchange, token, address)
                 if scope not in principal.scopes:
                     raise Refusal("forbidden", f"This API key lacks the scope {scope}.", scope=scope)
             raw = body_at_hand(request, limit)
@@ -131,9 +131,11 @@ def dispatcher(route: Route, desk: Desk) -> WebHandler:
     return dispatch
 
 
-async def _look_up(desk: Desk, token: str | None, address: str) -> Principal:
+async def _look_up(desk: Desk, exchange: Exchange, token: str | None, address: str) -> Principal:
     """Ask for a key that is not remembered: it costs a query, so its address pays first."""
-    (await desk.guard.admit(principal=None, address=address)).release()
+    admission = await desk.guard.admit(principal=None, address=address)
+    exchange.rate_headers, exchange.counted = admission.headers, True
+    admission.release()
     return await desk.api_keys.authenticate(token)
 
 
@@ -151,6 +153,8 @@ def _admit(route: Route, guard: Guard, call: Call) -> Awaitable[Admission]:
 async def _counted(guard: Guard, exchange: Exchange, address: str, refusal: Refusal) -> Refusal:
     """Count a request that was refused at the door against its address, which may make another refusal of it."""
     if not isinstance(refusal, RateLimited):
+        if exchange.counted:
+            return refusal
         try:
             admission = await guard.admit(principal=None, address=address)
         except RateLimited as limited:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import structlog
 from aiohttp import hdrs, web
 from multidict import CIMultiDict, CIMultiDictProxy, istr
-from structlog.contextvars import bind_contextvars
 
 from core import ids, log, metrics
 from core.access.rates import Headers
@@ -96,7 +95,7 @@ class CrossOrigin:
 class Exchange:
     """What belongs to one request and its answer, beside what aiohttp knows of them."""
 
-    __slots__ = ("rate_headers", "request_id", "traced", "traceparent")
+    __slots__ = ("counted", "rate_headers", "request_id", "traced", "traceparent")
 
     def __init__(self, request: web.Request) -> None:
         """Take over a sane request id and trace, or begin them; all that is logged on the way then carries both."""
@@ -107,7 +106,9 @@ class Exchange:
         self.traced = parent is not None
         self.traceparent = ids.continue_trace(parent)
         self.rate_headers: Headers = ()
-        bind_contextvars(request_id=request_id, traceparent=self.traceparent)
+        # Whether the request has been counted against its address.
+        self.counted = False
+        log.begin_exchange(request_id, self.traceparent)
 
 
 EXCHANGE: web.RequestKey[Exchange] = web.RequestKey("exchange", Exchange)

@@ -13,7 +13,7 @@ import pytest
 import structlog
 from structlog.contextvars import bound_contextvars
 
-from core.log import access_log, configure_logging
+from core.log import access_log, begin_exchange, configure_logging
 from core.masking import MOST_CHARACTERS, MOST_ITEMS, TOO_DEEP, mask
 from core.settings import load_settings
 
@@ -120,9 +120,9 @@ def test_values_that_json_does_not_know_are_still_written(lines: Lines) -> None:
 
 
 async def test_the_access_line_has_the_contracts_fields(lines: Lines) -> None:
-    with bound_contextvars(request_id="r", traceparent="t"):
-        access_log("POST", "/v1/transfers", 201, 0.0123456)
-        access_log("GET", "/v1/accounts/{id}", 404, 0.001)
+    begin_exchange("r", "t")
+    access_log("POST", "/v1/transfers", 201, 0.0123456)
+    access_log("GET", "/v1/accounts/{id}", 404, 0.001)
     await asyncio.sleep(0)
     first, second = [line for line in lines() if line["logger"] == "app.request"]
     assert first.pop("timestamp").endswith("Z")
