@@ -67,11 +67,12 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Progress(NamedTuple):
-    """How far a stage of the verification is; `done` and `total` are in the stage's own unit."""
+    """How far a stage of the verification is: of `total` rows, or, where `rows` is False, of so many parts of it."""
 
     stage: str
     done: int
     total: int
+    rows: bool = True
 
 
 class Seal(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,9 +130,9 @@ class _Run:
         self._on_progress = on_progress
         self._found: dict[str, Finding] = {}
 
-    def progress(self, stage: str, done: int, total: int) -> None:
+    def progress(self, stage: str, done: int, total: int, *, rows: bool = True) -> None:
         if self._on_progress is not None:
-            self._on_progress(Progress(stage, min(done, total), total))
+            self._on_progress(Progress(stage, min(done, total), total, rows))
 
     def add(self, rows: Iterable[Row | dict[str, Any]]) -> None:
         for row in rows:
@@ -205,8 +206,8 @@ async def _check_keys(run: _Run) -> None:
     # Ids are hashes, so where one stands among all of them tells how many are done: here in thousandths.
     for stage, statement in (("keys", SQL.keys), ("refusals", SQL.refusals)):
         async for row in run.pages(statement, (UUID(int=0),), ("id",)):
-            run.progress(stage, row["id"].int * 1_000 >> 128, 1_000)
-        run.progress(stage, 1_000, 1_000)
+            run.progress(stage, row["id"].int * 1_000 >> 128, 1_000, rows=False)
+        run.progress(stage, 1_000, 1_000, rows=False)
 
 
 async def _check_feed(run: _Run, last_position: int) -> None:

@@ -108,7 +108,8 @@ class _Shown:
     def _write_line(self, progress: Progress) -> None:
         if progress.done >= progress.total and progress.stage not in self._stages:
             self._stages[progress.stage] = True
-            click.echo(f"{progress.stage}: {progress.total:,} checked", err=True)
+            what = f"{progress.total:,}" if progress.rows else "all"
+            click.echo(f"{progress.stage}: {what} checked", err=True)
 
 
 def _print_json(findings: list[Finding], seal: Seal) -> None:
