@@ -10,6 +10,7 @@ from aiohttp import web
 from msgspec import Meta
 
 from core import metrics
+from core.access.guard import batch_cost
 from core.errors import Refusal
 from core.ledger import accounts, transfers
 from core.ledger.items import (
@@ -244,9 +245,8 @@ def _result(key: str, posting: Posting, outcome: Outcome) -> BatchResult:
     return BatchResult(key, outcome.kind.code, error=failure)
 
 
-def _batch_cost(body: Any) -> int:
-    """A batch counts like one request per hundred items: what it costs the database, about."""
-    return -(-len(body.transfers) // 100)
+def _cost(body: Any) -> int:
+    return batch_cost(len(body.transfers))
 
 
 _ID = {"transfer": UUID}
@@ -268,7 +268,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         "POST", "/v1/transfers/batch", create_batch, "create_transfers", "Post a batch of transfers", TAG,
-        scope="transfers:write", body=BatchBody, answers={200: BatchAnswer}, body_limit=4 * MIB, cost=_batch_cost,
+        scope="transfers:write", body=BatchBody, answers={200: BatchAnswer}, body_limit=4 * MIB, cost=_cost,
         description="Up to 5,000 transfers and 20,000 legs, done in order, each with its own key and its own outcome. "
         "Neighbours with the same `group` are done together or not at all.",
     ),
