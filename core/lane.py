@@ -69,7 +69,7 @@ class Lane(Generic[Item, Result]):
 
     async def submit(self, item: Item) -> Result:
         """Queue `item` and wait for its result; a caller that is cancelled does not cancel the work."""
-        return await self.enqueue(item)
+        return await asyncio.shield(self.enqueue(item))
 
     async def close(self) -> None:
         """Refuse what comes from now on, and wait until all that was accepted has its result."""
