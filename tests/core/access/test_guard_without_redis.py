@@ -50,8 +50,15 @@ def _fallback() -> float:
 
 
 async def test_redis_killed_and_restarted_under_use(
-    guard: Guard, caller: Principal, servers: EmbeddedServers, eventually: Eventually, logged: LogCapture
+    guards: GuardFactory, caller: Principal, servers: EmbeddedServers, eventually: Eventually, logged: LogCapture
 ) -> None:
+    # Far from every limit: in memory 8 clients would use up the default ones within a second or two.
+    guard = guards(
+        v1_rate_limit_per_second=1_000_000,
+        v1_rate_limit_burst=10_000_000,
+        v1_rate_limit_address_per_second=1_000_000,
+        v1_rate_limit_address_burst=10_000_000,
+    )
     served = 0
     stopping = False
 
@@ -62,21 +69,22 @@ async def test_redis_killed_and_restarted_under_use(
             served += 1
             await asyncio.sleep(0)
 
-    clients = [asyncio.create_task(client(number)) for number in range(8)]
-    for _ in range(2):
-        before = served
-        await eventually(lambda before=before: served > before + 100)
-        assert guard.up
-        await asyncio.to_thread(servers.valkey.kill)
-        await eventually(lambda: not guard.up)
-        assert _fallback() == 1
-        before = served
-        await eventually(lambda before=before: served > before + 100)
-        servers.valkey.start()
-        await eventually(lambda: guard.up)
-        assert _fallback() == 0
-    stopping = True
-    await asyncio.gather(*clients)
+    async with asyncio.TaskGroup() as clients:
+        for number in range(8):
+            clients.create_task(client(number))
+        for _ in range(2):
+            before = served
+            await eventually(lambda before=before: served > before + 100)
+            assert guard.up
+            await asyncio.to_thread(servers.valkey.kill)
+            await eventually(lambda: not guard.up)
+            assert _fallback() == 1
+            before = served
+            await eventually(lambda before=before: served > before + 100)
+            servers.valkey.start()
+            await eventually(lambda: guard.up)
+            assert _fallback() == 0
+        stopping = True
     changes = [entry["event"] for entry in logged.entries if entry["event"].startswith("redis_")]
     assert changes == ["redis_lost", "redis_found"] * 2
 
