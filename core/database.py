@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from core.settings import Settings
 
+    RawConnection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+
 Row = asyncpg.Record
 Result = TypeVar("Result")
 
@@ -28,6 +30,8 @@ SERVING_ROLE = "tallystick_serving"
 # A connection that cannot be had within this time means that the pool is exhausted or the server is gone.
 ACQUIRE_TIMEOUT_SECONDS = 5.0
 CONNECT_TIMEOUT_SECONDS = 3.0
+# As many as the posting lane and a reader beside it keep busy.
+MAX_AT_HAND = 2
 
 _LOST = (
     OSError,
@@ -95,7 +99,7 @@ class Connection:
 
     __slots__ = ("raw",)
 
-    def __init__(self, raw: asyncpg.pool.PoolConnectionProxy[Row]) -> None:
+    def __init__(self, raw: RawConnection) -> None:
         self.raw = raw
 
     async def fetch(self, statement: Statement, *args: Any) -> list[Row]:
@@ -117,11 +121,52 @@ class Connection:
         return int(tail) if tail.isdigit() else 0
 
 
-class Database:
-    """A pool of connections of one role. Every method raises Unavailable when the server cannot be reached."""
+class Connections:
+    """A pool's connections, the last used of which stay at hand: the pool takes 100 us of CPU to hand one over."""
+
+    __slots__ = ("_at_hand", "_waiting", "pool")
 
     def __init__(self, pool: asyncpg.Pool[Row]) -> None:
         self.pool = pool
+        self._at_hand: list[RawConnection] = []
+        self._waiting = 0
+
+    async def take(self) -> RawConnection:
+        """Return a connection for one use; at most ACQUIRE_TIMEOUT_SECONDS later TimeoutError is raised."""
+        while self._at_hand:
+            raw = self._at_hand.pop()
+            if not raw.is_closed():
+                return raw
+            await self.pool.release(raw)
+        self._waiting += 1
+        try:
+            return await self.pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS)
+        finally:
+            self._waiting -= 1
+
+    async def give_back(self, raw: RawConnection, *, sound: bool) -> None:
+        """Take a connection back; one whose use failed goes through the pool, which looks after it."""
+        if sound and not self._waiting and len(self._at_hand) < MAX_AT_HAND:
+            self._at_hand.append(raw)
+        else:
+            await self.pool.release(raw)
+
+    async def close(self) -> None:
+        """End all connections; those that do not end within five seconds are cut."""
+        try:
+            async with asyncio.timeout(5.0):
+                while self._at_hand:
+                    await self.pool.release(self._at_hand.pop())
+                await self.pool.close()
+        except (TimeoutError, *_LOST):
+            self.pool.terminate()
+
+
+class Database:
+    """A pool of connections of one role. Every method raises Unavailable when the server cannot be reached."""
+
+    def __init__(self, connections: Connections) -> None:
+        self.connections = connections
 
     async def fetch(self, statement: Statement, *args: Any) -> list[Row]:
         """Return all rows of a statement that is its own transaction."""
@@ -151,11 +196,8 @@ class Database:
         await self.fetchval(Statement("ping", "SELECT 1"))
 
     async def close(self) -> None:
-        """Give back all connections; those that do not end within five seconds are cut."""
-        try:
-            await asyncio.wait_for(self.pool.close(), 5.0)
-        except (TimeoutError, *_LOST):
-            self.pool.terminate()
+        """End all connections; those that do not end within five seconds are cut."""
+        await self.connections.close()
 
     async def _once(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
         with translated():
@@ -163,13 +205,16 @@ class Database:
                 return await work(Connection(raw))
 
     @asynccontextmanager
-    async def _acquired(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[Row]]:
-        async with self.pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as raw:
-            metrics.DATABASE_CONNECTIONS.inc()
-            try:
-                yield raw
-            finally:
-                metrics.DATABASE_CONNECTIONS.dec()
+    async def _acquired(self) -> AsyncIterator[RawConnection]:
+        raw = await self.connections.take()
+        metrics.DATABASE_CONNECTIONS.inc()
+        sound = False
+        try:
+            yield raw
+            sound = True
+        finally:
+            metrics.DATABASE_CONNECTIONS.dec()
+            await self.connections.give_back(raw, sound=sound)
 
 
 class translated:  # noqa: N801 - reads as a word: `with translated():`
@@ -236,4 +281,4 @@ async def open_database(
             init=prepare,
             reset=keep,
         )
-    return Database(pool)
+    return Database(Connections(pool))

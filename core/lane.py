@@ -23,8 +23,11 @@ class Lane(Generic[Item, Result]):
     """One batch in flight at a time; the order of submission is the order within and between batches.
 
     `max_batch` bounds the summed weight of one batch (an item heavier than that goes alone), `max_waiting` the
-    number of items that wait. `send` answers one result, or one exception, an item, in the same order; if `send`
-    itself raises, every item of the batch gets that exception.
+    number of items that wait. With a `share`, a batch takes at most so many items or a quarter of those that wait,
+    whichever is more: then the answers of one batch are on their way while the next one is sent, where one large batch
+    would let all its callers come back at once, and both sides wait for each other in turns. `send` answers one
+    result, or one exception, an item, in the same order; if `send` itself raises, every item of the batch gets that
+    exception.
     """
 
     def __init__(
@@ -34,11 +37,13 @@ class Lane(Generic[Item, Result]):
         max_batch: int,
         max_waiting: int,
         weigh: Callable[[Item], int] | None = None,
+        share: int | None = None,
     ) -> None:
         self._send = send
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._weigh = weigh
+        self._share = share
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._runner: asyncio.Task[None] | None = None
         self._closing = False
@@ -69,7 +74,7 @@ class Lane(Generic[Item, Result]):
 
     async def submit(self, item: Item) -> Result:
         """Queue `item` and wait for its result; a caller that is cancelled does not cancel the work."""
-        return await asyncio.shield(self.enqueue(item))
+        return await self.enqueue(item)
 
     async def close(self) -> None:
         """Refuse what comes from now on, and wait until all that was accepted has its result."""
@@ -93,13 +98,14 @@ class Lane(Generic[Item, Result]):
             self._runner = None
 
     def _take(self) -> list[tuple[Item, asyncio.Future[Result]]]:
-        waiting = self._waiting
-        if self._weigh is None:
-            return [waiting.popleft() for _ in range(min(len(waiting), self._max_batch))]
+        waiting, weigh = self._waiting, self._weigh
+        most = len(waiting) if self._share is None else max(self._share, len(waiting) // 4)
+        if weigh is None:
+            return [waiting.popleft() for _ in range(min(len(waiting), most, self._max_batch))]
         batch = [waiting.popleft()]
-        weight = self._weigh(batch[0][0])
-        while waiting:
-            weight += self._weigh(waiting[0][0])
+        weight = weigh(batch[0][0])
+        while waiting and len(batch) < most:
+            weight += weigh(waiting[0][0])
             if weight > self._max_batch:
                 break
             batch.append(waiting.popleft())

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from core.database import Database, open_database, statements
 from core.errors import Refusal
-from core.ledger.directory import Directory
 from core.ledger.ledger import Ledger
 from core.ledger.poster import Poster
 from core.redis import open_redis
@@ -43,10 +42,9 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
     redis = open_redis(settings)
     try:
         epoch = await read_epoch(database)
-        directory = Directory()
-        poster = Poster(database, directory, max_waiting=settings.poster_max_waiting)
+        poster = Poster(database, max_waiting=settings.poster_max_waiting)
         try:
-            yield Service(settings, database, redis, epoch, Ledger(database, directory, poster))
+            yield Service(settings, database, redis, epoch, Ledger(database, poster))
         finally:
             await poster.close()
     finally:

@@ -106,7 +106,6 @@ async def list_holds(call: Call) -> web.Response:
     )
     found = await holds.list_holds(
         service.database,
-        service.ledger.directory,
         account_id=account.id if account is not None else None,
         state=query.state,
         before=position(query.cursor),
@@ -121,7 +120,7 @@ def _id(call: Call) -> UUID:
 
 
 async def _stored(call: Call) -> StoredHold:
-    return await holds.get_hold(call.service.database, call.service.ledger.directory, call.path("hold"))
+    return await holds.get_hold(call.service.database, call.path("hold"))
 
 
 async def _post(call: Call, posting: Posting) -> Outcome:

@@ -49,7 +49,7 @@ MARK_MS = 10_000
 TWIN_WAIT_SECONDS = 2.0
 FIRST_POLL_SECONDS = 0.005
 # Finished answers ride on the next round trip, or on one of their own after this.
-FLUSH_SECONDS = 0.002
+FLUSH_SECONDS = 0.01
 
 FALLBACK = Gauge(
     "guard_fallback",

@@ -15,7 +15,7 @@ import msgspec
 
 # A larger answer costs Redis more than it saves: its key is only unmarked.
 MAX_ANSWER_BYTES = 64 * 1024
-# What may wait to be stored (they wait 2 ms; more means that Redis is in trouble), and what one round trip carries.
+# What may wait to be stored (they wait 10 ms; more means that Redis is in trouble), and what one round trip carries.
 MAX_WAITING_BYTES = 8 * 1024 * 1024
 MAX_CARRIED_BYTES = 1024 * 1024
 MAX_CARRIED = 256

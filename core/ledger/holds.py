@@ -14,7 +14,6 @@ import msgspec
 
 from core.database import statements
 from core.errors import Refusal
-from core.ledger.directory import Directory
 from core.ledger.items import Leg, Operation, Outcome, Posting, operation_id
 from core.ledger.posting import post
 from core.ledger.transfers import NEWEST, find_number
@@ -102,21 +101,20 @@ def after(stored: StoredHold, posting: Posting, outcome: Outcome) -> Hold:
     )
 
 
-async def get_hold(source: Connection | Database, directory: Directory, id_: UUID) -> StoredHold:
+async def get_hold(source: Connection | Database, id_: UUID) -> StoredHold:
     """Return a hold, or raise Refusal `hold_not_found`."""
     number = await find_number(source, id_)
-    found = await get_holds(source, directory, [number]) if number is not None else []
+    found = await get_holds(source, [number]) if number is not None else []
     if not found:
         raise Refusal("hold_not_found", f"There is no hold {id_}.")
     return found[0]
 
 
-async def get_holds(
-    source: Connection | Database, directory: Directory, numbers: Sequence[int]
-) -> list[StoredHold]:
+async def get_holds(source: Connection | Database, numbers: Sequence[int]) -> list[StoredHold]:
     """Return the holds of these numbers, newest first."""
     rows = await source.fetch(SQL.get_holds, list(numbers))
-    codes = await directory.codes(source, {id_ for row in rows for id_ in row["leg_accounts"]})
+    named = {id_ for row in rows for id_ in row["leg_accounts"]}
+    codes = {row["id"]: row["code"] for row in await source.fetch(SQL.account_codes, list(named))}
     holds = []
     for row in rows:
         state = STATES[row["state"]]
@@ -144,7 +142,6 @@ async def get_holds(
 
 async def list_holds(
     database: Database,
-    directory: Directory,
     *,
     account_id: int | None = None,
     state: HoldState | None = None,
@@ -154,7 +151,7 @@ async def list_holds(
     """Return a page of holds with numbers below `before`, newest first."""
     number = STATES.index(state) if state is not None else None
     rows = await database.fetch(SQL.list_holds, before, account_id, number, limit)
-    return await get_holds(database, directory, [row["no"] for row in rows]) if rows else []
+    return await get_holds(database, [row["no"] for row in rows]) if rows else []
 
 
 def capture(
@@ -198,7 +195,7 @@ def extend(
     return _change(stored, Operation.EXTEND, id_, principal_id, expires_at, expires_in_secs)
 
 
-async def expire_due(database: Database, directory: Directory | None = None) -> int:
+async def expire_due(database: Database) -> int:
     """Give back up to 1,000 holds whose time is over, oldest first; return how many. Call it until it returns 0."""
     rows = await database.fetch(SQL.due_holds, EXPIRY_ROUND)
     postings = [
@@ -212,7 +209,7 @@ async def expire_due(database: Database, directory: Directory | None = None) -> 
         )
         for row in rows
     ]
-    outcomes = await post(database, directory or Directory(), postings)
+    outcomes = await post(database, postings)
     return sum(outcome.posted for outcome in outcomes)
 
 

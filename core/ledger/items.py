@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import zlib
-from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -61,8 +60,7 @@ _encode = msgspec.json.Encoder().encode
 FIELDS = ("legs", "currency", "kind", "reference", "metadata", "effective_at", "conditions", "target")
 
 
-@dataclass(slots=True)
-class Posting:
+class Posting(msgspec.Struct, eq=False):
     """One item for the ledger. `legs` sum to zero per currency; `group` > 0 makes contiguous items atomic.
 
     Captures and reversals carry the legs of the whole, `target_no` (the number of the hold or transfer), `target_id`
@@ -87,8 +85,8 @@ class Posting:
     target_id: UUID | None = None
     expires_at: datetime | None = None
     expires_in_secs: int | None = None
-    fingerprint: int = field(init=False)
-    fields: int = field(init=False)
+    fingerprint: int = 0
+    fields: int = 0
 
     def __post_init__(self) -> None:
         if self.operation == Operation.HOLD and any(leg.amount <= 0 for leg in self.legs[1:]):
@@ -109,8 +107,7 @@ class EntryLine(NamedTuple):
     balance_after: int
 
 
-@dataclass(slots=True, frozen=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """What became of one posting.
 
     When posted: `no`, `recorded_at`, and `entries` in the order of the legs; for holds also the `amount` of the

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from core.database import Connection, Database
-    from core.ledger.directory import Directory
     from core.ledger.items import Outcome, Posting
     from core.ledger.poster import Poster
 
@@ -21,13 +20,12 @@ class Ledger:
     Reads and account management are functions of `core.ledger.accounts`, `transfers`, `holds` and `feed`.
     """
 
-    __slots__ = ("database", "directory", "poster")
+    __slots__ = ("database", "poster")
 
-    def __init__(self, database: Database, directory: Directory, poster: Poster) -> None:
+    def __init__(self, database: Database, poster: Poster) -> None:
         self.database = database
-        self.directory = directory
         self.poster = poster
 
     async def post_within(self, connection: Connection, postings: Sequence[Posting]) -> list[Outcome]:
         """Post as part of the transaction of `connection`: after its own locks, before its commit."""
-        return await post(connection, self.directory, postings)
+        return await post(connection, postings)

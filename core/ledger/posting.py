@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
 
 from core.database import statements
 from core.ledger.items import (
@@ -19,28 +20,26 @@ from core.ledger.outcomes import CONFLICT, OUTCOMES, POSTED, REPLAYED_POSTED, RE
 from core.ledger.stored import load_outcomes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from core.database import Connection, Database, Row
-    from core.ledger.directory import Directory, Known
 
 SQL = statements("ledger")
 
 
 async def post(
-    source: Connection | Database, directory: Directory, postings: Sequence[Posting], *, dry_run: bool = False
+    source: Connection | Database, postings: Sequence[Posting], *, dry_run: bool = False
 ) -> list[Outcome]:
     """Post up to 1,000 items of up to 4,000 legs, in order, and return the outcome of each.
 
     With a Connection it is part of the caller's transaction and takes the same locks in the same order as any other
-    posting; with a Database it is a transaction of its own, in one round trip. A dry run writes nothing.
+    posting; else it is a transaction of its own, in one round trip. A dry run writes nothing.
     """
     if not postings:
         return []
-    if len(postings) > MAX_CALL_ITEMS or sum(len(posting.legs) for posting in postings) > MAX_CALL_LEGS:
+    if len(postings) > MAX_CALL_ITEMS or sum([len(posting.legs) for posting in postings]) > MAX_CALL_LEGS:
         raise ValueError("more than one call of ledger_post takes")
-    accounts = await directory.resolve(source, _codes(postings))
-    packed = _pack(postings, accounts)
+    packed = _pack(postings)
     row = await source.fetchrow(SQL.post, *packed.arguments, dry_run)
     if row is None:
         raise RuntimeError("ledger_post returned no row")
@@ -48,26 +47,13 @@ async def post(
     return await _with_replays(source, postings, outcomes)
 
 
-def _codes(postings: Sequence[Posting]) -> set[str]:
-    codes = {leg[0] for posting in postings for leg in posting.legs}
-    for posting in postings:
-        for condition in posting.conditions:
-            codes.add(condition.account)
-    return codes
-
-
-class _Packed:
+class _Packed(NamedTuple):
     """The arguments of one call, and what is needed to read its result."""
 
-    __slots__ = ("arguments", "condition_codes", "first_leg", "leg_codes")
-
-    def __init__(
-        self, arguments: list[Any], first_leg: list[int], leg_codes: list[str], condition_codes: list[str]
-    ) -> None:
-        self.arguments = arguments
-        self.first_leg = first_leg
-        self.leg_codes = leg_codes
-        self.condition_codes = condition_codes
+    arguments: list[Any]
+    first_leg: list[int]
+    leg_codes: list[str]
+    condition_codes: list[str]
 
     def culprit(self, place: int) -> str | None:
         """Name the account that stood in the way: a leg's (positive place), or a condition's (negative)."""
@@ -76,59 +62,68 @@ class _Packed:
         return self.condition_codes[-place - 1] if place < 0 else None
 
 
-def _pack(postings: Sequence[Posting], accounts: dict[str, Known]) -> _Packed:
-    ids = sorted({account.id for account in accounts.values()})
-    places = {id_: place for place, id_ in enumerate(ids, 1)}
-    place_of = {code: places[account.id] for code, account in accounts.items()}
+def _pack(postings: Sequence[Posting]) -> _Packed:
+    places: dict[str, int] = {}  # of the accounts' codes, from 1
+    place_of = places.setdefault
     first_leg: list[int] = []
     last_leg: list[int] = []
     leg_codes: list[str] = []
     leg_account: list[int] = []
     leg_amount: list[int] = []
-    find = place_of.get
     for posting in postings:
         first_leg.append(len(leg_codes) + 1)
         for code, amount in posting.legs:
             leg_codes.append(code)
-            leg_account.append(find(code, 0))
+            leg_account.append(place_of(code, len(places) + 1))
             leg_amount.append(amount)
         last_leg.append(len(leg_codes))
+    conditions = _conditions(postings, place_of, places)
     targets = sorted({posting.target_no for posting in postings if posting.target_no is not None})
     target_places = {no: place for place, no in enumerate(targets, 1)}
     arguments: list[Any] = [
-        [posting.id for posting in postings],
-        [posting.operation for posting in postings],
-        [posting.fingerprint for posting in postings],
-        [posting.fields for posting in postings],
-        [posting.principal_id for posting in postings],
-        [posting.kind for posting in postings],
-        first_leg,
-        last_leg,
-        ids,
-        leg_account,
-        leg_amount,
+        f"{{{','.join([str(posting.id) for posting in postings])}}}",
+        _numbers([int(posting.operation) for posting in postings]),
+        _numbers([posting.fingerprint for posting in postings]),
+        _numbers([posting.fields for posting in postings]),
+        _numbers([posting.principal_id for posting in postings]),
+        _texts([posting.kind for posting in postings]),
+        _numbers(first_leg),
+        _numbers(last_leg),
+        _texts(places),
+        _numbers(leg_account),
+        _numbers(leg_amount),
         _twins(postings),
-        _rare(postings, lambda posting: posting.group, absent=0),
-        _rare(postings, lambda posting: posting.amount),
+        _rare([posting.group for posting in postings], absent=0),
+        _rare([posting.amount for posting in postings]),
         targets or None,
         [target_places.get(posting.target_no, 0) for posting in postings] if targets else None,  # type: ignore[arg-type] # None is in no place
-        _rare(postings, lambda posting: posting.currency),
-        _rare(postings, lambda posting: posting.reference),
-        _rare(postings, lambda posting: encode_metadata(posting.metadata) if posting.metadata else None),
-        _rare(postings, lambda posting: posting.effective_at),
-        _rare(postings, lambda posting: posting.expires_at),
-        *_conditions(postings, place_of),
+        _rare([posting.currency for posting in postings]),
+        _rare([posting.reference for posting in postings]),
+        _rare([encode_metadata(posting.metadata) if posting.metadata else None for posting in postings]),
+        _rare([posting.effective_at for posting in postings]),
+        _rare([posting.expires_at for posting in postings]),
+        *conditions,
     ]
     condition_codes = [condition.account for posting in postings for condition in posting.conditions]
     return _Packed(arguments, first_leg, leg_codes, condition_codes)
 
 
-def _rare(
-    postings: Sequence[Posting], read: Callable[[Posting], Any], *, absent: Any = None
-) -> list[Any] | None:
+def _numbers(values: list[int]) -> str:
+    """Write an array of integers as PostgreSQL reads it."""
+    return f"{{{str(values)[1:-1]}}}"
+
+
+def _texts(values: Collection[str]) -> str:
+    """Write an array of texts as PostgreSQL reads it, each in quotes; there is at least one."""
+    joined = '","'.join(values)
+    if "\\" in joined or joined.count('"') > 2 * (len(values) - 1):  # there is something to escape
+        joined = '","'.join([value.replace("\\", "\\\\").replace('"', '\\"') for value in values])
+    return f'{{"{joined}"}}'
+
+
+def _rare(values: list[Any], *, absent: Any = None) -> list[Any] | None:
     """Return an array of what few items have, or None when no item has it: it is then not even sent."""
-    values = [read(posting) for posting in postings]
-    return None if all(value == absent for value in values) else values
+    return values if values.count(absent) < len(values) else None
 
 
 def _twins(postings: Sequence[Posting]) -> list[int] | None:
@@ -141,11 +136,13 @@ def _twins(postings: Sequence[Posting]) -> list[int] | None:
     return twins if len(last) < len(postings) else None
 
 
-def _conditions(postings: Sequence[Posting], place_of: dict[str, int]) -> list[list[Any] | None]:
+def _conditions(
+    postings: Sequence[Posting], place_of: Callable[[str, int], int], places: Mapping[str, int]
+) -> list[list[Any] | None]:
     rows = [
         (
             place,
-            place_of.get(condition.account, 0),
+            place_of(condition.account, len(places) + 1),
             condition.version,
             condition.balance_at_least,
             condition.balance_at_most,
@@ -212,7 +209,7 @@ async def _with_replays(
             answers.append(outcome)
             if wanted and outcome.kind.freezes:
                 # What a dry run's twins repeat is stored nowhere.
-                known.setdefault(posting.id, replace(outcome, replayed=True))
+                known.setdefault(posting.id, msgspec.structs.replace(outcome, replayed=True))
         else:
             answers.append(known[posting.id])
     return answers

@@ -191,8 +191,7 @@ async def prepare_reversal(  # noqa: PLR0913 - the fields of the request
 
 
 async def _refuse_part_of_several_currencies(source: Connection | Database, original: ListedTransfer) -> None:
-    rows = await source.fetch(SQL.find_accounts, [entry.account for entry in original.entries])
-    if len({row["currency"] for row in rows}) > 1:
+    if len(await source.fetch(SQL.currencies_of, [entry.account for entry in original.entries])) > 1:
         raise Refusal(
             "not_reversible",
             "A transfer in several currencies can be reversed as a whole only.",

@@ -13,11 +13,9 @@ else:
 
 
 class Books(msgspec.Struct, frozen=True, kw_only=True):
-    """What is in a ledger. Account ids are dense from `first_account`; times are unix seconds, the second exclusive."""
+    """What is in a ledger: its accounts but the hot one, and so on. Times are unix seconds, the second exclusive."""
 
-    first_account: int
     accounts: int
-    hot_account: int
     transfers: int
     entries: int
     earliest: int

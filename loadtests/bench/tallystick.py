@@ -16,7 +16,7 @@ from core.migrations import migrate
 from core.settings import load_settings
 from loadtests.bench import posting
 from loadtests.bench.subject import Books, Connection
-from loadtests.bench.workload import ACCOUNT_PREFIX, HOT_ACCOUNT
+from loadtests.bench.workload import HOT_ACCOUNT
 
 CURRENCY = "KZT"
 #: Accounts may owe this much, so that the limit is checked and never reached.
@@ -34,7 +34,7 @@ class Tallystick:
         """Migrates, makes a key with every scope and opens the accounts, which may owe a credit."""
         await migrate(database_url)
         settings = load_settings(env_file=None, env="test", database_url=database_url)
-        codes = [f"{ACCOUNT_PREFIX}{number:06}" for number in range(1, accounts + 1)]
+        codes = [posting.code(number) for number in range(1, accounts + 1)]
         openings = [Opening(code, CURRENCY, Limits(floor=-CREDIT)) for code in codes]
         # Every unit comes from somewhere: the hot account is like a system account, without a floor.
         openings.append(Opening(HOT_ACCOUNT, CURRENCY, Limits(floor=None)))
@@ -56,14 +56,14 @@ class Tallystick:
     async def fill(self, database_url: str, entries: int, on_progress: Callable[[int], None]) -> None:
         """Calls the posting function in batches from several sessions, then seals what they posted."""
         async with connected(database_url) as connection:
-            found = await posting.books(connection, HOT_ACCOUNT)
+            found = await posting.books(connection)
         missing = max(entries - found.entries, 0) // 2
         done = found.entries
         on_progress(done)
 
         async def session(number: int, transfers: int) -> None:
             nonlocal done
-            span = range(found.first_account, found.first_account + found.accounts)
+            span = range(1, found.accounts + 1)
             mine = span[number::FILL_SESSIONS]
             draw = random.Random(found.entries + number)
             async with connected(database_url, synchronous_commit="off") as connection:
@@ -94,7 +94,7 @@ class Tallystick:
     async def books(self, database_url: str) -> Books:
         """Counts the accounts, transfers and entries."""
         async with connected(database_url) as connection:
-            return await posting.books(connection, HOT_ACCOUNT)
+            return await posting.books(connection)
 
     def api_command(self, processes: int) -> Sequence[str]:
         """`tallystick serve`."""

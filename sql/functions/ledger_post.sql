@@ -7,16 +7,16 @@
 -- TS001, and the caller runs the batch again, which then finds the twin's outcome.
 --
 -- Items: `operations` 0 transfer, 1 hold, 2 capture, 3 void, 4 extend, 5 expire, 6 reversal. Legs of item i are
--- leg_first[i]..leg_last[i]; `leg_account` points into `account_ids` (0: no such account). Captures and reversals
--- bring the legs of the whole; the part that is due now is scaled from them by ledger_part. A hold takes from its
--- first leg alone. Arrays that no item needs are null. A culprit is a leg, or, negative, a condition. The outcomes,
+-- leg_first[i]..leg_last[i]; `leg_account` points into `account_codes`, which names each account once. Captures and
+-- reversals bring the legs of the whole; the part that is due now is scaled from them by ledger_part. A hold takes from
+-- its first leg alone. Arrays that no item needs are null. A culprit is a leg, or, negative, a condition. The outcomes,
 -- their precedence and whether they freeze: docs/ledger.md.
 --
 -- One long function, because a call of another costs as much as the work on an item; read it as a list: lock, read,
 -- then for each item check, apply, check limits, keep or undo; then, after which nothing may fail, the writes.
 CREATE OR REPLACE FUNCTION ledger_post(
     ids uuid[], operations smallint[], fingerprints bigint[], fields bigint[], principals integer[], kinds text[],
-    leg_first integer[], leg_last integer[], account_ids bigint[], leg_account integer[], leg_amount bigint[],
+    leg_first integer[], leg_last integer[], account_codes text[], leg_account integer[], leg_amount bigint[],
     twins integer[], groups integer[], amounts bigint[], targets bigint[], item_target integer[],
     currencies text[], reference_texts text[], metadata_texts text[], effective_times timestamptz[],
     expiry_times timestamptz[], condition_item integer[], condition_account integer[], condition_version bigint[],
@@ -38,7 +38,8 @@ DECLARE
     item_count CONSTANT integer := cardinality(ids);
     leg_count CONSTANT integer := cardinality(leg_account);
     condition_count CONSTANT integer := coalesce(cardinality(condition_item), 0);
-    -- the accounts as the item in hand finds them
+    -- the accounts, null where there is none of that code, and as the item in hand finds them
+    account_ids bigint [];
     balance bigint []; held bigint []; version bigint []; floors bigint []; ceilings bigint []; maxima bigint [];
     state smallint []; currency text []; windowed boolean []; last_recorded timestamptz; has_windows boolean;
     before bigint []; touched integer [];
@@ -74,6 +75,10 @@ BEGIN
     leg_no := array_fill(0, ARRAY[leg_count]);
     has_targets := targets IS NOT NULL;
 
+    -- An account's id never changes, so it can be looked up before the lock; one that is opened meanwhile stays unknown.
+    SELECT array_agg(found.id ORDER BY wanted.ordinal) INTO account_ids
+    FROM unnest(account_codes) WITH ORDINALITY AS wanted (code, ordinal)
+    LEFT JOIN accounts AS found ON wanted.code = found.code;
     -- Lock first, read next: the second statement sees what whoever held the locks has committed.
     PERFORM FROM accounts AS a WHERE a.id = ANY (account_ids) ORDER BY a.id FOR NO KEY UPDATE;
     SELECT
@@ -88,7 +93,7 @@ BEGIN
     ) AS a;
     now_at := clock_timestamp();
     before := balance;
-    touched := array_fill(0, ARRAY[coalesce(cardinality(account_ids), 0)]);
+    touched := array_fill(0, ARRAY[coalesce(cardinality(account_codes), 0)]);
     IF has_windows THEN
         SELECT
             array_agg(u.hour_amount_max), array_agg(u.hour_count_max), array_agg(u.day_amount_max),
@@ -96,7 +101,7 @@ BEGIN
             array_agg(u.day_uses)
         INTO hour_max, hour_uses_max, day_max, day_uses_max, hour_sum, hour_uses, day_sum, day_uses
         FROM (SELECT w.* FROM ledger_window_usage(account_ids, now_at) AS w ORDER BY w.ordinal) AS u;
-        window_sum := array_fill(0::bigint, ARRAY[cardinality(account_ids)]);
+        window_sum := array_fill(0::bigint, ARRAY[cardinality(account_codes)]);
         window_uses := window_sum;
     END IF;
     IF has_targets THEN
@@ -185,7 +190,7 @@ BEGIN
             mixed := FALSE;
             FOR leg IN first_leg..last_leg LOOP
                 account := leg_account[leg];
-                IF account = 0 OR state[account] IS NULL THEN
+                IF state[account] IS NULL THEN
                     outcome := 22;
                     culprit := leg;
                     EXIT check;
@@ -206,7 +211,7 @@ BEGIN
                 condition := cursor_condition;
                 WHILE condition_item[condition] = i LOOP
                     account := condition_account[condition];
-                    IF account = 0 OR state[account] IS NULL THEN
+                    IF state[account] IS NULL THEN
                         outcome := 22;
                         culprit := -condition;
                         EXIT check;

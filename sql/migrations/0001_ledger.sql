@@ -41,7 +41,7 @@ CREATE TABLE accounts (
     state smallint NOT NULL DEFAULT 0 CHECK (state BETWEEN 0 AND 2), -- 0 open, 1 frozen, 2 closed
     has_windows boolean NOT NULL DEFAULT FALSE,
     currency text NOT NULL CHECK (currency ~ '^[A-Z][A-Z0-9]{2,11}$'),
-    code text NOT NULL UNIQUE CHECK (length(code) BETWEEN 1 AND 128),
+    code text COLLATE "C" NOT NULL UNIQUE CHECK (length(code) BETWEEN 1 AND 128),
     CHECK (balance BETWEEN -4611686018427387903 AND 4611686018427387903),
     CHECK (floor <= ceiling)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.1);

@@ -1,16 +1,18 @@
 -- name: post
--- One row: what became of each item; see sql/functions/ledger_post.sql.
+-- One row: what became of each item; see sql/functions/ledger_post.sql. The arrays that every call has come as text
+-- and are parsed here: the driver takes 0.4 us to encode a number of an array and 1.2 us a text, this a quarter of it.
 SELECT
     batch, recorded, outcomes, culprits, figures, leg_version, leg_balance, leg_posted, item_amount, item_captured,
     item_expires
 FROM ledger_post(
-    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25,
-    $26, $27
+    $1::text::uuid[], $2::text::smallint[], $3::text::bigint[], $4::text::bigint[], $5::text::integer[],
+    $6::text::text[], $7::text::integer[], $8::text::integer[], $9::text::text[], $10::text::integer[],
+    $11::text::bigint[], $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27
 );
 
--- name: find_accounts
--- A row an existing account of the given codes: what never changes of it.
-SELECT code, id, currency FROM accounts WHERE code = ANY($1::text[]);
+-- name: currencies_of
+-- The currencies of the accounts of the given codes.
+SELECT DISTINCT currency FROM accounts WHERE code = ANY($1::text[]);
 
 -- name: account_codes
 -- A row an account of the given ids.

@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 import asyncpg
 
 from core.database import SERVING_ROLE, Connection
-from core.ledger.directory import Directory
 from core.ledger.items import Outcome, Posting
 from core.ledger.posting import post
 
@@ -58,7 +57,7 @@ async def connected(database_url: str, **settings: str) -> AsyncIterator[Raw]:
 
 async def post_on(raw: Raw, *postings: Posting) -> list[Outcome]:
     """Post on a connection, in its transaction or in one of its own."""
-    return await post(Connection(raw), Directory(), postings)  # type: ignore[arg-type] # a pool's proxy has the same methods
+    return await post(Connection(raw), postings)  # type: ignore[arg-type] # a pool's proxy has the same methods
 
 
 async def waiting(owner: Raw, count: int = 1) -> bool:

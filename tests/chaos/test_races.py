@@ -13,7 +13,6 @@ from aiohttp.test_utils import TestClient, TestServer
 from core.errors import Refusal
 from core.ledger import holds, transfers
 from core.ledger.accounts import Limits, Opening, open_accounts
-from core.ledger.directory import Directory
 from core.ledger.items import Leg, Operation, Outcome, Posting, operation_id
 from core.ledger.poster import Poster
 from core.service import Service
@@ -194,7 +193,7 @@ async def test_keys_of_two_batches_in_opposite_order(
     results = await at_barrier(owner, calls, eventually)
     assert sorted(type(result).__name__ for result in results) == ["DeadlockDetectedError", "list"]
     await install(owner)
-    posters = [Poster(service.database, Directory(), max_waiting=10) for _ in range(2)]
+    posters = [Poster(service.database, max_waiting=10) for _ in range(2)]
     pairs = zip(posters, (batch("a", "b", ["v", "w"]), batch("c", "d", ["w", "v"])), strict=True)
     results = await at_barrier(
         owner, [poster.submit_many(postings) for poster, postings in pairs], eventually
@@ -211,7 +210,6 @@ async def test_capture_against_expiry(
 ) -> None:
     """A capture in time whose commit comes late, when the hold is due already."""
     over = await owner.fetchval("SELECT clock_timestamp() - interval '1 minute'")
-    directory = service.ledger.directory
 
     async def race() -> tuple[str, int]:
         made = Posting(
@@ -222,7 +220,7 @@ async def test_capture_against_expiry(
             expires_at=over,
         )
         assert (await service.ledger.poster.submit(made)).posted
-        stored = await holds.get_hold(service.database, directory, made.id)
+        stored = await holds.get_hold(service.database, made.id)
         capture = holds.capture(
             stored, id_=operation_id(1, f"capture-{next(_keys)}"), principal_id=1, amount=None
         )

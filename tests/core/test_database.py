@@ -61,7 +61,7 @@ def test_statements_are_found_by_name_and_say_what_they_return() -> None:
 
 
 async def test_every_statement_is_one_that_the_database_understands(owner: Database) -> None:
-    async with owner.pool.acquire() as connection:
+    async with owner.connections.pool.acquire() as connection:
         for file in FILES:
             for statement in statements(file):
                 await connection.prepare(statement.text)

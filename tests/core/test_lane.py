@@ -49,6 +49,17 @@ async def test_first_goes_at_once_and_the_rest_gathers() -> None:
     assert sender.batches[2:] == [["f"]]
 
 
+async def test_a_share_of_what_waits() -> None:
+    sender = Sender()
+    lane = lane_of(sender, share=3)
+    tasks = [asyncio.create_task(lane.submit(item)) for item in range(20)]
+    for _ in range(9):
+        sender.go_on.release()
+    assert await asyncio.gather(*tasks) == [f"<{item}>" for item in range(20)]
+    assert [len(batch) for batch in sender.batches] == [5, 3, 3, 3, 3, 3]
+    assert [item for batch in sender.batches for item in batch] == list(range(20))
+
+
 async def test_batches_are_bounded_by_weight_and_keep_the_order() -> None:
     sender = Sender()
     lane = lane_of(sender, max_batch=10, weigh=lambda item: item)

@@ -21,7 +21,9 @@ SCHEMA = Path(__file__).with_name("schema.txt")
 # One row a fact, in words that do not depend on the server's version or on the order of creation.
 CATALOGUE = {
     "column": """
-        SELECT format('%s.%s %s%s%s%s', c.relname, a.attname, format_type(a.atttypid, a.atttypmod),
+        SELECT format('%s.%s %s%s%s%s%s', c.relname, a.attname, format_type(a.atttypid, a.atttypmod),
+            (SELECT ' collate ' || l.collname FROM pg_collation AS l
+                WHERE l.oid = a.attcollation AND l.collname <> 'default' AND a.atttypid <> 'name'::regtype),
             CASE WHEN a.attnotnull THEN ' not null' END, ' default ' || pg_get_expr(d.adbin, d.adrelid),
             CASE WHEN a.attidentity <> '' THEN ' identity ' || a.attidentity::text END)
         FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p', 'v', 'm')

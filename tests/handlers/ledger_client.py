@@ -129,7 +129,7 @@ class Shop:
 async def row_counts(service: Service) -> dict[str, int]:
     """How many rows each table of the ledger has."""
     counts = ", ".join(f"(SELECT count(*) FROM {table}) AS {table}" for table in TABLES)  # noqa: S608 - the names above
-    return dict(await service.database.pool.fetchrow(f"SELECT {counts}") or {})
+    return dict(await service.database.connections.pool.fetchrow(f"SELECT {counts}") or {})
 
 
 def connections(api: ApiClient) -> int:

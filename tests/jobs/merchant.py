@@ -86,7 +86,9 @@ class Thread:
         return endpoint
 
     async def open_account(self, code: str, currency: str = "USD") -> None:
-        owner = await self.service.database.pool.fetchval("SELECT id FROM principals WHERE name = 'shop'")
+        owner = await self.service.database.connections.pool.fetchval(
+            "SELECT id FROM principals WHERE name = 'shop'"
+        )
         await open_account(self.service.database, Opening(code, currency), owner)
 
     async def balance(self, code: str) -> int:
@@ -101,13 +103,15 @@ class Thread:
         return answer.status, await answer.json()
 
     async def inbox(self, event_id: str) -> dict[str, Any]:
-        row = await self.service.database.pool.fetchrow(
+        row = await self.service.database.connections.pool.fetchrow(
             "SELECT * FROM inbox_events WHERE event_id = $1", event_id
         )
         return dict(row) if row is not None else {"state": "absent"}
 
     async def deliveries(self) -> list[dict[str, Any]]:
-        rows = await self.service.database.pool.fetch("SELECT * FROM webhook_deliveries ORDER BY id")
+        rows = await self.service.database.connections.pool.fetch(
+            "SELECT * FROM webhook_deliveries ORDER BY id"
+        )
         return [dict(row) for row in rows]
 
 

@@ -86,7 +86,7 @@ async def test_a_worker_process_ends_in_order(
     await eventually(lambda: _outcome(thread, "evt_pi_1", "applied"), timeout=30)
     process.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(process.wait, 20) == 0
-    assert await thread.service.database.pool.fetchval("SELECT count(*) FROM workers") == 0
+    assert await thread.service.database.connections.pool.fetchval("SELECT count(*) FROM workers") == 0
 
 
 async def test_what_a_dead_worker_claimed_is_free_and_what_a_living_one_holds_is_not(thread: Thread) -> None:
@@ -98,7 +98,9 @@ async def test_what_a_dead_worker_claimed_is_free_and_what_a_living_one_holds_is
         await thread.send(payment(intent, None))
         assert len(await database.fetch(INBOX.claim_inbox_events, 10, worker.id, ids.new_uuid(), 60.0)) == 1
     assert await take_over_inbox_events(database) == 0
-    await database.pool.execute("UPDATE workers SET seen_at = now() - interval '6 s' WHERE id = $1", dead.id)
+    await database.connections.pool.execute(
+        "UPDATE workers SET seen_at = now() - interval '6 s' WHERE id = $1", dead.id
+    )
     assert await take_over_inbox_events(database) == 1
     assert (await thread.inbox("evt_pi_1"))["state"] == "pending"
     assert (await thread.inbox("evt_pi_2"))["state"] == "leased"
@@ -144,7 +146,7 @@ async def test_a_slow_worker_cannot_finish_what_another_has_taken_over(
     assert await thread.balance("shop:main") == 1500
     row = await thread.inbox("evt_pi_1")
     assert (row["state"], row["outcome"], row["attempts"]) == ("done", "applied", 2)
-    assert await database.pool.fetchval("SELECT count(*) FROM outbox_events") == 1
+    assert await database.connections.pool.fetchval("SELECT count(*) FROM outbox_events") == 1
 
 
 async def test_without_redis_everything_arrives_all_the_same(
@@ -186,23 +188,23 @@ async def test_the_clock_sweeps(
     thread: Thread, start_worker: StartWorker, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_module, "SWEEP_SECONDS", frozenset(range(60)))
-    await thread.service.database.pool.execute(
+    await thread.service.database.connections.pool.execute(
         "INSERT INTO workers (id, name, seen_at) VALUES (gen_random_uuid(), 'long dead', now() - interval '2 h')"
     )
     await thread.send(payment("pi_1", None))
-    await thread.service.database.pool.execute(
+    await thread.service.database.connections.pool.execute(
         "UPDATE inbox_events SET state = 'dead', outcome = 'test', finished_at = now()"
     )
     start_worker()
     await eventually(lambda: "dlq_messages_pending 1.0" in metrics.render().decode(), timeout=15)
-    names = await thread.service.database.pool.fetch("SELECT name FROM workers")
+    names = await thread.service.database.connections.pool.fetch("SELECT name FROM workers")
     assert "long dead" not in {row["name"] for row in names}
 
 
 async def test_a_delivery_whose_worker_died_at_its_last_attempt_has_failed(thread: Thread) -> None:
     database = thread.service.database
     await thread.subscribe()
-    await database.pool.execute(
+    await database.connections.pool.execute(
         "INSERT INTO webhook_deliveries (id, event_id, endpoint_id, state, attempts, lease_worker, lease_token,"
         " lease_until) SELECT gen_random_uuid(), gen_random_uuid(), id, 'leased', 3, gen_random_uuid(),"
         " gen_random_uuid(), now() + interval '1 h' FROM webhook_endpoints"

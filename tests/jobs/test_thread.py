@@ -126,15 +126,15 @@ async def test_what_is_due_to_a_deleted_endpoint_fails(
 ) -> None:
     await thread.open_account("shop:main")
     endpoint = await thread.subscribe()
-    await thread.service.database.pool.execute(
+    await thread.service.database.connections.pool.execute(
         "INSERT INTO outbox_events (id, principal_id, event_type, body)"
         " SELECT gen_random_uuid(), principal_id, 'a.b', '{}' FROM webhook_endpoints"
     )
-    await thread.service.database.pool.execute(
+    await thread.service.database.connections.pool.execute(
         "INSERT INTO webhook_deliveries (id, event_id, endpoint_id)"
         " SELECT gen_random_uuid(), o.id, e.id FROM outbox_events AS o, webhook_endpoints AS e"
     )
-    await thread.service.database.pool.execute("UPDATE outbox_events SET fanned_out_at = now()")
+    await thread.service.database.connections.pool.execute("UPDATE outbox_events SET fanned_out_at = now()")
     answer = await thread.api.delete(
         f"/v1/webhook-endpoints/{endpoint['id']}", headers={"Authorization": f"Bearer {thread.key}"}
     )

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from loadtests.bench import posting
 from loadtests.bench.subject import Connection
-from loadtests.bench.workload import BATCH_ITEM_DONE, HOT_ACCOUNT
+from loadtests.bench.workload import BATCH_ITEM_DONE
 
 DATABASE_URL = os.environ.get("DATABASE_URL", "")
 DELAY_SECONDS = float(os.environ.get("STUB_DELAY_MS", "0")) / 1000
@@ -47,7 +47,7 @@ async def main() -> None:
 
     if pool is not None:
         async with pool.acquire() as connection:
-            books = await posting.books(cast("Connection", connection), HOT_ACCOUNT)
+            books = await posting.books(cast("Connection", connection))
     app = web.Application(client_max_size=2**22)
     app.router.add_route("*", "/{path:.*}", answer)
     runner = web.AppRunner(app, access_log=None)

@@ -50,7 +50,11 @@ def _fallback() -> float:
 
 
 async def test_redis_killed_and_restarted_under_use(
-    guards: GuardFactory, caller: Principal, servers: EmbeddedServers, eventually: Eventually, logged: LogCapture
+    guards: GuardFactory,
+    caller: Principal,
+    servers: EmbeddedServers,
+    eventually: Eventually,
+    logged: LogCapture,
 ) -> None:
     # Far from every limit: in memory 8 clients would use up the default ones within a second or two.
     guard = guards(

@@ -46,7 +46,6 @@ class Book:
     def __init__(self, service: Service, owner: asyncpg.Connection[Row]) -> None:
         self.service = service
         self.database = service.database
-        self.directory = service.ledger.directory
         self.poster = service.ledger.poster
         self.owner = owner
 
@@ -71,7 +70,7 @@ class Book:
 
     async def call(self, *postings: Posting, dry_run: bool = False) -> list[Outcome]:
         """Post as one call of the posting function, beside the lane."""
-        return await post(self.database, self.directory, postings, dry_run=dry_run)
+        return await post(self.database, postings, dry_run=dry_run)
 
     async def account(self, code: str) -> Account:
         return await accounts.get_account(self.database, code)
@@ -86,7 +85,7 @@ class Book:
         return await self.stored(key)
 
     async def stored(self, key: str) -> StoredHold:
-        return await holds.get_hold(self.database, self.directory, operation_id(PRINCIPAL, key))
+        return await holds.get_hold(self.database, operation_id(PRINCIPAL, key))
 
     async def capture(self, key: str, hold: StoredHold, amount: int | None = None) -> Outcome:
         return await self.one(

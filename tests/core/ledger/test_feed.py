@@ -11,7 +11,6 @@ import pytest
 from core.database import Database, open_database
 from core.ledger import holds
 from core.ledger.accounts import change_account
-from core.ledger.directory import Directory
 from core.ledger.feed import FeedEvent, feed_head, read_feed
 from core.ledger.poster import Poster
 from core.ledger.posting import post
@@ -38,7 +37,7 @@ async def rolled_back(book: Book, key: str) -> None:
     """Post, and let the transaction fail after it has drawn its number."""
     with suppress(RolledBackError):
         async with book.database.transaction() as connection:
-            [outcome] = await post(connection, book.directory, [pay(key, "a", "b", 1)])
+            [outcome] = await post(connection, [pay(key, "a", "b", 1)])
             assert outcome.posted
             raise RolledBackError
 
@@ -116,7 +115,7 @@ async def test_rolled_back_numbers_leave_no_hole(shop: Book) -> None:
 
 async def test_open_transaction_holds_up_only_itself(shop: Book) -> None:
     async with shop.database.transaction() as connection:
-        await post(connection, shop.directory, [pay("slow", "a", "b", 1)])
+        await post(connection, [pay("slow", "a", "b", 1)])
         for number in range(3):
             await shop.one(pay(f"{number}", "c", "c", 1))
             await shop.seal()
@@ -183,7 +182,7 @@ async def trade(shop: Book, poster: Poster, trader: int) -> None:
 async def hold_up(shop: Book) -> None:
     for number in range(5):
         async with shop.database.transaction() as connection:
-            await post(connection, shop.directory, [pay(f"slow {number}", "c", "c", 1)])
+            await post(connection, [pay(f"slow {number}", "c", "c", 1)])
             await connection.raw.fetch("SELECT pg_sleep(0.02)")
 
 
@@ -194,7 +193,7 @@ async def test_order_respects_commits_under_load(shop: Book, settings: Settings)
     in the end the feed holds every event once.
     """
     databases: list[Database] = [await open_database(settings, size=2) for _ in range(3)]
-    posters = [Poster(database, Directory(), max_waiting=1_000) for database in databases]
+    posters = [Poster(database, max_waiting=1_000) for database in databases]
     done = asyncio.Event()
     read: list[FeedEvent] = []
 

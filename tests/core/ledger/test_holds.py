@@ -29,7 +29,7 @@ async def shop(book: Book) -> Book:
 
 async def expire_all(book: Book) -> int:
     expired = 0
-    while found := await holds.expire_due(book.database, book.directory):
+    while found := await holds.expire_due(book.database):
         expired += found
     return expired
 
@@ -220,7 +220,7 @@ async def test_thousands_expire_in_batches(shop: Book) -> None:
     assert set(codes(await shop.post(*(expiry(number) for number in range(3_000))))) == {"posted"}
     kept = await shop.owner.fetchval("SELECT count(*) FROM holds WHERE state = 0")
     assert (kept, (await shop.account("buyer")).held) == (3_000, 3_000)
-    rounds = [await holds.expire_due(shop.database, shop.directory) for _ in range(4)]
+    rounds = [await holds.expire_due(shop.database) for _ in range(4)]
     assert rounds == [1_000, 1_000, 1_000, 0]
     assert (await shop.account("buyer")).held == 0
     await shop.seal()
@@ -244,11 +244,11 @@ async def test_extended_after_the_job_has_seen_it(shop: Book) -> None:
         operation=Operation.EXPIRE,
         target_no=hold.no,
     )
-    [outcome] = await post(shop.database, shop.directory, [late])
+    [outcome] = await post(shop.database, [late])
     assert (outcome.kind.code, outcome.posted) == ("hold_not_due", False)
     await shop.void("v", hold)
     # An expiry keeps no key, refused or not, and a batch may hold anything beside it.
-    outcomes = await post(shop.database, shop.directory, [late, pay("no", "buyer", "seller", 10**6)])
+    outcomes = await post(shop.database, [late, pay("no", "buyer", "seller", 10**6)])
     assert codes(outcomes) == ["hold_not_open", "insufficient_funds"]
     assert codes(await shop.call(pay("no", "buyer", "seller", 10**6))) == ["again insufficient_funds"]
     assert await shop.faults() == []
@@ -299,11 +299,11 @@ async def test_lists(shop: Book) -> None:
     for number in range(5):
         await shop.hold(f"{number}", ("buyer", -10), ("seller", 10))
     await shop.void("v", await shop.stored("2"))
-    everything = await holds.list_holds(shop.database, shop.directory, limit=3)
-    rest = await holds.list_holds(shop.database, shop.directory, before=everything[-1].no, limit=3)
+    everything = await holds.list_holds(shop.database, limit=3)
+    rest = await holds.list_holds(shop.database, before=everything[-1].no, limit=3)
     ids = [str(operation_id(PRINCIPAL, str(number))) for number in (4, 3, 2, 1, 0)]
     assert [stored.hold.id for stored in (*everything, *rest)] == ids
-    voided = await holds.list_holds(shop.database, shop.directory, state="voided")
+    voided = await holds.list_holds(shop.database, state="voided")
     assert [stored.hold.id for stored in voided] == [ids[2]]
     buyer = await shop.account("buyer")
-    assert len(await holds.list_holds(shop.database, shop.directory, account_id=buyer.id, state="open")) == 4
+    assert len(await holds.list_holds(shop.database, account_id=buyer.id, state="open")) == 4

@@ -3,11 +3,12 @@
 import itertools
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from core.errors import Refusal
@@ -142,7 +143,9 @@ class Scene:
                 item = holds.void(stored, **common)
             else:
                 item = holds.extend(stored, expires_at=None, **common)
-        return replace(item, conditions=tuple(self.conditions), target_no=self.target_no or item.target_no)
+        return msgspec.structs.replace(
+            item, conditions=tuple(self.conditions), target_no=self.target_no or item.target_no
+        )
 
     async def conflict(self) -> Outcome:
         return (await self.book.call(self.pay("item", "cash", "x", 1), self.pay("undo", "x", "cash", 1)))[0]

@@ -20,7 +20,6 @@ from core.database import Database, open_database
 from core.errors import Refusal
 from core.ledger import holds, transfers
 from core.ledger.accounts import Limits, Opening, change_account, open_accounts
-from core.ledger.directory import Directory
 from core.ledger.items import Leg, Operation, Outcome, Posting, next_group, operation_id
 from core.ledger.poster import Poster
 from core.ledger.posting import post
@@ -75,7 +74,6 @@ class Pair:
         self.book = book
         self.accounts = {"cash": Limits(floor=None), "bank": Limits(floor=None), **accounts}
         self.model = Model(datetime.now(UTC))
-        self.directory = Directory()
         self.sent: list[list[Posting]] = []
 
     async def begin(self) -> None:
@@ -108,7 +106,7 @@ class Pair:
                 again = self.sent[step.batch % len(self.sent)]
                 await self.compare([*again, *reversed(again)], dry_run=False)
             case Expire():
-                while await holds.expire_due(self.book.database, self.directory):
+                while await holds.expire_due(self.book.database):
                     pass
                 self.model.expire()
 
@@ -134,9 +132,9 @@ class Pair:
             return await self.prepare_reversal(id_, target, wish)
         if target not in self.model.state.holds:
             with refusal("hold_not_found"):
-                await holds.get_hold(self.book.database, self.directory, target)
+                await holds.get_hold(self.book.database, target)
             return None
-        hold = await holds.get_hold(self.book.database, self.directory, target)
+        hold = await holds.get_hold(self.book.database, target)
         if wish.operation is Operation.CAPTURE:
             return holds.capture(hold, id_=id_, principal_id=PRINCIPAL, amount=wish.amount)
         if wish.operation is Operation.VOID:
@@ -172,7 +170,7 @@ class Pair:
             return
         if not dry_run:
             self.sent.append(postings)
-        outcomes = await post(self.book.database, self.directory, postings, dry_run=dry_run)
+        outcomes = await post(self.book.database, postings, dry_run=dry_run)
         expected = self.model.dry_run(postings) if dry_run else self.model.post(postings)
         for posting, outcome, result in zip(postings, outcomes, expected, strict=True):
             assert shown(outcome) == (result.code, result.replayed, result.entries), posting
@@ -280,7 +278,7 @@ async def run_at_once(
 ) -> Answers:
     """Every stream in order, all streams beside each other through three posters, the jobs and changes beside them."""
     answers: Answers = []
-    posters = [Poster(database, Directory(), max_waiting=1_000) for database in databases]
+    posters = [Poster(database, max_waiting=1_000) for database in databases]
 
     async def send(number: int, stream: list[list[Posting]]) -> None:
         for batch in stream:

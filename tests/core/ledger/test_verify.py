@@ -38,7 +38,7 @@ async def rich(book: Book) -> Book:
     await book.hold("open", ("a", -50), ("b", 50))
     await book.void("void", await book.hold("voided", ("b", -40), ("c", 40)))
     await book.hold("over", ("b", -30), ("c", 30), expires_at=LONG_AGO)
-    assert await holds.expire_due(book.database, book.directory) == 1
+    assert await holds.expire_due(book.database) == 1
     await book.reverse("back", "pay 3", 6)
     await book.reverse("back more", "pay 3")
     await change_account(book.database, "c", metadata={"name": "Carla"})
