@@ -15,6 +15,13 @@ DECLARE
     new_codes text [];
     new_ids bigint [];
 BEGIN
+    IF EXISTS (
+        SELECT FROM unnest(codes, currencies) AS a (code, currency)
+        WHERE (length(a.code) BETWEEN 1 AND 128 AND a.currency ~ '^[A-Z][A-Z0-9]{2,11}$') IS NOT TRUE
+    ) THEN
+        RAISE EXCEPTION 'an account has a code of 1 to 128 characters and a currency of 3 to 12 capitals and digits'
+        USING ERRCODE = 'check_violation';
+    END IF;
     -- Sorted, so that two calls with the same codes wait for each other in one order.
     WITH inserted AS (
         INSERT INTO accounts (code, currency, floor, ceiling, transfer_max, has_windows)

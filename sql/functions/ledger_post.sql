@@ -4,7 +4,7 @@
 -- Locks: the accounts, sorted, and nothing else. Holds, reversed amounts and window usage belong to accounts that
 -- the same items lock, so the account's lock covers them. Keys come last, sorted: whoever waits for a key holds
 -- accounts, but nobody who holds a key waits for an account, so no circle can close. A key lost to a twin raises
--- TS001, and the caller runs the batch again, which then finds the twin's outcome.
+-- TS001, and the caller runs the batch again, which then finds the twin's outcome. So does an account opened meanwhile.
 --
 -- Items: `operations` 0 transfer, 1 hold, 2 capture, 3 void, 4 extend, 5 expire, 6 reversal. Legs of item i are
 -- leg_first[i]..leg_last[i]; `leg_account` points into `account_codes`, which names each account once. Captures and
@@ -39,7 +39,7 @@ DECLARE
     leg_count CONSTANT integer := cardinality(leg_account);
     condition_count CONSTANT integer := coalesce(cardinality(condition_item), 0);
     -- the accounts, null where there is none of that code, and as the item in hand finds them
-    account_ids bigint [];
+    account_ids bigint []; locked integer; read integer;
     balance bigint []; held bigint []; version bigint []; floors bigint []; ceilings bigint []; maxima bigint [];
     state smallint []; currency text []; windowed boolean []; last_recorded timestamptz; has_windows boolean;
     before bigint []; touched integer [];
@@ -75,22 +75,24 @@ BEGIN
     leg_no := array_fill(0, ARRAY[leg_count]);
     has_targets := targets IS NOT NULL;
 
-    -- An account's id never changes, so it can be looked up before the lock; one that is opened meanwhile stays unknown.
-    SELECT array_agg(found.id ORDER BY wanted.ordinal) INTO account_ids
-    FROM unnest(account_codes) WITH ORDINALITY AS wanted (code, ordinal)
-    LEFT JOIN accounts AS found ON wanted.code = found.code;
     -- Lock first, read next: the second statement sees what whoever held the locks has committed.
-    PERFORM FROM accounts AS a WHERE a.id = ANY (account_ids) ORDER BY a.id FOR NO KEY UPDATE;
+    PERFORM FROM accounts AS a WHERE a.code = ANY (account_codes) ORDER BY a.id FOR NO KEY UPDATE;
+    GET DIAGNOSTICS locked = ROW_COUNT;
     SELECT
-        array_agg(a.balance), array_agg(a.held), array_agg(a.version), array_agg(a.floor), array_agg(a.ceiling),
-        array_agg(a.transfer_max), array_agg(a.state), array_agg(a.currency), array_agg(a.has_windows),
-        max(a.recorded_at), coalesce(bool_or(a.has_windows), FALSE)
-    INTO balance, held, version, floors, ceilings, maxima, state, currency, windowed, last_recorded, has_windows
+        array_agg(a.id), array_agg(a.balance), array_agg(a.held), array_agg(a.version), array_agg(a.floor),
+        array_agg(a.ceiling), array_agg(a.transfer_max), array_agg(a.state), array_agg(a.currency),
+        array_agg(a.has_windows), max(a.recorded_at), coalesce(bool_or(a.has_windows), FALSE), count(a.id)
+    INTO
+        account_ids, balance, held, version, floors, ceilings, maxima, state, currency, windowed, last_recorded,
+        has_windows, read
     FROM (
-        SELECT found.* FROM unnest(account_ids) WITH ORDINALITY AS wanted (id, ordinal)
-        LEFT JOIN accounts AS found ON wanted.id = found.id
+        SELECT found.* FROM unnest(account_codes) WITH ORDINALITY AS wanted (code, ordinal)
+        LEFT JOIN accounts AS found ON wanted.code = found.code
         ORDER BY wanted.ordinal
     ) AS a;
+    IF read <> locked THEN
+        RAISE EXCEPTION 'an account of this batch was opened after the locks were taken' USING ERRCODE = 'TS001';
+    END IF;
     now_at := clock_timestamp();
     before := balance;
     touched := array_fill(0, ARRAY[coalesce(cardinality(account_codes), 0)]);

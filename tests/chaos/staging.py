@@ -18,7 +18,13 @@ Wait = Callable[..., Awaitable[Any]]
 LEDGER_POST = resources.files("sql").joinpath("functions", "ledger_post.sql").read_text()
 
 # The guards, as they stand in the function.
-LOCK = "    PERFORM FROM accounts AS a WHERE a.id = ANY (account_ids) ORDER BY a.id FOR NO KEY UPDATE;\n"
+LOCK = (
+    "    PERFORM FROM accounts AS a WHERE a.code = ANY (account_codes) ORDER BY a.id FOR NO KEY UPDATE;\n"
+    "    GET DIAGNOSTICS locked = ROW_COUNT;\n"
+)
+OPENED = "    IF read <> locked THEN\n"
+# For a function without its lock: it has counted no locks then.
+UNGUARDED = (OPENED, "    IF FALSE THEN\n")
 KEY_LOOKUP = "INNER JOIN keys AS k ON wanted.id = k.id\n"
 KEY_CLAIM = "IF stored <> keyed THEN"
 KEY_ORDER = "        ORDER BY k.id\n        ON CONFLICT DO NOTHING;"
@@ -26,6 +32,14 @@ CLOCK = "    now_at := clock_timestamp();\n"
 
 # Whoever comes here waits until the test lets everybody go on.
 BARRIER = "PERFORM pg_advisory_lock_shared(1); PERFORM pg_advisory_unlock_shared(1);"
+
+# In the place of the lock: each leg's account in turn, so that crossing transfers deadlock.
+PAYER_FIRST = f"""
+    FOR leg IN 1..leg_count LOOP
+        PERFORM FROM accounts AS a WHERE a.code = account_codes[leg_account[leg]] FOR NO KEY UPDATE;
+        {BARRIER}
+    END LOOP;
+"""
 
 
 async def install(owner: Raw, *changes: tuple[str, str]) -> None:
@@ -83,11 +97,15 @@ async def overlap(
     return outcomes, result
 
 
-async def at_barrier(owner: Raw, calls: Sequence[Awaitable[Any]], until: Wait) -> list[Any]:
+async def at_barrier(
+    owner: Raw, calls: Sequence[Awaitable[Any]], until: Wait, meanwhile: Awaitable[Any] | None = None
+) -> list[Any]:
     """Start calls of a function with a BARRIER, let go when all stand there or behind one who does; their results."""
     await owner.execute("SELECT pg_advisory_lock(1)")
     tasks = [asyncio.ensure_future(call) for call in calls]
     await until(lambda: waiting(owner, len(tasks)))
+    if meanwhile is not None:
+        await meanwhile
     await owner.execute("SELECT pg_advisory_unlock(1)")
     return await asyncio.gather(*tasks, return_exceptions=True)
 

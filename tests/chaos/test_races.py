@@ -26,6 +26,8 @@ from tests.chaos.staging import (
     KEY_LOOKUP,
     KEY_ORDER,
     LOCK,
+    PAYER_FIRST,
+    UNGUARDED,
     Raw,
     Wait,
     at_barrier,
@@ -93,18 +95,11 @@ def code_of(result: Any) -> str:
 async def test_crossing_transfers(
     accounts: None, owner: Raw, one: Raw, two: Raw, database_url: str, eventually: Wait
 ) -> None:
-    payer_first = f"""
-        FOR leg IN 1..leg_count LOOP
-            PERFORM FROM accounts AS a WHERE a.id = account_ids[leg_account[leg]] FOR NO KEY UPDATE;
-            {BARRIER}
-        END LOOP;
-    """
-
     async def cross() -> list[str]:
         calls = [post_on(one, transfer("a", "b", 1)), post_on(two, transfer("b", "a", 1))]
         return sorted(map(code_of, await at_barrier(owner, calls, eventually)))
 
-    await install(owner, (LOCK, payer_first))
+    await install(owner, (LOCK, PAYER_FIRST), UNGUARDED)
     assert await cross() == ["DeadlockDetectedError", "posted"]
     await install(owner, (LOCK, LOCK + BARRIER))
     assert await cross() == ["posted", "posted"]
@@ -123,11 +118,32 @@ async def test_hot_account(
         return code_of(first), code_of(result)
 
     # Both read the same balance and version; that two entries cannot have one version is all that saves the books.
-    await install(owner, (LOCK, ""))
+    await install(owner, (LOCK, ""), UNGUARDED)
     assert await both() == ("posted", "internal_error")
     await install(owner)
     assert await both() == ("posted", "posted")
     assert await owner.fetchval("SELECT balance FROM accounts WHERE code = 'c'") == 1_003
+    assert await faults(database_url) == {}
+
+
+# --- An account that is opened when the locks have been taken already
+
+
+async def test_account_opened_after_the_locks(
+    accounts: None, owner: Raw, service: Service, database_url: str, eventually: Wait
+) -> None:
+    posters = [Poster(service.database, max_waiting=10) for _ in range(2)]
+
+    async def both(code: str) -> list[str]:
+        calls = [poster.submit(transfer(payer, code, 1)) for poster, payer in zip(posters, "ab", strict=True)]
+        opening = open_accounts(service.database, [Opening(code, "USD")], 1)
+        return sorted(map(code_of, await at_barrier(owner, calls, eventually, meanwhile=opening)))
+
+    # Neither holds the new account's lock.
+    await install(owner, (LOCK, LOCK + BARRIER), UNGUARDED)
+    assert await both("new") == ["internal_error", "posted"]
+    await install(owner, (LOCK, LOCK + BARRIER))
+    assert await both("newer") == ["posted", "posted"]
     assert await faults(database_url) == {}
 
 
@@ -234,7 +250,7 @@ async def test_capture_against_expiry(
     await install(owner, clock)
     assert await race() == ("posted", 0)
     assert await faults(database_url) == {}
-    await install(owner, clock, (LOCK, ""))
+    await install(owner, clock, (LOCK, ""), UNGUARDED)
     assert await race() == ("posted", 1)
     assert set(await faults(database_url)) >= {
         "a balance is not the sum of its entries, or a version not their number",

@@ -16,7 +16,7 @@ from core.ledger.items import MAX_CALL_LEGS, Leg, Outcome, Posting, operation_id
 from core.ledger.poster import CHUNK_ITEMS, LOST_TRIES, MAX_TRIES, SHARE, Poster, chunks
 from core.service import Service
 from tests.chaos.books import faults
-from tests.chaos.staging import BARRIER, LOCK, at_barrier, install
+from tests.chaos.staging import LOCK, PAYER_FIRST, UNGUARDED, at_barrier, install
 
 Raw: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Wait = Callable[..., Awaitable[Any]]
@@ -199,13 +199,7 @@ async def test_poison_in_a_batch_fails_its_part_only(poster: Poster, owner: Raw)
 async def test_deadlock_is_tried_again(
     service: Service, owner: Raw, database_url: str, eventually: Wait
 ) -> None:
-    payer_first = f"""
-        FOR leg IN 1..leg_count LOOP
-            PERFORM FROM accounts AS a WHERE a.id = account_ids[leg_account[leg]] FOR NO KEY UPDATE;
-            {BARRIER}
-        END LOOP;
-    """
-    await install(owner, (LOCK, payer_first))
+    await install(owner, (LOCK, PAYER_FIRST), UNGUARDED)
     posters = [Poster(service.database, max_waiting=10) for _ in range(2)]
     calls = [posters[0].submit(transfer("a", "b")), posters[1].submit(transfer("b", "a"))]
     results = await at_barrier(owner, calls, eventually)
