@@ -47,7 +47,7 @@ _LOST = (
     asyncpg.QueryCanceledError,
     asyncpg.ReadOnlySQLTransactionError,
 )
-_RETRIABLE = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.LockNotAvailableError)
+_RETRIABLE = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
 
 class Statement(NamedTuple):
@@ -228,7 +228,7 @@ class translated:  # noqa: N801 - reads as a word: `with translated():`
             return
         if is_lost(error):
             raise Unavailable from error
-        if is_retriable(error):
+        if is_retriable(error) or isinstance(error, asyncpg.LockNotAvailableError):
             raise Unavailable(
                 "The rows of this call are busy at the moment. Nothing happened; repeat the call.",
                 code="busy",

@@ -9,11 +9,8 @@ import threading
 import time
 from uuid import UUID
 
-from core.errors import Refusal
-
 _RANDOM_BITS = 74
 _COUNTER_STEP_BITS = 32
-_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 # Visible ASCII only and bounded: the value is echoed in a header and stands in every log line.
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 # https://www.w3.org/TR/trace-context-1/#traceparent-header; a later version may append fields, version ff is invalid.
@@ -52,18 +49,6 @@ def new_uuid() -> UUID:
         _last_millisecond, _last_random = millisecond, tail
     high, low = tail >> 62, tail & ((1 << 62) - 1)
     return UUID(int=(millisecond << 80) | (0x7 << 76) | (high << 64) | (0b10 << 62) | low)
-
-
-def parse_uuid(text: str, name: str = "id") -> UUID:
-    """Return the UUID that `text` spells in its 36-character form, of any version.
-
-    Raises Refusal `invalid_request` that names the field; braces, `urn:uuid:` and forms without dashes are refused.
-    """
-    if not _UUID.fullmatch(text):
-        raise Refusal(
-            "invalid_request", f"{name} is not a UUID like 0193e5a0-7b1c-7d3e-9f00-1234567890ab.", field=name
-        )
-    return UUID(text)
 
 
 def new_request_id() -> str:

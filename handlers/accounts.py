@@ -17,7 +17,7 @@ from core.ledger import accounts
 from core.ledger.accounts import Account, AccountState, Limits, Opening, PastBalance, StatementLine
 from core.ledger.items import MAX_AMOUNT_MINOR
 from core.ledger.transfers import NEWEST
-from handlers.api import Call, Route, answer
+from handlers.api import Call, Route, answer, cut
 from handlers.ledger_bodies import ACCOUNT_CODE, AccountCode, Balance, Currency, Metadata, Time, moment
 from handlers.transfers import Limit
 
@@ -152,9 +152,10 @@ async def list_accounts(call: Call) -> web.Response:
     query: AccountQuery = call.query
     found = await accounts.list_accounts(
         call.service.database, after=query.cursor, currency=query.currency, state=query.state, prefix=query.prefix,
-        limit=query.limit,
+        limit=query.limit + 1,
     )  # fmt: skip
-    return answer(200, AccountPage(found, found[-1].code if len(found) == query.limit else None))
+    page, more = cut(found, query.limit)
+    return answer(200, AccountPage(page, page[-1].code if more else None))
 
 
 async def get_balance(call: Call) -> web.Response:
@@ -185,11 +186,11 @@ async def get_entries(call: Call) -> web.StreamResponse:
             call, account, _pages(database, account.id, after, before, descending=descending)
         )
     entries = await accounts.statement_page(
-        database, account.id, after=after, before=before, limit=query.limit, newest_first=descending
+        database, account.id, after=after, before=before, limit=query.limit + 1, newest_first=descending
     )
-    more = len(entries) == query.limit
+    page, more = cut(entries, query.limit)
     return answer(
-        200, StatementPage(account.code, account.currency, entries, entries[-1].version if more else None)
+        200, StatementPage(account.code, account.currency, page, page[-1].version if more else None)
     )
 
 

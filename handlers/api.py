@@ -7,7 +7,7 @@ into one operation of the document; both from the same fields, so that they cann
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from aiohttp import hdrs, web
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from core.access.api_keys import Principal
     from core.service import Service
+
+Item = TypeVar("Item")
 
 MIB = 1024 * 1024
 
@@ -122,6 +124,11 @@ class Call:
         Without one it is a text of 1 to 255 characters, none of them a control character.
         """
         return self._path[name]
+
+
+def cut(found: list[Item], limit: int) -> tuple[list[Item], bool]:
+    """Return a page of what was asked for with one more than its `limit`, and whether another page follows."""
+    return found[:limit], len(found) > limit
 
 
 def answer(status: int, value: Any, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -12,8 +12,16 @@ from core.ledger import accounts, holds, transfers
 from core.ledger.holds import Hold, HoldState, StoredHold
 from core.ledger.items import Outcome, Posting, operation_id
 from core.ledger.transfers import Transfer
-from handlers.api import Call, Route, answer
-from handlers.ledger_bodies import AccountCode, CaptureBody, ExtendBody, HoldBody, expiry, hold_posting
+from handlers.api import Call, Route, answer, cut
+from handlers.ledger_bodies import (
+    AccountCode,
+    CaptureBody,
+    ExtendBody,
+    HoldBody,
+    VoidBody,
+    expiry,
+    hold_posting,
+)
 from handlers.transfers import REPLAYED, Cursor, Limit, position
 
 TAG = "Holds"
@@ -109,10 +117,10 @@ async def list_holds(call: Call) -> web.Response:
         account_id=account.id if account is not None else None,
         state=query.state,
         before=position(query.cursor),
-        limit=query.limit,
+        limit=query.limit + 1,
     )
-    following = str(found[-1].no) if len(found) == query.limit else None
-    return answer(200, HoldPage([stored.hold for stored in found], following))
+    page, more = cut(found, query.limit)
+    return answer(200, HoldPage([stored.hold for stored in page], str(page[-1].no) if more else None))
 
 
 def _id(call: Call) -> UUID:
@@ -161,7 +169,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         "POST", "/v1/holds/{hold}/void", void_hold, "void_hold", "Void a hold", TAG, scope="holds:write",
-        parameters=_HOLD, answers={200: Hold}, idempotent=True, problems=_CHANGING,
+        parameters=_HOLD, body=VoidBody, answers={200: Hold}, idempotent=True, problems=_CHANGING,
     ),
     Route(
         "POST", "/v1/holds/{hold}/extend", extend_hold, "extend_hold", "Extend a hold", TAG, scope="holds:write",

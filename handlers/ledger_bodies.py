@@ -134,6 +134,10 @@ class CaptureBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     metadata: Metadata | None = None
 
 
+class VoidBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Nothing: an empty object, or no body at all."""
+
+
 class ExtendBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The hold's new end: in seconds from now, or a time."""
 

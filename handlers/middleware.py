@@ -135,8 +135,10 @@ class Edge:
                     response = await handler(request)
             except web.HTTPException as error:
                 response = problems.from_http_exception(error, request.path, request.method)
-            except ConnectionError:  # nobody is left to answer to
-                raise
+            except (
+                ConnectionError
+            ):  # nobody is left to answer to; aiohttp would log what is raised as our mistake
+                return web.Response(status=CLIENT_CLOSED_REQUEST)
             except Exception:
                 _log.exception("request failed")
                 if request.writer.output_size:  # a stream that broke off cannot be answered again

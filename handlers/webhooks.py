@@ -24,7 +24,7 @@ from core.outbox.destinations import MAX_URL_LENGTH, Destinations
 from core.outbox.events import EVENT_TYPE_PATTERN, MAX_EVENT_TYPE
 from core.service import Service
 from core.wakeup import Waker
-from handlers.api import Call, Route, answer
+from handlers.api import Call, Route, answer, cut
 
 log = structlog.get_logger(__name__)
 
@@ -211,8 +211,7 @@ async def list_endpoints(call: Call) -> web.Response:
         after=query.after,
         limit=query.limit + 1,
     )
-    page = found[: query.limit]
-    more = len(found) > query.limit
+    page, more = cut(found, query.limit)
     return answer(200, EndpointPage([_view(endpoint) for endpoint in page], page[-1].id if more else None))
 
 

@@ -29,7 +29,7 @@ logger = structlog.get_logger("ledger")
 
 # Raised by ledger_post when a twin in another process's batch took a key first.
 KEY_TAKEN = "TS001"
-# A batch that meets a deadlock, a lock time-out or a twin is rolled back as a whole and sent again, this often at most.
+# A batch that meets a deadlock or a twin is rolled back as a whole and sent again, this often at most.
 MAX_TRIES = 6
 # After a lost connection the batch is sent again, keys telling what was done, while the server may come back quickly.
 LOST_TRIES = 3
@@ -121,6 +121,8 @@ class Poster:
                     raise
             except Unavailable as error:
                 cause = error.__cause__
+                if isinstance(cause, asyncpg.LockNotAvailableError):
+                    raise  # its wait was the bound
                 if cause is None or not is_retriable(cause):
                     lost += 1
                     if lost >= LOST_TRIES:

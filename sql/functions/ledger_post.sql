@@ -563,6 +563,15 @@ BEGIN
             WHERE u.uses > 0
             ON CONFLICT ON CONSTRAINT window_usage_pkey
             DO UPDATE SET amount = least(w.amount + excluded.amount, top), uses = w.uses + excluded.uses;
+            -- What no window looks back to any more goes, so that an account keeps about sixty rows.
+            DELETE FROM window_usage AS w
+            USING unnest(account_ids, window_uses) AS u (account_id, uses)
+            WHERE u.uses > 0 AND w.account_id = u.account_id AND w.span = 'm'
+                AND w.bucket <= date_trunc('minute', now_at - interval '1 hour', 'UTC');
+            DELETE FROM window_usage AS w
+            USING unnest(account_ids, window_uses) AS u (account_id, uses)
+            WHERE u.uses > 0 AND w.account_id = u.account_id AND w.span = 'd'
+                AND w.bucket < date_trunc('day', now_at, 'UTC');
         END IF;
         IF has_targets OR 1 = ANY (operations) THEN
             PERFORM ledger_write_holds(

@@ -5,12 +5,10 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from uuid import UUID
 
 import pytest
 
 from core import ids
-from core.errors import Refusal
 
 ROOT = Path(__file__).parents[2]
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -66,37 +64,6 @@ def test_a_forked_child_makes_other_uuids_than_its_parent() -> None:
         check=True,
     ).stdout.split()
     assert len(made) == len(set(made)) == 40
-
-
-@pytest.mark.parametrize(
-    "text", ["0193e5a0-7b1c-7d3e-9f00-1234567890ab", "0193E5A0-7B1C-7D3E-9F00-1234567890AB"]
-)
-def test_a_uuid_is_read_in_its_plain_form(text: str) -> None:
-    assert ids.parse_uuid(text) == UUID(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "x",
-        "0193e5a07b1c7d3e9f001234567890ab",
-        "{0193e5a0-7b1c-7d3e-9f00-1234567890ab}",
-        "urn:uuid:0193e5a0-7b1c-7d3e-9f00-1234567890ab",
-        "0193e5a0-7b1c-7d3e-9f00-1234567890ab\n",
-        " 0193e5a0-7b1c-7d3e-9f00-1234567890ab",
-        "0193e5a0-7b1c-7d3e-9f00-1234567890ag",
-        "\N{ARABIC-INDIC DIGIT ZERO}193e5a0-7b1c-7d3e-9f00-1234567890ab",
-        "0" * 100_000,
-    ],
-)
-def test_anything_else_is_refused_and_the_field_named(text: str) -> None:
-    with pytest.raises(Refusal) as caught:
-        ids.parse_uuid(text, "account")
-    assert caught.value.code == "invalid_request"
-    assert caught.value.extra == {"field": "account"}
-    assert caught.value.detail.startswith("account ")
-    assert len(caught.value.detail) < 200
 
 
 def test_a_request_id_of_the_caller_is_kept_if_it_fits_a_header_and_a_log_line() -> None:
