@@ -117,6 +117,7 @@ class Shop:
             answer = await self.get(path, cursor=cursor, **query)
             assert answer.status == 200, answer
             page = answer.json
+            assert page[items] or cursor is None, "an empty page after one that promised more"
             yield page[items]
             cursor = page["next"]
             if cursor is None:

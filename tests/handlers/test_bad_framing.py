@@ -83,7 +83,9 @@ async def test_slow_body(small: SmallApi, seen: Seen, key: str, monkeypatch: pyt
     assert not seen.calls
 
 
-async def test_client_that_hangs_up_while_sending(small: SmallApi, seen: Seen, key: str) -> None:
+async def test_client_that_hangs_up_while_sending(
+    small: SmallApi, seen: Seen, key: str, caplog: pytest.LogCaptureFixture
+) -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", small.port)
     writer.write(head(key, "Content-Length: 12") + b"{")
     await writer.drain()
@@ -91,6 +93,7 @@ async def test_client_that_hangs_up_while_sending(small: SmallApi, seen: Seen, k
     await writer.wait_closed()
     assert (await small.post("/v1/things", data=GOOD, headers=headers(key))).status == 201
     assert len(seen.calls) == 1
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 async def test_bad_framing(small: SmallApi, seen: Seen, key: str) -> None:

@@ -143,7 +143,7 @@ async def test_void_gives_back_what_is_left(shop: Shop) -> None:
     assert answer.status == 200
     assert (answer.json["state"], answer.json["captured"], answer.json["remaining"]) == ("voided", 10, 0)
     assert await standing(shop) == (90, 0, 90)
-    again = await shop.post(f"/v1/holds/{made['id']}/void", key="v")
+    again = await shop.post(f"/v1/holds/{made['id']}/void", {}, key="v")
     assert (again.body, again.headers["Idempotent-Replayed"]) == (answer.body, "true")
     for operation, body in (("void", None), ("capture", {}), ("extend", {"expires_in": 5})):
         answer = await shop.post(f"/v1/holds/{made['id']}/{operation}", body)

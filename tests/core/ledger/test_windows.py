@@ -84,6 +84,14 @@ async def test_the_day_begins_at_midnight_utc(shop: Book) -> None:
     ]
 
 
+async def test_what_is_out_of_every_window_is_not_kept(shop: Book) -> None:
+    await limit(shop, hour_count_max=50, day_count_max=50)
+    for day in range(3):
+        await shop.call(pay(f"{day}", "a", "b", 1))
+        assert await shop.owner.fetchval("SELECT count(*) FROM window_usage") == 2
+        await pass_time(shop, timedelta(days=1))
+
+
 async def test_a_transfer_counts_once_with_its_sum(shop: Book) -> None:
     await limit(shop, hour_amount_max=50, hour_count_max=2)
     outcomes = await shop.call(
