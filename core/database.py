@@ -30,8 +30,8 @@ SERVING_ROLE = "tallystick_serving"
 # A connection that cannot be had within this time means that the pool is exhausted or the server is gone.
 ACQUIRE_TIMEOUT_SECONDS = 5.0
 CONNECT_TIMEOUT_SECONDS = 3.0
-# As many as the posting lane and a reader beside it keep busy.
-MAX_AT_HAND = 2
+# As many as the posting lane and a few readers beside it keep busy.
+MAX_AT_HAND = 4
 
 _LOST = (
     OSError,

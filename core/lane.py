@@ -27,7 +27,8 @@ class Lane(Generic[Item, Result]):
     whichever is more: then the answers of one batch are on their way while the next one is sent, where one large batch
     would let all its callers come back at once, and both sides wait for each other in turns. `send` answers one
     result, or one exception, an item, in the same order; if `send` itself raises, every item of the batch gets that
-    exception.
+    exception. A `patient` lane lets the event loop turn once before it sends when idle: what has arrived already goes
+    along, and nothing is waited for.
     """
 
     def __init__(
@@ -38,12 +39,14 @@ class Lane(Generic[Item, Result]):
         max_waiting: int,
         weigh: Callable[[Item], int] | None = None,
         share: int | None = None,
+        patient: bool = False,
     ) -> None:
         self._send = send
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._weigh = weigh
         self._share = share
+        self._patient = patient
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._runner: asyncio.Task[None] | None = None
         self._closing = False
@@ -84,6 +87,8 @@ class Lane(Generic[Item, Result]):
 
     async def _run(self) -> None:
         try:
+            if self._patient:
+                await asyncio.sleep(0)
             while self._waiting:
                 batch = self._take()
                 try:

@@ -127,7 +127,9 @@ class Guard:
         self._answer_ms = settings.idempotency_ttl_secs * 1000
         script = resources.files("core.access").joinpath("guard.lua").read_text()
         self._link = ScriptLink(redis, script, on_change=lambda up: FALLBACK.set(not up))
-        self._lane: Lane[_Question, _Reply] = Lane(self._send, max_batch=MAX_BATCH, max_waiting=MAX_WAITING)
+        self._lane: Lane[_Question, _Reply] = Lane(
+            self._send, max_batch=MAX_BATCH, max_waiting=MAX_WAITING, patient=True
+        )
         self._memory = MemoryBuckets()
         self._marks: dict[tuple[int, str], Mark] = {}
         self._process = secrets.token_hex(8)

@@ -125,7 +125,7 @@ async def get_account(source: Connection | Database, code: str) -> Account:
     """Return an account, or raise Refusal `account_not_found`."""
     row = await source.fetchrow(SQL.get_account, code)
     if row is None:
-        raise Refusal("account_not_found", f"Account {code!r} does not exist.", account=code)
+        raise _not_found(code)
     return _account(row)
 
 
@@ -193,14 +193,13 @@ async def balance_at(
     database: Database, code: str, at: datetime, by: Literal["recorded", "effective"] = "recorded"
 ) -> PastBalance:
     """Return the balance as it had been recorded by `at`, or as it took effect by `at` with all that is known today."""
-    account = await get_account(database, code)
     statement = SQL.balance_at_recorded if by == "recorded" else SQL.balance_at_effective
-    row = await database.fetchrow(statement, account.id, at.astimezone(UTC))
+    row = await database.fetchrow(statement, code, at.astimezone(UTC))
     if row is None:
-        raise RuntimeError("the balance query returned no row")
+        raise _not_found(code)
     return PastBalance(
         code=code,
-        currency=account.currency,
+        currency=row["currency"],
         at=at,
         by=by,
         balance=int(row["balance"]),
@@ -248,6 +247,10 @@ async def version_before(database: Database, account_id: int, at: datetime) -> i
     """Return the version of the account's last entry recorded before `at`; 0 when there is none."""
     version: int = await database.fetchval(SQL.version_at, account_id, at - timedelta(microseconds=1))
     return version
+
+
+def _not_found(code: str) -> Refusal:
+    return Refusal("account_not_found", f"Account {code!r} does not exist.", account=code)
 
 
 def _account(row: Row) -> Account:

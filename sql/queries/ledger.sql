@@ -80,27 +80,31 @@ ORDER BY a.code
 LIMIT $5;
 
 -- name: balance_at_recorded
--- Version and balance as they had been recorded by $2.
-SELECT v.version, coalesce(e.balance, 0) AS balance
-FROM ledger_version_at($1, $2) AS v (version)
-LEFT JOIN entries AS e ON e.account_id = $1 AND e.version = v.version;
+-- Version and balance of the account of code $1 as they had been recorded by $2.
+SELECT a.currency, v.version, coalesce(e.balance, 0) AS balance
+FROM accounts AS a
+CROSS JOIN LATERAL ledger_version_at(a.id, $2) AS v (version)
+LEFT JOIN entries AS e ON e.account_id = a.id AND e.version = v.version
+WHERE a.code = $1;
 
 -- name: balance_at_effective
--- Version recorded by $2, and the balance by effective time: what was recorded by then, less what takes effect later,
--- plus what was recorded later and takes effect by then.
+-- Version of the account of code $1 recorded by $2, and the balance by effective time: what was recorded by then, less
+-- what takes effect later, plus what was recorded later and takes effect by then.
 SELECT
-    v.version,
+    a.currency, v.version,
     coalesce(e.balance, 0)
     - coalesce((
         SELECT sum(b.amount) FROM backdated_entries AS b
-        WHERE b.account_id = $1 AND b.effective_at > $2 AND b.recorded_at <= $2
+        WHERE b.account_id = a.id AND b.effective_at > $2 AND b.recorded_at <= $2
     ), 0)
     + coalesce((
         SELECT sum(b.amount) FROM backdated_entries AS b
-        WHERE b.account_id = $1 AND b.effective_at <= $2 AND b.recorded_at > $2
+        WHERE b.account_id = a.id AND b.effective_at <= $2 AND b.recorded_at > $2
     ), 0) AS balance
-FROM ledger_version_at($1, $2) AS v (version)
-LEFT JOIN entries AS e ON e.account_id = $1 AND e.version = v.version;
+FROM accounts AS a
+CROSS JOIN LATERAL ledger_version_at(a.id, $2) AS v (version)
+LEFT JOIN entries AS e ON e.account_id = a.id AND e.version = v.version
+WHERE a.code = $1;
 
 -- name: statement_up
 -- A page of an account's entries after version $2, up to version $3, oldest first.

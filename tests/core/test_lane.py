@@ -49,6 +49,17 @@ async def test_first_goes_at_once_and_the_rest_gathers() -> None:
     assert sender.batches[2:] == [["f"]]
 
 
+async def test_a_patient_lane_takes_along_what_has_arrived() -> None:
+    sender = Sender()
+    lane = lane_of(sender, patient=True)
+    first = asyncio.create_task(lane.submit("a"))
+    await asyncio.sleep(0)
+    second = asyncio.create_task(lane.submit("b"))
+    sender.go_on.release()
+    assert [await first, await second] == ["<a>", "<b>"]
+    assert sender.batches == [["a", "b"]]
+
+
 async def test_a_share_of_what_waits() -> None:
     sender = Sender()
     lane = lane_of(sender, share=3)

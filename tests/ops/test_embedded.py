@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError
 
 from ops.embedded import EmbeddedServers, Postgres, Valkey, embedded_servers, programs
+from ops.embedded.postgres import buffers_mib
 from ops.process import StartError, command_line_of, python_environment, stop
 
 LAUNCHER = """
@@ -190,6 +191,11 @@ def test_valkey_ends_even_if_its_directory_is_gone(state: Path) -> None:
         valkey.stop()
         assert valkey.pid is None
         assert pid is not None
+
+
+@pytest.mark.parametrize(("memory_mib", "cache_mib"), [(512, 128), (8_192, 512), (262_144, 1_024)])
+def test_the_cache_follows_the_machine_within_bounds(memory_mib: int, cache_mib: int) -> None:
+    assert buffers_mib(memory_mib * 2**20) == cache_mib
 
 
 def test_no_parent_directory_is_opened_up(state: Path) -> None:
