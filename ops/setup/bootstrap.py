@@ -29,6 +29,8 @@ GUARD = VENV / ".setup.lock"
 
 # These need the tools of the dev lock; every other command runs on what is served.
 DEV_COMMANDS = {"check", "load", "test"}
+# Two processes with servers of their own; a file stays whole, for what its tests share.
+WHOLE_SUITE = ("-n", "2", "--dist", "loadfile")
 
 CHECKOUT_HELP = """\
 In a checkout, besides the commands below:
@@ -68,7 +70,7 @@ def main(arguments: list[str]) -> None:
         say(f"ready: {VENV}")
     elif command == "test":
         os.chdir(ROOT)
-        become(PYTHON, "-m", "pytest", *arguments[1:])
+        become(PYTHON, "-m", "pytest", *(arguments[1:] or WHOLE_SUITE))
     elif command == "check":
         os.chdir(ROOT)
         become(PYTHON, HERE / "check.py", *arguments[1:])
