@@ -97,11 +97,11 @@ async def verify(
     extents = await source.fetchrow(SQL.extents)
     if extents is None:
         raise RuntimeError("the extents query returned no row")
-    await _check_accounts(run, extents["last_account"])
+    await _check_accounts(run, extents["last_account"], extents["accounts"])
     await _check_entries(run, extents["entries"])
     run.add(await source.fetch(SQL.conservation))
-    await _check_batches(run, extents["last_batch"])
-    await _check_holds(run, extents["last_hold"])
+    await _check_batches(run, extents["last_batch"], extents["batches"])
+    await _check_holds(run, extents["holds"])
     await _check_reversals_and_backdated(run)
     await _check_keys(run)
     await _check_feed(run, extents["last_position"])
@@ -158,11 +158,12 @@ class _Run:
         return [self._found[check] for check in CHECKS if check in self._found]
 
 
-async def _check_accounts(run: _Run, last_account: int) -> None:
+# Ids and numbers have gaps, so a range's end among them tells only which share of the rows is done.
+async def _check_accounts(run: _Run, last_account: int, accounts: int) -> None:
     for low in range(0, last_account, RANGE_ACCOUNTS):
         high = min(low + RANGE_ACCOUNTS, last_account)
         run.add(await run.source.fetch(SQL.accounts, low, high))
-        run.progress("accounts", high, last_account)
+        run.progress("accounts", accounts * high // last_account, accounts)
 
 
 async def _check_entries(run: _Run, entries: int) -> None:
@@ -173,7 +174,7 @@ async def _check_entries(run: _Run, entries: int) -> None:
         run.progress("entries", done, entries)
 
 
-async def _check_batches(run: _Run, last_batch: int) -> None:
+async def _check_batches(run: _Run, last_batch: int, batches: int) -> None:
     low: int | None = 0
     while low is not None:
         following = await run.source.fetchval(SQL.next_batches, low, RANGE_BATCHES, RANGE_EVENTS)
@@ -182,13 +183,16 @@ async def _check_batches(run: _Run, last_batch: int) -> None:
         run.add(await run.source.fetch(SQL.items, low, high))
         run.add(await run.source.fetch(SQL.backdated, low, high))
         run.add(await run.source.fetch(SQL.batches, low, high, run.late_after_seconds))
-        run.progress("batches", high, last_batch)
+        if last_batch:
+            run.progress("batches", batches * high // last_batch, batches)
         low = following
 
 
-async def _check_holds(run: _Run, last_hold: int) -> None:
+async def _check_holds(run: _Run, holds: int) -> None:
+    done = 0
     async for row in run.pages(SQL.holds, (0,), ("no",)):
-        run.progress("holds", row["no"], last_hold)
+        done += row["holds"]
+        run.progress("holds", done, holds)
 
 
 async def _check_reversals_and_backdated(run: _Run) -> None:

@@ -1,11 +1,13 @@
 -- name: extents
--- How far the checks have to go: the last account, the entries that accounts count, the last batch, the last hold, and
--- the last position of the feed.
+-- How far the checks have to go: the last account and how many there are, the entries that accounts count, the last
+-- batch and how many there are, how many holds, and the last position of the feed.
 SELECT
     coalesce((SELECT max(a.id) FROM accounts AS a), 0) AS last_account,
+    (SELECT count(a.id) FROM accounts AS a) AS accounts,
     coalesce((SELECT sum(a.version) FROM accounts AS a), 0)::bigint AS entries,
     coalesce((SELECT max(b.seq) FROM batches AS b), 0) AS last_batch,
-    coalesce((SELECT max(h.no) FROM holds AS h), 0) AS last_hold,
+    (SELECT count(b.seq) FROM batches AS b) AS batches,
+    (SELECT count(h.no) FROM holds AS h) AS holds,
     (SELECT h.position FROM feed_head AS h) AS last_position;
 
 -- name: accounts

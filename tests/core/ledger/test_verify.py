@@ -170,6 +170,12 @@ async def test_progress_reaches_its_end_in_every_stage(rich: Book) -> None:
     last = {progress.stage: progress for progress in seen}
     assert set(last) >= {"accounts", "entries", "batches", "holds", "keys", "refusals", "feed"}
     assert all(progress.done == progress.total > 0 for progress in last.values()), last
+    rows = await rich.owner.fetchrow(
+        "SELECT (SELECT count(*) FROM accounts) AS accounts, (SELECT count(*) FROM entries) AS entries,"
+        " (SELECT count(*) FROM batches) AS batches, (SELECT count(*) FROM holds) AS holds"
+    )
+    assert rows is not None
+    assert {stage: last[stage].total for stage in rows.keys()} == dict(rows)  # noqa: SIM118 - a Record
 
 
 async def test_ranges_and_pages_hang_together(rich: Book, monkeypatch: pytest.MonkeyPatch) -> None:
