@@ -19,8 +19,12 @@ MOST_ITEMS = 200
 _SECRET_NAME = re.compile(r"password|secret|token|key|auth|signature|credential|private", re.IGNORECASE)
 # Each pattern begins behind a lookbehind, so that a long run of one kind is scanned once and not from every position.
 _SHAPES = (
+    # First, since what is left of the password could look like an address. A URL ends a run at its next slash.
+    (re.compile(r"(://[^\s/:@]*:)[^\s/\"]+@"), rf"\1{MASKED}@"),
     (re.compile(r"(?<![\w.%+-])[\w.%+-]+@[\w-]+(?:\.[\w-]+)+"), "***EMAIL***"),
     (re.compile(r"(?i)(?<!\w)(bearer)\s+[\w.~+/=-]+"), r"\1 ***TOKEN***"),
+    # Our own API keys; their secret may hold a hyphen.
+    (re.compile(r"(?<![A-Za-z0-9])tsk_[\w-]{8,}"), "***TOKEN***"),
     (re.compile(r"(?<![A-Za-z0-9])(?:sk|pk|tk|rk|whsec)_[A-Za-z0-9_]{8,}"), "***TOKEN***"),
     (re.compile(r"(?<![A-Za-z0-9])[A-Za-z0-9]{40,}"), "***TOKEN***"),
     (re.compile(r"(?<![\w-])\d{4}[ -]?\d{4}[ -]?\d{4}[ -]?\d{4}(?![\w-])"), "***CARD***"),

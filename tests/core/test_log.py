@@ -190,6 +190,11 @@ def test_an_uncaught_exception_is_a_line_too(program: str) -> None:
         ("tk_abcdefgh", "***TOKEN***"),
         ("whsec_abcdefgh", "***TOKEN***"),
         ("sk_short", "sk_short"),
+        ("key tsk_fvmu5o5wscla_8Uq0-x_Yz, sent", "key ***TOKEN***, sent"),
+        ("postgresql://u:pw@postgres:5432/db", "postgresql://u:***MASKED***@postgres:5432/db"),
+        ("redis://:pw@redis:6379", "redis://:***MASKED***@redis:6379"),
+        ("to redis://:p@w:x@redis.example, lost", "to redis://:***MASKED***@redis.example, lost"),
+        ("http://localhost:8080/a?at=5", "http://localhost:8080/a?at=5"),
         ("Authorization: Bearer abc.def-ghi", "Authorization: Bearer ***TOKEN***"),
         ("a" * 40, "***TOKEN***"),
         ("a" * 39, "a" * 39),
@@ -237,5 +242,13 @@ def test_masking_is_bounded() -> None:
     assert len(mask(["x"] * 10_000)) == len(mask({str(i): i for i in range(10_000)})) == MOST_ITEMS
     assert mask("a " * 10**6 + "ValueError: the point").endswith("ValueError: the point")
     # Runs that could make a naive pattern take quadratic time.
-    for run in ("a." * 10**6, "a@" * 10**6, "1 " * 10**6, "+1" * 10**6, "bearer " * 10**6, b"\xff" * 10**6):
+    for run in (
+        "a." * 10**6,
+        "a@" * 10**6,
+        "1 " * 10**6,
+        "+1" * 10**6,
+        "bearer " * 10**6,
+        "://:" * 10**6,
+        b"\xff" * 10**6,
+    ):
         assert len(mask(run)) <= 4 * MOST_CHARACTERS + 1
