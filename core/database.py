@@ -43,8 +43,8 @@ _LOST = (
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.QueryCanceledError,
+    # Too many connections, a full disk, no memory left.
+    asyncpg.InsufficientResourcesError,
     asyncpg.ReadOnlySQLTransactionError,
 )
 _RETRIABLE = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
@@ -233,6 +233,12 @@ class translated:  # noqa: N801 - reads as a word: `with translated():`
                 "The rows of this call are busy at the moment. Nothing happened; repeat the call.",
                 code="busy",
                 retry_after=0.1,
+            ) from error
+        if isinstance(error, asyncpg.QueryCanceledError):
+            raise Unavailable(
+                "The database took too long over this call and gave it up. Nothing happened; ask for less, or"
+                " repeat the call.",
+                code="busy",
             ) from error
 
 

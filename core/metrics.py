@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import os
 from bisect import bisect_left
 
 import prometheus_client
@@ -27,6 +28,8 @@ CONTENT_TYPE = prometheus_client.CONTENT_TYPE_PLAIN_0_0_4
 # prometheus_client chose this class by PROMETHEUS_MULTIPROC_DIR when it was imported.
 SHARED = ValueClass is not MutexValue
 FLUSH_SECONDS = 0.5
+# Far more than all processes of a machine can add between two looks.
+ROOM_BYTES = 4 * 2**20
 
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 REGISTRY = CollectorRegistry()
@@ -94,11 +97,26 @@ class Spread:
 
 
 def flush() -> None:
-    """Hand over what was added since the last time."""
+    """Hand over what was added since the last time; keep it while the folder that processes share has no room.
+
+    The client writes into mapped files: a page that the disk has no room for ends the process with SIGBUS.
+    """
     global _flush_is_due  # noqa: PLW0603
+    if SHARED and not _has_room():
+        _flush_is_due = False
+        _schedule_flush()
+        return
     for metric in _METRICS:
         metric.flush()
     _flush_is_due = not SHARED
+
+
+def _has_room() -> bool:
+    try:
+        found = os.statvfs(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+    except (KeyError, OSError):
+        return False
+    return found.f_bavail * found.f_frsize >= ROOM_BYTES
 
 
 def _schedule_flush() -> None:

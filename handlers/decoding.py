@@ -29,6 +29,10 @@ T = TypeVar("T")
 # So many objects and lists may stand around a value: more than any document of ours needs. What passes the parser's own
 # bound of 1,024, few other tools can read.
 MAX_DEPTH = 32
+# As many values as a batch of 5,000 transfers with all their parts and metadata needs.
+MAX_VALUES = 300_000
+# What is no larger and opens no more brackets than MAX_DEPTH is written again within 2 MB, whatever it holds.
+MAX_UNCHECKED_BYTES = 64 * 1024
 # A body that takes longer than this to arrive holds a connection for nothing: 1 MiB at 300 kbit/s.
 BODY_TIMEOUT_SECONDS = 30.0
 
@@ -137,6 +141,8 @@ def check_json(raw: bytes) -> None:
     """Refuse what is not well-formed JSON in the strict sense of the head of this file."""
     try:
         tree = orjson.loads(raw)
+        if len(raw) > MAX_UNCHECKED_BYTES or raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
+            _check_shape(tree)
         # Written again, one line for each value and indented by its depth.
         plain = orjson.dumps(tree, option=_INDENTED)
     except orjson.JSONDecodeError as error:
@@ -151,6 +157,23 @@ def check_json(raw: bytes) -> None:
         _too_deep()
     if _has_control_characters(plain):
         _refuse_control_characters(tree, "$")
+
+
+def _check_shape(tree: Any) -> None:
+    """Refuse what would grow out of all proportion when it is written again: each value takes a line of its own."""
+    values, level = 0, [tree]
+    for _ in range(MAX_DEPTH + 1):
+        below: list[Any] = []
+        for value in level:
+            if isinstance(value, (dict, list)):
+                values += len(value)
+                below += value.values() if isinstance(value, dict) else value
+        if values > MAX_VALUES:
+            raise Refusal("invalid_request", f"The body holds more than {MAX_VALUES:,} values.")
+        if not below:
+            return
+        level = below
+    _too_deep()
 
 
 def check_text(text: str, subject: str) -> None:

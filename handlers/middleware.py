@@ -158,7 +158,8 @@ class Edge:
     async def dress(self, request: web.Request, response: web.StreamResponse) -> None:
         """Add the headers that every answer has, just before they leave."""
         headers = response.headers
-        exchange = request[EXCHANGE]
+        # aiohttp answers some requests itself, such as an `Expect` that it does not know.
+        exchange = request.get(EXCHANGE) or Exchange(request)
         del headers[hdrs.SERVER]
         headers.extend(SECURITY_HEADERS)
         if hdrs.CACHE_CONTROL not in headers:

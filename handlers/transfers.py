@@ -227,16 +227,20 @@ def _batch_postings(principal_id: int, items: tuple[BatchItem, ...]) -> list[Pos
             if group is not None:
                 seen.add(group)
         posting = transfer_posting(principal_id, item.key, item, group=number, subject=f"Item {place}: ")
-        members = [members[0] + 1, members[1] + len(posting.legs)]
+        size = len(posting.legs) + len(posting.conditions)
+        members = [members[0] + 1, members[1] + size]
         if number and (members[0] > MAX_CALL_ITEMS or members[1] > MAX_CALL_LEGS):
             raise Refusal(
                 "invalid_request",
-                f"Group {group!r} has more than {MAX_CALL_ITEMS} items or {MAX_CALL_LEGS} legs.",
+                f"Group {group!r} has more than {MAX_CALL_ITEMS} items or {MAX_CALL_LEGS} legs and conditions.",
             )
-        legs += len(posting.legs)
+        legs += size
         postings.append(posting)
     if legs > MAX_BATCH_LEGS:
-        raise Refusal("invalid_request", f"A batch has at most {MAX_BATCH_LEGS} legs; this one has {legs}.")
+        raise Refusal(
+            "invalid_request",
+            f"A batch has at most {MAX_BATCH_LEGS} legs and conditions; this one has {legs}.",
+        )
     return postings
 
 

@@ -36,6 +36,7 @@ FOREIGN = {
 # Settings are read once, into one object, by pydantic-settings. What else looks at the environment, with its reason:
 MAY_READ_ENVIRONMENT = {
     "ops/setup/*.py": "run before there is a settings object, and hand pip and the linters their environment",
+    "core/metrics.py": "prometheus_client reads its folder there, and nowhere else",
     "ops/process.py": "hands a child process our environment as it is",
     "loadtests/bench/stand.py": "hands the measured processes PATH and the like, and keeps our settings from them",
 }

@@ -14,7 +14,7 @@ import asyncpg
 import structlog
 
 from core import metrics
-from core.database import is_retriable, translated
+from core.database import is_retriable, statements, translated
 from core.errors import Refusal, Unavailable
 from core.lane import Lane
 from core.ledger.items import MAX_CALL_LEGS, Outcome, Posting
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from core.database import Database
 
+SQL = statements("ledger")
 logger = structlog.get_logger("ledger")
 
 # Raised by ledger_post when a twin in another process's batch took a key first.
@@ -35,7 +36,7 @@ MAX_TRIES = 6
 LOST_TRIES = 3
 # A client's batch goes in parts of this many items, so that the singles of others get in between.
 CHUNK_ITEMS = 500
-# The numbers of one call: an item weighs as much as four legs, so 1,000 items or 4,000 legs fill it.
+# The numbers of one call: an item weighs as much as four legs or conditions, so 1,000 items or 4,000 legs fill it.
 ITEM_WEIGHT = 4
 
 # A call takes at most so many units, or a quarter of those that wait. Measured at 64 connections, side by side: 15 %
@@ -50,8 +51,14 @@ class Poster:
 
     def __init__(self, database: Database, *, max_waiting: int) -> None:
         self._database = database
-        self._lane: Lane[Unit, list[Outcome]] = Lane(
-            self._send, max_batch=MAX_CALL_LEGS, max_waiting=max_waiting, weigh=_weight, share=SHARE
+        # Accounts whose rows somebody kept locked for longer than the bound. Who names one goes aside, so that all
+        # others do not wait with them; the first call that gets through takes its accounts out again.
+        self._locked: set[str] = set()
+        self._lane, self._aside = (
+            Lane[Unit, list[Outcome]](
+                self._send, max_batch=MAX_CALL_LEGS, max_waiting=max_waiting, weigh=_weight, share=SHARE
+            )
+            for _ in range(2)
         )
 
     @property
@@ -65,22 +72,24 @@ class Poster:
         Raises Refusal `overloaded` or `shutting_down`, and Unavailable when it cannot be known whether it was done:
         the same key tells, later.
         """
-        return (await self._lane.submit([posting]))[0]
+        unit = [posting]
+        return (await self._lane_of(unit).submit(unit))[0]
 
     async def submit_many(self, postings: Sequence[Posting]) -> list[Outcome]:
         """Post items in order, in parts between which others get their turn; a group is never split."""
         outcomes: list[Outcome] = []
         for chunk in chunks(postings):
-            outcomes += await self._lane.submit(chunk)
+            outcomes += await self._lane_of(chunk).submit(chunk)
         return outcomes
 
     async def dry_run(self, postings: Sequence[Posting]) -> list[Outcome]:
         """Return what would become of these items if they came next; nothing is kept and no key is used up."""
-        return await post(self._database, postings, dry_run=True)
+        return await self._post(postings, dry_run=True)
 
     async def close(self) -> None:
         """Refuse new items and wait for those that were accepted."""
         await self._lane.close()
+        await self._aside.close()
 
     async def _send(self, units: Sequence[Unit]) -> list[list[Outcome] | BaseException]:
         postings = [posting for unit in units for posting in unit]
@@ -88,6 +97,10 @@ class Poster:
         metrics.LEDGER_LANE_WAITING.set(self._lane.waiting)
         try:
             outcomes = await self._post(postings)
+        except Unavailable as refusal:
+            if not isinstance(refusal.__cause__, asyncpg.LockNotAvailableError):
+                raise
+            return await self._without_locked(units, refusal)
         except (Refusal, asyncio.CancelledError):
             raise
         except Exception as error:
@@ -97,6 +110,8 @@ class Poster:
                 raise Refusal("internal_error", "The posting failed; nothing of it was done.") from error
             middle = len(units) // 2
             return [*await self._apart(units[:middle]), *await self._apart(units[middle:])]
+        if self._locked:
+            self._locked.difference_update(_codes(postings))
         results: list[list[Outcome] | BaseException] = []
         place = 0
         for unit in units:
@@ -104,24 +119,40 @@ class Poster:
             place += len(unit)
         return results
 
+    async def _without_locked(
+        self, units: Sequence[Unit], refusal: Unavailable
+    ) -> list[list[Outcome] | BaseException]:
+        """Refuse the units that name a locked account, and post the others."""
+        codes = _codes([posting for unit in units for posting in unit])
+        locked = {row["code"] for row in await self._database.fetch(SQL.locked_accounts, list(codes))}
+        self._locked |= locked
+        free = [unit for unit in units if locked.isdisjoint(_codes(unit))]
+        if len(free) == len(units):
+            raise refusal  # it was something else than an account
+        results = iter(await self._apart(free) if free else [])
+        return [next(results) if locked.isdisjoint(_codes(unit)) else refusal for unit in units]
+
+    def _lane_of(self, unit: Unit) -> Lane[Unit, list[Outcome]]:
+        return self._aside if self._locked and not self._locked.isdisjoint(_codes(unit)) else self._lane
+
     async def _apart(self, units: Sequence[Unit]) -> list[list[Outcome] | BaseException]:
         try:
             return await self._send(units)
         except Refusal as refusal:
             return [refusal] * len(units)
 
-    async def _post(self, postings: list[Posting]) -> list[Outcome]:
+    async def _post(self, postings: Sequence[Posting], *, dry_run: bool = False) -> list[Outcome]:
         lost = 0
         for attempt in range(MAX_TRIES):
             try:
                 with translated():
-                    return await post(self._database, postings)
+                    return await post(self._database, postings, dry_run=dry_run)
             except asyncpg.PostgresError as error:
                 if error.sqlstate != KEY_TAKEN:
                     raise
             except Unavailable as error:
                 cause = error.__cause__
-                if isinstance(cause, asyncpg.LockNotAvailableError):
+                if isinstance(cause, (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)):
                     raise  # its wait was the bound
                 if cause is None or not is_retriable(cause):
                     lost += 1
@@ -141,7 +172,7 @@ def chunks(postings: Sequence[Posting]) -> Iterator[list[Posting]]:
     legs = 0
     for _, members in groupby(enumerate(postings), key=lambda pair: pair[1].group or -1 - pair[0]):
         unit = [posting for _, posting in members]
-        unit_legs = sum(max(ITEM_WEIGHT, len(posting.legs)) for posting in unit)
+        unit_legs = _weight(unit)
         if chunk and (len(chunk) + len(unit) > CHUNK_ITEMS or legs + unit_legs > MAX_CALL_LEGS):
             yield chunk
             chunk, legs = [], 0
@@ -151,5 +182,11 @@ def chunks(postings: Sequence[Posting]) -> Iterator[list[Posting]]:
         yield chunk
 
 
+def _codes(postings: Sequence[Posting]) -> set[str]:
+    return {leg.account for posting in postings for leg in posting.legs} | {
+        condition.account for posting in postings for condition in posting.conditions
+    }
+
+
 def _weight(unit: Unit) -> int:
-    return sum([max(ITEM_WEIGHT, len(posting.legs)) for posting in unit])
+    return sum([max(ITEM_WEIGHT, len(posting.legs) + len(posting.conditions)) for posting in unit])

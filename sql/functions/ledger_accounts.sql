@@ -169,5 +169,19 @@ BEGIN
 END
 $$;
 
-REVOKE EXECUTE ON FUNCTION ledger_open_accounts, ledger_change_account, ledger_version_at FROM public;
-GRANT EXECUTE ON FUNCTION ledger_open_accounts, ledger_change_account, ledger_version_at TO tallystick_serving;
+-- The accounts of the given codes whose rows somebody has locked at this moment. Call it in a transaction of its own: it
+-- locks the others until that ends.
+CREATE OR REPLACE FUNCTION ledger_locked_accounts(codes text[]) RETURNS TABLE (code text)
+LANGUAGE sql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+    WITH free AS MATERIALIZED (
+        SELECT a.id FROM accounts AS a WHERE a.code = ANY (codes) ORDER BY a.id FOR NO KEY UPDATE SKIP LOCKED
+    )
+    SELECT a.code FROM accounts AS a WHERE a.code = ANY (codes) AND NOT EXISTS (SELECT FROM free WHERE free.id = a.id)
+$$;
+
+REVOKE EXECUTE ON FUNCTION
+ledger_open_accounts, ledger_change_account, ledger_version_at, ledger_locked_accounts FROM public;
+GRANT EXECUTE ON FUNCTION
+ledger_open_accounts, ledger_change_account, ledger_version_at, ledger_locked_accounts TO tallystick_serving;

@@ -10,6 +10,10 @@ FROM ledger_post(
     $11::text::bigint[], $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27
 );
 
+-- name: locked_accounts
+-- The accounts of the given codes whose rows are locked by somebody at this moment.
+SELECT code FROM ledger_locked_accounts($1);
+
 -- name: currencies_of
 -- The currencies of the accounts of the given codes.
 SELECT DISTINCT currency FROM accounts WHERE code = ANY($1::text[]);

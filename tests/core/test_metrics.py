@@ -136,6 +136,29 @@ if len(sys.argv) > 1:
 """
 
 
+FULL = """
+import asyncio, sys
+from core import metrics
+
+async def main():
+    room, metrics.ROOM_BYTES = metrics.ROOM_BYTES, 2**62
+    metrics.observe_request("GET", "/x", 200, 0.003)
+    assert b"/x" not in metrics.render(), "a disk without room was written to"
+    metrics.ROOM_BYTES = room
+    async with asyncio.timeout(10):
+        while b"/x" not in metrics.render():
+            await asyncio.sleep(0.05)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_full_disk_only_keeps_the_counts_back(tmp_path: Path) -> None:
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", FULL, cwd=ROOT, env=environment)
+    assert await child.wait() == 0
+
+
 async def test_processes_of_one_port_answer_for_all(tmp_path: Path) -> None:
     environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
     first = await asyncio.create_subprocess_exec(sys.executable, "-c", CHILD, cwd=ROOT, env=environment)

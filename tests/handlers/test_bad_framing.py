@@ -96,6 +96,15 @@ async def test_client_that_hangs_up_while_sending(
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
+async def test_what_aiohttp_answers_itself_is_answered_like_the_rest(small: SmallApi) -> None:
+    for line, more in (("OPTIONS *", ""), ("CONNECT x:1", ""), ("GET /v1/things", "Expect: foo\r\n")):
+        received = await exchange(
+            small, f"{line} HTTP/1.1\r\nHost: x\r\n{more}Connection: close\r\n\r\n".encode()
+        )
+        assert received.startswith(b"HTTP/1.1 4"), (line, received)
+        assert b"X-Request-ID" in received, line
+
+
 async def test_bad_framing(small: SmallApi, seen: Seen, key: str) -> None:
     for lines in (
         ["Content-Length: -1"],

@@ -1,6 +1,7 @@
 """The strict reader agrees with slow, obvious readers on every document."""
 
 import json
+import tracemalloc
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from core.errors import Refusal
-from handlers.decoding import MAX_DEPTH, BodyDecoder, QueryDecoder, check_json
+from handlers.decoding import MAX_DEPTH, MAX_VALUES, BodyDecoder, QueryDecoder, check_json
 
 # Few distinct keys, so that duplicates happen; and all that the quick checks look at.
 KEYS = st.sampled_from(["a", "b", ":", '"', "\\", "a:", "é"])
@@ -82,6 +83,22 @@ def test_duplicates_and_control_characters_are_found_wherever_they_are(
 @hypothesis_settings(max_examples=300, derandomize=True, database=None, deadline=None)
 def test_any_bytes_are_accepted_or_refused(raw: bytes) -> None:
     assert code_of(raw) in ("accepted", "malformed_json", "duplicate_json_key", "invalid_request")
+
+
+def test_values_are_bounded_exactly() -> None:
+    for values in (MAX_VALUES, MAX_VALUES + 1):
+        raw = b"[" + b"1," * (values - 1) + b"1]"
+        assert code_of(raw) == ("accepted" if values <= MAX_VALUES else "invalid_request")
+
+
+def test_what_would_grow_out_of_proportion_is_not_written_again() -> None:
+    bomb = b"[" * 250 + b"1," * 200_000 + b"1" + b"]" * 250
+    tracemalloc.start()
+    try:
+        assert code_of(bomb) == "malformed_json"
+        assert tracemalloc.get_traced_memory()[1] < 40 * len(bomb)
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")])

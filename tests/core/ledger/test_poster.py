@@ -14,9 +14,10 @@ from core.errors import Refusal, Unavailable
 from core.ledger.accounts import Limits, Opening, open_accounts
 from core.ledger.items import MAX_CALL_LEGS, Leg, Outcome, Posting, operation_id
 from core.ledger.poster import CHUNK_ITEMS, LOST_TRIES, MAX_TRIES, SHARE, Poster, chunks
-from core.service import Service
+from core.service import Service, open_service
+from core.settings import Settings
 from tests.chaos.books import faults
-from tests.chaos.staging import LOCK, PAYER_FIRST, UNGUARDED, at_barrier, install
+from tests.chaos.staging import BARRIER, LOCK, PAYER_FIRST, UNGUARDED, at_barrier, install
 
 Raw: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Wait = Callable[..., Awaitable[Any]]
@@ -205,6 +206,39 @@ async def test_deadlock_is_tried_again(
     results = await at_barrier(owner, calls, eventually)
     assert [result.posted for result in results] == [True, True]
     assert await faults(database_url) == {}
+
+
+async def test_a_locked_account_holds_up_nobody_else(
+    settings: Settings, accounts: None, owner: Raw, database_url: str
+) -> None:
+    impatient = settings.model_copy(update={"database_lock_timeout_ms": 1_000})
+    async with open_service(impatient) as service:
+        poster = service.ledger.poster
+        lock = await asyncpg.connect(database_url)
+        async with lock.transaction():
+            await lock.execute("SELECT FROM accounts WHERE code = 'a' FOR UPDATE")
+            results = await asyncio.gather(
+                *(poster.submit(transfer("cash", code)) for code in "bacad"), return_exceptions=True
+            )
+            assert [getattr(result, "code", None) for result in results] == [None, "busy", None, "busy", None]
+            # From now on who names it waits aside, and the others do not even notice.
+            stuck = asyncio.ensure_future(poster.submit(transfer("a", "b")))
+            other = asyncio.ensure_future(poster.submit(transfer("c", "d")))
+            done, _ = await asyncio.wait([stuck, other], return_when=asyncio.FIRST_COMPLETED)
+            assert done == {other}
+            with pytest.raises(Unavailable):
+                await stuck
+        await lock.close()
+        assert (await poster.submit(transfer("a", "b"))).posted
+    assert await faults(database_url) == {}
+
+
+async def test_a_dry_run_while_its_account_is_opened(service: Service, owner: Raw, eventually: Wait) -> None:
+    await install(owner, (LOCK, LOCK + BARRIER))
+    opening = open_accounts(service.database, [Opening("new", "USD")], 1)
+    calls = [service.ledger.poster.dry_run([transfer("a", "new")])]
+    [[outcome]] = await at_barrier(owner, calls, eventually, meanwhile=opening)
+    assert outcome.posted
 
 
 async def test_session_that_is_cut_off_while_it_posts(

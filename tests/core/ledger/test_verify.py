@@ -51,6 +51,16 @@ async def rich(book: Book) -> Book:
 CORRUPTIONS = [
     ("account_balance", "UPDATE accounts SET balance = balance + 1 WHERE code = 'b'", "b"),
     ("conservation", "UPDATE accounts SET balance = balance + 1 WHERE code = 'euros'", "EUR"),
+    ("account_terms", "UPDATE accounts SET floor = NULL WHERE code = 'b'", "b"),
+    ("account_terms", "UPDATE accounts SET transfer_max = 5 WHERE code = 'c'", "c"),
+    ("account_terms", "UPDATE accounts SET state = 1 WHERE code = 'b'", "b"),
+    ("account_terms", "UPDATE accounts SET currency = 'EUR' WHERE code = 'b'", "b"),
+    ("account_terms", "UPDATE accounts SET has_windows = FALSE WHERE code = 'limited'", "limited"),
+    ("account_terms", "UPDATE account_windows SET day_amount_max = 10001", "limited"),
+    ("account_terms", "DELETE FROM account_windows", "limited"),
+    ("account_terms", "UPDATE account_profiles SET metadata = '{}' WHERE metadata <> '{}'", "c"),
+    ("account_terms", "DELETE FROM account_profiles WHERE account_id = 1", "a"),
+    ("account_terms", "DELETE FROM account_events WHERE account_id = 1", "a"),
     ("version_gap", "UPDATE accounts SET version = version + 1 WHERE code = 'b'", "b"),
     ("version_gap", "DELETE FROM entries WHERE version = 3 AND account_id = 1", "a version 4"),
     ("version_gap", "DELETE FROM entries WHERE version = 1 AND account_id = 1", "a version 2"),
@@ -95,6 +105,13 @@ CORRUPTIONS = [
     ("chain", "DELETE FROM account_events WHERE kind = 'account.updated'", "position "),
     ("chain", "UPDATE hold_events SET id = gen_random_uuid() WHERE operation = 5", "position "),
     ("chain", "UPDATE holds SET reference = 'other' WHERE state = 2", "position "),
+    (
+        "chain",
+        "UPDATE accounts SET code = 'aside' WHERE code = 'a'; UPDATE accounts SET code = 'a' WHERE code = 'b';"
+        " UPDATE accounts SET code = 'b' WHERE code = 'aside'",
+        "position 1",
+    ),
+    ("chain", "UPDATE accounts SET currency = 'EUR' WHERE code = 'c'", "position 1"),
 ]  # fmt: skip
 
 
