@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import uvloop
@@ -23,8 +24,12 @@ if TYPE_CHECKING:
 # for this long meanwhile is cut off between two requests.
 FAREWELL_SECONDS = 0.5
 FAREWELL_POLL_SECONDS = 0.02
-# Beyond the requests' own bound: closing pools, the last flush of metrics.
+# What has not ended within the requests' bound is cancelled, and has this long to clear up after itself.
+CANCELLED_SECONDS = 1.0
+# Beyond the requests' own bound: the above, closing pools, the last flush of metrics.
 CLEANUP_SECONDS = 5
+# How often the supervisor hears that the loop turns.
+BEAT_SECONDS = 1.0
 # Objects made and not freed before the collector looks for cycles among them; 700 by default.
 GC_ALLOCATIONS = 20_000
 # Longer than the 60 s for which the usual proxies keep an idle connection: the proxy must be the one that closes it.
@@ -36,10 +41,13 @@ async def serve(
     listener: socket.socket,
     *,
     shutdown_timeout_secs: float,
-    on_ready: Callable[[], None],
+    ready_fd: int,
     on_stop: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT; then accept no more, let requests in progress finish within the bound, return."""
+    """Serve until SIGTERM or SIGINT; then accept no more, let requests in progress finish within the bound, return.
+
+    A byte is written to `ready_fd` when connections are accepted, and once a second from then on.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -57,9 +65,10 @@ async def serve(
         access_log=None,
         handle_signals=False,
         keepalive_timeout=KEEPALIVE_SECONDS,
-        shutdown_timeout=shutdown_timeout_secs,
+        shutdown_timeout=CANCELLED_SECONDS,
     )
     await runner.setup()
+    beat: asyncio.Task[None] | None = None
     try:
         site = web.SockSite(runner, listener, backlog=BACKLOG)
         await site.start()
@@ -68,26 +77,48 @@ async def serve(
         gc.freeze()
         # A request makes hundreds of objects and no cycles; at the default the looks for them took 6 % of the time.
         gc.set_threshold(GC_ALLOCATIONS)
-        on_ready()
+        beat = asyncio.create_task(_beat(ready_fd))
         await stop.wait()
         # The kernel ends us if the clean-up hangs, also where no supervisor lives that would.
         signal.alarm(int(shutdown_timeout_secs) + CLEANUP_SECONDS)
         on_stop()
         await site.stop()
-        await _let_clients_go(runner)
+        await _let_clients_go(runner, shutdown_timeout_secs)
     finally:
         await runner.cleanup()
+        if beat is not None:
+            beat.cancel()
 
 
-async def _let_clients_go(runner: web.AppRunner) -> None:
-    """Wait until every client has gone with its last answer, at most `FAREWELL_SECONDS`."""
+async def _beat(ready_fd: int) -> None:
+    """Say that the loop turns, until the process ends."""
+    while True:
+        # BlockingIOError: the supervisor is held up and has not read. BrokenPipeError: it has died, and a signal comes.
+        with suppress(BlockingIOError, BrokenPipeError):
+            os.write(ready_fd, b"1")
+        await asyncio.sleep(BEAT_SECONDS)
+
+
+async def _let_clients_go(runner: web.AppRunner, within_seconds: float) -> None:
+    """Wait until every client has gone with its last answer.
+
+    One that is idle after `FAREWELL_SECONDS` is cut off; one whose request has begun has `within_seconds`, also for the
+    rest of its body. aiohttp's own clean-up would drop what arrives of that.
+    """
     loop = asyncio.get_running_loop()
-    give_up_at = loop.time() + FAREWELL_SECONDS
+    farewell_until = loop.time() + FAREWELL_SECONDS
+    give_up_at = loop.time() + within_seconds
     while loop.time() < give_up_at:
         # Before the first look too: a connection that was just accepted is not in the list yet.
         await asyncio.sleep(FAREWELL_POLL_SECONDS)
-        if runner.server is None or not runner.server.connections:
+        connections = [] if runner.server is None else runner.server.connections
+        if not connections:
             return
+        if loop.time() >= farewell_until:
+            for connection in connections:
+                # aiohttp has no public way to ask; the tests of the supervisor hold that this member exists.
+                if not connection._request_in_progress:  # noqa: SLF001
+                    connection.force_close()
 
 
 def main() -> int:
@@ -101,7 +132,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--listen-fd", type=int, required=True, help="the listening socket")
     parser.add_argument(
-        "--ready-fd", type=int, required=True, help="where a byte is written when we accept connections"
+        "--ready-fd",
+        type=int,
+        required=True,
+        help="where a byte is written when we accept connections, and once a second from then on",
     )
     options = parser.parse_args()
     try:
@@ -111,10 +145,6 @@ def main() -> int:
         return 2
     configure_logging(settings)
 
-    def tell() -> None:
-        os.write(options.ready_fd, b"1")
-        os.close(options.ready_fd)
-
     with socket.socket(fileno=options.listen_fd) as listener:
         app = create_app(settings)
 
@@ -122,7 +152,9 @@ def main() -> int:
             app[READINESS].stopping = True
 
         bound = settings.shutdown_timeout_secs
-        uvloop.run(serve(app, listener, shutdown_timeout_secs=bound, on_ready=tell, on_stop=leave))
+        uvloop.run(
+            serve(app, listener, shutdown_timeout_secs=bound, ready_fd=options.ready_fd, on_stop=leave)
+        )
     return 0
 
 

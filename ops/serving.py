@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import sys
 import tempfile
@@ -24,6 +25,15 @@ if TYPE_CHECKING:
     from core.settings import Settings
 
 log = structlog.get_logger(__name__)
+
+# What somebody should look at; the rest of what the supervisor tells is its ordinary work.
+ALARMS = {
+    "process.died": logging.ERROR,
+    "process.hung": logging.ERROR,
+    "process.killed": logging.WARNING,
+    "process.not_started": logging.ERROR,
+    "reload.failed": logging.ERROR,
+}
 
 
 def api_program(settings: Settings, output: Path | None = None) -> Program:
@@ -68,6 +78,11 @@ def metrics_folder(wanted: str | Path) -> Iterator[Path]:
     yield given
 
 
+def report(event: str, **fields: object) -> None:
+    """Log what the supervisor tells, at the level at which it should be seen."""
+    log.log(ALARMS.get(event, logging.INFO), event, **fields)
+
+
 def serve_api(settings: Settings) -> None:
     """Serve the API with SERVE_WORKERS processes until SIGTERM or SIGINT; return when all have ended."""
     configure_logging(settings)
@@ -80,7 +95,7 @@ def serve_api(settings: Settings) -> None:
         Supervisor(
             [api_program(settings)],
             listeners,
-            report=log.info,
+            report=report,
             environment={
                 "DATABASE_URL": str(settings.database_url),
                 "REDIS_URL": str(settings.redis_url),

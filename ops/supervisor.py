@@ -36,6 +36,10 @@ READY_WITHIN_SECONDS = 60.0
 STOP_MARGIN_SECONDS = 5.0
 # How often the loop looks up when nothing happens.
 TICK_SECONDS = 0.5
+# What serves tells once a second that it does; one that is silent for this long hangs, however busy the machine is.
+SILENCE_LIMIT_SECONDS = 15.0
+# More bytes than a child says between two looks; what is left is read at the next.
+READ_BYTES = 4096
 
 
 class Report(Protocol):
@@ -50,8 +54,8 @@ class Program:
     """What is kept running: `count` processes of one command line.
 
     One that `serves` is started with `--listen-fd` and `--ready-fd`, and writes a byte to the latter when it accepts
-    connections. `stop_within` is how many seconds it may take to end after SIGTERM. What it prints goes to `log`, or
-    where ours goes.
+    connections and once a second from then on; after `silence_limit` seconds without one it is killed. `stop_within` is
+    how many seconds it may take to end after SIGTERM. What it prints goes to `log`, or where ours goes.
     """
 
     name: str
@@ -59,6 +63,7 @@ class Program:
     count: int = 1
     serves: bool = False
     stop_within: float = 10.0
+    silence_limit: float = SILENCE_LIMIT_SECONDS
     log: Path | None = None
     # What it gets if the master dies, and nobody is left to see that it ends.
     death_signal: signal.Signals = signal.SIGKILL
@@ -70,10 +75,12 @@ class Child:
 
     process: subprocess.Popen[bytes]
     started_at: float
-    # Where it will say that it is ready; None where it has, or where nobody asked it to.
+    # Where it says that it is ready, and from then on that it lives; None where nobody asked it to.
     ready_fd: int | None
     ready: bool
     kill_at: float | None = None
+    # For how long it has said nothing while we listened.
+    silent_seconds: float = 0.0
 
 
 @dataclass(slots=True)
@@ -153,7 +160,11 @@ class Supervisor:
 
     def _supervise(self, wake_reader: int) -> None:
         told_ready = asked_to_stop = False
+        looked_at = time.monotonic()
         while True:
+            # While we were held up ourselves (a paused container, `on_ready`), our children may have been, too.
+            listened = min(time.monotonic() - looked_at, 2 * TICK_SECONDS)
+            looked_at = time.monotonic()
             while self._signals:
                 number = self._signals.popleft()
                 if number in {signal.SIGTERM, signal.SIGINT}:
@@ -162,7 +173,7 @@ class Supervisor:
                 elif number == signal.SIGHUP and not self.stopping:
                     self._begin_reload()
             for slot in self._slots:
-                self._look_after(slot)
+                self._look_after(slot, listened)
             if asked_to_stop and not any(slot.children for slot in self._slots):
                 return
             self._advance_reload()
@@ -195,11 +206,15 @@ class Supervisor:
         if wake_reader in readable:
             os.read(wake_reader, 4096)
 
-    def _look_after(self, slot: Slot) -> None:
+    def _look_after(self, slot: Slot, listened: float) -> None:
         """See what has become of a slot's processes, and start what is due."""
         now = time.monotonic()
         for child in slot.children:
-            self._hear(child)
+            self._hear(child, listened)
+            # Before it is ready it has nothing to say, and once it is to end its time is bounded otherwise.
+            watched = child.ready and child.ready_fd is not None and child.kill_at is None
+            if watched and child.silent_seconds > slot.program.silence_limit:
+                self._end_hung(slot, child)
             if child.kill_at is not None and now >= child.kill_at:
                 self.report("process.killed", process=slot.program.name, pid=child.process.pid)
                 child.process.kill()
@@ -209,12 +224,28 @@ class Supervisor:
         if slot.current is None and not self.stopping and now >= slot.start_at:
             slot.current = self._try_to_start(slot)
 
-    def _hear(self, child: Child) -> None:
-        """Note whether a child has said that it is ready; a pipe that ends without a word is that of a dead child."""
-        if child.ready_fd is not None and select.select([child.ready_fd], [], [], 0)[0]:
-            child.ready = bool(os.read(child.ready_fd, 1))
+    def _hear(self, child: Child, listened: float) -> None:
+        """Note whether a child has said that it lives; a pipe that ends is that of a dead child."""
+        if child.ready_fd is None:
+            return
+        if not select.select([child.ready_fd], [], [], 0)[0]:
+            child.silent_seconds += listened
+        elif os.read(child.ready_fd, READ_BYTES):
+            child.ready, child.silent_seconds = True, 0.0
+        else:
             os.close(child.ready_fd)
             child.ready_fd = None
+
+    def _end_hung(self, slot: Slot, child: Child) -> None:
+        """Kill a process that accepts connections and answers none; it would not hear SIGTERM either."""
+        silent_seconds = round(child.silent_seconds, 1)
+        self.report(
+            "process.hung", process=slot.program.name, pid=child.process.pid, silent_seconds=silent_seconds
+        )
+        child.process.kill()
+        child.kill_at = (
+            time.monotonic() + STOP_MARGIN_SECONDS
+        )  # told once; a process in the kernel's hands may linger
 
     def _mourn(self, slot: Slot, child: Child, now: float) -> None:
         """Clear up after a child that ended, and decide when its place is filled again."""
@@ -263,6 +294,8 @@ class Supervisor:
         pass_fds: tuple[int, ...] = ()
         if program.serves and self.listeners is not None:
             reader, writer = os.pipe()
+            # A master that is held up must not hold its children up.
+            os.set_blocking(writer, False)
             pass_fds = (self.listeners.open(slot.number).fileno(), writer)
             command += ["--listen-fd", str(pass_fds[0]), "--ready-fd", str(writer)]
         output = open_log(program.log) if program.log is not None else None

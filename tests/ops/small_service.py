@@ -1,4 +1,4 @@
-"""What the supervisor's tests keep running: `master <port file> <workers> <metrics folder>`, or one process of it."""
+"""What the supervisor's tests keep running: one process, or `master <port file> <workers> <metrics> <silence>`."""
 
 import asyncio
 import json
@@ -42,26 +42,47 @@ async def metrics(_request: web.Request) -> web.Response:
     return web.Response(body=prometheus_client.generate_latest(registry))
 
 
+async def body(request: web.Request) -> web.Response:
+    """Say that the request has begun, and in which process, before its body is there."""
+    Path(request.query["begun"]).write_text(str(os.getpid()))
+    return web.json_response(len(await request.read()))
+
+
 def be_a_worker(listen_fd: int, ready_fd: int) -> None:
     app = web.Application()
-    app.add_routes([web.get("/", pid), web.get("/slow", slow), web.get("/metrics", metrics)])
+    routes = [
+        web.get("/", pid),
+        web.get("/slow", slow),
+        web.get("/metrics", metrics),
+        web.post("/body", body),
+    ]
+    app.add_routes(routes)
     with socket.socket(fileno=listen_fd) as listener:
         uvloop.run(
             serve(
                 app,
                 listener,
                 shutdown_timeout_secs=5,
-                on_ready=lambda: _tell(ready_fd),
+                ready_fd=ready_fd,
                 on_stop=STOPPING.set,
             )
         )
 
 
-def be_the_master(port_file: Path, workers: int, folder: str) -> None:
+def be_the_master(port_file: Path, workers: int, folder: str, silence_limit: float) -> None:
     listeners = Listeners("127.0.0.1", 0)
     command = (sys.executable, __file__)
+    program = Program(
+        "small",
+        command,
+        workers,
+        serves=True,
+        stop_within=5,
+        silence_limit=silence_limit,
+        death_signal=signal.SIGTERM,
+    )
     supervisor = Supervisor(
-        [Program("small", command, count=workers, serves=True, stop_within=5, death_signal=signal.SIGTERM)],
+        [program],
         listeners,
         report=_report,
         environment={"PROMETHEUS_MULTIPROC_DIR": folder},
@@ -75,13 +96,8 @@ def _report(event: str, **fields: object) -> None:
     sys.stdout.flush()
 
 
-def _tell(ready_fd: int) -> None:
-    os.write(ready_fd, b"1")
-    os.close(ready_fd)
-
-
 if __name__ == "__main__":
     if sys.argv[1] == "master":
-        be_the_master(Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
+        be_the_master(Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4], float(sys.argv[5]))
     else:
         be_a_worker(int(sys.argv[2]), int(sys.argv[4]))

@@ -188,8 +188,11 @@ async def test_serve_serves_with_several_processes_and_stops(
     try:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
             await eventually(lambda: _answers(client, "/ready"), timeout=60)
-            events = [json.loads(line)["event"] for line in (tmp_path / "log").read_text().splitlines()]
-            assert events.count("process.started") == 2
+            started = _told(tmp_path / "log", "process.started")
+            assert [line["level"] for line in started] == ["info", "info"]
+            os.kill(started[0]["pid"], signal.SIGKILL)
+            (death,) = await eventually(lambda: _told(tmp_path / "log", "process.died"))
+            assert (death["pid"], death["level"]) == (started[0]["pid"], "error")
             code, _, err = await run("serve", **environment)
             assert (code, f"Port {port} on 127.0.0.1 is busy" in err) == (1, True)
         process.send_signal(signal.SIGTERM)
@@ -250,6 +253,11 @@ async def test_up_moves_on_from_a_busy_port_and_uses_the_servers_it_is_given(
             assert await _answers(client, "/v1/accounts", up.key)
         up.process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(up.process.wait(), 60) == 0
+
+
+def _told(log: Path, event: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    return [line for line in lines if line["event"] == event]
 
 
 async def _answers(client: aiohttp.ClientSession, path: str, key: str = "") -> bool:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 from ops import process
 from ops.listening import Listeners
 from ops.process import StartError, python_environment
+from ops.supervisor import SILENCE_LIMIT_SECONDS
 
 SMALL_SERVICE = Path(__file__).with_name("small_service.py")
 
@@ -42,13 +44,21 @@ class Running:
 
 
 @pytest.fixture
-async def master(tmp_path: Path, eventually: Callable[..., Awaitable[Any]]) -> AsyncIterator[Running]:
+def silence_limit() -> float:
+    """For how many seconds a process may be silent."""
+    return SILENCE_LIMIT_SECONDS
+
+
+@pytest.fixture
+async def master(
+    tmp_path: Path, eventually: Callable[..., Awaitable[Any]], silence_limit: float
+) -> AsyncIterator[Running]:
     """Two processes of the small service, on a free port."""
     port_file, log, metrics = tmp_path / "port", tmp_path / "log", tmp_path / "metrics"
     metrics.mkdir()
     with log.open("wb") as output:
         child = subprocess.Popen(  # noqa: ASYNC220 - its signals and its end are what is tested
-            [sys.executable, SMALL_SERVICE, "master", port_file, "2", metrics],
+            [sys.executable, SMALL_SERVICE, "master", port_file, "2", metrics, str(silence_limit)],
             stdout=output,
             stderr=subprocess.STDOUT,
             env=python_environment(),
@@ -88,6 +98,19 @@ async def test_a_killed_process_comes_back_and_no_request_fails(
     await eventually(lambda: len(master.told("process.started")) == 3)
     (death,) = master.told("process.died")
     assert (death["pid"], death["exit_code"], death["restart_in_seconds"]) == (victim, -signal.SIGKILL, 0)
+
+
+@pytest.mark.parametrize("silence_limit", [3.0])
+async def test_a_hung_process_is_replaced_and_no_request_fails(
+    master: Running, eventually: Callable[..., Awaitable[Any]]
+) -> None:
+    victim = master.told("process.started")[0]["pid"]
+    os.kill(victim, signal.SIGSTOP)
+    # Half of the connections wait in its queue, for its successor.
+    answered = await asyncio.gather(*(master.get() for _ in range(50)))
+    assert victim not in answered
+    assert [line["pid"] for line in master.told("process.hung")] == [victim]
+    assert [line["pid"] for line in master.told("process.died")] == [victim]
 
 
 async def test_a_process_that_keeps_dying_waits_longer_each_time(
@@ -143,6 +166,31 @@ async def test_a_stop_lets_the_request_in_progress_finish(
     assert not master.told("process.killed")
 
 
+async def test_a_stop_lets_a_request_finish_whose_body_is_still_arriving(
+    master: Running, tmp_path: Path, eventually: Callable[..., Awaitable[Any]]
+) -> None:
+    begun = tmp_path / "begun"
+    head = f"POST /body?begun={begun} HTTP/1.1\r\nHost: small\r\nContent-Length: 10\r\n\r\n"
+    async with _connected(master.url) as (reader, writer):
+        writer.write(head.encode() + b"12345")
+        pid = await eventually(lambda: begun.exists() and begun.read_text())
+        async with AsyncExitStack() as stack:
+            while True:  # until one is connected to the process which has the request
+                idle, asking = await stack.enter_async_context(_connected(master.url))
+                asking.write(b"GET / HTTP/1.1\r\nHost: small\r\n\r\n")
+                await idle.readuntil(b"\r\n\r\n")
+                if (await idle.readexactly(len(pid))).decode() == pid:
+                    break
+            master.process.send_signal(signal.SIGTERM)
+            assert await idle.read() == b""  # who has asked for nothing is cut off now
+        writer.write(b"67890")
+        answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert answer.endswith(b"\r\n\r\n10")
+    assert await asyncio.to_thread(master.process.wait, 20) == 0
+    assert not master.told("process.killed")
+
+
 async def test_kill_minus_nine_of_the_master_leaves_nothing(
     master: Running, eventually: Callable[..., Awaitable[Any]]
 ) -> None:
@@ -171,6 +219,17 @@ def test_a_busy_port_is_refused_even_where_the_other_would_share_it() -> None:
         other.listen()
         with pytest.raises(StartError, match="is busy"):
             Listeners("127.0.0.1", other.getsockname()[1])
+
+
+@asynccontextmanager
+async def _connected(url: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    host, port = url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        await writer.wait_closed()
 
 
 def _refuses(url: str) -> bool:
