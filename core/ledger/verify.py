@@ -24,6 +24,7 @@ SQL = statements("verify")
 # What can be wrong, in the order of the report.
 CHECKS: Mapping[str, str] = {
     "account_balance": "an account's balance is the sum of its entries",
+    "account_terms": "an account's currency, state, limits and metadata are what its events say",
     "version_gap": "an account's entries are numbered from 1 without gaps, and its version is the last",
     "running_balance": "an entry's balance is the one before it plus its amount",
     "entry_order": "an account's entries are in the order of their items",
@@ -163,6 +164,7 @@ async def _check_accounts(run: _Run, last_account: int, accounts: int) -> None:
     for low in range(0, last_account, RANGE_ACCOUNTS):
         high = min(low + RANGE_ACCOUNTS, last_account)
         run.add(await run.source.fetch(SQL.accounts, low, high))
+        run.add(await run.source.fetch(SQL.account_terms, low, high))
         run.progress("accounts", accounts * high // last_account, accounts)
 
 

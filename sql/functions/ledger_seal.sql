@@ -1,5 +1,6 @@
 -- What the hash chain covers of one batch: every row that it appended, in the order of their numbers. The columns are
--- named, so that a later migration may add others; the settings that text depends on are fixed here.
+-- named, so that a later migration may add others; the settings that text depends on are fixed here. Of the rows that
+-- they belong to only what never changes is covered: a hold's terms, an account's code and currency.
 CREATE OR REPLACE FUNCTION ledger_batch_content(batch bigint) RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
@@ -35,8 +36,8 @@ AS $$
             WHERE h.no BETWEEN batch << 22 AND ((batch + 1) << 22) - 1
         ), '|',
         (
-            SELECT string_agg(ROW(a.no, a.account_id, a.kind, a.data)::text, '' ORDER BY a.no)
-            FROM account_events AS a
+            SELECT string_agg(ROW(a.no, a.account_id, a.kind, a.data, c.code, c.currency)::text, '' ORDER BY a.no)
+            FROM account_events AS a LEFT JOIN accounts AS c ON a.account_id = c.id
             WHERE a.no BETWEEN batch << 22 AND ((batch + 1) << 22) - 1
         )
     )

@@ -52,6 +52,56 @@ SELECT DISTINCT ON (b.kind) b.kind, b.subject, b.detail, count(*) OVER (PARTITIO
 FROM bad AS b
 ORDER BY b.kind, b.id;
 
+-- name: account_terms
+-- One fault at most: accounts with $1 < id <= $2 whose currency is not what their first event says, or whose state,
+-- limits or metadata are not what their last one says; each event says the whole of them.
+WITH found AS (
+    SELECT
+        a.id, a.code,
+        array_remove(ARRAY[
+            CASE WHEN l.no IS NULL THEN 'events' END,
+            CASE WHEN to_jsonb(a.currency) IS DISTINCT FROM f.data -> 'currency' THEN 'currency' END,
+            CASE
+                WHEN (ARRAY['open', 'frozen', 'closed'])[a.state + 1] <> coalesce(l.data ->> 'state', 'open')
+                    THEN 'state'
+            END,
+            CASE
+                WHEN
+                    jsonb_build_object(
+                        'floor', a.floor, 'ceiling', a.ceiling, 'transfer_max', a.transfer_max,
+                        'hour_amount_max', w.hour_amount_max, 'hour_count_max', w.hour_count_max,
+                        'day_amount_max', w.day_amount_max, 'day_count_max', w.day_count_max
+                    ) IS DISTINCT FROM l.data -> 'limits'
+                    -- Without the flag nobody looks at the windows.
+                    OR a.has_windows <> (w.account_id IS NOT NULL)
+                    THEN 'limits'
+            END,
+            CASE WHEN p.metadata IS DISTINCT FROM l.data -> 'metadata' THEN 'metadata' END
+        ], NULL) AS differs
+    FROM accounts AS a
+    LEFT JOIN account_profiles AS p ON a.id = p.account_id
+    LEFT JOIN account_windows AS w ON a.id = w.account_id
+    LEFT JOIN LATERAL (
+        SELECT e.data FROM account_events AS e WHERE e.account_id = a.id
+        ORDER BY e.no
+        LIMIT 1
+    ) AS f ON TRUE
+    LEFT JOIN LATERAL (
+        SELECT e.no, e.data FROM account_events AS e WHERE e.account_id = a.id
+        ORDER BY e.no DESC
+        LIMIT 1
+    ) AS l ON TRUE
+    WHERE a.id > $1 AND a.id <= $2
+)
+
+SELECT
+    'account_terms' AS kind, f.code AS subject,
+    format('its %s: not what its events say', array_to_string(f.differs, ', ')) AS detail, count(*) OVER () AS found
+FROM found AS f
+WHERE cardinality(f.differs) > 0
+ORDER BY f.id
+LIMIT 1;
+
 -- name: entries
 -- One row: the next $5 entries after ($1, $2), whose balance was $3 and number $4, in the order of account and version:
 -- where they end, how many they are, and the faults among them as JSON.

@@ -47,6 +47,10 @@ async def rich(book: Book) -> Book:
     return book
 
 
+SWAP = (
+    "UPDATE accounts SET code = 'aside' WHERE code = 'a'; UPDATE accounts SET code = 'a' WHERE code = 'b';"
+    " UPDATE accounts SET code = 'b' WHERE code = 'aside'"
+)
 # A kind of fault, how to plant it, and the row that is named for it. Account 1 is `a`.
 CORRUPTIONS = [
     ("account_balance", "UPDATE accounts SET balance = balance + 1 WHERE code = 'b'", "b"),
@@ -56,8 +60,8 @@ CORRUPTIONS = [
     ("account_terms", "UPDATE accounts SET state = 1 WHERE code = 'b'", "b"),
     ("account_terms", "UPDATE accounts SET currency = 'EUR' WHERE code = 'b'", "b"),
     ("account_terms", "UPDATE accounts SET has_windows = FALSE WHERE code = 'limited'", "limited"),
-    ("account_terms", "UPDATE account_windows SET day_amount_max = 10001", "limited"),
-    ("account_terms", "DELETE FROM account_windows", "limited"),
+    ("account_terms", "UPDATE account_windows SET day_amount_max = 10001", "a"),
+    ("account_terms", "DELETE FROM account_windows", "a"),
     ("account_terms", "UPDATE account_profiles SET metadata = '{}' WHERE metadata <> '{}'", "c"),
     ("account_terms", "DELETE FROM account_profiles WHERE account_id = 1", "a"),
     ("account_terms", "DELETE FROM account_events WHERE account_id = 1", "a"),
@@ -105,12 +109,7 @@ CORRUPTIONS = [
     ("chain", "DELETE FROM account_events WHERE kind = 'account.updated'", "position "),
     ("chain", "UPDATE hold_events SET id = gen_random_uuid() WHERE operation = 5", "position "),
     ("chain", "UPDATE holds SET reference = 'other' WHERE state = 2", "position "),
-    (
-        "chain",
-        "UPDATE accounts SET code = 'aside' WHERE code = 'a'; UPDATE accounts SET code = 'a' WHERE code = 'b';"
-        " UPDATE accounts SET code = 'b' WHERE code = 'aside'",
-        "position 1",
-    ),
+    ("chain", SWAP, "position 1"),
     ("chain", "UPDATE accounts SET currency = 'EUR' WHERE code = 'c'", "position 1"),
 ]  # fmt: skip
 
