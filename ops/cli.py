@@ -92,8 +92,9 @@ def _explain(error: Exception) -> tuple[int, str]:
     from core.errors import Refusal
     from core.settings import SettingsError
     from ops.process import StartError
+    from ops.state import MissingServerError
 
-    if isinstance(error, SettingsError):
+    if isinstance(error, SettingsError | MissingServerError):
         return USAGE, str(error)
     if isinstance(error, Refusal):
         return FAILURE, error.detail

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from core.settings import Settings, SettingsError, load_settings
+from core.settings import Settings, load_settings
 from ops.process import PROJECT, StartError
 
 if TYPE_CHECKING:
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 # Root's embedded servers run as another user, who must be able to enter the directory; root's home is closed to it.
 ROOTS_STATE = Path("/var/lib/tallystick")
+
+
+class MissingServerError(Exception):
+    """A command needs a server that no setting names and no `tallystick up` runs; the text says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +41,13 @@ def state_dir(settings: Settings) -> Path:
     """Return STATE_DIR as an absolute path; if it is unset, a directory that belongs to this checkout alone.
 
     That is `.state` in the checkout, or `/var/lib/tallystick/<checkout>-<hash of its path>` for root; for an
-    installation without a checkout the user's own state directory.
+    installation without a checkout the user's own state directory. Raises StartError.
     """
     if "state_dir" in settings.model_fields_set and settings.state_dir:
-        return Path(settings.state_dir).expanduser().resolve()
+        try:
+            return Path(settings.state_dir).expanduser().resolve()
+        except (OSError, RuntimeError) as error:  # RuntimeError: `~name` of nobody
+            raise _unusable(settings.state_dir, error) from None
     if os.geteuid() == 0:
         digest = hashlib.sha256(str(PROJECT).encode()).hexdigest()[:8]
         return ROOTS_STATE / f"{PROJECT.name}-{digest}"
@@ -49,11 +56,23 @@ def state_dir(settings: Settings) -> Path:
     return Path("~/.local/state/tallystick").expanduser()
 
 
+def overlooked_state(settings: Settings, folder: Path, checkout: Path = PROJECT) -> Path | None:
+    """Return the checkout's `.state` if databases lie there and `folder` was taken without being asked for."""
+    left = checkout / ".state"
+    if "state_dir" in settings.model_fields_set or left == folder or not any(left.glob("postgres-*")):
+        return None
+    return left
+
+
 @contextmanager
 def state_lock(folder: Path) -> Iterator[None]:
     """Hold `folder`, created if absent, for one launcher; the kernel lets go of it however the launcher ends."""
     _create(folder)
-    with (folder / "lock").open("a+") as lock:
+    try:
+        file = (folder / "lock").open("a+")
+    except OSError as error:
+        raise _unusable(folder, error) from None
+    with file as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -80,15 +99,17 @@ def announced(folder: Path, running: Running) -> Iterator[None]:
 
 
 def find_running(folder: Path) -> Running | None:
-    """Return the instance that runs on `folder` now, or None."""
+    """Return the instance that runs on `folder` now, or None. Raises StartError if `folder` cannot be looked into."""
     try:
         with (folder / "lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return None  # nobody holds the directory: what is written there is a dead instance's
     except BlockingIOError:
         pass
-    except OSError:
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        raise _unusable(folder, error) from None
     try:
         return Running(**orjson.loads((folder / "running.json").read_bytes()))
     except (OSError, TypeError):  # TypeError: an instance of another version wrote other fields
@@ -98,26 +119,33 @@ def find_running(folder: Path) -> Running | None:
 def operator_settings(*, redis_needed: bool = True, **overrides: Any) -> Settings:
     """Return the settings for a command that needs the servers: those given, else a running `tallystick up`'s.
 
-    `overrides` are settings by attribute. Raises SettingsError, also where a server is neither named by its setting nor
-    run by such an instance.
+    `overrides` are settings by attribute. Raises SettingsError; MissingServerError where a server is neither named by
+    its setting nor run by such an instance; StartError for a state directory that cannot be used.
     """
     settings = load_settings(**overrides)
     if settings.database_url and settings.redis_url:
         return settings
-    running = find_running(state_dir(settings))
+    folder = state_dir(settings)
+    running = find_running(folder)
     found = {} if running is None else {"database_url": running.database_url, "redis_url": running.redis_url}
     missing = {name: url for name, url in found.items() if not getattr(settings, name)}
     if missing:
         settings = load_settings(**overrides, **missing)
-    if not settings.database_url:
-        raise SettingsError(
-            ["DATABASE_URL unset, and no `tallystick up` runs here: set it, or start that first"]
-        )
-    if redis_needed and not settings.redis_url:
-        raise SettingsError(
-            ["REDIS_URL unset, and no `tallystick up` runs here: set it, or start that first"]
-        )
+    wanted = {"DATABASE_URL": settings.database_url} | (
+        {"REDIS_URL": settings.redis_url} if redis_needed else {}
+    )
+    unset = " and ".join(name for name, url in wanted.items() if not url)
+    if unset:
+        raise MissingServerError(f"{unset} unset, and {nobody_runs(folder)} Or set {unset}.")
     return settings
+
+
+def nobody_runs(folder: Path) -> str:
+    """Return the sentences about a `tallystick up` that was looked for and is not there."""
+    return (
+        f"no `tallystick up` runs on {folder}. Start that first; if one runs on another directory, set STATE_DIR to "
+        "that."
+    )
 
 
 def write_secret(path: Path, text: str) -> None:
@@ -138,4 +166,9 @@ def _create(folder: Path) -> None:
             path.mkdir(exist_ok=True)
             path.chmod(mode)
     except OSError as error:
-        raise StartError(f"The state directory {folder} cannot be created: {error.strerror}.") from None
+        raise _unusable(folder, error) from None
+
+
+def _unusable(folder: Path | str, error: Exception) -> StartError:
+    reason = error.strerror if isinstance(error, OSError) else error
+    return StartError(f"The state directory {folder} (STATE_DIR) cannot be used: {str(reason).rstrip('.')}.")

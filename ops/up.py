@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import shlex
 import signal
 import time
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,8 +23,9 @@ from core.outbox.signing import new_secret
 from ops.embedded import Postgres, Valkey
 from ops.listening import Listeners
 from ops.process import StartError, choose_port
+from ops.reach import reaching_database, redis_problem
 from ops.serving import api_program, metrics_folder, worker_program
-from ops.state import Running, announced, state_dir, state_lock, write_secret
+from ops.state import Running, announced, overlooked_state, state_dir, state_lock, write_secret
 from ops.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -60,6 +62,11 @@ def run_everything(settings: Settings, *, verbose: bool) -> None:
         stack.enter_context(state_lock(folder))
         for notice in settings.notices:
             say(notice, "yellow")
+        if (left := overlooked_state(settings, folder)) is not None:
+            say(
+                f"The data are in {folder}; those in {left} are left alone: STATE_DIR={left} uses them.",
+                "yellow",
+            )
         servers: list[Server] = []
         database_url, redis_url = str(settings.database_url), str(settings.redis_url)
         if not database_url:
@@ -67,7 +74,13 @@ def run_everything(settings: Settings, *, verbose: bool) -> None:
             say(f"Starting PostgreSQL {postgres.program.version} ...", "dim")
             servers.append(stack.enter_context(postgres))
             database_url = postgres.url()
-        if not redis_url:
+        # Before anything else is started: without the database there is nothing to run.
+        with reaching_database(database_url):
+            asyncio.run(migrate(database_url, on_progress=lambda name: say(f"Applying {name}", "dim")))
+        if redis_url:
+            if problem := redis_problem(settings):
+                say(problem, "yellow")
+        else:
             valkey = Valkey(folder, port=REDIS_PORT, say=say)
             say(f"Starting {valkey.title} {valkey.program.version} ...", "dim")
             servers.append(stack.enter_context(valkey))
@@ -76,7 +89,6 @@ def run_everything(settings: Settings, *, verbose: bool) -> None:
         settings = settings.model_copy(
             update={"database_url": database_url, "redis_url": redis_url, "app_port": listeners.port}
         )
-        asyncio.run(migrate(database_url, on_progress=lambda name: say(f"Applying {name}", "dim")))
         key = _development_key(settings, folder / "api_key") if settings.env != "prod" else ""
         secret = _development_stripe_secret(settings, folder / "stripe_signing_secret")
         running = Running(
@@ -207,7 +219,8 @@ class _Instance:
                 console.print(f"  [bold]{name:<11}[/]{escape(value)}")
             console.rule(style="green")
         say("A first call, which opens an account:\n")
-        say(f"  curl {url}/v1/accounts -H 'Authorization: Bearer {key or '...'}' \\")
+        # Brackets, as of an IPv6 address, mean something to a shell.
+        say(f"  curl {shlex.quote(f'{url}/v1/accounts')} -H 'Authorization: Bearer {key or '...'}' \\")
         say('    -H \'Content-Type: application/json\' -d \'{"code": "customer:1", "currency": "USD"}\'\n')
 
 

@@ -20,6 +20,8 @@ _SECRET_IN_QUERY = re.compile(r"(?i)([?&](?:password|access_token|token|key)=)[^
 
 def mask_url(url: str) -> str:
     """`url` without its password, for messages and logs."""
+    if "://" not in url:  # a slip of the pen: whatever stands before the @ may be a password
+        url = re.sub(r"^([a-z+]*:)?.*@", r"\1***@", url)
     return _SECRET_IN_QUERY.sub(r"\1***", _PASSWORD_IN_URL.sub(r"\1:***@", url))
 
 
@@ -97,13 +99,28 @@ def _postgres_url(value: str) -> str:
     if not value:
         return value
     scheme, mark, rest = value.partition("://")
-    if mark and scheme.partition("+")[0].lower() in {"postgresql", "postgres"}:
+    if mark and scheme.partition("+")[0].lower() in {"postgresql", "postgres"} and _has_usable_hosts(rest):
         return f"postgresql://{rest}"
     raise ValueError("PostgreSQL, as postgresql://user:password@host:5432/database (or unset: embedded)")
 
 
+def _has_usable_hosts(rest: str) -> bool:
+    """Whether what follows `//` names hosts, several of them or none, whose ports are numbers of ports."""
+    hosts = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2].split(",")
+    found = [re.fullmatch(r"(?:\[[^][]*\]|[^][:]*)(?::([0-9]{0,5}))?", host) for host in hosts]
+    return all(host is not None and 0 < int(host[1] or 1) <= 65535 for host in found)
+
+
 def _redis_url(value: str) -> str:
-    if value and urlsplit(value).scheme not in {"redis", "rediss", "unix"}:
+    if not value:
+        return value
+    try:
+        parts = urlsplit(value)
+        place = {"redis": parts.hostname, "rediss": parts.hostname, "unix": parts.path}.get(parts.scheme)
+        usable = bool(place) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
         raise ValueError("Redis or Valkey, as redis://:password@host:6379/0 (or unset: embedded)")
     return value
 

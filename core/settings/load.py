@@ -25,6 +25,9 @@ GROUPS = (
     Process, Network, Storage, Limits, Ledger, Inbox, Outbox, Upstreams, Orchestration, Tokens, SignIn, Money,
 )  # fmt: skip
 
+# What says that prod is meant; whatever else counts as it is told so.
+PROD_WORDS = {"prod", "production"}
+
 
 class SettingsError(Exception):
     """The settings cannot be started with; `problems` has one line each, secrets masked."""
@@ -79,7 +82,7 @@ def load_settings(*, env_file: str | os.PathLike[str] | None = ".env", **overrid
     settings, broken = _build(values, given_as)
     problems = [*back_doors(environment), *broken.values()]
     if settings.env == "prod":
-        problems += _broken_rules(settings, broken, given_as)
+        problems += _broken_rules(settings, _environment_word(values), broken, given_as)
     if problems:
         raise SettingsError(problems)
     return settings.model_copy(
@@ -130,10 +133,13 @@ def _build(values: Mapping[str, Any], given_as: Mapping[str, str]) -> tuple[Sett
         return Settings(**{name: value for name, value in values.items() if name not in lines}), lines
 
 
-def _broken_rules(settings: Settings, broken: Iterable[str], given_as: Mapping[str, str]) -> list[str]:
+def _broken_rules(
+    settings: Settings, word: str, broken: Iterable[str], given_as: Mapping[str, str]
+) -> list[str]:
     """A line for each rule of prod that is broken, but for attributes that are `broken` already."""
+    who = "ENV=prod expects" if word in PROD_WORDS else f"ENV={word} counts as prod, which expects"
     return [
-        f"{_said(rule.attribute, getattr(settings, rule.attribute), given_as)}: ENV=prod expects {rule.wanted}"
+        f"{_said(rule.attribute, getattr(settings, rule.attribute), given_as)}: {who} {rule.wanted}"
         for rule in RULES
         if rule.attribute not in broken and rule.broken(settings)
     ]
@@ -147,10 +153,15 @@ def _said(attribute: str, value: object, given_as: Mapping[str, str]) -> str:
     return f"{name}={shown(field, text)}" if text else f"{name} unset"
 
 
+def _environment_word(values: Mapping[str, Any]) -> str:
+    """ENV as it was given, which is not always the environment that it counts as."""
+    return str(values.get("env", "dev")).strip().lower()
+
+
 def _remarks(settings: Settings, values: Mapping[str, Any]) -> list[str]:
     remarks = []
-    word = str(values.get("env", "dev")).strip().lower()
-    if settings.env == "prod" and word not in {"prod", "production"}:
+    word = _environment_word(values)
+    if settings.env == "prod" and word not in PROD_WORDS:
         remarks.append(f"ENV={word} is neither dev nor test, so the rules of prod apply.")
     if settings.env == "prod" and not settings.database_url:
         remarks.append(

@@ -30,7 +30,11 @@ class Process(BaseModel):
         " which refuses development toggles and default secrets",
         also=("APP_ENV",),
     )
-    app_host: str = key("0.0.0.0", "Address the HTTP API listens on", also=("HTTP_HOST",))  # noqa: S104
+    app_host: str = key(
+        "0.0.0.0",  # noqa: S104
+        "Address the HTTP API listens on; `up` takes 127.0.0.1 when it is unset",
+        also=("HTTP_HOST",),
+    )
     app_port: int = key(
         8080,
         "Port of the HTTP API; `up` moves on from a busy one and says so",
@@ -45,7 +49,9 @@ class Process(BaseModel):
         10, "How long requests in progress may take to end at a stop or reload", unit="seconds", ge=0, le=300
     )
     state_dir: str = key(
-        ".state", "Folder of the embedded servers' data, of logs and of keys made for development"
+        ".state",
+        "Folder of the embedded servers' data, of logs and of keys made for development; unset: .state in the"
+        " checkout, for root /var/lib/tallystick/<checkout>-<hash>, which the servers' user can enter",
     )
     public_base_url: BaseUrl = key(
         "", "Address under which clients reach the API; unset: http://localhost:APP_PORT"

@@ -29,19 +29,10 @@ def demo(*, url: str | None, api_key: str | None, stripe_secret: str | None, pay
       tallystick up          in one terminal, and in another:
       tallystick demo
     """  # noqa: D301 - `\b` is how click is told not to wrap
-    from core.settings import load_settings
+    from ops.commands.target import find_target
     from ops.demo import Target, run_demo
-    from ops.state import find_running, state_dir
 
-    settings = load_settings()
-    running = find_running(state_dir(settings))
-    url = url or (running.url if running else None)
-    api_key = api_key or (running.api_key if running else None)
-    if not url or not api_key:
-        raise click.UsageError("no `tallystick up` runs here: start that first, or give --url and --api-key")
-    configured = next(iter(settings.stripe_signing_secrets), "")
-    secret = stripe_secret or str(configured) or (running.stripe_signing_secret if running else "")
-    if not secret:
-        raise click.UsageError("the service's STRIPE_SIGNING_SECRET is not known: give --stripe-secret")
-    if not asyncio.run(run_demo(Target(url.rstrip("/"), api_key, secret), payments=payments)):
+    found = find_target(url, api_key, stripe_secret)
+    target = Target(found.url.rstrip("/"), found.api_key, found.stripe_secret)
+    if not asyncio.run(run_demo(target, payments=payments)):
         raise click.exceptions.Exit(1)

@@ -1,0 +1,76 @@
+"""Which server is not there, why, and which setting names it: in one sentence for the person at the terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+import asyncpg
+from redis.exceptions import RedisError
+
+from core.errors import Unavailable
+from core.redis import open_redis
+from core.settings import mask_url
+from ops.process import StartError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from core.settings import Settings
+
+# What a server says to somebody with the wrong address: it is there, and this is not the way in.
+_NOT_THE_WAY_IN = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+)
+
+
+@contextmanager
+def reaching_database(database_url: str) -> Iterator[None]:
+    """Raise StartError, with DATABASE_URL in its sentence, for every way not to get to PostgreSQL in the block."""
+    try:
+        yield
+    except (OSError, Unavailable, *_NOT_THE_WAY_IN) as error:
+        if isinstance(error, Unavailable) and error.code != "database_unavailable":
+            raise
+        cause = error.__cause__ or error
+        raise StartError(
+            f"PostgreSQL at {mask_url(database_url)} (DATABASE_URL) cannot be reached: {_reason(cause)}."
+        ) from error
+
+
+def redis_problem(settings: Settings) -> str:
+    """Return the sentence about a Redis that does not answer, or an empty text."""
+    try:
+        asyncio.run(_ping(settings))
+    except (OSError, RedisError) as error:
+        # The library's own words for it repeat the address.
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
+        return (
+            f"Redis at {mask_url(str(settings.redis_url))} (REDIS_URL) cannot be reached: {_reason(cause)}. "
+            "Until it can, PostgreSQL alone guards the transfers."
+        )
+    return ""
+
+
+async def _ping(settings: Settings) -> None:
+    redis = open_redis(settings)
+    try:
+        await redis.ping()
+    finally:
+        with suppress(OSError, RedisError):
+            await redis.aclose()
+
+
+def _reason(error: BaseException) -> str:
+    """Return the system's words for what went wrong; the address, which libraries add to them, is said already."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return text.rstrip(".")

@@ -1,0 +1,152 @@
+"""What a person is told whose servers or state directory are not what the command needs, as processes of their own."""
+
+import asyncio
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.settings import load_settings
+from core.settings.example import example
+from ops.process import choose_port, python_environment
+from ops.state import ROOTS_STATE, overlooked_state, state_dir
+
+Wait = Callable[..., Awaitable[Any]]
+Start = Callable[..., Awaitable[Path]]
+
+NEEDY = [["verify"], ["serve"], ["worker"], ["migrate"], ["keys", "list"], ["demo"], ["load"]]
+
+
+async def run(folder: Path, *arguments: str, **environment: str) -> tuple[int, str, str]:
+    """Run a command in `folder`, where no .env lies."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "ops.cli",
+        *arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=python_environment(**environment),
+        cwd=folder,
+    )
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+@pytest.fixture
+async def up_until_it_runs(state: Path, tmp_path: Path, eventually: Wait) -> AsyncIterator[Start]:
+    """What starts `tallystick up`, waits for the call that it proposes, and returns the file of what it said."""
+    started: list[asyncio.subprocess.Process] = []
+
+    async def start(**environment: str) -> Path:
+        said = tmp_path / "said"
+        environment = {"APP_PORT": str(choose_port(None)), "STATE_DIR": str(state)} | environment
+        with said.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "ops.cli",
+                "up",
+                stdout=output,
+                stderr=output,
+                env=python_environment(**environment),
+                cwd=tmp_path,
+            )
+        started.append(process)
+        await eventually(lambda: "currency" in said.read_text() or process.returncode is not None, timeout=90)
+        assert process.returncode is None, said.read_text()
+        return said
+
+    yield start
+    for process in started:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+            await asyncio.wait_for(process.wait(), 60)
+
+
+@pytest.mark.parametrize("arguments", NEEDY, ids=lambda words: words[0])
+async def test_who_set_nothing_is_told_where_a_running_instance_was_looked_for(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    code, _, err = await run(tmp_path, *arguments, STATE_DIR=str(tmp_path / "other"))
+    assert code == 2
+    words = " ".join(err.split())
+    assert f"no `tallystick up` runs on {tmp_path}/other" in words
+    assert "set STATE_DIR" in words
+    assert "refused" not in words
+
+
+async def test_all_that_is_missing_is_told_at_once(tmp_path: Path) -> None:
+    _, _, err = await run(tmp_path, "serve", STATE_DIR=str(tmp_path))
+    assert err.startswith("tallystick: DATABASE_URL and REDIS_URL unset, and no `tallystick up` runs on ")
+
+
+@pytest.mark.parametrize("arguments", [["up"], ["verify"], ["load"]], ids=lambda words: words[0])
+@pytest.mark.parametrize(
+    ("folder", "reason"),
+    [("file", "Not a directory"), ("file/below", "Not a directory"), ("~nobodys", "home directory")],
+)
+async def test_every_command_says_the_same_of_a_state_directory_that_cannot_be_used(
+    arguments: list[str], folder: str, reason: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    code, _, err = await run(tmp_path, *arguments, STATE_DIR=folder)
+    assert code in {1, 2}
+    words = " ".join(err.split())
+    assert re.search(rf"The state directory \S*{folder} \(STATE_DIR\) cannot be used: .*{reason}", words), err
+    assert "Traceback" not in err
+
+
+async def test_up_names_the_setting_of_a_database_it_cannot_reach_and_starts_nothing(state: Path) -> None:
+    code, out, err = await run(
+        state, "up", STATE_DIR=str(state), DATABASE_URL="postgresql://u:hunter2@127.0.0.1:1/x"
+    )
+    assert (code, out) == (1, "")
+    assert err == (
+        "tallystick: PostgreSQL at postgresql://u:***@127.0.0.1:1/x (DATABASE_URL) cannot be reached: "
+        "Connection refused.\n"
+    )
+    assert not list(state.glob("valkey-*"))
+
+
+async def test_up_says_of_a_database_that_does_not_let_it_in_what_is_wrong(
+    database_url: str, tmp_path: Path
+) -> None:
+    code, _, err = await run(tmp_path, "up", STATE_DIR=str(tmp_path), DATABASE_URL=f"{database_url}_missing")
+    assert code == 1
+    assert re.search(r"\(DATABASE_URL\) cannot be reached: database .* does not exist\.$", err.strip())
+
+
+async def test_up_warns_of_a_redis_it_cannot_reach(database_url: str, up_until_it_runs: Start) -> None:
+    said = await up_until_it_runs(
+        DATABASE_URL=database_url, REDIS_URL="redis://:hunter2@127.0.0.1:1/0", APP_HOST="::1"
+    )
+    text = said.read_text()
+    warning = "Redis at redis://:***@127.0.0.1:1/0 (REDIS_URL) cannot be reached: Connection refused."
+    assert text.count(warning) == 1
+    # And the call that it proposes can be pasted into a shell that takes brackets for a pattern.
+    call = shlex.split(text.partition("  curl ")[2].replace("\\\n", " "))
+    assert call[0].startswith("http://[::1]:")
+    assert f"curl '{call[0]}' " in text
+
+
+def test_databases_in_the_checkout_are_not_overlooked(tmp_path: Path) -> None:
+    checkout, roots = tmp_path / "checkout", tmp_path / "roots"
+    settings = load_settings(env_file=None)
+    assert overlooked_state(settings, roots, checkout) is None
+    (checkout / ".state" / "postgres-17").mkdir(parents=True)
+    assert overlooked_state(settings, roots, checkout) == checkout / ".state"
+    assert overlooked_state(settings, checkout / ".state", checkout) is None
+    asked_for = load_settings(env_file=None, state_dir=str(roots))
+    assert overlooked_state(asked_for, state_dir(asked_for), checkout) is None
+
+
+def test_where_roots_state_is_stands_in_the_example_of_the_settings() -> None:
+    assert f"{ROOTS_STATE}/" in example()
