@@ -134,9 +134,10 @@ def operator_settings(*, redis_needed: bool = True, **overrides: Any) -> Setting
     wanted = {"DATABASE_URL": settings.database_url} | (
         {"REDIS_URL": settings.redis_url} if redis_needed else {}
     )
-    unset = " and ".join(name for name, url in wanted.items() if not url)
+    unset = [name for name, url in wanted.items() if not url]
     if unset:
-        raise MissingServerError(f"{unset} unset, and {nobody_runs(folder)} Or set {unset}.")
+        named = ", ".join(f"{name} unset" for name in unset)
+        raise MissingServerError(f"{named}, and {nobody_runs(folder)} Or set {' and '.join(unset)}.")
     return settings
 
 

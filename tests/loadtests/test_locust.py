@@ -13,6 +13,7 @@ import stripe
 from aiohttp import web
 
 from ops.process import PROJECT
+from ops.state import Running, announced, state_lock
 
 SECRET = "whsec_test"
 Load = Callable[..., Awaitable[tuple[int, str]]]
@@ -20,20 +21,16 @@ Load = Callable[..., Awaitable[tuple[int, str]]]
 
 @pytest.fixture
 def load(tmp_path: Path) -> Load:
-    """Runs `tallystick load` with five users for two seconds; returns the exit code and what it printed."""
+    """Runs `tallystick load` with five users for two seconds, against a port or else the instance that runs here.
 
-    async def run(port: int, *options: str, secret: str = SECRET) -> tuple[int, str]:
+    Returns the exit code and what it printed.
+    """
+
+    async def run(port: int | None, *options: str, secret: str = SECRET) -> tuple[int, str]:
         command = [sys.executable, "-c", "from ops.commands.load import load; load()"]
-        command += [
-            "--url",
-            f"http://127.0.0.1:{port}",
-            "--api-key",
-            "tsk_test",
-            "--users",
-            "5",
-            "--seconds",
-            "2",
-        ]
+        command += ["--users", "5", "--seconds", "2"]
+        if port is not None:
+            command += ["--url", f"http://127.0.0.1:{port}", "--api-key", "tsk_test"]
         environment = {"PATH": os.defpath, "PYTHONPATH": str(PROJECT), "STATE_DIR": str(tmp_path)}
         process = await asyncio.create_subprocess_exec(
             *command,
@@ -121,6 +118,23 @@ async def test_failed_requests_fail_the_run(load: Load, stub: Stub) -> None:
         code, output = await load(port, *generous())
     assert code == 1, output
     assert "failed" in output
+
+
+async def test_against_the_instance_that_runs_here_nothing_has_to_be_given(
+    load: Load, stub: Stub, tmp_path: Path
+) -> None:
+    async with stub as port:
+        running = Running(f"http://127.0.0.1:{port}", "", "", "tsk_of_that_one", "whsec_of_that_one")
+        with state_lock(tmp_path), announced(tmp_path, running):
+            code, output = await load(None, *generous(), secret="")
+
+    assert code == 0, output
+    transfers = [headers for path, headers, _ in stub.seen if path == "/v1/transfers"]
+    assert {headers["Authorization"] for headers in transfers} == {"Bearer tsk_of_that_one"}
+    events = [(headers, body) for path, headers, body in stub.seen if path == "/webhooks/stripe"]
+    assert events
+    for headers, body in events:
+        stripe.Webhook.construct_event(body, headers["Stripe-Signature"], "whsec_of_that_one")
 
 
 async def test_without_the_secret_it_says_what_to_set(load: Load) -> None:

@@ -85,7 +85,7 @@ async def test_who_set_nothing_is_told_where_a_running_instance_was_looked_for(
 
 async def test_all_that_is_missing_is_told_at_once(tmp_path: Path) -> None:
     _, _, err = await run(tmp_path, "serve", STATE_DIR=str(tmp_path))
-    assert err.startswith("tallystick: DATABASE_URL and REDIS_URL unset, and no `tallystick up` runs on ")
+    assert err.startswith("tallystick: DATABASE_URL unset, REDIS_URL unset, and no `tallystick up` runs on ")
 
 
 @pytest.mark.parametrize("arguments", [["up"], ["verify"], ["load"]], ids=lambda words: words[0])
