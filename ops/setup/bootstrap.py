@@ -39,6 +39,27 @@ In a checkout, besides the commands below:
   check           format, lint and types
 """
 
+# What the words of a checkout do, for the person who asks before anything is installed.
+HELP = {
+    "setup": """\
+Usage: ./tallystick setup [--dev]
+
+  Install into .venv what ops/lock/runtime.txt says; with --dev also the tools of ops/lock/dev.txt. Every other command
+  does the same first, and only when something has changed.
+""",
+    "test": """\
+Usage: ./tallystick test [ARGS]
+
+  Run the tests, on servers of their own. ARGS go to pytest; without any, the whole suite runs in two processes.
+
+  Examples:
+    ./tallystick test tests/core -x
+    ./tallystick test tests/ops/test_cli.py -k version
+
+  pytest's own options: .venv/bin/python -m pytest --help
+""",
+}
+
 # The command in `.venv/bin`. The shell starts Python, for a path with spaces or over 127 bytes cannot stand after #!;
 # Python takes the shell's line for a text.
 COMMAND = """\
@@ -64,6 +85,8 @@ class NothingInstalledError(SetupError):
 def main(arguments: list[str]) -> None:
     """Set up what `arguments` need, then replace this process by the command they name."""
     command = arguments[0] if arguments else "--help"
+    if {"-h", "--help"} & set(arguments[1:2]):
+        show_help(command)
     dev = command in DEV_COMMANDS or (command == "setup" and "--dev" in arguments)
     ensure("dev" if dev else "runtime")
     if command == "setup":
@@ -78,6 +101,15 @@ def main(arguments: list[str]) -> None:
         if command == "--help":
             print(CHECKOUT_HELP, flush=True)
         become(PYTHON, VENV / "bin" / "tallystick", *(arguments or ["--help"]))
+
+
+def show_help(command: str) -> None:
+    """Answer for the words that are this script's own, and end; nothing has to be installed for that."""
+    if command == "check":
+        become(sys.executable, "-I", HERE / "check.py", "--help")
+    if command in HELP:
+        print(HELP[command], end="", flush=True)
+        sys.exit(0)
 
 
 def become(*command: str | Path) -> NoReturn:

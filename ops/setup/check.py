@@ -17,6 +17,9 @@ ROOT = Path(__file__).resolve().parents[2]
 def main(names: list[str]) -> int:
     """Run the named checks, or all; return 1 if one failed, 2 if a name is not known."""
     checks = commands()
+    if {"-h", "--help"} & set(names):
+        print(f"Usage: ./tallystick check [NAME ...]\n\n  Run the named checks, or all: {', '.join(checks)}.")
+        return 0
     unknown = [name for name in names if name not in checks]
     if unknown:
         print(

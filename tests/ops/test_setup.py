@@ -275,6 +275,20 @@ def test_pip_is_not_led_elsewhere_by_the_callers_habits(
     assert environment["PIP_NO_CACHE_DIR"] == "1"
 
 
+@pytest.mark.parametrize("option", ["-h", "--help"])
+@pytest.mark.parametrize("word", ["setup", "test", "check"])
+def test_help_for_the_words_of_a_checkout_comes_before_any_set_up(
+    word: str, option: str, tmp_path: Path
+) -> None:
+    checkout = make_checkout(tmp_path)
+
+    done = checkout.run(word, option)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"Usage: ./tallystick {word} [")
+    assert not (checkout.root / ".venv").exists()
+
+
 def test_check_names_what_it_does_not_know() -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "ops" / "setup" / "check.py", "nosuch"],
