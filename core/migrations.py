@@ -60,13 +60,12 @@ def migration_files() -> dict[str, str]:
 
 async def pending(database_url: str) -> list[str]:
     """Return the files that are not applied, or not in this version. Raises Refusal on a changed migration."""
-    connection = await asyncpg.connect(database_url, timeout=5)
-    try:
-        known = await connection.fetchval("SELECT to_regclass('schema_migrations') IS NOT NULL")
-        rows = await connection.fetch("SELECT name, checksum FROM schema_migrations") if known else []
-    finally:
-        await connection.close()
-    return _outstanding({row["name"]: row["checksum"] for row in rows})
+    return _outstanding(await _applied(database_url))
+
+
+async def unknown(database_url: str) -> list[str]:
+    """Return the files that were applied and that this code does not have: those of a later version."""
+    return sorted((await _applied(database_url)).keys() - migration_files().keys())
 
 
 async def migrate(database_url: str, *, on_progress: Callable[[str], None] | None = None) -> list[str]:
@@ -96,6 +95,17 @@ async def migrate(database_url: str, *, on_progress: Callable[[str], None] | Non
         return applied
     finally:
         await connection.close()  # which gives the advisory lock back
+
+
+async def _applied(database_url: str) -> dict[str, str]:
+    """Return what was applied, with its checksum."""
+    connection = await asyncpg.connect(database_url, timeout=5)
+    try:
+        known = await connection.fetchval("SELECT to_regclass('schema_migrations') IS NOT NULL")
+        rows = await connection.fetch("SELECT name, checksum FROM schema_migrations") if known else []
+    finally:
+        await connection.close()
+    return {row["name"]: row["checksum"] for row in rows}
 
 
 async def _take_lock(connection: asyncpg.Connection[asyncpg.Record]) -> None:

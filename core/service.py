@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import asyncpg
+
 from core.database import Database, open_database, statements
 from core.errors import Refusal
 from core.ledger.ledger import Ledger
@@ -38,10 +40,9 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
     Raises Unavailable when PostgreSQL cannot be reached and Refusal `not_migrated` when it has no schema; Redis may
     be away.
     """
-    database = await open_database(settings)
+    database, epoch = await open_migrated(settings)
     redis = open_redis(settings)
     try:
-        epoch = await read_epoch(database)
         poster = Poster(database, max_waiting=settings.poster_max_waiting)
         try:
             yield Service(settings, database, redis, epoch, Ledger(database, poster))
@@ -52,9 +53,32 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
         await database.close()
 
 
+async def open_migrated(settings: Settings, *, size: int | None = None) -> tuple[Database, str]:
+    """Open a pool of a database that has the schema; return it and the epoch of the database's history.
+
+    Raises Unavailable when PostgreSQL cannot be reached and Refusal `not_migrated` when it has no schema.
+    """
+    try:
+        database = await open_database(settings, size=size)
+    except asyncpg.InvalidParameterValueError as error:  # SET ROLE: a new server has no role of ours either
+        raise _not_migrated() from error
+    try:
+        return database, await read_epoch(database)
+    except BaseException:
+        await database.close()
+        raise
+
+
 async def read_epoch(database: Database) -> str:
-    """Return the epoch of the database's history."""
-    epoch: str | None = await database.fetchval(statements("ledger").epoch)
+    """Return the epoch of the database's history. Raises Refusal `not_migrated` where there is none."""
+    try:
+        epoch: str | None = await database.fetchval(statements("ledger").epoch)
+    except asyncpg.UndefinedTableError as error:
+        raise _not_migrated() from error
     if epoch is None:
-        raise Refusal("not_migrated", "The database has no schema yet. Run `tallystick migrate` first.")
+        raise _not_migrated()
     return epoch
+
+
+def _not_migrated() -> Refusal:
+    return Refusal("not_migrated", "The database has no schema yet. Run `tallystick migrate` first.")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
+import shutil
 import signal
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,7 @@ import structlog
 from core.log import configure_logging
 from core.metrics import forget_process
 from core.migrations import migrate
+from core.settings import load_settings
 from ops.listening import Listeners
 from ops.supervisor import Program, Supervisor
 
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
     from core.settings import Settings
 
 log = structlog.get_logger(__name__)
+
+METRICS_PREFIX = "tallystick-metrics-"
+METRICS_LOCK = "lock"
 
 # What somebody should look at; the rest of what the supervisor tells is its ordinary work.
 ALARMS = {
@@ -67,8 +73,14 @@ def worker_program(settings: Settings, output: Path | None = None) -> Program:
 def metrics_folder(wanted: str | Path) -> Iterator[Path]:
     """Make the folder in which the processes share their metrics: `wanted`, emptied, or else one that ends with us."""
     if not wanted:
-        with tempfile.TemporaryDirectory(prefix="tallystick-metrics-", ignore_cleanup_errors=True) as folder:
-            yield Path(folder)
+        _remove_left_folders()
+        with tempfile.TemporaryDirectory(prefix=METRICS_PREFIX, ignore_cleanup_errors=True) as folder:
+            claim = Path(folder, "claim")
+            with claim.open("w") as lock:
+                # Locked before it has the name by which others look: they must not find it in between.
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                claim.rename(claim.with_name(METRICS_LOCK))
+                yield Path(folder)
         return
     given = Path(wanted)
     given.mkdir(parents=True, exist_ok=True)
@@ -76,6 +88,15 @@ def metrics_folder(wanted: str | Path) -> Iterator[Path]:
     for left in given.glob("*.db"):
         left.unlink()
     yield given
+
+
+def _remove_left_folders() -> None:
+    """Remove the folders of masters that were killed: the kernel let go of their locks."""
+    for lock_file in Path(tempfile.gettempdir()).glob(f"{METRICS_PREFIX}*/{METRICS_LOCK}"):
+        with suppress(OSError):  # another user's, or it lives, or its master has just removed it
+            with lock_file.open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock_file.parent)
 
 
 def report(event: str, **fields: object) -> None:
@@ -90,17 +111,20 @@ def serve_api(settings: Settings) -> None:
         log.warning("settings.notice", notice=notice)
     if settings.auto_create_schema:
         asyncio.run(migrate(str(settings.database_url)))
+    given = load_settings()
+    # Found at a running instance, so that the children cannot read them. What they can, a reload reads anew.
+    found = {
+        name.upper(): str(getattr(settings, name))
+        for name in ("database_url", "redis_url")
+        if not getattr(given, name)
+    }
     listeners = Listeners(settings.app_host, settings.app_port)
     with metrics_folder(settings.prometheus_multiproc_dir) as folder:
         Supervisor(
             [api_program(settings)],
             listeners,
             report=report,
-            environment={
-                "DATABASE_URL": str(settings.database_url),
-                "REDIS_URL": str(settings.redis_url),
-                "PROMETHEUS_MULTIPROC_DIR": str(folder),
-            },
+            environment={**found, "PROMETHEUS_MULTIPROC_DIR": str(folder)},
             on_ready=lambda: log.info("serving", host=listeners.host, port=listeners.port),
             on_exit=lambda pid: forget_process(pid, str(folder)),
         ).run()

@@ -9,7 +9,9 @@ import click
 
 @click.command()
 @click.option(
-    "--check", is_flag=True, help="Change nothing; exit with 1 if something is outstanding, and name it."
+    "--check",
+    is_flag=True,
+    help="Change nothing; exit with 1 if something is outstanding, or applied by a later version, and name it.",
 )
 def migrate(*, check: bool) -> int:
     """Bring the schema of the database at DATABASE_URL up to date.
@@ -30,7 +32,10 @@ def migrate(*, check: bool) -> int:
         outstanding = asyncio.run(migrations.pending(url))
         for name in outstanding:
             click.echo(f"outstanding: {name}")
-        return 1 if outstanding else 0
+        unknown = asyncio.run(migrations.unknown(url))
+        for name in unknown:
+            click.echo(f"unknown to this version: {name}")
+        return 1 if outstanding or unknown else 0
     applied = asyncio.run(migrations.migrate(url, on_progress=lambda name: click.echo(f"applying {name}")))
     click.echo(f"{len(applied)} applied." if applied else "The schema is up to date.")
     return 0

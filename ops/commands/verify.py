@@ -54,11 +54,11 @@ def verify(*, as_json: bool, late_after: float) -> int:
 
 
 async def _run(settings: Settings, late_after: float) -> tuple[list[Finding], Seal]:
-    from core.database import open_database
     from core.ledger.verify import read_seal
     from core.ledger.verify import verify as verify_ledger
+    from core.service import open_migrated
 
-    database = await open_database(settings, size=2)
+    database, _ = await open_migrated(settings, size=2)
     try:
         seal = await read_seal(database)
         with _Shown() as shown:

@@ -21,7 +21,7 @@ import pytest
 from core import __version__
 from ops.cli import COMMANDS
 from ops.embedded import EmbeddedServers
-from ops.process import choose_port, command_line_of, python_environment
+from ops.process import choose_port, command_line_of, is_free, python_environment
 
 Wait = Callable[..., Awaitable[Any]]
 Start = Callable[..., Awaitable["Up"]]
@@ -157,9 +157,7 @@ async def test_a_mistake_ends_in_a_sentence(
 
 
 async def test_migrate_says_what_it_does_and_does_it_once(servers: EmbeddedServers) -> None:
-    connection = await asyncpg.connect(servers.postgres.url("postgres"))
-    await connection.execute("CREATE DATABASE from_the_command_line")
-    await connection.close()
+    await _administer(servers, "CREATE DATABASE from_the_command_line")
     url = servers.postgres.url("from_the_command_line")
     code, out, _ = await run("migrate", "--check", DATABASE_URL=url)
     assert code == 1
@@ -169,6 +167,11 @@ async def test_migrate_says_what_it_does_and_does_it_once(servers: EmbeddedServe
     assert "applying migrations/0001" in out
     assert await run("migrate", DATABASE_URL=url) == (0, "The schema is up to date.\n", "")
     assert await run("migrate", "--check", DATABASE_URL=url) == (0, "", "")
+    connection = await asyncpg.connect(url)
+    await connection.execute("INSERT INTO schema_migrations VALUES ('migrations/9999_later.sql', 'sum')")
+    await connection.close()
+    unknown = "unknown to this version: migrations/9999_later.sql\n"
+    assert await run("migrate", "--check", DATABASE_URL=url) == (1, unknown, "")
 
 
 async def test_serve_serves_with_several_processes_and_stops(
@@ -201,6 +204,71 @@ async def test_serve_serves_with_several_processes_and_stops(
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+async def test_a_reload_reads_the_servers_anew_and_a_kill_leaves_no_folder_for_long(
+    servers: EmbeddedServers,
+    template: str,
+    database_url: str,
+    redis_url: str,
+    tmp_path: Path,
+    api_key: Callable[..., Awaitable[str]],
+    eventually: Wait,
+) -> None:
+    key = await api_key()
+    await _administer(servers, f"CREATE DATABASE before_the_reload TEMPLATE {template} STRATEGY file_copy")
+    before = servers.postgres.url("before_the_reload")
+    dotenv, temporary, port = tmp_path / ".env", tmp_path / "temporary", choose_port(None)
+    temporary.mkdir()
+    dotenv.write_text(f"DATABASE_URL={before}\nREDIS_URL={redis_url}\n")
+    environment = {"APP_PORT": str(port), "APP_HOST": "127.0.0.1", "TMPDIR": str(temporary)}
+
+    async def start(log: Path) -> asyncio.subprocess.Process:
+        with log.open("wb") as output:
+            return await asyncio.create_subprocess_exec(
+                *command("serve"),
+                stdout=output,
+                stderr=output,
+                cwd=tmp_path,
+                env=python_environment(**environment),
+            )
+
+    process = await start(tmp_path / "log")
+    try:
+        connector = aiohttp.TCPConnector(force_close=True)
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}", connector=connector) as client:
+            await eventually(lambda: _answers(client, "/ready"), timeout=60)
+            assert not await _answers(client, "/v1/accounts", key)
+            dotenv.write_text(f"DATABASE_URL={database_url}\nREDIS_URL={redis_url}\n")
+            process.send_signal(signal.SIGHUP)
+            await eventually(lambda: _told(tmp_path / "log", "process.ended"), timeout=60)
+            assert await _answers(client, "/v1/accounts", key)
+
+            (left,) = temporary.glob("tallystick-metrics-*")
+            process.kill()
+            await process.wait()
+            await eventually(lambda: is_free("127.0.0.1", port), timeout=30)
+            process = await start(tmp_path / "second log")
+            await eventually(lambda: _answers(client, "/ready"), timeout=60)
+        (folder,) = temporary.glob("tallystick-metrics-*")
+        assert folder != left
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+    await _administer(servers, "DROP DATABASE before_the_reload WITH (FORCE)")
+    assert not list(temporary.glob("tallystick-metrics-*"))
+
+
+@pytest.mark.parametrize("name", ["verify", "worker"])
+async def test_a_database_without_a_schema_is_told_in_a_sentence(
+    name: str, servers: EmbeddedServers, redis_url: str
+) -> None:
+    await _administer(servers, f"CREATE DATABASE no_schema_for_{name}")
+    url = servers.postgres.url(f"no_schema_for_{name}")
+    code, _, err = await run(name, DATABASE_URL=url, REDIS_URL=redis_url)
+    sentence = "tallystick: The database has no schema yet. Run `tallystick migrate` first.\n"
+    assert (code, err) == (1, sentence)
 
 
 async def test_up_runs_everything_and_leaves_nothing(
@@ -253,6 +321,15 @@ async def test_up_moves_on_from_a_busy_port_and_uses_the_servers_it_is_given(
             assert await _answers(client, "/v1/accounts", up.key)
         up.process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(up.process.wait(), 60) == 0
+
+
+async def _administer(servers: EmbeddedServers, statement: str) -> None:
+    servers.postgres.start()
+    connection = await asyncpg.connect(servers.postgres.url("postgres"))
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
 
 
 def _told(log: Path, event: str) -> list[dict[str, Any]]:
