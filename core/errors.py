@@ -8,7 +8,8 @@ from typing import Any
 class Refusal(Exception):
     """An expected "no", with a stable snake_case code, one sentence for a person, and members for a machine.
 
-    `retry_after` is in seconds and says that the same call may work later.
+    `retry_after` is in seconds and says that the same call may work later. `replayed` tells that it repeats what was
+    said under the same idempotency key before.
     """
 
     def __init__(self, code: str, detail: str, *, retry_after: float | None = None, **extra: Any) -> None:
@@ -16,6 +17,7 @@ class Refusal(Exception):
         self.code = code
         self.detail = detail
         self.retry_after = retry_after
+        self.replayed = False
         self.extra: dict[str, Any] = extra
 
 

@@ -38,12 +38,14 @@ BODY_TIMEOUT_SECONDS = 30.0
 
 _TOO_DEEP = b"\n" + b"  " * (MAX_DEPTH + 1)
 _INDENTED = orjson.OPT_INDENT_2
+# Characters of a message about a body that may quote the body.
+MAX_SHOWN = 300
 # More digits than a bigint has are refused as a text.
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})")
 _BOOLEANS = {"true": True, "false": False}
 _C1_CONTROL = re.compile(rb"\xc2[\x80-\x9f]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_MSGSPEC_ERROR = re.compile(r"(?P<what>.*?)(?: - at `(?P<path>(?:key in )?.+)`)?", re.DOTALL)
+_MSGSPEC_ERROR = re.compile(r"(?P<what>.*?)(?: - at (?P<key>`key` in )?`(?P<path>.+)`)?", re.DOTALL)
 _WRONG_TYPE = re.compile(r"Expected `(?P<expected>[^`]+)`, got `(?P<got>[^`]+)`")
 _BOUND = re.compile(r"Expected `(?P<type>[^`]+)` (?P<bound>.+)", re.DOTALL)
 _NAMES = {
@@ -306,6 +308,8 @@ def explained(error: msgspec.ValidationError, root: str = "") -> Refusal:
     """Say msgspec's finding in a sentence that begins with the place: a path into the body, or `root` and a name."""
     found = _MSGSPEC_ERROR.fullmatch(str(error))
     what, path = (found["what"], found["path"] or "$") if found else (str(error), "$")
+    if len(what) > MAX_SHOWN:  # it quotes a stranger's name of any length
+        what = f"{what[:MAX_SHOWN]}..."
     if wrong := _WRONG_TYPE.fullmatch(what):
         kinds = [_NAMES.get(kind, kind) for kind in wrong["expected"].split(" | ")]
         what = f"expected {' or '.join(kinds)}, got {_NAMES.get(wrong['got'], wrong['got'])}"
@@ -318,6 +322,8 @@ def explained(error: msgspec.ValidationError, root: str = "") -> Refusal:
     else:
         what = what[:1].lower() + what[1:]
     where = f"{root} {path.removeprefix('$.')}".removesuffix(" $") if root else path
+    if found and found["key"]:
+        where = f"a name in {where}"
     return Refusal("invalid_request", f"{where}: {what}.", path=path)
 
 

@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 IDEMPOTENCY_KEY = istr("Idempotency-Key")
 API_KEY = istr("X-API-Key")
 FORWARDED_FOR = istr("X-Forwarded-For")
-REPLAYED = istr("Idempotent-Replayed")
 # Long enough for a UUID with a prefix or a hash, short enough for an index.
 MAX_PATH_VALUE = 255
 
@@ -264,5 +263,5 @@ def _stored(response: web.Response) -> StoredAnswer:
 
 
 def _replayed(answer: StoredAnswer) -> web.Response:
-    headers = {hdrs.CONTENT_TYPE: answer.content_type, REPLAYED: "true"}
+    headers = {hdrs.CONTENT_TYPE: answer.content_type, problems.REPLAYED: "true"}
     return web.Response(status=answer.status, body=answer.body, headers=headers)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import structlog
 from aiohttp import hdrs, web
-from multidict import CIMultiDict
+from multidict import CIMultiDict, istr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+REPLAYED = istr("Idempotent-Replayed")
 
 
 class Form(NamedTuple):
@@ -138,6 +139,8 @@ def refused(refusal: Refusal, surface: str = "v1") -> web.Response:
     response = problem_response(problem_of(refusal.code, refusal.detail, refusal.extra), surface)
     if refusal.retry_after is not None:
         response.headers[hdrs.RETRY_AFTER] = str(max(1, math.ceil(refusal.retry_after)))
+    if refusal.replayed:
+        response.headers[REPLAYED] = "true"
     return response
 
 

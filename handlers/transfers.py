@@ -24,7 +24,7 @@ from core.ledger.items import (
 )
 from core.ledger.outcomes import OUTCOMES_BY_CODE
 from core.ledger.transfers import NEWEST, ListedTransfer, Transfer, TransferFilter
-from handlers.api import MIB, Call, Route, answer, cut
+from handlers.api import MIB, Call, Route, answer
 from handlers.ledger_bodies import (
     MAX_BATCH_LEGS,
     AccountCode,
@@ -178,10 +178,9 @@ async def list_transfers(call: Call) -> web.Response:
         reference=query.reference,
         metadata={name: value} if name else None,
     )
-    found = await transfers.list_transfers(
-        database, wanted, before=position(query.cursor), limit=query.limit + 1
+    page, more = await transfers.list_transfers(
+        database, wanted, before=position(query.cursor), limit=query.limit
     )
-    page, more = cut(found, query.limit)
     return answer(200, TransferPage([transfer for _, transfer in page], str(page[-1][0]) if more else None))
 
 

@@ -103,6 +103,8 @@ async def stripe_payment_succeeded(connection: Connection, ledger: Ledger, event
         raise UnusableEventError("metadata.account is not the code of an account")
     currency = intent.currency.upper()
     clearing = clearing_account(currency)
+    if account == clearing:
+        raise UnusableEventError("metadata.account is the account that the payment comes from")
     posting = Posting(
         id=operation_id(SYSTEM_PRINCIPAL, f"stripe:{intent.id}:succeeded"),
         principal_id=SYSTEM_PRINCIPAL,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from core.database import statements
-from core.ledger.transfers import Transfer, get_transfers
+from core.ledger.transfers import PAGE_ENTRIES, Transfer, get_transfers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +20,8 @@ SQL = statements("ledger")
 HOLD_EVENTS = ("", "hold.created", "hold.captured", "hold.voided", "hold.extended", "hold.expired")
 # Each batch of the feed holds at least one event, so this many batches fill any page.
 MAX_PAGE_EVENTS = 1_000
+# Looked through for a page: their entries are counted.
+MAX_PAGE_BATCHES = 250
 
 
 class FeedEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,8 +34,8 @@ class FeedEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def read_feed(database: Database, *, after: int, limit: int) -> list[FeedEvent]:
-    """Return up to `limit` (1 to 1,000) events with positions above `after`, ascending."""
-    batches = await database.fetch(SQL.feed_page, after + 1, limit + 1)
+    """Return up to `limit` (1 to 1,000) events with positions above `after`, ascending; fewer of large ones."""
+    batches = await database.fetch(SQL.feed_page, after + 1, min(limit + 1, MAX_PAGE_BATCHES))
     if not batches:
         return []
     chosen = _cover(batches, after, limit)
@@ -54,12 +56,16 @@ async def feed_head(database: Database) -> int:
 
 
 def _cover(batches: Sequence[Row], after: int, limit: int) -> list[Row]:
-    """Return the batches that hold the wanted positions, and no more: a batch may have a thousand events."""
-    return [
-        row
-        for row in batches
-        if row["position"] + row["events"] > after + 1 and row["position"] <= after + limit
-    ]
+    """Return the batches that hold the wanted positions, the first of them and what else a page has room for."""
+    chosen: list[Row] = []
+    entries = 0
+    for row in batches:
+        if row["position"] + row["events"] > after + 1 and row["position"] <= after + limit:
+            entries += row["entries"]
+            if chosen and entries > PAGE_ENTRIES:
+                break
+            chosen.append(row)
+    return chosen
 
 
 async def _events_of(

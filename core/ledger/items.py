@@ -140,7 +140,9 @@ class Outcome(msgspec.Struct, frozen=True):
             extra["account"] = self.account
         if self.differs:
             extra["differs"] = list(self.differs)
-        return Refusal(self.kind.code, sentence(self), **extra)
+        refusal = Refusal(self.kind.code, sentence(self), **extra)
+        refusal.replayed = self.replayed
+        return refusal
 
 
 def sentence(outcome: Outcome) -> str:

@@ -42,11 +42,20 @@ async def load_outcomes(source: Connection | Database, ids: Sequence[UUID]) -> d
     return found
 
 
-async def load_entries(source: Connection | Database, numbers: Sequence[int]) -> dict[int, list[EntryLine]]:
-    """Return the entries of these items, each in the order of its legs."""
+async def load_entries(
+    source: Connection | Database, numbers: Sequence[int], *, most: int | None = None
+) -> dict[int, list[EntryLine]]:
+    """Return the entries of these items, each in the order of its legs.
+
+    With `most` (4,001 or more, so that any item fits) those items are missing, from the lowest number on, whose entries
+    would make it more.
+    """
     entries: dict[int, list[EntryLine]] = defaultdict(list)
     if numbers:
         batches = list({no >> 22 for no in numbers})
-        for row in await source.fetch(SQL.stored_entries, list(numbers), batches):
+        rows = await source.fetch(SQL.stored_entries, list(numbers), batches, most)
+        for row in reversed(rows):
             entries[row["item"]].append(EntryLine(row["code"], row["amount"], row["version"], row["balance"]))
+        if len(rows) == most:
+            del entries[rows[-1]["item"]]  # not all of it came, perhaps
     return entries

@@ -169,8 +169,8 @@ BEGIN
 END
 $$;
 
--- The accounts of the given codes whose rows somebody has locked at this moment. Call it in a transaction of its own: it
--- locks the others until that ends.
+-- The accounts of the given codes whose rows somebody has locked at this moment. Call it in a transaction of its own:
+-- it locks the others until that ends.
 CREATE OR REPLACE FUNCTION ledger_locked_accounts(codes text[]) RETURNS TABLE (code text)
 LANGUAGE sql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp

@@ -34,12 +34,13 @@ LEFT JOIN accounts AS a ON r.account_id = a.id
 WHERE k.id = ANY($1::uuid[]);
 
 -- name: stored_entries
--- The entries of the given item numbers, in the order of their legs.
+-- The entries of the given item numbers, the last leg of the highest number first, $3 at most.
 SELECT (e.no >> 12) << 12 AS item, a.code, e.amount, e.version, e.balance
 FROM entries AS e
 INNER JOIN accounts AS a ON e.account_id = a.id
 WHERE (e.no >> 22) = ANY($2::bigint[]) AND (e.no >> 12) << 12 = ANY($1::bigint[])
-ORDER BY e.no;
+ORDER BY e.no DESC
+LIMIT $3;
 
 -- name: epoch
 -- The epoch of this history.
@@ -291,8 +292,10 @@ FROM batches AS b
 WHERE b.seq > (SELECT h.batch FROM feed_head AS h);
 
 -- name: feed_page
--- The batches of the feed from the one that holds position $1 on.
-SELECT f.position, f.batch, f.events, f.sealed_at
+-- The batches of the feed from the one that holds position $1 on, with the number of their entries.
+SELECT
+    f.position, f.batch, f.events, f.sealed_at,
+    (SELECT count(*) FROM entries AS e WHERE (e.no >> 22) = f.batch) AS entries
 FROM feed AS f
 WHERE f.position >= coalesce((SELECT max(g.position) FROM feed AS g WHERE g.position <= $1), 0)
 ORDER BY f.position

@@ -1,6 +1,7 @@
 """Alive, ready and measured, also while parts are gone."""
 
 import hashlib
+import math
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -54,6 +55,18 @@ async def test_ready_without_redis_says_degraded(api: Any, servers: Any, redis_u
     assert (response.status, body["status"], body["degraded"]) == (200, "ready", ["redis"])
 
 
+async def test_ready_with_a_full_redis_says_degraded(api: Any, service: Service, eventually: Any) -> None:
+    async def degraded() -> list[str]:
+        return list((await (await api.get("/ready")).json())["degraded"])
+
+    await service.redis.config_set("maxmemory", 1)
+    try:
+        assert await degraded() == ["redis"]
+    finally:
+        await service.redis.config_set("maxmemory", 0)
+    assert await degraded() == []
+
+
 async def test_not_ready_without_the_database_and_ready_again(
     api: Any, servers: Any, eventually: Any
 ) -> None:
@@ -91,6 +104,52 @@ async def test_metrics(api: Any) -> None:
     assert response.headers["Content-Type"].startswith("text/plain; version=0.0.4")
     assert 'http_requests_total{endpoint="/health"' in text
     assert "application_up 1.0" in text
+
+
+async def test_metrics_tell_how_far_the_workers_are(
+    api: Any, service: Service, servers: Any, eventually: Any
+) -> None:
+    async def figures() -> tuple[float, float, float]:
+        text = await (await api.get("/metrics")).text()
+        values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+        names = ("feed_lag_seconds", "worker_heartbeat_age_seconds", "dlq_messages_pending")
+        lag, age, dead = (float(values[name]) for name in names)
+        return lag, age, dead
+
+    assert await figures() == (0, math.inf, 0)
+    await _administer(
+        service, "INSERT INTO batches VALUES (nextval('batch_seq'), clock_timestamp() - interval '1 hour', 1)"
+    )
+    await _administer(
+        service,
+        "INSERT INTO workers (id, name, seen_at)"
+        " VALUES (gen_random_uuid(), 'hangs', clock_timestamp() - interval '1 day')",
+    )
+    lag, age, dead = await figures()
+    assert 3_600 <= lag < 86_400 <= age < math.inf
+    assert dead == 0
+    servers.postgres.kill()
+    assert all(math.isnan(figure) for figure in await figures())
+    servers.postgres.start()
+
+    async def known() -> bool:
+        return (await figures())[0] >= 3_600
+
+    await eventually(known)
+
+
+async def test_metrics_do_not_wait_for_a_database_that_hangs(
+    api: Any, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.pulse.MEASURE_SECONDS", 0.05)
+    connection = await asyncpg.connect(str(service.settings.database_url))
+    try:
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE workers IN ACCESS EXCLUSIVE MODE")
+            response = await api.get("/metrics")
+            assert (response.status, "feed_lag_seconds NaN" in await response.text()) == (200, True)
+    finally:
+        await connection.close()
 
 
 async def test_metrics_in_prod_are_for_loopback_and_admins(prod: Settings, service: Service) -> None:

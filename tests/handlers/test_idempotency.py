@@ -288,3 +288,12 @@ async def test_client_that_hangs_up_in_the_middle(
     assert answer.status == 201
     assert answer.json["entries"][1]["version"] == 1
     assert await shop.balance("a") == 5
+
+
+async def test_a_refusal_that_postgresql_repeats_says_so(shop: Shop) -> None:
+    body = {"from": "a", "to": "b", "amount": 10**9}
+    first = await shop.post("/v1/transfers", body, key="broke")
+    # Spelled otherwise, so that Redis does not know it.
+    again = await shop.post("/v1/transfers", {**body, "reference": None}, key="broke")
+    assert (first.status, again.status, again.body) == (422, 422, first.body)
+    assert (first.headers.get(REPLAYED), again.headers.get(REPLAYED)) == (None, "true")

@@ -8,6 +8,9 @@ from uuid import UUID
 
 import pytest
 
+from core.ledger.items import MAX_CALL_LEGS, Leg, Posting, operation_id
+from core.ledger.sealing import seal_once
+from core.ledger.transfers import PAGE_ENTRIES
 from core.service import Service
 from tests.chaos.books import faults
 from tests.handlers.ledger_client import Answer, ApiClient, Shop, row_counts
@@ -326,3 +329,24 @@ async def test_hot_account_from_64_clients(shop: Shop) -> None:
     assert {answer.status for answer in answers} == {201}
     assert sorted(answer.json["entries"][1]["version"] for answer in answers) == list(range(1, 257))
     assert await shop.balance("a") == 256 * 257 // 2
+
+
+async def test_pages_end_early_where_transfers_have_thousands_of_legs(shop: Shop, service: Service) -> None:
+    await shop.open("x", "y", floor=None)
+    legs = (Leg("x", -1), Leg("y", 1)) * (MAX_CALL_LEGS // 2)
+    ids = [operation_id(1, f"large-{number}") for number in range(5)]
+    for id_ in ids:
+        assert (await service.ledger.poster.submit(Posting(id_, 1, legs))).posted
+    pages = [page async for page in shop.pages("/v1/transfers", "transfers", limit=100)]
+    assert [len(page) for page in pages] == [2, 2, 1]
+    assert [shown["id"] for page in pages for shown in page] == [str(id_) for id_ in reversed(ids)]
+    assert all(len(shown["entries"]) == MAX_CALL_LEGS for page in pages for shown in page)
+
+    while await seal_once(service.database):
+        pass
+    read: list[int] = []
+    while events := (await shop.get("/v1/feed", after=len(read), limit=1000)).json["events"]:
+        assert sum(len(event["data"].get("entries", ())) for event in events) <= PAGE_ENTRIES
+        read += [event["position"] for event in events]
+    assert read == list(range(1, len(read) + 1))
+    assert len(read) == (await shop.get("/v1/feed", limit=1)).json["head"]
