@@ -367,7 +367,7 @@ async def test_bad_calls_do_not_disturb_the_good_ones_beside_them(shop: Shop) ->
 async def test_a_bad_name_is_told_in_a_whole_sentence(shop: Shop) -> None:
     body = {"from": "a", "to": "b", "amount": 1}
     unnamed = await shop.post("/v1/transfers", {**body, "metadata": {"": "y"}})
-    assert (unnamed.status, unnamed.json["code"]) == (400, "invalid_request")
+    assert (unnamed.status, unnamed.json["error"]["code"]) == (400, "invalid_request")
     assert unnamed.json["detail"].startswith("a name in $.metadata: expected a text of length >= 1")
     long = (await shop.post("/v1/transfers", {**body, "x" * 100_000: 1})).json
     assert len(long["detail"]) < 500
