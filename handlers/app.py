@@ -15,7 +15,7 @@ from core.access.api_keys import ApiKeys
 from core.access.guard import Guard
 from core.service import Service, open_service
 from core.settings import Settings
-from handlers import accounts, docs, feed, health, holds, openapi, transfers, webhooks
+from handlers import accounts, docs, feed, health, holds, inbound, openapi, transfers, webhooks
 from handlers.api import Route
 from handlers.dispatch import Desk, dispatcher
 from handlers.middleware import UNMATCHED, Edge
@@ -28,6 +28,7 @@ ROUTES: tuple[Route, ...] = (
     *transfers.ROUTES,
     *holds.ROUTES,
     *feed.ROUTES,
+    *inbound.ROUTES,
     *webhooks.ROUTES,
     *health.ROUTES,
     *docs.ROUTES,
@@ -114,7 +115,7 @@ def _opened(
             guard = Guard(ours.redis, settings, ours.epoch)
             stack.push_async_callback(guard.close)
             app[SERVICE] = desk.service = ours
-            app[webhooks.INBOUND] = await stack.enter_async_context(webhooks.open_inbound(ours))
+            app[inbound.INBOUND] = await stack.enter_async_context(inbound.open_inbound(ours))
             desk.guard = guard
             desk.api_keys = ApiKeys(ours.database, settings.api_key_cache_secs)
             metrics.mark_started(settings.env)

@@ -126,10 +126,21 @@ def problem_details(problem: Problem) -> bytes:
     )
 
 
+def webhook_problem(problem: Problem) -> bytes:
+    """Write what providers are told, in the sentences of the existing contract where it has one."""
+    if problem.code == "payload_too_large":
+        limit = problem.extra["limit_bytes"]
+        problem = problem._replace(detail=f"Request body too large. Maximum size: {limit} bytes")
+    elif problem.status >= web.HTTPInternalServerError.status_code:
+        problem = problem._replace(detail="Processing failed")
+    return problem_details(problem)
+
+
 # One function a surface: body and media type. A surface with clients of its own writes their body here.
 SURFACES: Mapping[str, tuple[Callable[[Problem], bytes], str]] = {
     "service": (problem_details, MEDIA_TYPE),
     "v1": (problem_details, MEDIA_TYPE),
+    "webhooks": (webhook_problem, MEDIA_TYPE),
 }
 
 

@@ -1,126 +1,19 @@
-"""Webhooks in and out: where providers send their events, and where principals say where they want ours."""
+"""Webhooks out: where principals say where they want our events."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-import structlog
 from aiohttp import web
 
-from core import metrics
-from core.errors import Refusal, Unavailable
-from core.inbox import stripe
-from core.inbox.intake import Intake
-from core.inbox.rules import RULES
 from core.outbox import endpoints
-from core.outbox.destinations import MAX_URL_LENGTH, Destinations
+from core.outbox.destinations import MAX_URL_LENGTH
 from core.outbox.events import EVENT_TYPE_PATTERN, MAX_EVENT_TYPE
-from core.service import Service
-from core.wakeup import Waker
 from handlers.api import Call, Route, answer, cut
-
-log = structlog.get_logger(__name__)
-
-STRIPE_SIGNATURE = "Stripe-Signature"
-# What the existing dashboards call every event; types that we do not know would make a series each.
-OTHER_TYPE = "webhook"
-
-
-@dataclass(frozen=True, slots=True)
-class Inbound:
-    """What the routes of this module share in one process."""
-
-    intake: Intake
-    destinations: Destinations
-    refusals: RefusalLog
-
-
-class RefusalLog:
-    """Says in the log that signatures are refused: once a second, since a line costs more than the refusal itself."""
-
-    def __init__(self) -> None:
-        self._silent_until = 0.0
-        self._unsaid = 0
-
-    def note(self, provider: str, reason: str) -> None:
-        """Count a refusal, and write a line unless one was written within the last second."""
-        now = time.monotonic()
-        self._unsaid += 1
-        if now >= self._silent_until:
-            log.warning("webhook.refused", provider=provider, reason=reason, refused=self._unsaid)
-            self._silent_until, self._unsaid = now + 1.0, 0
-
-
-INBOUND: web.AppKey[Inbound] = web.AppKey("inbound", Inbound)
-
-
-@asynccontextmanager
-async def open_inbound(service: Service) -> AsyncIterator[Inbound]:
-    """Open it; at the end store what was accepted and send the last wake-up."""
-    settings = service.settings
-    waker = Waker(service.redis, service.epoch)
-    intake = Intake(service.database, waker)
-    try:
-        destinations = Destinations.of(settings.outbound_allow_hosts, require_https=settings.env == "prod")
-        yield Inbound(intake, destinations, RefusalLog())
-    finally:
-        await intake.close()
-        await waker.close()
-
-
-class WebhookAnswer(msgspec.Struct, frozen=True):
-    """What a provider is told: the event is stored, now or before."""
-
-    status: str
-    message: str
-    event_id: str | None
-
-
-async def receive_stripe(call: Call) -> web.Response:
-    """Verify, store, answer; nothing else happens before the answer."""
-    started = time.perf_counter()
-    status, event_type = "failed", OTHER_TYPE
-    try:
-        # A proxy may have split the header in two; joining them is what RFC 9110, section 5.3, says they mean.
-        header = ",".join(call.request.headers.getall(STRIPE_SIGNATURE, ()))
-        _check_stripe_signature(call, header)
-        receipt = stripe.read_event(call.raw, header)
-        if (receipt.provider, receipt.event_type) in RULES:
-            event_type = receipt.event_type
-        new = await call.request.app[INBOUND].intake.receive(receipt)
-        status = "processed" if new else "duplicate"
-        message = "processed" if new else "duplicate ignored"
-        return answer(200, WebhookAnswer("ok", message, receipt.event_id))
-    except Unavailable:
-        status = "error"
-        raise
-    finally:
-        metrics.observe_webhook(stripe.PROVIDER, event_type, status, time.perf_counter() - started)
-
-
-def _check_stripe_signature(call: Call, header: str) -> None:
-    settings = call.service.settings
-    verdict = stripe.verify(
-        call.raw,
-        header,
-        secrets=settings.stripe_signing_secrets,
-        tolerance_seconds=settings.stripe_timestamp_tolerance,
-        now=time.time(),
-    )
-    valid = isinstance(verdict, stripe.Genuine)
-    metrics.observe_signature(stripe.PROVIDER, valid=valid)
-    if isinstance(verdict, stripe.Refused):
-        call.request.app[INBOUND].refusals.note(stripe.PROVIDER, verdict.reason)
-        # The sender is told no more: what exactly is wrong would help nobody but a forger.
-        raise Refusal("invalid_signature", "Invalid signature")
-
+from handlers.inbound import INBOUND
 
 EventType = Annotated[str, msgspec.Meta(pattern=f"^{EVENT_TYPE_PATTERN}$", max_length=MAX_EVENT_TYPE)]
 
@@ -238,21 +131,6 @@ def _view(endpoint: endpoints.Endpoint) -> EndpointView:
 _ENDPOINT_ID: dict[str, Any] = {"endpoint_id": UUID}
 
 ROUTES: tuple[Route, ...] = (
-    Route(
-        "POST",
-        "/webhooks/stripe",
-        receive_stripe,
-        "receive_stripe_event",
-        "Take in an event of Stripe",
-        "webhooks in",
-        raw=True,
-        answers={200: WebhookAnswer},
-        problems=("invalid_signature", "malformed_json", "invalid_request"),
-        description=(
-            "The raw bytes are verified against `Stripe-Signature` with every active secret, stored once by the event's"
-            " id, and acknowledged when they are durable. What the event does is done afterwards, by a worker."
-        ),
-    ),
     Route(
         "POST",
         "/v1/webhook-endpoints",
