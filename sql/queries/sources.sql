@@ -1,0 +1,82 @@
+-- name: create_inbox_source
+-- The new source. No row: the name is taken, or the principal has $8 sources already.
+INSERT INTO inbox_sources (id, principal_id, name, description, kind, options, secret)
+SELECT
+    $1::uuid AS id,
+    $2::integer AS principal_id,
+    $3::text AS name,
+    $4::text AS description,
+    $5::text AS kind,
+    $6::jsonb AS options,
+    $7::text AS secret
+WHERE (
+    SELECT count(*) FROM inbox_sources
+    WHERE inbox_sources.principal_id = $2 AND inbox_sources.deleted_at IS NULL
+) < $8
+ON CONFLICT (name) DO NOTHING
+RETURNING id, name, description, kind, options, previous_until, disabled_at, created_at;
+
+-- name: inbox_source_name_taken
+-- Whether the name has ever been given to a source.
+SELECT exists(SELECT 1 FROM inbox_sources WHERE name = $1);
+
+-- name: list_inbox_sources
+-- Up to $3 sources of a principal behind id $2, oldest first.
+SELECT id, name, description, kind, options, previous_until, disabled_at, created_at
+FROM inbox_sources
+WHERE principal_id = $1 AND deleted_at IS NULL AND id > $2
+ORDER BY id
+LIMIT $3;
+
+-- name: find_inbox_source
+-- One source of a principal.
+SELECT id, name, description, kind, options, previous_until, disabled_at, created_at
+FROM inbox_sources
+WHERE principal_id = $1 AND id = $2 AND deleted_at IS NULL;
+
+-- name: update_inbox_source
+-- The source with what is not null of $3 (description), $4 (options) and $5 (whether it is enabled) changed.
+UPDATE inbox_sources
+SET
+    description = coalesce($3, description),
+    options = coalesce($4, options),
+    disabled_at = CASE
+        WHEN $5::boolean IS NULL THEN disabled_at
+        WHEN $5::boolean THEN NULL
+        ELSE coalesce(disabled_at, clock_timestamp())
+    END
+WHERE principal_id = $1 AND id = $2 AND deleted_at IS NULL
+RETURNING id, name, description, kind, options, previous_until, disabled_at, created_at;
+
+-- name: rotate_inbox_source
+-- The source with secret $3; the one before it stays good for $4 seconds, any older one ends now.
+UPDATE inbox_sources
+SET
+    secret = $3,
+    previous_secret = CASE WHEN $4::float8 > 0 THEN secret END,
+    previous_until = CASE WHEN $4::float8 > 0 THEN clock_timestamp() + make_interval(secs => $4) END
+WHERE principal_id = $1 AND id = $2 AND deleted_at IS NULL
+RETURNING id, name, description, kind, options, previous_until, disabled_at, created_at;
+
+-- name: delete_inbox_source
+-- The id of the source just deleted; its keys are gone, its name stays taken.
+UPDATE inbox_sources
+SET
+    deleted_at = clock_timestamp(),
+    secret = '-',
+    previous_secret = NULL,
+    previous_until = NULL
+WHERE principal_id = $1 AND id = $2 AND deleted_at IS NULL
+RETURNING id;
+
+-- name: inbox_source_keys
+-- What is needed to verify a request to the enabled source of this name: kind, options and the keys that are good now.
+SELECT
+    kind,
+    options,
+    CASE
+        WHEN previous_until > clock_timestamp() THEN ARRAY[secret, previous_secret]
+        ELSE ARRAY[secret]
+    END AS secrets
+FROM inbox_sources
+WHERE name = $1 AND disabled_at IS NULL AND deleted_at IS NULL;
