@@ -6,7 +6,6 @@ from pydantic import BaseModel
 
 from core.settings.kinds import BaseUrl, Secret, Secrets, Url, Words, key, zero_means
 
-
 # Where PayPal keeps the certificates of its webhooks, by PAYPAL_MODE.
 PAYPAL_CERT_HOSTS = {
     "live": ("api.paypal.com", "api-m.paypal.com"),

@@ -34,12 +34,19 @@ SELECT id, name, description, kind, options, previous_until, disabled_at, create
 FROM inbox_sources
 WHERE principal_id = $1 AND id = $2 AND deleted_at IS NULL;
 
+-- name: lock_inbox_source
+-- One source of a principal, locked: what is changed of its options is read before.
+SELECT id, name, description, kind, options, previous_until, disabled_at, created_at
+FROM inbox_sources
+WHERE principal_id = $1 AND id = $2 AND deleted_at IS NULL
+FOR UPDATE;
+
 -- name: update_inbox_source
--- The source with what is not null of $3 (description), $4 (options) and $5 (whether it is enabled) changed.
+-- The source with options $4, and with what is not null of $3 (description) and $5 (whether it is enabled).
 UPDATE inbox_sources
 SET
     description = coalesce($3, description),
-    options = coalesce($4, options),
+    options = $4,
     disabled_at = CASE
         WHEN $5::boolean IS NULL THEN disabled_at
         WHEN $5::boolean THEN NULL
@@ -59,7 +66,7 @@ WHERE principal_id = $1 AND id = $2 AND deleted_at IS NULL
 RETURNING id, name, description, kind, options, previous_until, disabled_at, created_at;
 
 -- name: delete_inbox_source
--- The id of the source just deleted; its keys are gone, its name stays taken.
+-- The name of the source just deleted; its keys are gone, the name stays taken.
 UPDATE inbox_sources
 SET
     deleted_at = clock_timestamp(),
@@ -67,7 +74,7 @@ SET
     previous_secret = NULL,
     previous_until = NULL
 WHERE principal_id = $1 AND id = $2 AND deleted_at IS NULL
-RETURNING id;
+RETURNING name;
 
 -- name: inbox_source_keys
 -- What is needed to verify a request to the enabled source of this name: kind, options and the keys that are good now.
