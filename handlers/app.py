@@ -15,7 +15,7 @@ from core.access.api_keys import ApiKeys
 from core.access.guard import Guard
 from core.service import Service, open_service
 from core.settings import Settings
-from handlers import accounts, docs, feed, health, holds, inbound, openapi, transfers, webhooks
+from handlers import accounts, docs, feed, health, holds, inbound, openapi, transfers, webhook_sources, webhooks
 from handlers.api import Route
 from handlers.dispatch import Desk, dispatcher
 from handlers.middleware import UNMATCHED, Edge
@@ -29,6 +29,7 @@ ROUTES: tuple[Route, ...] = (
     *holds.ROUTES,
     *feed.ROUTES,
     *inbound.ROUTES,
+    *webhook_sources.ROUTES,
     *webhooks.ROUTES,
     *health.ROUTES,
     *docs.ROUTES,

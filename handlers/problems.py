@@ -42,6 +42,8 @@ PROBLEMS: Mapping[str, Form] = {
     "request_timeout": Form(408, "The body came too slowly"),
     "payload_too_large": Form(413, "The body is too large"),
     "unsupported_media_type": Form(415, "The media type is not supported"),
+    # The inbox.
+    "source_exists": Form(409, "The source's name is taken"),
     # Keys and rates.
     "idempotency_conflict": Form(409, "The key was used with another request"),
     "rate_limited": Form(429, "Too many requests"),

@@ -1,6 +1,7 @@
 -- name: store_inbox_events
 -- The ids of the events that are new, of those given. Sorted by key, so that two processes that store the
--- same events at once wait for each other in one order; a twin that is not committed yet is waited for.
+-- same events at once wait for each other in one order; a twin that is not committed yet is waited for. A twin
+-- has the same event id, or (PayPal) the same transmission.
 INSERT INTO inbox_events (id, provider, event_id, event_type, object_id, occurred_at, headers, body)
 SELECT
     given.id,
@@ -24,7 +25,7 @@ FROM
     )
         AS given (id, provider, event_id, event_type, object_id, occurred_at, headers, body)
 ORDER BY given.provider, given.event_id
-ON CONFLICT (provider, event_id) DO NOTHING
+ON CONFLICT DO NOTHING
 RETURNING id;
 
 -- name: claim_inbox_events
