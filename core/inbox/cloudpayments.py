@@ -66,8 +66,8 @@ def check_signature(body: bytes, headers: Mapping[str, str], secrets: Sequence[s
     signatures = [base64.b64decode(value) for value in given]
     messages = [body]
     decoded = unquote_to_bytes(body.replace(b"+", b" "))
-    # Undoing the encoding must not make more fields of one: an encoded `&` in a name or a comment could otherwise be
-    # written plain by a forger, under the same signature.
+    # Undoing the encoding must leave the fields as they are: with an encoded `&`, a forger could hide one field in the
+    # one before it, and with an encoded brace read JSON as a form, both under the same signature.
     is_form = not _is_json(body) and not _is_json(decoded)
     if is_form and decoded != body and decoded.count(b"&") == body.count(b"&"):
         messages.append(decoded)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
@@ -12,7 +13,7 @@ from core.errors import Refusal
 from core.inbox import plain_hmac, standard_webhooks
 from core.inbox.intake import Receipt
 from core.inbox.locations import HEADER_PREFIX, Payload
-from core.inbox.sources import read_options
+from core.inbox.sources import NAME_PATTERN, read_options
 from core.inbox.verifying import is_storable, missing_fields, moment_of, read_moment, unreadable
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ CACHED: Final = 10_000
 CACHED_UNKNOWN: Final = 10_000
 
 _MOST_DIGITS: Final = 12
+_NAME = re.compile(NAME_PATTERN)
 
 
 class SourceVerifier:
@@ -88,6 +90,8 @@ class SourceVerifiers:
 
         Raises Refusal `not_found` when there is none, and Unavailable when the database cannot be asked.
         """
+        if _NAME.fullmatch(name) is None:
+            return _existing(None)
         entry = self._known.get(name) or self._unknown.get(name)
         if entry is not None and entry[1] > self._clock():
             return _existing(entry[0])
