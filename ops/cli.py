@@ -21,6 +21,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "verify": ("ops.commands.verify:verify", "Check that the ledger's records agree with each other."),
     "keys": ("ops.commands.keys:keys", "Create, list and revoke API keys."),
     "demo": ("ops.commands.demo:demo", "Show an event's way from a signed webhook to a verified delivery."),
+    "chaos": (
+        "ops.commands.chaos:chaos",
+        "Kill and pause the parts of a service under load, then check the books.",
+    ),
     "bench": ("ops.commands.bench:bench", "Measure the speed, side by side with what bounds it."),
     "load": ("ops.commands.load:load", "Load a running service and hold it to its latency budgets."),
     "version": ("ops.commands.version:version", "Show the version of this program."),
