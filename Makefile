@@ -12,8 +12,9 @@ up: ## start everything: embedded PostgreSQL and Redis, migrations, API, worker
 test: ## run the tests, on servers of their own
 	@./tallystick test $(ARGS)
 
-fuzz: ## compare the ledger with its model for as long as it takes (minutes)
-	@./tallystick test tests/core/ledger/test_properties.py --hypothesis-profile=fuzz --timeout=0 $(ARGS)
+fuzz: ## the ledger against its model, forged webhooks against every verifier, for as long as it takes (minutes)
+	@./tallystick test tests/core/ledger/test_properties.py tests/core/inbox/test_fuzz.py \
+		--hypothesis-profile=fuzz --timeout=0 $(ARGS)
 
 chaos: ## kill, pause and wipe the parts of a service under load; nothing may be lost or doubled (minutes)
 	@./tallystick chaos $(ARGS)
