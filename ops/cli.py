@@ -20,6 +20,9 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "migrate": ("ops.commands.migrate:migrate", "Bring the database's schema up to date."),
     "verify": ("ops.commands.verify:verify", "Check that the ledger's records agree with each other."),
     "keys": ("ops.commands.keys:keys", "Create, list and revoke API keys."),
+    "deliveries": ("ops.commands.deliveries:deliveries", "Look at deliveries of webhooks, send them again."),
+    "dlq": ("ops.commands.dlq:dlq", "Look at dead letters, replay or discard them."),
+    "backfill": ("ops.commands.backfill:backfill", "Fetch events that a provider could not deliver."),
     "demo": ("ops.commands.demo:demo", "Show an event's way from a signed webhook to a verified delivery."),
     "chaos": (
         "ops.commands.chaos:chaos",

@@ -3,17 +3,23 @@
 This is a step of its own after the commit, and not part of the money transaction: that one must not grow with the
 number of a merchant's endpoints nor wait for them. Nothing can be lost in between, as an event without its mark is
 found by its index, and the mark and the deliveries are one transaction.
+
+The same step numbers the events of each principal, for those who read them instead of receiving them. Ids would not do:
+they are drawn before the commit, and what is committed late would lie behind a reader's cursor for ever.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from core import ids
 from core.database import statements
 
 if TYPE_CHECKING:
-    from core.database import Database
+    from collections.abc import Sequence
+
+    from core.database import Connection, Database, Row
 
 _sql = statements("outbox")
 
@@ -36,6 +42,20 @@ async def fan_out(database: Database, *, limit: int = BATCH) -> int:
             [ids.new_uuid() for _ in wanted],
             [row["event_id"] for row in wanted],
             [row["endpoint_id"] for row in wanted],
+            [row["disabled"] for row in wanted],
         )
-        await connection.execute(_sql.mark_fanned_out, columns[0])
+        # Last, since it makes other steps with events of the same principals wait for the commit.
+        await connection.execute(_sql.mark_fanned_out, columns[0], await _positions(connection, events))
     return len(events)
+
+
+async def _positions(connection: Connection, events: Sequence[Row]) -> list[int]:
+    """Draw a position for each event, in the order given."""
+    counts = Counter(event["principal_id"] for event in events)
+    drawn = await connection.fetch(_sql.draw_positions, list(counts), list(counts.values()))
+    following = {row["principal_id"]: row["last_position"] - counts[row["principal_id"]] for row in drawn}
+    positions = []
+    for event in events:
+        following[event["principal_id"]] += 1
+        positions.append(following[event["principal_id"]])
+    return positions
