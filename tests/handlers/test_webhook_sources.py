@@ -234,7 +234,7 @@ async def test_a_sources_life(api: ApiClient, key: Headers) -> None:
     path = f"{SOURCES}/{created['id']}"
     assert await (await api.get(path, headers=key)).json() == created
     assert await (await api.get(SOURCES, headers=key)).json() == {"data": [created], "next": None}
-    changes = {"description": "The shop", "event_type": "/topic", "object_id": None}
+    changes: dict[str, Any] = {"description": "The shop", "event_type": "/topic", "object_id": None}
     changed = await (await api.patch(path, json=changes, headers=key)).json()
     assert changed == created | changes
     changes = {"signature": {"header": "X-Other"}, "event_id": ["/id"]}
@@ -306,10 +306,20 @@ async def test_sources_that_are_refused(api: ApiClient, key: Headers, body: dict
 async def test_a_change_keeps_a_source_whole(api: ApiClient, key: Headers) -> None:
     created = await create(api, key, name="billing")
     path = f"{SOURCES}/{created['id']}"
-    for body in ({"signature": {"header": "X-Sign"}}, {"event_id": ["/id"]}, {"event_id": []}):
-        assert (await api.patch(path, json=body, headers=key)).status == 400
-    for body in ({"secret": "short"}, {"overlap_seconds": -1}, {"overlap_seconds": 604_801}):
-        assert (await api.post(f"{path}/rotate-secret", json=body, headers=key)).status == 400
+    changes: list[dict[str, Any]] = [
+        {"signature": {"header": "X-Sign"}},
+        {"event_id": ["/id"]},
+        {"event_id": []},
+    ]
+    for change in changes:
+        assert (await api.patch(path, json=change, headers=key)).status == 400
+    rotations: list[dict[str, Any]] = [
+        {"secret": "short"},
+        {"overlap_seconds": -1},
+        {"overlap_seconds": 604_801},
+    ]
+    for rotation in rotations:
+        assert (await api.post(f"{path}/rotate-secret", json=rotation, headers=key)).status == 400
 
 
 async def test_sources_belong_to_their_principal_and_need_their_scope(

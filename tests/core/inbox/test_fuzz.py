@@ -178,7 +178,7 @@ def outcome(verifier: Verifier, body: bytes, headers: Headers) -> Receipt | Refu
     """Ask the verifier; none of those here has anything to wait for."""
     question = verifier.verify(body, headers, NOW)
     try:
-        question.send(None)  # type: ignore[attr-defined]
+        question.send(None)
     except StopIteration as done:
         receipt: Receipt = done.value
         return receipt
