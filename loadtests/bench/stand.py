@@ -188,7 +188,8 @@ class Stand:
         command += [f"--status={sample.status}", f"--content-type={sample.content_type}"]
         with self._process("floor1", command, {}) as process:
             caller = Caller(host=HOST, port=port, token=self.token, accounts=self.plan.accounts)
-            await self._wait_ready(caller, process)
+            # Whatever it is asked, it gives its one answer, a refusal too.
+            await self._wait_ready(caller, process, status=sample.status)
             yield caller
 
     @contextlib.asynccontextmanager
@@ -218,14 +219,16 @@ class Stand:
             stop_process(process)
             running.remove(process)
 
-    async def _wait_ready(self, caller: Caller, process: subprocess.Popen[bytes]) -> None:
+    async def _wait_ready(
+        self, caller: Caller, process: subprocess.Popen[bytes], *, status: int = 200
+    ) -> None:
         async def ready() -> bool:
             if process.poll() is not None:
                 raise StandError(
                     f"a process ended with exit code {process.returncode} at its start{self._log_tails()}"
                 )
             try:
-                return (await fetch(caller, "GET", "/ready")).status < 300
+                return (await fetch(caller, "GET", "/ready")).status == status
             except aiohttp.ClientConnectionError:
                 return False
 
