@@ -10,16 +10,13 @@ they are drawn before the commit, and what is committed late would lie behind a 
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from core import ids
 from core.database import statements
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from core.database import Connection, Database, Row
+    from core.database import Database
 
 _sql = statements("outbox")
 
@@ -45,17 +42,5 @@ async def fan_out(database: Database, *, limit: int = BATCH) -> int:
             [row["disabled"] for row in wanted],
         )
         # Last, since it makes other steps with events of the same principals wait for the commit.
-        await connection.execute(_sql.mark_fanned_out, columns[0], await _positions(connection, events))
+        await connection.execute(_sql.mark_fanned_out, columns[0], columns[1])
     return len(events)
-
-
-async def _positions(connection: Connection, events: Sequence[Row]) -> list[int]:
-    """Draw a position for each event, in the order given."""
-    counts = Counter(event["principal_id"] for event in events)
-    drawn = await connection.fetch(_sql.draw_positions, list(counts), list(counts.values()))
-    following = {row["principal_id"]: row["last_position"] - counts[row["principal_id"]] for row in drawn}
-    positions = []
-    for event in events:
-        following[event["principal_id"]] += 1
-        positions.append(following[event["principal_id"]])
-    return positions

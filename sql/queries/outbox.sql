@@ -59,25 +59,37 @@ FROM
         AS given (id, event_id, endpoint_id, disabled)
 ON CONFLICT (event_id, endpoint_id) DO NOTHING;
 
--- name: draw_positions
--- Take $2[i] positions for principal $1[i], and keep its row locked until the commit: principal_id,
--- last_position. In the order of the principals, so that two of these never wait for each other in a circle.
-INSERT INTO outbox_positions AS drawn (principal_id, last_position)
-SELECT
-    given.principal_id,
-    given.events
-FROM unnest($1::integer[], $2::bigint[]) AS given (principal_id, events)
-ORDER BY given.principal_id
-ON CONFLICT (principal_id) DO UPDATE SET last_position = drawn.last_position + excluded.last_position
-RETURNING drawn.principal_id, drawn.last_position;
-
 -- name: mark_fanned_out
--- The deliveries of events $1 exist now, and these are their positions, $2.
+-- The deliveries of events $1, of principals $2, exist now; and each gets the next position of its principal,
+-- whose row stays locked until the commit. In the order of the principals, so that two of these never wait for
+-- each other in a circle.
+WITH given AS (
+    SELECT
+        event.id,
+        event.principal_id,
+        row_number() OVER (PARTITION BY event.principal_id ORDER BY event.id) AS place,
+        count(*) OVER (PARTITION BY event.principal_id) AS events
+    FROM unnest($1::uuid[], $2::integer[]) AS event (id, principal_id)
+),
+
+drawn AS (
+    INSERT INTO outbox_positions AS known (principal_id, last_position)
+    SELECT
+        given.principal_id,
+        count(*) AS last_position
+    FROM given
+    GROUP BY given.principal_id
+    ORDER BY given.principal_id
+    ON CONFLICT (principal_id) DO UPDATE SET last_position = known.last_position + excluded.last_position
+    RETURNING known.principal_id, known.last_position
+)
+
 UPDATE outbox_events AS told
 SET
     fanned_out_at = clock_timestamp(),
-    position = given.position
-FROM unnest($1::uuid[], $2::bigint[]) AS given (id, position)
+    position = drawn.last_position - given.events + given.place
+FROM given
+INNER JOIN drawn ON given.principal_id = drawn.principal_id
 WHERE told.id = given.id;
 
 -- name: read_events
