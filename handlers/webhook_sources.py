@@ -293,7 +293,7 @@ ROUTES: tuple[Route, ...] = (
         description="`enabled: false` switches it off: what is sent to it is refused with 404 and comes again.",
     ),
     Route(
-        "POST", "/v1/webhook-sources/{source_id}/rotate-secret", rotate_secret, "rotate_webhook_source_secret",
+        "POST", "/v1/webhook-sources/{source_id}/secret/rotate", rotate_secret, "rotate_webhook_source_secret",
         "Give a source a new secret", TAG, scope="webhooks:write", parameters=_SOURCE_ID, body=RotationBody,
         answers={200: SourceWithSecret}, problems=("not_found",),
         description="The secret before it stays good for `overlap_seconds`; the one before that ends at once.",

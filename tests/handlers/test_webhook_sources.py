@@ -171,7 +171,7 @@ async def test_a_rotation_overlaps(
     api: ApiClient, key: Headers, eventually: Callable[..., Awaitable[Any]]
 ) -> None:
     created = await create(api, key, name="billing")
-    path = f"{SOURCES}/{created['id']}/rotate-secret"
+    path = f"{SOURCES}/{created['id']}/secret/rotate"
     answer = await api.post(path, json={"overlap_seconds": 3600}, headers=key)
     rotated = await answer.json()
     assert answer.status == 200
@@ -190,7 +190,7 @@ async def test_an_overlap_ends(
     api: ApiClient, key: Headers, eventually: Callable[..., Awaitable[Any]]
 ) -> None:
     created = await create(api, key, name="billing")
-    path = f"{SOURCES}/{created['id']}/rotate-secret"
+    path = f"{SOURCES}/{created['id']}/secret/rotate"
     assert (await api.post(path, json={"overlap_seconds": 1}, headers=key)).status == 200
 
     async def ended() -> bool:
@@ -252,7 +252,7 @@ async def test_a_sources_life(api: ApiClient, key: Headers) -> None:
         await api.delete(path, headers=key),
         await api.get(path, headers=key),
         await api.patch(path, json={}, headers=key),
-        await api.post(f"{path}/rotate-secret", json={}, headers=key),
+        await api.post(f"{path}/secret/rotate", json={}, headers=key),
     ):
         assert answer.status == 404
     # The name is not given away again: events of its first owner are stored under it.
@@ -319,7 +319,7 @@ async def test_a_change_keeps_a_source_whole(api: ApiClient, key: Headers) -> No
         {"overlap_seconds": 604_801},
     ]
     for rotation in rotations:
-        assert (await api.post(f"{path}/rotate-secret", json=rotation, headers=key)).status == 400
+        assert (await api.post(f"{path}/secret/rotate", json=rotation, headers=key)).status == 400
 
 
 async def test_sources_belong_to_their_principal_and_need_their_scope(
@@ -334,7 +334,7 @@ async def test_sources_belong_to_their_principal_and_need_their_scope(
     path = f"{SOURCES}/{created['id']}"
     assert (await api.get(path, headers=others)).status == 404
     assert (await api.patch(path, json={"enabled": False}, headers=others)).status == 404
-    assert (await api.post(f"{path}/rotate-secret", json={}, headers=others)).status == 404
+    assert (await api.post(f"{path}/secret/rotate", json={}, headers=others)).status == 404
     assert (await api.delete(path, headers=others)).status == 404
     assert (await (await api.get(SOURCES, headers=others)).json())["data"] == []
     assert (await api.post(SOURCES, json={"name": "billing"}, headers=others)).status == 409
