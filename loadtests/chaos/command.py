@@ -62,8 +62,8 @@ def execute(plan: Plan, *, parent: Path, console: Console) -> Report:
 
 def show(report: Report, console: Console) -> None:
     """Prints what was done to the service, what came of it, and the verdict."""
-    faults = Table(title="faults, and seconds until the next acknowledgement", title_justify="left")
-    faults.add_column("fault")
+    faults = Table(title="seconds until the next acknowledgement", title_justify="left")
+    faults.add_column("after the fault")
     for heading in ("times", "median", "longest"):
         faults.add_column(heading, justify="right")
     for name, comeback in report.faults.items():

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+import statistics
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -199,7 +200,6 @@ def _first(failed: ExceptionGroup) -> Exception:
 
 
 def _comeback(seconds: list[float]) -> Comeback:
-    ordered = sorted(seconds)
     return Comeback(
-        times=len(ordered), median=round(ordered[len(ordered) // 2], 2), longest=round(ordered[-1], 2)
+        times=len(seconds), median=round(statistics.median(seconds), 2), longest=round(max(seconds), 2)
     )
