@@ -7,13 +7,16 @@ from aiohttp.test_utils import TestServer
 
 from core.service import Service
 from core.settings import Settings
-from tests.core.outbox.office import ApiClient, Office, OpenOffice, OpenReceiver, serve
+from core.settings.kinds import Secret
+from tests.core.outbox.office import ADMIN_TOKEN, ApiClient, Office, OpenOffice, OpenReceiver, serve
 from tests.jobs.merchant import Receiver
 
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    return settings.model_copy(update={"outbound_allow_hosts": ("127.0.0.0/8",)})
+    return settings.model_copy(
+        update={"outbound_allow_hosts": ("127.0.0.0/8",), "admin_token": (Secret(ADMIN_TOKEN),)}
+    )
 
 
 @pytest.fixture

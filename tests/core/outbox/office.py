@@ -23,7 +23,8 @@ from tests.jobs.merchant import Receiver
 
 ApiClient = TestClient[web.Request, web.Application]
 HERE = Destinations.of(("127.0.0.0/8",), require_https=False)
-# One attempt more each time, at once: what is due again is due in this test.
+ADMIN_TOKEN = "the token of an administrator"
+# What is due again is due at once.
 AT_ONCE = Schedule(0.0, 1.0, max_attempts=3)
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from core.outbox import deliveries as core_deliveries
-from tests.core.outbox.office import Office, OpenOffice, OpenReceiver, says
+from tests.core.outbox.office import ADMIN_TOKEN, Office, OpenOffice, OpenReceiver, says
 from tests.jobs.merchant import Receiver
 
 REFUSED = "http://127.0.0.1:1/closed"
@@ -128,6 +128,29 @@ async def test_what_is_being_sent_or_has_no_receiver_cannot_be_sent_again(office
     await office.call("DELETE", f"/v1/webhook-endpoints/{endpoint['id']}")
     assert (await office.post(path, status=409))["error"]["code"] == "endpoint_missing"
     assert len(await office.deliveries()) == 1, "what was sent to a deleted endpoint can still be looked at"
+
+
+async def test_an_operator_puts_back_what_belongs_to_anybody(office: Office, receiver: Receiver) -> None:
+    endpoint = await office.listen(receiver)
+    receiver.answers += [says(500)] * 3
+    await office.emit()
+    await office.deliver()
+    (failed,) = await office.deliveries("?state=failed")
+    path = f"/admin/webhooks/deliveries/{failed['id']}/requeue"
+
+    async def requeue(path: str, **headers: str) -> tuple[int, str]:
+        answer = await office.api.post(path, headers=headers)
+        return answer.status, (await answer.json(content_type=None))["detail"]
+
+    assert (await requeue(path))[0] == 401
+    assert (await requeue(path, Authorization=f"Bearer {office.key}"))[0] == 401
+    assert await requeue(path, **{"X-Admin-Token": ADMIN_TOKEN}) == (200, "requeued")
+    await office.deliver()
+    assert [row["state"] for row in await office.deliveries()] == ["delivered"]
+    nobody = f"/admin/webhooks/deliveries/{uuid.uuid4()}/requeue"
+    assert await requeue(nobody, **{"X-Admin-Token": ADMIN_TOKEN}) == (404, "Not found")
+    await office.call("DELETE", f"/v1/webhook-endpoints/{endpoint['id']}")
+    assert await requeue(path, **{"X-Admin-Token": ADMIN_TOKEN}) == (404, "Endpoint missing")
 
 
 async def test_everything_that_failed_since_a_time_is_recovered(
