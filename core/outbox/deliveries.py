@@ -9,6 +9,7 @@ from uuid import UUID
 
 import msgspec
 
+from core import ids
 from core.database import statements
 from core.errors import Refusal
 from core.outbox.signing import message_id
@@ -143,13 +144,14 @@ async def replay(
 async def _rows(
     database: Database, wanted: Filter, *, before: UUID | None, limit: int, sendable: bool = False
 ) -> list[Row]:
+    # The ids of deliveries are in the order of their making.
     newest = before or NEWEST
     if wanted.until is not None:
-        newest = min(newest, _first_id(wanted.until))
+        newest = min(newest, ids.first_uuid_at(wanted.until))
     return await database.fetch(
         _sql.list_deliveries,
         newest,
-        OLDEST if wanted.since is None else _first_id(wanted.since),
+        OLDEST if wanted.since is None else ids.first_uuid_at(wanted.since),
         wanted.principal_id,
         wanted.endpoint_id,
         wanted.event_id,
@@ -167,11 +169,6 @@ async def _find(database: Database, principal_id: int | None, delivery_id: UUID)
     if row is None:
         raise Refusal("not_found", f"There is no delivery {delivery_id}.")
     return row
-
-
-def _first_id(moment: datetime) -> UUID:
-    """Return the least UUIDv7 of this moment: the ids of deliveries are in the order of their making."""
-    return UUID(int=max(0, int(moment.timestamp() * 1000)) << 80)
 
 
 def _delivery(row: Row) -> Delivery:
