@@ -151,6 +151,6 @@ ROUTES: tuple[Route, ...] = (
         scope="webhooks:read", query=StoryQuery, answers={200: Story}, problems=("not_found", "ambiguous_event"),
         description="By our id, the provider's, or that of an event of ours (`msg_...`, too): the receipt, why it was "
         "believed, every attempt, the transfers it made, what we told of it and to whom. A key sees what led to "
-        "events of its own principal.",
+        "events of its own principal, or came from a source of its own.",
     ),
 )  # fmt: skip

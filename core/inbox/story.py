@@ -16,6 +16,7 @@ from core.database import statements
 from core.errors import Refusal
 from core.inbox.backfill import FETCHED
 from core.inbox.dead_letters import Action, Failure, actions_of, failures_of
+from core.inbox.source_verifiers import PROVIDER_PREFIX
 from core.ledger.transfers import ListedTransfer, get_transfers
 from core.outbox.signing import message_id
 
@@ -119,15 +120,17 @@ async def tell(
 ) -> Story:
     """Return the story of `event`: an id of ours, the provider's, or that of an event of ours (`msg_...`, too).
 
-    Someone with a principal is told what led to events of their own, and of no one else's. Raises Refusal `not_found`,
-    and `ambiguous_event` where several providers have an event of this id and none is named.
+    Someone with a principal is told what led to events of their own, or came from a source of their own, and nothing
+    else. Raises Refusal `not_found`, and `ambiguous_event` where several providers have an event of this id and none is
+    named.
     """
     inbox_id, outbox_id, object_id = await _resolve(database, event, provider)
     row = await database.fetchrow(_sql.inbox_event_by_id, inbox_id) if inbox_id is not None else None
     if row is not None:
         object_id = row["object_id"]
     emitted = await _emitted(database, object_id, outbox_id, principal_id)
-    if (row is None and outbox_id is None) or (principal_id is not None and not emitted):
+    known = row is not None or outbox_id is not None
+    if not known or not (principal_id is None or emitted or await _is_of(database, row, principal_id)):
         raise Refusal("not_found", f"There is no event {event}.")
     siblings, transfers = await _around(database, object_id, None if row is None else row["provider"])
     return Story(
@@ -160,6 +163,14 @@ async def _resolve(
             "ambiguous_event", "Several providers have an event of this id: name one as `provider`."
         )
     return (found[0]["id"] if found else None), None, None
+
+
+async def _is_of(database: Database, row: Row | None, principal_id: int) -> bool:
+    """Whether an event came from a source that the principal has registered."""
+    if row is None or not row["provider"].startswith(PROVIDER_PREFIX):
+        return False
+    name = row["provider"].removeprefix(PROVIDER_PREFIX)
+    return bool(await database.fetchval(_sql.owns_source, name, principal_id))
 
 
 async def _around(

@@ -110,6 +110,10 @@ WHERE item.event_id = $1 AND ($2::text IS NULL OR names.provider = $2)
 ORDER BY item.id
 LIMIT $3;
 
+-- name: owns_source
+-- Whether the source that is called $1 was registered by principal $2.
+SELECT exists(SELECT 1 FROM inbox_sources WHERE name = $1 AND principal_id = $2);
+
 -- name: object_of_outbox_event
 -- The object that one of our own events is about (null: none), and whose event it is.
 SELECT

@@ -109,6 +109,30 @@ async def test_another_principal_learns_nothing(thread: Thread, api_key: ApiKey)
     await story(thread, "evt_pi_1", 403, headers=narrow)
 
 
+async def test_the_owner_of_a_source_reads_what_it_sent(thread: Thread, api_key: ApiKey) -> None:
+    pool = thread.service.database.connections.pool
+    await pool.execute(
+        "INSERT INTO inbox_sources (id, principal_id, name, kind, options, secret)"
+        " SELECT $1, id, 'crm', 'hmac', '{}', 'x' FROM principals WHERE name = 'shop'",
+        ids.new_uuid(),
+    )
+    await pool.execute(
+        "INSERT INTO inbox_events (id, provider, event_id, event_type, object_id, headers, body)"
+        " VALUES ($1, 'source:crm', 'lead-1', 'lead', 'pi_1', '{}', '{}')",
+        ids.new_uuid(),
+    )
+    # An object of the same name that another provider tells of is none of theirs.
+    await thread.open_account("shop:main")
+    other = {"Authorization": f"Bearer {await api_key(principal='another shop')}"}
+    await thread.send(payment("pi_1", "shop:main"))
+    await process(thread)
+    told = await story(thread, "lead-1", headers={"Authorization": f"Bearer {thread.key}"})
+    assert told["receipt"]["provider"] == "source:crm"
+    assert [item["event_id"] for item in told["same_object"]] == ["lead-1"]
+    assert told["transfers"] == []
+    await story(thread, "lead-1", 404, headers=other)
+
+
 async def test_one_id_of_two_providers(thread: Thread) -> None:
     await thread.send(payment("pi_1", None))
     pool = thread.service.database.connections.pool
