@@ -27,7 +27,6 @@ from core.inbox.rules import RULES
 from core.inbox.source_verifiers import SourceVerifiers
 from core.inbox.stripe import StripeVerifier
 from core.inbox.verifying import NotGenuine, Verifier
-from core.outbox.destinations import Destinations
 from core.service import Service
 from core.settings import Settings
 from core.settings.providers import PAYPAL_CERT_HOSTS
@@ -48,7 +47,6 @@ class Inbound:
     """What the routes of webhooks share in one process."""
 
     intake: Intake
-    destinations: Destinations
     refusals: RefusalLog
     stripe: Verifier
     paypal: Verifier
@@ -88,7 +86,6 @@ async def open_inbound(service: Service) -> AsyncIterator[Inbound]:
         stack.push_async_callback(client.close)
         yield Inbound(
             intake=intake,
-            destinations=Destinations.of(settings.outbound_allow_hosts, require_https=settings.env == "prod"),
             refusals=RefusalLog(),
             stripe=StripeVerifier(settings.stripe_signing_secrets, settings.stripe_timestamp_tolerance),
             paypal=_paypal(settings, client),
