@@ -13,7 +13,7 @@ test: ## run the tests, on servers of their own
 	@./tallystick test $(ARGS)
 
 fuzz: ## the ledger against its model, forged webhooks, every order of a payment's events, for as long as it takes (minutes)
-	@./tallystick test tests/core/ledger/test_properties.py tests/core/inbox/test_fuzz.py tests/jobs/test_orders.py \
+	@./tallystick test tests/core/ledger/test_properties.py tests/core/inbox/test_fuzz*.py tests/jobs/test_orders.py \
 		--hypothesis-profile=fuzz --timeout=0 $(ARGS)
 
 chaos: ## kill, pause and wipe the parts of a service under load; nothing may be lost or doubled (minutes)

@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 import msgspec
 
 from core.inbox.intake import Receipt
-from core.inbox.verifying import NotGenuine, is_storable, missing_fields, read_moment, unreadable
+from core.inbox.verifying import NotGenuine, is_storable, kept, missing_fields, read_moment, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,7 +110,7 @@ def read_event(kind: str, body: bytes, headers: Mapping[str, str]) -> Receipt:
         object_id=object_id,
         # In UTC, `2026-11-21 16:00:00`.
         occurred_at=read_moment(fields.get("DateTime", "")),
-        headers={name: headers[name] for name in _HEADERS if name in headers},
+        headers=kept(headers, _HEADERS),
         body=body,
     )
 

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from core.inbox.intake import Receipt
-from core.inbox.verifying import NotGenuine, is_storable, missing_fields, read_moment, unreadable
+from core.inbox.verifying import NotGenuine, is_storable, kept, missing_fields, read_moment, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -207,7 +207,7 @@ def read_event(body: bytes, headers: Mapping[str, str]) -> Receipt:
         event_type=event.event_type,
         object_id=_object_id(event.resource),
         occurred_at=read_moment(event.create_time),
-        headers={name: headers[name] for name in (*HEADERS, DEMO_HEADER) if name in headers},
+        headers=kept(headers, (*HEADERS, DEMO_HEADER)),
         body=body,
     )
 

@@ -14,7 +14,7 @@ from core.inbox import plain_hmac, standard_webhooks
 from core.inbox.intake import Receipt
 from core.inbox.locations import HEADER_PREFIX, Payload
 from core.inbox.sources import NAME_PATTERN, read_options
-from core.inbox.verifying import is_storable, missing_fields, moment_of, read_moment, unreadable
+from core.inbox.verifying import is_storable, kept, missing_fields, moment_of, read_moment, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -67,7 +67,7 @@ class SourceVerifier:
             event_type=event_type,
             object_id=_object_id(payload, options.object_id),
             occurred_at=_occurred_at(payload, options.occurred_at),
-            headers={name: headers[name] for name in _names(options) if name in headers},
+            headers=kept(headers, _names(options)),
             body=body,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -48,6 +48,11 @@ class Verifier(Protocol):
 def is_storable(text: str) -> bool:
     """Say whether `text` fits the columns of the inbox. NUL and lone surrogates, among others, do not."""
     return text.isprintable() and len(text.encode()) <= MAX_TEXT_BYTES
+
+
+def kept(headers: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
+    """Return those of the `headers` that are stored. Bytes in them that are no UTF-8 become question marks."""
+    return {name: headers[name].encode(errors="replace").decode() for name in names if name in headers}
 
 
 def unreadable() -> Refusal:
