@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -22,6 +23,9 @@ EventId = Annotated[
 # A bigint of PostgreSQL.
 NEWEST_POSITION = 2**63 - 1
 MOST_TYPES = 20
+MAX_WAIT_SECONDS = 30
+# How often a waiting call looks. An event takes a few hundredths of a second to its position.
+WAIT_STEP_SECONDS = 0.25
 
 
 _Patterns = Annotated[list[EventPattern], msgspec.Meta(max_length=MOST_TYPES)]
@@ -87,11 +91,15 @@ class ReplayView(msgspec.Struct, frozen=True):
 
 
 class EventQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """From which position on, how many, and of which types (comma separated, patterns such as transfer.* too)."""
+    """From which position on, how many, and of which types (comma separated, patterns such as transfer.* too).
+
+    With `wait` the call answers as soon as there is anything behind `after`, or after that many seconds.
+    """
 
     after: Annotated[int, msgspec.Meta(ge=0, le=NEWEST_POSITION)] = 0
     limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)] = 100
     types: Annotated[str, msgspec.Meta(max_length=2000)] | None = None
+    wait: Annotated[int, msgspec.Meta(ge=0, le=MAX_WAIT_SECONDS, description="Seconds.")] = 0
 
 
 class EventPage(msgspec.Struct, frozen=True):
@@ -197,13 +205,20 @@ async def _replay(call: Call, wanted: Filter, after: UUID | None, limit: int) ->
 async def read_events(call: Call) -> web.Response:
     """Read the caller's own events."""
     query: EventQuery = call.query
-    page = await polling.read_events(
-        call.service.database,
-        principal_id=call.caller.id,
-        after=query.after,
-        types=_patterns(query.types),
-        limit=query.limit,
-    )
+    types = _patterns(query.types)
+    looks = 1 + int(query.wait / WAIT_STEP_SECONDS)
+    while True:
+        page = await polling.read_events(
+            call.service.database,
+            principal_id=call.caller.id,
+            after=query.after,
+            types=types,
+            limit=query.limit,
+        )
+        looks -= 1
+        if page.head > query.after or not looks:
+            break
+        await asyncio.sleep(WAIT_STEP_SECONDS)
     return answer(200, EventPage(page.events, page.next, page.head))
 
 

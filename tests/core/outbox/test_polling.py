@@ -81,9 +81,19 @@ async def test_types_are_chosen_and_a_rare_one_reads_no_whole_history(
     assert page["next"] == 12
 
 
+async def test_a_call_may_wait_for_what_comes(office: Office) -> None:
+    waiting = asyncio.create_task(office.get("/v1/events?wait=30"))
+    await office.emit("a.late")
+    await office.fan_out()
+    page = await waiting
+    assert [event["type"] for event in page["data"]] == ["a.late"]
+    assert (await office.get("/v1/events?after=1&wait=0"))["data"] == []
+
+
 @pytest.mark.parametrize(
     "query",
-    ["after=-1", "after=x", "after=9223372036854775808", "limit=0", "limit=501", "types=", "types=a,,b", "types=a%20b",
+    ["wait=31", "wait=-1",
+     "after=-1", "after=x", "after=9223372036854775808", "limit=0", "limit=501", "types=", "types=a,,b", "types=a%20b",
      "types=" + ",".join(["a"] * 21), "types=*.a", "x=1"],
 )  # fmt: skip
 async def test_a_query_that_makes_no_sense(office: Office, query: str) -> None:
