@@ -6,7 +6,6 @@ The bodies are mostly signed as they are, so that the readers behind the signatu
 
 import base64
 import hmac
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from random import Random
@@ -53,8 +52,7 @@ SEARCH = (
     )
 )
 
-NOW = int(time.time())
-SENT_AT = datetime.fromtimestamp(NOW, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+NOW = 1_795_276_800
 SECRET = "a-secret-of-ours-long-enough"
 STANDARD = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 PRIVATE = Ed25519PrivateKey.generate()
@@ -114,6 +112,8 @@ BASE64 = Options(
 
 # A verifier, a body, and the headers that are honest for it.
 Case = tuple[Verifier, bytes, Headers]
+# What makes one that is sent at a time in Unix seconds.
+Maker = Callable[[Random, int], Case]
 
 
 def mac(message: bytes, secret: bytes = SECRET.encode()) -> bytes:
@@ -124,25 +124,26 @@ def encoded(raw: bytes) -> str:
     return base64.b64encode(raw).decode()
 
 
-def stripe(random: Random) -> Case:
+def stripe(random: Random, now: int) -> Case:
     body = forgeries.body(random, STRIPE_EVENT)
-    signature = mac(b"%d." % NOW + body).hex()
-    return StripeVerifier(["other", SECRET], 300), body, {"stripe-signature": f"t={NOW},v1={signature}"}
+    signature = mac(b"%d." % now + body).hex()
+    return StripeVerifier(["other", SECRET], 300), body, {"stripe-signature": f"t={now},v1={signature}"}
 
 
-def paypal(random: Random) -> Case:
+def paypal(random: Random, now: int) -> Case:
     body = forgeries.body(random, PAYPAL_EVENT)
-    sent = PAYPAL.headers(body, id="t-1", time=SENT_AT)
+    sent_at = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    sent = PAYPAL.headers(body, id="t-1", time=sent_at)
     honest = {name.lower(): value for name, value in sent.items()}
     return OfflineVerifier(WEBHOOK_ID, CERTIFICATES), body, honest
 
 
-def paypal_demo(random: Random) -> Case:
+def paypal_demo(random: Random, _now: int) -> Case:
     body = forgeries.body(random, PAYPAL_EVENT)
     return DemoVerifier(SECRET), body, {"x-demo-signature": mac(body).hex()}
 
 
-def cloudpayments(random: Random) -> Case:
+def cloudpayments(random: Random, _now: int) -> Case:
     form = urlencode(CLOUDPAYMENTS_FIELDS).encode()
     body = (
         forgeries.bent(random, form) if random.randrange(2) else forgeries.body(random, CLOUDPAYMENTS_FIELDS)
@@ -151,11 +152,11 @@ def cloudpayments(random: Random) -> Case:
     return verifier, body, {"content-hmac": encoded(mac(body))}
 
 
-def standard_webhooks(random: Random) -> Case:
+def standard_webhooks(random: Random, now: int) -> Case:
     body = forgeries.body(random, SOURCE_EVENT)
-    content = f"msg_1.{NOW}.".encode() + body
+    content = f"msg_1.{now}.".encode() + body
     options = Options(object_id="/data/id", occurred_at="/at")
-    honest = {"webhook-id": "msg_1", "webhook-timestamp": str(NOW)}
+    honest = {"webhook-id": "msg_1", "webhook-timestamp": str(now)}
     if random.randrange(2):
         honest["webhook-signature"] = f"v1a,{encoded(PRIVATE.sign(content))}"
         return SourceVerifier("s", "standard_ed25519", options, [PUBLIC]), body, honest
@@ -164,15 +165,15 @@ def standard_webhooks(random: Random) -> Case:
     return SourceVerifier("s", "standard", options, [STANDARD]), body, honest
 
 
-def plain_hmac(random: Random) -> Case:
+def plain_hmac(random: Random, now: int) -> Case:
     body = forgeries.body(random, SOURCE_EVENT)
     options = random.choice((HEX, BASE64))
     signature = f"sha256={mac(body).hex()}" if options is HEX else encoded(mac(body))
-    honest = {"x-sign": signature, "x-id": "e-1", "x-type": "a.b", "x-at": str(NOW)}
+    honest = {"x-sign": signature, "x-id": "e-1", "x-type": "a.b", "x-at": str(now)}
     return SourceVerifier("s", "hmac", options, [SECRET]), body, honest
 
 
-CASES: list[Callable[[Random], Case]] = [
+CASES: list[Maker] = [
     stripe, paypal, paypal_demo, cloudpayments, standard_webhooks, plain_hmac,
 ]  # fmt: skip
 
@@ -190,9 +191,9 @@ def outcome(verifier: Verifier, body: bytes, headers: Headers) -> Receipt | Refu
     raise AssertionError("it waited")
 
 
-def judge(random: Random, case: Callable[[Random], Case]) -> bool:
+def judge(random: Random, case: Maker) -> bool:
     """Hold what every answer must be, and that nothing honest is called a forgery; say whether it was taken in."""
-    verifier, body, honest = case(random)
+    verifier, body, honest = case(random, NOW)
     headers = forgeries.headers(random, honest)
     found = outcome(verifier, body, headers)
     if isinstance(found, Refusal):
@@ -211,14 +212,12 @@ def judge(random: Random, case: Callable[[Random], Case]) -> bool:
 @pytest.mark.parametrize("case", CASES)
 @SEARCH
 @given(random=st.randoms(use_true_random=False))
-def test_every_answer_is_a_receipt_or_the_senders_fault(
-    case: Callable[[Random], Case], random: Random
-) -> None:
+def test_every_answer_is_a_receipt_or_the_senders_fault(case: Maker, random: Random) -> None:
     judge(random, case)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_great_many(case: Callable[[Random], Case]) -> None:
+def test_a_great_many(case: Maker) -> None:
     random = Random(f"{case.__name__}") if not LONG else Random()
     taken = sum(judge(random, case) for _ in range(VOLUME))
     # Neither is everything refused, nor is everything believed.
