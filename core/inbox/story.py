@@ -16,11 +16,14 @@ from core.database import statements
 from core.errors import Refusal
 from core.inbox.backfill import FETCHED
 from core.inbox.dead_letters import Action, Failure, actions_of, failures_of
+from core.inbox.rules import APPLIED
 from core.inbox.source_verifiers import PROVIDER_PREFIX
 from core.ledger.transfers import ListedTransfer, get_transfers
 from core.outbox.signing import message_id
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from core.database import Database, Row
 
 _sql = statements("reports")
@@ -129,8 +132,9 @@ async def tell(
     if row is not None:
         object_id = row["object_id"]
     emitted = await _emitted(database, object_id, outbox_id, principal_id)
-    known = row is not None or outbox_id is not None
-    if not known or not (principal_id is None or emitted or await _is_of(database, row, principal_id)):
+    if (row is None and outbox_id is None) or (
+        principal_id is not None and not await _is_of(database, principal_id, row, emitted)
+    ):
         raise Refusal("not_found", f"There is no event {event}.")
     siblings, transfers = await _around(database, object_id, None if row is None else row["provider"])
     return Story(
@@ -155,8 +159,13 @@ async def _resolve(
                 return id_, None, None
         else:
             object_id = ours["object_id"]
-            first = await database.fetch(_sql.inbox_events_of_object, object_id, None, 1) if object_id else []
-            return (first[0]["id"] if first else None), id_, object_id
+            about = (
+                await database.fetch(_sql.inbox_events_of_object, object_id, None, MOST_ROWS)
+                if object_id
+                else []
+            )
+            led = [row["id"] for row in about if row["outcome"] == APPLIED]
+            return (led[0] if led else None), id_, object_id
     found = await database.fetch(_sql.inbox_ids_by_event, event, provider, 2)
     if len(found) > 1:
         raise Refusal(
@@ -165,10 +174,13 @@ async def _resolve(
     return (found[0]["id"] if found else None), None, None
 
 
-async def _is_of(database: Database, row: Row | None, principal_id: int) -> bool:
-    """Whether an event came from a source that the principal has registered."""
+async def _is_of(database: Database, principal_id: int, row: Row | None, emitted: Sequence[Emitted]) -> bool:
+    """Whether an event led to one of the principal's own, or came from a source that they have registered.
+
+    What another's source sends may name any object, so that naming theirs does not make it their event.
+    """
     if row is None or not row["provider"].startswith(PROVIDER_PREFIX):
-        return False
+        return bool(emitted)
     name = row["provider"].removeprefix(PROVIDER_PREFIX)
     return bool(await database.fetchval(_sql.owns_source, name, principal_id))
 

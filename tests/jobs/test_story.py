@@ -132,6 +132,30 @@ async def test_the_owner_of_a_source_reads_what_it_sent(thread: Thread, api_key:
     assert told["transfers"] == []
     await story(thread, "lead-1", 404, headers=other)
 
+    # Nor does naming their object make them readers of it, or it a part of their story.
+    hidden = {"Authorization": f"Bearer {await api_key(principal='owner of another source')}"}
+    await other_source(thread, "owner of another source")
+    await story(thread, "lead-2", 404, headers={"Authorization": f"Bearer {thread.key}"})
+    assert (await story(thread, "lead-2", headers=hidden))["emitted"] == []
+    message = (await story(thread, "evt_pi_1"))["emitted"][0]["message_id"]
+    assert (await story(thread, message))["receipt"]["event_id"] == "evt_pi_1"
+
+
+async def other_source(thread: Thread, principal: str) -> None:
+    """An event of another's source that names the object of a payment."""
+    pool = thread.service.database.connections.pool
+    await pool.execute(
+        "INSERT INTO inbox_sources (id, principal_id, name, kind, options, secret)"
+        " SELECT $1, id, 'elsewhere', 'hmac', '{}', 'x' FROM principals WHERE name = $2",
+        ids.new_uuid(),
+        principal,
+    )
+    await pool.execute(
+        "INSERT INTO inbox_events (id, provider, event_id, event_type, object_id, headers, body)"
+        " VALUES ($1, 'source:elsewhere', 'lead-2', 'lead', 'pi_1', '{}', '{}')",
+        ids.new_uuid(),
+    )
+
 
 async def test_one_id_of_two_providers(thread: Thread) -> None:
     await thread.send(payment("pi_1", None))
