@@ -42,6 +42,20 @@ class LetterPage(msgspec.Struct, frozen=True):
     next: UUID | None
 
 
+class ReplayQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which page of the list."""
+
+    cursor: UUID | None = None
+    limit: Annotated[int, Meta(ge=1, le=1_000)] = 100
+
+
+class LetterReplayPage(msgspec.Struct, frozen=True):
+    """A page of replays, the newest first; `next` continues the list as `cursor`, null at its end."""
+
+    replays: list[LetterReplay]
+    next: UUID | None
+
+
 class ReplayBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which letters to put back: at least one of the filters, or `all`; and at most how many in a second."""
 
@@ -107,6 +121,16 @@ async def start_replay(call: Call) -> web.Response:
     return answer(202, replay, {"Location": f"/v1/replays/{replay.id}"})
 
 
+async def list_replays(call: Call) -> web.Response:
+    """List replays."""
+    query: ReplayQuery = call.query
+    found = await replays.list_page(
+        call.service.database, before=query.cursor or NEWEST, limit=query.limit + 1
+    )
+    page, more = cut(found, query.limit)
+    return answer(200, LetterReplayPage(page, page[-1].id if more else None))
+
+
 async def get_replay(call: Call) -> web.Response:
     """Show a replay."""
     return answer(200, await replays.find(call.service.database, call.path("replay")))
@@ -159,6 +183,10 @@ ROUTES: tuple[Route, ...] = (
         TAG, admin=True, parameters=_LETTER, body=DiscardBody, answers={200: Moved},
         problems=("not_found", "not_dead"), description="The event is done without an effect; the reason is kept.",
         example={"reason": "A test event of the provider."},
+    ),
+    Route(
+        "GET", "/v1/replays", list_replays, "list_replays", "List replays, the newest first", TAG, admin=True,
+        query=ReplayQuery, answers={200: LetterReplayPage},
     ),
     Route(
         "GET", "/v1/replays/{replay}", get_replay, "get_replay", "Show a replay and how far it is", TAG, admin=True,

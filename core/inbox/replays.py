@@ -80,6 +80,11 @@ async def find(database: Database, replay_id: UUID) -> LetterReplay:
     return LetterReplay(**row)
 
 
+async def list_page(database: Database, *, before: UUID, limit: int) -> list[LetterReplay]:
+    """Return up to `limit` replays with ids below `before`, the newest first."""
+    return [LetterReplay(**row) for row in await database.fetch(_sql.list_replays, before, limit)]
+
+
 async def stop(database: Database, replay_id: UUID) -> LetterReplay:
     """Stop a replay where it is; one that has ended stays as it is. Raises Refusal `not_found`."""
     await database.execute(_sql.stop_replay, replay_id)

@@ -173,6 +173,27 @@ SELECT
 FROM replays
 WHERE id = $1;
 
+-- name: list_replays
+-- Up to $2 replays with ids below $1, the newest first, as they are shown.
+SELECT
+    id,
+    state,
+    provider,
+    event_type AS type,
+    reason,
+    received_from,
+    received_before,
+    actor,
+    per_second,
+    matched,
+    replayed,
+    created_at,
+    finished_at
+FROM replays
+WHERE id < $1
+ORDER BY id DESC
+LIMIT $2;
+
 -- name: stop_replay
 -- The id when it was running.
 UPDATE replays

@@ -223,6 +223,19 @@ async def test_a_replay_can_be_stopped(thread: Thread) -> None:
     assert again == stopped
 
 
+async def test_replays_are_listed(thread: Thread) -> None:
+    await kill(thread, "pi_1")
+    begun = [
+        (await call(thread, "POST", "/v1/dead-letters/replay", 202, json={"reason": f"r{number}"}))["id"]
+        for number in range(3)
+    ]
+    first = await call(thread, "GET", "/v1/replays?limit=2")
+    rest = await call(thread, "GET", f"/v1/replays?limit=2&cursor={first['next']}")
+    assert [replay["id"] for page in (first, rest) for replay in page["replays"]] == begun[::-1]
+    assert [replay["matched"] for replay in first["replays"]] == [0, 0]
+    assert rest["next"] is None
+
+
 async def test_two_workers_do_not_replay_the_same(thread: Thread) -> None:
     await kill(thread, *(f"pi_{number}" for number in range(10)))
     await replays.start(thread.service.database, Filter(), actor="test", per_second=1000)
@@ -281,6 +294,7 @@ ROUTES = [
     ("POST", f"/v1/dead-letters/{uuid.UUID(int=1)}/replay"),
     ("POST", f"/v1/dead-letters/{uuid.UUID(int=1)}/discard"),
     ("POST", "/v1/dead-letters/replay"),
+    ("GET", "/v1/replays"),
     ("GET", f"/v1/replays/{uuid.UUID(int=1)}"),
     ("POST", f"/v1/replays/{uuid.UUID(int=1)}/stop"),
     ("GET", "/reconciliation/summary"),
