@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "migrate": ("ops.commands.migrate:migrate", "Bring the database's schema up to date."),
     "verify": ("ops.commands.verify:verify", "Check that the ledger's records agree with each other."),
     "keys": ("ops.commands.keys:keys", "Create, list and revoke API keys."),
+    "sources": ("ops.commands.sources:sources", "Register senders of webhooks, change their secrets."),
     "deliveries": ("ops.commands.deliveries:deliveries", "Look at deliveries of webhooks, send them again."),
     "dlq": ("ops.commands.dlq:dlq", "Look at dead letters, replay or discard them."),
     "backfill": ("ops.commands.backfill:backfill", "Fetch events that a provider could not deliver."),

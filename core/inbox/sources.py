@@ -5,6 +5,7 @@ A key is kept as it is, because signatures are computed with it; it is shown onc
 
 from __future__ import annotations
 
+import re
 import secrets as randomness
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
@@ -15,7 +16,7 @@ import msgspec
 from core import ids
 from core.database import statements
 from core.errors import Refusal
-from core.inbox import plain_hmac, standard_webhooks
+from core.inbox import locations, plain_hmac, standard_webhooks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,6 +32,8 @@ MAX_DESCRIPTION: Final = 500
 # More senders than any principal has; it bounds the metrics, which have a series for each.
 MAX_SOURCES: Final = 100
 MAX_SECRET: Final = 1024
+# Sources that one list of the command line shows.
+MAX_LISTED: Final = 10_000
 # A week: whoever has not changed the key by then has forgotten it.
 MAX_OVERLAP_SECONDS: Final = 604_800
 NEW_SECRET_BYTES: Final = 32
@@ -80,6 +83,10 @@ async def create(
     Raises Refusal `source_exists` for a name that was ever given, `invalid_request` for a weak or missing key, for
     options that do not fit the kind, and when there are MAX_SOURCES already.
     """
+    if re.fullmatch(NAME_PATTERN, name) is None:
+        raise Refusal(
+            "invalid_request", "A name has 1 to 40 letters a-z, digits and hyphens, a letter first."
+        )
     _check_options(kind, options)
     chosen = _chosen_secret(kind, secret)
     row = await database.fetchrow(
@@ -104,6 +111,28 @@ async def list_page(database: Database, *, principal_id: int, after: UUID | None
     """Return up to `limit` sources behind `after`, oldest first."""
     rows = await database.fetch(_sql.list_inbox_sources, principal_id, after or _START, limit)
     return [_source(row) for row in rows]
+
+
+async def list_all(database: Database) -> list[tuple[str, Source]]:
+    """Return the first MAX_LISTED sources of all principals by name, each with the name of its principal."""
+    rows = await database.fetch(_sql.list_all_inbox_sources, MAX_LISTED)
+    return [(row["principal"], _source(row)) for row in rows]
+
+
+async def find_by_name(database: Database, name: str) -> tuple[int, Source]:
+    """Return the source of a name with the id of its principal. Raises Refusal `not_found`."""
+    row = await database.fetchrow(_sql.find_inbox_source_by_name, name)
+    if row is None:
+        raise Refusal("not_found", f"There is no source {name!r}.")
+    return row["principal_id"], _source(row)
+
+
+async def principal_named(database: Database, name: str) -> int:
+    """Return the id of a principal. Raises Refusal `not_found`."""
+    found: int | None = await database.fetchval(_sql.principal_of_name, name)
+    if found is None:
+        raise Refusal("not_found", f"There is no principal {name!r}. `tallystick keys create` makes one.")
+    return found
 
 
 async def find(database: Database, *, principal_id: int, source_id: UUID) -> Source:
@@ -169,6 +198,16 @@ def _check_options(kind: Kind, options: Options) -> None:
         raise Refusal(
             "invalid_request", f"A source of the kind {kind} has no signature and event_id to choose."
         )
+    for place in (*options.event_id, options.event_type, options.object_id, options.occurred_at):
+        if place is not None and (
+            len(place) > locations.MAX_LENGTH or re.fullmatch(locations.PATTERN, place) is None
+        ):
+            raise Refusal(
+                "invalid_request",
+                f"{place[:80]!r} is no place in a request: header:X-Name, or a pointer like /data/id.",
+            )
+    if len(options.event_id) > MAX_ID_PARTS:
+        raise Refusal("invalid_request", f"An event's id is made of {MAX_ID_PARTS} parts at most.")
 
 
 def _chosen_secret(kind: Kind, given: str | None) -> str:

@@ -87,3 +87,32 @@ SELECT
     END AS secrets
 FROM inbox_sources
 WHERE name = $1 AND disabled_at IS NULL AND deleted_at IS NULL;
+
+-- name: principal_of_name
+-- The id of the principal of this name.
+SELECT id FROM principals
+WHERE name = $1;
+
+-- name: list_all_inbox_sources
+-- Up to $1 sources with their principals, by name.
+SELECT
+    source.id,
+    source.name,
+    source.description,
+    source.kind,
+    source.options,
+    source.previous_until,
+    source.disabled_at,
+    source.created_at,
+    principal.name AS principal
+FROM inbox_sources AS source
+INNER JOIN principals AS principal ON source.principal_id = principal.id
+WHERE source.deleted_at IS NULL
+ORDER BY source.name
+LIMIT $1;
+
+-- name: find_inbox_source_by_name
+-- One source of whichever principal, with principal_id.
+SELECT id, name, description, kind, options, previous_until, disabled_at, created_at, principal_id
+FROM inbox_sources
+WHERE name = $1 AND deleted_at IS NULL;
