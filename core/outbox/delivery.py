@@ -56,6 +56,8 @@ TAKE_OVER_BATCH: Final = 1000
 # Results written in one statement.
 RECORD_BATCH: Final = 200
 PRUNE_BATCH: Final = 5_000
+# Deliveries that are given up in one statement when their endpoint is off.
+GIVE_UP_BATCH: Final = 1_000
 
 # The example schedule of Standard Webhooks v1.0.0, in seconds: ten attempts within 76 hours.
 STANDARD_WAITS: Final = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
@@ -233,6 +235,8 @@ class Deliverer:
                 log.warning("delivery.lease_lost", delivery_id=str(row["id"]), state=result.state)
             if result.sent_at is not None:
                 await self._note_health(row, result)
+            else:  # nobody is there; the rest of its backlog need not be claimed to learn that
+                await self._database.execute(_sql.fail_backlog, endpoint_id, result.last_error, GIVE_UP_BATCH)
         except Exception:  # the lease runs out and the delivery is sent again
             log.exception("delivery.not_recorded", delivery_id=str(row["id"]))
         finally:

@@ -262,6 +262,26 @@ FROM result
 WHERE delivery.id = result.id AND delivery.state = 'leased' AND delivery.lease_token = result.token
 RETURNING delivery.id;
 
+-- name: fail_backlog
+-- Give up $3 of what is due to endpoint $1 for reason $2, as long as it is off or gone.
+UPDATE webhook_deliveries
+SET
+    state = 'failed',
+    last_error = $2,
+    finished_at = clock_timestamp()
+WHERE
+    id IN (
+        SELECT delivery.id FROM webhook_deliveries AS delivery
+        INNER JOIN webhook_endpoints AS endpoint ON delivery.endpoint_id = endpoint.id
+        WHERE
+            delivery.endpoint_id = $1
+            AND delivery.state = 'pending'
+            AND (endpoint.disabled_at IS NOT NULL OR endpoint.deleted_at IS NOT NULL)
+        ORDER BY delivery.due_at
+        LIMIT $3
+        FOR UPDATE OF delivery SKIP LOCKED
+    );
+
 -- name: take_over_deliveries
 -- Free up to $3 deliveries whose worker was not seen for $1 seconds or whose lease ran out; those that have
 -- used up $2 attempts have failed. One row each: id, state.
