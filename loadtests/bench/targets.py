@@ -217,7 +217,7 @@ def webhook_ratios(figures: Figures) -> dict[str, float | None]:
         "delivery50_p95_ms": _median_latency(figures, "delivery@50", "p95"),
         "delivery200_p95_ms": _median_latency(figures, "delivery@200", "p95"),
         "isolation_p99": _latency_ratio(figures, "isolation.beside", "isolation.alone", "p99"),
-        "claims_growth": _latency_ratio(figures, "claims.5", "claims.1", "p50"),
+        "claims_growth": claims_growth(figures),
     }
 
 
@@ -226,6 +226,16 @@ def refusal_cpu_us(figures: Figures) -> float | None:
     rounds = figures.pairs("forged", "floor1.forged")
     extra = [_cpu_us(ours, "api") - _cpu_us(floor, "floor1") for ours, floor in rounds]
     return median(extra) if extra else None
+
+
+def claims_growth(figures: Figures) -> float | None:
+    """How much longer claims take at the end than at the start; of the inbox or of deliveries, whichever is worse."""
+    kinds = [
+        _latency_ratio(figures, f"claims.{kind}.5", f"claims.{kind}.1", "p50")
+        for kind in ("inbox", "deliveries")
+    ]
+    known = [growth for growth in kinds if growth is not None]
+    return max(known) if len(known) == len(kinds) else None
 
 
 def _cpu_us(figure: Figure, role: str) -> float:

@@ -101,7 +101,7 @@ async def test_a_run_measures_what_the_worker_does(report_of_the_worker: Report)
         "sustained@3",
         "isolation.alone",
         "isolation.beside",
-        *(f"claims.{part}" for part in range(1, 6)),
+        *(f"claims.{kind}.{part}" for kind in ("inbox", "deliveries") for part in range(1, 6)),
     }
     requests = {figure.name: figure.requests for figure in report.figures}
     # Of 0.3 s, and to two endpoints.

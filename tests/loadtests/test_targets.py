@@ -60,8 +60,8 @@ def test_latencies_of_webhooks_are_medians_over_the_rounds_and_ratios_are_of_pai
     for name, found in [*rounds, ("isolation.beside", (11.0, 44.0, 30.0))]:
         for number, p99 in enumerate(found, start=1):
             figures.add(figure(name, 1.0, number=number, latency_ms={"p50": 1.0, "p99": p99}))
-    for part, p50 in ((1, 2.0), (5, 2.5)):
-        figures.add(figure(f"claims.{part}", 1.0, latency_ms={"p50": p50}))
+    for name, p50 in (("inbox.1", 2.0), ("inbox.5", 2.5), ("deliveries.1", 4.0), ("deliveries.5", 4.0)):
+        figures.add(figure(f"claims.{name}", 1.0, latency_ms={"p50": p50}))
     ratios = webhook_ratios(figures)
     assert (ratios["ack500_p99_ms"], ratios["isolation_p99"], ratios["claims_growth"]) == (4.0, 1.1, 1.25)
     assert ratios["ack1000_p99_ms"] is None
