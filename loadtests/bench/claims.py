@@ -98,24 +98,27 @@ async def claims(stand: Stand, meter: Meter) -> None:
             await transaction.start()
             await foreign.execute(outbox.FOREIGN)
             # What the worker's own process would write into its log is not for this terminal.
-            with capture_logs():
+            with capture_logs() as said:
                 for part in range(1, PARTS + 1):
                     for name, turn, claim in (
                         ("inbox", process, INBOX_CLAIM),
                         ("deliveries", deliver, DELIVERY_CLAIM),
                     ):
-                        work = _part(database.claims[claim], turn, seconds)
+                        work = _part(database.claims[claim], turn, seconds, said)
                         await meter.measure(f"claims.{name}.{part}", work, connections=1, unit="claims/s")
+                await deliverer.drain(seconds)
             await transaction.rollback()
-            await deliverer.drain(seconds)
     await egress.close()
 
 
-async def _part(found: list[float], turn: Callable[[], Awaitable[None]], seconds: float) -> ClientResult:
+async def _part(
+    found: list[float], turn: Callable[[], Awaitable[None]], seconds: float, said: list[Any]
+) -> ClientResult:
     found.clear()
     started, cpu_started = time.perf_counter(), time.process_time()
     while time.perf_counter() < started + seconds:
         await turn()
+        said.clear()
     return ClientResult(
         requests=len(found),
         seconds=time.perf_counter() - started,
