@@ -1,7 +1,7 @@
 # Thin names for what ./tallystick and ops/setup do; see `./tallystick --help` for everything else.
 # Arguments go in ARGS: make test ARGS="tests/core -x".
 
-.PHONY: help up test fuzz check format lock bench demo load clean
+.PHONY: help up test fuzz chaos check format lock bench demo load clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -12,8 +12,12 @@ up: ## start everything: embedded PostgreSQL and Redis, migrations, API, worker
 test: ## run the tests, on servers of their own
 	@./tallystick test $(ARGS)
 
-fuzz: ## compare the ledger with its model for as long as it takes (minutes)
-	@./tallystick test tests/core/ledger/test_properties.py --hypothesis-profile=fuzz --timeout=0 $(ARGS)
+fuzz: ## the ledger against its model, forged webhooks, every order of a payment's events, for as long as it takes (minutes)
+	@./tallystick test tests/core/ledger/test_properties.py tests/core/inbox/test_fuzz*.py tests/jobs/test_orders.py \
+		--hypothesis-profile=fuzz --timeout=0 $(ARGS)
+
+chaos: ## kill, pause and wipe the parts of a service under load; nothing may be lost or doubled (minutes)
+	@./tallystick chaos $(ARGS)
 
 check: ## check format, lint (Python, SQL, shell, Dockerfile, compose) and types
 	@./tallystick check $(ARGS)

@@ -7,7 +7,11 @@ import random
 import re
 import threading
 import time
+from typing import TYPE_CHECKING
 from uuid import UUID
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 _RANDOM_BITS = 74
 _COUNTER_STEP_BITS = 32
@@ -51,6 +55,19 @@ def new_uuid() -> UUID:
     return UUID(int=(millisecond << 80) | (0x7 << 76) | (high << 64) | (0b10 << 62) | low)
 
 
+def first_uuid_at(moment: datetime) -> UUID:
+    """Return the least UUIDv7 that can have been made at `moment` or later: where a look at the newest rows begins."""
+    return UUID(int=max(0, int(moment.timestamp() * 1000)) << 80)
+
+
+def short_number(id_: UUID) -> int:
+    """Return a number of 53 bits that grows with the time of a UUIDv7, for clients that know integers only.
+
+    41 bits of milliseconds, which last until 2039, and 12 that tell the ids of a millisecond apart, but for accidents.
+    """
+    return (id_.int >> 80 & (1 << 41) - 1) << 12 | (id_.int >> 64 & 0xFFF)
+
+
 def new_request_id() -> str:
     """Return 32 random hex digits."""
     return f"{_random.getrandbits(128):032x}"
@@ -59,6 +76,16 @@ def new_request_id() -> str:
 def request_id_of(header: str | None) -> str:
     """Return the caller's request id as it is, or a new one if it is absent, longer than 128 or not visible ASCII."""
     return header if header and _REQUEST_ID.fullmatch(header) else new_request_id()
+
+
+def trace_id_of(header: str | None, traceparent: str | None) -> str | None:
+    """Return the trace id that the caller is told: theirs of X-Trace-Id if it is sane, else that of `traceparent`.
+
+    `traceparent` is what `continue_trace` has returned; None where the caller sent none.
+    """
+    if header is not None and _REQUEST_ID.fullmatch(header):
+        return header
+    return None if traceparent is None else traceparent[3:35]
 
 
 def continue_trace(traceparent: str | None) -> str:

@@ -168,10 +168,25 @@ DATABASE_CONNECTIONS = Gauge(
 
 JOB_RUNS = Count("job_runs_total", "Runs of jobs", ("job_name", "status"))
 JOB_SECONDS = Spread("job_duration_seconds", "Time of a job's run", ("job_name",), _JOBS)
-DLQ_MESSAGES = Count("dlq_messages_total", "Dead letters by action: added, retried or failed", ("action",))
+DLQ_MESSAGES = Count(
+    "dlq_messages_total", "Dead letters by action: added, retried, failed (again) or discarded", ("action",)
+)
 DLQ_PENDING = Gauge(
     "dlq_messages_pending",
     "Dead letters that wait for a person",
+    registry=REGISTRY,
+    multiprocess_mode="mostrecent",
+)
+
+RECONCILIATION_EVENTS = Count(
+    "reconciliation_events_processed_total", "Events that summaries have counted", ("provider",)
+)
+RECONCILIATION_ANOMALIES = Count(
+    "reconciliation_anomalies_detected_total", "Anomalies that summaries have found", ("anomaly_type",)
+)
+RECONCILIATION_LAST_RUN = Gauge(
+    "reconciliation_last_run_timestamp",
+    "When the last summary was made",
     registry=REGISTRY,
     multiprocess_mode="mostrecent",
 )
@@ -245,12 +260,27 @@ def observe_signature(provider: str, *, valid: bool) -> None:
 
 def render() -> bytes:
     """The exposition text (CONTENT_TYPE) of this process, or of all that share its folder."""
+    return prometheus_client.generate_latest(_collected())
+
+
+def totals(name: str, label: str) -> dict[str, int]:
+    """Return the sums of the counter `name` by the values of one of its labels, over what `render` shows."""
+    sums: dict[str, int] = {}
+    for family in _collected().collect():
+        for sample in family.samples:
+            if sample.name == name:
+                value = sample.labels[label]
+                sums[value] = sums.get(value, 0) + int(sample.value)
+    return sums
+
+
+def _collected() -> CollectorRegistry:
     flush()
     if not SHARED:
-        return prometheus_client.generate_latest(REGISTRY)
+        return REGISTRY
     together = CollectorRegistry()
     MultiProcessCollector(together)  # type: ignore[no-untyped-call]
-    return prometheus_client.generate_latest(together)
+    return together
 
 
 def forget_process(pid: int, folder: str) -> None:

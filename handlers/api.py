@@ -32,10 +32,12 @@ class Route:
     """One operation of the HTTP surface; the OpenAPI document is made of the same fields.
 
     `path` is a template as aiohttp writes it (`/v1/accounts/{account}`), `operation` the operationId in snake_case,
-    `scope` what the caller's key must carry (None: anyone may call). `body` and `query` are frozen Structs that forbid
-    unknown fields; `parameters` gives types to names in the path (a name without one is a text of 1 to 255 characters).
-    `answers` maps a status to the type of its JSON body (None: no JSON), `media` adds other media types of the good
-    answer, and `problems` are the codes that the operation itself can refuse with: those of the dispatcher are added.
+    `scope` what the caller's key must carry (None: anyone may call). An `admin` route wants the admin token; where it
+    has a scope, too, a key that carries it does as well, and there is no principal when the administrator calls.
+    `body` and `query` are frozen Structs that forbid unknown fields; `parameters` gives types to names in the path (a
+    name without one is a text of 1 to 255 characters). `answers` maps a status to the type of its JSON body (None: no
+    JSON), `media` adds other media types of the good answer, and `problems` are the codes that the operation itself can
+    refuse with: those of the dispatcher are added.
 
     `body_limit` is in bytes at the default MAX_REQUEST_SIZE of 1 MiB and grows and shrinks with it. `cost` says, from
     the decoded body, what the request counts against the rate limits (1). `idempotent` routes want an Idempotency-Key.
@@ -51,6 +53,7 @@ class Route:
     tag: str
     _: KW_ONLY
     scope: str | None = None
+    admin: bool = False
     body: Any = None
     query: Any = None
     parameters: Mapping[str, Any] = field(default_factory=dict)

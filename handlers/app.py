@@ -15,7 +15,22 @@ from core.access.api_keys import ApiKeys
 from core.access.guard import Guard
 from core.service import Service, open_service
 from core.settings import Settings
-from handlers import accounts, docs, feed, health, holds, openapi, transfers, webhooks
+from handlers import (
+    accounts,
+    dead_letters,
+    deliveries,
+    docs,
+    feed,
+    health,
+    holds,
+    inbound,
+    openapi,
+    outbound,
+    reports,
+    transfers,
+    webhook_sources,
+    webhooks,
+)
 from handlers.api import Route
 from handlers.dispatch import Desk, dispatcher
 from handlers.middleware import UNMATCHED, Edge
@@ -28,7 +43,12 @@ ROUTES: tuple[Route, ...] = (
     *transfers.ROUTES,
     *holds.ROUTES,
     *feed.ROUTES,
+    *inbound.ROUTES,
+    *webhook_sources.ROUTES,
+    *dead_letters.ROUTES,
+    *reports.ROUTES,
     *webhooks.ROUTES,
+    *deliveries.ROUTES,
     *health.ROUTES,
     *docs.ROUTES,
 )
@@ -114,7 +134,8 @@ def _opened(
             guard = Guard(ours.redis, settings, ours.epoch)
             stack.push_async_callback(guard.close)
             app[SERVICE] = desk.service = ours
-            app[webhooks.INBOUND] = await stack.enter_async_context(webhooks.open_inbound(ours))
+            app[inbound.INBOUND] = await stack.enter_async_context(inbound.open_inbound(ours))
+            app[outbound.OUTBOUND] = await stack.enter_async_context(outbound.open_outbound(ours))
             desk.guard = guard
             desk.api_keys = ApiKeys(ours.database, settings.api_key_cache_secs)
             metrics.mark_started(settings.env)

@@ -23,6 +23,7 @@ from core.access.marks import StoredAnswer, request_fingerprint
 from core.access.rates import RateLimited
 from core.errors import Refusal
 from handlers import problems
+from handlers.admin import Administrators
 from handlers.api import MIB, Call, Route
 from handlers.decoding import (
     BodyDecoder,
@@ -64,7 +65,15 @@ class _NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Desk:
     """What every request is checked with: filled when the application starts, since its parts need the running loop."""
 
-    __slots__ = ("addresses", "api_keys", "behind_proxies", "guard", "max_request_size", "service")
+    __slots__ = (
+        "addresses",
+        "administrators",
+        "api_keys",
+        "behind_proxies",
+        "guard",
+        "max_request_size",
+        "service",
+    )
 
     api_keys: ApiKeys
     guard: Guard
@@ -73,6 +82,7 @@ class Desk:
     def __init__(self, settings: Settings) -> None:
         self.max_request_size = settings.max_request_size
         self.addresses = Addresses(settings.trusted_proxies)
+        self.administrators = Administrators(settings)
         self.behind_proxies = bool(settings.trusted_proxies)
 
     def address_of(self, request: web.Request) -> str:
@@ -84,7 +94,7 @@ class Desk:
 
 def dispatcher(route: Route, desk: Desk) -> WebHandler:
     """Return the aiohttp handler of `route`."""
-    scope = route.scope
+    scope, admin = route.scope, route.admin
     limited = route.limited
     handle = route.handler
     limit = route.body_limit * desk.max_request_size // MIB
@@ -95,11 +105,12 @@ def dispatcher(route: Route, desk: Desk) -> WebHandler:
         address = desk.address_of(request)
         principal: Principal | None = None
         try:
-            if scope is not None:
+            if admin and (scope is None or desk.administrators.includes(request)):
+                desk.administrators.check(request)
+            elif scope is not None:
                 token = _token(request.headers)
                 principal = desk.api_keys.peek(token) or await _look_up(desk, exchange, token, address)
-                if scope not in principal.scopes:
-                    raise Refusal("forbidden", f"This API key lacks the scope {scope}.", scope=scope)
+                _check_scope(principal, scope)
             raw = body_at_hand(request, limit)
             if raw is None:
                 raw = await read_body(request, limit)
@@ -128,6 +139,11 @@ def dispatcher(route: Route, desk: Desk) -> WebHandler:
         return response
 
     return dispatch
+
+
+def _check_scope(principal: Principal, scope: str) -> None:
+    if scope not in principal.scopes:
+        raise Refusal("forbidden", f"This API key lacks the scope {scope}.", scope=scope)
 
 
 async def _look_up(desk: Desk, exchange: Exchange, token: str | None, address: str) -> Principal:

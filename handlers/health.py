@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
+import contextlib
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -16,13 +16,16 @@ from redis.exceptions import RedisError
 
 from core import __version__, metrics, migrations
 from core.errors import Refusal
+from core.inbox import dead_letters
 from core.service import Service
 from core.settings import Settings
+from handlers.admin import ADMIN_TOKEN, Administrators
 from handlers.api import Call, Route, answer
 
 # A probe that waits longer says as much as one that fails; probes come every few seconds.
 CHECK_TIMEOUT_SECONDS = 2.0
-ADMIN_TOKEN = "X-Admin-Token"  # noqa: S105 - the name of a header
+# Between two counts of the dead letters; an alert on them waits for minutes.
+COUNT_AGAIN_SECONDS = 5.0
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -44,12 +47,32 @@ class Ready(msgspec.Struct, frozen=True):
     timestamp: datetime
 
 
+class Counters(msgspec.Struct, frozen=True, kw_only=True):
+    """What has come in since the start; `webhooks_failed`: signed well, and not taken in."""
+
+    webhooks_received: int
+    webhooks_processed: int
+    webhooks_duplicate: int
+    webhooks_invalid_signature: int
+    webhooks_failed: int
+    dlq_messages_added: int
+    dlq_messages_retried: int
+
+
+class CounterPage(msgspec.Struct, frozen=True):
+    """The counters, and when they were read."""
+
+    counters: Counters
+    timestamp: datetime
+
+
 @dataclass(slots=True)
 class Readiness:
     """What /ready remembers between two questions."""
 
     stopping: bool = False
     migrated: bool = False
+    count_again_at: float = 0.0
 
 
 READINESS: web.AppKey[Readiness] = web.AppKey("readiness", Readiness)
@@ -82,12 +105,48 @@ async def ready(call: Call) -> web.Response:
 
 async def show_metrics(call: Call) -> web.Response:
     """Answer in Prometheus' text format. In prod only loopback and holders of the admin token may read it."""
-    settings = call.service.settings
-    if settings.env == "prod" and not (_is_loopback(call.address) or _is_admin(call.request, settings)):
-        raise Refusal(
-            "unauthorized", f"In prod /metrics wants the admin token, as {ADMIN_TOKEN} or as a bearer token."
-        )
+    _check_reader(call)
+    await _refresh_dead_letters(call)
     return web.Response(body=metrics.render(), headers={hdrs.CONTENT_TYPE: metrics.CONTENT_TYPE})
+
+
+async def show_counters(call: Call) -> web.Response:
+    """Answer the counts of webhooks as the existing inbox does; for the same readers as the metrics."""
+    _check_reader(call)
+    events = metrics.totals("webhook_events_total", "status")
+    refused = metrics.totals("webhook_signature_validations_total", "valid").get("false", 0)
+    letters = metrics.totals("dlq_messages_total", "action")
+    counters = Counters(
+        webhooks_received=sum(events.values()),
+        webhooks_processed=events.get("processed", 0),
+        webhooks_duplicate=events.get("duplicate", 0),
+        webhooks_invalid_signature=refused,
+        webhooks_failed=max(0, events.get("failed", 0) + events.get("error", 0) - refused),
+        dlq_messages_added=letters.get("added", 0),
+        dlq_messages_retried=letters.get("retried", 0),
+    )
+    return answer(200, CounterPage(counters, datetime.now(UTC)))
+
+
+def _check_reader(call: Call) -> None:
+    settings = call.service.settings
+    if settings.env == "prod" and not (
+        _is_loopback(call.address) or Administrators(settings).includes(call.request)
+    ):
+        raise Refusal(
+            "unauthorized", f"In prod metrics want the admin token, as {ADMIN_TOKEN} or as a bearer token."
+        )
+
+
+async def _refresh_dead_letters(call: Call) -> None:
+    """Count the dead letters anew, now and then: workers do, too, but may be scraped by nobody."""
+    readiness = call.request.app[READINESS]
+    if time.monotonic() < readiness.count_again_at:
+        return
+    readiness.count_again_at = time.monotonic() + COUNT_AGAIN_SECONDS
+    with contextlib.suppress(Refusal, TimeoutError):
+        async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
+            metrics.DLQ_PENDING.set(await dead_letters.pending(call.service.database))
 
 
 async def _has_database(service: Service) -> bool:
@@ -122,18 +181,6 @@ def _is_loopback(address: str) -> bool:
         return False
 
 
-def _is_admin(request: web.Request, settings: Settings) -> bool:
-    """Compare the presented token with every one that is active, in constant time."""
-    presented = request.headers.get(ADMIN_TOKEN) or request.headers.get(hdrs.AUTHORIZATION, "").removeprefix(
-        "Bearer "
-    )
-    digest = hashlib.sha256(presented.encode("utf-8", "surrogateescape")).digest()
-    active = [hashlib.sha256(str(token).encode()).digest() for token in settings.admin_token]
-    active += [bytes.fromhex(known) for known in settings.admin_token_sha256]
-    matches = [hmac.compare_digest(digest, known) for known in active]
-    return any(matches)
-
-
 ROUTES = (
     Route(
         "GET", "/health", health, "get_health", "Whether the process is alive", "Service",
@@ -147,6 +194,11 @@ ROUTES = (
     Route(
         "GET", "/metrics", show_metrics, "get_metrics", "Metrics for Prometheus", "Service",
         answers={200: None}, media=("text/plain",), problems=("unauthorized",), limited=False, surface="service",
+        description="In prod for loopback and with the admin token only.",
+    ),
+    Route(
+        "GET", "/metrics/json", show_counters, "get_counters", "Counts of webhooks", "Service",
+        answers={200: CounterPage}, problems=("unauthorized",), limited=False, surface="service",
         description="In prod for loopback and with the admin token only.",
     ),
 )  # fmt: skip

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 X_REQUEST_ID = istr("X-Request-ID")
 X_TRACEPARENT = istr("traceparent")
+X_TRACE_ID = istr("X-Trace-Id")
 # The client hung up before it had its answer; nginx's number for it, seen in logs and metrics only.
 CLIENT_CLOSED_REQUEST = 499
 # One series for all paths that do not exist, so that a scanner cannot fill the metrics.
@@ -33,7 +34,8 @@ UNMATCHED = "unmatched"
 _SAFE_METHODS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
 
 _EXPOSED = (
-    "X-Request-ID, traceparent, Location, Retry-After, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset"
+    "X-Request-ID, X-Trace-Id, traceparent, Location, Retry-After,"
+    " RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset"
 )
 _log = structlog.get_logger(__name__)
 
@@ -95,7 +97,7 @@ class CrossOrigin:
 class Exchange:
     """What belongs to one request and its answer, beside what aiohttp knows of them."""
 
-    __slots__ = ("counted", "rate_headers", "request_id", "traced", "traceparent")
+    __slots__ = ("counted", "rate_headers", "request_id", "trace_id", "traced", "traceparent")
 
     def __init__(self, request: web.Request) -> None:
         """Take over a sane request id and trace, or begin them; all that is logged on the way then carries both."""
@@ -105,6 +107,7 @@ class Exchange:
         # Whoever sends no trace reads none.
         self.traced = parent is not None
         self.traceparent = ids.continue_trace(parent)
+        self.trace_id = ids.trace_id_of(headers.get(X_TRACE_ID), self.traceparent if self.traced else None)
         self.rate_headers: Headers = ()
         # Whether the request has been counted against its address.
         self.counted = False
@@ -169,6 +172,8 @@ class Edge:
         headers[X_REQUEST_ID] = exchange.request_id
         if exchange.traced:
             headers[X_TRACEPARENT] = exchange.traceparent
+        if exchange.trace_id is not None:
+            headers[X_TRACE_ID] = exchange.trace_id
         if exchange.rate_headers:
             headers.extend(exchange.rate_headers)
         origin = request.headers.get(hdrs.ORIGIN)

@@ -111,6 +111,12 @@ def document(routes: Sequence[Route], settings: Settings) -> Json:
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "description": "An API key: `tsk_...`"},
                 "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+                "admin_token": {"type": "apiKey", "in": "header", "name": "X-Admin-Token"},
+                "admin_bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "The admin token: ADMIN_TOKEN",
+                },
             },
         },
     }
@@ -193,7 +199,10 @@ def _operation(route: Route, schemas: _Schemas) -> Json:
         operation["requestBody"] = {"required": required, "content": {"application/json": content}}
     elif route.raw and route.method != "GET":
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": {}}}}
-    operation["security"] = [{"bearer": []}, {"api_key": []}] if route.scope else []
+    operation["security"] = [
+        *([{"admin_token": []}, {"admin_bearer": []}] if route.admin else ()),
+        *([{"bearer": []}, {"api_key": []}] if route.scope else ()),
+    ]
     if route.scope:
         operation["x-required-scope"] = route.scope
     return operation
@@ -267,14 +276,9 @@ def _common_codes(route: Route) -> Iterator[str]:
     if route.limited:
         yield "rate_limited"
     if route.scope is not None:
-        yield from (
-            "unauthorized",
-            "forbidden",
-            "database_unavailable",
-            "busy",
-            "overloaded",
-            "shutting_down",
-        )
+        yield "forbidden"
+    if route.admin or route.scope is not None:
+        yield from ("unauthorized", "database_unavailable", "busy", "overloaded", "shutting_down")
     if "{" in route.path or (route.surface == STRICT and not route.raw) or route.body is not None:
         yield "invalid_request"
     if route.body is not None:

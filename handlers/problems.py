@@ -43,6 +43,15 @@ PROBLEMS: Mapping[str, Form] = {
     "request_timeout": Form(408, "The body came too slowly"),
     "payload_too_large": Form(413, "The body is too large"),
     "unsupported_media_type": Form(415, "The media type is not supported"),
+    "invalid_query": Form(422, "The query is not valid"),
+    # The inbox.
+    "source_exists": Form(409, "The source's name is taken"),
+    "not_dead": Form(409, "The event is not among the dead letters"),
+    "ambiguous_event": Form(409, "Several events have this id"),
+    # The outbox.
+    "endpoint_missing": Form(409, "The endpoint is gone"),
+    "endpoint_disabled": Form(409, "The endpoint is switched off"),
+    "delivery_in_progress": Form(409, "The delivery is being sent"),
     # Keys and rates.
     "idempotency_conflict": Form(409, "The key was used with another request"),
     "rate_limited": Form(429, "Too many requests"),
@@ -127,10 +136,21 @@ def problem_details(problem: Problem) -> bytes:
     )
 
 
+def webhook_problem(problem: Problem) -> bytes:
+    """Write what providers are told, in the sentences of the existing contract where it has one."""
+    if problem.code == "payload_too_large":
+        limit = problem.extra["limit_bytes"]
+        problem = problem._replace(detail=f"Request body too large. Maximum size: {limit} bytes")
+    elif problem.status >= web.HTTPInternalServerError.status_code:
+        problem = problem._replace(detail="Processing failed")
+    return problem_details(problem)
+
+
 # One function a surface: body and media type. A surface with clients of its own writes their body here.
 SURFACES: Mapping[str, tuple[Callable[[Problem], bytes], str]] = {
     "service": (problem_details, MEDIA_TYPE),
     "v1": (problem_details, MEDIA_TYPE),
+    "webhooks": (webhook_problem, MEDIA_TYPE),
 }
 
 

@@ -1,176 +1,117 @@
-"""Webhooks in and out: where providers send their events, and where principals say where they want ours."""
+"""Webhooks out: where principals say where they want our events."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-import structlog
 from aiohttp import web
 
-from core import metrics
-from core.errors import Refusal, Unavailable
-from core.inbox import stripe
-from core.inbox.intake import Intake
-from core.inbox.rules import RULES
 from core.outbox import endpoints
-from core.outbox.destinations import MAX_URL_LENGTH, Destinations
-from core.outbox.events import EVENT_TYPE_PATTERN, MAX_EVENT_TYPE
-from core.service import Service
-from core.wakeup import Waker
+from core.outbox.destinations import MAX_URL_LENGTH
+from core.outbox.endpoints import MAX_DESCRIPTION, MAX_HEADERS, MAX_OVERLAP_SECONDS
+from core.outbox.signing import message_id
 from handlers.api import Call, Route, answer, cut
+from handlers.outbound import OUTBOUND, EventPattern
 
-log = structlog.get_logger(__name__)
-
-STRIPE_SIGNATURE = "Stripe-Signature"
-# What the existing dashboards call every event; types that we do not know would make a series each.
-OTHER_TYPE = "webhook"
-
-
-@dataclass(frozen=True, slots=True)
-class Inbound:
-    """What the routes of this module share in one process."""
-
-    intake: Intake
-    destinations: Destinations
-    refusals: RefusalLog
-
-
-class RefusalLog:
-    """Says in the log that signatures are refused: once a second, since a line costs more than the refusal itself."""
-
-    def __init__(self) -> None:
-        self._silent_until = 0.0
-        self._unsaid = 0
-
-    def note(self, provider: str, reason: str) -> None:
-        """Count a refusal, and write a line unless one was written within the last second."""
-        now = time.monotonic()
-        self._unsaid += 1
-        if now >= self._silent_until:
-            log.warning("webhook.refused", provider=provider, reason=reason, refused=self._unsaid)
-            self._silent_until, self._unsaid = now + 1.0, 0
-
-
-INBOUND: web.AppKey[Inbound] = web.AppKey("inbound", Inbound)
-
-
-@asynccontextmanager
-async def open_inbound(service: Service) -> AsyncIterator[Inbound]:
-    """Open it; at the end store what was accepted and send the last wake-up."""
-    settings = service.settings
-    waker = Waker(service.redis, service.epoch)
-    intake = Intake(service.database, waker)
-    try:
-        destinations = Destinations.of(settings.outbound_allow_hosts, require_https=settings.env == "prod")
-        yield Inbound(intake, destinations, RefusalLog())
-    finally:
-        await intake.close()
-        await waker.close()
-
-
-class WebhookAnswer(msgspec.Struct, frozen=True):
-    """What a provider is told: the event is stored, now or before."""
-
-    status: str
-    message: str
-    event_id: str | None
-
-
-async def receive_stripe(call: Call) -> web.Response:
-    """Verify, store, answer; nothing else happens before the answer."""
-    started = time.perf_counter()
-    status, event_type = "failed", OTHER_TYPE
-    try:
-        # A proxy may have split the header in two; joining them is what RFC 9110, section 5.3, says they mean.
-        header = ",".join(call.request.headers.getall(STRIPE_SIGNATURE, ()))
-        _check_stripe_signature(call, header)
-        receipt = stripe.read_event(call.raw, header)
-        if (receipt.provider, receipt.event_type) in RULES:
-            event_type = receipt.event_type
-        new = await call.request.app[INBOUND].intake.receive(receipt)
-        status = "processed" if new else "duplicate"
-        message = "processed" if new else "duplicate ignored"
-        return answer(200, WebhookAnswer("ok", message, receipt.event_id))
-    except Unavailable:
-        status = "error"
-        raise
-    finally:
-        metrics.observe_webhook(stripe.PROVIDER, event_type, status, time.perf_counter() - started)
-
-
-def _check_stripe_signature(call: Call, header: str) -> None:
-    settings = call.service.settings
-    verdict = stripe.verify(
-        call.raw,
-        header,
-        secrets=settings.stripe_signing_secrets,
-        tolerance_seconds=settings.stripe_timestamp_tolerance,
-        now=time.time(),
-    )
-    valid = isinstance(verdict, stripe.Genuine)
-    metrics.observe_signature(stripe.PROVIDER, valid=valid)
-    if isinstance(verdict, stripe.Refused):
-        call.request.app[INBOUND].refusals.note(stripe.PROVIDER, verdict.reason)
-        # The sender is told no more: what exactly is wrong would help nobody but a forger.
-        raise Refusal("invalid_signature", "Invalid signature")
-
-
-EventType = Annotated[str, msgspec.Meta(pattern=f"^{EVENT_TYPE_PATTERN}$", max_length=MAX_EVENT_TYPE)]
+Url = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1,
+        max_length=MAX_URL_LENGTH,
+        description="Where deliveries are posted to; https, and a public address.",
+    ),
+]
+Patterns = Annotated[
+    list[EventPattern],
+    msgspec.Meta(
+        max_length=100,
+        description="The types it wants, such as payment.succeeded or transfer.*; none means all.",
+    ),
+]
+Description = Annotated[str, msgspec.Meta(max_length=MAX_DESCRIPTION)]
+Headers = Annotated[
+    dict[str, str],
+    msgspec.Meta(
+        max_length=MAX_HEADERS, description="Sent with every delivery. Their values are never shown again."
+    ),
+]
+Secret = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=100, description="whsec_ and 24 to 64 random bytes in base64; left out, one is made."
+    ),
+]
 
 
 class EndpointBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An endpoint to create."""
 
-    url: Annotated[
-        str,
-        msgspec.Meta(
-            min_length=1,
-            max_length=MAX_URL_LENGTH,
-            description="Where deliveries are posted to; https, and a public address.",
-        ),
-    ]
-    event_types: Annotated[
-        list[EventType],
-        msgspec.Meta(
-            max_length=100, description="The types it wants, such as payment.succeeded; none means all."
-        ),
-    ] = []
-    secret: (
-        Annotated[
-            str,
-            msgspec.Meta(
-                max_length=100,
-                description="whsec_ and 24 to 64 random bytes in base64; left out, one is made.",
-            ),
-        ]
-        | None
-    ) = None
+    url: Url
+    event_types: Patterns = []
+    description: Description = ""
+    headers: Headers = {}
+    secret: Secret | None = None
 
 
-class EndpointView(msgspec.Struct, frozen=True):
-    """An endpoint as it is shown."""
+class EndpointChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to change about an endpoint; what is left out or null stays as it is."""
+
+    url: Url | None = None
+    event_types: Patterns | None = None
+    description: Description | None = None
+    headers: Headers | None = None
+    enabled: bool | None = None
+
+
+class Rotation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A secret to change. `overlap_seconds` 0 ends the old one at once, for one that has leaked."""
+
+    secret: Secret | None = None
+    overlap_seconds: Annotated[int, msgspec.Meta(ge=0, le=MAX_OVERLAP_SECONDS)] = 86_400
+
+
+class EndpointView(msgspec.Struct, frozen=True, kw_only=True):
+    """An endpoint as it is shown.
+
+    `disabled_reason`: `by_owner`, `gone` (it answered 410) or `failing`. `failing_since` is the first failure since the
+    last success, `failed_deliveries` how many were given up since then.
+    """
 
     id: UUID
     url: str
     event_types: list[str]
+    description: str
+    header_names: list[str]
     created_at: datetime
+    enabled: bool
+    disabled_at: datetime | None
+    disabled_reason: str | None
+    failing_since: datetime | None
+    failed_deliveries: int
+    old_secrets_until: datetime | None
 
 
-class NewEndpointView(msgspec.Struct, frozen=True):
+class NewEndpointView(EndpointView, frozen=True, kw_only=True):
     """An endpoint just created, with its secret: this is the only time that it is shown."""
 
-    id: UUID
-    url: str
-    event_types: list[str]
-    created_at: datetime
     secret: str
+
+
+class SecretView(msgspec.Struct, frozen=True):
+    """A new secret, shown this once, and until when deliveries are signed with the old one, too."""
+
+    secret: str
+    old_secrets_until: datetime
+
+
+class TestView(msgspec.Struct, frozen=True):
+    """A test on its way: its `webhook-id`, and the delivery that tells what became of it."""
+
+    event: str
+    delivery: UUID
 
 
 class EndpointPage(msgspec.Struct, frozen=True):
@@ -192,13 +133,15 @@ async def create_endpoint(call: Call) -> web.Response:
     body: EndpointBody = call.body
     endpoint, secret = await endpoints.create(
         call.service.database,
-        call.request.app[INBOUND].destinations,
+        call.request.app[OUTBOUND].destinations,
         principal_id=call.caller.id,
         url=body.url,
         event_types=body.event_types,
+        description=body.description,
+        headers=body.headers,
         secret=body.secret,
     )
-    view = NewEndpointView(endpoint.id, endpoint.url, list(endpoint.event_types), endpoint.created_at, secret)
+    view = NewEndpointView(**_fields(endpoint), secret=secret)
     return answer(201, view, {"Location": f"/v1/webhook-endpoints/{endpoint.id}"})
 
 
@@ -223,6 +166,19 @@ async def get_endpoint(call: Call) -> web.Response:
     return answer(200, _view(endpoint))
 
 
+async def update_endpoint(call: Call) -> web.Response:
+    """Change one endpoint."""
+    body: EndpointChange = call.body
+    endpoint = await endpoints.update(
+        call.service.database,
+        call.request.app[OUTBOUND].destinations,
+        principal_id=call.caller.id,
+        endpoint_id=call.path("endpoint_id"),
+        changes=endpoints.Changes(**msgspec.structs.asdict(body)),
+    )
+    return answer(200, _view(endpoint))
+
+
 async def delete_endpoint(call: Call) -> web.Response:
     """Delete one endpoint."""
     await endpoints.delete(
@@ -231,28 +187,43 @@ async def delete_endpoint(call: Call) -> web.Response:
     return web.Response(status=204)
 
 
+async def rotate_secret(call: Call) -> web.Response:
+    """Give an endpoint a new secret."""
+    body: Rotation = call.body
+    secret, until = await endpoints.rotate_secret(
+        call.service.database,
+        principal_id=call.caller.id,
+        endpoint_id=call.path("endpoint_id"),
+        secret=body.secret,
+        overlap_seconds=body.overlap_seconds,
+    )
+    return answer(200, SecretView(secret, until))
+
+
+async def send_test(call: Call) -> web.Response:
+    """Send an endpoint an event `webhook.test`."""
+    event_id, delivery_id = await endpoints.send_test(
+        call.service.database, principal_id=call.caller.id, endpoint_id=call.path("endpoint_id")
+    )
+    call.request.app[OUTBOUND].wake()
+    return answer(
+        202,
+        TestView(message_id(event_id), delivery_id),
+        {"Location": f"/v1/webhook-deliveries/{delivery_id}"},
+    )
+
+
 def _view(endpoint: endpoints.Endpoint) -> EndpointView:
-    return EndpointView(endpoint.id, endpoint.url, list(endpoint.event_types), endpoint.created_at)
+    return EndpointView(**_fields(endpoint))
+
+
+def _fields(endpoint: endpoints.Endpoint) -> dict[str, Any]:
+    return endpoint._asdict() | {"enabled": endpoint.disabled_at is None}
 
 
 _ENDPOINT_ID: dict[str, Any] = {"endpoint_id": UUID}
 
 ROUTES: tuple[Route, ...] = (
-    Route(
-        "POST",
-        "/webhooks/stripe",
-        receive_stripe,
-        "receive_stripe_event",
-        "Take in an event of Stripe",
-        "webhooks in",
-        raw=True,
-        answers={200: WebhookAnswer},
-        problems=("invalid_signature", "malformed_json", "invalid_request"),
-        description=(
-            "The raw bytes are verified against `Stripe-Signature` with every active secret, stored once by the event's"
-            " id, and acknowledged when they are durable. What the event does is done afterwards, by a worker."
-        ),
-    ),
     Route(
         "POST",
         "/v1/webhook-endpoints",
@@ -268,7 +239,7 @@ ROUTES: tuple[Route, ...] = (
             " `webhook-signature`) and `X-Webhook-Ts`, `X-Webhook-Event`, `X-Webhook-Sign`, `X-Delivery-ID`."
             " The secret is shown in this answer only."
         ),
-        example={"url": "https://shop.example.com/hooks", "event_types": ["payment.succeeded"]},
+        example={"url": "https://shop.example.com/hooks", "event_types": ["payment.*"]},
     ),
     Route(
         "GET",
@@ -294,6 +265,23 @@ ROUTES: tuple[Route, ...] = (
         problems=("not_found",),
     ),
     Route(
+        "PATCH",
+        "/v1/webhook-endpoints/{endpoint_id}",
+        update_endpoint,
+        "update_webhook_endpoint",
+        "Change an endpoint, or switch it off and on",
+        "webhooks out",
+        scope="webhooks:write",
+        body=EndpointChange,
+        parameters=_ENDPOINT_ID,
+        answers={200: EndpointView},
+        problems=("not_found",),
+        description=(
+            "While an endpoint is off its events are kept as failed deliveries; after switching it on, recover them."
+        ),
+        example={"enabled": True},
+    ),
+    Route(
         "DELETE",
         "/v1/webhook-endpoints/{endpoint_id}",
         delete_endpoint,
@@ -305,5 +293,36 @@ ROUTES: tuple[Route, ...] = (
         answers={204: None},
         problems=("not_found",),
         description="What is still due to it is not sent any more.",
+    ),
+    Route(
+        "POST",
+        "/v1/webhook-endpoints/{endpoint_id}/secret/rotate",
+        rotate_secret,
+        "rotate_webhook_secret",
+        "Give an endpoint a new secret",
+        "webhooks out",
+        scope="webhooks:write",
+        body=Rotation,
+        parameters=_ENDPOINT_ID,
+        answers={200: SecretView},
+        problems=("not_found",),
+        description=(
+            "For `overlap_seconds` deliveries carry the signatures of both secrets in `webhook-signature`, and"
+            " `X-Webhook-Sign` is made with the old one; at most four secrets overlap."
+        ),
+        example={"overlap_seconds": 3600},
+    ),
+    Route(
+        "POST",
+        "/v1/webhook-endpoints/{endpoint_id}/test",
+        send_test,
+        "test_webhook_endpoint",
+        "Send an endpoint a test event",
+        "webhooks out",
+        scope="webhooks:write",
+        parameters=_ENDPOINT_ID,
+        answers={202: TestView},
+        problems=("not_found", "endpoint_disabled"),
+        description="An event `webhook.test` for this endpoint alone, whatever types it wants.",
     ),
 )

@@ -23,17 +23,22 @@ from redis.exceptions import BusyLoadingError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from core import wakeup
+from core.inbox import replays
+from core.inbox.dead_letters import DeadLetterStream
 from core.inbox.processing import Processor, Retries, take_over_inbox_events
 from core.leases import HEARTBEAT_SECONDS, Worker
 from core.ledger.holds import expire_due
 from core.ledger.sealing import seal_once
-from core.outbox.delivery import Deliverer, Schedule, take_over_deliveries
+from core.outbox.delivery import Deliverer, Schedule, prune_attempts, take_over_deliveries
 from core.outbox.destinations import Destinations
 from core.outbox.egress import Egress
 from core.outbox.fanout import fan_out
+from core.outbox.health import Patience
+from core.outbox.standing import Standings
 from core.redis import open_redis
 from core.service import open_service
 from core.wakeup import Alarm, Waker
+from jobs import backfill
 from jobs.loops import Loop, run_loop
 from jobs.sweep import sweep
 
@@ -47,9 +52,15 @@ log = structlog.get_logger(__name__)
 
 # A lost wake-up costs at most this.
 POLL_SECONDS: Final = 1.0
+# How often old rows are removed: often enough that each time is short.
+PRUNE_SECONDS: Final = 60.0
 # The sweep's seconds of the minute, and how long one may take.
 SWEEP_SECONDS: Final = frozenset(range(0, 60, 10))
 SWEEP_TIMEOUT_SECONDS: Final = 9
+# When providers are asked for what they could not deliver: once an hour, away from the full hour, when all others ask.
+BACKFILL_MINUTES: Final = frozenset({23})
+BACKFILL_SECONDS: Final = frozenset({17})
+BACKFILL_TIMEOUT_SECONDS: Final = 1800
 # A Redis that restarts is back within these; after that arq gives up and is started anew.
 REDIS_RETRIES: Final = 20
 ARQ_RESTART_SECONDS: Final = 2.0
@@ -78,7 +89,7 @@ async def work(settings: Settings, stopping: asyncio.Event, *, retries: Retries 
         listening = open_redis(settings)
         alarm = Alarm(listening, service.epoch)
         try:
-            await _Shift(service, worker, egress, alarm, retries or Retries()).run(stopping)
+            await _Shift(service, worker, egress, alarm, retries or Retries.of(settings)).run(stopping)
         finally:
             await egress.close()
             await listening.aclose()
@@ -97,12 +108,26 @@ class _Shift:
         self._alarm = alarm
         self._waker = Waker(service.redis, service.epoch)
         self._retries = retries
+        on_stream = service.settings.dlq_backend == "redis"
+        self._stream = DeadLetterStream(service.redis, service.epoch) if on_stream else None
         self._schedule = Schedule.of(service.settings)
         self._processor = Processor(
-            service.database, service.ledger, worker, wake=self._wake, retries=retries
+            service.database,
+            service.ledger,
+            worker,
+            wake=self._wake,
+            retries=retries,
+            stream=self._stream,
         )
         self._deliverer = Deliverer(
-            service.database, egress, worker, self._schedule, on_free=lambda: alarm.ring([wakeup.DELIVERIES])
+            service.database,
+            egress,
+            worker,
+            self._schedule,
+            standings=Standings(service.settings.webhook_breaker_open_secs),
+            patience=Patience.of(service.settings),
+            on_free=lambda: alarm.ring([wakeup.DELIVERIES]),
+            on_event=lambda: self._wake(wakeup.OUTBOX),
         )
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -150,8 +175,15 @@ class _Shift:
         outbox_poll = settings.webhook_process_interval_secs or POLL_SECONDS
         return [
             Loop("inbox", wakeup.INBOX, POLL_SECONDS, self._processor.step),
+            Loop("replays", None, POLL_SECONDS, self._replay),
             Loop("fan_out", wakeup.OUTBOX, outbox_poll, self._fan_out),
             Loop("deliveries", wakeup.DELIVERIES, outbox_poll, self._deliverer.step),
+            Loop(
+                "prune_attempts",
+                None,
+                PRUNE_SECONDS,
+                lambda: prune_attempts(database, settings.webhook_attempts_days),
+            ),
             Loop("seal", None, settings.seal_interval_ms / 1000, lambda: seal_once(database)),
             Loop("expire_holds", None, settings.hold_expiry_interval_ms / 1000, lambda: expire_due(database)),
         ]
@@ -159,7 +191,7 @@ class _Shift:
     def _heart(self) -> Loop:
         async def beat() -> int:
             await self._worker.beat(self._database)
-            if taken := await take_over_inbox_events(self._database, self._retries):
+            if taken := await take_over_inbox_events(self._database, self._retries, self._stream):
                 log.warning("worker.took_over", events=taken)
                 self._wake(wakeup.INBOX)
             if taken := await take_over_deliveries(self._database, self._schedule):
@@ -168,6 +200,12 @@ class _Shift:
             return 0
 
         return Loop("heart", None, HEARTBEAT_SECONDS, beat)
+
+    async def _replay(self) -> int:
+        letters = await replays.step(self._database)
+        if letters:
+            self._wake(wakeup.INBOX)
+        return letters
 
     async def _fan_out(self) -> int:
         events = await fan_out(self._database)
@@ -200,20 +238,35 @@ class _Shift:
         async def run_sweep(ctx: dict[Any, Any], *_: Any, **__: Any) -> None:  # noqa: ARG001 - what arq calls
             await sweep(self._database, self._waker)
 
+        async def run_backfill(ctx: dict[Any, Any], *_: Any, **__: Any) -> None:  # noqa: ARG001 - what arq calls
+            await backfill.backfill(self._settings, self._database, self._waker)
+
         # arq's keys have a prefix of their own; the epoch in the names keeps deployments that share a Redis apart.
-        name = f"ts:{self._epoch}:sweep"
-        return ArqWorker(
-            cron_jobs=[
+        # No job is tried again: the next one comes in any case.
+        jobs = [
+            cron(
+                run_sweep,
+                name=f"ts:{self._epoch}:sweep",
+                second=set(SWEEP_SECONDS),
+                timeout=SWEEP_TIMEOUT_SECONDS,
+                keep_result=0,
+                max_tries=1,
+            )
+        ]
+        if backfill.askable(self._settings):
+            jobs.append(
                 cron(
-                    run_sweep,
-                    name=name,
-                    second=set(SWEEP_SECONDS),
-                    timeout=SWEEP_TIMEOUT_SECONDS,
+                    run_backfill,
+                    name=f"ts:{self._epoch}:backfill",
+                    minute=set(BACKFILL_MINUTES),
+                    second=set(BACKFILL_SECONDS),
+                    timeout=BACKFILL_TIMEOUT_SECONDS,
                     keep_result=0,
-                    # The next one comes in any case.
                     max_tries=1,
                 )
-            ],
+            )
+        return ArqWorker(
+            cron_jobs=jobs,
             queue_name=f"ts:{self._epoch}:jobs",
             redis_pool=redis,
             job_serializer=orjson.dumps,

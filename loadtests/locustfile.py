@@ -7,8 +7,6 @@ Exits with 1 when a budget is breached. Never import this into another program: 
 process with gevent's. Each kind of client is a user class of its own; a new surface adds one, and its budget.
 """
 
-import hashlib
-import hmac
 import json
 import random
 import sys
@@ -25,6 +23,7 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from loadtests.budgets import BUDGETS, Seen, breached, budgets_table, judge, load_budgets
+from loadtests.stripe_events import payment_intent_succeeded, stripe_signature
 
 CURRENCY = "KZT"
 #: Where the money of all users comes from: an account without a floor.
@@ -96,37 +95,16 @@ class StripeSender(ApiUser):
     @task
     def succeed(self) -> None:
         """One payment that succeeded, for this user's wallet."""
-        body = json.dumps(payment_intent_succeeded(self.wallet))
-        signature = stripe_signature(body, self.environment.parsed_options.stripe_secret, int(time.time()))
+        intent, event_id = f"pi_{uuid.uuid4().hex}", f"evt_{uuid.uuid4().hex}"
+        event = payment_intent_succeeded(
+            self.wallet, event_id=event_id, intent=intent, currency=CURRENCY.lower()
+        )
+        body = json.dumps(event)
+        signature = stripe_signature(
+            body.encode(), self.environment.parsed_options.stripe_secret, int(time.time())
+        )
         headers = {"Content-Type": "application/json", "Stripe-Signature": signature}
         self.client.post("/webhooks/stripe", name="POST /webhooks/stripe", data=body, headers=headers)
-
-
-def payment_intent_succeeded(account: str) -> dict[str, Any]:
-    """An event of Stripe's form, with the fields that we read, for an account of ours."""
-    intent = {
-        "id": f"pi_{uuid.uuid4().hex}",
-        "object": "payment_intent",
-        "amount": 1500,
-        "amount_received": 1500,
-        "currency": CURRENCY.lower(),
-        "status": "succeeded",
-        "metadata": {"account": account},
-    }
-    return {
-        "id": f"evt_{uuid.uuid4().hex}",
-        "object": "event",
-        "type": "payment_intent.succeeded",
-        "created": int(time.time()),
-        "livemode": False,
-        "data": {"object": intent},
-    }
-
-
-def stripe_signature(body: str, secret: str, timestamp: int) -> str:
-    """The header Stripe-Signature, scheme v1: HMAC-SHA256 over the time, a dot and the body."""
-    digest = hmac.new(secret.encode(), f"{timestamp}.{body}".encode(), hashlib.sha256).hexdigest()
-    return f"t={timestamp},v1={digest}"
 
 
 @events.quitting.add_listener  # type: ignore[untyped-decorator]

@@ -24,7 +24,11 @@ MAY_IMPORT = {
 }
 # The command line is where everything comes together. Its subcommands are imported when they are run, so that the
 # service never loads the benchmark.
-BEYOND = {("ops/commands/bench.py", "loadtests"), ("ops/commands/load.py", "loadtests")}
+BEYOND = {
+    ("ops/commands/bench.py", "loadtests"),
+    ("ops/commands/chaos.py", "loadtests"),
+    ("ops/commands/load.py", "loadtests"),
+}
 
 # The domain knows no HTTP server, no queue and no terminal; the surfaces know no queue; jobs know no HTTP server.
 FOREIGN = {

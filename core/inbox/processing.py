@@ -15,10 +15,11 @@ from uuid import UUID
 import asyncpg
 import structlog
 
-from core import ids, metrics, wakeup
+from core import ids, wakeup
 from core.backoff import full_jitter
 from core.database import statements
 from core.errors import Refusal, Unavailable
+from core.inbox.dead_letters import say_dead
 from core.inbox.rules import (
     APPLIED,
     IGNORED,
@@ -34,11 +35,14 @@ from core.ledger.poster import KEY_TAKEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Self
 
     from core.database import Database
+    from core.inbox.dead_letters import DeadLetterStream
     from core.inbox.rules import Rule
     from core.leases import Worker
     from core.ledger.ledger import Ledger
+    from core.settings import Settings
 
 log = structlog.get_logger(__name__)
 _sql = statements("inbox")
@@ -66,6 +70,11 @@ class Retries:
     base_seconds: float = 1.0
     cap_seconds: float = 900.0
 
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Read INBOX_MAX_ATTEMPTS, INBOX_RETRY_BASE_SECS and INBOX_RETRY_CAP_SECS."""
+        return cls(settings.inbox_max_attempts, settings.inbox_retry_base_secs, settings.inbox_retry_cap_secs)
+
 
 class _LeaseLostError(Exception):
     """Another worker has taken the event over; its transaction counts and ours must not."""
@@ -82,12 +91,14 @@ class Processor:
         *,
         wake: Callable[[str], None],
         retries: Retries | None = None,
+        stream: DeadLetterStream | None = None,
     ) -> None:
         self._database = database
         self._worker = worker
         self._wake = wake
         self._retries = retries or Retries()
         self._ledger = ledger
+        self._stream = stream
         self._slots = asyncio.Semaphore(CONCURRENCY)
         self._left_behind = False
 
@@ -174,6 +185,8 @@ class Processor:
         async with self._database.transaction() as connection:
             if await connection.fetchval(_sql.finish_inbox_event, event.id, token, APPLIED) is None:
                 raise _LeaseLostError
+            if event.object_id is not None:
+                await connection.fetchval(_sql.lock_inbox_object, event.provider, event.object_id)
             outcome = await rule(connection, self._ledger, event)
             if outcome != APPLIED:
                 await connection.execute(_sql.correct_inbox_outcome, event.id, outcome)
@@ -186,16 +199,17 @@ class Processor:
         error = f"{code}: {detail}".replace("\x00", "\ufffd")[:500]
         try:
             if final or event.attempts >= self._retries.max_attempts:
-                await self._database.execute(_sql.bury_inbox_event, event.id, token, code, error)
-                metrics.DLQ_MESSAGES.add("added")
-                log.error(
-                    "inbox.event_dead", event_id=event.event_id, event_type=event.event_type, error=error
+                letters = await self._database.fetch(
+                    _sql.bury_inbox_event, event.id, token, code, error, self._worker.id
                 )
+                await say_dead(letters, self._stream)
                 return "dead"
             wait = full_jitter(
                 event.attempts, base_seconds=self._retries.base_seconds, cap_seconds=self._retries.cap_seconds
             )
-            await self._database.execute(_sql.retry_inbox_event, event.id, token, wait, error)
+            await self._database.execute(
+                _sql.retry_inbox_event, event.id, token, wait, code, error, self._worker.id
+            )
         except Unavailable:
             self._left_behind = True
             return "left_behind"
@@ -207,8 +221,11 @@ class Processor:
         return "put_back"
 
 
-async def take_over_inbox_events(database: Database, retries: Retries | None = None) -> int:
+async def take_over_inbox_events(
+    database: Database, retries: Retries | None = None, stream: DeadLetterStream | None = None
+) -> int:
     """Free the events of workers that are gone or hang; return how many."""
     limit = (retries or Retries()).max_attempts
     rows = await database.fetch(_sql.take_over_inbox_events, DEAD_AFTER_SECONDS, limit, TAKE_OVER_BATCH)
+    await say_dead([row for row in rows if row["state"] == "dead"], stream)
     return len(rows)

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import hmac
 import re
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from core.errors import Refusal
 from core.inbox.intake import Receipt
+from core.inbox.verifying import NotGenuine, is_storable, missing_fields, moment_of, unreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 PROVIDER: Final = "stripe"
+HEADER: Final = "stripe-signature"
 
 # A header with eight v1 and as many of other schemes has about 1,200 characters.
 MAX_HEADER_LENGTH: Final = 2048
@@ -106,6 +106,26 @@ def _parse(header: str) -> tuple[int, list[bytes]] | None:
     return int(text), signatures
 
 
+class StripeVerifier:
+    """Stripe's `core.inbox.verifying.Verifier`."""
+
+    provider = PROVIDER
+
+    def __init__(self, secrets: Sequence[str], tolerance_seconds: int) -> None:
+        self._secrets = secrets
+        self._tolerance_seconds = tolerance_seconds
+
+    async def verify(self, body: bytes, headers: Mapping[str, str], now: float) -> Receipt:
+        """Check the signature first, and only then read the bytes."""
+        header = headers.get(HEADER, "")
+        verdict = verify(
+            body, header, secrets=self._secrets, tolerance_seconds=self._tolerance_seconds, now=now
+        )
+        if isinstance(verdict, Refused):
+            raise NotGenuine(verdict.reason)
+        return read_event(body, header)
+
+
 class _Event(msgspec.Struct):
     """What every event must have; all else is kept in the raw bytes and read by whoever needs it."""
 
@@ -123,10 +143,6 @@ class _Object(msgspec.Struct):
 _events = msgspec.json.Decoder(_Event, strict=False)
 _objects = msgspec.json.Decoder(_Object)
 
-# PostgreSQL's own limit on the columns.
-_MAX_TEXT_BYTES: Final = 255
-_LAST_SECOND: Final = 253_402_300_799
-
 
 def read_event(body: bytes, header: str) -> Receipt:
     """Return what is stored of a verified event.
@@ -137,18 +153,19 @@ def read_event(body: bytes, header: str) -> Receipt:
     try:
         event = _events.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise _unreadable() from None
+        raise unreadable() from None
     if not event.id or not event.type:
-        raise Refusal("invalid_request", "Missing required fields")
-    if not (_is_storable(event.id) and _is_storable(event.type) and 0 <= event.created <= _LAST_SECOND):
-        raise _unreadable()
+        raise missing_fields()
+    occurred_at = moment_of(event.created)
+    if occurred_at is None or not (is_storable(event.id) and is_storable(event.type)):
+        raise unreadable()
     return Receipt(
         provider=PROVIDER,
         event_id=event.id,
         event_type=event.type,
         object_id=_object_id(event.data.get("object")),
-        occurred_at=datetime.fromtimestamp(event.created, UTC),
-        headers={"stripe-signature": header},
+        occurred_at=occurred_at,
+        headers={HEADER: header},
         body=body,
     )
 
@@ -160,13 +177,4 @@ def _object_id(raw: msgspec.Raw | None) -> str | None:
         found = _objects.decode(raw).id
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return found if found and _is_storable(found) else None
-
-
-def _is_storable(text: str) -> bool:
-    # Not printable are, among others, NUL and lone surrogates, which PostgreSQL does not take.
-    return text.isprintable() and len(text.encode()) <= _MAX_TEXT_BYTES
-
-
-def _unreadable() -> Refusal:
-    return Refusal("malformed_json", "Invalid JSON payload")
+    return found if found and is_storable(found) else None

@@ -1,15 +1,19 @@
 """Sending what is due: claim with a lease, commit, and only then HTTP; afterwards write down what came of it.
 
 A delivery may be sent twice (a worker that dies after the receiver has answered), always with the same ids and bytes;
-it is never lost. No receiver holds up another: each has a share of the slots, and a claim visits them in turn.
+it is never lost. No receiver holds up another: each has a share of the slots, a claim visits them in turn, and who is
+slow or dead gets a small share (`core.outbox.standing`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import random
 import time
 from collections import Counter
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
@@ -20,8 +24,11 @@ from core.backoff import half_jitter
 from core.database import statements
 from core.lane import Lane
 from core.leases import DEAD_AFTER_SECONDS
-from core.outbox.egress import TOTAL_TIMEOUT_SECONDS
+from core.masking import mask_text
+from core.outbox.egress import EXCERPT_BYTES, GONE_STATUS, TOTAL_TIMEOUT_SECONDS
+from core.outbox.health import Patience, note_failure, note_success
 from core.outbox.signing import signed_headers
+from core.outbox.standing import Standings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,50 +44,93 @@ _sql = statements("outbox")
 # A send ends within TOTAL_TIMEOUT_SECONDS and the second for the excerpt; the rest is for writing down the result.
 LEASE_SECONDS: Final = 30.0
 assert LEASE_SECONDS > 3 * TOTAL_TIMEOUT_SECONDS  # noqa: S101 - a relation between two constants
-# Deliveries of a process under way at once; and a receiver that has this many of them gets no more, while one claim may
-# bring as many again.
-SLOTS: Final = 100
+# Deliveries of a process under way at once. Receivers that are not known to be swift share a half of them.
+SLOTS: Final = 200
+SLOTS_OF_OTHERS: Final = 100
+# A receiver that has this many of them gets no more, while one claim may bring as many again.
 SLOTS_OF_ENDPOINT: Final = 8
+SLOTS_OF_OTHER_ENDPOINT: Final = 2
 # With factors set for it, a wait could grow to years.
 MAX_RETRY_SECONDS: Final = 86_400.0
 TAKE_OVER_BATCH: Final = 1000
 # Results written in one statement.
 RECORD_BATCH: Final = 200
+PRUNE_BATCH: Final = 5_000
+# Deliveries that are given up in one statement when their endpoint is off.
+GIVE_UP_BATCH: Final = 1_000
+
+# The example schedule of Standard Webhooks v1.0.0, in seconds: ten attempts within 76 hours.
+STANDARD_WAITS: Final = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
+# Of the wait, so that what failed together does not come back together.
+STANDARD_JITTER: Final = 0.1
 
 _START: Final = UUID(int=0)
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How often a delivery is tried and how long is waited: about `base * factor ** (attempt - 1)` seconds."""
+    """How often a delivery is tried and how long is waited: about `base * factor ** (attempt - 1)` seconds.
+
+    With `waits` it is these, one less than there are attempts.
+    """
 
     base_seconds: float
     factor: float
     max_attempts: int
+    waits: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, settings: Settings) -> Schedule:
-        """Read the schedule of WEBHOOK_BASE_DELAY_SECS, WEBHOOK_BACKOFF_FACTOR and WEBHOOK_MAX_ATTEMPTS."""
-        return cls(
-            settings.webhook_base_delay_secs, settings.webhook_backoff_factor, settings.webhook_max_attempts
-        )
+        """Read it of WEBHOOK_BASE_DELAY_SECS, WEBHOOK_BACKOFF_FACTOR, WEBHOOK_MAX_ATTEMPTS.
+
+        If none is set it is the schedule of Standard Webhooks.
+        """
+        base, factor = settings.webhook_base_delay_secs, settings.webhook_backoff_factor
+        attempts = settings.webhook_max_attempts
+        if base is None and factor is None and attempts is None:
+            return cls(STANDARD_WAITS[0], 1.0, len(STANDARD_WAITS) + 1, STANDARD_WAITS)
+        return cls(2.0 if base is None else base, 2.0 if factor is None else factor, attempts or 5)
+
+    def wait_seconds(self, attempt: int, asked_seconds: float | None = None) -> float | None:
+        """Return the wait after the failed `attempt`, which counts from 1, or None when it was the last one.
+
+        It is at least what the receiver has asked for, and at most MAX_RETRY_SECONDS.
+        """
+        if attempt >= self.max_attempts:
+            return None
+        if self.waits:
+            jitter = random.uniform(1 - STANDARD_JITTER, 1 + STANDARD_JITTER)  # noqa: S311 - spreads load
+            wait = self.waits[min(attempt, len(self.waits)) - 1] * jitter
+        else:
+            wait = half_jitter(
+                attempt, base_seconds=self.base_seconds, cap_seconds=MAX_RETRY_SECONDS, factor=self.factor
+            )
+        return min(max(wait, asked_seconds or 0.0), MAX_RETRY_SECONDS)
 
 
 class Result(NamedTuple):
-    """What is to be written down about one claimed delivery."""
+    """What is to be written down about one claimed delivery. Without `sent_at` nothing was sent.
+
+    `status`, `excerpt` and `error` are the attempt's, `last_error` is the delivery's: what a list shows.
+    """
 
     id: UUID
     token: UUID
     state: str
-    status: int | None
-    error: str | None
-    retry_seconds: float
+    last_error: str | None = None
+    retry_seconds: float = 0.0
+    sent_at: datetime | None = None
+    latency_ms: int = 0
+    status: int | None = None
+    excerpt: str = ""
+    error: str | None = None
 
 
 class Deliverer:
     """The sending of one worker process. `step` starts what can be started; `drain` waits for what is under way.
 
-    `on_free` is called when a receiver that had all its slots has one again, so that its backlog goes on at once.
+    `on_free` is called when a receiver can be sent more than before, so that its backlog goes on at once, and
+    `on_event` when an event was written.
     """
 
     def __init__(
@@ -90,15 +140,22 @@ class Deliverer:
         worker: Worker,
         schedule: Schedule,
         *,
+        standings: Standings | None = None,
+        patience: Patience | None = None,
         on_free: Callable[[], None] = lambda: None,
+        on_event: Callable[[], None] = lambda: None,
     ) -> None:
         self._database = database
         self._egress = egress
         self._worker = worker
         self._schedule = schedule
+        self._standings = standings or Standings(0)
+        self._patience = patience or Patience(0, 0)
         self._on_free = on_free
+        self._on_event = on_event
         self._sending: set[asyncio.Task[None]] = set()
         self._of_endpoint: Counter[UUID] = Counter()
+        self._others = 0
         self._cursor = _START
         self._results: Lane[Result, bool] = Lane(self._record, max_batch=RECORD_BATCH, max_waiting=2 * SLOTS)
 
@@ -107,10 +164,18 @@ class Deliverer:
         while len(self._sending) >= SLOTS:
             await asyncio.wait(self._sending, return_when=asyncio.FIRST_COMPLETED)
         token = ids.new_uuid()
-        rows = await self._claim(token, SLOTS - len(self._sending))
+        # When the others have their share, only the swift get more.
+        free_of_others = SLOTS_OF_OTHERS - self._others
+        free = SLOTS - len(self._sending)
+        rows = await self._claim(
+            token, min(free, free_of_others) if free_of_others > 0 else free, swift_only=free_of_others <= 0
+        )
         for row in rows:
+            swift = self._standings.is_swift(row["endpoint_id"])
             self._of_endpoint[row["endpoint_id"]] += 1
-            task = asyncio.create_task(self._deliver(row, token))
+            self._others += not swift
+            trial = self._standings.started(row["endpoint_id"])
+            task = asyncio.create_task(self._deliver(row, token, swift=swift, trial=trial))
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)
         return len(rows)
@@ -125,53 +190,70 @@ class Deliverer:
         await self._results.close()
         await self._database.execute(_sql.release_deliveries, self._worker.id)
 
-    async def _claim(self, token: UUID, free: int) -> list[Row]:
+    async def _claim(self, token: UUID, free: int, *, swift_only: bool) -> list[Row]:
         """Go round the endpoints from where the last claim ended; begin anew when the round is over."""
-        rows = await self._claim_after(self._cursor, token, free)
+        rows = await self._claim_after(self._cursor, token, free, swift_only=swift_only)
         if len(rows) == free:
             self._cursor = rows[-1]["endpoint_id"]
         elif self._cursor != _START:
             self._cursor = _START
             if not rows:
-                rows = await self._claim_after(_START, token, free)
+                rows = await self._claim_after(_START, token, free, swift_only=swift_only)
         return rows
 
-    async def _claim_after(self, cursor: UUID, token: UUID, free: int) -> list[Row]:
-        busy = [endpoint for endpoint, count in self._of_endpoint.items() if count >= SLOTS_OF_ENDPOINT]
+    async def _claim_after(self, cursor: UUID, token: UUID, free: int, *, swift_only: bool) -> list[Row]:
+        nothing, one = self._standings.left_alone()
+        swift = self._standings.swift
+        full = [
+            endpoint_id
+            for endpoint_id in self._of_endpoint
+            if self._is_full(endpoint_id, swift=self._standings.is_swift(endpoint_id))
+        ]
         return await self._database.fetch(
             _sql.claim_deliveries,
             free,
             SLOTS_OF_ENDPOINT,
-            busy,
+            [*nothing, *full],
             self._worker.id,
             token,
             LEASE_SECONDS,
             cursor,
+            one,
+            swift,
+            SLOTS_OF_OTHER_ENDPOINT,
+            swift_only,
         )
 
-    async def _deliver(self, row: Row, token: UUID) -> None:
+    def _is_full(self, endpoint_id: UUID, *, swift: bool) -> bool:
+        return self._of_endpoint[endpoint_id] >= (SLOTS_OF_ENDPOINT if swift else SLOTS_OF_OTHER_ENDPOINT)
+
+    async def _deliver(self, row: Row, token: UUID, *, swift: bool, trial: bool) -> None:
+        endpoint_id = row["endpoint_id"]
         try:
             result = await self._send(row, token)
-            held = await self._results.submit(result)
-            if not held:
+            if not await self._results.submit(result):
                 log.warning("delivery.lease_lost", delivery_id=str(row["id"]), state=result.state)
+            if result.sent_at is not None:
+                await self._note_health(row, result)
+            else:  # nobody is there; the rest of its backlog need not be claimed to learn that
+                await self._database.execute(_sql.fail_backlog, endpoint_id, result.last_error, GIVE_UP_BATCH)
         except Exception:  # the lease runs out and the delivery is sent again
             log.exception("delivery.not_recorded", delivery_id=str(row["id"]))
         finally:
-            self._release_slot(row["endpoint_id"])
-
-    def _release_slot(self, endpoint_id: UUID) -> None:
-        was_full = self._of_endpoint[endpoint_id] >= SLOTS_OF_ENDPOINT
-        self._of_endpoint[endpoint_id] -= 1
-        if not self._of_endpoint[endpoint_id]:
-            del self._of_endpoint[endpoint_id]
-        if was_full:
-            self._on_free()
+            self._standings.abandoned(endpoint_id)
+            held_back = trial or self._others >= SLOTS_OF_OTHERS or self._is_full(endpoint_id, swift=swift)
+            self._others -= not swift
+            self._of_endpoint[endpoint_id] -= 1
+            if not self._of_endpoint[endpoint_id]:
+                del self._of_endpoint[endpoint_id]
+            if held_back:
+                self._on_free()
 
     async def _send(self, row: Row, token: UUID) -> Result:
-        if row["url"] is None:
-            return Result(row["id"], token, "failed", None, "endpoint_missing", 0.0)
-        headers = signed_headers(
+        if row["url"] is None or row["disabled"]:
+            reason = "endpoint_missing" if row["url"] is None else "endpoint_disabled"
+            return Result(row["id"], token, "failed", reason)
+        headers = json.loads(row["headers"]) | signed_headers(
             event_id=row["event_id"],
             event_type=row["event_type"],
             delivery_id=row["id"],
@@ -179,8 +261,10 @@ class Deliverer:
             secrets=row["secrets"],
             timestamp=int(time.time()),
         )
+        sent_at = datetime.now(UTC)
         attempt = await self._egress.post(row["url"], body=row["body"], headers=headers)
-        result = self._judge(row, token, attempt)
+        self._standings.note(row["endpoint_id"], good=attempt.well, seconds=attempt.seconds)
+        result = self._judge(row, token, attempt, sent_at)
         metrics.DELIVERY_ATTEMPTS.add("success" if attempt.succeeded else "error")
         metrics.DELIVERY_SECONDS.observe(attempt.seconds)
         if result.state != "pending":
@@ -199,24 +283,50 @@ class Deliverer:
         )
         return result
 
-    def _judge(self, row: Row, token: UUID, attempt: Attempt) -> Result:
-        if attempt.succeeded:
-            return Result(row["id"], token, "delivered", attempt.status, None, 0.0)
-        error = attempt.error or f"answered {attempt.status}: {attempt.excerpt}"[:500]
-        if row["attempts"] >= self._schedule.max_attempts:
-            return Result(row["id"], token, "failed", attempt.status, error, 0.0)
-        wait = half_jitter(
-            row["attempts"],
-            base_seconds=self._schedule.base_seconds,
-            cap_seconds=MAX_RETRY_SECONDS,
-            factor=self._schedule.factor,
+    def _judge(self, row: Row, token: UUID, attempt: Attempt, sent_at: datetime) -> Result:
+        excerpt = mask_text(attempt.excerpt)[:EXCERPT_BYTES]
+        wait = None if attempt.gone else self._schedule.wait_seconds(row["attempts"], attempt.retry_after)
+        state = "delivered" if attempt.succeeded else "failed" if wait is None else "pending"
+        error = None
+        if not attempt.succeeded:
+            error = (attempt.error or f"answered {attempt.status}: {excerpt}")[:500]
+        return Result(
+            row["id"],
+            token,
+            state,
+            error,
+            wait or 0.0,
+            sent_at,
+            round(attempt.seconds * 1000),
+            attempt.status,
+            excerpt,
+            attempt.error,
         )
-        return Result(row["id"], token, "pending", attempt.status, error, wait)
+
+    async def _note_health(self, row: Row, result: Result) -> None:
+        if result.state == "delivered":
+            if row["failing"]:
+                await note_success(self._database, row["endpoint_id"])
+            return
+        disabled = await note_failure(
+            self._database,
+            self._patience,
+            row["endpoint_id"],
+            given_up=result.state == "failed",
+            gone=result.status == GONE_STATUS,
+        )
+        if disabled:
+            self._on_event()
 
     async def _record(self, results: Sequence[Result]) -> list[bool]:
         columns: list[list[Any]] = [list(column) for column in zip(*results, strict=True)]
         held = {row["id"] for row in await self._database.fetch(_sql.record_deliveries, *columns)}
         return [result.id in held for result in results]
+
+
+async def prune_attempts(database: Database, days: int) -> int:
+    """Remove attempts that are older than `days`, a bounded number of them; return how many."""
+    return await database.execute(_sql.prune_attempts, days, PRUNE_BATCH)
 
 
 async def take_over_deliveries(database: Database, schedule: Schedule) -> int:

@@ -7,6 +7,7 @@ to a private address, and to another one a moment later. What is judged here bef
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 from urllib.parse import urlsplit
@@ -36,12 +37,35 @@ _NOT_PUBLIC_V6: Final = tuple(
     ipaddress.IPv6Network(text)
     for text in ("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20")
 )
-# The instance metadata of the clouds. Not even an allow-list opens these: they hand out credentials.
+# The instance metadata of the clouds. Not even an allow-list opens these: they hand out credentials. Azure's lies at an
+# address that looks public.
 _METADATA: Final[frozenset[Address]] = frozenset(
     ipaddress.ip_address(text)
-    for text in ("169.254.169.254", "169.254.170.2", "100.100.100.200", "fd00:ec2::254")
-)
+    for text in (
+        "169.254.169.254", "169.254.170.2", "169.254.170.23", "100.100.100.200", "168.63.129.16", "192.0.0.192",
+        "fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254",
+    )
+)  # fmt: skip
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+
+# A label of a name; underscores are not for hosts (RFC 1123, section 2.1) but exist.
+_LABEL: Final = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?", re.IGNORECASE)
+MAX_NAME_LENGTH: Final = 253
+# Names that lead nowhere outside: special-use (RFC 6761, 6762, 7686, 8375, 9476), ICANN's .internal, and what is used
+# privately so often that it was never delegated.
+_LOCAL_NAMES: Final = (
+    "localhost", "local", "internal", "home.arpa", "onion", "alt", "test", "invalid", "localdomain", "intranet", "lan",
+    "home", "corp", "private",
+)  # fmt: skip
+# https://fetch.spec.whatwg.org/#port-blocking: ports of protocols that could take a request for one of theirs.
+_BAD_PORTS: Final = frozenset(
+    {
+        1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109,
+        110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515, 526, 530,
+        531, 532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990, 993, 995, 1719, 1720, 1723, 2049, 3659, 4045, 4190,
+        5060, 5061, 6000, 6379, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080, 11211,
+    }
+)  # fmt: skip
 
 
 def is_public(address: Address) -> bool:
@@ -124,12 +148,38 @@ class Destinations:
             return "it carries a user name or password"
         if parts.fragment:
             return "it has a fragment"
+        return self._objection_to_host(host, bracketed="[" in parts.netloc) or self._objection_to_port(
+            host, port
+        )
+
+    def _objection_to_port(self, host: str, port: int | None) -> str | None:
+        if port not in _BAD_PORTS or self.allows_host(host):
+            return None
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            address = None
+        # On a network of the operator's own a port means what the operator says.
+        if address is not None and any(address in network for network in self.allowed_networks):
+            return None
+        return "its port belongs to another protocol than HTTP"
+
+    def _objection_to_host(self, host: str, *, bracketed: bool) -> str | None:
+        allowed = self.allows_host(host)
         try:
             literal = ipaddress.ip_address(host)
         except ValueError:
+            name = host.removesuffix(".").lower()
+            labels = name.split(".")
             # A name whose last label is a number is an IPv4 address in disguise (WHATWG URL, section 3.5).
-            last = host.rstrip(".").rsplit(".", 1)[-1]
-            return "its host is not a name or an address" if last[:1].isdigit() else None
-        if not self.permits(literal, host_allowed=self.allows_host(host)):
+            sound = len(name) <= MAX_NAME_LENGTH and all(_LABEL.fullmatch(label) for label in labels)
+            if bracketed or not sound or labels[-1][:1].isdigit():
+                return "its host is not a name or an address"
+            local = len(labels) == 1 or any(f".{name}".endswith(f".{end}") for end in _LOCAL_NAMES)
+            # Where private networks are allowed, their names are; then the address of the socket decides alone.
+            if local and not allowed and not self.allowed_networks:
+                return "its host is a name of private networks"
+            return None
+        if not self.permits(literal, host_allowed=allowed):
             return "its address is not a public one"
         return None

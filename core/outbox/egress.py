@@ -6,6 +6,8 @@ import asyncio
 import ipaddress
 import socket
 import time
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -13,11 +15,13 @@ import aiohttp
 from aiohttp import hdrs
 
 from core.errors import Refusal
+from core.outbox.resolving import Resolver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from aiohappyeyeballs import AddrInfoType
+    from aiohttp.abc import AbstractResolver
 
     from core.outbox.destinations import Destinations
 
@@ -34,24 +38,39 @@ CONNECTIONS: Final = 200
 DNS_CACHE_SECONDS: Final = 10
 KEEPALIVE_SECONDS: Final = 30
 
+# The receiver wants nothing any more; and what a receiver that is overloaded says.
+GONE_STATUS: Final = 410
+TOO_MANY_STATUS: Final = 429
+
 FORBIDDEN: Final = "the address is not a permitted one"
 
 
 class Attempt(NamedTuple):
     """What came of one request: the status if there was an answer, else the error.
 
-    `excerpt` is the beginning of the answer's body.
+    `excerpt` is the beginning of the answer's body, `retry_after` how many seconds the answer asks to wait.
     """
 
     status: int | None
     error: str | None
     seconds: float
     excerpt: str = ""
+    retry_after: float | None = None
 
     @property
     def succeeded(self) -> bool:
         """Only 2xx counts. A redirect is a failure: following it would hand the body to whoever wrote the header."""
         return self.status is not None and 200 <= self.status < 300
+
+    @property
+    def well(self) -> bool:
+        """Whether the receiver is up: it has answered, though perhaps with a no."""
+        return self.status is not None and self.status < 500 and self.status != TOO_MANY_STATUS
+
+    @property
+    def gone(self) -> bool:
+        """Whether the receiver has said that it wants nothing any more."""
+        return self.status == GONE_STATUS
 
 
 class ForbiddenAddressError(OSError):
@@ -61,8 +80,9 @@ class ForbiddenAddressError(OSError):
 class Egress:
     """The client side of all deliveries of a process."""
 
-    def __init__(self, destinations: Destinations) -> None:
+    def __init__(self, destinations: Destinations, resolver: AbstractResolver | None = None) -> None:
         self._destinations = destinations
+        self._resolver = resolver or Resolver()
         self._public = self._session(host_allowed=False)
         # The factory of a socket sees its address and not the host it is for, hence a session for each rule.
         self._named = self._session(host_allowed=True)
@@ -71,6 +91,7 @@ class Egress:
         """Close all connections."""
         await self._public.close()
         await self._named.close()
+        await self._resolver.close()
 
     async def post(self, url: str, *, body: bytes, headers: Mapping[str, str]) -> Attempt:
         """Send `body` to `url` and say what came of it. Never raises for what the receiver does."""
@@ -93,11 +114,13 @@ class Egress:
         session = self._named if named else self._public
         async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
             excerpt = await _excerpt(response)
-            return Attempt(response.status, None, time.perf_counter() - started, excerpt)
+            seconds = time.perf_counter() - started
+            return Attempt(response.status, None, seconds, excerpt, _retry_after(response))
 
     def _session(self, *, host_allowed: bool) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
             limit=CONNECTIONS,
+            resolver=self._resolver,
             ttl_dns_cache=DNS_CACHE_SECONDS,
             keepalive_timeout=KEEPALIVE_SECONDS,
             # Called with the concrete address of every socket, for names and literals alike.
@@ -139,6 +162,20 @@ async def _excerpt(response: aiohttp.ClientResponse) -> str:
         response.close()
     # PostgreSQL's text holds no NUL.
     return bytes(received[:EXCERPT_BYTES]).decode("utf-8", "replace").replace("\x00", "\ufffd")
+
+
+def _retry_after(response: aiohttp.ClientResponse) -> float | None:
+    """Return the seconds of `Retry-After`, given as such or as a date (RFC 9110, section 10.2.3)."""
+    text = response.headers.get(hdrs.RETRY_AFTER, "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:  # `-0000`, which says that the zone is not known
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
 
 
 def _named(failure: BaseException, cause: BaseException) -> str:

@@ -1,36 +1,81 @@
-"""The receivers of a principal: made with a secret that is shown once, listed, deleted."""
+"""The receivers of a principal: made with a secret that is shown once, changed, tried, switched off, deleted."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+import json
+import re
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
 from core import ids
 from core.database import statements
 from core.errors import Refusal
+from core.outbox.events import encode
 from core.outbox.signing import check_secret, new_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from core.database import Database, Row
     from core.outbox.destinations import Destinations
 
-_sql = statements("outbox")
+_sql = statements("webhook_endpoints")
+_outbox = statements("outbox")
 
 # An event becomes one delivery for each endpoint that wants it, in one transaction; this bounds that.
 MAX_ENDPOINTS: Final = 100
+MAX_DESCRIPTION: Final = 500
+# Servers accept 8 KiB of headers in all (nginx: large_client_header_buffers); these leave room for ours.
+MAX_HEADERS: Final = 16
+MAX_HEADER_VALUE: Final = 1024
+MAX_HEADER_BYTES: Final = 4096
+# A week: longer than any roll-out, short enough that a leaked secret ends.
+MAX_OVERLAP_SECONDS: Final = 7 * 86_400
+TEST_EVENT: Final = "webhook.test"
+
+# RFC 9110, section 5.6.2, and values without what is not visible ASCII, space and tab.
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
+_HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
+# What frames the message, belongs to the connection, or is ours to say.
+_RESERVED: Final = frozenset(
+    {
+        "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect", "host",
+        "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "user-agent", "x-delivery-id",
+    }
+)  # fmt: skip
+_RESERVED_PREFIXES: Final = ("webhook-", "x-webhook-", "proxy-", "sec-")
+
 _START: Final = UUID(int=0)
 
 
 class Endpoint(NamedTuple):
-    """One receiver, without its secret. No `event_types` means all types."""
+    """One receiver, without its secret. No `event_types` means all types; a pattern ends in `*`.
+
+    `failing_since` is the first failure since the last success, `old_secrets_until` the end of a rotation's overlap.
+    """
 
     id: UUID
     url: str
     event_types: tuple[str, ...]
+    description: str
+    header_names: tuple[str, ...]
     created_at: datetime
+    old_secrets_until: datetime | None
+    disabled_at: datetime | None
+    disabled_reason: str | None
+    failing_since: datetime | None
+    failed_deliveries: int
+
+
+class Changes(NamedTuple):
+    """What is to change about an endpoint; None stays as it is."""
+
+    url: str | None = None
+    event_types: Sequence[str] | None = None
+    description: str | None = None
+    headers: Mapping[str, str] | None = None
+    enabled: bool | None = None
 
 
 async def create(
@@ -40,20 +85,30 @@ async def create(
     principal_id: int,
     url: str,
     event_types: Sequence[str] = (),
+    description: str = "",
+    headers: Mapping[str, str] | None = None,
     secret: str | None = None,
 ) -> tuple[Endpoint, str]:
     """Store an endpoint and return it with its secret, which is never shown again.
 
-    Raises Refusal `invalid_request` for a URL that leads nowhere we would go, for a weak secret, and when there are
-    MAX_ENDPOINTS already.
+    Raises Refusal `invalid_request` for a URL that leads nowhere we would go, for a weak secret, for headers that are
+    not its to set, and when there are MAX_ENDPOINTS already.
     """
     destinations.check_url(url)
+    check_headers(headers or {})
     if secret is not None:
         check_secret(secret)
     chosen = secret or new_secret()
-    types = sorted(set(event_types))
     row = await database.fetchrow(
-        _sql.create_webhook_endpoint, ids.new_uuid(), principal_id, url, types, [chosen], MAX_ENDPOINTS
+        _sql.create_webhook_endpoint,
+        ids.new_uuid(),
+        principal_id,
+        url,
+        sorted(set(event_types)),
+        description,
+        json.dumps(dict(headers or {})),
+        [chosen],
+        MAX_ENDPOINTS,
     )
     if row is None:
         raise Refusal("invalid_request", f"There are {MAX_ENDPOINTS} endpoints already. Delete one first.")
@@ -68,12 +123,79 @@ async def list_page(
     return [_endpoint(row) for row in rows]
 
 
-async def find(database: Database, *, principal_id: int, endpoint_id: UUID) -> Endpoint:
-    """Return one endpoint. Raises Refusal `not_found`, for another principal's too."""
+async def find(database: Database, *, principal_id: int | None, endpoint_id: UUID) -> Endpoint:
+    """Return one endpoint. Raises Refusal `not_found`, for another principal's too (None: operators see all)."""
     row = await database.fetchrow(_sql.find_webhook_endpoint, principal_id, endpoint_id)
     if row is None:
         raise _missing(endpoint_id)
     return _endpoint(row)
+
+
+async def update(
+    database: Database,
+    destinations: Destinations,
+    *,
+    principal_id: int,
+    endpoint_id: UUID,
+    changes: Changes,
+) -> Endpoint:
+    """Change what is not None in `changes`, and return the endpoint as it is then.
+
+    To switch it on again forgets its failures; what was kept for it meanwhile is sent by a recovery. Raises Refusal
+    like `create`, and `not_found`.
+    """
+    if changes.url is not None:
+        destinations.check_url(changes.url)
+    if changes.headers is not None:
+        check_headers(changes.headers)
+    row = await database.fetchrow(
+        _sql.update_webhook_endpoint,
+        principal_id,
+        endpoint_id,
+        changes.url,
+        None if changes.event_types is None else sorted(set(changes.event_types)),
+        changes.description,
+        None if changes.headers is None else json.dumps(dict(changes.headers)),
+        changes.enabled,
+    )
+    if row is None:
+        raise _missing(endpoint_id)
+    return _endpoint(row)
+
+
+async def rotate_secret(
+    database: Database, *, principal_id: int, endpoint_id: UUID, secret: str | None, overlap_seconds: float
+) -> tuple[str, datetime]:
+    """Give an endpoint a new secret and return it, with when the old ones end.
+
+    Until then deliveries are signed with both: Standard Webhooks carries all signatures, the wallet form the oldest.
+    Raises Refusal `invalid_request` for a weak secret, and `not_found`.
+    """
+    if secret is not None:
+        check_secret(secret)
+    chosen = secret or new_secret()
+    until: datetime | None = await database.fetchval(
+        _sql.rotate_webhook_secret, principal_id, endpoint_id, chosen, overlap_seconds
+    )
+    if until is None:
+        raise _missing(endpoint_id)
+    return chosen, until
+
+
+async def send_test(database: Database, *, principal_id: int, endpoint_id: UUID) -> tuple[UUID, UUID]:
+    """Write an event `webhook.test` for this endpoint alone, whatever types it wants; return its id and delivery's.
+
+    Raises Refusal `not_found`, and `endpoint_disabled`. Wake `core.wakeup.DELIVERIES` then.
+    """
+    endpoint = await find(database, principal_id=principal_id, endpoint_id=endpoint_id)
+    if endpoint.disabled_at is not None:
+        raise Refusal("endpoint_disabled", "This endpoint is switched off. Enable it first.")
+    event_id, delivery_id = ids.new_uuid(), ids.new_uuid()
+    body = encode(TEST_EVENT, {"endpoint": str(endpoint_id)})
+    async with database.transaction() as connection:
+        await connection.execute(_sql.write_test_event, event_id, principal_id, TEST_EVENT, body)
+        await connection.execute(_outbox.create_deliveries, [delivery_id], [event_id], [endpoint_id], [False])
+    return event_id, delivery_id
 
 
 async def delete(database: Database, *, principal_id: int, endpoint_id: UUID) -> None:
@@ -82,9 +204,43 @@ async def delete(database: Database, *, principal_id: int, endpoint_id: UUID) ->
         raise _missing(endpoint_id)
 
 
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Raise Refusal `invalid_request` unless these may be sent with every delivery beside ours."""
+    if len(headers) > MAX_HEADERS:
+        raise _bad_headers(f"there are more than {MAX_HEADERS}")
+    if len({name.lower() for name in headers}) < len(headers):
+        raise _bad_headers("one name occurs twice")
+    if sum(len(name) + len(value) for name, value in headers.items()) > MAX_HEADER_BYTES:
+        raise _bad_headers(f"they are longer than {MAX_HEADER_BYTES} characters in all")
+    for name, value in headers.items():
+        if _HEADER_NAME.fullmatch(name) is None:
+            raise _bad_headers("a name is not a token of 1 to 64 characters")
+        if name.lower() in _RESERVED or name.lower().startswith(_RESERVED_PREFIXES):
+            raise _bad_headers(f"{name} is not yours to set")
+        if len(value) > MAX_HEADER_VALUE or _HEADER_VALUE.fullmatch(value) is None:
+            raise _bad_headers(f"the value of {name} is not 1 to {MAX_HEADER_VALUE} visible ASCII characters")
+
+
+def _bad_headers(reason: str) -> Refusal:
+    return Refusal("invalid_request", f"The headers cannot be used: {reason}.", field="headers")
+
+
 def _missing(endpoint_id: UUID) -> Refusal:
     return Refusal("not_found", f"There is no endpoint {endpoint_id}.")
 
 
 def _endpoint(row: Row) -> Endpoint:
-    return Endpoint(row["id"], row["url"], tuple(row["event_types"]), row["created_at"])
+    headers: dict[str, Any] = json.loads(row["headers"])
+    return Endpoint(
+        row["id"],
+        row["url"],
+        tuple(row["event_types"]),
+        row["description"],
+        tuple(sorted(headers)),
+        row["created_at"],
+        row["old_secrets_until"],
+        row["disabled_at"],
+        row["disabled_reason"],
+        row["failing_since"],
+        row["failed_deliveries"],
+    )

@@ -3,6 +3,9 @@
 This is a step of its own after the commit, and not part of the money transaction: that one must not grow with the
 number of a merchant's endpoints nor wait for them. Nothing can be lost in between, as an event without its mark is
 found by its index, and the mark and the deliveries are one transaction.
+
+The same step numbers the events of each principal, for those who read them instead of receiving them. Ids would not do:
+they are drawn before the commit, and what is committed late would lie behind a reader's cursor for ever.
 """
 
 from __future__ import annotations
@@ -36,6 +39,8 @@ async def fan_out(database: Database, *, limit: int = BATCH) -> int:
             [ids.new_uuid() for _ in wanted],
             [row["event_id"] for row in wanted],
             [row["endpoint_id"] for row in wanted],
+            [row["disabled"] for row in wanted],
         )
-        await connection.execute(_sql.mark_fanned_out, columns[0])
+        # Last, since it makes other steps with events of the same principals wait for the commit.
+        await connection.execute(_sql.mark_fanned_out, columns[0], columns[1])
     return len(events)

@@ -218,10 +218,10 @@ def expectation(field: FieldInfo) -> str:
         return f"{', '.join(choices[:-1])} or {choices[-1]}"
     if field.annotation is bool:
         return "1/true/yes/on or 0/false/no/off"
-    if field.annotation not in {int, float, int | None}:
+    if field.annotation not in {int, float, int | None, float | None}:
         return "a text"
     least, most = bounds_of(field)
-    words = ["a number" if field.annotation is float else "a whole number"]
+    words = ["a number" if field.annotation in {float, float | None} else "a whole number"]
     words += [f"from {least}"] if least is not None else []
     words += [f"{'to' if least is not None else 'up to'} {most}"] if most is not None else []
     return " ".join(words) + (f" ({extra['unit']})" if extra["unit"] else "")

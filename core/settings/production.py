@@ -8,6 +8,8 @@ import ipaddress
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
+from core.settings.providers import PAYPAL_CERT_HOSTS
+
 if TYPE_CHECKING:
     from core.settings.load import Settings
 
@@ -19,6 +21,7 @@ LEAST_TOKEN_CHARACTERS = 16
 _PLACEHOLDERS = frozenset(
     {"change_me_in_prod", "change_me", "changeme", "dev_secret", "secret", "password", "admin", "test", "dev"}
 )
+_PAYPAL_HOSTS = frozenset(host for hosts in PAYPAL_CERT_HOSTS.values() for host in hosts)
 _METADATA_NAMES = frozenset({"metadata.google.internal", "metadata", "instance-data"})
 # AWS, GCP, Azure and most others; AWS containers; Alibaba; AWS over IPv6. Each IPv4 one as IPv6 writes it, too.
 _METADATA_IPV4 = ("169.254.169.254", "169.254.170.2", "100.100.100.200")
@@ -89,6 +92,18 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule("debug", lambda s: s.debug, "false"),
     Rule("paypal_mode", lambda s: s.paypal_mode == "demo_hmac", "live or sandbox"),
+    Rule("paypal_roots_file", lambda s: bool(s.paypal_roots_file), "unset"),
+    Rule(
+        "paypal_cert_hosts",
+        lambda s: not _PAYPAL_HOSTS.issuperset(s.paypal_cert_hosts),
+        "unset, or some of PayPal's own hosts",
+    ),
+    Rule("paypal_api_base", lambda s: s.paypal_api_base.startswith("http:"), "an https address"),
+    Rule(
+        "cloudpayments_api_secrets",
+        lambda s: any(_placeholder(secret) for secret in s.cloudpayments_api_secrets),
+        "unset, or the API secrets that CloudPayments shows",
+    ),
     Rule(
         "stripe_signing_secrets",
         lambda s: any(_placeholder(secret) for secret in s.stripe_signing_secrets),

@@ -1,10 +1,16 @@
 """Keys of payments through providers: Stripe, PayPal, Kaspi, merchants' orders, orchestration."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel
 
-from core.settings.kinds import BaseUrl, Secret, Url, key, zero_means
+from core.settings.kinds import BaseUrl, Secret, Secrets, Url, Words, key, zero_means
+
+# Where PayPal keeps the certificates of its webhooks, by PAYPAL_MODE.
+PAYPAL_CERT_HOSTS = {
+    "live": ("api.paypal.com", "api-m.paypal.com"),
+    "sandbox": ("api.sandbox.paypal.com", "api-m.sandbox.paypal.com"),
+}
 
 
 class Upstreams(BaseModel):
@@ -16,7 +22,28 @@ class Upstreams(BaseModel):
         10, "Time limit of a call to Stripe; 0 and below mean 10", unit="seconds", le=120
     )
     paypal_api_base: BaseUrl = key("", "Base URL of PayPal; unset: by PAYPAL_MODE")
+    paypal_verify: Literal["offline", "api"] = key(
+        "offline",
+        "Who verifies PayPal's events: offline (we do, by PayPal's certificate) or api (PayPal's verification API,"
+        " one call an event)",
+    )
+    paypal_cert_hosts: Words = key(
+        "",
+        "Hosts, with a port where it is not 443, that PayPal's certificates are fetched from; unset: PayPal's own, by"
+        " PAYPAL_MODE; prod refuses others",
+    )
+    paypal_roots_file: str = key(
+        "",
+        "Development toggle: a PEM file with the roots that PayPal's certificates and hosts are checked by; unset:"
+        " Mozilla's",
+    )
     cloudpayments_api_base: BaseUrl = key("https://api.cloudpayments.ru", "Base URL of CloudPayments")
+    cloudpayments_api_secrets: Secrets = key(
+        "",
+        "API secrets of CloudPayments, which sign its notifications, comma separated during a rotation; unset: every"
+        " notification is refused",
+        names=("CLOUDPAYMENTS_API_SECRET",),
+    )
     provider_url: BaseUrl = key("", "Base URL of the provider of payment links for merchants' orders")
     payment_url_base_webhook: Url = key("", "Where the provider simulator sends its webhooks")
     internal_webhook_secret: Secret = key("", "Key of X-Internal-Signature on provider webhooks")

@@ -225,24 +225,73 @@ class Inbox(BaseModel):
     paypal_client_id: str = key("", "Client id at PayPal")
     paypal_client_secret: Secret = key("", "Client secret at PayPal")
     demo_hmac_secret: Secret = key("", "Secret of X-Demo-Signature in the mode demo_hmac")
-    dlq_backend: Literal["db", "redis"] = key("db", "Accepted; dead letters are always kept in PostgreSQL")
+    inbox_max_attempts: int = key(
+        12, "Attempts at an event until it goes to the dead letters", unit="attempts", ge=1, le=100
+    )
+    inbox_retry_base_secs: float = key(
+        1,
+        "Longest wait after the first failed attempt; it doubles with each, the wait is drawn below it",
+        unit="seconds",
+        ge=0.01,
+        le=3_600,
+    )
+    inbox_retry_cap_secs: float = key(
+        900, "Longest wait between two attempts", unit="seconds", ge=0.01, le=86_400
+    )
+    inbox_backfill_hours: int = key(
+        72,
+        "How far back the worker asks providers, once an hour, for events that were not delivered; 0: never",
+        unit="hours",
+        ge=0,
+        le=720,
+    )
+    dlq_backend: Literal["db", "redis"] = key(
+        "db",
+        "redis: dead letters are announced on a Redis stream, too; they are always kept in PostgreSQL",
+    )
 
 
 class Outbox(BaseModel):
     """Webhooks out."""
 
-    webhook_base_delay_secs: float = key(
-        2, "Wait after the first failed delivery", unit="seconds", ge=0.01, le=86_400
+    webhook_base_delay_secs: float | None = key(
+        None,
+        "Wait after the first failed delivery. With this, the factor and the number of attempts all unset, the"
+        " example schedule of Standard Webhooks applies: 5 s, 5 min, 30 min, 2, 5, 10, 14, 20 and 24 h; with one of"
+        " them set, the others are 2 seconds, 2 and 5 attempts",
+        unit="seconds",
+        ge=0.01,
+        le=86_400,
     )
-    webhook_backoff_factor: float = key(2, "Factor on the wait for each further failure", ge=1, le=100)
-    webhook_max_attempts: int = key(
-        5, "Attempts until a delivery goes to the dead letters", unit="attempts", ge=1, le=100
+    webhook_backoff_factor: float | None = key(
+        None, "Factor on the wait for each further failure", ge=1, le=100
+    )
+    webhook_max_attempts: int | None = key(
+        None, "Attempts until a delivery has failed for good", unit="attempts", ge=1, le=100
     )
     webhook_disable_after_fails: int = key(
         0,
-        "An endpoint is switched off after so many deliveries that failed for good; 0: never",
+        "An endpoint is switched off after so many deliveries in a row that failed for good; 0: never",
         ge=0,
         le=1_000_000,
+    )
+    webhook_disable_after_hours: int = key(
+        120,
+        "An endpoint is switched off when nothing but failures came of it for so long; 0: never",
+        unit="hours",
+        ge=0,
+        le=8_760,
+    )
+    webhook_breaker_open_secs: float = key(
+        30,
+        "How long a receiver that mostly fails is left alone before one delivery tries it again; twice as long after"
+        " each failed try, up to 16 times; waiting costs no attempt; 0: never left alone",
+        unit="seconds",
+        ge=0,
+        le=3_600,
+    )
+    webhook_attempts_days: int = key(
+        30, "How long the attempts at deliveries are kept", unit="days", ge=1, le=3_650
     )
     webhook_worker_poll_secs: float = key(
         0,

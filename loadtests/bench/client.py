@@ -56,6 +56,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     timeout_seconds: float
     workload: Workload
+    #: Requests a second, sent when they are due whatever becomes of those before; 0: as fast as they are answered.
+    rate: float = 0.0
 
 
 def choose_client() -> ClientName:
@@ -64,9 +66,21 @@ def choose_client() -> ClientName:
 
 
 async def run_client(
-    workload: Workload, caller: Caller, *, connections: int, seconds: float, seed: int, client: ClientName
+    workload: Workload,
+    caller: Caller,
+    *,
+    connections: int,
+    seconds: float,
+    seed: int,
+    client: ClientName,
+    rate: float = 0.0,
 ) -> ClientResult:
-    """Loads `caller`'s host and port for `seconds` and reports; raises ClientError when the client cannot run."""
+    """Loads `caller`'s host and port for `seconds` and reports; raises ClientError when the client cannot run.
+
+    At a `rate`, and for what has to be signed, the client is always our own.
+    """
+    if rate or workload.signing_secret:
+        client = "raw"
     if client == "wrk":
         return await _run_wrk(workload, caller, connections, seconds, seed)
     job = Job(
@@ -77,8 +91,9 @@ async def run_client(
         seed=seed,
         timeout_seconds=ANSWER_TIMEOUT_SECONDS,
         workload=workload,
+        rate=rate,
     )
-    command = [sys.executable, "-m", "loadtests.bench.rawclient"]
+    command = [sys.executable, "-m", f"loadtests.bench.{'openclient' if rate else 'rawclient'}"]
     return await _run(command, seconds, client, standard_input=msgspec.json.encode(job))
 
 

@@ -10,6 +10,8 @@ from loadtests.bench.workload import Caller, Workload
 
 TRANSFERS = "transfers/s"
 REQUESTS = "requests/s"
+EVENTS = "events/s"
+DELIVERIES = "deliveries/s"
 #: A client that keeps one core this busy is itself the limit of what it measures.
 BUSY_CLIENT = 0.9
 
@@ -55,10 +57,12 @@ class Meter:
         seconds: float,
         unit: str = TRANSFERS,
         client: ClientName | None = None,
+        rate: float = 0.0,
     ) -> Figure:
         """One measurement over HTTP. The rate counts a batch's items, the latencies its whole request.
 
-        `client` replaces that of the run where it is the latencies that count.
+        `client` replaces that of the run where it is the latencies that count. At a `rate` requests are sent when they
+        are due, and latencies are counted from then.
         """
         work = run_client(
             workload,
@@ -67,6 +71,7 @@ class Meter:
             seconds=seconds,
             seed=self.seed(),
             client=client or self._client,
+            rate=rate,
         )
         return await self.measure(
             name, work, connections=connections, unit=unit, per_request=max(workload.items, 1)

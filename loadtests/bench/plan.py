@@ -15,6 +15,12 @@ GROUPS = {
     "loaded": "a large ledger beside a small one, balances at a past time",
     "memory": "the API process's memory over a long run",
     "processes": "several API processes, for information",
+    "ingest": "signed events over HTTP beside the bare handler",
+    "ack": "acknowledgements at a fixed rate, half of them of duplicates",
+    "refusal": "forged events over HTTP beside the bare handler: processor time",
+    "delivery": "from the written event to the receiver, and deliveries a second",
+    "isolation": "healthy receivers beside dead and slow ones with a backlog",
+    "claims": "claims of due work while a foreign transaction stays open",
 }
 
 
@@ -45,6 +51,19 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     memory_warm_share: float = 0.2
     processes: tuple[int, ...] = (2, 4)
     pgbench_scale: int = 10
+    event_connections: int = 64
+    #: Events a second of the open loop, and how many connections it has at most.
+    ack_rates: tuple[int, ...] = (500, 1_000)
+    ack_connections: int = 128
+    delivery_rates: tuple[int, ...] = (50, 200)
+    sustained_endpoints: tuple[int, ...] = (1, 100, 1_000)
+    sustained_deliveries: int = 20_000
+    #: Events a second, each for every healthy endpoint; of the others half are dead and half slow.
+    isolation_rate: int = 25
+    isolation_healthy: int = 4
+    isolation_sick: int = 8
+    isolation_backlog: int = 100_000
+    claims_seconds: float = 180
     seed: int = 20_240_229
     #: Where the servers keep their data. None: a temporary folder that goes when the run ends.
     state: Path | None = None
@@ -55,7 +74,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def quick(plan: Plan) -> Plan:
-    """The same plan small enough for a minute. Its figures say that the benchmark works and nothing about speed."""
+    """The same plan small enough for two minutes. Its figures say that the benchmark works and nothing about speed."""
     return msgspec.structs.replace(
         plan,
         quick=True,
@@ -70,4 +89,8 @@ def quick(plan: Plan) -> Plan:
         memory_sample_seconds=0.5,
         processes=(2,),
         pgbench_scale=1,
+        sustained_endpoints=(1, 10),
+        sustained_deliveries=500,
+        isolation_backlog=1_000,
+        claims_seconds=4,
     )

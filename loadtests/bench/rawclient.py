@@ -10,7 +10,7 @@ import re
 import sys
 import time
 from array import array
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import cast
 
@@ -20,10 +20,13 @@ import uvloop
 from loadtests.bench.client import RESULT_MARK, ClientResult, Job
 from loadtests.bench.figures import latency_summary
 from loadtests.bench.workload import COUNTER_DIGITS, Workload, template_pieces
+from loadtests.stripe_events import stripe_signature
 
 CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:\s*(\d+)", re.IGNORECASE)
 HEADERS_END = b"\r\n\r\n"
 FIRST_ERROR_STATUS = 400
+#: Of so many bodies before, one is sent again where a workload repeats: some are still in flight then, some done.
+RECENT_BODIES = 100
 
 
 class Requests:
@@ -34,6 +37,8 @@ class Requests:
         self._random = random.Random(seed)
         self._counter = 0
         self._payer: int | None = None
+        self._body = ""
+        self._recent: deque[str] = deque(maxlen=RECENT_BODIES)
         self._head = template_pieces(workload.head)
         self._item = template_pieces(workload.item)
         self._fill: dict[str, Callable[[], str]] = {
@@ -42,13 +47,19 @@ class Requests:
             "to": self._to,
             "amount": lambda: str(self._random.randrange(100, 1000)),
             "at": self._at,
+            "signature": self._signature,
             "": str,
         }
 
     def make(self) -> bytes:
         """The next request, whole."""
-        items = ",".join([self._render(self._item) for _ in range(self._workload.items)])
-        return f"{self._render(self._head)}{items}{self._workload.tail}".encode("ascii")
+        if self._recent and self._random.random() < self._workload.repeats:
+            self._body = self._random.choice(self._recent)
+        else:
+            self._body = ",".join([self._render(self._item) for _ in range(self._workload.items)])
+            if self._workload.repeats:
+                self._recent.append(self._body)
+        return f"{self._render(self._head)}{self._body}{self._workload.tail}".encode("ascii")
 
     def _render(self, pieces: list[tuple[str, str]]) -> str:
         return "".join([literal + self._fill[name]() for literal, name in pieces])
@@ -67,6 +78,9 @@ class Requests:
             payee += 1
         return f"{payee:06}"
 
+    def _signature(self) -> str:
+        return stripe_signature(self._body.encode("ascii"), self._workload.signing_secret, int(time.time()))
+
     def _at(self) -> str:
         moment = self._random.randint(self._workload.earliest, self._workload.latest)
         return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
@@ -81,11 +95,13 @@ class Tally:
         self.finished = False
         self._expect = workload.expect.encode()
         self._items = workload.items
+        self._status = workload.status
 
     def answer(self, status: int, body: bytes, seconds: float) -> None:
         """Notes one answer, and checks the items of its body where that is asked for."""
         self.latencies.append(seconds)
-        if status >= FIRST_ERROR_STATUS:
+        wrong = status != self._status if self._status else status >= FIRST_ERROR_STATUS
+        if wrong:
             self.errors["status"] += 1
         elif self._expect:
             self.errors["item"] += self._items - body.count(self._expect)
@@ -121,7 +137,17 @@ class Connection(asyncio.Protocol):
             self._tally.answer(status, body, time.perf_counter() - self._sent_at)
         self._received.clear()
         self._expected = None
+        self.answered()
+
+    def answered(self) -> None:
+        """Goes on after an answer."""
         self._send()
+
+    def send(self, request: bytes, due_at: float) -> None:
+        """Sends a request whose answer is waited for from `due_at` on, as time.perf_counter tells it."""
+        if self._transport is not None:
+            self._sent_at = due_at
+            self._transport.write(request)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's name for it
         """Counts a connection that the server closed: it was asked to keep it."""
@@ -149,11 +175,9 @@ class Connection(asyncio.Protocol):
         return True
 
     def _send(self) -> None:
-        if self._transport is None or self._tally.finished:
-            return
-        request = self._requests.make()
-        self._sent_at = time.perf_counter()
-        self._transport.write(request)
+        if not self._tally.finished:
+            request = self._requests.make()
+            self.send(request, time.perf_counter())
 
 
 async def run(job: Job) -> ClientResult:

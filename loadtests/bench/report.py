@@ -11,7 +11,7 @@ from loadtests.bench.figures import Figure, Figures
 from loadtests.bench.memory import Memory
 from loadtests.bench.plan import Plan
 from loadtests.bench.storage import Storage
-from loadtests.bench.targets import TARGETS, Verdict, speed_ratios
+from loadtests.bench.targets import TARGETS, Verdict, speed_ratios, webhook_ratios
 
 
 class Contention(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +47,7 @@ def all_ratios(
     plan: Plan, figures: Figures, storage: Storage | None, memory: Memory | None
 ) -> dict[str, float | None]:
     """One number for each target, rounded for people; None where it was not measured or a figure was invalid."""
-    ratios = speed_ratios(figures, plan.connections)
+    ratios = speed_ratios(figures, plan.connections) | webhook_ratios(figures)
     valid = all(figure.valid for figure in figures.all if figure.name.startswith(("storage.", "memory.")))
     if storage and valid:
         ratios |= {

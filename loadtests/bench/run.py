@@ -8,7 +8,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from loadtests.bench import machine
+from loadtests.bench.claims import CLAIMS, claims
+from loadtests.bench.deliveries import DELIVERY, HEALTHY, SICK, SUSTAINED, delivery, isolation
 from loadtests.bench.figures import Figures
+from loadtests.bench.ingest import INGEST, ingest
 from loadtests.bench.measures import (
     BASE,
     LOADED,
@@ -91,6 +94,7 @@ async def run(
         if plan.has("processes"):
             say("[bold]several API processes[/bold]")
             await several_processes(stand, meter)
+        await measure_webhooks(stand, meter)
         if plan.has("memory"):
             say(f"[bold]memory over {plan.memory_seconds} s[/bold]")
             memory = await measure_memory(stand, meter)
@@ -115,6 +119,22 @@ async def run(
         targets=verdicts(ratios),
         notes=meter.notes,
     )
+
+
+async def measure_webhooks(stand: Stand, meter: Meter) -> None:
+    """Whichever of the groups about webhooks the plan has."""
+    if stand.plan.has("ingest", "ack", "refusal"):
+        stand.say("[bold]signed events[/bold]")
+        await ingest(stand, meter)
+    if stand.plan.has("delivery"):
+        stand.say("[bold]deliveries[/bold]")
+        await delivery(stand, meter)
+    if stand.plan.has("isolation"):
+        stand.say("[bold]healthy receivers beside sick ones[/bold]")
+        await isolation(stand, meter)
+    if stand.plan.has("claims"):
+        stand.say("[bold]claims while a foreign transaction stays open[/bold]")
+        await claims(stand, meter)
 
 
 async def prepare(stand: Stand, console: Console) -> None:
@@ -166,7 +186,7 @@ async def fill(stand: Stand, database: str, entries: int, console: Console) -> N
 
 async def drop_copies(stand: Stand) -> None:
     """Leaves only what the next run on this state folder can use."""
-    for name in (THROUGHPUT, TPCB, STORAGE, SMALL):
+    for name in (THROUGHPUT, TPCB, STORAGE, SMALL, INGEST, DELIVERY, SUSTAINED, HEALTHY, SICK, CLAIMS):
         await stand.execute("postgres", f'DROP DATABASE IF EXISTS "{name}" (FORCE)')
 
 

@@ -166,13 +166,13 @@ class Stand:
     # Processes
 
     @contextlib.asynccontextmanager
-    async def api(self, database: str, *, processes: int = 1) -> AsyncIterator[Caller]:
+    async def api(self, database: str, *, processes: int = 1, worker: bool = True) -> AsyncIterator[Caller]:
         """Serves a database: the API with so many processes, and the worker. Yields who calls it, once it is ready."""
         port = choose_port(None)
         settings = self.subject.environment(self.postgres.url(database), self.redis_url(database), port)
         with contextlib.ExitStack() as stack:
             api = stack.enter_context(self._process("api", self.subject.api_command(processes), settings))
-            if (command := self.subject.worker_command()) is not None:
+            if worker and (command := self.subject.worker_command()) is not None:
                 stack.enter_context(self._process("worker", command, settings))
             caller = Caller(host=HOST, port=port, token=self.token, accounts=self.plan.accounts)
             await self._wait_ready(caller, api)
@@ -188,6 +188,17 @@ class Stand:
         command += [f"--status={sample.status}", f"--content-type={sample.content_type}"]
         with self._process("floor1", command, {}) as process:
             caller = Caller(host=HOST, port=port, token=self.token, accounts=self.plan.accounts)
+            # Whatever it is asked, it gives its one answer, a refusal too.
+            await self._wait_ready(caller, process, status=sample.status)
+            yield caller
+
+    @contextlib.asynccontextmanager
+    async def receiver(self) -> AsyncIterator[Caller]:
+        """Runs a receiver of deliveries."""
+        port = choose_port(None)
+        command = [sys.executable, "-m", "loadtests.bench.receiver", f"--port={port}"]
+        with self._process("receiver", command, {}) as process:
+            caller = Caller(host=HOST, port=port, token="", accounts=0)
             await self._wait_ready(caller, process)
             yield caller
 
@@ -197,10 +208,8 @@ class Stand:
     ) -> Iterator[subprocess.Popen[bytes]]:
         log = self.state / "logs" / f"{role}.log"
         with open_log(log) as output:
-            # From the state folder, so that no `.env` is read, and without our environment, which may hold settings.
-            kept = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
-            paths = os.pathsep.join([str(PROJECT), *filter(None, [kept.get("PYTHONPATH")])])
-            environment = {**kept, **settings, "PYTHONPATH": paths}
+            # From the state folder, so that no `.env` is read.
+            environment = child_environment(settings)
             process = spawn(command, output=output, directory=self.state, environment=environment)
         running = self._running.setdefault(role, [])
         running.append(process)
@@ -210,14 +219,16 @@ class Stand:
             stop_process(process)
             running.remove(process)
 
-    async def _wait_ready(self, caller: Caller, process: subprocess.Popen[bytes]) -> None:
+    async def _wait_ready(
+        self, caller: Caller, process: subprocess.Popen[bytes], *, status: int = 200
+    ) -> None:
         async def ready() -> bool:
             if process.poll() is not None:
                 raise StandError(
                     f"a process ended with exit code {process.returncode} at its start{self._log_tails()}"
                 )
             try:
-                return (await fetch(caller, "GET", "/ready")).status < 300
+                return (await fetch(caller, "GET", "/ready")).status == status
             except aiohttp.ClientConnectionError:
                 return False
 
@@ -229,6 +240,13 @@ class Stand:
         return "".join(
             f"\n{log.name}: {log.read_text(errors='replace')[-1500:]}" for log in logs if log.exists()
         )
+
+
+def child_environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process of ours: these settings, and none that somebody has set around us."""
+    kept = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
+    paths = os.pathsep.join([str(PROJECT), *filter(None, [kept.get("PYTHONPATH")])])
+    return {**kept, **settings, "PYTHONPATH": paths}
 
 
 def stop_process(process: subprocess.Popen[bytes]) -> None:

@@ -28,6 +28,9 @@ class Subject(Protocol):
     async def prepare(self, database_url: str, accounts: int) -> str:
         """Makes the schema, an API key, the accounts 1..n and the hot one; returns the key's token."""
 
+    async def key(self, database_url: str, principal: str) -> str:
+        """Makes an API key for another principal and returns its token."""
+
     async def migrate(self, database_url: str) -> None:
         """Brings a database that was kept from an earlier run up to this code."""
 

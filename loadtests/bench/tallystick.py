@@ -16,9 +16,8 @@ from core.migrations import migrate
 from core.settings import load_settings
 from loadtests.bench import posting
 from loadtests.bench.subject import Books, Connection
-from loadtests.bench.workload import HOT_ACCOUNT
+from loadtests.bench.workload import CURRENCY, HOT_ACCOUNT, STRIPE_SECRET
 
-CURRENCY = "KZT"
 #: Accounts may owe this much, so that the limit is checked and never reached.
 CREDIT = 1_000_000_000_000
 #: The first one that a key is made for.
@@ -48,6 +47,16 @@ class Tallystick:
         async with connected(database_url) as connection:
             await posting.seal_all(connection)
         return token
+
+    async def key(self, database_url: str, principal: str) -> str:
+        """Makes a key with every scope."""
+        settings = load_settings(env_file=None, env="test", database_url=database_url)
+        database = await open_database(settings, role=None, size=2)
+        try:
+            token, _ = await create_key(database, principal, SCOPES, "an owner of endpoints")
+            return token
+        finally:
+            await database.close()
 
     async def migrate(self, database_url: str) -> None:
         """Applies what is outstanding."""
@@ -113,6 +122,9 @@ class Tallystick:
             "DATABASE_URL": database_url,
             "REDIS_URL": redis_url,
             "LOG_LEVEL": "info",
+            "STRIPE_SIGNING_SECRET": STRIPE_SECRET,
+            # Where the receivers of the benchmark are.
+            "OUTBOUND_ALLOW_HOSTS": "127.0.0.0/8",
             # Counted in Redis as in production, at the most that the settings allow.
             "RATE_LIMIT_ENABLED": "true",
             "RATE_LIMIT_BACKEND": "redis",

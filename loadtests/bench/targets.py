@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from loadtests.bench.figures import Figures
+from loadtests.bench.figures import Figure, Figures
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +93,63 @@ TARGETS = (
         unit="ms",
     ),
     Target(key="api_rss_mb", text="API process, resident", better="<", bound=150, unit="MB"),
+    Target(
+        key="ingest_vs_floor1",
+        text="signed events over HTTP / bare aiohttp handler",
+        better=">=",
+        bound=0.5,
+        unit="×",
+    ),
+    Target(
+        key="ack500_p99_ms",
+        text="acknowledgement p99 at 500 events/s, half of them duplicates",
+        better="<=",
+        bound=10,
+        unit="ms",
+    ),
+    Target(
+        key="ack1000_p99_ms",
+        text="acknowledgement p99 at 1,000 events/s, half of them duplicates",
+        better="<=",
+        bound=25,
+        unit="ms",
+    ),
+    Target(
+        key="refusal_cpu_us",
+        text="processor time of a refused signature, beyond the bare handler's",
+        better="<",
+        bound=50,
+        unit="µs",
+    ),
+    Target(
+        key="delivery50_p95_ms",
+        text="from the written event to its receiver, p95 at 50 events/s",
+        better="<",
+        bound=100,
+        unit="ms",
+    ),
+    Target(
+        key="delivery200_p95_ms",
+        text="from the written event to its receiver, p95 at 200 events/s",
+        better="<",
+        bound=100,
+        unit="ms",
+    ),
+    Target(
+        key="isolation_p99",
+        text="healthy receivers' p99 beside dead and slow ones / alone",
+        better="<",
+        bound=1.2,
+        unit="×",
+    ),
+    # "Flat": a claim that reads what died before it grows with the time, many times over.
+    Target(
+        key="claims_growth",
+        text="claims while a foreign transaction stays open: p50 at the end / at the start",
+        better="<=",
+        bound=1.5,
+        unit="×",
+    ),
     # "Flat": what allocators and caches still settle, as against a leak, which goes on.
     Target(
         key="api_rss_growth_mb", text="API process, growth in 10 minutes", better="<=", bound=5, unit="MB"
@@ -148,6 +205,46 @@ def speed_ratios(figures: Figures, connections: Iterable[int]) -> dict[str, floa
         "loaded_vs_small": figures.ratio("single.uniform.loaded", "single.uniform.small"),
         "past_balance_p99_ms": _median_latency(figures, "past_balance", "p99"),
     }
+
+
+def webhook_ratios(figures: Figures) -> dict[str, float | None]:
+    """The numbers of the targets of webhooks in and out."""
+    return {
+        "ingest_vs_floor1": figures.ratio("event", "floor1.event"),
+        "ack500_p99_ms": _median_latency(figures, "ack@500", "p99"),
+        "ack1000_p99_ms": _median_latency(figures, "ack@1000", "p99"),
+        "refusal_cpu_us": refusal_cpu_us(figures),
+        "delivery50_p95_ms": _median_latency(figures, "delivery@50", "p95"),
+        "delivery200_p95_ms": _median_latency(figures, "delivery@200", "p95"),
+        "isolation_p99": _latency_ratio(figures, "isolation.beside", "isolation.alone", "p99"),
+        "claims_growth": claims_growth(figures),
+    }
+
+
+def refusal_cpu_us(figures: Figures) -> float | None:
+    """What the API's processes spend on a refused event, less what the bare handler spends on the same request."""
+    rounds = figures.pairs("forged", "floor1.forged")
+    extra = [_cpu_us(ours, "api") - _cpu_us(floor, "floor1") for ours, floor in rounds]
+    return median(extra) if extra else None
+
+
+def claims_growth(figures: Figures) -> float | None:
+    """How much longer claims take at the end than at the start; of the inbox or of deliveries, whichever is worse."""
+    kinds = [
+        _latency_ratio(figures, f"claims.{kind}.5", f"claims.{kind}.1", "p50")
+        for kind in ("inbox", "deliveries")
+    ]
+    known = [growth for growth in kinds if growth is not None]
+    return max(known) if len(known) == len(kinds) else None
+
+
+def _cpu_us(figure: Figure, role: str) -> float:
+    return figure.cpu.get(role, 0.0) * figure.seconds / figure.requests * 1e6
+
+
+def _latency_ratio(figures: Figures, ours: str, floor: str, percentile: str) -> float | None:
+    pairs = [(a.latency_ms[percentile], b.latency_ms[percentile]) for a, b in figures.pairs(ours, floor)]
+    return median(a / b for a, b in pairs) if pairs and all(b for _, b in pairs) else None
 
 
 def one_connection_extra_ms(figures: Figures) -> float | None:

@@ -8,6 +8,7 @@ each time, and always with the same number of bytes, so that the Content-Length 
     <to>    the number of another account
     <amount>  100 to 999
     <at>    a moment, uniform between `earliest` and `latest` (unix seconds), as 2026-01-31T23:59:59Z
+    <signature>  Stripe's signature of the body, which is then made of the items alone; our own client fills it in
 """
 
 import re
@@ -16,18 +17,26 @@ from pathlib import Path
 
 import msgspec
 
+from loadtests.stripe_events import payment_intent_succeeded
+
 COUNTER_DIGITS = 9
 WIDTHS = {"from": 6, "to": 6, "amount": 3, "at": 20}
-PLACEHOLDER = re.compile(r"<(key|from|to|amount|at)>")
+PLACEHOLDER = re.compile(r"<(key|from|to|amount|at|signature)>")
 ACCOUNT_PREFIX = "acct-"
 HOT_ACCOUNT = "acct-hot"
+CURRENCY = "KZT"
+#: What the measured service checks Stripe's signatures with, and what it does not know.
+STRIPE_SECRET = "whsec_of_the_benchmark"  # noqa: S105 - both sides of it run here
+UNKNOWN_SECRET = "whsec_of_somebody_else"  # noqa: S105
+STRIPE_PATH = "/webhooks/stripe"
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
     """One kind of request, and how its answer is checked.
 
-    Every answer must have a status below 400. Where `expect` is given it must also occur `items` times in the body:
-    a batch answers 200 even when each of its items was refused.
+    Every answer must have a status below 400, or `status` where that is given. Where `expect` is given it must also
+    occur `items` times in the body: a batch answers 200 even when each of its items was refused. `repeats` is the share
+    of requests that carry the body of one of the last again, with a signature of their own.
     """
 
     head: str
@@ -39,6 +48,9 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     accounts: int = 2
     earliest: int = 0
     latest: int = 1
+    status: int = 0
+    signing_secret: str = ""
+    repeats: float = 0.0
 
     def as_lua(self) -> str:
         """The same as a Lua chunk that returns a table, for wrk. JSON's escapes of ASCII text are Lua's too."""
@@ -80,6 +92,24 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         head = self._head("GET", f"/v1/accounts/{ACCOUNT_PREFIX}<from>/balance?at=<at>") + "\r\n"
         return Workload(head=head, accounts=self.accounts, earliest=earliest, latest=latest)
 
+    def event(self, *, repeats: float = 0.0) -> Workload:
+        """`POST /webhooks/stripe`: a signed payment to one of the accounts, each of its own but for the `repeats`."""
+        return self._signed(STRIPE_SECRET, status=200, repeats=repeats)
+
+    def forged_event(self) -> Workload:
+        """The same with a signature that does not hold."""
+        return self._signed(UNKNOWN_SECRET, status=400)
+
+    def _signed(self, secret: str, *, status: int, repeats: float = 0.0) -> Workload:
+        event = payment_intent_succeeded(
+            f"{ACCOUNT_PREFIX}<to>", event_id="evt_<key>", intent="pi_<key>", currency=CURRENCY.lower()
+        )
+        body = msgspec.json.encode(event).decode()
+        workload = self._post(
+            STRIPE_PATH, items=1, item=body, opening="", tail="", headers="Stripe-Signature: <signature>\r\n"
+        )
+        return msgspec.structs.replace(workload, signing_secret=secret, status=status, repeats=repeats)
+
     def _payer(self, *, hot: bool) -> str:
         return HOT_ACCOUNT if hot else f"{ACCOUNT_PREFIX}<from>"
 
@@ -96,12 +126,14 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         tail: str,
         expect: str = "",
         idempotency_key: bool = False,
+        headers: str = "",
     ) -> Workload:
         prefix = f"bench-{secrets.token_hex(6)}-"
         body_size = len(opening) + items * filled_size(item, prefix) + items - 1 + len(tail)
         head = self._head("POST", target)
         if idempotency_key:
             head += "Idempotency-Key: <key>\r\n"
+        head += headers
         head += f"Content-Type: application/json\r\nContent-Length: {body_size}\r\n\r\n{opening}"
         return Workload(
             head=head,

@@ -18,10 +18,11 @@ FOR UPDATE SKIP LOCKED;
 
 -- name: endpoints_for_events
 -- One row for each of the given events and each living endpoint of its principal that wants its type and is
--- not younger than it: event_id, endpoint_id. In the order of the events.
+-- not younger than it: event_id, endpoint_id, disabled. In the order of the events.
 SELECT
     given.id AS event_id,
-    endpoint.id AS endpoint_id
+    endpoint.id AS endpoint_id,
+    endpoint.disabled_at IS NOT NULL AS disabled
 FROM
     unnest($1::uuid[], $2::integer[], $3::text[], $4::timestamptz[])
         AS given (id, principal_id, event_type, created_at)
@@ -30,29 +31,105 @@ INNER JOIN webhook_endpoints AS endpoint
         given.principal_id = endpoint.principal_id
         AND endpoint.deleted_at IS NULL
         AND given.created_at >= endpoint.created_at
-        AND (endpoint.event_types = '{}' OR given.event_type = any(endpoint.event_types))
+        AND (
+            endpoint.event_types = '{}'
+            OR given.event_type = any(endpoint.event_types)
+            OR EXISTS (
+                SELECT 1 FROM unnest(endpoint.event_types) AS wanted (pattern)
+                WHERE
+                    right(wanted.pattern, 1) = '*'
+                    AND starts_with(given.event_type, left(wanted.pattern, -1))
+            )
+        )
 ORDER BY given.id, endpoint.id;
 
 -- name: create_deliveries
--- One delivery for each event and endpoint given. No row comes back.
-INSERT INTO webhook_deliveries (id, event_id, endpoint_id)
+-- One delivery for each event and endpoint given. Those to an endpoint that is switched off are kept as failed,
+-- from where they can be sent later. No row comes back.
+INSERT INTO webhook_deliveries (id, event_id, endpoint_id, state, last_error, finished_at)
 SELECT
     given.id,
     given.event_id,
-    given.endpoint_id
-FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS given (id, event_id, endpoint_id)
+    given.endpoint_id,
+    CASE WHEN given.disabled THEN 'failed' ELSE 'pending' END AS state,
+    CASE WHEN given.disabled THEN 'endpoint_disabled' END AS last_error,
+    CASE WHEN given.disabled THEN clock_timestamp() END AS finished_at
+FROM
+    unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::boolean[])
+        AS given (id, event_id, endpoint_id, disabled)
 ON CONFLICT (event_id, endpoint_id) DO NOTHING;
 
 -- name: mark_fanned_out
--- The deliveries of these events exist now.
-UPDATE outbox_events SET fanned_out_at = clock_timestamp()
-WHERE id = any($1::uuid[]);
+-- The deliveries of events $1, of principals $2, exist now; and each gets the next position of its principal,
+-- whose row stays locked until the commit. In the order of the principals, so that two of these never wait for
+-- each other in a circle.
+WITH given AS (
+    SELECT
+        event.id,
+        event.principal_id,
+        row_number() OVER (PARTITION BY event.principal_id ORDER BY event.id) AS place,
+        count(*) OVER (PARTITION BY event.principal_id) AS events
+    FROM unnest($1::uuid[], $2::integer[]) AS event (id, principal_id)
+),
+
+drawn AS (
+    INSERT INTO outbox_positions AS known (principal_id, last_position)
+    SELECT
+        given.principal_id,
+        count(*) AS last_position
+    FROM given
+    GROUP BY given.principal_id
+    ORDER BY given.principal_id
+    ON CONFLICT (principal_id) DO UPDATE SET last_position = known.last_position + excluded.last_position
+    RETURNING known.principal_id, known.last_position
+)
+
+UPDATE outbox_events AS told
+SET
+    fanned_out_at = clock_timestamp(),
+    position = drawn.last_position - given.events + given.place
+FROM given
+INNER JOIN drawn ON given.principal_id = drawn.principal_id
+WHERE told.id = given.id;
+
+-- name: read_events
+-- Up to $5 events of principal $1 with positions above $2 up to $3, of a type that $4 wants (empty: all), in
+-- the order of their positions: id, position, event_type, object_id, body, created_at.
+SELECT
+    told.id,
+    told.position,
+    told.event_type,
+    told.object_id,
+    told.body,
+    told.created_at
+FROM outbox_events AS told
+WHERE
+    told.principal_id = $1
+    AND told.position > $2
+    AND told.position <= $3
+    AND (
+        $4::text[] = '{}'
+        OR told.event_type = any($4::text[])
+        OR EXISTS (
+            SELECT 1 FROM unnest($4::text[]) AS wanted (pattern)
+            WHERE
+                right(wanted.pattern, 1) = '*'
+                AND starts_with(told.event_type, left(wanted.pattern, -1))
+        )
+    )
+ORDER BY told.position
+LIMIT $5;
+
+-- name: events_head
+-- The position of the last event of principal $1; no row when it has none.
+SELECT last_position FROM outbox_positions
+WHERE principal_id = $1;
 
 -- name: claim_deliveries
--- Up to $1 due deliveries, at most $2 for one endpoint and none for the endpoints in $3, leased to worker $4
--- under token $5 for $6 seconds. The endpoints are visited in the order of their ids after $7, one index seek
--- each, so that every receiver gets its share whatever the backlog of the others. url and secrets are null
--- when the endpoint is gone.
+-- Up to $1 due deliveries, leased to worker $4 under token $5 for $6 seconds: at most $2 for each endpoint in
+-- $9, one for those in $8, none for those in $3, and $10 for any other, or none if $11. The endpoints are
+-- visited in the order of their ids after $7, one index seek each, so that every receiver gets its share
+-- whatever the backlog of the others. url and secrets are null when the endpoint is gone.
 WITH RECURSIVE waiting AS (
     (
         SELECT endpoint_id FROM webhook_deliveries
@@ -82,10 +159,17 @@ due AS (
                 AND delivery.state = 'pending'
                 AND delivery.due_at <= now()
             ORDER BY delivery.due_at
-            LIMIT $2
+            LIMIT
+                CASE
+                    WHEN waiting.endpoint_id = any($8::uuid[]) THEN 1
+                    WHEN waiting.endpoint_id = any($9::uuid[]) THEN $2
+                    ELSE $10
+                END
             FOR UPDATE SKIP LOCKED
         ) AS pick
-    WHERE waiting.endpoint_id <> all($3::uuid[])
+    WHERE
+        waiting.endpoint_id <> all($3::uuid[])
+        AND (NOT $11 OR waiting.endpoint_id = any($9::uuid[]))
     -- In the order in which they are found: sorting would visit every endpoint before the first is taken.
     LIMIT $1 -- noqa: AM09
 ),
@@ -111,33 +195,92 @@ SELECT
     told.event_type,
     told.body,
     endpoint.url,
-    endpoint.secrets
+    endpoint.headers,
+    endpoint.disabled_at IS NOT NULL AS disabled,
+    endpoint.failing_since IS NOT NULL AS failing,
+    CASE
+        WHEN endpoint.old_secrets_until <= now() THEN endpoint.secrets[1:1]
+        ELSE endpoint.secrets
+    END AS secrets
 FROM claimed
 INNER JOIN outbox_events AS told ON claimed.event_id = told.id
 LEFT JOIN webhook_endpoints AS endpoint ON claimed.endpoint_id = endpoint.id AND endpoint.deleted_at IS NULL
 ORDER BY claimed.endpoint_id, claimed.event_id;
 
 -- name: record_deliveries
--- Write down what came of deliveries: state `delivered`, `failed`, or `pending` again in retry_seconds. The
--- ids of those whose lease still held; the others were taken over and are sent again with the same id.
+-- Write down what came of deliveries: state `delivered`, `failed`, or `pending` again in retry_seconds; and the
+-- attempt, if there was one (sent_at). The ids of those whose lease still held; the others were taken over and
+-- are sent again with the same id.
+WITH result AS (
+    SELECT *
+    FROM
+        unnest(
+            $1::uuid[],
+            $2::uuid[],
+            $3::text[],
+            $4::text[],
+            $5::double precision[],
+            $6::timestamptz[],
+            $7::integer[],
+            $8::integer[],
+            $9::text[],
+            $10::text[]
+        ) AS given (
+            id, token, state, last_error, retry_seconds, sent_at, latency_ms, status, excerpt, error
+        )
+),
+
+kept AS (
+    INSERT INTO webhook_attempts (delivery_id, at, status, latency_ms, excerpt, error)
+    SELECT
+        result.id,
+        result.sent_at,
+        result.status,
+        result.latency_ms,
+        result.excerpt,
+        result.error
+    FROM result
+    WHERE result.sent_at IS NOT NULL
+    ON CONFLICT (delivery_id, at) DO NOTHING
+)
+
 UPDATE webhook_deliveries AS delivery
 SET
     state = result.state,
+    attempts = delivery.attempts - CASE WHEN result.sent_at IS NULL THEN 1 ELSE 0 END,
     due_at = CASE
         WHEN result.state = 'pending' THEN clock_timestamp() + make_interval(secs => result.retry_seconds)
         ELSE delivery.due_at
     END,
     finished_at = CASE WHEN result.state <> 'pending' THEN clock_timestamp() END,
     last_status = result.status,
-    last_error = result.error,
+    last_error = result.last_error,
     lease_worker = NULL,
     lease_token = NULL,
     lease_until = NULL
-FROM
-    unnest($1::uuid[], $2::uuid[], $3::text[], $4::integer[], $5::text[], $6::double precision[])
-        AS result (id, token, state, status, error, retry_seconds)
+FROM result
 WHERE delivery.id = result.id AND delivery.state = 'leased' AND delivery.lease_token = result.token
 RETURNING delivery.id;
+
+-- name: fail_backlog
+-- Give up $3 of what is due to endpoint $1 for reason $2, as long as it is off or gone.
+UPDATE webhook_deliveries
+SET
+    state = 'failed',
+    last_error = $2,
+    finished_at = clock_timestamp()
+WHERE
+    id IN (
+        SELECT delivery.id FROM webhook_deliveries AS delivery
+        INNER JOIN webhook_endpoints AS endpoint ON delivery.endpoint_id = endpoint.id
+        WHERE
+            delivery.endpoint_id = $1
+            AND delivery.state = 'pending'
+            AND (endpoint.disabled_at IS NOT NULL OR endpoint.deleted_at IS NOT NULL)
+        ORDER BY delivery.due_at
+        LIMIT $3
+        FOR UPDATE OF delivery SKIP LOCKED
+    );
 
 -- name: take_over_deliveries
 -- Free up to $3 deliveries whose worker was not seen for $1 seconds or whose lease ran out; those that have
@@ -155,20 +298,38 @@ WITH lost AS (
     ORDER BY delivery.id
     LIMIT $3
     FOR UPDATE OF delivery SKIP LOCKED
+),
+
+freed AS (
+    UPDATE webhook_deliveries AS delivery
+    SET
+        state = CASE WHEN delivery.attempts >= $2 THEN 'failed' ELSE 'pending' END,
+        finished_at = CASE WHEN delivery.attempts >= $2 THEN clock_timestamp() END,
+        due_at = clock_timestamp(),
+        last_error = 'The worker that was sending this is gone; the outcome is not known.',
+        lease_worker = NULL,
+        lease_token = NULL,
+        lease_until = NULL
+    FROM lost
+    WHERE delivery.id = lost.id
+    RETURNING delivery.id, delivery.state
+),
+
+kept AS (
+    INSERT INTO webhook_attempts (delivery_id, at, latency_ms, excerpt, error)
+    SELECT
+        freed.id,
+        clock_timestamp() AS at,
+        0 AS latency_ms,
+        '' AS excerpt,
+        'The worker that was sending this is gone; the outcome is not known.' AS error
+    FROM freed
 )
 
-UPDATE webhook_deliveries AS delivery
-SET
-    state = CASE WHEN delivery.attempts >= $2 THEN 'failed' ELSE 'pending' END,
-    finished_at = CASE WHEN delivery.attempts >= $2 THEN clock_timestamp() END,
-    due_at = clock_timestamp(),
-    last_error = 'The worker that was sending this is gone; the outcome is not known.',
-    lease_worker = NULL,
-    lease_token = NULL,
-    lease_until = NULL
-FROM lost
-WHERE delivery.id = lost.id
-RETURNING delivery.id, delivery.state;
+SELECT
+    freed.id,
+    freed.state
+FROM freed;
 
 -- name: release_deliveries
 -- Give back what worker $1 holds and has not sent, without counting the attempt.
@@ -181,6 +342,20 @@ SET
     lease_token = NULL,
     lease_until = NULL
 WHERE lease_worker = $1 AND state = 'leased';
+
+-- name: prune_attempts
+-- Remove up to $2 attempts that are older than $1 days, the oldest first.
+DELETE FROM webhook_attempts
+WHERE
+    (delivery_id, at) IN (
+        SELECT
+            old.delivery_id,
+            old.at
+        FROM webhook_attempts AS old
+        WHERE old.at < clock_timestamp() - make_interval(days => $1)
+        ORDER BY old.at
+        LIMIT $2
+    );
 
 -- name: outbox_backlog
 -- How many events wait for their fan-out and how many deliveries are due (each counted up to 10,000), and the
@@ -209,47 +384,3 @@ SELECT
         ORDER BY id
         LIMIT 1
     ) AS oldest_seconds;
-
--- name: create_webhook_endpoint
--- The endpoint as stored: id, url, event_types, created_at. Nothing when the principal has $6 living ones
--- already.
-INSERT INTO webhook_endpoints (id, principal_id, url, event_types, secrets)
-SELECT
-    $1 AS id,
-    $2 AS principal_id,
-    $3 AS url,
-    $4 AS event_types,
-    $5 AS secrets
-WHERE (
-    SELECT count(*) FROM webhook_endpoints
-    WHERE principal_id = $2 AND deleted_at IS NULL
-) < $6
-RETURNING id, url, event_types, created_at;
-
--- name: list_webhook_endpoints
--- Up to $3 living endpoints of principal $1 with an id above $2, in the order of their ids.
-SELECT
-    id,
-    url,
-    event_types,
-    created_at
-FROM webhook_endpoints
-WHERE principal_id = $1 AND id > $2 AND deleted_at IS NULL
-ORDER BY id
-LIMIT $3;
-
--- name: find_webhook_endpoint
--- The living endpoint $2 of principal $1, or nothing.
-SELECT
-    id,
-    url,
-    event_types,
-    created_at
-FROM webhook_endpoints
-WHERE principal_id = $1 AND id = $2 AND deleted_at IS NULL;
-
--- name: delete_webhook_endpoint
--- The id when there was a living endpoint $2 of principal $1. Its deliveries fail when their turn comes.
-UPDATE webhook_endpoints SET deleted_at = clock_timestamp()
-WHERE principal_id = $1 AND id = $2 AND deleted_at IS NULL
-RETURNING id;

@@ -18,7 +18,7 @@ from core.ledger.poster import Poster
 from core.service import Service
 from core.settings import Settings
 from handlers.app import create_app
-from tests.chaos.books import faults
+from loadtests.chaos.books import faults
 from tests.chaos.staging import (
     BARRIER,
     CLOCK,

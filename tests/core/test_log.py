@@ -221,6 +221,8 @@ def test_masks_by_name_through_dicts_and_lists() -> None:
         "x-signature": b"x",
         "authorization": ["x"],
         "password": "",
+        "Credential-Id": "x",
+        "private_note": "x",
         "people": [{"mail": "a@b.example", "tokens": 3}, ("a@b.example", None)],
     }
     assert mask(value) == {
@@ -230,6 +232,8 @@ def test_masks_by_name_through_dicts_and_lists() -> None:
         "x-signature": "***MASKED***",
         "authorization": "***MASKED***",
         "password": "",
+        "Credential-Id": "***MASKED***",
+        "private_note": "***MASKED***",
         "people": [{"mail": "***EMAIL***", "tokens": "***MASKED***"}, ["***EMAIL***", None]],
     }
 

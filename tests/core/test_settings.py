@@ -300,6 +300,11 @@ def test_prod_starts_with_good_settings() -> None:
         ({"jwt_alg": "RS256"}, "JWT_RS_PRIVATE_PEM"),
         ({"debug": "true"}, "DEBUG"),
         ({"paypal_mode": "demo_hmac"}, "PAYPAL_MODE"),
+        ({"paypal_roots_file": "/tmp/roots.pem"}, "PAYPAL_ROOTS_FILE"),  # noqa: S108 - never opened
+        ({"paypal_cert_hosts": "api.paypal.com,evil.example"}, "PAYPAL_CERT_HOSTS"),
+        ({"paypal_cert_hosts": "api.paypal.com:8443"}, "PAYPAL_CERT_HOSTS"),
+        ({"paypal_api_base": "http://api.paypal.com"}, "PAYPAL_API_BASE"),
+        ({"cloudpayments_api_secrets": "0123456789abcdef,secret"}, "CLOUDPAYMENTS_API_SECRET"),
         ({"stripe_signing_secrets": "whsec_0123456789,secret"}, "STRIPE_SIGNING_SECRET"),
         ({"internal_webhook_secret": "short"}, "INTERNAL_WEBHOOK_SECRET"),
         ({"outbound_allow_hosts": "*"}, "OUTBOUND_ALLOW_HOSTS"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from core.service import Service
-from tests.chaos.books import faults
+from loadtests.chaos.books import faults
 from tests.handlers.ledger_client import Answer, ApiClient, Shop, row_counts
 
 BATCH = "/v1/transfers/batch"

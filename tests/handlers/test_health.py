@@ -152,12 +152,15 @@ async def test_metrics_do_not_wait_for_a_database_that_hangs(
         await connection.close()
 
 
-async def test_metrics_in_prod_are_for_loopback_and_admins(prod: Settings, service: Service) -> None:
+@pytest.mark.parametrize("path", ["/metrics", "/metrics/json"])
+async def test_metrics_in_prod_are_for_loopback_and_admins(
+    prod: Settings, service: Service, path: str
+) -> None:
     async with TestClient(TestServer(create_app(prod, replace(service, settings=prod)))) as client:
 
         async def status(**headers: str) -> int:
             named = {name.replace("_", "-"): value for name, value in headers.items()}
-            return (await client.get("/metrics", headers=named)).status
+            return (await client.get(path, headers=named)).status
 
         assert await status() == 200
         outside = "192.0.2.7"
@@ -167,6 +170,13 @@ async def test_metrics_in_prod_are_for_loopback_and_admins(prod: Settings, servi
         assert await status(X_Forwarded_For=outside, Authorization="Bearer é") == 401
         assert await status(X_Forwarded_For=outside, X_Admin_Token="first-admin-token") == 200
         assert await status(X_Forwarded_For=outside, Authorization="Bearer second-admin-token") == 200
+
+
+async def test_metrics_are_shown_without_the_database(api: Any, servers: Any) -> None:
+    servers.postgres.kill()
+    response = await api.get("/metrics")
+    assert response.status == 200
+    assert "dlq_messages_pending" in await response.text()
 
 
 async def _administer(service: Service, statement: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from core.ledger.holds import expire_due
 from core.service import Service
-from tests.chaos.books import faults
+from loadtests.chaos.books import faults
 from tests.handlers.ledger_client import Answer, ApiClient, Shop, row_counts
 
 ABSENT = "00000000-0000-4000-8000-000000000000"

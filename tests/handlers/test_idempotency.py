@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from core.service import Service
 from core.settings import Settings
 from handlers.app import create_app
-from tests.chaos.books import faults
+from loadtests.chaos.books import faults
 from tests.handlers.ledger_client import Answer, ApiClient, Shop, connections, row_counts
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"

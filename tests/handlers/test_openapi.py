@@ -22,7 +22,15 @@ ROOT = Path(__file__).parents[2]
 # Each operation is tried so many times: enough to meet each kind of input in the suite; more by hand (make fuzz).
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "4"))
 # Refusals outside HTTP: of the command line and at the start.
-NOT_OVER_HTTP = {"migration_changed", "migration_locked", "not_migrated", "event_too_large"}
+NOT_OVER_HTTP = {
+    "migration_changed",
+    "migration_locked",
+    "not_migrated",
+    "event_too_large",
+    "provider_key_missing",
+    "provider_refused",
+    "provider_unreachable",
+}
 
 # Left out: positive_data_acceptance, for a schema cannot say that legs must balance, nor that `5.0` is no integer
 # to us; and the checks of sequences, for no links between our operations are described.

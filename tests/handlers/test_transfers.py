@@ -12,7 +12,7 @@ from core.ledger.items import MAX_CALL_LEGS, Leg, Posting, operation_id
 from core.ledger.sealing import seal_once
 from core.ledger.transfers import PAGE_ENTRIES
 from core.service import Service
-from tests.chaos.books import faults
+from loadtests.chaos.books import faults
 from tests.handlers.ledger_client import Answer, ApiClient, Shop, row_counts
 
 ABSENT = "00000000-0000-4000-8000-000000000000"

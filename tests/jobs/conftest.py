@@ -23,6 +23,7 @@ def settings(settings: Settings) -> Settings:
             "outbound_allow_hosts": ("127.0.0.0/8",),
             "webhook_base_delay_secs": 0.05,
             "webhook_max_attempts": 3,
+            "webhook_breaker_open_secs": 0,
             "shutdown_timeout_secs": 2,
         }
     )

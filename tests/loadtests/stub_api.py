@@ -1,5 +1,7 @@
 """A program that stands in for the API: answers what the clients look for, and posts singles by a direct call.
 
+Of events it checks the signature, as what is measured depends on the verdict.
+
 Reads APP_PORT, and DATABASE_URL where it shall post. STUB_DELAY_MS and STUB_FAIL=1 make it slow or failing. Prints
 "PORT <number>" once it listens.
 """
@@ -16,7 +18,8 @@ from aiohttp import web
 
 from loadtests.bench import posting
 from loadtests.bench.subject import Connection
-from loadtests.bench.workload import BATCH_ITEM_DONE
+from loadtests.bench.workload import BATCH_ITEM_DONE, STRIPE_PATH, STRIPE_SECRET
+from loadtests.stripe_events import stripe_signature
 
 DATABASE_URL = os.environ.get("DATABASE_URL", "")
 DELAY_SECONDS = float(os.environ.get("STUB_DELAY_MS", "0")) / 1000
@@ -36,6 +39,11 @@ async def main() -> None:
         if FAILS and request.path != "/ready":
             return web.json_response({"code": "internal_error"}, status=500)
         body = await request.read()
+        if request.path == STRIPE_PATH:
+            header = request.headers["Stripe-Signature"]
+            signed_at = int(header.partition(",")[0].removeprefix("t="))
+            genuine = header == stripe_signature(body, STRIPE_SECRET, signed_at)
+            return web.json_response({"status": "ok" if genuine else "error"}, status=200 if genuine else 400)
         items = 1
         if request.path == "/v1/transfers/batch":
             items = len(orjson.loads(body)["transfers"])

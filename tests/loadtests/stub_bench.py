@@ -45,6 +45,15 @@ def tiny(**changes: object) -> Plan:
         "memory_sample_seconds": 0.05,
         "processes": (),
         "pgbench_scale": 1,
+        "event_connections": 2,
+        "ack_connections": 4,
+        "sustained_endpoints": (3,),
+        "sustained_deliveries": 30,
+        "isolation_rate": 20,
+        "isolation_healthy": 2,
+        "isolation_sick": 2,
+        "isolation_backlog": 20,
+        "claims_seconds": 1.0,
     }
     return Plan(**{**sizes, **changes})  # type: ignore[arg-type]
 

@@ -15,10 +15,11 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from loadtests.bench.plan import Plan
+from loadtests.bench.plan import GROUPS, Plan
 from loadtests.bench.report import Report
 from loadtests.bench.run import run
 from loadtests.bench.show import show
+from loadtests.bench.tallystick import Tallystick
 from loadtests.bench.targets import TARGETS
 from ops.process import PROJECT, spawn
 from tests.loadtests.stub_bench import Stubbed, tiny
@@ -36,16 +37,30 @@ def parent() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+#: Groups that a stand-in for the API has nothing to say to: the worker is what they measure.
+OF_THE_WORKER = ("delivery", "isolation", "claims")
+
+
 @pytest.fixture(scope="module")
 async def report(parent: Path) -> Report:
-    """What a run of every group reports. It leaves its state folder behind."""
-    return await run_quietly(tiny(state=parent / "kept"), parent, io.StringIO())
+    """What a run of every group but the worker's reports. It leaves its state folder behind."""
+    groups = tuple(name for name in GROUPS if name not in OF_THE_WORKER)
+    return await run_quietly(tiny(state=parent / "kept", only=groups), parent, io.StringIO())
 
 
-async def run_quietly(plan: Plan, parent: Path, said: io.StringIO) -> Report:
+@pytest.fixture(scope="module")
+async def report_of_the_worker(parent: Path) -> Report:
+    """What a run of the worker's groups reports, with the real service."""
+    return await run_quietly(tiny(only=OF_THE_WORKER), parent, io.StringIO(), Tallystick())
+
+
+async def run_quietly(
+    plan: Plan, parent: Path, said: io.StringIO, subject: Tallystick | None = None
+) -> Report:
     # Figures of the suite mean nothing, so they need not wait for the disk either.
     options = {"fsync": "off"}
-    return await run(plan, Stubbed(), parent=parent, console=Console(file=said), postgres_options=options)
+    console = Console(file=said)
+    return await run(plan, subject or Stubbed(), parent=parent, console=console, postgres_options=options)
 
 
 async def test_a_run_measures_every_group(report: Report) -> None:
@@ -57,7 +72,13 @@ async def test_a_run_measures_every_group(report: Report) -> None:
         "floor3.direct@1",
         "floor3.function.hot",
         "floor3.function.uniform",
+        "ack@1000",
+        "ack@500",
         "batch1000",
+        "event",
+        "floor1.event",
+        "floor1.forged",
+        "forged",
         "memory.single@2",
         "past_balance",
         "single.hot@2",
@@ -71,10 +92,29 @@ async def test_a_run_measures_every_group(report: Report) -> None:
     assert all(figure.valid and figure.rate > 0 for figure in report.figures)
 
 
-async def test_a_run_gives_one_number_for_every_target(report: Report) -> None:
-    assert report.ratios.keys() == {target.key for target in TARGETS}
-    assert all(isinstance(got, float | int) for got in report.ratios.values())
-    assert all(verdict.met in {True, False} for verdict in report.targets)
+async def test_a_run_measures_what_the_worker_does(report_of_the_worker: Report) -> None:
+    report = report_of_the_worker
+    assert report.notes == []
+    assert {figure.name for figure in report.figures} == {
+        "delivery@200",
+        "delivery@50",
+        "sustained@3",
+        "isolation.alone",
+        "isolation.beside",
+        *(f"claims.{kind}.{part}" for kind in ("inbox", "deliveries") for part in range(1, 6)),
+    }
+    requests = {figure.name: figure.requests for figure in report.figures}
+    # Of 0.3 s, and to two endpoints.
+    assert (requests["delivery@50"], requests["delivery@200"], requests["sustained@3"]) == (15, 60, 30)
+    assert requests["isolation.alone"] == requests["isolation.beside"] == 12
+
+
+async def test_a_run_gives_one_number_for_every_target(report: Report, report_of_the_worker: Report) -> None:
+    assert report.ratios.keys() == report_of_the_worker.ratios.keys() == {target.key for target in TARGETS}
+    for target in TARGETS:
+        one, other = report.ratios[target.key], report_of_the_worker.ratios[target.key]
+        assert isinstance(other if one is None else one, float | int), target.key
+        assert one is None or other is None
 
 
 async def test_a_run_says_where_it_was_taken(report: Report) -> None:

@@ -11,6 +11,7 @@ from core.settings import Settings
 from jobs.worker import work
 from ops import demo
 from ops.demo import Target, run_demo
+from ops.receiving import standard_problem, wallet_problem
 
 SECRET = "whsec_of_the_demo"
 
@@ -61,12 +62,12 @@ async def test_nobody_there() -> None:
 
 
 def test_the_merchant_refuses_what_is_not_signed() -> None:
-    merchant = demo.Merchant("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
     headers = {
         "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
         "webhook-timestamp": "1614265330",
         "webhook-signature": "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
     }
     body = b'{"test": 2432232314}'
-    assert merchant._standard_problem(headers, body) == "webhook-timestamp is not of now"
-    assert merchant._wallet_problem(headers, body) == "X-Webhook-Sign is wrong"
+    assert standard_problem(secret, headers, body) == "webhook-timestamp is not of now"
+    assert wallet_problem(secret, headers, body) == "X-Webhook-Sign is wrong"

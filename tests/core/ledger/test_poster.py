@@ -16,7 +16,7 @@ from core.ledger.items import MAX_CALL_LEGS, Leg, Outcome, Posting, operation_id
 from core.ledger.poster import CHUNK_ITEMS, LOST_TRIES, MAX_TRIES, SHARE, Poster, chunks
 from core.service import Service, open_service
 from core.settings import Settings
-from tests.chaos.books import faults
+from loadtests.chaos.books import faults
 from tests.chaos.staging import BARRIER, LOCK, PAYER_FIRST, UNGUARDED, at_barrier, install
 
 Raw: TypeAlias = "asyncpg.Connection[asyncpg.Record]"

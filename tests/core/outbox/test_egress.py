@@ -1,7 +1,9 @@
 """Outgoing requests against receivers that misbehave: bounded, never redirected, never to an address that is closed."""
 
 import asyncio
+import gzip
 import socket
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,6 +14,8 @@ from aiohttp.test_utils import BaseTestServer, TestServer
 from core.outbox import egress as egress_module
 from core.outbox.destinations import Destinations
 from core.outbox.egress import EXCERPT_BYTES, FORBIDDEN, Attempt, Egress
+from core.outbox.resolving import MOST_WAITING, THREADS, Resolver
+from tests.core.outbox.names import Names
 
 HERE = Destinations.of(("127.0.0.0/8",), require_https=False)
 
@@ -130,7 +134,7 @@ async def test_nobody_listens() -> None:
 
 
 async def test_a_name_that_leads_inside_is_closed_at_the_socket() -> None:
-    """`localhost` passes for a name; what it resolves to is judged when the socket is opened."""
+    """What a name resolves to is judged when the socket is opened."""
     reached = []
 
     async def handler(request: web.Request) -> web.Response:
@@ -139,8 +143,12 @@ async def test_a_name_that_leads_inside_is_closed_at_the_socket() -> None:
 
     nowhere = Destinations.of((), require_https=False)
     async with server_of(handler) as server:
-        attempt = await post(f"http://localhost:{server.port}/", nowhere)
+        egress = Egress(nowhere, Names([("127.0.0.1",)]))
+        attempt = await egress.post(f"http://inside.example.com:{server.port}/", body=b"{}", headers={})
+        await egress.close()
         assert (attempt.status, attempt.error) == (None, FORBIDDEN)
+        by_name = await post(f"http://localhost:{server.port}/", nowhere)
+        assert "name of private networks" in (by_name.error or "")
         literal = await post(f"http://127.0.0.1:{server.port}/", nowhere)
         assert literal.status is None
         assert "not a public one" in (literal.error or "")
@@ -167,3 +175,94 @@ async def test_a_compressed_answer_is_not_unpacked() -> None:
 
     async with server_of(handler) as server:
         assert (await post(server.make_url("/"))).status == 200
+
+
+@pytest.mark.parametrize(
+    ("said", "least", "most"),
+    [
+        ("120", 120, 120),
+        ("0", 0, 0),
+        ("99999999999999999999", 999_999_999, 999_999_999),
+        ("Wed, 01 Jan 2020 00:00:00 GMT", 0, 0),
+        ("Fri, 01 Jan 2100 00:00:00 GMT", 1e9, 3e9),
+        ("Fri, 01 Jan 2100 00:00:00 -0000", 1e9, 3e9),
+    ],
+)
+async def test_how_long_the_receiver_asks_to_wait(said: str, least: float, most: float) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response(status=503, headers={"Retry-After": said})
+
+    async with server_of(handler) as server:
+        attempt = await post(server.make_url("/"))
+    assert attempt.retry_after is not None
+    assert least <= attempt.retry_after <= most
+
+
+@pytest.mark.parametrize("said", ["", "soon", "-5", "1.5", "\u0663", "Wed, 99 Jan 2020 00:00:00 GMT"])
+async def test_a_wait_that_nobody_understands(said: str) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response(status=503, headers={"Retry-After": said})
+
+    async with server_of(handler) as server:
+        attempt = await post(server.make_url("/"))
+    assert (attempt.status, attempt.retry_after) == (503, None)
+
+
+async def test_an_answer_that_would_unpack_to_gigabytes() -> None:
+    bomb = gzip.compress(bytes(64 * 1024 * 1024))
+
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response(body=bomb, headers={"Content-Encoding": "gzip"})
+
+    async with server_of(handler) as server:
+        attempt = await post(server.make_url("/"))
+    assert attempt.status == 200
+    assert len(attempt.excerpt) <= EXCERPT_BYTES
+
+
+async def test_headers_that_drip_do_not_outlast_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(egress_module, "TOTAL_TIMEOUT_SECONDS", 0.2)
+    closed = asyncio.Event()
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n")
+        number = 0
+        while not reader.at_eof():
+            number += 1
+            writer.write(b"X-%d: y\r\n" % number)
+            try:
+                await asyncio.wait_for(reader.read(65536), 0.01)
+            except TimeoutError:
+                continue
+        writer.close()
+        closed.set()
+
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    async with server:
+        attempt = await post(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+        await closed.wait()
+    assert (attempt.status, attempt.error) == (None, "no answer within 0.2 s")
+
+
+async def test_a_name_server_that_hangs_holds_up_no_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = threading.Event()
+
+    def hang(*_: object, **__: object) -> list[object]:
+        answers.wait(30)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    resolver = Resolver()
+    lookups = [
+        asyncio.create_task(resolver.resolve(f"{number}.example.com"))
+        for number in range(THREADS + MOST_WAITING)
+    ]
+    await asyncio.sleep(0)
+    with pytest.raises(OSError, match="too many names"):
+        await resolver.resolve("one.too.many.example.com")
+    # The default pool, which everybody else uses, is free.
+    assert await asyncio.to_thread(lambda: "free") == "free"
+    answers.set()
+    assert await asyncio.gather(*lookups) == [[]] * (THREADS + MOST_WAITING)
+    assert await resolver.resolve("again.example.com") == []
+    await resolver.close()

@@ -1,0 +1,166 @@
+"""CloudPayments' notifications (and those of its sister brands, such as TipTop Pay): one URL for each kind.
+
+(https://developers.cloudpayments.ru/en/#notifications)
+
+`Content-HMAC` and `X-Content-HMAC` each hold base64(HMAC-SHA256) under the API secret: one of the body as it came, the
+other of the body with its URL encoding undone. Which is which differs between descriptions, so either may match
+either. Neither has a time or an event id in it: the event's key is the kind and the transaction.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+import msgspec
+
+from core.inbox.intake import Receipt
+from core.inbox.verifying import NotGenuine, is_storable, kept, missing_fields, read_moment, unreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PROVIDER: Final = "cloudpayments"
+Kind: TypeAlias = Literal["check", "pay", "fail", "confirm", "refund", "cancel", "recurrent", "receipt"]
+KINDS: Final[tuple[str, ...]] = get_args(Kind)
+# The one answer to a notification: it is stored, now or before. After any other it comes again.
+ACCEPTED: Final = 0
+
+_HEADERS: Final = ("content-hmac", "x-content-hmac")
+# 32 bytes in base64.
+_HMAC = re.compile(r"[A-Za-z0-9+/]{43}=")
+# Notifications have about forty fields.
+MAX_FIELDS: Final = 200
+_MOST_NUMBER: Final = 10**20
+
+Fields: TypeAlias = Mapping[str, str]
+
+
+class CloudPaymentsVerifier:
+    """The `core.inbox.verifying.Verifier` of one kind of notification."""
+
+    provider = PROVIDER
+
+    def __init__(self, secrets: Sequence[str], kind: str) -> None:
+        self._secrets = secrets
+        self._kind = kind
+
+    async def verify(self, body: bytes, headers: Mapping[str, str], now: float) -> Receipt:  # noqa: ARG002 - no time is signed
+        """Check the signature first, and only then read the fields."""
+        check_signature(body, headers, self._secrets)
+        return read_event(self._kind, body, headers)
+
+
+def check_signature(body: bytes, headers: Mapping[str, str], secrets: Sequence[str]) -> None:
+    """Raise NotGenuine unless one of the two headers is right under one of the secrets."""
+    given = [headers[name] for name in _HEADERS if headers.get(name)]
+    if not given:
+        raise NotGenuine("header_missing")
+    if not all(_HMAC.fullmatch(value) for value in given):
+        raise NotGenuine("header_malformed")
+    signatures = [base64.b64decode(value) for value in given]
+    messages = [body]
+    decoded = unquote_to_bytes(body.replace(b"+", b" "))
+    # Undoing the encoding must leave the fields as they are: with an encoded `&`, a forger could hide one field in the
+    # one before it, and with an encoded brace read JSON as a form, both under the same signature.
+    is_form = not _is_json(body) and not _is_json(decoded)
+    if is_form and decoded != body and decoded.count(b"&") == body.count(b"&"):
+        messages.append(decoded)
+    for secret in secrets:
+        for message in messages if secret else ():
+            expected = hmac.digest(secret.encode(), message, "sha256")
+            if any(hmac.compare_digest(expected, signature) for signature in signatures):
+                return
+    raise NotGenuine("signature_mismatch")
+
+
+def read_fields(body: bytes) -> Fields:
+    """Return the fields of a form or of a JSON object as texts; null and nested ones are left out.
+
+    Raises Refusal `malformed_json` for what is neither, and for a field that comes twice.
+    """
+    pairs = _json_pairs(body) if _is_json(body) else _form_pairs(body)
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise unreadable()
+    return fields
+
+
+def read_event(kind: str, body: bytes, headers: Mapping[str, str]) -> Receipt:
+    """Return what is stored of a verified notification.
+
+    Raises Refusal `malformed_json` for what cannot be read, and `invalid_request` without the fields that name it.
+    """
+    fields = read_fields(body)
+    name, object_id = _names(kind, fields, body)
+    if not name or not object_id:
+        raise missing_fields()
+    event_id = f"{kind}:{name}"
+    if not (is_storable(event_id) and is_storable(object_id)):
+        raise unreadable()
+    return Receipt(
+        provider=PROVIDER,
+        event_id=event_id,
+        event_type=kind,
+        object_id=object_id,
+        # In UTC, `2026-11-21 16:00:00`.
+        occurred_at=read_moment(fields.get("DateTime", "")),
+        headers=kept(headers, _HEADERS),
+        body=body,
+    )
+
+
+def _names(kind: str, fields: Fields, body: bytes) -> tuple[str, str]:
+    """Return what tells this notification from others of its kind, and the object that it is about."""
+    transaction = fields.get("TransactionId", "")
+    if kind == "recurrent":
+        # A subscription changes many times, and its notification counts nothing that would tell two apart.
+        subscription = fields.get("Id", "")
+        return subscription and f"{subscription}:{hashlib.sha256(body).hexdigest()[:32]}", subscription
+    if kind == "receipt":
+        receipt = fields.get("Id", "") or transaction
+        return receipt, transaction or receipt
+    # A refund is a transaction of its own; what it is about is the payment.
+    return transaction, fields.get("PaymentTransactionId", "") or transaction
+
+
+def _is_json(body: bytes) -> bool:
+    # No field of theirs begins with a brace, so the bytes say it better than a Content-Type.
+    return body.lstrip()[:1] == b"{"
+
+
+def _json_pairs(body: bytes) -> list[tuple[str, str]]:
+    try:
+        tree = msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise unreadable() from None
+    if len(tree) > MAX_FIELDS:
+        raise unreadable()
+    return [(name, text) for name, value in tree.items() if (text := _text(value)) is not None]
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool | float):
+        return msgspec.json.encode(value).decode()
+    # Python refuses to write a number of thousands of digits, and none of theirs has twenty.
+    return str(value) if isinstance(value, int) and abs(value) < _MOST_NUMBER else None
+
+
+def _form_pairs(body: bytes) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(
+            body.decode(),
+            keep_blank_values=True,
+            strict_parsing=True,
+            errors="strict",
+            max_num_fields=MAX_FIELDS,
+        )
+    except ValueError:  # UnicodeDecodeError is one
+        raise unreadable() from None

@@ -1,0 +1,221 @@
+"""PayPal's webhooks: what is signed, how that is verified, and what of the body is needed to store it.
+
+(https://developer.paypal.com/api/rest/webhooks/rest/)
+
+The signature is RSA over `transmission id|transmission time|our webhook id|CRC-32 of the body`. A CRC-32 is no hash:
+who has recorded one transmission can write another body with the same one. Hence the inbox takes one event of each
+transmission (`inbox_events_transmission`), and the time of the transmission is bounded.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import re
+import zlib
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
+
+from core.inbox.intake import Receipt
+from core.inbox.verifying import NotGenuine, is_storable, kept, missing_fields, read_moment, unreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from core.inbox.paypal_api import VerificationApi
+    from core.inbox.paypal_certificates import Certificates
+
+PROVIDER: Final = "paypal"
+
+_ID: Final = "paypal-transmission-id"
+_TIME: Final = "paypal-transmission-time"
+_SIGNATURE: Final = "paypal-transmission-sig"
+_CERT_URL: Final = "paypal-cert-url"
+_ALGORITHM: Final = "paypal-auth-algo"
+HEADERS: Final = (_ID, _TIME, _SIGNATURE, _CERT_URL, _ALGORITHM)
+DEMO_HEADER: Final = "x-demo-signature"
+
+# The only one that is not broken; the SDKs still know SHA1withRSA.
+ALGORITHM: Final = "SHA256withRSA"
+# PayPal tries for three days, and it is not documented that a later try carries a new time.
+MAX_AGE_SECONDS: Final = 3 * 86_400 + 300
+MAX_AHEAD_SECONDS: Final = 300
+
+_TRANSMISSION_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
+_TRANSMISSION_TIME = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:Z|[+-][0-9]{2}:[0-9]{2})"
+)
+# RSA keys of 2048 to 4096 bits make signatures of 256 to 512 bytes.
+_BASE64 = re.compile(r"[A-Za-z0-9+/]{100,700}={0,2}")
+_DEMO_SIGNATURE = re.compile(r"[0-9a-f]{64}")
+
+
+class Transmission(NamedTuple):
+    """What the headers of one try say."""
+
+    transmission_id: str
+    transmission_time: str
+    cert_url: str
+    auth_algo: str
+    transmission_sig: str
+    signature: bytes
+
+    def signed(self, webhook_id: str, body: bytes) -> bytes:
+        """Return the bytes that were signed."""
+        crc = zlib.crc32(body) & 0xFFFF_FFFF
+        return f"{self.transmission_id}|{self.transmission_time}|{webhook_id}|{crc}".encode()
+
+
+class OfflineVerifier:
+    """The `core.inbox.verifying.Verifier` that checks the signature itself, by PayPal's certificate."""
+
+    provider = PROVIDER
+
+    def __init__(self, webhook_id: str, certificates: Certificates) -> None:
+        self._webhook_id = webhook_id
+        self._certificates = certificates
+
+    async def verify(self, body: bytes, headers: Mapping[str, str], now: float) -> Receipt:
+        """Read the bytes first, as the contract has it, and then check the signature: the cheap parts first."""
+        receipt = read_event(body, headers)
+        transmission = read_transmission(headers, now)
+        self._certificates.check_url(transmission.cert_url)
+        if not self._webhook_id:
+            raise NotGenuine("webhook_id_missing")
+        key = await self._certificates.key_at(transmission.cert_url, now)
+        try:
+            key.verify(
+                transmission.signature, transmission.signed(self._webhook_id, body), PKCS1v15(), SHA256()
+            )
+        except InvalidSignature:
+            raise NotGenuine("signature_mismatch") from None
+        return receipt
+
+
+class ApiVerifier:
+    """The `core.inbox.verifying.Verifier` that asks PayPal's verification API."""
+
+    provider = PROVIDER
+
+    def __init__(self, webhook_id: str, certificates: Certificates, api: VerificationApi) -> None:
+        self._webhook_id = webhook_id
+        self._certificates = certificates
+        self._api = api
+
+    async def verify(self, body: bytes, headers: Mapping[str, str], now: float) -> Receipt:
+        """Ask only about what could be genuine, since each question is a call."""
+        receipt = read_event(body, headers)
+        transmission = read_transmission(headers, now)
+        self._certificates.check_url(transmission.cert_url)
+        if not self._webhook_id:
+            raise NotGenuine("webhook_id_missing")
+        await self._api.check(
+            {
+                "auth_algo": transmission.auth_algo,
+                "cert_url": transmission.cert_url,
+                "transmission_id": transmission.transmission_id,
+                "transmission_sig": transmission.transmission_sig,
+                "transmission_time": transmission.transmission_time,
+                "webhook_id": self._webhook_id,
+            },
+            body,
+        )
+        return receipt
+
+
+class DemoVerifier:
+    """The `core.inbox.verifying.Verifier` for development: an HMAC of the body under a secret of our own."""
+
+    provider = PROVIDER
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret
+
+    async def verify(self, body: bytes, headers: Mapping[str, str], now: float) -> Receipt:  # noqa: ARG002 - no time is signed
+        """Read the bytes first, as the contract has it, and then check the signature."""
+        receipt = read_event(body, headers)
+        header = headers.get(DEMO_HEADER, "")
+        if not header:
+            raise NotGenuine("header_missing")
+        if not self._secret:
+            raise NotGenuine("secret_missing")
+        if _DEMO_SIGNATURE.fullmatch(header) is None:
+            raise NotGenuine("header_malformed")
+        expected = hmac.digest(self._secret.encode(), body, "sha256")
+        if not hmac.compare_digest(expected, bytes.fromhex(header)):
+            raise NotGenuine("signature_mismatch")
+        return receipt
+
+
+def read_transmission(headers: Mapping[str, str], now: float) -> Transmission:
+    """Return what the headers say, when it can be genuine at `now`. Raises NotGenuine."""
+    found = [headers.get(name, "") for name in HEADERS]
+    if not all(found):
+        raise NotGenuine("header_missing")
+    transmission_id, transmission_time, signature, cert_url, algorithm = found
+    if algorithm != ALGORITHM:
+        raise NotGenuine("algorithm")
+    if _TRANSMISSION_ID.fullmatch(transmission_id) is None or _BASE64.fullmatch(signature) is None:
+        raise NotGenuine("header_malformed")
+    moment = read_moment(transmission_time) if _TRANSMISSION_TIME.fullmatch(transmission_time) else None
+    if moment is None:
+        raise NotGenuine("header_malformed")
+    if not -MAX_AHEAD_SECONDS <= now - moment.timestamp() <= MAX_AGE_SECONDS:
+        raise NotGenuine("timestamp_outside_tolerance")
+    try:
+        raw = base64.b64decode(signature, validate=True)
+    except binascii.Error:
+        raise NotGenuine("header_malformed") from None
+    return Transmission(transmission_id, transmission_time, cert_url, algorithm, signature, raw)
+
+
+class _Event(msgspec.Struct):
+    """What every event must have; all else is kept in the raw bytes and read by whoever needs it."""
+
+    id: str
+    event_type: str
+    resource: dict[str, Any]
+    create_time: str
+    event_version: str | None = None
+
+
+_events = msgspec.json.Decoder(_Event)
+
+
+def read_event(body: bytes, headers: Mapping[str, str]) -> Receipt:
+    """Return what is stored of an event.
+
+    Raises Refusal `malformed_json` with the sentence of the existing contract for what is not an event, and
+    `invalid_request` when the id or the type is empty.
+    """
+    try:
+        event = _events.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise unreadable() from None
+    if not event.id or not event.event_type:
+        raise missing_fields()
+    if not (is_storable(event.id) and is_storable(event.event_type)):
+        raise unreadable()
+    return Receipt(
+        provider=PROVIDER,
+        event_id=event.id,
+        event_type=event.event_type,
+        object_id=_object_id(event.resource),
+        occurred_at=read_moment(event.create_time),
+        headers=kept(headers, (*HEADERS, DEMO_HEADER)),
+        body=body,
+    )
+
+
+def _object_id(resource: dict[str, Any]) -> str | None:
+    """Return the order that the event belongs to, or else the id of the resource itself."""
+    found: Any = resource
+    for name in ("supplementary_data", "related_ids", "order_id"):
+        found = found.get(name) if isinstance(found, dict) else None
+    found = found or resource.get("id")
+    return found if isinstance(found, str) and found and is_storable(found) else None

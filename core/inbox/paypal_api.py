@@ -1,0 +1,146 @@
+"""PayPal's own verification of a webhook, asked over its API, for those who would rather not check certificates.
+
+(https://developer.paypal.com/docs/api/webhooks/v1/#verify-webhook-signature_post)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import msgspec
+
+from core.errors import Refusal
+from core.inbox.paypal_client import UnreachableError
+from core.inbox.verifying import NotGenuine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from core.inbox.paypal_client import Client
+
+_Kind = TypeVar("_Kind")
+
+BASES: Final = {"live": "https://api.paypal.com", "sandbox": "https://api.sandbox.paypal.com"}
+# Questions under way and waiting. A forged request costs a call too, so that there must be an end.
+MAX_CALLS: Final = 8
+MAX_WAITING: Final = 100
+# A token is not used in the last minute of its life, and a failure to get one is believed for a while.
+TOKEN_MARGIN_SECONDS: Final = 60.0
+NO_TOKEN_SECONDS: Final = 5.0
+MAX_TOKEN_SECONDS: Final = 86_400.0
+
+
+class _Token(msgspec.Struct):
+    access_token: str
+    expires_in: float = 0.0
+
+
+class _Verdict(msgspec.Struct):
+    verification_status: str
+
+
+class VerificationApi:
+    """The verification API as one process uses it, with one token for all its calls."""
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        base_url: str,
+        client_id: str,
+        client_secret: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client = client
+        self._base_url = base_url
+        self._client_id = client_id
+        self._client_secret = client_secret
+        self._clock = clock
+        self._token = ""
+        self._token_until = 0.0
+        self._no_token_until = 0.0
+        self._getting = asyncio.Lock()
+        self._slots = asyncio.Semaphore(MAX_CALLS)
+        self._calls = 0
+
+    async def check(self, fields: Mapping[str, str], body: bytes) -> None:
+        """Ask PayPal about an event: the `fields` of its transmission, and its `body` in the very bytes that came.
+
+        Raises NotGenuine when PayPal says no or nothing, and Refusal `overloaded` when too many questions wait.
+        """
+        if not (self._client_id and self._client_secret):
+            raise NotGenuine("credentials_missing")
+        if self._calls >= MAX_WAITING:
+            raise Refusal("overloaded", "Too many events wait for PayPal.", retry_after=1.0)
+        self._calls += 1
+        try:
+            async with self._slots:
+                verdict = await self._ask(
+                    msgspec.json.encode(fields)[:-1] + b',"webhook_event":' + body + b"}"
+                )
+        except UnreachableError:
+            raise NotGenuine("verification_unreachable") from None
+        finally:
+            self._calls -= 1
+        if verdict != "SUCCESS":
+            raise NotGenuine("verification_failed")
+
+    async def _ask(self, question: bytes) -> str:
+        url = f"{self._base_url}/v1/notifications/verify-webhook-signature"
+        status, answer = 0, b""
+        # A token may have been revoked before its time: once more with a new one.
+        for _ in range(2):
+            token = await self._current_token()
+            headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+            status, answer = await self._client.call("POST", url, headers=headers, body=question)
+            if status != 401:
+                break
+            if self._token == token:
+                self._token_until = 0.0
+        if status != 200:
+            raise UnreachableError(f"the verification answered {status}")
+        return _decoded(answer, _Verdict).verification_status
+
+    async def _current_token(self) -> str:
+        async with self._getting:
+            if self._token_until > self._clock():
+                return self._token
+            if self._no_token_until > self._clock():
+                raise UnreachableError("there was no token a moment ago")
+            try:
+                token = await self._new_token()
+            except UnreachableError:
+                self._no_token_until = self._clock() + NO_TOKEN_SECONDS
+                raise
+            self._token = token.access_token
+            seconds = min(token.expires_in, MAX_TOKEN_SECONDS) - TOKEN_MARGIN_SECONDS
+            self._token_until = self._clock() + seconds
+            return self._token
+
+    async def _new_token(self) -> _Token:
+        credentials = base64.b64encode(f"{self._client_id}:{self._client_secret}".encode()).decode()
+        status, answer = await self._client.call(
+            "POST",
+            f"{self._base_url}/v1/oauth2/token",
+            headers={
+                "Authorization": f"Basic {credentials}",
+                "Content-Type": "application/x-www-form-urlencoded",
+            },
+            body=b"grant_type=client_credentials",
+        )
+        if status != 200:
+            raise UnreachableError(f"the token was refused with {status}")
+        token = _decoded(answer, _Token)
+        if not (token.access_token.isascii() and token.access_token.isprintable() and token.access_token):
+            raise UnreachableError("the token cannot be sent")
+        return token
+
+
+def _decoded(answer: bytes, kind: type[_Kind]) -> _Kind:
+    try:
+        return msgspec.json.decode(answer, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UnreachableError(f"the answer cannot be read: {error}") from None

@@ -1,0 +1,103 @@
+"""Calls to PayPal's own hosts: bounded in time and bytes, without redirects, and trusting the given roots only."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+import warnings
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import aiohttp
+import certifi
+from aiohttp import hdrs
+from cryptography import x509
+from cryptography.utils import CryptographyDeprecationWarning
+from cryptography.x509.verification import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+TIMEOUT_SECONDS: Final = 10.0
+# A certificate with its chain has about 6 KB, an answer of the API less than one.
+MAX_BYTES: Final = 64 * 1024
+CONNECTIONS: Final = 16
+
+_BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+
+
+class UnreachableError(Exception):
+    """There was no whole answer."""
+
+
+class Client:
+    """The client of one process. The roots are those of `roots_file`, or without one Mozilla's (certifi).
+
+    Raises OSError when the file cannot be read. The rest is made at the first call, as most processes make none.
+    """
+
+    def __init__(self, roots_file: str = "") -> None:
+        self._roots = Path(roots_file or certifi.where()).read_bytes()
+        self._session: aiohttp.ClientSession | None = None
+        self._store: Store | None = None
+
+    @property
+    def store(self) -> Store:
+        """The roots, as chains are built to them."""
+        if self._store is None:
+            self._store = Store(_certificates(self._roots))
+        return self._store
+
+    async def call(
+        self, method: str, url: str, *, headers: Mapping[str, str] | None = None, body: bytes | None = None
+    ) -> tuple[int, bytes]:
+        """Return the status and the body. Raises UnreachableError."""
+        try:
+            async with (
+                asyncio.timeout(TIMEOUT_SECONDS),
+                self._opened().request(
+                    method, url, data=body, headers=headers, allow_redirects=False
+                ) as response,
+            ):
+                received = bytearray()
+                while chunk := await response.content.read(MAX_BYTES):
+                    received += chunk
+                    if len(received) > MAX_BYTES:
+                        response.close()
+                        raise UnreachableError(f"the answer is longer than {MAX_BYTES} bytes")
+                return response.status, bytes(received)
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            raise UnreachableError(f"{type(error).__name__}: {error}") from None
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            context = ssl.create_default_context(cadata=self._roots.decode("ascii", "ignore"))
+            options: dict[str, Any] = {
+                # Neither a proxy nor credentials from the environment.
+                "trust_env": False,
+                # A compressed answer of a few bytes may unpack to gigabytes.
+                "auto_decompress": False,
+                "skip_auto_headers": {hdrs.ACCEPT_ENCODING},
+                "cookie_jar": aiohttp.DummyCookieJar(),
+            }
+            connector = aiohttp.TCPConnector(limit=CONNECTIONS, ssl=context)
+            self._session = aiohttp.ClientSession(connector=connector, **options)
+        return self._session
+
+
+def _certificates(roots: bytes) -> list[x509.Certificate]:
+    """Return the certificates of a bundle. What breaks today's rules, as some old roots do, vouches for nobody."""
+    found = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        for block in _BLOCK.findall(roots):
+            with suppress(ValueError):
+                found.append(x509.load_pem_x509_certificate(block))
+    return found

@@ -1,0 +1,70 @@
+"""Signatures of the plain kind: one header with the HMAC of the raw body, in hex or base64, behind a fixed prefix.
+
+Most senders outside Standard Webhooks sign so. Such a signature has no time in it: a request that was recorded stays
+genuine for ever, and is told from the first only by its event id.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import re
+from typing import TYPE_CHECKING, Final, Literal
+
+import msgspec
+
+from core.inbox.verifying import NotGenuine
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+# Bounds of the text that is the key; below 16 characters it can be guessed from one recorded request.
+MIN_SECRET_LENGTH: Final = 16
+MAX_SECRET_LENGTH: Final = 256
+MAX_PREFIX_LENGTH: Final = 32
+
+_SIZES: Final = {"sha256": 32, "sha512": 64}
+_SECRET = re.compile(rf"[\x21-\x7e]{{{MIN_SECRET_LENGTH},{MAX_SECRET_LENGTH}}}")
+_HEX = re.compile(r"(?:[0-9a-fA-F]{2})+")
+
+
+class Scheme(msgspec.Struct, frozen=True):
+    """How one source signs. SHA-1 is not among the algorithms."""
+
+    header: str
+    algorithm: Literal["sha256", "sha512"] = "sha256"
+    encoding: Literal["hex", "base64"] = "hex"
+    prefix: str = ""
+
+
+def verify(body: bytes, headers: Mapping[str, str], scheme: Scheme, secrets: Sequence[str]) -> None:
+    """Check a request against every secret. Raises NotGenuine."""
+    header = headers.get(scheme.header.lower(), "")
+    if not header:
+        raise NotGenuine("header_missing")
+    signature = _decoded(header, scheme)
+    if signature is None or len(signature) != _SIZES[scheme.algorithm]:
+        raise NotGenuine("header_malformed")
+    for secret in secrets:
+        if hmac.compare_digest(hmac.digest(secret.encode(), body, scheme.algorithm), signature):
+            return
+    raise NotGenuine("signature_mismatch")
+
+
+def check_secret(secret: str) -> None:
+    """Raise ValueError for a secret that is too short, too long, or holds other characters than visible ASCII."""
+    if _SECRET.fullmatch(secret) is None:
+        raise ValueError(f"it has {MIN_SECRET_LENGTH} to {MAX_SECRET_LENGTH} visible ASCII characters")
+
+
+def _decoded(header: str, scheme: Scheme) -> bytes | None:
+    # 64 bytes have 128 hex digits; nothing longer can be a signature.
+    if not header.startswith(scheme.prefix) or len(header) > MAX_PREFIX_LENGTH + 128:
+        return None
+    text = header.removeprefix(scheme.prefix)
+    if scheme.encoding == "hex":
+        return bytes.fromhex(text) if _HEX.fullmatch(text) else None
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:  # binascii.Error is one; other characters than ASCII are another
+        return None

@@ -1,0 +1,111 @@
+"""What came in, in figures: a summary of the last hours with what looks wrong in it, and the newest events."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+import msgspec
+
+from core import ids, metrics
+from core.database import statements
+
+if TYPE_CHECKING:
+    from core.database import Database
+
+_sql = statements("reports")
+
+# Events of one type in one summary that are more than usual.
+HIGH_FREQUENCY: Final = 1_000
+# An event that is due for longer waits for something else than its turn.
+LATE_SECONDS: Final = 300.0
+# Ids carry the clock of the process that stored the event, receipts that of the database.
+CLOCK_SLACK: Final = timedelta(hours=1)
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """What was received within a period. Each anomaly has `type`, `description`, `count` and what it is about."""
+
+    period_start: datetime
+    period_end: datetime
+    total_events: int
+    events_by_provider: dict[str, int]
+    events_by_type: dict[str, int]
+    anomalies: list[dict[str, Any]]
+    generated_at: datetime
+
+
+class ReceivedEvent(msgspec.Struct, frozen=True):
+    """An event as lists show it."""
+
+    id: UUID
+    provider: str
+    event_id: str
+    event_type: str
+    received_at: datetime
+
+
+async def summarize(database: Database, *, hours_back: int, keep: bool = False) -> Summary:
+    """Count what was received within the last hours and say what looks wrong; `keep` stores the summary, too."""
+    now = datetime.now(UTC)
+    start = now - timedelta(hours=hours_back)
+    rows = await database.fetch(_sql.inbox_counts, ids.first_uuid_at(start - CLOCK_SLACK), start, now)
+    by_provider: dict[str, int] = {}
+    by_type: dict[str, int] = {}
+    for row in rows:
+        by_provider[row["provider"]] = by_provider.get(row["provider"], 0) + row["events"]
+        by_type[row["event_type"]] = by_type.get(row["event_type"], 0) + row["events"]
+    summary = Summary(
+        period_start=start,
+        period_end=now,
+        total_events=sum(by_provider.values()),
+        events_by_provider=by_provider,
+        events_by_type=by_type,
+        anomalies=[*_frequent(by_type), *await _troubles(database)],
+        generated_at=datetime.now(UTC),
+    )
+    if keep:
+        await database.execute(_sql.keep_summary, ids.new_uuid(), msgspec.json.encode(summary).decode())
+    for provider, events in by_provider.items():
+        metrics.RECONCILIATION_EVENTS.add(provider, by=events)
+    for anomaly in summary.anomalies:
+        metrics.RECONCILIATION_ANOMALIES.add(anomaly["type"])
+    metrics.RECONCILIATION_LAST_RUN.set(now.timestamp())
+    return summary
+
+
+async def recent_events(database: Database, *, provider: str | None, limit: int) -> list[ReceivedEvent]:
+    """Return the newest events, of one provider or of all."""
+    if provider is None:
+        rows = await database.fetch(_sql.recent_inbox_events, limit)
+    else:
+        rows = await database.fetch(_sql.recent_inbox_events_of, provider, limit)
+    return [ReceivedEvent(**row) for row in rows]
+
+
+def _frequent(by_type: dict[str, int]) -> list[dict[str, Any]]:
+    return [
+        {
+            "type": "high_frequency_event",
+            "description": f"More than {HIGH_FREQUENCY} events of type {event_type}",
+            "event_type": event_type,
+            "count": events,
+        }
+        for event_type, events in by_type.items()
+        if events > HIGH_FREQUENCY
+    ]
+
+
+async def _troubles(database: Database) -> list[dict[str, Any]]:
+    row = await database.fetchrow(_sql.inbox_troubles, LATE_SECONDS)
+    found = {} if row is None else dict(row)
+    said = {
+        "dead": ("dead_letters", "Events that were given up and wait for a person"),
+        "late": ("late_events", f"Events that have been due for more than {LATE_SECONDS:.0f} seconds"),
+    }
+    return [
+        {"type": kind, "description": description, "count": found[name]}
+        for name, (kind, description) in said.items()
+        if found.get(name)
+    ]

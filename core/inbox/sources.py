@@ -1,0 +1,262 @@
+"""Senders registered at run time: how they sign, where the ids of their events stand, and their keys.
+
+A key is kept as it is, because signatures are computed with it; it is shown once, when it is made or given.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets as randomness
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
+from uuid import UUID
+
+import msgspec
+
+from core import ids
+from core.database import statements
+from core.errors import Refusal
+from core.inbox import locations, plain_hmac, standard_webhooks
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from core.database import Database, Row
+
+_sql = statements("sources")
+
+Kind: TypeAlias = Literal["standard", "standard_ed25519", "hmac"]
+
+NAME_PATTERN: Final = r"^[a-z][a-z0-9-]{0,39}$"
+MAX_DESCRIPTION: Final = 500
+# More senders than any principal has; it bounds the metrics, which have a series for each.
+MAX_SOURCES: Final = 100
+MAX_SECRET: Final = 1024
+# Sources that one list of the command line shows.
+MAX_LISTED: Final = 10_000
+# A week: whoever has not changed the key by then has forgotten it.
+MAX_OVERLAP_SECONDS: Final = 604_800
+NEW_SECRET_BYTES: Final = 32
+# An id is made of so many parts at most.
+MAX_ID_PARTS: Final = 4
+_START: Final = UUID(int=0)
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How a source's requests are read: locations are texts as `core.inbox.locations` reads them.
+
+    `signature` and `event_id` are for the kind `hmac` alone: Standard Webhooks says both.
+    """
+
+    signature: plain_hmac.Scheme | None = None
+    event_id: tuple[str, ...] = ()
+    event_type: str = "/type"
+    object_id: str | None = None
+    occurred_at: str | None = None
+
+
+class Source(NamedTuple):
+    """One source, without its keys. `rotating_until` is when the key before the present one ends."""
+
+    id: UUID
+    name: str
+    description: str
+    kind: Kind
+    options: Options
+    enabled: bool
+    rotating_until: datetime | None
+    created_at: datetime
+
+
+async def create(
+    database: Database,
+    *,
+    principal_id: int,
+    name: str,
+    kind: Kind,
+    options: Options,
+    description: str = "",
+    secret: str | None = None,
+) -> tuple[Source, str]:
+    """Store a source and return it with its secret, which is never shown again.
+
+    Raises Refusal `source_exists` for a name that was ever given, `invalid_request` for a weak or missing key, for
+    options that do not fit the kind, and when there are MAX_SOURCES already.
+    """
+    if re.fullmatch(NAME_PATTERN, name) is None:
+        raise Refusal(
+            "invalid_request", "A name has 1 to 40 letters a-z, digits and hyphens, a letter first."
+        )
+    _check_options(kind, options)
+    chosen = _chosen_secret(kind, secret)
+    row = await database.fetchrow(
+        _sql.create_inbox_source,
+        ids.new_uuid(),
+        principal_id,
+        name,
+        description,
+        kind,
+        msgspec.json.encode(options).decode(),
+        chosen,
+        MAX_SOURCES,
+    )
+    if row is not None:
+        return _source(row), chosen
+    if await database.fetchval(_sql.inbox_source_name_taken, name):
+        raise Refusal("source_exists", f"The name {name} is taken. Names of deleted sources stay taken.")
+    raise Refusal("invalid_request", f"There are {MAX_SOURCES} sources already. Delete one first.")
+
+
+async def list_page(database: Database, *, principal_id: int, after: UUID | None, limit: int) -> list[Source]:
+    """Return up to `limit` sources behind `after`, oldest first."""
+    rows = await database.fetch(_sql.list_inbox_sources, principal_id, after or _START, limit)
+    return [_source(row) for row in rows]
+
+
+async def list_all(database: Database) -> list[tuple[str, Source]]:
+    """Return the first MAX_LISTED sources of all principals by name, each with the name of its principal."""
+    rows = await database.fetch(_sql.list_all_inbox_sources, MAX_LISTED)
+    return [(row["principal"], _source(row)) for row in rows]
+
+
+async def find_by_name(database: Database, name: str) -> tuple[int, Source]:
+    """Return the source of a name with the id of its principal. Raises Refusal `not_found`."""
+    row = await database.fetchrow(_sql.find_inbox_source_by_name, name)
+    if row is None:
+        raise Refusal("not_found", f"There is no source {name!r}.")
+    return row["principal_id"], _source(row)
+
+
+async def principal_named(database: Database, name: str) -> int:
+    """Return the id of a principal. Raises Refusal `not_found`."""
+    found: int | None = await database.fetchval(_sql.principal_of_name, name)
+    if found is None:
+        raise Refusal("not_found", f"There is no principal {name!r}. `tallystick keys create` makes one.")
+    return found
+
+
+async def find(database: Database, *, principal_id: int, source_id: UUID) -> Source:
+    """Return one source. Raises Refusal `not_found`, for another principal's too."""
+    return _found(await database.fetchrow(_sql.find_inbox_source, principal_id, source_id), source_id)
+
+
+async def update(
+    database: Database,
+    *,
+    principal_id: int,
+    source_id: UUID,
+    description: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+    enabled: bool | None = None,
+) -> Source:
+    """Change what is not None, `changes` being fields of the options. Raises Refusal `not_found`, `invalid_request`."""
+    async with database.transaction() as connection:
+        locked = await connection.fetchrow(_sql.lock_inbox_source, principal_id, source_id)
+        source = _found(locked, source_id)
+        options = msgspec.structs.replace(source.options, **changes or {})
+        _check_options(source.kind, options)
+        row = await connection.fetchrow(
+            _sql.update_inbox_source,
+            principal_id,
+            source_id,
+            description,
+            msgspec.json.encode(options).decode(),
+            enabled,
+        )
+        return _found(row, source_id)
+
+
+async def rotate(
+    database: Database, *, principal_id: int, source_id: UUID, secret: str | None, overlap_seconds: int
+) -> tuple[Source, str]:
+    """Give a source a new key and return both; the old key stays good for `overlap_seconds`, any older one ends now.
+
+    Raises Refusal `not_found`, and `invalid_request` for a weak or missing key.
+    """
+    source = await find(database, principal_id=principal_id, source_id=source_id)
+    chosen = _chosen_secret(source.kind, secret)
+    row = await database.fetchrow(
+        _sql.rotate_inbox_source, principal_id, source_id, chosen, float(overlap_seconds)
+    )
+    return _found(row, source_id), chosen
+
+
+async def delete(database: Database, *, principal_id: int, source_id: UUID) -> str:
+    """Delete a source and its keys, and return its name; what it has sent stays. Raises Refusal `not_found`."""
+    name: str | None = await database.fetchval(_sql.delete_inbox_source, principal_id, source_id)
+    if name is None:
+        raise _missing(source_id)
+    return name
+
+
+def _check_options(kind: Kind, options: Options) -> None:
+    if kind == "hmac" and (options.signature is None or not options.event_id):
+        raise Refusal(
+            "invalid_request", "A source of the kind hmac says in signature and event_id where both stand."
+        )
+    if kind != "hmac" and (options.signature is not None or options.event_id):
+        raise Refusal(
+            "invalid_request", f"A source of the kind {kind} has no signature and event_id to choose."
+        )
+    for place in (*options.event_id, options.event_type, options.object_id, options.occurred_at):
+        if place is not None and (
+            len(place) > locations.MAX_LENGTH or re.fullmatch(locations.PATTERN, place) is None
+        ):
+            raise Refusal(
+                "invalid_request",
+                f"{place[:80]!r} is no place in a request: header:X-Name, or a pointer like /data/id.",
+            )
+    if len(options.event_id) > MAX_ID_PARTS:
+        raise Refusal("invalid_request", f"An event's id is made of {MAX_ID_PARTS} parts at most.")
+
+
+def _chosen_secret(kind: Kind, given: str | None) -> str:
+    """Return the given key, or a new one. Raises Refusal `invalid_request` for a key that is none, or weak."""
+    if given is None:
+        if kind == "standard_ed25519":
+            raise _bad_secret("the sender's public key is needed: whpk_ and 32 bytes in base64")
+        return (
+            standard_webhooks.new_secret() if kind == "standard" else randomness.token_hex(NEW_SECRET_BYTES)
+        )
+    try:
+        if kind == "hmac":
+            plain_hmac.check_secret(given)
+        elif kind == "standard":
+            standard_webhooks.secret_key(given)
+        else:
+            standard_webhooks.public_key(given)
+    except ValueError as error:
+        raise _bad_secret(str(error)) from None
+    return given
+
+
+def _bad_secret(reason: str) -> Refusal:
+    return Refusal("invalid_request", f"The secret cannot be used: {reason}.", field="secret")
+
+
+def _found(row: Row | None, source_id: UUID) -> Source:
+    if row is None:
+        raise _missing(source_id)
+    return _source(row)
+
+
+def _missing(source_id: UUID) -> Refusal:
+    return Refusal("not_found", f"There is no source {source_id}.")
+
+
+def _source(row: Row) -> Source:
+    return Source(
+        row["id"],
+        row["name"],
+        row["description"],
+        row["kind"],
+        read_options(row["options"]),
+        row["disabled_at"] is None,
+        row["previous_until"],
+        row["created_at"],
+    )
+
+
+def read_options(text: str) -> Options:
+    """Return the options as they are stored."""
+    return msgspec.json.decode(text, type=Options)

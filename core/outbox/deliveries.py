@@ -1,0 +1,188 @@
+"""What became of what we sent: deliveries and their attempts as people see them, and sending them again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from core import ids
+from core.database import statements
+from core.errors import Refusal
+from core.outbox.signing import message_id
+
+if TYPE_CHECKING:
+    from core.database import Database, Row
+
+_sql = statements("deliveries")
+
+# What one delivery shows of its attempts; a schedule has no more, and one that was sent again shows the newest.
+SHOWN_ATTEMPTS: Final = 100
+# Deliveries that one call makes due again, and how many of them in one statement.
+REPLAYED: Final = 5_000
+REPLAY_BATCH: Final = 500
+
+NEWEST: Final = UUID(int=2**128 - 1)
+OLDEST: Final = UUID(int=0)
+
+# The states as people know them, and as the table does.
+STATES: Final = {"pending": "pending", "sending": "leased", "delivered": "delivered", "failed": "failed"}
+_SHOWN: Final = {stored: shown for shown, stored in STATES.items()}
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """One event on its way to one endpoint. `event` is the `webhook-id`, `attempts` those since it was last (re)sent.
+
+    `next_attempt_at` is there while it is pending, `finished_at` once it is delivered or failed.
+    """
+
+    id: UUID
+    endpoint: UUID
+    event: str
+    type: str
+    object: str | None
+    state: str
+    attempts: int
+    next_attempt_at: datetime | None
+    last_status: int | None
+    last_error: str | None
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One try: the status and the beginning of the answer, personal data masked, or the error if there was none."""
+
+    at: datetime
+    status: int | None
+    latency_ms: int
+    excerpt: str
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which deliveries; None means any. Times are of the delivery's making, `failed_since` of its end.
+
+    `principal_id` None is for operators.
+    """
+
+    principal_id: int | None
+    endpoint_id: UUID | None = None
+    event_id: UUID | None = None
+    states: tuple[str, ...] | None = None
+    types: tuple[str, ...] | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    failed_since: datetime | None = None
+
+
+class Progress(NamedTuple):
+    """How many deliveries were made due again, and where to go on (None: that was all)."""
+
+    replayed: int
+    next: UUID | None
+
+
+async def list_deliveries(
+    database: Database, wanted: Filter, *, before: UUID | None, limit: int
+) -> list[Delivery]:
+    """Return up to `limit` deliveries behind `before`, newest first."""
+    return [_delivery(row) for row in await _rows(database, wanted, before=before, limit=limit)]
+
+
+async def find_delivery(
+    database: Database, *, principal_id: int | None, delivery_id: UUID
+) -> tuple[Delivery, list[Attempt]]:
+    """Return a delivery and its attempts, newest first. Raises Refusal `not_found`, for another principal's too."""
+    row = await _find(database, principal_id, delivery_id)
+    attempts = await database.fetch(_sql.delivery_attempts, delivery_id, SHOWN_ATTEMPTS)
+    return _delivery(row), [Attempt(**dict(attempt)) for attempt in attempts]
+
+
+async def resend(database: Database, *, principal_id: int | None, delivery_id: UUID) -> None:
+    """Make one delivery due again, whatever became of it, with all its attempts before it.
+
+    Raises Refusal `not_found`; `endpoint_missing` or `endpoint_disabled` when there is nobody to send it to; and
+    `delivery_in_progress` while it is being sent. Wake `core.wakeup.DELIVERIES` then.
+    """
+    row = await _find(database, principal_id, delivery_id)
+    if row["deleted"]:
+        raise Refusal("endpoint_missing", "The endpoint of this delivery was deleted.")
+    if row["disabled"]:
+        raise Refusal("endpoint_disabled", "The endpoint of this delivery is switched off. Enable it first.")
+    if not await database.fetch(_sql.resend_deliveries, [delivery_id]):
+        raise Refusal("delivery_in_progress", "This delivery is being sent at this moment.", retry_after=5.0)
+
+
+async def replay(
+    database: Database, wanted: Filter, *, before: UUID | None = None, limit: int = REPLAYED
+) -> Progress:
+    """Make up to `limit` deliveries due again, newest first, and say how many and from where to go on.
+
+    Those that are being sent, and those of endpoints that are gone or off, stay as they are. Each batch is a
+    transaction of its own: a call that breaks off has done what it has done, and the same call again does the rest,
+    as what is due already is not failed any more.
+    """
+    replayed, looked_at = 0, 0
+    while looked_at < limit:
+        size = min(REPLAY_BATCH, limit - looked_at)
+        rows = await _rows(database, wanted, before=before, limit=size, sendable=True)
+        if rows:
+            chosen = [row["id"] for row in rows]
+            replayed += len(await database.fetch(_sql.resend_deliveries, chosen))
+            before = chosen[-1]
+            looked_at += len(rows)
+        if len(rows) < size:
+            return Progress(replayed, None)
+    return Progress(replayed, before)
+
+
+async def _rows(
+    database: Database, wanted: Filter, *, before: UUID | None, limit: int, sendable: bool = False
+) -> list[Row]:
+    # The ids of deliveries are in the order of their making.
+    newest = before or NEWEST
+    if wanted.until is not None:
+        newest = min(newest, ids.first_uuid_at(wanted.until))
+    return await database.fetch(
+        _sql.list_deliveries,
+        newest,
+        OLDEST if wanted.since is None else ids.first_uuid_at(wanted.since),
+        wanted.principal_id,
+        wanted.endpoint_id,
+        wanted.event_id,
+        None if wanted.states is None else [STATES[state] for state in wanted.states],
+        wanted.types,
+        wanted.failed_since,
+        sendable,
+        not sendable,
+        limit,
+    )
+
+
+async def _find(database: Database, principal_id: int | None, delivery_id: UUID) -> Row:
+    row = await database.fetchrow(_sql.find_delivery, principal_id, delivery_id)
+    if row is None:
+        raise Refusal("not_found", f"There is no delivery {delivery_id}.")
+    return row
+
+
+def _delivery(row: Row) -> Delivery:
+    return Delivery(
+        id=row["id"],
+        endpoint=row["endpoint_id"],
+        event=message_id(row["event_id"]),
+        type=row["event_type"],
+        object=row["object_id"],
+        state=_SHOWN[row["state"]],
+        attempts=row["attempts"],
+        next_attempt_at=row["due_at"] if row["state"] == "pending" else None,
+        last_status=row["last_status"],
+        last_error=row["last_error"],
+        created_at=row["created_at"],
+        finished_at=row["finished_at"],
+    )

@@ -1,0 +1,89 @@
+"""How the receivers fare for good: since when one has only failed, and when it is switched off for that.
+
+Kept in PostgreSQL, where all workers add to it and its owner can see it. A receiver that is well costs no write.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from core.database import statements
+from core.outbox.events import emit
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from core.database import Database, Row
+    from core.settings import Settings
+
+log = structlog.get_logger(__name__)
+_sql = statements("webhook_endpoints")
+
+DISABLED_EVENT: Final = "webhook_endpoint.disabled"
+# A span without a success says little when it held one or two attempts only.
+LEAST_ATTEMPTS: Final = 10
+
+GONE: Final = "gone"
+FAILING: Final = "failing"
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """When an endpoint is switched off: after so many deliveries given up in a row, or so long without a success.
+
+    0 means never.
+    """
+
+    deliveries: int
+    span_seconds: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> Patience:
+        """Read it of WEBHOOK_DISABLE_AFTER_FAILS and WEBHOOK_DISABLE_AFTER_HOURS."""
+        return cls(settings.webhook_disable_after_fails, settings.webhook_disable_after_hours * 3600.0)
+
+    def ends(self, row: Row) -> bool:
+        """Say whether what `row` counts is enough."""
+        if 0 < self.deliveries <= row["failed_deliveries"]:
+            return True
+        attempted: bool = row["failed_attempts"] >= LEAST_ATTEMPTS
+        return attempted and 0 < self.span_seconds <= row["failing_seconds"]
+
+
+async def note_success(database: Database, endpoint_id: UUID) -> None:
+    """End a series of failures."""
+    await database.execute(_sql.note_endpoint_success, endpoint_id)
+
+
+async def note_failure(
+    database: Database, patience: Patience, endpoint_id: UUID, *, given_up: bool, gone: bool
+) -> bool:
+    """Count a failed attempt, and return whether the endpoint was switched off for it.
+
+    `given_up`: its delivery will not be tried again; `gone`: the receiver has said 410. The endpoint's owner is told
+    by an event, in the same transaction, which goes to the owner's other endpoints.
+    """
+    async with database.transaction() as connection:
+        row = await connection.fetchrow(_sql.count_endpoint_failure, endpoint_id, int(given_up))
+        if row is None or not (gone or patience.ends(row)):
+            return False
+        reason = GONE if gone else FAILING
+        disabled_at = await connection.fetchval(_sql.disable_endpoint, endpoint_id, reason)
+        await emit(
+            connection,
+            principal_id=row["principal_id"],
+            event_type=DISABLED_EVENT,
+            object_id=str(endpoint_id),
+            data={
+                "id": str(endpoint_id),
+                "url": row["url"],
+                "reason": reason,
+                "failing_since": row["failing_since"].isoformat(),
+                "disabled_at": disabled_at.isoformat(),
+            },
+        )
+    log.warning("endpoint.disabled", endpoint_id=str(endpoint_id), reason=reason)
+    return True

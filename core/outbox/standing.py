@@ -1,0 +1,127 @@
+"""How the receivers fare, as one worker process sees it: who is swift, and who is left alone for a while.
+
+Two rules keep the slots of a process for those who use them well. A receiver that has answered swiftly gets many
+slots, everybody else a few, and all of those together a part: so a hundred dead receivers do not fill a process. And
+one that mostly fails is left alone (a circuit breaker): what is due to it waits and uses up no attempt, until one
+delivery tries it again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+Known = TypeVar("Known")
+
+# A breaker opens when of the last RESULTS attempts, and of LEAST_RESULTS at least, this share had no good answer.
+RESULTS: Final = 20
+LEAST_RESULTS: Final = 10
+FAILING_SHARE: Final = 0.7
+# Each try that fails doubles the time, up to 2 ** MOST_DOUBLINGS.
+MOST_DOUBLINGS: Final = 4
+# An answer that takes longer occupies a slot for too long to be given many of them.
+SWIFT_SECONDS: Final = 1.0
+# Receivers that a process remembers, of each kind; the ones it has forgotten are met like new ones.
+REMEMBERED: Final = 4_096
+
+
+@dataclass(slots=True)
+class _Breaker:
+    results: deque[bool] = field(default_factory=lambda: deque(maxlen=RESULTS))
+    """True for each attempt that failed, oldest first."""
+    opened: int = 0
+    """How often it has opened since the receiver was last well; 0 means closed."""
+    open_until: float = 0.0
+    trying: bool = False
+
+
+class Standings:
+    """What one process knows of its receivers. `open_seconds` 0 leaves nobody alone."""
+
+    def __init__(self, open_seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._open_seconds = open_seconds
+        self._clock = clock
+        self._swift: OrderedDict[UUID, None] = OrderedDict()
+        self._breakers: OrderedDict[UUID, _Breaker] = OrderedDict()
+
+    @property
+    def swift(self) -> list[UUID]:
+        """The receivers whose last answer was good and came in time."""
+        return list(self._swift)
+
+    def is_swift(self, endpoint_id: UUID) -> bool:
+        """Say whether the receiver's last answer was good and came in time."""
+        return endpoint_id in self._swift
+
+    def left_alone(self) -> tuple[list[UUID], list[UUID]]:
+        """Return who gets nothing now, and who gets one delivery to try it with."""
+        now = self._clock()
+        nothing: list[UUID] = []
+        one: list[UUID] = []
+        for endpoint_id, breaker in self._breakers.items():
+            if breaker.opened:
+                waits = breaker.trying or now < breaker.open_until
+                (nothing if waits else one).append(endpoint_id)
+        return nothing, one
+
+    def started(self, endpoint_id: UUID) -> bool:
+        """Note that an attempt begins, and say whether it is the one that tries a receiver that was left alone."""
+        breaker = self._breakers.get(endpoint_id)
+        if breaker is None or not breaker.opened:
+            return False
+        breaker.trying = True
+        return True
+
+    def abandoned(self, endpoint_id: UUID) -> None:
+        """Note that an attempt ended without a verdict."""
+        breaker = self._breakers.get(endpoint_id)
+        if breaker is not None:
+            breaker.trying = False
+
+    def note(self, endpoint_id: UUID, *, good: bool, seconds: float) -> None:
+        """Note how an attempt ended. Good is an answer that is neither 5xx nor 429, whatever it says."""
+        if good and seconds <= SWIFT_SECONDS:
+            _remember(self._swift, endpoint_id, None)
+        else:
+            self._swift.pop(endpoint_id, None)
+        breaker = self._breakers.get(endpoint_id)
+        if self._open_seconds > 0 and (breaker is not None or not good):
+            breaker = breaker or _Breaker()
+            if self._is_well(breaker, good=good):
+                self._breakers.pop(endpoint_id, None)
+            else:
+                _remember(self._breakers, endpoint_id, breaker)
+
+    def _is_well(self, breaker: _Breaker, *, good: bool) -> bool:
+        """Take the result into account and say whether the breaker need not be kept any longer."""
+        if breaker.opened:
+            if good:
+                return True
+            # Else it is the end of an attempt that began before the breaker opened, which tells nothing new.
+            if breaker.trying:
+                breaker.trying = False
+                self._open(breaker)
+            return False
+        breaker.results.append(not good)
+        failed = sum(breaker.results)
+        if len(breaker.results) >= LEAST_RESULTS and failed >= FAILING_SHARE * len(breaker.results):
+            self._open(breaker)
+        return failed == 0
+
+    def _open(self, breaker: _Breaker) -> None:
+        doublings = min(breaker.opened, MOST_DOUBLINGS)
+        breaker.opened += 1
+        breaker.open_until = self._clock() + self._open_seconds * 2.0**doublings
+
+
+def _remember(known: OrderedDict[UUID, Known], endpoint_id: UUID, value: Known) -> None:
+    known[endpoint_id] = value
+    known.move_to_end(endpoint_id)
+    if len(known) > REMEMBERED:
+        known.popitem(last=False)

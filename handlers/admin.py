@@ -1,0 +1,49 @@
+"""The administrator: whoever presents a token of ADMIN_TOKEN or ADMIN_TOKEN_SHA256. Without one there is none."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import TYPE_CHECKING
+
+from aiohttp import hdrs
+from multidict import istr
+
+from core.errors import Refusal
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from core.settings import Settings
+
+ADMIN_TOKEN = istr("X-Admin-Token")
+BEARER = "Bearer "
+# Who is written down as having done what was done with the token.
+ACTOR = "admin"
+
+
+class Administrators:
+    """The tokens that are active, as digests: what is compared has one length, whatever was presented."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._active = tuple(
+            [hashlib.sha256(str(token).encode()).digest() for token in settings.admin_token if token]
+            + [bytes.fromhex(known) for known in settings.admin_token_sha256]
+        )
+
+    def includes(self, request: web.Request) -> bool:
+        """Whether `request` presents an active token, as X-Admin-Token or as a bearer token."""
+        presented = request.headers.get(ADMIN_TOKEN)
+        if presented is None:
+            authorization = request.headers.get(hdrs.AUTHORIZATION, "")
+            presented = authorization[len(BEARER) :] if authorization.startswith(BEARER) else ""
+        digest = hashlib.sha256(presented.encode("utf-8", "surrogateescape")).digest()
+        matches = [hmac.compare_digest(digest, known) for known in self._active]
+        return any(matches)
+
+    def check(self, request: web.Request) -> None:
+        """Raise Refusal `unauthorized` for whoever is no administrator."""
+        if not self.includes(request):
+            raise Refusal(
+                "unauthorized", f"This wants the admin token, as {ADMIN_TOKEN} or as a bearer token."
+            )

@@ -1,0 +1,129 @@
+"""Claims of due work while a foreign transaction stays open, which keeps every dead row version from being cleaned."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from structlog.testing import capture_logs
+
+from core.database import Database, Row, Statement
+from core.inbox.processing import Processor
+from core.leases import Worker
+from core.outbox.delivery import Deliverer, Schedule
+from core.outbox.destinations import Destinations
+from core.outbox.egress import Egress
+from core.outbox.fanout import fan_out
+from core.service import open_service
+from core.settings import load_settings
+from loadtests.bench import outbox
+from loadtests.bench.client import ClientResult
+from loadtests.bench.deliveries import OWNER, hook, subscribe
+from loadtests.bench.figures import latency_summary
+from loadtests.bench.measures import BASE
+from loadtests.bench.meter import Meter
+from loadtests.bench.stand import Stand
+
+CLAIMS = "claims"
+INBOX_CLAIM, DELIVERY_CLAIM = "claim_inbox_events", "claim_deliveries"
+#: Events between two claims of the inbox: what one claim takes at most.
+EVENTS_A_CLAIM = 64
+#: Of the outbox as many deliveries, of events to so many endpoints.
+ENDPOINTS = 4
+#: The first and the last of so many parts are compared.
+PARTS = 5
+#: Every endpoint has its hands full for a moment.
+PAUSE_SECONDS = 0.002
+
+
+class TimedDatabase(Database):
+    """Notes how long each claim took."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database.connections)
+        self.claims: dict[str, list[float]] = {INBOX_CLAIM: [], DELIVERY_CLAIM: []}
+
+    async def fetch(self, statement: Statement, *args: Any) -> list[Row]:
+        """Times what is a claim."""
+        started = time.perf_counter()
+        rows = await super().fetch(statement, *args)
+        if rows and statement.name in self.claims:
+            self.claims[statement.name].append(time.perf_counter() - started)
+        return rows
+
+
+async def claims(stand: Stand, meter: Meter) -> None:
+    """Stores, claims and finishes events, then deliveries, in turns; each part of the time has a figure of both."""
+    url = await stand.create_database(CLAIMS, BASE)
+    settings = load_settings(
+        env_file=None,
+        env="test",
+        database_url=url,
+        redis_url=stand.redis_url(CLAIMS),
+        state_dir=str(stand.state),
+    )
+    egress = Egress(Destinations.of(("127.0.0.0/8",), require_https=False))
+    seconds = stand.plan.claims_seconds / PARTS / 2
+    async with stand.receiver() as receiver:
+        async with stand.api(CLAIMS, worker=False) as api:
+            hooks = [hook(receiver, str(number)) for number in range(ENDPOINTS)]
+            await subscribe(api, hooks, outbox.BACKLOG_TYPE)
+        async with (
+            stand.connect(CLAIMS) as foreign,
+            stand.connect(CLAIMS) as writer,
+            open_service(settings) as service,
+        ):
+            database, worker = TimedDatabase(service.database), Worker()
+            await worker.beat(database)
+            processor = Processor(database, service.ledger, worker, wake=lambda _: None)
+            deliverer = Deliverer(database, egress, worker, Schedule.of(settings))
+            turns = 0
+
+            async def process() -> None:
+                nonlocal turns
+                turns += 1
+                await outbox.store(writer, [f"turn{turns}_{item}" for item in range(EVENTS_A_CLAIM)])
+                await processor.step()
+
+            async def deliver() -> None:
+                await outbox.emit(writer, OWNER, EVENTS_A_CLAIM // ENDPOINTS)
+                await fan_out(database)
+                left = EVENTS_A_CLAIM
+                while left > 0:
+                    left -= (taken := await deliverer.step())
+                    if not taken:
+                        await asyncio.sleep(PAUSE_SECONDS)
+
+            transaction = foreign.transaction(isolation="repeatable_read")
+            await transaction.start()
+            await foreign.execute(outbox.FOREIGN)
+            # What the worker's own process would write into its log is not for this terminal.
+            with capture_logs() as said:
+                for part in range(1, PARTS + 1):
+                    for name, turn, claim in (
+                        ("inbox", process, INBOX_CLAIM),
+                        ("deliveries", deliver, DELIVERY_CLAIM),
+                    ):
+                        work = _part(database.claims[claim], turn, seconds, said)
+                        await meter.measure(f"claims.{name}.{part}", work, connections=1, unit="claims/s")
+                await deliverer.drain(seconds)
+            await transaction.rollback()
+    await egress.close()
+
+
+async def _part(
+    found: list[float], turn: Callable[[], Awaitable[None]], seconds: float, said: list[Any]
+) -> ClientResult:
+    found.clear()
+    started, cpu_started = time.perf_counter(), time.process_time()
+    while time.perf_counter() < started + seconds:
+        await turn()
+        said.clear()
+    return ClientResult(
+        requests=len(found),
+        seconds=time.perf_counter() - started,
+        latency_ms=latency_summary(found),
+        errors={},
+        client="asyncpg",
+        cpu_seconds=time.process_time() - cpu_started,
+    )

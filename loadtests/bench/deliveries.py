@@ -1,0 +1,203 @@
+"""Webhooks out: how soon and how many, and what sick receivers do to healthy ones."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Sequence
+
+import msgspec
+
+from loadtests.bench import outbox
+from loadtests.bench.client import ClientResult, run_client
+from loadtests.bench.figures import latency_summary
+from loadtests.bench.measures import BASE, Step, run_rounds
+from loadtests.bench.meter import DELIVERIES, Meter
+from loadtests.bench.stand import SETTLE_SECONDS, Stand, StandError, fetch, wait_until
+from loadtests.bench.workload import Caller
+from ops.process import choose_port
+
+DELIVERY, SUSTAINED, HEALTHY, SICK = "delivery", "sustained", "healthy", "sick"
+#: Who owns the accounts, and so who is told of their payments.
+OWNER = "bench"
+PAYMENTS = "payment.succeeded"
+#: What one principal may have.
+ENDPOINTS_OF_PRINCIPAL = 100
+#: Deliveries that are not there by then are counted as missing.
+ARRIVE_SECONDS = 60
+CONNECTIONS = 16
+
+Arrival = tuple[str, str, float]
+
+
+async def delivery(stand: Stand, meter: Meter) -> None:
+    """The way from the written event to the receiver at fixed rates; then as many deliveries as go through."""
+    plan = stand.plan
+    await stand.create_database(DELIVERY, BASE)
+    async with stand.receiver() as receiver, stand.api(DELIVERY) as api:
+        await subscribe(api, [hook(receiver, "0")], PAYMENTS)
+        await _take(
+            stand,
+            DELIVERY,
+            api,
+            receiver,
+            endpoints=1,
+            rate=min(plan.delivery_rates),
+            seconds=plan.warm_seconds,
+        )
+
+        steps = [_rate_step(stand, meter, api, receiver, rate) for rate in plan.delivery_rates]
+        await run_rounds(stand, meter, steps)
+    for endpoints in plan.sustained_endpoints:
+        await _sustained(stand, meter, endpoints)
+
+
+def _rate_step(stand: Stand, meter: Meter, api: Caller, receiver: Caller, rate: int) -> Step:
+    name = f"delivery@{rate}"
+
+    async def take() -> None:
+        work = _take(stand, DELIVERY, api, receiver, endpoints=1, rate=rate, seconds=stand.plan.seconds)
+        await meter.measure(name, work, connections=CONNECTIONS, unit=DELIVERIES)
+
+    return name, take
+
+
+async def _sustained(stand: Stand, meter: Meter, endpoints: int) -> None:
+    """Writes the events for so many deliveries at once and counts how fast they arrive, fan-out included."""
+    plan = stand.plan
+    url = await stand.create_database(SUSTAINED, BASE)
+    owners = [f"{OWNER} {number}" for number in range(-(-endpoints // ENDPOINTS_OF_PRINCIPAL))]
+    each = max(plan.sustained_deliveries // endpoints, 1)
+    async with stand.receiver() as receiver, stand.api(SUSTAINED) as api:
+        for number, owner in enumerate(owners):
+            caller = msgspec.structs.replace(api, token=await stand.subject.key(url, owner))
+            first = number * ENDPOINTS_OF_PRINCIPAL
+            names = range(first, min(first + ENDPOINTS_OF_PRINCIPAL, endpoints))
+            await subscribe(caller, [hook(receiver, str(name)) for name in names], outbox.BACKLOG_TYPE)
+
+        async def work() -> ClientResult:
+            async with stand.connect(SUSTAINED) as connection:
+                for owner in owners:
+                    await outbox.emit(connection, owner, each)
+            arrivals = await _arrivals(receiver, each * endpoints)
+            moments = sorted(moment for _, _, moment in arrivals)
+            seconds = moments[-1] - moments[0] if len(moments) > 1 else 0.0
+            return ClientResult(
+                requests=len(moments),
+                seconds=seconds,
+                latency_ms={},
+                errors={"missing": each * endpoints - len(moments)}
+                if len(moments) < each * endpoints
+                else {},
+                client="receiver",
+            )
+
+        await meter.measure(f"sustained@{endpoints}", work(), connections=endpoints, unit=DELIVERIES)
+
+
+async def isolation(stand: Stand, meter: Meter) -> None:
+    """The same traffic to healthy receivers, alone and beside dead and slow ones with a backlog, in turns."""
+    plan = stand.plan
+
+    async def take(name: str, database: str, *, sick: bool) -> None:
+        async with _receivers(stand, database, sick=sick) as (api, receiver):
+            await _take(
+                stand, database, api, receiver, endpoints=plan.isolation_healthy, rate=plan.isolation_rate,
+                seconds=plan.warm_seconds,
+            )  # fmt: skip
+            work = _take(
+                stand, database, api, receiver, endpoints=plan.isolation_healthy, rate=plan.isolation_rate,
+                seconds=plan.seconds,
+            )  # fmt: skip
+            await meter.measure(name, work, connections=CONNECTIONS, unit=DELIVERIES)
+
+    async def alone() -> None:
+        await take("isolation.alone", HEALTHY, sick=False)
+
+    async def beside() -> None:
+        await take("isolation.beside", SICK, sick=True)
+
+    await run_rounds(stand, meter, [("isolation.alone", alone), ("isolation.beside", beside)])
+
+
+@contextlib.asynccontextmanager
+async def _receivers(stand: Stand, database: str, *, sick: bool) -> AsyncIterator[tuple[Caller, Caller]]:
+    """A service with healthy endpoints, and if asked for with dead and slow ones that have their backlog by then."""
+    plan = stand.plan
+    await stand.create_database(database, BASE)
+    async with stand.receiver() as receiver, stand.api(database) as api:
+        await subscribe(
+            api, [hook(receiver, str(number)) for number in range(plan.isolation_healthy)], PAYMENTS
+        )
+        if sick:
+            nobody = choose_port(None)
+            dead = [f"http://{receiver.host}:{nobody}/dead/{n}" for n in range(plan.isolation_sick // 2)]
+            slow = [
+                f"http://{receiver.host}:{receiver.port}/slow/{n}"
+                for n in range(plan.isolation_sick - len(dead))
+            ]
+            await subscribe(api, [*dead, *slow], outbox.BACKLOG_TYPE)
+            async with stand.connect(database) as connection:
+                await outbox.emit(connection, OWNER, plan.isolation_backlog // plan.isolation_sick)
+                if not await wait_until(lambda: outbox.is_fanned_out(connection), SETTLE_SECONDS):
+                    raise StandError("the backlog was not fanned out")
+        yield api, receiver
+
+
+async def subscribe(caller: Caller, urls: Sequence[str], event_type: str) -> None:
+    """Creates endpoints of the caller that want one type of events."""
+    for url in urls:
+        body = msgspec.json.encode({"url": url, "event_types": [event_type]})
+        sample = await fetch(caller, "POST", "/v1/webhook-endpoints", body, **{"Idempotency-Key": url})
+        if sample.status != 201:
+            raise StandError(
+                f"an endpoint was answered {sample.status}: {sample.body.decode(errors='replace')}"
+            )
+
+
+def hook(receiver: Caller, name: str) -> str:
+    """The URL of a healthy endpoint."""
+    return f"http://{receiver.host}:{receiver.port}/hooks/{name}"
+
+
+async def _take(
+    stand: Stand, database: str, api: Caller, receiver: Caller, *, endpoints: int, rate: float, seconds: float
+) -> ClientResult:
+    """Sends payments at a rate; the latencies are those from each event's row to its arrival at each endpoint."""
+    await fetch(receiver, "POST", "/forget")
+    async with stand.connect(database) as connection:
+        since = await outbox.clock(connection)
+        sent = await run_client(
+            api.event(), api, connections=CONNECTIONS, seconds=seconds, seed=int(since.timestamp()), client="raw",
+            rate=rate,
+        )  # fmt: skip
+        if not await wait_until(lambda: outbox.is_applied(connection), SETTLE_SECONDS):
+            raise StandError("the events were not applied")
+        objects = await outbox.written_since(connection, since)
+        arrivals = await _arrivals(receiver, len(objects) * endpoints)
+        written = await outbox.written_at(connection, objects)
+    first: dict[tuple[str, str], float] = {}
+    for name, endpoint, moment in arrivals:
+        first.setdefault((name, endpoint), moment)
+    latencies = [moment - written[name] for (name, _), moment in first.items() if name in written]
+    errors = dict(sent.errors)
+    if missing := sent.requests * endpoints - len(latencies):
+        errors["missing"] = missing
+    return ClientResult(
+        requests=len(latencies),
+        seconds=sent.seconds,
+        latency_ms=latency_summary(latencies),
+        errors=errors,
+        client=sent.client,
+        cpu_seconds=sent.cpu_seconds,
+    )
+
+
+async def _arrivals(receiver: Caller, count: int) -> list[Arrival]:
+    """What came, once so many came; or what had come when nothing had for a while."""
+    seen, since = 0, time.monotonic()
+    while seen < count and time.monotonic() - since < ARRIVE_SECONDS:
+        found = int((await fetch(receiver, "GET", "/count")).body)
+        if found != seen:
+            seen, since = found, time.monotonic()
+        await asyncio.sleep(0.2)
+    return msgspec.json.decode((await fetch(receiver, "GET", "/arrivals")).body, type=list[Arrival])

@@ -1,0 +1,68 @@
+"""What the benchmark reads and writes of the inbox and the outbox: the one file that knows their tables."""
+
+import datetime as dt
+import uuid
+
+import orjson
+
+from loadtests.bench.subject import Connection
+
+#: The type of the events that make a backlog; the traffic that is measured is of another.
+BACKLOG_TYPE = "bench.backlog"
+
+_EMIT = """
+INSERT INTO outbox_events (id, principal_id, event_type, object_id, body)
+SELECT id, (SELECT id FROM principals WHERE name = $1), $2, object_id, body
+FROM unnest($3::uuid[], $4::text[], $5::bytea[]) AS given (id, object_id, body)
+"""
+_WRITTEN = "SELECT object_id, created_at FROM outbox_events WHERE object_id = ANY ($1)"
+_SINCE = "SELECT object_id FROM outbox_events WHERE event_type = 'payment.succeeded' AND created_at >= $1"
+_NOT_FANNED_OUT = "SELECT count(*) FROM outbox_events WHERE fanned_out_at IS NULL"
+_NOT_APPLIED = "SELECT count(*) FROM inbox_events WHERE state IN ('pending', 'leased')"
+_STORE = """
+INSERT INTO inbox_events (id, provider, event_id, event_type, object_id, headers, body)
+SELECT gen_random_uuid(), 'stripe', name, 'customer.created', name, '{}', '{}'
+FROM unnest($1::text[]) AS given (name)
+"""
+#: A transaction with an id and a snapshot: while it is open, nothing that dies after it may be cleaned away.
+FOREIGN = "SELECT pg_current_xact_id(), count(*) FROM inbox_events"
+
+
+async def emit(connection: Connection, principal: str, count: int) -> None:
+    """Writes events of a principal, as transactions of the service would."""
+    ids = [uuid.uuid4() for _ in range(count)]
+    objects = [f"backlog_{identity.hex}" for identity in ids]
+    bodies = [orjson.dumps({"type": BACKLOG_TYPE, "data": {"id": name}}) for name in objects]
+    await connection.execute(_EMIT, principal, BACKLOG_TYPE, ids, objects, bodies)
+
+
+async def written_since(connection: Connection, moment: dt.datetime) -> list[str]:
+    """The payments that were told of since then."""
+    return [row["object_id"] for row in await connection.fetch(_SINCE, moment)]
+
+
+async def written_at(connection: Connection, objects: list[str]) -> dict[str, float]:
+    """When the events of these objects were written, as Unix time: a little before the commit."""
+    rows = await connection.fetch(_WRITTEN, objects)
+    return {row["object_id"]: row["created_at"].timestamp() for row in rows}
+
+
+async def clock(connection: Connection) -> dt.datetime:
+    """The server's time."""
+    moment: dt.datetime = await connection.fetchval("SELECT clock_timestamp()")
+    return moment
+
+
+async def is_applied(connection: Connection) -> bool:
+    """Whether the inbox is done."""
+    return not await connection.fetchval(_NOT_APPLIED)
+
+
+async def is_fanned_out(connection: Connection) -> bool:
+    """Whether every event has its deliveries."""
+    return not await connection.fetchval(_NOT_FANNED_OUT)
+
+
+async def store(connection: Connection, names: list[str]) -> None:
+    """Puts events into the inbox that nothing has to be done for."""
+    await connection.execute(_STORE, names)

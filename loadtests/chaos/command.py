@@ -1,0 +1,99 @@
+"""The chaos run as a command: from its options to its exit code."""
+
+import asyncio
+import signal
+from pathlib import Path
+
+import click
+import msgspec
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from core.settings import load_settings
+from loadtests.bench.command import RESULTS, make_console
+from loadtests.bench.stand import StandError
+from loadtests.chaos.audit import CHECKS
+from loadtests.chaos.plan import Plan
+from loadtests.chaos.run import Report, run_chaos
+from ops.process import StartError
+from ops.state import state_dir
+
+
+def main(*, seed: int, events: int, kills: int, rate: float, output: Path | None) -> None:
+    """Runs, prints, writes. Raises click's exceptions, so that every end has its exit code and sentence."""
+    console = make_console()
+    plan = Plan(seed=seed, events=events, kills=kills, rate=rate)
+    report = execute(plan, parent=state_dir(load_settings(env_file=None)), console=console)
+    path = output or RESULTS / f"{report.started_at[:10]}-{report.commit}-chaos-{seed}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+    show(report, console)
+    console.print(f"written: {path}", highlight=False, markup=False)
+    if report.findings:
+        raise click.exceptions.Exit(1)
+
+
+def execute(plan: Plan, *, parent: Path, console: Console) -> Report:
+    """Runs the plan on an event loop of its own. Ctrl-C and SIGTERM stop all that was started, then end us with 130."""
+    with console.status("chaos") as status:
+
+        def say(text: str) -> None:
+            # On a terminal one line that changes; in a file a line each.
+            if console.is_terminal:
+                status.update(text)
+            else:
+                console.print(text, highlight=False, markup=False)
+
+        async def stoppable() -> Report:
+            task = asyncio.current_task()
+            if task is not None:
+                asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+            return await run_chaos(plan, parent=parent, say=say)
+
+        try:
+            return uvloop.run(stoppable())
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            console.print("stopped; nothing was written")
+            raise click.exceptions.Exit(130) from None
+        except (StandError, StartError) as error:
+            raise click.ClickException(str(error)) from error
+
+
+def show(report: Report, console: Console) -> None:
+    """Prints what was done to the service, what came of it, and the verdict."""
+    faults = Table(title="seconds until the next acknowledgement", title_justify="left")
+    faults.add_column("after the fault")
+    for heading in ("times", "median", "longest"):
+        faults.add_column(heading, justify="right")
+    for name, comeback in report.faults.items():
+        faults.add_row(name, str(comeback.times), f"{comeback.median:.2f}", f"{comeback.longest:.2f}")
+    console.print(faults)
+    totals = Table(title="events", title_justify="left", show_header=False)
+    totals.add_column()
+    totals.add_column(justify="right")
+    rows = {
+        "seed": report.plan.seed,
+        "sent": report.sent,
+        "acknowledged": report.acknowledged,
+        "forged, refused": report.forged,
+        "kills": report.kills,
+        "seconds": report.seconds,
+        **{f"answered {answer}": count for answer, count in report.answers.items()},
+        **{
+            f"receiver: {'no answer' if answer == '0' else answer}": count
+            for answer, count in report.deliveries.items()
+        },
+    }
+    for name, value in rows.items():
+        totals.add_row(name, f"{value:,}")
+    console.print(totals)
+    for finding in report.findings:
+        console.print(f"{finding.count:,} × {CHECKS[finding.check]}:", style="red", markup=False)
+        for example in finding.examples:
+            console.print(f"  {example}", style="red", markup=False, highlight=False)
+    if not report.findings:
+        console.print(
+            "Every acknowledged event was posted once, and every emitted event delivered under one id.",
+            style="green",
+        )

@@ -1,0 +1,117 @@
+-- name: list_deliveries
+-- Up to $11 deliveries with ids below $1 and not below $2, newest first: of principal $3, endpoint $4, event $5,
+-- in one of the states $6, of one of the types $7, given up or received at or after $8 (null: of any). Each
+-- endpoint's newest are read by its index, so that nobody else's deliveries are. With $9, only those that can
+-- be sent again; with $10, also of endpoints that were deleted.
+SELECT
+    found.id,
+    found.event_id,
+    found.endpoint_id,
+    found.event_type,
+    found.object_id,
+    found.state,
+    found.attempts,
+    found.due_at,
+    found.last_status,
+    found.last_error,
+    found.created_at,
+    found.finished_at
+FROM webhook_endpoints AS endpoint
+CROSS JOIN
+    LATERAL (
+        SELECT
+            delivery.id,
+            delivery.event_id,
+            delivery.endpoint_id,
+            told.event_type,
+            told.object_id,
+            delivery.state,
+            delivery.attempts,
+            delivery.due_at,
+            delivery.last_status,
+            delivery.last_error,
+            delivery.created_at,
+            delivery.finished_at
+        FROM webhook_deliveries AS delivery
+        INNER JOIN outbox_events AS told ON delivery.event_id = told.id
+        WHERE
+            delivery.endpoint_id = endpoint.id
+            AND delivery.id < $1
+            AND delivery.id >= $2
+            AND ($5::uuid IS NULL OR delivery.event_id = $5)
+            AND ($6::text[] IS NULL OR delivery.state = any($6))
+            AND ($7::text[] IS NULL OR told.event_type = any($7))
+            AND ($8::timestamptz IS NULL OR delivery.finished_at >= $8)
+        ORDER BY delivery.id DESC
+        LIMIT $11
+    ) AS found
+WHERE
+    ($3::integer IS NULL OR endpoint.principal_id = $3)
+    AND ($4::uuid IS NULL OR endpoint.id = $4)
+    AND (NOT $9::boolean OR endpoint.disabled_at IS NULL)
+    AND ($10::boolean OR endpoint.deleted_at IS NULL)
+ORDER BY found.id DESC
+LIMIT $11;
+
+-- name: find_delivery
+-- Delivery $2 of principal $1 (null: of any), or nothing; with url, and whether its endpoint is gone or off.
+SELECT
+    delivery.id,
+    delivery.event_id,
+    delivery.endpoint_id,
+    told.event_type,
+    told.object_id,
+    delivery.state,
+    delivery.attempts,
+    delivery.due_at,
+    delivery.last_status,
+    delivery.last_error,
+    delivery.created_at,
+    delivery.finished_at,
+    endpoint.url,
+    endpoint.deleted_at IS NOT NULL AS deleted,
+    endpoint.disabled_at IS NOT NULL AS disabled
+FROM webhook_deliveries AS delivery
+INNER JOIN outbox_events AS told ON delivery.event_id = told.id
+INNER JOIN webhook_endpoints AS endpoint ON delivery.endpoint_id = endpoint.id
+WHERE delivery.id = $2 AND ($1::integer IS NULL OR endpoint.principal_id = $1);
+
+-- name: delivery_attempts
+-- The last $2 attempts at delivery $1 that are kept, newest first.
+SELECT
+    at,
+    status,
+    latency_ms,
+    excerpt,
+    error
+FROM webhook_attempts
+WHERE delivery_id = $1
+ORDER BY at DESC
+LIMIT $2;
+
+-- name: resend_deliveries
+-- Make deliveries $1 due again as if they were new, but for those that are being sent just now or whose endpoint
+-- is gone or off: the ids of those that are. They are due in the order of their events.
+WITH chosen AS (
+    SELECT delivery.id FROM webhook_deliveries AS delivery
+    INNER JOIN webhook_endpoints AS endpoint ON delivery.endpoint_id = endpoint.id
+    WHERE
+        delivery.id = any($1::uuid[])
+        AND delivery.state <> 'leased'
+        AND endpoint.deleted_at IS NULL
+        AND endpoint.disabled_at IS NULL
+    ORDER BY delivery.id
+    FOR UPDATE OF delivery
+)
+
+UPDATE webhook_deliveries AS delivery
+SET
+    state = 'pending',
+    attempts = 0,
+    due_at = delivery.created_at,
+    last_status = NULL,
+    last_error = NULL,
+    finished_at = NULL
+FROM chosen
+WHERE delivery.id = chosen.id
+RETURNING delivery.id;

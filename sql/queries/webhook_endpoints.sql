@@ -1,0 +1,159 @@
+-- name: create_webhook_endpoint
+-- The endpoint as stored. Nothing when the principal has $8 living ones already.
+INSERT INTO webhook_endpoints (id, principal_id, url, event_types, description, headers, secrets)
+SELECT
+    $1 AS id,
+    $2 AS principal_id,
+    $3 AS url,
+    $4 AS event_types,
+    $5 AS description,
+    $6::jsonb AS headers,
+    $7 AS secrets
+WHERE (
+    SELECT count(*) FROM webhook_endpoints
+    WHERE principal_id = $2 AND deleted_at IS NULL
+) < $8
+RETURNING
+    id,
+    url,
+    event_types,
+    description,
+    headers,
+    created_at,
+    old_secrets_until,
+    disabled_at,
+    disabled_reason,
+    failing_since,
+    failed_deliveries;
+
+-- name: list_webhook_endpoints
+-- Up to $3 living endpoints of principal $1 with an id above $2, in the order of their ids.
+SELECT
+    id,
+    url,
+    event_types,
+    description,
+    headers,
+    created_at,
+    old_secrets_until,
+    disabled_at,
+    disabled_reason,
+    failing_since,
+    failed_deliveries
+FROM webhook_endpoints
+WHERE principal_id = $1 AND id > $2 AND deleted_at IS NULL
+ORDER BY id
+LIMIT $3;
+
+-- name: find_webhook_endpoint
+-- The living endpoint $2 of principal $1 (null: of any), or nothing.
+SELECT
+    id,
+    url,
+    event_types,
+    description,
+    headers,
+    created_at,
+    old_secrets_until,
+    disabled_at,
+    disabled_reason,
+    failing_since,
+    failed_deliveries
+FROM webhook_endpoints
+WHERE ($1::integer IS NULL OR principal_id = $1) AND id = $2 AND deleted_at IS NULL;
+
+-- name: update_webhook_endpoint
+-- The living endpoint $2 of principal $1 after the change, or nothing; what is null stays as it is. Enabling
+-- ($7) forgets the failures.
+UPDATE webhook_endpoints
+SET
+    url = coalesce($3, url),
+    event_types = coalesce($4::text[], event_types),
+    description = coalesce($5, description),
+    headers = coalesce($6::jsonb, headers),
+    disabled_at = CASE
+        WHEN $7::boolean THEN NULL
+        WHEN NOT $7::boolean THEN coalesce(disabled_at, clock_timestamp())
+        ELSE disabled_at
+    END,
+    disabled_reason = CASE
+        WHEN $7::boolean THEN NULL
+        WHEN NOT $7::boolean THEN coalesce(disabled_reason, 'by_owner')
+        ELSE disabled_reason
+    END,
+    failing_since = CASE WHEN $7::boolean THEN NULL ELSE failing_since END,
+    failed_attempts = CASE WHEN $7::boolean THEN 0 ELSE failed_attempts END,
+    failed_deliveries = CASE WHEN $7::boolean THEN 0 ELSE failed_deliveries END
+WHERE principal_id = $1 AND id = $2 AND deleted_at IS NULL
+RETURNING
+    id,
+    url,
+    event_types,
+    description,
+    headers,
+    created_at,
+    old_secrets_until,
+    disabled_at,
+    disabled_reason,
+    failing_since,
+    failed_deliveries;
+
+-- name: rotate_webhook_secret
+-- Put secret $3 before the others of endpoint $2 of principal $1; those count for $4 seconds more, or at once no
+-- longer. When the old ones end, or nothing when there is no such endpoint.
+UPDATE webhook_endpoints
+SET
+    secrets = CASE
+        WHEN $4::double precision <= 0 THEN ARRAY[$3::text]
+        WHEN old_secrets_until <= clock_timestamp() THEN ARRAY[$3::text, secrets[1]]
+        ELSE (ARRAY[$3::text] || secrets)[1:4]
+    END,
+    old_secrets_until = clock_timestamp() + make_interval(secs => $4::double precision)
+WHERE principal_id = $1 AND id = $2 AND deleted_at IS NULL
+RETURNING old_secrets_until;
+
+-- name: delete_webhook_endpoint
+-- The id when there was a living endpoint $2 of principal $1. Its deliveries fail when their turn comes.
+UPDATE webhook_endpoints SET deleted_at = clock_timestamp()
+WHERE principal_id = $1 AND id = $2 AND deleted_at IS NULL
+RETURNING id;
+
+-- name: write_test_event
+-- Store an event that is for one endpoint alone: it has no fan-out and no position. No row comes back.
+INSERT INTO outbox_events (id, principal_id, event_type, body, fanned_out_at)
+VALUES ($1, $2, $3, $4, clock_timestamp());
+
+-- name: note_endpoint_success
+-- What was delivered ends a series of failures.
+UPDATE webhook_endpoints
+SET
+    failing_since = NULL,
+    failed_attempts = 0,
+    failed_deliveries = 0
+WHERE id = $1 AND failing_since IS NOT NULL;
+
+-- name: count_endpoint_failure
+-- Count a failed attempt, and with $2 = 1 a delivery that was given up, unless the endpoint is off already:
+-- principal_id, url, failing_since, failed_attempts, failed_deliveries, failing_seconds. The row stays locked.
+UPDATE webhook_endpoints
+SET
+    failing_since = coalesce(failing_since, clock_timestamp()),
+    failed_attempts = failed_attempts + 1,
+    failed_deliveries = failed_deliveries + $2
+WHERE id = $1 AND deleted_at IS NULL AND disabled_at IS NULL
+RETURNING
+    principal_id,
+    url,
+    failing_since,
+    failed_attempts,
+    failed_deliveries,
+    extract(EPOCH FROM clock_timestamp() - failing_since)::double precision AS failing_seconds;
+
+-- name: disable_endpoint
+-- Switch endpoint $1 off for reason $2: when that was.
+UPDATE webhook_endpoints
+SET
+    disabled_at = clock_timestamp(),
+    disabled_reason = $2
+WHERE id = $1
+RETURNING disabled_at;

@@ -1,0 +1,58 @@
+"""Principals with endpoints, and receivers that answer as a test says."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from aiohttp.test_utils import TestServer
+
+from core.service import Service
+from core.settings import Settings
+from core.settings.kinds import Secret
+from tests.core.outbox.office import ADMIN_TOKEN, ApiClient, Office, OpenOffice, OpenReceiver, serve
+from tests.jobs.merchant import Receiver
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(
+        update={"outbound_allow_hosts": ("127.0.0.0/8",), "admin_token": (Secret(ADMIN_TOKEN),)}
+    )
+
+
+@pytest.fixture
+def open_office(api: ApiClient, service: Service, api_key: Callable[..., Awaitable[str]]) -> OpenOffice:
+    """What makes a principal of this name and returns its office."""
+
+    async def opened(principal: str) -> Office:
+        key = await api_key(principal=principal)
+        principal_id = await service.database.connections.pool.fetchval(
+            "SELECT id FROM principals WHERE name = $1", principal
+        )
+        return Office(api, service, principal, key, principal_id)
+
+    return opened
+
+
+@pytest.fixture
+async def office(open_office: OpenOffice) -> Office:
+    return await open_office("shop")
+
+
+@pytest.fixture
+async def open_receiver() -> AsyncIterator[OpenReceiver]:
+    """What starts a receiver on a port of its own."""
+    servers: list[TestServer] = []
+
+    async def opened() -> Receiver:
+        receiver = Receiver()
+        servers.append(await serve(receiver))
+        return receiver
+
+    yield opened
+    for server in servers:
+        await server.close()
+
+
+@pytest.fixture
+async def receiver(open_receiver: OpenReceiver) -> Receiver:
+    return await open_receiver()
