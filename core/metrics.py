@@ -195,6 +195,11 @@ DELIVERY_ATTEMPTS = Count(
 )
 DELIVERY_SECONDS = Spread("payments_webhook_attempt_seconds", "Time of an attempt at a delivery", (), _HTTP)
 
+WORKER_HEARTBEAT_AGE = Gauge(
+    "worker_heartbeat_age_seconds", "Time since any worker's last heartbeat; infinite without a worker",
+    registry=REGISTRY, multiprocess_mode="livemostrecent",
+)  # fmt: skip
+
 _UP = Gauge("application_up", "1 while the process runs", registry=REGISTRY, multiprocess_mode="livemax")
 _READY = Gauge("application_ready", "1 after /ready said so", registry=REGISTRY, multiprocess_mode="livemax")
 _BUILD = Gauge(

@@ -14,7 +14,8 @@ import msgspec
 from aiohttp import hdrs, web
 from redis.exceptions import RedisError
 
-from core import __version__, metrics, migrations
+from core import __version__, metrics, migrations, pulse
+from core.access.link import PROBE_MS, PROBE_NAME
 from core.errors import Refusal
 from core.service import Service
 from core.settings import Settings
@@ -87,6 +88,8 @@ async def show_metrics(call: Call) -> web.Response:
         raise Refusal(
             "unauthorized", f"In prod /metrics wants the admin token, as {ADMIN_TOKEN} or as a bearer token."
         )
+    # The workers' state is the database's to tell: a worker that hangs cannot, and what it said last is no longer true.
+    await pulse.measure(call.service.database)
     return web.Response(body=metrics.render(), headers={hdrs.CONTENT_TYPE: metrics.CONTENT_TYPE})
 
 
@@ -102,7 +105,8 @@ async def _has_database(service: Service) -> bool:
 async def _has_redis(service: Service) -> bool:
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
-            await service.redis.ping()
+            # As the guard looks for it: a Redis that takes nothing in is of no use.
+            await service.redis.set(PROBE_NAME, 1, px=PROBE_MS)
     except (RedisError, OSError, TimeoutError):
         return False
     return True
