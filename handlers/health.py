@@ -90,6 +90,8 @@ async def show_metrics(call: Call) -> web.Response:
         )
     # The workers' state is the database's to tell: a worker that hangs cannot, and what it said last is no longer true.
     await pulse.measure(call.service.database)
+    # Set when a batch leaves, too; but while the database hangs none leaves.
+    metrics.LEDGER_LANE_WAITING.set(call.service.ledger.poster.waiting)
     return web.Response(body=metrics.render(), headers={hdrs.CONTENT_TYPE: metrics.CONTENT_TYPE})
 
 
