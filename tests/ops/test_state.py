@@ -116,6 +116,18 @@ async def test_up_names_the_setting_of_a_database_it_cannot_reach_and_starts_not
     assert not list(state.glob("valkey-*"))
 
 
+@pytest.mark.parametrize(
+    "arguments", [["migrate"], ["migrate", "--check"], ["verify"], ["keys", "list"]], ids=" ".join
+)
+async def test_commands_name_the_setting_of_a_database_they_cannot_reach(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    code, out, err = await run(tmp_path, *arguments, DATABASE_URL="postgresql://u:hunter2@127.0.0.1:1/x")
+    assert (code, out) == (1, "")
+    assert err.endswith("127.0.0.1:1/x (DATABASE_URL) cannot be reached: Connection refused.\n")
+    assert "hunter2" not in err
+
+
 async def test_up_says_of_a_database_that_does_not_let_it_in_what_is_wrong(
     database_url: str, tmp_path: Path
 ) -> None:
