@@ -173,7 +173,7 @@ DLQ_PENDING = Gauge(
     "dlq_messages_pending",
     "Dead letters that wait for a person",
     registry=REGISTRY,
-    multiprocess_mode="mostrecent",
+    multiprocess_mode="livemostrecent",
 )
 
 LEDGER_TRANSFERS = Count("ledger_transfers_total", "Transfers by outcome", ("outcome",))
@@ -184,7 +184,7 @@ LEDGER_LANE_WAITING = Gauge(
 )
 FEED_LAG_SECONDS = Gauge(
     "feed_lag_seconds", "Age of the oldest transfer not yet in the feed", registry=REGISTRY,
-    multiprocess_mode="mostrecent",
+    multiprocess_mode="livemostrecent",
 )  # fmt: skip
 
 DELIVERIES = Count(
@@ -201,10 +201,12 @@ WORKER_HEARTBEAT_AGE = Gauge(
 )  # fmt: skip
 
 _UP = Gauge("application_up", "1 while the process runs", registry=REGISTRY, multiprocess_mode="livemax")
-_READY = Gauge("application_ready", "1 after /ready said so", registry=REGISTRY, multiprocess_mode="livemax")
+_READY = Gauge(
+    "application_ready", "1 after /ready said so", registry=REGISTRY, multiprocess_mode="livemostrecent"
+)
 _BUILD = Gauge(
     "payments_api_build_info", "What runs", ("environment", "name", "version"), registry=REGISTRY,
-    multiprocess_mode="max",
+    multiprocess_mode="livemax",
 )  # fmt: skip
 
 

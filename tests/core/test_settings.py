@@ -386,12 +386,3 @@ def test_every_key_is_described_and_every_number_bounded() -> None:
         assert field.description, attribute
         if field.annotation in {int, float, int | None}:
             assert any(hasattr(rule, "le") for rule in field.metadata), attribute
-
-
-def test_nothing_else_in_core_reads_the_environment() -> None:
-    readers = [
-        str(path.relative_to(ROOT))
-        for path in (ROOT / "core").rglob("*.py")
-        if any(word in path.read_text() for word in ("os.environ", "os.getenv", "getenv("))
-    ]
-    assert readers == []
