@@ -23,7 +23,9 @@ COPY ops ops
 COPY sql sql
 # The service may not write to its own sources, so they are compiled here.
 RUN python -m compileall -q core handlers jobs loadtests ops sql
-ENV PATH=/app/.venv/bin:$PATH \
+# What is safe only on a developer's machine is refused, whoever runs the image: dev is asked for by name.
+ENV ENV=prod \
+    PATH=/app/.venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     APP_PORT=8080 \
     STATE_DIR=/var/lib/tallystick

@@ -57,6 +57,8 @@ def configure_logging(settings: Settings, stream: BinaryIO | None = None) -> Non
     logging.basicConfig(handlers=[_Bridge()], level=level, force=True)
     # We write our own line a request.
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    # A lost database is told by what meets it; the pool adds a traceback for each of its own attempts in vain.
+    logging.getLogger("asyncpg.pool").setLevel(max(level, logging.ERROR))
     sys.excepthook = _uncaught
     threading.excepthook = lambda args: _uncaught(
         args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback

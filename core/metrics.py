@@ -175,7 +175,7 @@ DLQ_PENDING = Gauge(
     "dlq_messages_pending",
     "Dead letters that wait for a person",
     registry=REGISTRY,
-    multiprocess_mode="mostrecent",
+    multiprocess_mode="livemostrecent",
 )
 
 RECONCILIATION_EVENTS = Count(
@@ -199,7 +199,7 @@ LEDGER_LANE_WAITING = Gauge(
 )
 FEED_LAG_SECONDS = Gauge(
     "feed_lag_seconds", "Age of the oldest transfer not yet in the feed", registry=REGISTRY,
-    multiprocess_mode="mostrecent",
+    multiprocess_mode="livemostrecent",
 )  # fmt: skip
 
 DELIVERIES = Count(
@@ -210,11 +210,18 @@ DELIVERY_ATTEMPTS = Count(
 )
 DELIVERY_SECONDS = Spread("payments_webhook_attempt_seconds", "Time of an attempt at a delivery", (), _HTTP)
 
+WORKER_HEARTBEAT_AGE = Gauge(
+    "worker_heartbeat_age_seconds", "Time since any worker's last heartbeat; infinite without a worker",
+    registry=REGISTRY, multiprocess_mode="livemostrecent",
+)  # fmt: skip
+
 _UP = Gauge("application_up", "1 while the process runs", registry=REGISTRY, multiprocess_mode="livemax")
-_READY = Gauge("application_ready", "1 after /ready said so", registry=REGISTRY, multiprocess_mode="livemax")
+_READY = Gauge(
+    "application_ready", "1 after /ready said so", registry=REGISTRY, multiprocess_mode="livemostrecent"
+)
 _BUILD = Gauge(
     "payments_api_build_info", "What runs", ("environment", "name", "version"), registry=REGISTRY,
-    multiprocess_mode="max",
+    multiprocess_mode="livemax",
 )  # fmt: skip
 
 

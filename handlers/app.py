@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, cast
 
+import asyncpg
+import structlog
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from core import metrics
 from core.access.api_keys import ApiKeys
 from core.access.guard import Guard
+from core.backoff import half_jitter
+from core.errors import Refusal, Unavailable
 from core.service import Service, open_service
 from core.settings import Settings
 from handlers import (
@@ -26,17 +33,25 @@ from handlers import (
     inbound,
     openapi,
     outbound,
+    problems,
     reports,
     transfers,
     webhook_sources,
     webhooks,
 )
-from handlers.api import Route
+from handlers.api import Route, answer
 from handlers.dispatch import Desk, dispatcher
 from handlers.middleware import UNMATCHED, Edge
 from handlers.problems import SURFACES
 
-SERVICE: web.AppKey[Service] = web.AppKey("service", Service)
+_log = structlog.get_logger(__name__)
+
+# The wait before the second try to open the service, doubled with each further one up to the limit.
+RETRY_SECONDS = 0.5
+RETRY_LIMIT_SECONDS = 5.0
+# What is answered without a database.
+WITHOUT_SERVICE = frozenset({"get_health", *(route.operation for route in docs.ROUTES)})
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 ROUTES: tuple[Route, ...] = (
     *accounts.ROUTES,
@@ -65,7 +80,10 @@ class _ProtocolLog(logging.LoggerAdapter[logging.Logger]):
 
 
 def create_app(settings: Settings, service: Service | None = None) -> web.Application:
-    """Return the HTTP application. It opens its own Service when it starts, and closes it, unless it is given one."""
+    """Return the HTTP application. Unless it is given a Service it opens its own, and closes it.
+
+    Without PostgreSQL or its schema it starts all the same, says at /ready what is missing, and goes on trying.
+    """
     return build_app(settings, ROUTES, service)
 
 
@@ -87,13 +105,16 @@ def build_app(settings: Settings, routes: Sequence[Route], service: Service | No
     app.on_response_prepare.append(edge.dress)
     app[health.READINESS] = health.Readiness()
     app[docs.DOCUMENT] = docs.Document(openapi.document(routes, settings))
-    _add_routes(app, routes, desk, edge)
-    app.cleanup_ctx.append(_opened(settings, service, desk))
+    opening = _Opening(settings, desk)
+    _add_routes(app, routes, desk, edge, opening)
+    app.cleanup_ctx.append(lambda started: opening.fill(started, service))
     app.on_shutdown.append(_say_not_ready)
     return app
 
 
-def _add_routes(app: web.Application, routes: Sequence[Route], desk: Desk, edge: Edge) -> None:
+def _add_routes(
+    app: web.Application, routes: Sequence[Route], desk: Desk, edge: Edge, opening: _Opening
+) -> None:
     """Register the routes, GET ones for HEAD, too, and a refusal for all that is not one.
 
     Without a refusal on each path, `DELETE /v1/transfers/batch` would fall through to `/v1/transfers/{transfer}`.
@@ -102,7 +123,7 @@ def _add_routes(app: web.Application, routes: Sequence[Route], desk: Desk, edge:
     for route in routes:
         if route.surface not in SURFACES:
             raise LookupError(f"{route.operation}: there is no surface {route.surface!r}")
-        handler = edge.around(route.path, dispatcher(route, desk))
+        handler = edge.around(route.path, opening.around(route, dispatcher(route, desk)))
         methods = {hdrs.METH_GET, hdrs.METH_HEAD} if route.method == hdrs.METH_GET else {route.method}
         for method in methods:
             app.router.add_route(method, route.path, handler)
@@ -123,25 +144,106 @@ async def _refuse_path(_request: web.Request) -> web.StreamResponse:
     raise web.HTTPNotFound
 
 
-def _opened(
-    settings: Settings, service: Service | None, desk: Desk
-) -> Callable[[web.Application], AsyncIterator[None]]:
-    async def opened(app: web.Application) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            ours = service
-            if ours is None:
-                ours = await stack.enter_async_context(open_service(settings))
-            guard = Guard(ours.redis, settings, ours.epoch)
-            stack.push_async_callback(guard.close)
-            app[SERVICE] = desk.service = ours
-            app[inbound.INBOUND] = await stack.enter_async_context(inbound.open_inbound(ours))
-            app[outbound.OUTBOUND] = await stack.enter_async_context(outbound.open_outbound(ours))
-            desk.guard = guard
-            desk.api_keys = ApiKeys(ours.database, settings.api_key_cache_secs)
-            metrics.mark_started(settings.env)
-            yield
+class _ToCome:
+    """Stands in the application, which takes nothing in once it listens, for a part that is opened later."""
 
-    return opened
+    opened: Any
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.opened, name)
+
+
+class _Opening:
+    """Opens the service, at once or else in the background; until then it answers in the place of the routes."""
+
+    def __init__(self, settings: Settings, desk: Desk) -> None:
+        self._settings = settings
+        self._desk = desk
+        # Why the service is not open; None once it is.
+        self._failure: Refusal | None = None
+        self._inbound, self._outbound = _ToCome(), _ToCome()
+
+    def around(self, route: Route, handler: Handler) -> Handler:
+        """Return `handler` so that it is not asked for what it does not have yet."""
+        if route.operation in WITHOUT_SERVICE:
+            return handler
+        instead = self._say_what_is_missing if route.operation == "get_readiness" else self._refuse
+
+        def wait_for_service(request: web.Request) -> Awaitable[web.StreamResponse]:
+            return handler(request) if self._failure is None else instead(request)
+
+        return wait_for_service
+
+    async def fill(self, app: web.Application, service: Service | None) -> AsyncIterator[None]:
+        """Fill the desk with `service`, or with one that is opened, and keep it for the life of the application."""
+        app[inbound.INBOUND] = cast("inbound.Inbound", self._inbound)
+        app[outbound.OUTBOUND] = cast("outbound.Outbound", self._outbound)
+        # The operations that go without it are not handed one.
+        self._desk.service = cast("Service", None)
+        metrics.mark_started(self._settings.env)
+        async with AsyncExitStack() as stack:
+            retrying: asyncio.Task[None] | None = None
+            # Before the application listens: a successor that can be ready is, before its predecessor goes.
+            if not await self._try(stack, service):
+                retrying = asyncio.create_task(self._retry(stack))
+            try:
+                yield
+            finally:
+                if retrying is not None:
+                    retrying.cancel()
+                    await asyncio.wait([retrying])
+
+    async def _try(self, stack: AsyncExitStack, service: Service | None = None) -> bool:
+        try:
+            if service is None:
+                service = await stack.enter_async_context(open_service(self._settings))
+        except Refusal as refusal:
+            self._failure = refusal
+            return False
+        except asyncpg.PostgresError as error:  # the server is there, and does not let us in
+            self._failure = Unavailable(f"PostgreSQL answers: {error}.")
+            return False
+        guard = Guard(service.redis, self._settings, service.epoch)
+        stack.push_async_callback(guard.close)
+        self._inbound.opened = await stack.enter_async_context(inbound.open_inbound(service))
+        self._outbound.opened = await stack.enter_async_context(outbound.open_outbound(service))
+        desk = self._desk
+        desk.service, desk.guard = service, guard
+        desk.api_keys = ApiKeys(service.database, self._settings.api_key_cache_secs)
+        self._failure = None
+        return True
+
+    async def _retry(self, stack: AsyncExitStack) -> None:
+        for attempt in itertools.count(1):
+            wait = half_jitter(attempt, base_seconds=RETRY_SECONDS, cap_seconds=RETRY_LIMIT_SECONDS)
+            if self._failure is not None:
+                _log.warning("service.not_open", reason=self._failure.detail, retry_in_seconds=round(wait, 1))
+            await asyncio.sleep(wait)
+            try:
+                if await self._try(stack):
+                    _log.info("service.open")
+                    return
+            except Exception:  # noqa: BLE001 - a mistake of ours, which nobody else would tell: no one awaits this
+                _log.exception("service.not_open")
+
+    async def _refuse(self, _request: web.Request) -> web.StreamResponse:
+        return problems.refused(
+            Unavailable(
+                "The service waits for its database. Nothing happened; repeat the call.",
+                retry_after=RETRY_LIMIT_SECONDS,
+            )
+        )
+
+    async def _say_what_is_missing(self, request: web.Request) -> web.StreamResponse:
+        """Answer /ready. Redis is not asked yet, and does not decide it."""
+        metrics.mark_ready(ready=False)
+        checks = {
+            "database": self._failure is not None and self._failure.code == "not_migrated",
+            "migrations": False,
+            "running": not request.app[health.READINESS].stopping,
+        }
+        missing = [name for name, good in checks.items() if not good]
+        return answer(503, health.Ready("not_ready", checks, missing, [], datetime.now(UTC)))
 
 
 async def _say_not_ready(app: web.Application) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -14,9 +12,9 @@ import msgspec
 from aiohttp import hdrs, web
 from redis.exceptions import RedisError
 
-from core import __version__, metrics, migrations
+from core import __version__, metrics, migrations, pulse
+from core.access.link import PROBE_MS, PROBE_NAME
 from core.errors import Refusal
-from core.inbox import dead_letters
 from core.service import Service
 from core.settings import Settings
 from handlers.admin import ADMIN_TOKEN, Administrators
@@ -24,8 +22,6 @@ from handlers.api import Call, Route, answer
 
 # A probe that waits longer says as much as one that fails; probes come every few seconds.
 CHECK_TIMEOUT_SECONDS = 2.0
-# Between two counts of the dead letters; an alert on them waits for minutes.
-COUNT_AGAIN_SECONDS = 5.0
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -72,7 +68,6 @@ class Readiness:
 
     stopping: bool = False
     migrated: bool = False
-    count_again_at: float = 0.0
 
 
 READINESS: web.AppKey[Readiness] = web.AppKey("readiness", Readiness)
@@ -106,7 +101,10 @@ async def ready(call: Call) -> web.Response:
 async def show_metrics(call: Call) -> web.Response:
     """Answer in Prometheus' text format. In prod only loopback and holders of the admin token may read it."""
     _check_reader(call)
-    await _refresh_dead_letters(call)
+    # The workers' state is the database's to tell: a worker that hangs cannot, and what it said last is no longer true.
+    await pulse.measure(call.service.database)
+    # Set when a batch leaves, too; but while the database hangs none leaves.
+    metrics.LEDGER_LANE_WAITING.set(call.service.ledger.poster.waiting)
     return web.Response(body=metrics.render(), headers={hdrs.CONTENT_TYPE: metrics.CONTENT_TYPE})
 
 
@@ -138,17 +136,6 @@ def _check_reader(call: Call) -> None:
         )
 
 
-async def _refresh_dead_letters(call: Call) -> None:
-    """Count the dead letters anew, now and then: workers do, too, but may be scraped by nobody."""
-    readiness = call.request.app[READINESS]
-    if time.monotonic() < readiness.count_again_at:
-        return
-    readiness.count_again_at = time.monotonic() + COUNT_AGAIN_SECONDS
-    with contextlib.suppress(Refusal, TimeoutError):
-        async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
-            metrics.DLQ_PENDING.set(await dead_letters.pending(call.service.database))
-
-
 async def _has_database(service: Service) -> bool:
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
@@ -161,7 +148,8 @@ async def _has_database(service: Service) -> bool:
 async def _has_redis(service: Service) -> bool:
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
-            await service.redis.ping()
+            # As the guard looks for it: a Redis that takes nothing in is of no use.
+            await service.redis.set(PROBE_NAME, 1, px=PROBE_MS)
     except (RedisError, OSError, TimeoutError):
         return False
     return True

@@ -39,6 +39,7 @@ from core.redis import open_redis
 from core.service import open_service
 from core.wakeup import Alarm, Waker
 from jobs import backfill
+from jobs.listener import metrics_listener
 from jobs.loops import Loop, run_loop
 from jobs.sweep import sweep
 
@@ -89,7 +90,8 @@ async def work(settings: Settings, stopping: asyncio.Event, *, retries: Retries 
         listening = open_redis(settings)
         alarm = Alarm(listening, service.epoch)
         try:
-            await _Shift(service, worker, egress, alarm, retries or Retries.of(settings)).run(stopping)
+            async with metrics_listener(service):
+                await _Shift(service, worker, egress, alarm, retries or Retries.of(settings)).run(stopping)
         finally:
             await egress.close()
             await listening.aclose()

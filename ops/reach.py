@@ -35,9 +35,11 @@ def reaching_database(database_url: str) -> Iterator[None]:
     try:
         yield
     except (OSError, Unavailable, *_NOT_THE_WAY_IN) as error:
-        if isinstance(error, Unavailable) and error.code != "database_unavailable":
-            raise
         cause = error.__cause__ or error
+        # Busy rows and a statement that took too long are no matter of the address; nor is a pipe that nobody reads.
+        busy = isinstance(error, Unavailable) and error.code != "database_unavailable"
+        if busy or isinstance(cause, asyncpg.QueryCanceledError | BrokenPipeError):
+            raise
         raise StartError(
             f"PostgreSQL at {mask_url(database_url)} (DATABASE_URL) cannot be reached: {_reason(cause)}."
         ) from error

@@ -8,6 +8,7 @@ together). So the guard holds a connection of its own, with one timer around the
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import hashlib
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
@@ -32,6 +33,11 @@ CALL_TIMEOUT_SECONDS = 0.25
 # How often a Redis that was lost is looked for.
 PROBE_SECONDS = 1.0
 
+
+# What a probe writes: a Redis whose memory is full answers every question, and takes nothing in. Of the guard's hash
+# tag, so that in a cluster it goes where the guard's names go. It is gone at once.
+PROBE_NAME = "ts:{guard}:probe"
+PROBE_MS = 1
 
 # asyncio's TimeoutError is an OSError.
 _FAILURES = (RedisError, OSError)
@@ -120,7 +126,8 @@ class ScriptLink:
             error=repr(error),
         )
         self._on_change(False)
-        self._probe = asyncio.create_task(self._look_for_redis())
+        # The probe is nobody's request: its lines must not carry the id of the one that happened to lose Redis.
+        self._probe = asyncio.create_task(self._look_for_redis(), context=contextvars.Context())
 
     async def _look_for_redis(self) -> None:
         while not self.up:
@@ -128,6 +135,7 @@ class ScriptLink:
             try:
                 async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
                     await self._send(("SCRIPT", "LOAD", self._script))
+                    await self._send(("SET", PROBE_NAME, 1, "PX", PROBE_MS))
             except _FAILURES:
                 await self._disconnect()
             else:

@@ -172,12 +172,6 @@ async def discard(database: Database, letter_id: UUID, *, actor: str, reason: st
     log.info("inbox.letter_discarded", inbox_id=str(letter_id), actor=actor)
 
 
-async def pending(database: Database) -> int:
-    """Return how many letters wait for a person, counted up to 10,000."""
-    found: int = await database.fetchval(_sql.count_dead_letters, *_arguments(Filter()), 10_000)
-    return found
-
-
 async def count(database: Database, wanted: Filter, *, most: int) -> int:
     """Return how many letters `wanted` means, counted up to `most`."""
     found: int = await database.fetchval(_sql.count_dead_letters, *_arguments(wanted), most)

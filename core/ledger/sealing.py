@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from core import metrics
 from core.database import statements
 
 if TYPE_CHECKING:
@@ -18,8 +17,6 @@ ROUND_BATCHES = 200
 async def seal_once(database: Database) -> int:
     """Number and seal up to 200 batches and return how many; 0 when nothing waits, or another process is at it."""
     sealed: int = await database.fetchval(SQL.seal, ROUND_BATCHES)
-    if sealed < ROUND_BATCHES:
-        metrics.FEED_LAG_SECONDS.set(await feed_lag_seconds(database))
     return sealed
 
 

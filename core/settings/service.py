@@ -73,6 +73,12 @@ class Process(BaseModel):
         "",
         "Folder in which the processes of one port share their metrics; the supervisor sets it for its children",
     )
+    worker_metrics_port: int = key(
+        0,
+        "Port of APP_HOST on which the worker shows its own metrics to whoever asks; 0: none",
+        ge=0,
+        le=65535,
+    )
     event_sink: Literal["log", "none"] = key("log", "Where audit events go beside their table: log or none")
     otel_exporter_otlp_endpoint: BaseUrl = key(
         "http://localhost:4318", "OpenTelemetry collector, used when the tracing extra is installed and on"

@@ -128,6 +128,7 @@ def revoke(key_id: str) -> None:
 
 def _with_database(work: Callable[[Database], Awaitable[Result]]) -> Result:
     from core.database import open_database
+    from ops.reach import reaching_database
     from ops.state import operator_settings
 
     settings = operator_settings(redis_needed=False)
@@ -139,7 +140,8 @@ def _with_database(work: Callable[[Database], Awaitable[Result]]) -> Result:
         finally:
             await database.close()
 
-    return asyncio.run(run())
+    with reaching_database(str(settings.database_url)):
+        return asyncio.run(run())
 
 
 def _print_table(found: list[KeyInfo]) -> None:

@@ -25,17 +25,21 @@ def migrate(*, check: bool) -> int:
       tallystick migrate --check
     """  # noqa: D301 - `\b` is how click is told not to wrap
     from core import migrations
+    from ops.reach import reaching_database
     from ops.state import operator_settings
 
     url = str(operator_settings(redis_needed=False).database_url)
-    if check:
-        outstanding = asyncio.run(migrations.pending(url))
-        for name in outstanding:
-            click.echo(f"outstanding: {name}")
-        unknown = asyncio.run(migrations.unknown(url))
-        for name in unknown:
-            click.echo(f"unknown to this version: {name}")
-        return 1 if outstanding or unknown else 0
-    applied = asyncio.run(migrations.migrate(url, on_progress=lambda name: click.echo(f"applying {name}")))
+    with reaching_database(url):
+        if check:
+            outstanding = asyncio.run(migrations.pending(url))
+            for name in outstanding:
+                click.echo(f"outstanding: {name}")
+            unknown = asyncio.run(migrations.unknown(url))
+            for name in unknown:
+                click.echo(f"unknown to this version: {name}")
+            return 1 if outstanding or unknown else 0
+        applied = asyncio.run(
+            migrations.migrate(url, on_progress=lambda name: click.echo(f"applying {name}"))
+        )
     click.echo(f"{len(applied)} applied." if applied else "The schema is up to date.")
     return 0

@@ -42,10 +42,12 @@ def verify(*, as_json: bool, late_after: float) -> int:
       tallystick verify
       tallystick verify --json | jq .findings
     """  # noqa: D301 - `\b` is how click is told not to wrap
+    from ops.reach import reaching_database
     from ops.state import operator_settings
 
     settings = operator_settings(redis_needed=False, database_statement_timeout_ms=STATEMENT_TIMEOUT_MS)
-    findings, seal = asyncio.run(_run(settings, late_after))
+    with reaching_database(str(settings.database_url)):
+        findings, seal = asyncio.run(_run(settings, late_after))
     if as_json:
         _print_json(findings, seal)
     else:

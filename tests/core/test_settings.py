@@ -204,10 +204,6 @@ def test_words_for_off(word: str) -> None:
         ("stripe_api_base", "api.stripe.com", "expected a URL like https://"),
         ("stripe_api_base", "http://[::1", "expected a URL like https://"),
         ("redis_url", "amqp://u:hunter2@h", "REDIS_URL=amqp://u:***@h: expected Redis or Valkey"),
-        ("redis_url", "redis:/:hunter2@h", "REDIS_URL=redis:***@h: expected Redis or Valkey"),
-        ("redis_url", "redis://h:port/0", "REDIS_URL=redis://h:port/0: expected Redis or Valkey"),
-        ("database_url", "postgresql://h:54x2/x", "DATABASE_URL=postgresql://h:54x2/x: expected PostgreSQL"),
-        ("database_url", "postgresql://u:p@a,b:65536/x", "expected PostgreSQL"),
         ("admin_token_sha256", "abc", "expected SHA-256 digests"),
         ("default_currency", "syp", "expected 3 to 12 upper-case letters or digits"),
         ("jwt_secret", 5, "JWT_SECRET=***: expected a text"),
@@ -217,26 +213,6 @@ def test_a_value_that_cannot_be_read_names_the_key_and_what_is_expected(
     attribute: str, value: Any, expected: str
 ) -> None:
     assert expected in problems(**{attribute: value})
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "postgresql://u:p@db/books",
-        "postgresql://u:p%40@a:5432,[::1]:5433,c/books?sslmode=require",
-        "postgresql:///books?host=/run/postgresql",
-        "postgresql://%2Frun%2Fpostgresql/books",
-    ],
-)
-def test_every_form_of_a_database_url_is_taken(url: str) -> None:
-    assert load_settings(env_file=None, database_url=url).database_url == url
-
-
-@pytest.mark.parametrize(
-    "url", ["redis://:p@h:6379/0", "rediss://u:p@h", "redis://[::1]:6379", "unix:///run/redis.sock"]
-)
-def test_every_form_of_a_redis_url_is_taken(url: str) -> None:
-    assert load_settings(env_file=None, redis_url=url).redis_url == url
 
 
 def test_a_word_that_counts_as_prod_is_said_as_it_was_given() -> None:
@@ -415,12 +391,3 @@ def test_every_key_is_described_and_every_number_bounded() -> None:
         assert field.description, attribute
         if field.annotation in {int, float, int | None}:
             assert any(hasattr(rule, "le") for rule in field.metadata), attribute
-
-
-def test_nothing_else_in_core_reads_the_environment() -> None:
-    readers = [
-        str(path.relative_to(ROOT))
-        for path in (ROOT / "core").rglob("*.py")
-        if any(word in path.read_text() for word in ("os.environ", "os.getenv", "getenv("))
-    ]
-    assert readers == []

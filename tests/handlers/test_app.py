@@ -7,21 +7,25 @@ from collections.abc import Awaitable, Callable
 from io import BytesIO
 from typing import Any
 
+import asyncpg
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from structlog.testing import capture_logs
 
 from core import log, metrics
+from core.migrations import migrate
 from core.service import Service
 from core.settings import Settings
 from handlers.app import build_app, create_app
+from ops.embedded import EmbeddedServers
 from tests.handlers.conftest import Seen, SmallApi, routes
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 ApiKey = Callable[..., Awaitable[str]]
 
 
+Wait = Callable[..., Awaitable[Any]]
 Lines = Callable[[str], Awaitable[list[dict[str, Any]]]]
 
 
@@ -257,6 +261,52 @@ async def test_any_origin_may_read_but_not_send_credentials(
         response = await client.get("/v1/things", headers={"Origin": "https://a.example"})
         assert response.headers["Access-Control-Allow-Origin"] == "*"
         assert "Access-Control-Allow-Credentials" not in response.headers
+
+
+async def test_app_waits_for_its_schema(
+    settings: Settings, servers: EmbeddedServers, eventually: Wait
+) -> None:
+    admin = await asyncpg.connect(servers.postgres.url("postgres"))
+    await admin.execute("CREATE DATABASE migrated_later")
+    url = servers.postgres.url("migrated_later")
+    later = settings.model_copy(update={"database_url": url, "stripe_signing_secrets": ("whsec_abc",)})
+    async with TestClient(TestServer(create_app(later))) as client:
+        assert (await client.get("/health")).status == 200
+        assert (await client.get("/docs")).status == 200
+        response = await client.get("/ready")
+        assert (response.status, (await response.json())["missing"]) == (503, ["migrations"])
+        response = await client.get("/v1/accounts")
+        assert (response.status, response.headers["Retry-After"]) == (503, "5")
+        assert json.loads(await response.read())["error"]["code"] == "database_unavailable"
+        await migrate(url)
+        await eventually(lambda: _status(client, "/ready", 200), timeout=30)
+        assert (await client.get("/v1/accounts")).status == 401
+        response = await client.post("/webhooks/stripe", data=b"{}")
+        assert json.loads(await response.read())["error"]["code"] == "invalid_signature"
+    await admin.execute("DROP DATABASE migrated_later WITH (FORCE)")
+    await admin.close()
+
+
+async def test_app_waits_for_postgresql(
+    settings: Settings, servers: EmbeddedServers, eventually: Wait
+) -> None:
+    servers.postgres.kill()
+    async with TestClient(TestServer(create_app(settings))) as client:
+        assert (await client.get("/health")).status == 200
+        response = await client.get("/ready")
+        assert (response.status, (await response.json())["missing"]) == (503, ["database", "migrations"])
+        assert (await client.get("/v1/accounts")).status == 503
+        servers.postgres.start()
+        await eventually(lambda: _status(client, "/ready", 200), timeout=30)
+        assert (await client.get("/v1/accounts")).status == 401
+    servers.postgres.kill()
+    async with TestClient(TestServer(create_app(settings))) as client:  # which ends while it waits
+        assert (await client.get("/ready")).status == 503
+    servers.postgres.start()
+
+
+async def _status(client: SmallApi, path: str, expected: int) -> bool:
+    return (await client.get(path)).status == expected
 
 
 async def test_app_opens_and_closes_its_own_service(settings: Settings) -> None:

@@ -1,5 +1,6 @@
 """Alive, ready and measured, also while parts are gone."""
 
+import asyncio
 import hashlib
 import math
 from dataclasses import replace
@@ -12,6 +13,8 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from core import __version__
+from core.ledger.accounts import Limits, Opening, open_accounts
+from core.ledger.items import Leg, Posting, operation_id
 from core.service import Service
 from core.settings import Settings
 from handlers import health
@@ -136,6 +139,34 @@ async def test_metrics_tell_how_far_the_workers_are(
         return (await figures())[0] >= 3_600
 
     await eventually(known)
+
+
+async def test_metrics_tell_what_waits_while_no_batch_leaves(
+    api: Any, service: Service, eventually: Any
+) -> None:
+    async def waiting() -> bool:
+        return "ledger_lane_waiting 2.0\n" in await (await api.get("/metrics")).text()
+
+    await open_accounts(
+        service.database, [Opening(code, "USD", Limits(floor=None)) for code in ("a", "b")], 1
+    )
+    connection = await asyncpg.connect(str(service.settings.database_url))
+    try:
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE keys IN ACCESS EXCLUSIVE MODE")
+            legs = (Leg("a", -5), Leg("b", 5))
+            first, *others = (
+                Posting(id=operation_id(1, f"{number}"), principal_id=1, legs=legs) for number in range(3)
+            )
+            calls = [asyncio.create_task(service.ledger.poster.submit(first))]
+            await eventually(
+                lambda: connection.fetchval("SELECT count(*) > 0 FROM pg_locks WHERE NOT granted")
+            )
+            calls += [asyncio.create_task(service.ledger.poster.submit(other)) for other in others]
+            await eventually(waiting)
+    finally:
+        await connection.close()
+    await asyncio.gather(*calls, return_exceptions=True)
 
 
 async def test_metrics_do_not_wait_for_a_database_that_hangs(

@@ -97,6 +97,32 @@ def test_compose_starts_the_service_after_the_migration(compose: Any) -> None:
     assert compose["services"]["migrate"]["depends_on"]["postgres"] == {"condition": "service_healthy"}
 
 
+def test_the_image_follows_the_rules_of_production() -> None:
+    assert re.search(r"^ENV ENV=prod\b", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+
+
+def test_compose_bounds_what_the_service_fills(compose: Any) -> None:
+    for name in ("migrate", "api", "worker"):
+        assert [mount.partition(":")[0] for mount in compose["services"][name]["tmpfs"]] == ["/tmp"]  # noqa: S108
+    assert "--maxmemory" in compose["services"]["redis"]["command"]
+
+
+def test_compose_gives_every_process_the_time_that_it_takes_to_stop(compose: Any) -> None:
+    bound = Settings.model_fields["shutdown_timeout_secs"].default
+    for name, times in (("api", 1), ("worker", 2)):
+        grace = compose["services"][name]["stop_grace_period"]
+        assert int(grace.removesuffix("s")) >= times * bound + 5, name
+
+
+def test_composes_worker_shows_its_metrics_to_its_health_check(compose: Any) -> None:
+    api, worker = compose["services"]["api"], compose["services"]["worker"]
+    port = worker["environment"]["WORKER_METRICS_PORT"]
+
+    assert worker["environment"] == api["environment"] | {"WORKER_METRICS_PORT": port}
+    assert f":{port}/metrics" in worker["healthcheck"]["test"][-1]
+    assert int(port) > 0
+
+
 def test_compose_publishes_the_api_alone(compose: Any) -> None:
     assert [name for name, service in compose["services"].items() if "ports" in service] == ["api"]
     for name in ("postgres", "redis"):

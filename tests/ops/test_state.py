@@ -15,7 +15,7 @@ import pytest
 from core.settings import load_settings
 from core.settings.example import example
 from ops.process import choose_port, python_environment
-from ops.state import ROOTS_STATE, overlooked_state, state_dir
+from ops.state import ROOTS_STATE, Running, announced, overlooked_state, state_dir, state_lock
 
 Wait = Callable[..., Awaitable[Any]]
 Start = Callable[..., Awaitable[Path]]
@@ -116,6 +116,18 @@ async def test_up_names_the_setting_of_a_database_it_cannot_reach_and_starts_not
     assert not list(state.glob("valkey-*"))
 
 
+@pytest.mark.parametrize(
+    "arguments", [["migrate"], ["migrate", "--check"], ["verify"], ["keys", "list"]], ids=" ".join
+)
+async def test_commands_name_the_setting_of_a_database_they_cannot_reach(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    code, out, err = await run(tmp_path, *arguments, DATABASE_URL="postgresql://u:hunter2@127.0.0.1:1/x")
+    assert (code, out) == (1, "")
+    assert err.endswith("127.0.0.1:1/x (DATABASE_URL) cannot be reached: Connection refused.\n")
+    assert "hunter2" not in err
+
+
 async def test_up_says_of_a_database_that_does_not_let_it_in_what_is_wrong(
     database_url: str, tmp_path: Path
 ) -> None:
@@ -135,6 +147,16 @@ async def test_up_warns_of_a_redis_it_cannot_reach(database_url: str, up_until_i
     call = shlex.split(text.partition("  curl ")[2].replace("\\\n", " "))
     assert call[0].startswith("http://[::1]:")
     assert f"curl '{call[0]}' " in text
+
+
+@pytest.mark.parametrize("command", ["demo", "load"])
+async def test_an_instance_that_made_no_key_is_not_said_to_be_missing(command: str, tmp_path: Path) -> None:
+    running = Running("http://127.0.0.1:1", "", "", api_key="", stripe_signing_secret="")
+    with state_lock(tmp_path), announced(tmp_path, running):
+        code, _, err = await run(tmp_path, command, STATE_DIR=str(tmp_path))
+        assert (code, "no API key is known for http://127.0.0.1:1: give --api-key" in err) == (2, True)
+        code, _, err = await run(tmp_path, command, "--api-key", "tsk_x", STATE_DIR=str(tmp_path))
+        assert (code, "set STRIPE_SIGNING_SECRET to the service's" in " ".join(err.split())) == (2, True)
 
 
 def test_databases_in_the_checkout_are_not_overlooked(tmp_path: Path) -> None:

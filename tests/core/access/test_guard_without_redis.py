@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import structlog
 from redis.asyncio import Redis
+from structlog.contextvars import bound_contextvars, merge_contextvars
 from structlog.testing import LogCapture
 
 from core.access.api_keys import Principal
@@ -33,7 +34,7 @@ def quick_probes(monkeypatch: pytest.MonkeyPatch) -> None:
 def logged() -> Iterator[LogCapture]:
     capture = LogCapture()
     before = structlog.get_config()
-    structlog.configure(processors=[capture], cache_logger_on_first_use=False)
+    structlog.configure(processors=[merge_contextvars, capture], cache_logger_on_first_use=False)
     yield capture
     structlog.configure(**before)
 
@@ -126,6 +127,31 @@ async def test_a_frozen_redis_is_given_up_and_found_again(
         os.kill(servers.valkey.pid, signal.SIGCONT)
     await eventually(lambda: guard.up)
     await _admit(guard, caller)
+
+
+async def test_a_full_redis_is_lost_once_until_it_has_room(
+    guard: Guard, caller: Principal, redis: Redis, eventually: Eventually, logged: LogCapture
+) -> None:
+    await _admit(guard, caller)
+    await redis.config_set("maxmemory", 1)
+    loads = int((await redis.info("commandstats"))["cmdstat_script|load"]["calls"])
+
+    async def probed() -> bool:
+        return int((await redis.info("commandstats"))["cmdstat_script|load"]["calls"]) >= loads + 3
+
+    try:
+        with bound_contextvars(request_id="r" * 32):
+            await _admit(guard, caller)
+        assert not guard.up
+        await eventually(probed)
+        assert not guard.up
+        await _admit(guard, caller)
+    finally:
+        await redis.config_set("maxmemory", 0)
+    await eventually(lambda: guard.up)
+    changes = [entry for entry in logged.entries if entry["event"].startswith("redis_")]
+    assert [entry["event"] for entry in changes] == ["redis_lost", "redis_found"]
+    assert "request_id" not in changes[1]
 
 
 async def test_a_redis_that_was_never_there(

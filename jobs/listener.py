@@ -1,0 +1,61 @@
+"""The worker's own metrics for Prometheus, on a port of their own: the API's processes cannot know them."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.registry import Collector
+
+from core import metrics, pulse
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from prometheus_client import Metric
+
+    from core.service import Service
+
+log = structlog.get_logger(__name__)
+
+# The database is asked within this; a loop that does not come to it is stuck, and the scrape fails, as it should.
+ANSWER_SECONDS: Final = pulse.MEASURE_SECONDS + 2.0
+
+
+class _Current(Collector):
+    """What is measured, handed over by the event loop's thread at each scrape, which runs in another."""
+
+    def __init__(self, service: Service, loop: asyncio.AbstractEventLoop) -> None:
+        self._service = service
+        self._loop = loop
+
+    def collect(self) -> Iterable[Metric]:
+        asyncio.run_coroutine_threadsafe(self._hand_over(), self._loop).result(ANSWER_SECONDS)
+        return metrics.REGISTRY.collect()
+
+    async def _hand_over(self) -> None:
+        await pulse.measure(self._service.database)
+        metrics.flush()
+
+
+@asynccontextmanager
+async def metrics_listener(service: Service) -> AsyncIterator[None]:
+    """Listen on WORKER_METRICS_PORT of APP_HOST meanwhile, unless it is 0. Raises OSError when the port is taken."""
+    settings = service.settings
+    if not settings.worker_metrics_port:
+        yield
+        return
+    registry = CollectorRegistry()
+    registry.register(_Current(service, asyncio.get_running_loop()))
+    server, thread = start_http_server(settings.worker_metrics_port, settings.app_host, registry)
+    log.info("worker.metrics", host=settings.app_host, port=settings.worker_metrics_port)
+    try:
+        yield
+    finally:
+        # Not in the loop's thread, which a scrape may wait for.
+        await asyncio.to_thread(server.shutdown)
+        server.server_close()
+        await asyncio.to_thread(thread.join)

@@ -1,0 +1,62 @@
+"""What the log says while PostgreSQL is away: the service's own lines, and no traceback of the driver's pool."""
+
+import io
+import json
+import logging
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from core.database import Statement, open_database
+from core.errors import Unavailable
+from core.log import configure_logging
+from core.settings import Settings
+from ops.embedded import EmbeddedServers
+
+Wait = Callable[..., Awaitable[Any]]
+
+ONE = Statement("one", "SELECT 1")
+
+
+@pytest.fixture
+def stream(settings: Settings) -> Iterator[io.BytesIO]:
+    root = logging.getLogger()
+    handlers, level, hooks = root.handlers[:], root.level, (sys.excepthook, threading.excepthook)
+    written = io.BytesIO()
+    configure_logging(settings, written)
+    yield written
+    root.handlers[:], (sys.excepthook, threading.excepthook) = handlers, hooks
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+async def test_the_pools_attempts_in_vain_leave_no_traceback(
+    settings: Settings, servers: EmbeddedServers, stream: io.BytesIO, eventually: Wait
+) -> None:
+    database = await open_database(settings)
+    attempts = 0
+
+    async def lost() -> bool:
+        nonlocal attempts
+        with pytest.raises(Unavailable):
+            await database.fetchval(ONE)
+        attempts += 1
+        return attempts > 2
+
+    try:
+        assert await database.fetchval(ONE) == 1
+        servers.postgres.kill()
+        await eventually(lost)
+        servers.postgres.start()
+        # The pool's own attempt succeeds now, without a call of ours.
+        await eventually(lambda: database.connections.pool.get_size() > 0)
+        assert await database.fetchval(ONE) == 1
+    finally:
+        servers.postgres.start()
+        await database.close()
+    loud = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line for line in loud if line["logger"].startswith("asyncpg")] == []
