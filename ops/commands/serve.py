@@ -14,8 +14,8 @@ import click
 def serve(*, workers: int | None) -> None:
     """Serve the HTTP API on APP_HOST and APP_PORT until SIGTERM or Ctrl-C.
 
-    Every process is started again if it dies. SIGHUP replaces them one by one, with the settings and the code as they
-    are then, and no request fails meanwhile. At the end, requests in progress have SHUTDOWN_TIMEOUT_SECS to finish.
+    Every process is replaced if it dies or hangs. SIGHUP replaces them one by one, with the settings and the code as
+    they are then, and no request fails meanwhile. At the end, requests in progress have SHUTDOWN_TIMEOUT_SECS to end.
 
     \b
     Examples:
