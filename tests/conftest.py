@@ -3,9 +3,12 @@
 import asyncio
 import inspect
 import itertools
+import logging
 import os
 import shutil
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
+import structlog
 import uvloop
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from core import log
 from core.access import api_keys
 from core.database import open_database
 from core.migrations import migrate
@@ -193,3 +198,16 @@ async def _administer(servers: EmbeddedServers, statement: str) -> None:
         await connection.execute(statement)
     finally:
         await connection.close()
+
+
+@pytest.fixture
+def logging_as_before() -> Iterator[None]:
+    """Take back what `configure_logging` does to the process."""
+    root, access = logging.getLogger(), vars(log._access)
+    handlers, level, hooks = root.handlers[:], root.level, (sys.excepthook, threading.excepthook)
+    written_to = dict(access)
+    yield
+    access.update(written_to)
+    root.handlers[:], (sys.excepthook, threading.excepthook) = handlers, hooks
+    root.setLevel(level)
+    structlog.reset_defaults()

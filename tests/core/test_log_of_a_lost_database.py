@@ -2,14 +2,10 @@
 
 import io
 import json
-import logging
-import sys
-import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-import structlog
 
 from core.database import Statement, open_database
 from core.errors import Unavailable
@@ -23,15 +19,10 @@ ONE = Statement("one", "SELECT 1")
 
 
 @pytest.fixture
-def stream(settings: Settings) -> Iterator[io.BytesIO]:
-    root = logging.getLogger()
-    handlers, level, hooks = root.handlers[:], root.level, (sys.excepthook, threading.excepthook)
+def stream(settings: Settings, logging_as_before: None) -> io.BytesIO:
     written = io.BytesIO()
     configure_logging(settings, written)
-    yield written
-    root.handlers[:], (sys.excepthook, threading.excepthook) = handlers, hooks
-    root.setLevel(level)
-    structlog.reset_defaults()
+    return written
 
 
 async def test_the_pools_attempts_in_vain_leave_no_traceback(
