@@ -203,11 +203,11 @@ async def _administer(servers: EmbeddedServers, statement: str) -> None:
 @pytest.fixture
 def logging_as_before() -> Iterator[None]:
     """Take back what `configure_logging` does to the process."""
-    root, access = logging.getLogger(), vars(log._access)
+    root, access = logging.getLogger(), log._access
     handlers, level, hooks = root.handlers[:], root.level, (sys.excepthook, threading.excepthook)
-    written_to = dict(access)
+    out, on, pretty = access._out, access._on, access._pretty
     yield
-    access.update(written_to)
+    access.open(out, on=on, pretty=pretty)
     root.handlers[:], (sys.excepthook, threading.excepthook) = handlers, hooks
     root.setLevel(level)
     structlog.reset_defaults()
