@@ -29,8 +29,8 @@ GUARD = VENV / ".setup.lock"
 
 # These need the tools of the dev lock; every other command runs on what is served.
 DEV_COMMANDS = {"check", "load", "test"}
-# Two processes with servers of their own; a file stays whole, for what its tests share, and the long ones come early.
-WHOLE_SUITE = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
+# Two processes with servers of their own; a file stays whole, for what its tests share.
+WHOLE_SUITE = ("-n", "2", "--dist", "loadfile")
 
 CHECKOUT_HELP = """\
 In a checkout, besides the commands below:
