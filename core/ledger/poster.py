@@ -64,7 +64,7 @@ class Poster:
     @property
     def waiting(self) -> int:
         """How many units wait for the next call."""
-        return self._lane.waiting
+        return self._lane.waiting + self._aside.waiting
 
     async def submit(self, posting: Posting) -> Outcome:
         """Post one item; a caller that goes away does not cancel it.
@@ -94,7 +94,7 @@ class Poster:
     async def _send(self, units: Sequence[Unit]) -> list[list[Outcome] | BaseException]:
         postings = [posting for unit in units for posting in unit]
         metrics.LEDGER_BATCH_ITEMS.observe(len(postings))
-        metrics.LEDGER_LANE_WAITING.set(self._lane.waiting)
+        metrics.LEDGER_LANE_WAITING.set(self.waiting)
         try:
             outcomes = await self._post(postings)
         except Unavailable as refusal:
