@@ -30,8 +30,11 @@ KEY_CLAIM = "IF stored <> keyed THEN"
 KEY_ORDER = "        ORDER BY k.id\n        ON CONFLICT DO NOTHING;"
 CLOCK = "    now_at := clock_timestamp();\n"
 
-# Whoever comes here waits until the test lets everybody go on.
-BARRIER = "PERFORM pg_advisory_lock_shared(1); PERFORM pg_advisory_unlock_shared(1);"
+# Whoever comes here waits until the test lets everybody go on; likewise, later, at the second one.
+BARRIER, SECOND_BARRIER = (
+    f"PERFORM pg_advisory_lock_shared({number}); PERFORM pg_advisory_unlock_shared({number});"
+    for number in (1, 2)
+)
 
 # In the place of the lock: each leg's account in turn, so that crossing transfers deadlock.
 PAYER_FIRST = f"""
@@ -98,16 +101,38 @@ async def overlap(
 
 
 async def at_barrier(
-    owner: Raw, calls: Sequence[Awaitable[Any]], until: Wait, meanwhile: Awaitable[Any] | None = None
+    owner: Raw,
+    calls: Sequence[Awaitable[Any]],
+    until: Wait,
+    meanwhile: Awaitable[Any] | None = None,
+    *,
+    second: bool = False,
 ) -> list[Any]:
-    """Start calls of a function with a BARRIER, let go when all stand there or behind one who does; their results."""
+    """Start calls of a function with a BARRIER, let go when all stand there or behind one who does; their results.
+
+    With `second` they are let go from a SECOND_BARRIER only when all stand there.
+    """
     await owner.execute("SELECT pg_advisory_lock(1)")
+    if second:
+        await owner.execute("SELECT pg_advisory_lock(2)")
     tasks = [asyncio.ensure_future(call) for call in calls]
     await until(lambda: waiting(owner, len(tasks)))
     if meanwhile is not None:
         await meanwhile
     await owner.execute("SELECT pg_advisory_unlock(1)")
+    if second:
+        await until(lambda: _at_second_barrier(owner, len(tasks)))
+        await owner.execute("SELECT pg_advisory_unlock(2)")
     return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _at_second_barrier(owner: Raw, count: int) -> bool:
+    found: int = await owner.fetchval("""
+        SELECT count(*) FROM pg_locks
+        WHERE locktype = 'advisory' AND objid = 2 AND NOT granted
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    """)
+    return found == count
 
 
 async def _settled_or_waiting(owner: Raw, task: "asyncio.Future[Any]") -> bool:

@@ -26,7 +26,9 @@ from tests.chaos.staging import (
     KEY_LOOKUP,
     KEY_ORDER,
     LOCK,
+    OPENED,
     PAYER_FIRST,
+    SECOND_BARRIER,
     UNGUARDED,
     Raw,
     Wait,
@@ -134,14 +136,14 @@ async def test_account_opened_after_the_locks(
 ) -> None:
     posters = [Poster(service.database, max_waiting=10) for _ in range(2)]
 
-    async def both(code: str) -> list[str]:
+    async def both(code: str, *, second: bool = False) -> list[str]:
         calls = [poster.submit(transfer(payer, code, 1)) for poster, payer in zip(posters, "ab", strict=True)]
         opening = open_accounts(service.database, [Opening(code, "USD")], 1)
-        return sorted(map(code_of, await at_barrier(owner, calls, eventually, meanwhile=opening)))
+        return sorted(map(code_of, await at_barrier(owner, calls, eventually, opening, second=second)))
 
-    # Neither holds the new account's lock.
-    await install(owner, (LOCK, LOCK + BARRIER), UNGUARDED)
-    assert await both("new") == ["internal_error", "posted"]
+    # Neither holds the new account's lock, and both have read it before one of them commits.
+    await install(owner, (LOCK, LOCK + BARRIER), (OPENED, SECOND_BARRIER + UNGUARDED[1]))
+    assert await both("new", second=True) == ["internal_error", "posted"]
     await install(owner, (LOCK, LOCK + BARRIER))
     assert await both("newer") == ["posted", "posted"]
     assert await faults(database_url) == {}
