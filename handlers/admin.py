@@ -31,6 +31,11 @@ class Administrators:
             + [bytes.fromhex(known) for known in settings.admin_token_sha256]
         )
 
+    @property
+    def active(self) -> bool:
+        """Whether there are administrators at all."""
+        return bool(self._active)
+
     def includes(self, request: web.Request) -> bool:
         """Whether `request` presents an active token, as X-Admin-Token or as a bearer token."""
         presented = request.headers.get(ADMIN_TOKEN)

@@ -7,7 +7,7 @@ into one operation of the document; both from the same fields, so that they cann
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 from aiohttp import hdrs, web
@@ -18,10 +18,13 @@ if TYPE_CHECKING:
 
     from core.access.api_keys import Principal
     from core.service import Service
+    from core.wallets.users import User
 
 Item = TypeVar("Item")
 
 MIB = 1024 * 1024
+
+Caller = Literal["anyone", "user", "user+admin", "admin", "internal", "merchant_key"]
 
 JSON = CIMultiDictProxy(CIMultiDict({hdrs.CONTENT_TYPE: "application/json"}))
 _encode = msgspec.json.Encoder().encode
@@ -39,6 +42,9 @@ class Route:
     JSON), `media` adds other media types of the good answer, and `problems` are the codes that the operation itself can
     refuse with: those of the dispatcher are added.
 
+    `caller` says who calls a route of the wallet surface, which has callers of its own; its `body` and `query` are
+    pydantic models, since the contract's leniency and its list of errors are pydantic's.
+
     `body_limit` is in bytes at the default MAX_REQUEST_SIZE of 1 MiB and grows and shrinks with it. `cost` says, from
     the decoded body, what the request counts against the rate limits (1). `idempotent` routes want an Idempotency-Key.
     `raw` routes get the bytes of the body undecoded. `limited` is False for what must answer under any load. `surface`
@@ -54,6 +60,7 @@ class Route:
     _: KW_ONLY
     scope: str | None = None
     admin: bool = False
+    caller: Caller | None = None
     body: Any = None
     query: Any = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -76,6 +83,7 @@ class Call:
 
     __slots__ = (
         "_path",
+        "_user",
         "address",
         "body",
         "frozen",
@@ -111,6 +119,7 @@ class Call:
         self.raw = raw
         self.idempotency_key = idempotency_key
         self.request_id = request_id
+        self._user: User | None = None
         self.frozen = False
         """Set by the handler when PostgreSQL will repeat this answer under the key for ever: Redis may then, too."""
 
@@ -120,6 +129,17 @@ class Call:
         if self.principal is None:
             raise TypeError("a route without a scope has no caller")
         return self.principal
+
+    @property
+    def user(self) -> User:
+        """Who is signed in, on a route of the wallet surface whose caller is a user."""
+        if self._user is None:
+            raise TypeError("a route without a user has none")
+        return self._user
+
+    @user.setter
+    def user(self, user: User) -> None:
+        self._user = user
 
     def path(self, name: str) -> Any:
         """Return what the path holds in the place of `{name}`, in the type that `Route.parameters` gives it.

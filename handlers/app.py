@@ -20,8 +20,10 @@ from core.access.api_keys import ApiKeys
 from core.access.guard import Guard
 from core.backoff import half_jitter
 from core.errors import Refusal, Unavailable
+from core.identity.tokens import Tokens
 from core.service import Service, open_service
 from core.settings import Settings
+from core.wallets.platform import Platform, open_platform
 from handlers import (
     accounts,
     dead_letters,
@@ -40,9 +42,11 @@ from handlers import (
     webhooks,
 )
 from handlers.api import Route, answer
-from handlers.dispatch import Desk, dispatcher
+from handlers.dispatch import WALLETS, Desk, dispatcher
 from handlers.middleware import UNMATCHED, Edge
 from handlers.problems import SURFACES
+from handlers.wallets import routes as wallet_routes
+from handlers.wallets.surface import PLATFORM, TOKENS
 
 _log = structlog.get_logger(__name__)
 
@@ -64,9 +68,12 @@ ROUTES: tuple[Route, ...] = (
     *reports.ROUTES,
     *webhooks.ROUTES,
     *deliveries.ROUTES,
+    *wallet_routes.ROUTES,
     *health.ROUTES,
     *docs.ROUTES,
 )
+
+_WALLET_PATHS = frozenset(route.path for route in ROUTES if route.surface == WALLETS)
 
 
 class _ProtocolLog(logging.LoggerAdapter[logging.Logger]):
@@ -121,7 +128,7 @@ def _add_routes(
     """
     allowed: dict[str, set[str]] = {}
     for route in routes:
-        if route.surface not in SURFACES:
+        if route.surface not in {*SURFACES, WALLETS}:
             raise LookupError(f"{route.operation}: there is no surface {route.surface!r}")
         handler = edge.around(route.path, opening.around(route, dispatcher(route, desk)))
         methods = {hdrs.METH_GET, hdrs.METH_HEAD} if route.method == hdrs.METH_GET else {route.method}
@@ -140,7 +147,14 @@ def _refuse_method(allowed: set[str]) -> Callable[[web.Request], Awaitable[web.S
     return refuse
 
 
-async def _refuse_path(_request: web.Request) -> web.StreamResponse:
+async def _refuse_path(request: web.Request) -> web.StreamResponse:
+    """Refuse a path that is not there; the wallet contract has one without its last slash named."""
+    path = request.rel_url.raw_path
+    if path.endswith("/") and len(path) > 1:
+        slim = request.rel_url.with_path(path.rstrip("/"), encoded=True)
+        found = await request.app.router.resolve(request.clone(rel_url=slim))
+        if found.http_exception is None and found.get_info().get("path") in _WALLET_PATHS:
+            raise web.HTTPTemporaryRedirect(request.url.origin().join(slim.with_query(request.rel_url.query)))
     raise web.HTTPNotFound
 
 
@@ -161,7 +175,7 @@ class _Opening:
         self._desk = desk
         # Why the service is not open; None once it is.
         self._failure: Refusal | None = None
-        self._inbound, self._outbound = _ToCome(), _ToCome()
+        self._inbound, self._outbound, self._platform = _ToCome(), _ToCome(), _ToCome()
 
     def around(self, route: Route, handler: Handler) -> Handler:
         """Return `handler` so that it is not asked for what it does not have yet."""
@@ -178,6 +192,8 @@ class _Opening:
         """Fill the desk with `service`, or with one that is opened, and keep it for the life of the application."""
         app[inbound.INBOUND] = cast("inbound.Inbound", self._inbound)
         app[outbound.OUTBOUND] = cast("outbound.Outbound", self._outbound)
+        app[PLATFORM] = cast("Platform", self._platform)
+        app[TOKENS] = Tokens(self._settings)
         # The operations that go without it are not handed one.
         self._desk.service = cast("Service", None)
         metrics.mark_started(self._settings.env)
@@ -207,6 +223,7 @@ class _Opening:
         stack.push_async_callback(guard.close)
         self._inbound.opened = await stack.enter_async_context(inbound.open_inbound(service))
         self._outbound.opened = await stack.enter_async_context(outbound.open_outbound(service))
+        self._platform.opened = await stack.enter_async_context(open_platform(service))
         desk = self._desk
         desk.service, desk.guard = service, guard
         desk.api_keys = ApiKeys(service.database, self._settings.api_key_cache_secs)

@@ -36,6 +36,7 @@ from handlers.decoding import (
     text_reader,
 )
 from handlers.middleware import EXCHANGE, Exchange
+from handlers.wallets.dispatch import wallet_dispatcher
 
 if TYPE_CHECKING:
     from core.access.api_keys import ApiKeys, Principal
@@ -51,6 +52,8 @@ MAX_PATH_VALUE = 255
 
 # The surface that refuses query parameters it does not know; those of the contracts ignore them.
 STRICT = "v1"
+# The surface with callers and leniency of its own.
+WALLETS = "wallet"
 
 _PRINTABLE = re.compile(r"[\x20-\x7e]{1,255}")
 _NO_PATH: Mapping[str, Any] = {}
@@ -94,6 +97,10 @@ class Desk:
 
 def dispatcher(route: Route, desk: Desk) -> WebHandler:
     """Return the aiohttp handler of `route`."""
+    return wallet_dispatcher(route, desk) if route.surface == WALLETS else _strict_dispatcher(route, desk)
+
+
+def _strict_dispatcher(route: Route, desk: Desk) -> WebHandler:
     scope, admin = route.scope, route.admin
     limited = route.limited
     handle = route.handler

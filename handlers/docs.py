@@ -13,6 +13,7 @@ from aiohttp import hdrs, web
 from core.errors import Refusal
 from handlers.api import Call, Route, answer, json_answer
 from handlers.problems import PROBLEMS
+from handlers.wallets.forms import FORMS
 
 # Swagger UI as its makers publish it, unchanged; see LICENSE and NOTICE beside it.
 _UI = Path(str(resources.files("handlers"))) / "static" / "swagger-ui"
@@ -90,10 +91,12 @@ async def show_file(call: Call) -> web.StreamResponse:
 async def show_problem(call: Call) -> web.Response:
     """Answer what a code means."""
     code = call.path("code")
-    form = PROBLEMS.get(code)
-    if form is None:
-        raise Refusal("not_found", "There is no such code.")
-    return answer(200, ProblemKind(code, form.status, form.title))
+    if code in PROBLEMS:
+        form = PROBLEMS[code]
+        return answer(200, ProblemKind(code, form.status, form.title))
+    if code in FORMS:
+        return answer(200, ProblemKind(code, FORMS[code].status, FORMS[code].message))
+    raise Refusal("not_found", "There is no such code.")
 
 
 ROUTES = (

@@ -9,12 +9,14 @@ from itertools import groupby
 from typing import Any
 
 import msgspec
+import pydantic
 
 from core import __version__
 from core.settings import Settings
 from handlers.api import Route
-from handlers.dispatch import MAX_PATH_VALUE, STRICT
+from handlers.dispatch import MAX_PATH_VALUE, STRICT, WALLETS
 from handlers.problems import MEDIA_TYPE, PROBLEMS, problem_details, problem_of
+from handlers.wallets.forms import form_of
 
 Json = dict[str, Any]
 
@@ -84,6 +86,36 @@ _IDEMPOTENCY_KEY: Json = {
 }
 
 
+# What the wallet surface refuses with: problem details, and what its clients read beside them.
+_WALLET_PROBLEM: Json = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "code", "error"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {
+            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}],
+            "description": "A sentence; with `validation_failed` a list of what is wrong, each with its place.",
+        },
+        "code": {"type": "string", "description": "A stable word."},
+        "error": {
+            "type": "object",
+            "required": ["code", "message"],
+            "properties": {"code": {"type": "string"}, "message": {"type": "string"}},
+        },
+    },
+}
+_SECURITY: dict[str, list[Json]] = {
+    "anyone": [],
+    "user": [{"user_token": []}],
+    "user+admin": [{"user_token": [], "admin_token": []}],
+    "admin": [{"admin_token": []}, {"admin_bearer": []}],
+    "internal": [{"internal_signature": []}, {"internal_secret": []}],
+    "merchant_key": [{"merchant_signature": []}],
+}
+
+
 def document(routes: Sequence[Route], settings: Settings) -> Json:
     """Return the document of `routes`, with those left out that are hidden."""
     shown = [route for route in routes if not route.hidden]
@@ -104,14 +136,20 @@ def document(routes: Sequence[Route], settings: Settings) -> Json:
         "tags": [{"name": tag} for tag in dict.fromkeys(route.tag for route in shown)],
         "paths": paths,
         "components": {
-            "schemas": {**schemas.components, "Problem": _PROBLEM},
-            "examples": {code: _example(code) for code in _codes(shown)},
+            "schemas": {**schemas.components, "Problem": _PROBLEM, "WalletProblem": _WALLET_PROBLEM},
+            "examples": {
+                code: _example(code) for code in _codes(route for route in shown if route.surface != WALLETS)
+            },
             "headers": _HEADERS,
             "parameters": {"IdempotencyKey": _IDEMPOTENCY_KEY},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "description": "An API key: `tsk_...`"},
                 "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
                 "admin_token": {"type": "apiKey", "in": "header", "name": "X-Admin-Token"},
+                "user_token": {"type": "http", "scheme": "bearer", "description": "A user's token"},
+                "internal_signature": {"type": "apiKey", "in": "header", "name": "X-Internal-Sign"},
+                "internal_secret": {"type": "apiKey", "in": "header", "name": "X-Internal-Secret"},
+                "merchant_signature": {"type": "apiKey", "in": "header", "name": "X-API-Sign"},
                 "admin_bearer": {
                     "type": "http",
                     "scheme": "bearer",
@@ -126,7 +164,10 @@ class _Schemas:
     """The schemas of all types, by name, with what the decoder asks for beyond the types."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
-        types = list(dict.fromkeys(kind for route in routes for kind in _types(route)))
+        contract = [route for route in routes if route.surface == WALLETS]
+        routes = [route for route in routes if route.surface != WALLETS]
+        answered = [kind for route in contract for kind in route.answers.values() if kind is not None]
+        types = list(dict.fromkeys([*(kind for route in routes for kind in _types(route)), *answered]))
         schemas, components = msgspec.json.schema_components(types, ref_template=_REF + "{name}")
         self._of = dict(zip(types, schemas, strict=True))
         queries = {id(route.query) for route in routes}
@@ -144,6 +185,20 @@ class _Schemas:
         ):
             _refuse_control_characters(schema)
         self.components = components
+        for kind in dict.fromkeys(kind for route in contract for kind in _asked(route)):
+            self._add_lenient(kind, is_query=kind in {route.query for route in contract})
+
+    def _add_lenient(self, kind: Any, *, is_query: bool) -> None:
+        """Add a pydantic model, or a type of a path value, of the wallet surface."""
+        schema = pydantic.TypeAdapter(kind).json_schema(ref_template=_REF + "{model}")
+        self.components.update(schema.pop("$defs", {}))
+        if is_query:
+            self._queries[kind] = schema
+        elif isinstance(kind, type) and issubclass(kind, pydantic.BaseModel):
+            self.components[kind.__name__] = schema
+            self._of[kind] = {"$ref": _REF + kind.__name__}
+        else:
+            self._of[kind] = schema
 
     def of(self, kind: Any) -> Json:
         """Return the schema of a body or of a path value."""
@@ -199,6 +254,9 @@ def _operation(route: Route, schemas: _Schemas) -> Json:
         operation["requestBody"] = {"required": required, "content": {"application/json": content}}
     elif route.raw and route.method != "GET":
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": {}}}}
+    if route.caller is not None:
+        operation["security"] = _SECURITY[route.caller]
+        return operation
     operation["security"] = [
         *([{"admin_token": []}, {"admin_bearer": []}] if route.admin else ()),
         *([{"bearer": []}, {"api_key": []}] if route.scope else ()),
@@ -234,9 +292,10 @@ def _responses(route: Route, schemas: _Schemas) -> Json:
         if route.idempotent:
             answer["headers"]["Idempotent-Replayed"] = {"$ref": "#/components/headers/Idempotent-Replayed"}
         responses[str(status)] = answer
-    codes = sorted(_codes([route]), key=lambda code: PROBLEMS[code].status)
-    for status, group in groupby(codes, key=lambda code: PROBLEMS[code].status):
-        problem = _problem(status, sorted(group), _headers(route))
+    status_of = _status_here if route.surface == WALLETS else _status_elsewhere
+    codes = sorted(_codes([route]), key=status_of)
+    for status, group in groupby(codes, key=status_of):
+        problem = _problem(status, sorted(group), _headers(route), lenient=route.surface == WALLETS)
         # A route may answer a status of its own with its own type, such as the 503 of /ready.
         if str(status) in responses:
             responses[str(status)].setdefault("content", {}).update(problem["content"])
@@ -245,9 +304,24 @@ def _responses(route: Route, schemas: _Schemas) -> Json:
     return responses
 
 
-def _problem(status: int, codes: Sequence[str], headers: Json) -> Json:
+def _status_elsewhere(code: str) -> int:
+    return PROBLEMS[code].status
+
+
+def _status_here(code: str) -> int:
+    return form_of(code).status
+
+
+def _problem(status: int, codes: Sequence[str], headers: Json, *, lenient: bool) -> Json:
     if status in (429, 503):
         headers = headers | {"Retry-After": {"$ref": "#/components/headers/Retry-After"}}
+    if lenient:
+        schema = {"$ref": _REF + "WalletProblem"}
+        return {
+            "description": ", ".join(f"`{code}`" for code in codes),
+            "headers": headers,
+            "content": {"application/json": {"schema": schema}},
+        }
     examples = {code: {"$ref": f"#/components/examples/{code}"} for code in codes}
     return {
         "description": ", ".join(f"`{code}`" for code in codes),
@@ -275,6 +349,9 @@ def _common_codes(route: Route) -> Iterator[str]:
     yield "internal_error"
     if route.limited:
         yield "rate_limited"
+    if route.surface == WALLETS:
+        yield from _wallet_codes(route)
+        return
     if route.scope is not None:
         yield "forbidden"
     if route.admin or route.scope is not None:
@@ -287,6 +364,18 @@ def _common_codes(route: Route) -> Iterator[str]:
         yield from ("unsupported_media_type", "payload_too_large", "request_timeout")
     if route.idempotent:
         yield from ("idempotency_key_required", "idempotency_key_invalid", "idempotency_conflict")
+
+
+def _wallet_codes(route: Route) -> Iterator[str]:
+    yield from ("database_unavailable", "busy", "overloaded", "shutting_down", "invalid_request", "not_found")
+    yield from ("payload_too_large", "unsupported_media_type", "request_timeout")
+    if route.caller in {"user", "user+admin"}:
+        yield from ("not_authenticated", "bad_credentials", "token_expired", "token_invalid")
+        yield from ("token_issuer_invalid", "user_not_found_for_token")
+    if route.caller in {"admin", "user+admin"}:
+        yield "admin_token_invalid"
+    if route.body is not None or route.query is not None or "{" in route.path:
+        yield "validation_failed"
 
 
 def _refuse_control_characters(schema: Any) -> None:

@@ -72,6 +72,8 @@ class _Question(msgspec.Struct, gc=False):
     cost: int = 0
     name: str = ""
     mark: str = ""
+    # Of the key's bucket, where it is not the limit of all API keys.
+    own_limit: Limit | None = None
 
 
 class _Reply(msgspec.Struct, gc=False):
@@ -185,6 +187,13 @@ class Guard:
         admission.mark, admission.replay = led.mark, led.replay
         return admission
 
+    async def admit_client(self, name: str, limit: Limit) -> Admission:
+        """Count one request in the bucket `name`, which has a limit of its own, and in no other. Raises RateLimited."""
+        if not self._limited:
+            return Admission(self, ())
+        question = _Question(f"{self._prefix}client:{name}", cost=1, own_limit=limit)
+        return self._admission(question, await self._ask(question))
+
     def settle(self, mark: Mark, answer: StoredAnswer | None) -> None:
         """End the request of `mark`: tell its twins here, and leave word in Redis for those elsewhere."""
         self._close(mark, answer)
@@ -223,7 +232,7 @@ class Guard:
         return _Question(key_bucket, address_bucket, cost, name, value)
 
     async def _ask(self, question: _Question) -> _Reply:
-        if self._link.up and (question.address_bucket or question.name):
+        if self._link.up and (question.key_bucket or question.address_bucket or question.name):
             try:
                 return await self._lane.enqueue(question)
             except Refusal:
@@ -234,7 +243,7 @@ class Guard:
         """Raise RateLimited if `reply` says so."""
         states: list[State] = []
         if question.key_bucket:
-            states.append((self._key_limit, reply.key_fill_us))
+            states.append((question.own_limit or self._key_limit, reply.key_fill_us))
         if question.address_bucket:
             states.append((self._address_limit, reply.address_fill_us))
         if reply.verdict == _REFUSED:
@@ -244,7 +253,7 @@ class Guard:
     def _count_in_memory(self, question: _Question) -> _Reply:
         asked = []
         if question.key_bucket:
-            asked.append((question.key_bucket, self._key_limit))
+            asked.append((question.key_bucket, question.own_limit or self._key_limit))
         if question.address_bucket:
             asked.append((question.address_bucket, self._address_limit))
         had, fills = self._memory.take(asked, question.cost, time.monotonic_ns() // 1000)
@@ -316,7 +325,7 @@ class Guard:
         for question in questions:
             key = numbers.get(question.key_bucket)
             if key is None:
-                key = number_of(question.key_bucket, self._key_limit)
+                key = number_of(question.key_bucket, question.own_limit or self._key_limit)
             address = numbers.get(question.address_bucket)
             if address is None:
                 address = number_of(question.address_bucket, self._address_limit)

@@ -54,6 +54,49 @@ class Condition(NamedTuple):
     balance_at_most: int | None = None
 
 
+class ItemLimits(NamedTuple):
+    """What bounds what leaves the account of an item's first leg, in minor units, beside the account's own limits.
+
+    Only an account with windows counts what it sends within an hour and a UTC day.
+    """
+
+    transfer_max: int | None = None
+    hour_amount_max: int | None = None
+    hour_count_max: int | None = None
+    day_amount_max: int | None = None
+
+
+class Told(NamedTuple):
+    """An event for the outbox, written only if the item is posted; see `core.outbox.events`."""
+
+    principal_id: int
+    event_type: str
+    body: bytes
+    object_id: str | None = None
+
+
+class Audited(NamedTuple):
+    """An audit record, written only if the item is posted. `actor`: user:<id>, admin, internal, system:<job>."""
+
+    type: str
+    actor: str
+    user_id: UUID | None
+    object_id: str | None
+    data: str  # JSON
+
+
+class Effects(NamedTuple):
+    """What an item does beside its entries, in the same transaction: see sql/functions/posting_effects.sql.
+
+    `payable` is paid by it, `settler` is the user who does; `told` and `audited` are written if it is posted.
+    """
+
+    payable: UUID | None = None
+    settler: UUID | None = None
+    told: tuple[Told, ...] = ()
+    audited: tuple[Audited, ...] = ()
+
+
 _encode = msgspec.json.Encoder().encode
 
 # The parts of a body, in the order of the eight one-byte hashes that are kept to name a difference.
@@ -67,6 +110,10 @@ class Posting(msgspec.Struct, eq=False):
     and the `amount` that is due now (None: all that is left). `expires_in_secs` is what a caller asked for who gave no
     time but a span: a repeated call means the same span, though the time is another. `id` is derived from owner and
     key, see `operation_id`.
+
+    `limits` and `effects` are those of the wallet platform. A refusal of an `unfrozen` item is not kept: its key is
+    free for another try. With an `identity` that alone is what a repeated call is compared with: what the caller asked
+    for, where the legs depend on a fee that may have changed since.
     """
 
     id: UUID
@@ -85,6 +132,10 @@ class Posting(msgspec.Struct, eq=False):
     target_id: UUID | None = None
     expires_at: datetime | None = None
     expires_in_secs: int | None = None
+    limits: ItemLimits | None = None
+    effects: Effects | None = None
+    unfrozen: bool = False
+    identity: tuple[Any, ...] | None = None
     fingerprint: int = 0
     fields: int = 0
 
@@ -213,17 +264,26 @@ def differing(stored_fields: int, given_fields: int) -> tuple[str, ...]:
 
 
 def _fingerprint(posting: Posting) -> tuple[int, int]:
-    parts = (
-        posting.legs,
-        posting.currency,
-        posting.kind,
-        posting.reference,
-        dict(sorted(posting.metadata.items())) if posting.metadata else None,
-        posting.effective_at,
-        posting.conditions or None,
-        (posting.operation, posting.target_id, posting.amount, posting.expires_in_secs or posting.expires_at)
-        if posting.operation
-        else None,
+    parts: tuple[Any, ...] = (
+        (posting.identity,)
+        if posting.identity is not None
+        else (
+            posting.legs,
+            posting.currency,
+            posting.kind,
+            posting.reference,
+            dict(sorted(posting.metadata.items())) if posting.metadata else None,
+            posting.effective_at,
+            posting.conditions or None,
+            (
+                posting.operation,
+                posting.target_id,
+                posting.amount,
+                posting.expires_in_secs or posting.expires_at,
+            )
+            if posting.operation
+            else None,
+        )
     )
     encoded = [_encode(part) if part is not None else b"" for part in parts]
     fields = 0

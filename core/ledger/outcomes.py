@@ -60,7 +60,15 @@ _TABLE = (
 # Only the expiry job meets it, with a hold that was extended after the job had seen it; no caller ever does.
 _NOT_DUE = OutcomeKind(55, "hold_not_due", False, "The hold's time is not over yet.")
 
-OUTCOMES: dict[int, OutcomeKind] = {kind.number: kind for kind in (*_TABLE, _NOT_DUE)}
+# Those of the wallet platform: only what pays a payable meets them. Both stand before the balances (60 and above), 23
+# before 56; the figure of 56 is the payable's state.
+PAYABLE_NOT_FOUND = OutcomeKind(23, "payable_not_found", False, "There is nothing to pay under this id.")
+PAYABLE_NOT_OPEN = OutcomeKind(56, "payable_not_open", False, "It was paid, canceled, rejected or expired.")
+PAYABLE_STATES = ("open", "paid", "canceled", "rejected", "expired")
+
+OUTCOMES: dict[int, OutcomeKind] = {
+    kind.number: kind for kind in (*_TABLE, _NOT_DUE, PAYABLE_NOT_FOUND, PAYABLE_NOT_OPEN)
+}
 OUTCOMES_BY_CODE: dict[str, OutcomeKind] = {kind.code: kind for kind in _TABLE}
 
 # How ledger_post says that the key had been used: with this body and done, with this body and refused.

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from core.database import statements
+from core.ledger.effects import pack_effects
 from core.ledger.items import (
     MAX_CALL_ITEMS,
     MAX_CALL_LEGS,
     EntryLine,
+    ItemLimits,
     Outcome,
     Posting,
     differing,
@@ -40,7 +42,12 @@ async def post(
     if len(postings) > MAX_CALL_ITEMS or sum([len(posting.legs) for posting in postings]) > MAX_CALL_LEGS:
         raise ValueError("more than one call of ledger_post takes")
     packed = _pack(postings)
-    row = await source.fetchrow(SQL.post, *packed.arguments, dry_run)
+    if packed.effects is None or dry_run:
+        row = await source.fetchrow(SQL.post, *packed.arguments, dry_run, *packed.extras)
+    else:
+        row = await source.fetchrow(
+            SQL.post_with_effects, *packed.arguments, dry_run, *packed.extras, *packed.effects
+        )
     if row is None:
         raise RuntimeError("ledger_post returned no row")
     outcomes = _read(postings, packed, row)
@@ -51,6 +58,8 @@ class _Packed(NamedTuple):
     """The arguments of one call, and what is needed to read its result."""
 
     arguments: list[Any]
+    extras: list[Any]
+    effects: list[Any] | None
     first_leg: list[int]
     leg_codes: list[str]
     condition_codes: list[str]
@@ -105,7 +114,23 @@ def _pack(postings: Sequence[Posting]) -> _Packed:
         *conditions,
     ]
     condition_codes = [condition.account for posting in postings for condition in posting.conditions]
-    return _Packed(arguments, first_leg, leg_codes, condition_codes)
+    effects = [posting.effects for posting in postings]
+    extras, told = pack_effects(effects) if effects.count(None) < len(effects) else (_NO_PAYABLES, None)
+    extras = [*extras, _limits(postings), _rare([posting.unfrozen for posting in postings], absent=False)]
+    return _Packed(arguments, extras, told, first_leg, leg_codes, condition_codes)
+
+
+_NO_PAYABLES: list[Any] = [None, None]
+
+
+def _limits(postings: Sequence[Posting]) -> list[int | None] | None:
+    """Return four limits an item, or None when no item has any."""
+    if not any(posting.limits for posting in postings):
+        return None
+    return [limit for posting in postings for limit in posting.limits or _UNLIMITED]
+
+
+_UNLIMITED = ItemLimits()
 
 
 def _numbers(values: list[int]) -> str:

@@ -1,16 +1,19 @@
 -- Post one batch: up to 1,000 items of up to 4,000 legs in order, each with its own outcome, in the caller's
 -- transaction.
 --
--- Locks: the accounts, sorted, and nothing else. Holds, reversed amounts and window usage belong to accounts that
--- the same items lock, so the account's lock covers them. Keys come last, sorted: whoever waits for a key holds
--- accounts, but nobody who holds a key waits for an account, so no circle can close. A key lost to a twin raises
--- TS001, and the caller runs the batch again, which then finds the twin's outcome. So does an account opened meanwhile.
+-- Locks: the payables that items pay, sorted, then the accounts, sorted. Holds, reversed amounts and window usage
+-- belong to accounts that the same items lock, so the account's lock covers them. Keys come last, sorted: whoever
+-- waits for a key holds accounts, but nobody who holds a key waits for an account, so no circle can close. A key lost
+-- to a twin raises TS001, and the caller runs the batch again, which then finds the twin's outcome. So does an account
+-- opened meanwhile.
 --
 -- Items: `operations` 0 transfer, 1 hold, 2 capture, 3 void, 4 extend, 5 expire, 6 reversal. Legs of item i are
 -- leg_first[i]..leg_last[i]; `leg_account` points into `account_codes`, which names each account once. Captures and
 -- reversals bring the legs of the whole; the part that is due now is scaled from them by ledger_part. A hold takes from
--- its first leg alone. Arrays that no item needs are null. A culprit is a leg, or, negative, a condition. The outcomes,
--- their precedence and whether they freeze: docs/ledger.md.
+-- its first leg alone. `item_limits` has four numbers or nulls an item, which bound what leaves the account of its
+-- first leg, beside that account's own limits: most in one transfer, in an hour, transfers in an hour, most in a UTC
+-- day. A refusal of an `unfrozen` item leaves its key free. Arrays that no item needs are null. A culprit is a leg, or,
+-- negative, a condition. The outcomes, their precedence and whether they freeze: docs/ledger.md.
 --
 -- One long function, because a call of another costs as much as the work on an item; read it as a list: lock, read,
 -- then for each item check, apply, check limits, keep or undo; then, after which nothing may fail, the writes.
@@ -21,6 +24,7 @@ CREATE OR REPLACE FUNCTION ledger_post(
     currencies text[], reference_texts text[], metadata_texts text[], effective_times timestamptz[],
     expiry_times timestamptz[], condition_item integer[], condition_account integer[], condition_version bigint[],
     condition_min bigint[], condition_max bigint[], dry_run boolean,
+    payable_ids uuid[], item_payable integer[], item_limits bigint[], unfrozen boolean[],
     OUT batch bigint, OUT recorded timestamptz, OUT outcomes smallint[], OUT culprits integer[], OUT figures bigint[],
     OUT leg_version bigint[], OUT leg_balance bigint[], OUT leg_posted bigint[], OUT item_amount bigint[],
     OUT item_captured bigint[], OUT item_expires timestamptz[]
@@ -50,6 +54,9 @@ DECLARE
     -- the holds and transfers that items name
     hold_amount bigint []; hold_captured bigint []; hold_state smallint []; hold_expires timestamptz [];
     reversed bigint [];
+    -- the payables that items pay: 0 open, else why not
+    payable_state smallint []; payable_reusable boolean []; payable_expires timestamptz []; old_payable smallint [];
+    payable integer; first_limit integer;
     leg_no integer [];
     -- the group in hand, and what is given back when it fails
     in_group integer := 0; group_first integer; group_failed boolean := FALSE;
@@ -76,6 +83,18 @@ BEGIN
     has_targets := targets IS NOT NULL;
 
     -- Lock first, read next: the second statement sees what whoever held the locks has committed.
+    IF payable_ids IS NOT NULL THEN
+        PERFORM FROM payables AS p WHERE p.id = ANY (payable_ids) ORDER BY p.id FOR NO KEY UPDATE;
+        SELECT
+            array_agg(array_position(ARRAY['open', 'paid', 'canceled', 'rejected', 'expired'], p.state) - 1),
+            array_agg(p.reusable), array_agg(p.expires_at)
+        INTO payable_state, payable_reusable, payable_expires
+        FROM (
+            SELECT found.* FROM unnest(payable_ids) WITH ORDINALITY AS wanted (id, ordinal)
+            LEFT JOIN payables AS found ON wanted.id = found.id
+            ORDER BY wanted.ordinal
+        ) AS p;
+    END IF;
     PERFORM FROM accounts AS a WHERE a.code = ANY (account_codes) ORDER BY a.id FOR NO KEY UPDATE;
     GET DIAGNOSTICS locked = ROW_COUNT;
     SELECT
@@ -143,7 +162,7 @@ BEGIN
                 old_captured := hold_captured; old_state := hold_state; old_expires := hold_expires;
                 old_reversed := reversed; old_hour_sum := hour_sum; old_hour_uses := hour_uses;
                 old_day_sum := day_sum; old_day_uses := day_uses; old_window_sum := window_sum;
-                old_window_uses := window_uses;
+                old_window_uses := window_uses; old_payable := payable_state;
             END IF;
         END IF;
         outcome := outcomes[i];
@@ -153,7 +172,7 @@ BEGIN
             WHILE outcomes[prior] = 3 LOOP
                 prior := twins[prior];
             END LOOP;
-            IF outcomes[prior] < 3 OR outcomes[prior] BETWEEN 50 AND 89 THEN
+            IF outcomes[prior] < 3 OR (outcomes[prior] BETWEEN 50 AND 89 AND unfrozen[prior] IS NOT TRUE) THEN
                 outcome := CASE
                     WHEN fingerprints[prior] <> fingerprints[i] THEN 3 WHEN outcomes[prior] < 2 THEN 1 ELSE 2
                 END;
@@ -243,6 +262,23 @@ BEGIN
                 ELSIF total <> 0 THEN
                     outcome := 41;
                     figure := total;
+                    EXIT check;
+                END IF;
+            END IF;
+
+            -- 23, 56: the payable is there, open and in time.
+            IF payable_ids IS NOT NULL AND item_payable[i] > 0 THEN
+                payable := item_payable[i];
+                IF payable_state[payable] IS NULL THEN
+                    outcome := 23;
+                    EXIT check;
+                END IF;
+                IF payable_state[payable] = 0 AND payable_expires[payable] <= now_at THEN
+                    payable_state[payable] := 4;
+                END IF;
+                IF payable_state[payable] > 0 THEN
+                    outcome := 56;
+                    figure := payable_state[payable];
                     EXIT check;
                 END IF;
             END IF;
@@ -374,6 +410,7 @@ BEGIN
 
             -- 70..76: limits, on what the item as a whole does to each account; the lowest code of all legs counts.
             IF operation IN (0, 1, 6) THEN
+                first_limit := CASE WHEN item_limits IS NOT NULL AND operation < 2 THEN i * 4 - 3 END;
                 FOR leg IN first_leg..last_leg LOOP
                     account := leg_account[leg];
                     code := 0;
@@ -400,6 +437,9 @@ BEGIN
                         IF operation < 2 AND -net > maxima[account] THEN
                             code := 70;
                             spare := maxima[account];
+                        ELSIF leg = first_leg AND -net > item_limits[first_limit] THEN
+                            code := 70;
+                            spare := item_limits[first_limit];
                         ELSIF balance[account] - floors[account] < held[account] THEN -- in this order it cannot overflow
                             code := 71;
                             spare := CASE operation
@@ -417,6 +457,16 @@ BEGIN
                                 spare := greatest(day_max[account] - day_sum[account], 0);
                             ELSIF day_uses[account] + 1 > day_uses_max[account] THEN
                                 code := 76;
+                            ELSIF leg = first_leg AND first_limit IS NOT NULL THEN
+                                IF -net > item_limits[first_limit + 1] - hour_sum[account] THEN
+                                    code := 73;
+                                    spare := greatest(item_limits[first_limit + 1] - hour_sum[account], 0);
+                                ELSIF hour_uses[account] + 1 > item_limits[first_limit + 2] THEN
+                                    code := 74;
+                                ELSIF -net > item_limits[first_limit + 3] - day_sum[account] THEN
+                                    code := 75;
+                                    spare := greatest(item_limits[first_limit + 3] - day_sum[account], 0);
+                                END IF;
                             END IF;
                         END IF;
                     ELSIF net > 0 THEN
@@ -442,6 +492,9 @@ BEGIN
         figures[i] := figure;
         IF outcome = 0 THEN
             events := events + 1;
+            IF payable_ids IS NOT NULL AND item_payable[i] > 0 AND NOT payable_reusable[item_payable[i]] THEN
+                payable_state[item_payable[i]] := 1;
+            END IF;
             IF has_windows AND operation < 2 THEN
                 FOR leg IN first_leg..last_leg LOOP
                     account := leg_account[leg];
@@ -484,7 +537,8 @@ BEGIN
             group_failed := TRUE;
             balance := old_balance; held := old_held; version := old_version;
             hold_captured := old_captured; hold_state := old_state; hold_expires := old_expires;
-            reversed := old_reversed; hour_sum := old_hour_sum; hour_uses := old_hour_uses;
+            reversed := old_reversed; payable_state := old_payable; hour_sum := old_hour_sum;
+            hour_uses := old_hour_uses;
             day_sum := old_day_sum; day_uses := old_day_uses; window_sum := old_window_sum;
             window_uses := old_window_uses;
             FOR j IN group_first..i LOOP
@@ -582,15 +636,15 @@ BEGIN
         END IF;
     END IF;
     SELECT count(*), count(*) FILTER (WHERE k.outcome > 0) INTO keyed, refused
-    FROM unnest(outcomes, operations) AS k (outcome, operation)
-    WHERE (k.outcome = 0 OR k.outcome BETWEEN 50 AND 89) AND k.operation <> 5;
+    FROM unnest(outcomes, operations, unfrozen) AS k (outcome, operation, unfrozen)
+    WHERE (k.outcome = 0 OR (k.outcome BETWEEN 50 AND 89 AND k.unfrozen IS NOT TRUE)) AND k.operation <> 5;
     IF keyed > 0 THEN
         INSERT INTO keys (id, no, fingerprint, fields)
         SELECT
             k.id, CASE WHEN k.outcome = 0 THEN (batch << 22) + (k.item << 12) END, k.fingerprint, k.fields
-        FROM unnest(ids, outcomes, operations, fingerprints, fields) WITH ORDINALITY
-            AS k (id, outcome, operation, fingerprint, fields, item)
-        WHERE (k.outcome = 0 OR k.outcome BETWEEN 50 AND 89) AND k.operation <> 5
+        FROM unnest(ids, outcomes, operations, fingerprints, fields, unfrozen) WITH ORDINALITY
+            AS k (id, outcome, operation, fingerprint, fields, unfrozen, item)
+        WHERE (k.outcome = 0 OR (k.outcome BETWEEN 50 AND 89 AND k.unfrozen IS NOT TRUE)) AND k.operation <> 5
         ORDER BY k.id
         ON CONFLICT DO NOTHING;
         GET DIAGNOSTICS stored = ROW_COUNT;
@@ -605,8 +659,9 @@ BEGIN
                     WHEN r.culprit < 0 THEN condition_account[-r.culprit] WHEN r.culprit > 0 THEN leg_account[r.culprit]
                 END],
                 r.figure, recorded
-            FROM unnest(ids, outcomes, operations, culprits, figures) AS r (id, outcome, operation, culprit, figure)
-            WHERE r.outcome BETWEEN 50 AND 89 AND r.operation <> 5;
+            FROM unnest(ids, outcomes, operations, culprits, figures, unfrozen)
+                AS r (id, outcome, operation, culprit, figure, unfrozen)
+            WHERE r.outcome BETWEEN 50 AND 89 AND r.operation <> 5 AND r.unfrozen IS NOT TRUE;
         END IF;
     END IF;
 END

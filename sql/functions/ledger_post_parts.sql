@@ -112,3 +112,4 @@ END
 $$;
 
 REVOKE EXECUTE ON FUNCTION ledger_window_usage, ledger_part, ledger_write_holds FROM public;
+GRANT EXECUTE ON FUNCTION ledger_window_usage TO tallystick_serving;

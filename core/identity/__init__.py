@@ -1,0 +1,1 @@
+"""Who somebody is: tokens, sign-in codes, passwords, passkeys."""

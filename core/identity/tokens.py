@@ -1,0 +1,109 @@
+"""Users' tokens: JWTs as the existing wallet service signs them, and ours, which name a sign-in."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from uuid import UUID
+
+import jwt
+
+from core.errors import Refusal
+
+if TYPE_CHECKING:
+    from core.settings import Settings
+    from core.wallets.users import User
+
+# A token that was found good is not checked again by this process until it expires: the check is 24 us.
+MAX_REMEMBERED: Final = 10_000
+MAX_TOKEN_CHARACTERS: Final = 4_096
+
+
+class Claims(NamedTuple):
+    """What a good token says: the user, when it was issued, and the sign-in (None in tokens of the old service)."""
+
+    user_id: UUID
+    issued_at: float
+    expires_at: float
+    session_id: UUID | None
+
+
+class Tokens:
+    """Signs and reads tokens with the keys of the settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._secret = str(settings.jwt_secret)
+        self._known: OrderedDict[str, Claims] = OrderedDict()
+
+    @property
+    def enabled(self) -> bool:
+        """Whether there is a key; without one there are no wallets."""
+        return bool(self._secret)
+
+    def issue(self, user: User, session_id: UUID | None, *, minutes: float | None = None) -> str:
+        """Return a token of `user` that lasts `minutes` (JWT_EXPIRES_MINUTES)."""
+        settings = self._settings
+        now = int(time.time())
+        lasts = settings.jwt_expires_minutes if minutes is None else minutes
+        claims: dict[str, Any] = {
+            "sub": str(user.id),
+            "phone": user.phone,
+            "iat": now,
+            "exp": now + int(lasts * 60),
+            "iss": settings.jwt_issuer,
+            "aud": settings.jwt_audience,
+        }
+        if session_id is not None:
+            claims["sid"] = str(session_id)
+        return jwt.encode(claims, self._secret, algorithm="HS256")
+
+    def read(self, token: str) -> Claims:
+        """Return what a token says. Raises Refusal `token_expired`, `token_invalid`, `token_issuer_invalid`."""
+        known = self._known.get(token)
+        if known is not None and known.expires_at > time.time():
+            return known
+        if len(token) > MAX_TOKEN_CHARACTERS:
+            raise Refusal("token_invalid", "The token is not one of ours.")
+        settings = self._settings
+        try:
+            payload = jwt.decode(
+                token,
+                self._secret,
+                algorithms=["HS256"],
+                audience=settings.jwt_audience if settings.jwt_validate_aud else None,
+                issuer=settings.jwt_issuer if settings.jwt_validate_iss else None,
+                leeway=settings.jwt_clock_skew_secs,
+                options={
+                    "require": ["exp", "iat", "sub"],
+                    "verify_aud": settings.jwt_validate_aud,
+                    "verify_iss": settings.jwt_validate_iss,
+                },
+            )
+            session = payload.get("sid")
+            claims = Claims(
+                UUID(payload["sub"]),
+                float(payload["iat"]),
+                float(payload["exp"]) + settings.jwt_clock_skew_secs,
+                None if session is None else UUID(session),
+            )
+        except jwt.ExpiredSignatureError:
+            raise Refusal("token_expired", "The token has expired. Sign in again.") from None
+        except jwt.InvalidIssuerError:
+            raise Refusal("token_issuer_invalid", "The token was issued by somebody else.") from None
+        except (jwt.PyJWTError, ValueError, TypeError, AttributeError):
+            raise Refusal("token_invalid", "The token is not one of ours.") from None
+        self._known[token] = claims
+        if len(self._known) > MAX_REMEMBERED:
+            self._known.popitem(last=False)
+        return claims
+
+
+def counts(user: User, claims: Claims) -> bool:
+    """Whether the sign-in of a token still counts: it was not ended, nor were all of the user's."""
+    if not user.live:
+        return False
+    since = user.tokens_valid_from
+    return since is None or datetime.fromtimestamp(claims.issued_at, UTC) >= since.replace(microsecond=0)

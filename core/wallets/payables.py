@@ -1,0 +1,172 @@
+"""Payables: QR codes, links, requests, invoices, cash requests, vouchers. One row, one state machine for all of them.
+
+open -> paid | canceled | rejected | expired, and nothing else; a reusable one stays open when it is paid. Paying locks
+the row (sql/functions/ledger_post.sql), so does every other end, so exactly one of them wins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+import msgspec
+
+from core import ids
+from core.database import statements
+from core.errors import Refusal
+from core.ledger.items import operation_id
+from core.lookup import Lookup
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+    from uuid import UUID
+
+    from core.database import Connection, Database, Row
+
+_sql = statements("payables")
+
+Kind = Literal["qr", "link", "request", "invoice", "cash_in", "cash_out", "voucher"]
+State = Literal["open", "paid", "canceled", "rejected", "expired"]
+# 192 bits: nobody guesses one of them, and 32 characters are what the contract's clients expect.
+CODE_BYTES: Final = 24
+
+
+class Payable(NamedTuple):
+    """A payable as stored; `state` is `expired` as soon as its time is over, marked or not."""
+
+    id: UUID
+    kind: Kind
+    code: str | None
+    payee_id: UUID | None
+    payer_id: UUID | None
+    amount: int | None
+    currency: str
+    reusable: bool
+    state: State
+    expires_at: datetime | None
+    due_at: datetime | None
+    details: dict[str, Any]
+    transfer_id: UUID | None
+    hold_id: UUID | None
+    settled_by: UUID | None
+    created_at: datetime
+    updated_at: datetime
+    request_key: UUID | None
+    fingerprint: int | None
+
+
+def payable_of(row: Row) -> Payable:
+    """Read a payable out of a row that has the columns of one, and `expired`."""
+    values = {name: row[name] for name in Payable._fields}
+    values["details"] = msgspec.json.decode(row["details"])
+    if row["expired"]:
+        values["state"] = "expired"
+    return Payable(**values)
+
+
+class NewPayable(NamedTuple):
+    """A payable to store: at least one of payee and payer is known, the amount is in minor units (None: any)."""
+
+    kind: Kind
+    currency: str
+    payee_id: UUID | None = None
+    payer_id: UUID | None = None
+    amount: int | None = None
+    code: str | None = None
+    reusable: bool = False
+    expires_at: datetime | None = None
+    due_at: datetime | None = None
+    details: Mapping[str, Any] = {}
+    hold_id: UUID | None = None
+
+
+class RequestKey(NamedTuple):
+    """The idempotency key of a creation: whose it is, the key, and what was asked for."""
+
+    principal_id: int
+    key: str
+    asked: tuple[Any, ...]
+
+    @property
+    def id(self) -> UUID:
+        """What the key is stored as; see `operation_id`."""
+        return operation_id(self.principal_id, self.key)
+
+    @property
+    def fingerprint(self) -> int:
+        """A hash of what was asked for."""
+        return fingerprint_of(self.asked)
+
+
+def fingerprint_of(asked: tuple[Any, ...]) -> int:
+    """Return 63 bits of BLAKE2b over what was asked for: equal for an equal repetition."""
+    digest = hashlib.blake2b(msgspec.json.encode(asked), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+class Payables:
+    """Finds payables: by id, and by code."""
+
+    def __init__(self, database: Database) -> None:
+        self._lookup: Lookup[Payable] = Lookup(database, _sql.payables_wanted, payable_of)
+
+    async def by_id(self, payable_id: UUID) -> Payable | None:
+        """Return a payable."""
+        return await self._lookup.find(payable_id, None)
+
+    async def by_code(self, code: str) -> Payable | None:
+        """Return the payable of a code."""
+        return await self._lookup.find(None, code)
+
+    async def close(self) -> None:
+        """Answer what was asked."""
+        await self._lookup.close()
+
+
+def new_code() -> str:
+    """Return a code that nobody guesses: 32 characters that are safe in a URL."""
+    return secrets.token_urlsafe(CODE_BYTES)
+
+
+async def create(
+    connection: Connection | Database, new: NewPayable, *, key: RequestKey | None = None
+) -> tuple[UUID, bool]:
+    """Store a payable; return its id, and whether it is new: an equal call under the same key finds the first one.
+
+    Raises Refusal `idempotency_conflict` when the key was used to ask for something else.
+    """
+    payable_id = ids.new_uuid()
+    row = await connection.fetchrow(
+        _sql.create_payable,
+        payable_id,
+        new.kind,
+        new.code,
+        new.payee_id,
+        new.payer_id,
+        new.amount,
+        new.currency,
+        new.reusable,
+        new.expires_at,
+        new.due_at,
+        None if key is None else key.id,
+        None if key is None else key.fingerprint,
+        msgspec.json.encode(dict(new.details)).decode(),
+        new.hold_id,
+    )
+    if row is not None:
+        return payable_id, True
+    if key is None:
+        raise LookupError("a payable without a key was not stored")
+    known = await connection.fetchrow(_sql.payable_by_request_key, key.id)
+    if known is None or known["fingerprint"] != key.fingerprint:
+        raise Refusal("idempotency_conflict", "This idempotency key was used for another request.")
+    return known["id"], False
+
+
+async def end(
+    connection: Connection, payable_id: UUID, state: Literal["canceled", "rejected"], *, by: UUID | None
+) -> bool:
+    """End an open payable; False when it has ended already, or its time is over."""
+    return await connection.fetchval(_sql.end_payable, payable_id, state, by) is not None

@@ -1,0 +1,139 @@
+"""Users: each has a phone, a wallet and, for the events that concern them, a principal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from core import ids
+from core.database import statements
+from core.ledger.items import Leg, Posting, operation_id
+from core.lookup import Lookup
+from core.platform.audit import audited, record
+from core.wallets.books import (
+    PROMOTIONS,
+    SYSTEM_PRINCIPAL,
+    open_system_accounts,
+    open_wallet,
+    system_account,
+    wallet_account,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+    from uuid import UUID
+
+    from core.database import Database, Row
+    from core.ledger.ledger import Ledger
+    from core.settings import Settings
+
+_sql = statements("users")
+
+
+class User(NamedTuple):
+    """A user as stored. `live` is False when the sign-in that they come by was ended."""
+
+    id: UUID
+    principal_id: int
+    wallet_id: UUID
+    phone: str
+    username: str | None
+    name: str | None
+    is_merchant: bool
+    is_agent: bool
+    merchant_status: str
+    merchant_fee_bps: int | None
+    merchant_since: datetime | None
+    kyc_level: int
+    kyc_status: str
+    created_at: datetime
+    tokens_valid_from: datetime | None
+    live: bool = True
+
+    @property
+    def account(self) -> str:
+        """The code of the wallet's account in the ledger."""
+        return wallet_account(self.wallet_id)
+
+
+def user_of(row: Row) -> User:
+    """Read a user out of a row that has the columns of one."""
+    return User(*(row[name] for name in User._fields))
+
+
+class Users:
+    """Finds users, and makes those who are not there yet."""
+
+    def __init__(self, database: Database, ledger: Ledger, settings: Settings) -> None:
+        self._database = database
+        self._ledger = ledger
+        self._currency = settings.default_currency
+        self._starting_credit = settings.starting_credit_cents
+        self._accounts_opened = False
+        self._by_id: Lookup[User] = Lookup(database, _sql.users_by_id, user_of)
+        self._by_phone: Lookup[User] = Lookup(database, _sql.users_by_phone, user_of)
+
+    async def by_id(self, user_id: UUID, session_id: UUID | None = None) -> User | None:
+        """Return a user. With the id of a sign-in the user's `live` says whether that still counts."""
+        return await self._by_id.find(user_id, session_id)
+
+    async def by_phone(self, phone: str) -> User | None:
+        """Return the user of a phone."""
+        return await self._by_phone.find(phone)
+
+    async def by_ids(self, user_ids: Iterable[UUID]) -> dict[UUID, User]:
+        """Return the users of these ids; unknown ones are missing."""
+        rows = await self._database.fetch(_sql.find_users, list(set(user_ids)))
+        return {row["id"]: user_of(row) for row in rows}
+
+    async def ensure(self, phone: str, *, name: str | None = None, actor: str = "system") -> User:
+        """Return the user of `phone`, made with a wallet and the starting credit if there is none.
+
+        `phone` has been validated, and is stored as it is given. `name` is taken for a new user only.
+        """
+        found = await self.by_phone(phone)
+        while found is None:  # ends with the second turn: users are never deleted
+            await self._create(phone, name, actor)
+            found = await self.by_phone(phone)
+        return found
+
+    async def open_system_accounts(self) -> None:
+        """Open the platform's own accounts, once a process."""
+        if not self._accounts_opened:
+            await open_system_accounts(self._database, [self._currency])
+            self._accounts_opened = True
+
+    async def close(self) -> None:
+        """Answer what was asked."""
+        await self._by_id.close()
+        await self._by_phone.close()
+
+    async def _create(self, phone: str, name: str | None, actor: str) -> None:
+        user_id, wallet_id = ids.new_uuid(), ids.new_uuid()
+        await self.open_system_accounts()
+        async with self._database.transaction() as connection:
+            row = await connection.fetchrow(_sql.create_user, user_id, wallet_id, phone, name)
+            if row is None:
+                return
+            await open_wallet(connection, wallet_id, self._currency)
+            await record(connection, audited("user.created", actor, {"phone": phone}, user_id=user_id))
+            if self._starting_credit > 0:
+                (outcome,) = await self._ledger.post_within(
+                    connection,
+                    [credit(user_id, wallet_id, self._starting_credit, self._currency)],
+                )
+                if not outcome.posted:
+                    raise outcome.refusal()
+
+
+def credit(user_id: UUID, wallet_id: UUID, amount: int, currency: str) -> Posting:
+    """Return the posting of a starting credit, which a user gets at most once in all, however it is asked for."""
+    return Posting(
+        operation_id(SYSTEM_PRINCIPAL, f"airdrop:{user_id}"),
+        SYSTEM_PRINCIPAL,
+        (Leg(system_account(PROMOTIONS, currency), -amount), Leg(wallet_account(wallet_id), amount)),
+        kind="wallet.airdrop",
+        currency=currency,
+        unfrozen=True,
+        identity=("airdrop", str(user_id)),
+    )

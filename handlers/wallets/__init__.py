@@ -1,0 +1,1 @@
+"""The wallet surface: the routes of the existing wallet service, in its own bytes."""

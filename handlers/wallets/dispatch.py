@@ -1,0 +1,170 @@
+"""From a route of the wallet surface to an aiohttp handler, with the contract's callers, leniency and order of checks.
+
+The order: rate limit, JSON, who calls, the admin token, the fields, the handler. Routes that internal services and
+merchants' keys sign have the signature checked in their handlers, which need the parsed body for it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from aiohttp import hdrs, web
+
+from core.access.rates import MICROSECONDS, Limit, RateLimited
+from core.errors import Refusal
+from core.identity.tokens import Claims, Tokens, counts
+from core.wallets.users import User
+from handlers.admin import ADMIN_TOKEN
+from handlers.api import MIB, Call, Route
+from handlers.decoding import body_at_hand, check_text, read_body
+from handlers.middleware import EXCHANGE
+from handlers.wallets.forms import wallet_refused
+from handlers.wallets.surface import PLATFORM, TOKENS
+from handlers.wallets.validation import Validator, parse_json
+
+if TYPE_CHECKING:
+    from core.access.guard import Admission
+    from handlers.dispatch import Desk
+
+WebHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+MAX_PATH_VALUE: Final = 255
+_NO_PATH: Mapping[str, Any] = {}
+# Of the contract: requests a minute from one address to the routes that sign in.
+AUTH_PER_MINUTE: Final = 20
+MINUTE_US: Final = 60 * MICROSECONDS
+BEARER_CALLERS: Final = frozenset({"user", "user+admin"})
+ADMIN_CALLERS: Final = frozenset({"admin", "user+admin"})
+OTP_ROUTES: Final = frozenset({"request_otp", "verify_otp"})
+
+
+def wallet_dispatcher(route: Route, desk: Desk) -> WebHandler:
+    """Return the aiohttp handler of `route`."""
+    handle = route.handler
+    checked = _checker(route, desk)
+
+    async def dispatch(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handle(await checked(request))
+        except RateLimited as limited:
+            request[EXCHANGE].rate_headers = limited.headers
+            return wallet_refused(limited)
+        except Refusal as refusal:
+            return wallet_refused(refusal)
+
+    return dispatch
+
+
+def _checker(route: Route, desk: Desk) -> Callable[[web.Request], Awaitable[Call]]:
+    """Return what makes a Call of a request, or refuses it."""
+    limit = route.body_limit * desk.max_request_size // MIB
+    with_token, with_admin = route.caller in BEARER_CALLERS, route.caller in ADMIN_CALLERS
+    body = None if route.body is None else Validator(route.body, "body")
+    query = None if route.query is None else Validator(route.query, "query")
+    read_path = _path_reader(route)
+
+    async def checked(request: web.Request) -> Call:
+        exchange = request[EXCHANGE]
+        address = desk.address_of(request)
+        tokens = request.app[TOKENS]
+        if not tokens.enabled or (with_admin and not desk.administrators.active):
+            raise Refusal("not_found", f"There is nothing at {request.path[:200]}.")
+        claims = _claims(tokens, request) if with_token else None
+        if route.limited:
+            admission = await _admit(route, desk, request, claims, address)
+            if admission is not None:
+                exchange.rate_headers = admission.headers
+        raw = body_at_hand(request, limit)
+        if raw is None:
+            raw = await read_body(request, limit)
+        parsed = parse_json(raw, request.headers.get(hdrs.CONTENT_TYPE)) if body is not None else None
+        user = None if claims is None else await _user(request, claims)
+        if with_admin and not desk.administrators.includes(request):
+            raise Refusal("admin_token_invalid", f"This wants the admin token, as {ADMIN_TOKEN}.")
+        path = read_path(request) if read_path is not None else _NO_PATH
+        asked = query.read(_pairs(request)) if query is not None else None
+        value = body.read(parsed) if body is not None else None
+        call = Call(request, desk.service, None, address, path, asked, value, raw, None, exchange.request_id)
+        if user is not None:
+            call.user = user
+        return call
+
+    return checked
+
+
+def _claims(tokens: Tokens, request: web.Request) -> Claims | Refusal:
+    """Read the token; what is wrong with it is told after the rate limit and the body's JSON."""
+    try:
+        return tokens.read(_bearer(request))
+    except Refusal as refusal:
+        return refusal
+
+
+async def _user(request: web.Request, claims: Claims | Refusal) -> User:
+    if isinstance(claims, Refusal):
+        raise claims
+    user = await request.app[PLATFORM].users.by_id(claims.user_id, claims.session_id)
+    if user is None:
+        raise Refusal("user_not_found_for_token", "The user of this token does not exist.")
+    if not counts(user, claims):
+        raise Refusal("token_invalid", "This sign-in was ended. Sign in again.")
+    return user
+
+
+def _bearer(request: web.Request) -> str:
+    authorization = request.headers.get(hdrs.AUTHORIZATION)
+    if authorization is None:
+        raise Refusal("not_authenticated", "Send the token as `Authorization: Bearer ...`.")
+    scheme, _, token = authorization.partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token:
+        raise Refusal("bad_credentials", "Send the token as `Authorization: Bearer ...`.")
+    return token
+
+
+async def _admit(
+    route: Route, desk: Desk, request: web.Request, claims: Claims | Refusal | None, address: str
+) -> Admission | None:
+    """Count the request: for its user where the token is good, else for its address. A forged token is no bucket."""
+    settings = desk.service.settings
+    config = request.app[PLATFORM].config.current
+    per_minute = config.rate_limit_per_minute or settings.rate_limit_per_minute
+    if route.caller in {"internal", "admin", "merchant_key"}:
+        return await desk.guard.admit(principal=None, address=address)
+    if isinstance(claims, Claims):
+        boost = config.rate_limit_auth_boost or settings.rate_limit_auth_boost
+        return await desk.guard.admit_client(f"user:{claims.user_id}", _a_minute(per_minute * boost, "user"))
+    if route.path.startswith("/auth/"):
+        if settings.env == "dev" and config.rate_limit_exempt_otp and route.operation in OTP_ROUTES:
+            return None
+        limit = _a_minute(min(per_minute, AUTH_PER_MINUTE), "address")
+        return await desk.guard.admit_client(f"auth:{address}", limit)
+    return await desk.guard.admit_client(f"address:{address}", _a_minute(per_minute, "address"))
+
+
+def _a_minute(count: int, of: str) -> Limit:
+    return Limit(max(1, MINUTE_US // count), count, of)
+
+
+def _pairs(request: web.Request) -> dict[str, str]:
+    """Return the query; of a name that comes twice the last counts, as with the contract's framework."""
+    return dict(request.query.items()) if "?" in request.raw_path else {}
+
+
+def _path_reader(route: Route) -> Callable[[web.Request], Mapping[str, Any]] | None:
+    names = tuple(re.findall(r"\{(\w+)", route.path))
+    if not names:
+        return None
+    validators = {name: Validator(route.parameters.get(name, str), "path") for name in names}
+
+    def read(request: web.Request) -> Mapping[str, Any]:
+        found = {}
+        for name, validator in validators.items():
+            text = request.match_info[name]
+            check_text(text, f"{name} in the path")
+            found[name] = validator.read(text[: MAX_PATH_VALUE + 1])
+        return found
+
+    return read

@@ -1,0 +1,7 @@
+"""What sibling services call."""
+
+from __future__ import annotations
+
+from handlers.api import Route
+
+ROUTES: tuple[Route, ...] = ()

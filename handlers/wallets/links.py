@@ -1,0 +1,7 @@
+"""Payment links."""
+
+from __future__ import annotations
+
+from handlers.api import Route
+
+ROUTES: tuple[Route, ...] = ()

@@ -1,0 +1,7 @@
+"""Refunds."""
+
+from __future__ import annotations
+
+from handlers.api import Route
+
+ROUTES: tuple[Route, ...] = ()

@@ -1,0 +1,7 @@
+"""Payment requests."""
+
+from __future__ import annotations
+
+from handlers.api import Route
+
+ROUTES: tuple[Route, ...] = ()

@@ -1,0 +1,7 @@
+"""Subscriptions."""
+
+from __future__ import annotations
+
+from handlers.api import Route
+
+ROUTES: tuple[Route, ...] = ()

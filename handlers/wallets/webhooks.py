@@ -1,0 +1,7 @@
+"""Merchants' webhook endpoints and deliveries."""
+
+from __future__ import annotations
+
+from handlers.api import Route
+
+ROUTES: tuple[Route, ...] = ()

@@ -1,0 +1,44 @@
+-- name: payables_wanted
+-- One row for each payable of the ids $1 or, where that is null, the codes $2: place, and the payable. `expired` tells
+-- of one whose time is over, whether it is marked so or not.
+SELECT
+    wanted.place, p.id, p.kind, p.code, p.payee_id, p.payer_id, p.amount, p.currency, p.reusable, p.state,
+    p.expires_at, p.due_at, p.details::text AS details, p.transfer_id, p.hold_id, p.settled_by, p.created_at,
+    p.updated_at, p.request_key, p.fingerprint, p.state = 'open' AND p.expires_at <= clock_timestamp() AS expired
+FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS wanted (id, code, place)
+INNER JOIN payables AS p ON wanted.id = p.id OR wanted.code = p.code;
+
+-- name: create_payable
+-- Store a payable and return its id; no row where the request key is taken already.
+INSERT INTO payables (
+    id, kind, code, payee_id, payer_id, amount, currency, reusable, expires_at, due_at, request_key, fingerprint,
+    details, hold_id
+)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::text::jsonb, $14)
+ON CONFLICT (request_key) DO NOTHING
+RETURNING id, created_at;
+
+-- name: payable_by_request_key
+-- The id and the fingerprint of what was made under a key.
+SELECT id, fingerprint FROM payables WHERE request_key = $1;
+
+-- name: end_payable
+-- End the open payable $1 as $2, by user $3, unless its time is over: the state it is in afterwards is read from it.
+UPDATE payables SET state = $2, settled_by = $3, updated_at = clock_timestamp()
+WHERE id = $1 AND state = 'open' AND (expires_at > clock_timestamp() OR expires_at IS NULL)
+RETURNING id;
+
+-- name: expire_payables
+-- Mark up to $1 payables whose time is over as expired; those that somebody pays at this moment are left to the next
+-- round. One row each, with what an event says of it.
+WITH due AS (
+    SELECT id FROM payables
+    WHERE state = 'open' AND expires_at <= clock_timestamp()
+    ORDER BY expires_at
+    LIMIT $1
+    FOR UPDATE SKIP LOCKED
+)
+
+UPDATE payables AS p SET state = 'expired', updated_at = clock_timestamp()
+FROM due WHERE p.id = due.id
+RETURNING p.id, p.kind, p.payee_id, p.payer_id, p.amount, p.currency, p.hold_id;

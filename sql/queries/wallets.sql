@@ -1,0 +1,13 @@
+-- name: wallet_entries
+-- The entries of the account of code $1 with versions from $2 down to $3, newest first: transfer_id, kind, amount,
+-- recorded_at, version. Versions are dense, so they are the pages.
+SELECT t.id AS transfer_id, t.kind, e.amount, b.recorded_at, e.version
+FROM entries AS e
+INNER JOIN batches AS b ON b.seq = e.no >> 22
+INNER JOIN transfers AS t ON t.no = (e.no >> 12) << 12
+WHERE e.account_id = (SELECT a.id FROM accounts AS a WHERE a.code = $1) AND e.version BETWEEN $3 AND $2
+ORDER BY e.version DESC;
+
+-- name: wallet_standing
+-- One row: what is in the account of the code $1, what of it is held, its currency and the number of its entries.
+SELECT balance, held, currency, version FROM accounts WHERE code = $1;

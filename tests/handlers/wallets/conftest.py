@@ -1,0 +1,200 @@
+"""A wallet platform for a test: settings with keys, people who are signed in, and the books, which must be right."""
+
+import itertools
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import asyncpg
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from core.identity.tokens import Tokens
+from core.service import Service
+from core.settings import Settings
+from core.wallets.platform import Platform
+from core.wallets.users import User
+from handlers.app import create_app
+from handlers.wallets.surface import PLATFORM
+from loadtests.chaos.books import faults
+
+ApiClient = TestClient[web.Request, web.Application]
+ADMIN = "test-admin-token-of-32-characters"
+INTERNAL = "test-internal-secret-of-32-chars"
+
+_phones = itertools.count(963_900_000_001)
+_keys = itertools.count(1)
+
+WALLET_SETTINGS: dict[str, Any] = {
+    "jwt_secret": "test-jwt-secret-of-32-characters",
+    "admin_token": ADMIN,
+    "internal_api_secret": INTERNAL,
+    "dev_enable_topup": True,
+    # Far from every limit: what a test does is not counted against it.
+    "rate_limit_per_minute": 1_000_000,
+    "v1_rate_limit_address_per_second": 100_000,
+    "v1_rate_limit_address_burst": 100_000,
+}
+
+
+@dataclass(frozen=True)
+class Said:
+    """One answer, read to its end."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def refusal(self) -> tuple[int, str]:
+        """The status and the contract's sentence of a refusal, and the proof that it is a whole one."""
+        problem = self.json
+        assert problem["status"] == self.status, problem
+        assert problem["type"] == f"/problems/{problem['code']}", problem
+        if problem["code"] != "rate_limited":
+            assert problem["error"]["code"] == f"http_{self.status}", problem
+        return self.status, problem["error"]["message"]
+
+
+class Person:
+    """Somebody who is signed in, or nobody."""
+
+    def __init__(self, client: ApiClient, user: User | None, token: str | None) -> None:
+        self.client = client
+        self._user = user
+        self.token = token
+
+    @property
+    def user(self) -> User:
+        assert self._user is not None
+        return self._user
+
+    @property
+    def phone(self) -> str:
+        return self.user.phone
+
+    async def ask(self, method: str, path: str, body: Any = None, **more: Any) -> Said:
+        """Send a request; `headers` and `params` as aiohttp takes them."""
+        headers = dict(more.pop("headers", {}))
+        if self.token is not None:
+            headers.setdefault("Authorization", f"Bearer {self.token}")
+        async with self.client.request(method, path, json=body, headers=headers, **more) as response:
+            return Said(response.status, await response.read(), response.headers)
+
+    async def get(self, path: str, **params: str) -> Said:
+        return await self.ask("GET", path, params=params)
+
+    async def post(self, path: str, body: Any = None, *, key: str | None = None, **headers: str) -> Said:
+        if key is not None:
+            headers["Idempotency-Key"] = key
+        return await self.ask("POST", path, {} if body is None else body, headers=headers)
+
+    async def delete(self, path: str) -> Said:
+        return await self.ask("DELETE", path)
+
+    async def top_up(self, amount: int) -> Self:
+        """Put money into the wallet."""
+        body = {"amount_cents": amount, "idempotency_key": f"topup-{next(_keys)}"}
+        said = await self.post("/wallet/topup", body)
+        assert said.status == 200, said
+        return self
+
+    async def balance(self) -> int:
+        balance: int = (await self.get("/wallet")).json["wallet"]["balance_cents"]
+        return balance
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """The settings of a test, with wallets switched on."""
+    return Settings.model_validate(settings.model_dump() | WALLET_SETTINGS)
+
+
+@pytest.fixture
+async def wallets(settings: Settings, service: Service) -> AsyncIterator[ApiClient]:
+    """A client of the whole application. After the test the ledger is sound and sums to zero."""
+    async with TestClient(TestServer(create_app(settings, service))) as client:
+        yield client
+    assert await faults(str(settings.database_url)) == {}
+    assert await totals(settings) == {}
+
+
+async def totals(settings: Settings) -> dict[str, int]:
+    """What the balances of each currency sum to, where that is not zero."""
+    connection = await asyncpg.connect(str(settings.database_url))
+    try:
+        rows = await connection.fetch(
+            "SELECT currency, sum(balance)::bigint AS total FROM accounts GROUP BY 1 HAVING sum(balance) <> 0"
+        )
+    finally:
+        await connection.close()
+    return {row["currency"]: row["total"] for row in rows}
+
+
+@pytest.fixture
+def platform(wallets: ApiClient) -> Platform:
+    """The platform of the process under test."""
+    assert wallets.app is not None
+    return wallets.app[PLATFORM]
+
+
+@pytest.fixture
+def nobody(wallets: ApiClient) -> Person:
+    """A caller without a token."""
+    return Person(wallets, None, None)
+
+
+MakePerson = Callable[..., Awaitable[Person]]
+
+
+@pytest.fixture
+def person(wallets: ApiClient, platform: Platform, settings: Settings, owner: Any) -> MakePerson:
+    """What makes somebody who is signed in, with a balance, a KYC level, as a merchant, as an agent."""
+    tokens = Tokens(settings)
+
+    async def make(
+        *,
+        balance: int = 0,
+        kyc: int = 0,
+        merchant: bool = False,
+        agent: bool = False,
+        phone: str | None = None,
+    ) -> Person:
+        user = await platform.users.ensure(phone or f"+{next(_phones)}")
+        await owner.execute(
+            """
+            UPDATE users SET
+                kyc_level = $2::integer, kyc_status = CASE WHEN $2::integer > 0 THEN 'approved' ELSE 'none' END,
+                is_merchant = $3, merchant_status = CASE WHEN $3 THEN 'approved' ELSE 'none' END, is_agent = $4
+            WHERE id = $1
+            """,
+            user.id,
+            kyc,
+            merchant,
+            agent,
+        )
+        found = await platform.users.by_id(user.id)
+        assert found is not None
+        somebody = Person(wallets, found, tokens.issue(found, None))
+        return await somebody.top_up(balance) if balance else somebody
+
+    return make
+
+
+@pytest.fixture
+async def owner(settings: Settings) -> AsyncIterator[Any]:
+    """The test's own connection, as the owner of the schema."""
+    connection = await asyncpg.connect(str(settings.database_url))
+    yield connection
+    await connection.close()
+
+
+def new_key() -> str:
+    """Return an idempotency key that no test has used."""
+    return f"key-{next(_keys)}"
