@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from core import metrics
-from core.wallets import expiry
+from core.wallets import autopay, charging, expiry
 from core.wallets.progress import Progress
 
 if TYPE_CHECKING:
@@ -48,6 +48,20 @@ class Job:
 JOBS: Final[Mapping[str, Job]] = {
     job.name: job
     for job in (
+        Job(
+            "autopay",
+            "Pay due invoices that a mandate covers.",
+            autopay.step,
+            {"minute": set(range(4, 60, 5)), "second": {11}},
+            poll_seconds=lambda settings: settings.invoices_autopay_poll_secs,
+        ),
+        Job(
+            "charge",
+            "Charge subscriptions whose period begins, or that could not be charged before.",
+            charging.step,
+            {"second": {21}},
+            timeout_seconds=55,
+        ),
         Job(
             "expire",
             "Mark codes, links, requests and cash requests whose time is over, and give back what was held.",

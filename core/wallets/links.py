@@ -83,7 +83,8 @@ async def pay(platform: Platform, payer: User, text: str, amount: int | None, ke
     if due is None:
         # Nothing can have been paid under this key, so the state may be told first, as in the contract.
         raise _ended(link.state) or Refusal("link_amount_required", "Say how much: this link has no amount.")
-    await assess(platform.database, platform.settings, payer, due, operation="links.pay", merchant=owner)
+    if link.state == "open":
+        await assess(platform.database, platform.settings, payer, due, operation="links.pay", merchant=owner)
     try:
         # Whether the link is still open is seen under its lock, after the key: a repeated call must find its payment.
         paid = await platform.pay(await _payment(platform, payer, owner, link, due, key))

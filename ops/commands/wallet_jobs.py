@@ -1,4 +1,4 @@
-"""`tallystick expire` and its like: the jobs of the wallet platform, each as a command."""
+"""`tallystick autopay` and its like: the jobs of the wallet platform, each as a command."""
 
 from __future__ import annotations
 
@@ -48,6 +48,16 @@ async def _run(settings: Settings, name: str, *, once: bool) -> Progress:
 
 _EXIT = "Exit code 1 when something failed. Any number may run at once, beside the workers, who do it by themselves."
 
+autopay = _command(
+    "autopay",
+    "Pay due invoices that a mandate covers, each by itself. One that cannot be paid is tried again after a quarter of"
+    f" an hour, then later each time, up to a day.\n\n{_EXIT}",
+)
+charge = _command(
+    "charge",
+    "Charge subscriptions that are due, each once a period. One that cannot be charged is tried again within its"
+    f" period, and its merchant is told.\n\n{_EXIT}",
+)
 expire = _command(
     "expire",
     "Mark codes, links, requests and cash requests whose time is over, tell their merchants, and give back what was"
