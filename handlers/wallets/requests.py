@@ -81,10 +81,10 @@ class RequestsOut(msgspec.Struct, frozen=True):
 
 
 class AcceptedOut(msgspec.Struct, frozen=True):
-    """An accepted request, and its payment."""
+    """An accepted request and its payment, or in a word how the request had ended before."""
 
     detail: str
-    transfer_id: str
+    transfer_id: str | msgspec.UnsetType = msgspec.UNSET
 
 
 async def create_request(call: Call) -> web.Response:
@@ -203,7 +203,7 @@ ROUTES: tuple[Route, ...] = (
         caller="user",
         surface="wallet",
         parameters=_REQUEST,
-        answers={200: AcceptedOut | Detail},
+        answers={200: AcceptedOut},
         problems=(
             "request_not_found",
             "not_yours_to_accept",
