@@ -6,6 +6,7 @@ place where it stands. What a list of errors shows of the input never includes a
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar
 
@@ -48,6 +49,10 @@ class Validator(Generic[T]):
         if "ctx" in error:
             told["ctx"] = {name: _plain(value) for name, value in error["ctx"].items()}
         return told
+
+
+# Made of its type and place alone.
+validator_of = functools.cache(Validator)
 
 
 def invalid(errors: Sequence[Mapping[str, Any]]) -> Refusal:
