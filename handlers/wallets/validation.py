@@ -14,6 +14,7 @@ import orjson
 import pydantic
 
 from core.errors import Refusal
+from handlers.decoding import MAX_DEPTH
 
 T = TypeVar("T")
 
@@ -65,7 +66,8 @@ def invalid(errors: Sequence[Mapping[str, Any]]) -> Refusal:
 def parse_json(raw: bytes, content_type: str | None) -> Any:
     """Return the JSON value of a body, None for no body; of another media type the text as it is, which fits nothing.
 
-    Raises Refusal `validation_failed` for what is no JSON in UTF-8, or holds a NUL, which no column can store.
+    Raises Refusal `validation_failed` for what is no JSON in UTF-8, is nested deeper than 32 levels, or holds a NUL,
+    which no column can store.
     """
     if not raw:
         return None
@@ -77,10 +79,33 @@ def parse_json(raw: bytes, content_type: str | None) -> Any:
     except orjson.JSONDecodeError as error:
         told = {"type": "json_invalid", "loc": ["body", error.pos], "msg": "JSON decode error", "input": {}}
         raise invalid([{**told, "ctx": {"error": error.msg}}]) from None
-    if b"\\u0000" in raw and "\0" in str(value):
-        told = {"type": "string_type", "loc": ["body"], "msg": "A text holds the control character U+0000"}
-        raise invalid([{**told, "input": None}])
+    if b"\\u0000" in raw or raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
+        _check_parts(value)
     return value
+
+
+def _check_parts(value: Any) -> None:
+    """Refuse a NUL in a text, and what is nested deeper than can be shown and stored."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        if any(isinstance(part, str) and "\0" in part for part in level):
+            told = {
+                "type": "string_type",
+                "loc": ["body"],
+                "msg": "A text holds the control character U+0000",
+            }
+            raise invalid([{**told, "input": None}])
+        level = [inner for part in level for inner in _inner(part)]
+        if not level:
+            return
+    told = {"type": "json_invalid", "loc": ["body"], "msg": f"Nested deeper than {MAX_DEPTH} levels"}
+    raise invalid([{**told, "input": {}}])
+
+
+def _inner(value: Any) -> Sequence[Any]:
+    if isinstance(value, dict):
+        return [*value, *value.values()]
+    return value if isinstance(value, list) else ()
 
 
 def _shown(value: Any, place: Sequence[Any]) -> Any:
