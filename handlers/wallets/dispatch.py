@@ -22,7 +22,7 @@ from handlers.decoding import body_at_hand, check_text, read_body
 from handlers.middleware import EXCHANGE
 from handlers.wallets.forms import wallet_refused
 from handlers.wallets.surface import PLATFORM, TOKENS
-from handlers.wallets.validation import Validator, invalid, parse_json
+from handlers.wallets.validation import Validator, invalid, parse_json, refuse_nul
 
 if TYPE_CHECKING:
     from core.access.guard import Admission
@@ -154,7 +154,11 @@ def _a_minute(count: int, of: str) -> Limit:
 
 def _pairs(request: web.Request) -> dict[str, str]:
     """Return the query; of a name that comes twice the last counts, as with the contract's framework."""
-    return dict(request.query.items()) if "?" in request.raw_path else {}
+    if "?" not in request.raw_path:
+        return {}
+    pairs = dict(request.query.items())
+    refuse_nul(pairs, "query")
+    return pairs
 
 
 def _path_reader(

@@ -93,10 +93,33 @@ def parse_json(raw: bytes, content_type: str | None) -> Any:
         place, said = _as_the_contract_says(raw, error)
         told = {"type": "json_invalid", "loc": ["body", place], "msg": "JSON decode error", "input": {}}
         raise invalid([{**told, "ctx": {"error": said}}]) from None
-    if b"\\u0000" in raw and "\0" in str(value):
-        told = {"type": "string_type", "loc": ["body"], "msg": "A text holds the control character U+0000"}
-        raise invalid([{**told, "input": None}])
+    if b"\\u0000" in raw:
+        refuse_nul(value, "body")
     return value
+
+
+def refuse_nul(value: Any, *place: str | int) -> None:
+    """Raise Refusal `validation_failed` for a text that no column stores: with a NUL, or half a surrogate pair."""
+    waiting: list[tuple[Any, tuple[str | int, ...]]] = [(value, place)]
+    while waiting:
+        part, where = waiting.pop()
+        if isinstance(part, str):
+            if "\0" in part or not _encodable(part):
+                said = "Input should be a valid string without U+0000"
+                raise invalid([{"type": "string_type", "loc": [*where], "msg": said, "input": None}])
+        elif isinstance(part, dict):
+            for name, inner in part.items():
+                waiting += [(name, where), (inner, (*where, name))]
+        elif isinstance(part, list):
+            waiting.extend((inner, (*where, index)) for index, inner in enumerate(part))
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _as_the_contract_says(raw: bytes, error: orjson.JSONDecodeError) -> tuple[int, str]:
