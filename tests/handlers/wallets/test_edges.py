@@ -250,7 +250,8 @@ async def test_lax_numbers(settings: Settings) -> None:
             assert (await somebody.post("/small/1/path", {"amount_cents": good, "more": []})).status == 200, (
                 good
             )
-        for bad in (1.5, "1.5e0", "x", None, [], {}, 0, -1, 2**62, 2**64, 10**400, "9" * 5_000):
+        tried: tuple[Any, ...] = (1.5, "1.5e0", "x", None, [], {}, 0, -1, 2**62, 2**64, 10**400, "9" * 5_000)
+        for bad in tried:
             assert (await somebody.post("/small/1/path", {"amount_cents": bad})).status == 422, bad
 
 
