@@ -50,7 +50,7 @@ FORWARDED_FOR = istr("X-Forwarded-For")
 # Long enough for a UUID with a prefix or a hash, short enough for an index.
 MAX_PATH_VALUE = 255
 
-# The surface that refuses query parameters it does not know; those of the contracts ignore them.
+# The surface that refuses what it does not know: query parameters, a body where none is read. Contracts ignore them.
 STRICT = "v1"
 # The surface with callers and leniency of its own.
 WALLETS = "wallet"
@@ -205,7 +205,7 @@ def _checker(route: Route, desk: Desk) -> Callable[[web.Request, Principal | Non
             if raw:
                 check_json_headers(request.headers)
             body = decode(raw)
-        elif raw and not route.raw:
+        elif raw and not route.raw and route.surface == STRICT:
             raise Refusal("invalid_request", "This operation takes no body.")
         key = _idempotency_key(request.headers) if route.idempotent else None
         return Call(request, desk.service, principal, address, path, query, body, raw, key, request_id)
