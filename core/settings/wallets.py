@@ -113,8 +113,9 @@ class Money(BaseModel):
         ge=0,
         le=10_000_000,
     )
+    # As much as KYC level 1 allows in one transfer: the old service's 10,000,000 made both such limits unreachable.
     fraud_p2p_max_sum_per_hour: int = key(
-        10_000_000,
+        500_000_000,
         "Most outgoing money of a wallet, person to person",
         unit="minor units an hour",
         ge=0,
@@ -122,6 +123,9 @@ class Money(BaseModel):
     )
     fraud_qr_max_tx_per_hour: int = key(
         200, "Most outgoing transfers of a wallet, by QR code", unit="transfers an hour", ge=0, le=10_000_000
+    )
+    audit_retention_days: int = key(
+        0, "How long audit records are kept, 30 or more; 0: for ever", unit="days", ge=0, le=36_500
     )
     fraud_risk_enabled: Switch = key(False, "Whether payments are scored for risk")
     fraud_high_amount_cents: int = key(

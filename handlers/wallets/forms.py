@@ -136,6 +136,8 @@ FORMS: dict[str, Form] = {
     "endpoint_missing": Form(404, "Endpoint missing"),
     # Administration.
     "user_not_found": Form(404, "User not found"),
+    "endpoint_not_found": Form(404, "Not found"),
+    "kyc_not_pending": Form(409, "KYC not pending"),
 }
 
 
