@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from core.identity.tokens import Tokens
-from core.service import Service
+from core.service import Service, open_service
 from core.settings import Settings
 from core.wallets.platform import Platform
 from core.wallets.users import User
@@ -198,3 +198,36 @@ async def owner(settings: Settings) -> AsyncIterator[Any]:
 def new_key() -> str:
     """Return an idempotency key that no test has used."""
     return f"key-{next(_keys)}"
+
+
+class Administrator(Person):
+    """Whoever has the admin token."""
+
+    def __init__(self, client: ApiClient, token: str = ADMIN) -> None:
+        super().__init__(client, None, None)
+        self._headers = {"X-Admin-Token": token}
+
+    async def ask(self, method: str, path: str, body: Any = None, **more: Any) -> Said:
+        more["headers"] = self._headers | dict(more.get("headers", {}))
+        return await super().ask(method, path, body, **more)
+
+    async def audit(self, **params: str) -> list[dict[str, Any]]:
+        said = await self.get("/admin/audit", **params)
+        assert said.status == 200, said
+        items: list[dict[str, Any]] = said.json["items"]
+        return items
+
+
+@pytest.fixture
+def admin(wallets: ApiClient) -> Administrator:
+    return Administrator(wallets)
+
+
+@pytest.fixture
+async def elsewhere(settings: Settings, wallets: ApiClient) -> AsyncIterator[ApiClient]:
+    """A second process of the same deployment: another application with connections of its own."""
+    async with (
+        open_service(settings) as service,
+        TestClient(TestServer(create_app(settings, service))) as client,
+    ):
+        yield client
