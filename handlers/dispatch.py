@@ -26,12 +26,12 @@ from handlers import problems
 from handlers.admin import Administrators
 from handlers.api import MIB, Call, Route
 from handlers.decoding import (
-    BodyDecoder,
-    QueryDecoder,
     body_at_hand,
+    body_decoder,
     check_json_headers,
     check_text,
     explained,
+    query_decoder,
     read_body,
     text_reader,
 )
@@ -193,7 +193,7 @@ def _checker(route: Route, desk: Desk) -> Callable[[web.Request, Principal | Non
     """Return what makes a Call of a request that arrived in full, or refuses it."""
     read_path = _path_reader(route)
     read_query = _query_reader(route)
-    decode = None if route.body is None else BodyDecoder(route.body).decode
+    decode = None if route.body is None else body_decoder(route.body).decode
 
     def checked(
         request: web.Request, principal: Principal | None, address: str, raw: bytes, request_id: str
@@ -243,7 +243,7 @@ def _path_reader(route: Route) -> Callable[[web.Request], Mapping[str, Any]] | N
 def _query_reader(route: Route) -> Callable[[web.Request], Any] | None:
     if route.raw or route.surface != STRICT:
         return None
-    decode = QueryDecoder(route.query or _NoQuery).decode
+    decode = query_decoder(route.query or _NoQuery).decode
 
     def read(request: web.Request) -> Any:
         return decode(tuple(request.query.items()) if "?" in request.raw_path else ())

@@ -78,7 +78,12 @@ class Money(BaseModel):
         30, "Life of a payment request; 0: no end", unit="minutes", ge=0, le=525_600
     )
     invoices_autopay_poll_secs: float = key(
-        0, "How often due invoices are charged; 0: never", unit="seconds", ge=0, le=86_400
+        0,
+        "How often each worker looks for due invoices with a mandate, beside its clock, which does each 5 minutes;"
+        " 0: the clock alone",
+        unit="seconds",
+        ge=0,
+        le=86_400,
     )
     fee_wallet_phone: str = key("+963999999999", "Phone of the account that receives fees")
     merchant_fee_bps: int = key(0, "Fee on payments to a merchant", unit="basis points", ge=0, le=10_000)

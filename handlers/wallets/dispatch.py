@@ -22,7 +22,7 @@ from handlers.decoding import body_at_hand, check_text, read_body
 from handlers.middleware import EXCHANGE
 from handlers.wallets.forms import wallet_refused
 from handlers.wallets.surface import PLATFORM, TOKENS
-from handlers.wallets.validation import Validator, invalid, parse_json, refuse_nul
+from handlers.wallets.validation import invalid, parse_json, refuse_nul, validator_of
 
 if TYPE_CHECKING:
     from core.access.guard import Admission
@@ -61,8 +61,8 @@ def _checker(route: Route, desk: Desk) -> Callable[[web.Request], Awaitable[Call
     """Return what makes a Call of a request, or refuses it."""
     limit = route.body_limit * desk.max_request_size // MIB
     with_token, with_admin = route.caller in BEARER_CALLERS, route.caller in ADMIN_CALLERS
-    body = None if route.body is None else Validator(route.body, "body")
-    query = None if route.query is None else Validator(route.query, "query")
+    body = None if route.body is None else validator_of(route.body, "body")
+    query = None if route.query is None else validator_of(route.query, "query")
     read_path = _path_reader(route)
 
     async def checked(request: web.Request) -> Call:
@@ -167,7 +167,7 @@ def _path_reader(
     names = tuple(re.findall(r"\{(\w+)", route.path))
     if not names:
         return None
-    validators = {name: Validator(route.parameters.get(name, str), "path", name) for name in names}
+    validators = {name: validator_of(route.parameters.get(name, str), "path", name) for name in names}
 
     def read(request: web.Request, errors: list[Mapping[str, Any]]) -> Mapping[str, Any]:
         found = {}

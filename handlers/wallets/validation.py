@@ -6,6 +6,7 @@ place where it stands. What a list of errors shows of the input never includes a
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar
@@ -14,6 +15,7 @@ import orjson
 import pydantic
 
 from core.errors import Refusal
+from handlers.decoding import MAX_DEPTH
 
 T = TypeVar("T")
 
@@ -66,6 +68,10 @@ class Validator(Generic[T]):
         return told
 
 
+# Made of its type and place alone.
+validator_of = functools.cache(Validator)
+
+
 def invalid(errors: Sequence[Mapping[str, Any]]) -> Refusal:
     """Return the refusal of a request, with the contract's list in the place of a sentence."""
     first = errors[0]
@@ -80,7 +86,8 @@ def _missing(place: Sequence[Any]) -> dict[str, Any]:
 def parse_json(raw: bytes, content_type: str | None) -> Any:
     """Return the JSON value of a body, None for no body; of another media type the text as it is, which fits nothing.
 
-    Raises Refusal `validation_failed` for what is no JSON in UTF-8, or holds a NUL, which no column can store.
+    Raises Refusal `validation_failed` for what is no JSON in UTF-8, is nested deeper than 32 levels, or holds a NUL,
+    which no column can store.
     """
     if not raw:
         return None
@@ -93,16 +100,22 @@ def parse_json(raw: bytes, content_type: str | None) -> Any:
         place, said = _as_the_contract_says(raw, error)
         told = {"type": "json_invalid", "loc": ["body", place], "msg": "JSON decode error", "input": {}}
         raise invalid([{**told, "ctx": {"error": said}}]) from None
-    if b"\\u0000" in raw:
+    if b"\\u0000" in raw or raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
         refuse_nul(value, "body")
     return value
 
 
 def refuse_nul(value: Any, *place: str | int) -> None:
-    """Raise Refusal `validation_failed` for a text that no column stores: with a NUL, or half a surrogate pair."""
+    """Raise Refusal `validation_failed` for a text that no column stores: with a NUL, or half a surrogate pair.
+
+    And for what is nested deeper than MAX_DEPTH, which few tools can show.
+    """
     waiting: list[tuple[Any, tuple[str | int, ...]]] = [(value, place)]
     while waiting:
         part, where = waiting.pop()
+        if len(where) > MAX_DEPTH:
+            told = {"type": "json_invalid", "loc": ["body"], "msg": f"Nested deeper than {MAX_DEPTH} levels"}
+            raise invalid([{**told, "input": {}}])
         if isinstance(part, str):
             if "\0" in part or not _encodable(part):
                 said = "Input should be a valid string without U+0000"
