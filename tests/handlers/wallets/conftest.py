@@ -260,13 +260,3 @@ class Administrator(Person):
 @pytest.fixture
 def admin(wallets: ApiClient) -> Administrator:
     return Administrator(wallets)
-
-
-@pytest.fixture
-async def elsewhere(settings: Settings, wallets: ApiClient) -> AsyncIterator[ApiClient]:
-    """A second process of the same deployment: another application with connections of its own."""
-    async with (
-        open_service(settings) as service,
-        TestClient(TestServer(create_app(settings, service))) as client,
-    ):
-        yield client
