@@ -25,6 +25,7 @@ from core.database import statements
 from core.lane import Lane
 from core.leases import DEAD_AFTER_SECONDS
 from core.masking import mask_text
+from core.outbox.backlog import Backlog
 from core.outbox.egress import EXCERPT_BYTES, GONE_STATUS, TOTAL_TIMEOUT_SECONDS
 from core.outbox.health import Patience, note_failure, note_success
 from core.outbox.signing import signed_headers
@@ -63,8 +64,6 @@ GIVE_UP_BATCH: Final = 1_000
 STANDARD_WAITS: Final = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
 # Of the wait, so that what failed together does not come back together.
 STANDARD_JITTER: Final = 0.1
-
-_START: Final = UUID(int=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +155,7 @@ class Deliverer:
         self._sending: set[asyncio.Task[None]] = set()
         self._of_endpoint: Counter[UUID] = Counter()
         self._others = 0
-        self._cursor = _START
+        self._backlog = Backlog(database)
         self._results: Lane[Result, bool] = Lane(self._record, max_batch=RECORD_BATCH, max_waiting=2 * SLOTS)
 
     async def step(self) -> int:
@@ -164,12 +163,12 @@ class Deliverer:
         while len(self._sending) >= SLOTS:
             await asyncio.wait(self._sending, return_when=asyncio.FIRST_COMPLETED)
         token = ids.new_uuid()
-        # When the others have their share, only the swift get more.
-        free_of_others = SLOTS_OF_OTHERS - self._others
-        free = SLOTS - len(self._sending)
-        rows = await self._claim(
-            token, min(free, free_of_others) if free_of_others > 0 else free, swift_only=free_of_others <= 0
-        )
+        rows: list[Row] = []
+        if self._backlog.is_fresh:
+            rows = await self._claim(token)
+        if not rows:
+            await self._backlog.look()
+            rows = await self._claim(token)
         for row in rows:
             swift = self._standings.is_swift(row["endpoint_id"])
             self._of_endpoint[row["endpoint_id"]] += 1
@@ -190,39 +189,42 @@ class Deliverer:
         await self._results.close()
         await self._database.execute(_sql.release_deliveries, self._worker.id)
 
-    async def _claim(self, token: UUID, free: int, *, swift_only: bool) -> list[Row]:
-        """Go round the endpoints from where the last claim ended; begin anew when the round is over."""
-        rows = await self._claim_after(self._cursor, token, free, swift_only=swift_only)
-        if len(rows) == free:
-            self._cursor = rows[-1]["endpoint_id"]
-        elif self._cursor != _START:
-            self._cursor = _START
-            if not rows:
-                rows = await self._claim_after(_START, token, free, swift_only=swift_only)
-        return rows
+    async def _claim(self, token: UUID) -> list[Row]:
+        """Claim of those that wait until something is found or nobody is left whose turn it could be."""
+        while asked := self._choose():
+            rows = await self._database.fetch(
+                _sql.claim_deliveries,
+                list(asked),
+                list(asked.values()),
+                [self._backlog.since(endpoint_id) for endpoint_id in asked],
+                self._worker.id,
+                token,
+                LEASE_SECONDS,
+            )
+            self._backlog.note(asked, rows)
+            if rows:
+                return rows
+        return []
 
-    async def _claim_after(self, cursor: UUID, token: UUID, free: int, *, swift_only: bool) -> list[Row]:
+    def _choose(self) -> dict[UUID, int]:
+        """Return how many deliveries of whom to claim: in turn, as far as the slots reach."""
         nothing, one = self._standings.left_alone()
-        swift = self._standings.swift
-        full = [
-            endpoint_id
-            for endpoint_id in self._of_endpoint
-            if self._is_full(endpoint_id, swift=self._standings.is_swift(endpoint_id))
-        ]
-        return await self._database.fetch(
-            _sql.claim_deliveries,
-            free,
-            SLOTS_OF_ENDPOINT,
-            [*nothing, *full],
-            self._worker.id,
-            token,
-            LEASE_SECONDS,
-            cursor,
-            one,
-            swift,
-            SLOTS_OF_OTHER_ENDPOINT,
-            swift_only,
-        )
+        free = SLOTS - len(self._sending)
+        free_of_others = SLOTS_OF_OTHERS - self._others
+        asked: dict[UUID, int] = {}
+        for endpoint_id in self._backlog:
+            if free <= 0:
+                break
+            swift = self._standings.is_swift(endpoint_id)
+            if endpoint_id in nothing or self._is_full(endpoint_id, swift=swift):
+                continue
+            most = 1 if endpoint_id in one else SLOTS_OF_ENDPOINT if swift else SLOTS_OF_OTHER_ENDPOINT
+            most = min(most, free if swift else free_of_others)
+            if most > 0:
+                asked[endpoint_id] = most
+                free -= most
+                free_of_others -= 0 if swift else most
+        return asked
 
     def _is_full(self, endpoint_id: UUID, *, swift: bool) -> bool:
         return self._of_endpoint[endpoint_id] >= (SLOTS_OF_ENDPOINT if swift else SLOTS_OF_OTHER_ENDPOINT)

@@ -125,53 +125,82 @@ LIMIT $5;
 SELECT last_position FROM outbox_positions
 WHERE principal_id = $1;
 
--- name: claim_deliveries
--- Up to $1 due deliveries, leased to worker $4 under token $5 for $6 seconds: at most $2 for each endpoint in
--- $9, one for those in $8, none for those in $3, and $10 for any other, or none if $11. The endpoints are
--- visited in the order of their ids after $7, one index seek each, so that every receiver gets its share
--- whatever the backlog of the others. url and secrets are null when the endpoint is gone.
+-- name: endpoints_due
+-- Up to $2 endpoints with ids above $1 that have something due, and since when: endpoint_id, since. One index
+-- seek for each endpoint, whatever its backlog; but each walks over the dead entries of what was taken.
 WITH RECURSIVE waiting AS (
     (
-        SELECT endpoint_id FROM webhook_deliveries
-        WHERE state = 'pending' AND endpoint_id > $7
-        ORDER BY endpoint_id
+        SELECT
+            endpoint_id,
+            due_at
+        FROM webhook_deliveries
+        WHERE state = 'pending' AND endpoint_id > $1
+        ORDER BY endpoint_id, due_at
         LIMIT 1
     )
     UNION ALL
-    SELECT (
-        SELECT delivery.endpoint_id FROM webhook_deliveries AS delivery
-        WHERE delivery.state = 'pending' AND delivery.endpoint_id > waiting.endpoint_id
-        ORDER BY delivery.endpoint_id
-        LIMIT 1
-    )
+    SELECT
+        after.endpoint_id,
+        after.due_at
     FROM waiting
-    WHERE waiting.endpoint_id IS NOT NULL
+    CROSS JOIN
+        LATERAL (
+            SELECT
+                delivery.endpoint_id,
+                delivery.due_at
+            FROM webhook_deliveries AS delivery
+            WHERE delivery.state = 'pending' AND delivery.endpoint_id > waiting.endpoint_id
+            ORDER BY delivery.endpoint_id, delivery.due_at
+            LIMIT 1
+        ) AS after
+)
+
+SELECT
+    endpoint_id,
+    due_at AS since
+FROM waiting
+WHERE due_at <= now()
+-- In the order in which they are found, which is that of their ids: sorting would visit every endpoint first.
+LIMIT $2; -- noqa: AM09
+
+-- name: endpoints_due_lately
+-- Up to $2 endpoints to which something came due within the last $1 seconds, and since when: endpoint_id, since.
+-- By an index of its own, which has the times in UTC.
+SELECT
+    endpoint_id,
+    min(due_at) AS since
+FROM webhook_deliveries
+WHERE
+    state = 'pending'
+    AND due_at AT TIME ZONE 'UTC' >= (now() - make_interval(secs => $1)) AT TIME ZONE 'UTC'
+    AND due_at AT TIME ZONE 'UTC' <= now() AT TIME ZONE 'UTC'
+GROUP BY endpoint_id
+ORDER BY since
+LIMIT $2;
+
+-- name: claim_deliveries
+-- Due deliveries, leased to worker $4 under token $5 for $6 seconds: of each endpoint in $1 up to as many as $2
+-- says, from the time in $3 on. One index seek for each endpoint, so that every receiver gets its share whatever
+-- the backlog of the others. url and secrets are null when the endpoint is gone.
+WITH asked AS (
+    SELECT * FROM unnest($1::uuid[], $2::integer[], $3::timestamptz[]) AS given (endpoint_id, most, since)
 ),
 
 due AS (
     SELECT pick.id
-    FROM waiting
+    FROM asked
     CROSS JOIN
         LATERAL (
             SELECT delivery.id FROM webhook_deliveries AS delivery
             WHERE
-                delivery.endpoint_id = waiting.endpoint_id
+                delivery.endpoint_id = asked.endpoint_id
                 AND delivery.state = 'pending'
+                AND delivery.due_at >= asked.since
                 AND delivery.due_at <= now()
             ORDER BY delivery.due_at
-            LIMIT
-                CASE
-                    WHEN waiting.endpoint_id = any($8::uuid[]) THEN 1
-                    WHEN waiting.endpoint_id = any($9::uuid[]) THEN $2
-                    ELSE $10
-                END
+            LIMIT asked.most
             FOR UPDATE SKIP LOCKED
         ) AS pick
-    WHERE
-        waiting.endpoint_id <> all($3::uuid[])
-        AND (NOT $11 OR waiting.endpoint_id = any($9::uuid[]))
-    -- In the order in which they are found: sorting would visit every endpoint before the first is taken.
-    LIMIT $1 -- noqa: AM09
 ),
 
 claimed AS (
@@ -184,7 +213,7 @@ claimed AS (
         lease_until = clock_timestamp() + make_interval(secs => $6)
     FROM due
     WHERE delivery.id = due.id
-    RETURNING delivery.id, delivery.event_id, delivery.endpoint_id, delivery.attempts
+    RETURNING delivery.id, delivery.event_id, delivery.endpoint_id, delivery.attempts, delivery.due_at
 )
 
 SELECT
@@ -192,6 +221,7 @@ SELECT
     claimed.event_id,
     claimed.endpoint_id,
     claimed.attempts,
+    claimed.due_at,
     told.event_type,
     told.body,
     endpoint.url,

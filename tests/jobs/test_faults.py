@@ -96,7 +96,10 @@ async def test_what_a_dead_worker_claimed_is_free_and_what_a_living_one_holds_is
         await worker.beat(database)
     for intent, worker in (("pi_1", dead), ("pi_2", alive)):
         await thread.send(payment(intent, None))
-        assert len(await database.fetch(INBOX.claim_inbox_events, 10, worker.id, ids.new_uuid(), 60.0)) == 1
+        assert (
+            len(await database.fetch(INBOX.claim_inbox_events, 10, worker.id, ids.new_uuid(), 60.0, None))
+            == 1
+        )
     assert await take_over_inbox_events(database) == 0
     await database.connections.pool.execute(
         "UPDATE workers SET seen_at = now() - interval '6 s' WHERE id = $1", dead.id
@@ -112,7 +115,7 @@ async def test_an_event_that_kills_its_workers_ends_as_a_dead_letter(thread: Thr
     database = thread.service.database
     await thread.send(payment("pi_1", None))
     for _ in range(3):
-        await database.fetch(INBOX.claim_inbox_events, 10, ids.new_uuid(), ids.new_uuid(), 60.0)
+        await database.fetch(INBOX.claim_inbox_events, 10, ids.new_uuid(), ids.new_uuid(), 60.0, None)
         assert await take_over_inbox_events(database, Retries(max_attempts=3)) == 1
     row = await thread.inbox("evt_pi_1")
     assert (row["state"], row["outcome"], row["attempts"]) == ("dead", "worker_lost", 3)

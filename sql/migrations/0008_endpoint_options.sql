@@ -1,0 +1,8 @@
+-- What an endpoint may ask for, and an index that finds what has come due lately.
+
+-- A worker looks at what came due since its last look, whoever it is for; the index by endpoint then finds each
+-- one's share. Neither walks over the dead entries of what was taken before, which a foreign transaction may
+-- keep from being cleaned. It is on an expression so that nothing but that look can use it: for a claim of one
+-- endpoint the planner would take it, too, and read what is due to all the others.
+CREATE INDEX webhook_deliveries_lately_due ON webhook_deliveries ((due_at AT TIME ZONE 'UTC'))
+WHERE state = 'pending';
