@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -38,6 +38,14 @@ Headers = Annotated[
         max_length=MAX_HEADERS, description="Sent with every delivery. Their values are never shown again."
     ),
 ]
+Signature = Annotated[
+    Literal["v1", "v1a"],
+    msgspec.Meta(
+        description=(
+            "v1a: beside the signatures v1 (HMAC) deliveries carry v1a (ed25519), which is checked with `public_key`."
+        )
+    ),
+]
 Secret = Annotated[
     str,
     msgspec.Meta(
@@ -53,6 +61,7 @@ class EndpointBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     event_types: Patterns = []
     description: Description = ""
     headers: Headers = {}
+    signature: Signature = "v1"
     secret: Secret | None = None
 
 
@@ -63,6 +72,7 @@ class EndpointChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     event_types: Patterns | None = None
     description: Description | None = None
     headers: Headers | None = None
+    signature: Signature | None = None
     enabled: bool | None = None
 
 
@@ -74,7 +84,7 @@ class Rotation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class EndpointView(msgspec.Struct, frozen=True, kw_only=True):
-    """An endpoint as it is shown.
+    """An endpoint as it is shown. `public_key` is `whpk_` and 32 bytes in base64, null unless it asked for v1a.
 
     `disabled_reason`: `by_owner`, `gone` (it answered 410) or `failing`. `failing_since` is the first failure since the
     last success, `failed_deliveries` how many were given up since then.
@@ -85,6 +95,8 @@ class EndpointView(msgspec.Struct, frozen=True, kw_only=True):
     event_types: list[str]
     description: str
     header_names: list[str]
+    signature: str
+    public_key: str | None
     created_at: datetime
     enabled: bool
     disabled_at: datetime | None
@@ -101,9 +113,13 @@ class NewEndpointView(EndpointView, frozen=True, kw_only=True):
 
 
 class SecretView(msgspec.Struct, frozen=True):
-    """A new secret, shown this once, and until when deliveries are signed with the old one, too."""
+    """A new secret, shown this once, and until when deliveries are signed with the old one, too.
+
+    `public_key` is new as well, for an endpoint that has one.
+    """
 
     secret: str
+    public_key: str | None
     old_secrets_until: datetime
 
 
@@ -135,11 +151,7 @@ async def create_endpoint(call: Call) -> web.Response:
         call.service.database,
         call.request.app[OUTBOUND].destinations,
         principal_id=call.caller.id,
-        url=body.url,
-        event_types=body.event_types,
-        description=body.description,
-        headers=body.headers,
-        secret=body.secret,
+        wanted=endpoints.Wanted(**msgspec.structs.asdict(body)),
     )
     view = NewEndpointView(**_fields(endpoint), secret=secret)
     return answer(201, view, {"Location": f"/v1/webhook-endpoints/{endpoint.id}"})
@@ -190,14 +202,14 @@ async def delete_endpoint(call: Call) -> web.Response:
 async def rotate_secret(call: Call) -> web.Response:
     """Give an endpoint a new secret."""
     body: Rotation = call.body
-    secret, until = await endpoints.rotate_secret(
+    rotated = await endpoints.rotate_secret(
         call.service.database,
         principal_id=call.caller.id,
         endpoint_id=call.path("endpoint_id"),
         secret=body.secret,
         overlap_seconds=body.overlap_seconds,
     )
-    return answer(200, SecretView(secret, until))
+    return answer(200, SecretView(**rotated._asdict()))
 
 
 async def send_test(call: Call) -> web.Response:

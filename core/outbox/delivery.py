@@ -28,7 +28,7 @@ from core.masking import mask_text
 from core.outbox.backlog import Backlog
 from core.outbox.egress import EXCERPT_BYTES, GONE_STATUS, TOTAL_TIMEOUT_SECONDS
 from core.outbox.health import Patience, note_failure, note_success
-from core.outbox.signing import signed_headers
+from core.outbox.signing import message_id, signed_headers
 from core.outbox.standing import Standings
 
 if TYPE_CHECKING:
@@ -256,11 +256,12 @@ class Deliverer:
             reason = "endpoint_missing" if row["url"] is None else "endpoint_disabled"
             return Result(row["id"], token, "failed", reason)
         headers = json.loads(row["headers"]) | signed_headers(
-            event_id=row["event_id"],
+            identity=message_id(row["event_id"]),
             event_type=row["event_type"],
             delivery_id=row["id"],
             body=row["body"],
             secrets=row["secrets"],
+            signing_keys=row["signing_keys"],
             timestamp=int(time.time()),
         )
         sent_at = datetime.now(UTC)

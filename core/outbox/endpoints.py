@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
@@ -11,7 +12,7 @@ from core import ids
 from core.database import statements
 from core.errors import Refusal
 from core.outbox.events import encode
-from core.outbox.signing import check_secret, new_secret
+from core.outbox.signing import check_secret, new_secret, new_signing_key, public_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,6 +34,9 @@ MAX_HEADER_BYTES: Final = 4096
 # A week: longer than any roll-out, short enough that a leaked secret ends.
 MAX_OVERLAP_SECONDS: Final = 7 * 86_400
 TEST_EVENT: Final = "webhook.test"
+# The signatures of Standard Webhooks: HMAC alone, or ed25519 beside it.
+SYMMETRIC: Final = "v1"
+ASYMMETRIC: Final = "v1a"
 
 # RFC 9110, section 5.6.2, and values without what is not visible ASCII, space and tab.
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
@@ -53,6 +57,7 @@ class Endpoint(NamedTuple):
     """One receiver, without its secret. No `event_types` means all types; a pattern ends in `*`.
 
     `failing_since` is the first failure since the last success, `old_secrets_until` the end of a rotation's overlap.
+    `public_key` is what its receiver checks the signatures v1a with, if it asked for them.
     """
 
     id: UUID
@@ -60,12 +65,33 @@ class Endpoint(NamedTuple):
     event_types: tuple[str, ...]
     description: str
     header_names: tuple[str, ...]
+    signature: str
+    public_key: str | None
     created_at: datetime
     old_secrets_until: datetime | None
     disabled_at: datetime | None
     disabled_reason: str | None
     failing_since: datetime | None
     failed_deliveries: int
+
+
+class Wanted(NamedTuple):
+    """An endpoint to create. Without a secret one is made."""
+
+    url: str
+    event_types: Sequence[str] = ()
+    description: str = ""
+    headers: Mapping[str, str] = MappingProxyType({})
+    signature: str = SYMMETRIC
+    secret: str | None = None
+
+
+class Rotated(NamedTuple):
+    """What came of a rotation; the secret is never shown again."""
+
+    secret: str
+    public_key: str | None
+    old_secrets_until: datetime
 
 
 class Changes(NamedTuple):
@@ -75,44 +101,38 @@ class Changes(NamedTuple):
     event_types: Sequence[str] | None = None
     description: str | None = None
     headers: Mapping[str, str] | None = None
+    signature: str | None = None
     enabled: bool | None = None
 
 
 async def create(
-    database: Database,
-    destinations: Destinations,
-    *,
-    principal_id: int,
-    url: str,
-    event_types: Sequence[str] = (),
-    description: str = "",
-    headers: Mapping[str, str] | None = None,
-    secret: str | None = None,
+    database: Database, destinations: Destinations, *, principal_id: int, wanted: Wanted
 ) -> tuple[Endpoint, str]:
     """Store an endpoint and return it with its secret, which is never shown again.
 
     Raises Refusal `invalid_request` for a URL that leads nowhere we would go, for a weak secret, for headers that are
     not its to set, and when there are MAX_ENDPOINTS already.
     """
-    destinations.check_url(url)
-    check_headers(headers or {})
-    if secret is not None:
-        check_secret(secret)
-    chosen = secret or new_secret()
+    destinations.check_url(wanted.url)
+    check_headers(wanted.headers)
+    if wanted.secret is not None:
+        check_secret(wanted.secret)
+    secret = wanted.secret or new_secret()
     row = await database.fetchrow(
         _sql.create_webhook_endpoint,
         ids.new_uuid(),
         principal_id,
-        url,
-        sorted(set(event_types)),
-        description,
-        json.dumps(dict(headers or {})),
-        [chosen],
+        wanted.url,
+        sorted(set(wanted.event_types)),
+        wanted.description,
+        json.dumps(dict(wanted.headers)),
+        [secret],
         MAX_ENDPOINTS,
+        _new_signing_keys(wanted.signature),
     )
     if row is None:
         raise Refusal("invalid_request", f"There are {MAX_ENDPOINTS} endpoints already. Delete one first.")
-    return _endpoint(row), chosen
+    return _endpoint(row), secret
 
 
 async def list_page(
@@ -157,6 +177,7 @@ async def update(
         changes.description,
         None if changes.headers is None else json.dumps(dict(changes.headers)),
         changes.enabled,
+        None if changes.signature is None else _new_signing_keys(changes.signature),
     )
     if row is None:
         raise _missing(endpoint_id)
@@ -165,8 +186,8 @@ async def update(
 
 async def rotate_secret(
     database: Database, *, principal_id: int, endpoint_id: UUID, secret: str | None, overlap_seconds: float
-) -> tuple[str, datetime]:
-    """Give an endpoint a new secret and return it, with when the old ones end.
+) -> Rotated:
+    """Give an endpoint a new secret and return it, with when the old ones end; a new pair of keys, too, if it has one.
 
     Until then deliveries are signed with both: Standard Webhooks carries all signatures, the wallet form the oldest.
     Raises Refusal `invalid_request` for a weak secret, and `not_found`.
@@ -174,12 +195,12 @@ async def rotate_secret(
     if secret is not None:
         check_secret(secret)
     chosen = secret or new_secret()
-    until: datetime | None = await database.fetchval(
-        _sql.rotate_webhook_secret, principal_id, endpoint_id, chosen, overlap_seconds
+    row = await database.fetchrow(
+        _sql.rotate_webhook_secret, principal_id, endpoint_id, chosen, overlap_seconds, new_signing_key()
     )
-    if until is None:
+    if row is None:
         raise _missing(endpoint_id)
-    return chosen, until
+    return Rotated(chosen, _public_key(row), row["old_secrets_until"])
 
 
 async def send_test(database: Database, *, principal_id: int, endpoint_id: UUID) -> tuple[UUID, UUID]:
@@ -229,6 +250,14 @@ def _missing(endpoint_id: UUID) -> Refusal:
     return Refusal("not_found", f"There is no endpoint {endpoint_id}.")
 
 
+def _new_signing_keys(signature: str) -> list[str]:
+    return [new_signing_key()] if signature == ASYMMETRIC else []
+
+
+def _public_key(row: Row) -> str | None:
+    return public_key(row["signing_keys"][0]) if row["signing_keys"] else None
+
+
 def _endpoint(row: Row) -> Endpoint:
     headers: dict[str, Any] = json.loads(row["headers"])
     return Endpoint(
@@ -237,6 +266,8 @@ def _endpoint(row: Row) -> Endpoint:
         tuple(row["event_types"]),
         row["description"],
         tuple(sorted(headers)),
+        ASYMMETRIC if row["signing_keys"] else SYMMETRIC,
+        _public_key(row),
         row["created_at"],
         row["old_secrets_until"],
         row["disabled_at"],

@@ -6,3 +6,11 @@
 -- endpoint the planner would take it, too, and read what is due to all the others.
 CREATE INDEX webhook_deliveries_lately_due ON webhook_deliveries ((due_at AT TIME ZONE 'UTC'))
 WHERE state = 'pending';
+
+ALTER TABLE webhook_endpoints
+ADD COLUMN signing_keys text[] NOT NULL DEFAULT '{}' CHECK (cardinality(signing_keys) <= 4);
+
+COMMENT ON COLUMN webhook_endpoints.signing_keys IS
+'Private keys of ed25519, newest first, for an endpoint that asks for v1a; they end like the secrets do.';
+
+GRANT UPDATE (signing_keys) ON webhook_endpoints TO tallystick_serving;

@@ -231,7 +231,11 @@ SELECT
     CASE
         WHEN endpoint.old_secrets_until <= now() THEN endpoint.secrets[1:1]
         ELSE endpoint.secrets
-    END AS secrets
+    END AS secrets,
+    CASE
+        WHEN endpoint.old_secrets_until <= now() THEN endpoint.signing_keys[1:1]
+        ELSE endpoint.signing_keys
+    END AS signing_keys
 FROM claimed
 INNER JOIN outbox_events AS told ON claimed.event_id = told.id
 LEFT JOIN webhook_endpoints AS endpoint ON claimed.endpoint_id = endpoint.id AND endpoint.deleted_at IS NULL

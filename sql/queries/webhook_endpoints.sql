@@ -1,6 +1,6 @@
 -- name: create_webhook_endpoint
 -- The endpoint as stored. Nothing when the principal has $8 living ones already.
-INSERT INTO webhook_endpoints (id, principal_id, url, event_types, description, headers, secrets)
+INSERT INTO webhook_endpoints (id, principal_id, url, event_types, description, headers, secrets, signing_keys)
 SELECT
     $1 AS id,
     $2 AS principal_id,
@@ -8,7 +8,8 @@ SELECT
     $4 AS event_types,
     $5 AS description,
     $6::jsonb AS headers,
-    $7 AS secrets
+    $7 AS secrets,
+    $9 AS signing_keys
 WHERE (
     SELECT count(*) FROM webhook_endpoints
     WHERE principal_id = $2 AND deleted_at IS NULL
@@ -19,6 +20,7 @@ RETURNING
     event_types,
     description,
     headers,
+    signing_keys,
     created_at,
     old_secrets_until,
     disabled_at,
@@ -34,6 +36,7 @@ SELECT
     event_types,
     description,
     headers,
+    signing_keys,
     created_at,
     old_secrets_until,
     disabled_at,
@@ -53,6 +56,7 @@ SELECT
     event_types,
     description,
     headers,
+    signing_keys,
     created_at,
     old_secrets_until,
     disabled_at,
@@ -64,13 +68,19 @@ WHERE ($1::integer IS NULL OR principal_id = $1) AND id = $2 AND deleted_at IS N
 
 -- name: update_webhook_endpoint
 -- The living endpoint $2 of principal $1 after the change, or nothing; what is null stays as it is. Enabling
--- ($7) forgets the failures.
+-- ($7) forgets the failures. Signing keys ($8) are dropped when none are given and else only taken by an endpoint
+-- that has none.
 UPDATE webhook_endpoints
 SET
     url = coalesce($3, url),
     event_types = coalesce($4::text[], event_types),
     description = coalesce($5, description),
     headers = coalesce($6::jsonb, headers),
+    signing_keys = CASE
+        WHEN $8::text[] = '{}' THEN '{}'
+        WHEN signing_keys = '{}' THEN coalesce($8, '{}')
+        ELSE signing_keys
+    END,
     disabled_at = CASE
         WHEN $7::boolean THEN NULL
         WHEN NOT $7::boolean THEN coalesce(disabled_at, clock_timestamp())
@@ -91,6 +101,7 @@ RETURNING
     event_types,
     description,
     headers,
+    signing_keys,
     created_at,
     old_secrets_until,
     disabled_at,
@@ -99,8 +110,9 @@ RETURNING
     failed_deliveries;
 
 -- name: rotate_webhook_secret
--- Put secret $3 before the others of endpoint $2 of principal $1; those count for $4 seconds more, or at once no
--- longer. When the old ones end, or nothing when there is no such endpoint.
+-- Put secret $3, and signing key $5 where it has such, before the others of endpoint $2 of principal $1; those
+-- count for $4 seconds more, or at once no longer. old_secrets_until, and signing_keys; or nothing when there is
+-- no such endpoint.
 UPDATE webhook_endpoints
 SET
     secrets = CASE
@@ -108,9 +120,15 @@ SET
         WHEN old_secrets_until <= clock_timestamp() THEN ARRAY[$3::text, secrets[1]]
         ELSE (ARRAY[$3::text] || secrets)[1:4]
     END,
+    signing_keys = CASE
+        WHEN signing_keys = '{}' THEN signing_keys
+        WHEN $4::double precision <= 0 THEN ARRAY[$5::text]
+        WHEN old_secrets_until <= clock_timestamp() THEN ARRAY[$5::text, signing_keys[1]]
+        ELSE (ARRAY[$5::text] || signing_keys)[1:4]
+    END,
     old_secrets_until = clock_timestamp() + make_interval(secs => $4::double precision)
 WHERE principal_id = $1 AND id = $2 AND deleted_at IS NULL
-RETURNING old_secrets_until;
+RETURNING old_secrets_until, signing_keys;
 
 -- name: delete_webhook_endpoint
 -- The id when there was a living endpoint $2 of principal $1. Its deliveries fail when their turn comes.
