@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -9,6 +10,7 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 
+from core.errors import Refusal
 from core.outbox import endpoints
 from core.outbox.destinations import MAX_URL_LENGTH
 from core.outbox.endpoints import MAX_DESCRIPTION, MAX_HEADERS, MAX_OVERLAP_SECONDS
@@ -46,6 +48,14 @@ Signature = Annotated[
         )
     ),
 ]
+Verify = Annotated[
+    bool,
+    msgspec.Meta(
+        description=(
+            "Nothing is sent until the URL has echoed a challenge. It is challenged when it is given, and on demand."
+        )
+    ),
+]
 Secret = Annotated[
     str,
     msgspec.Meta(
@@ -62,6 +72,7 @@ class EndpointBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     description: Description = ""
     headers: Headers = {}
     signature: Signature = "v1"
+    verify: Verify = False
     secret: Secret | None = None
 
 
@@ -73,6 +84,7 @@ class EndpointChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     description: Description | None = None
     headers: Headers | None = None
     signature: Signature | None = None
+    verify: Verify | None = None
     enabled: bool | None = None
 
 
@@ -86,8 +98,8 @@ class Rotation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class EndpointView(msgspec.Struct, frozen=True, kw_only=True):
     """An endpoint as it is shown. `public_key` is `whpk_` and 32 bytes in base64, null unless it asked for v1a.
 
-    `disabled_reason`: `by_owner`, `gone` (it answered 410) or `failing`. `failing_since` is the first failure since the
-    last success, `failed_deliveries` how many were given up since then.
+    `disabled_reason`: `by_owner`, `gone` (it answered 410), `failing` or `unverified`. `failing_since` is the first
+    failure since the last success, `failed_deliveries` how many were given up since then.
     """
 
     id: UUID
@@ -97,6 +109,8 @@ class EndpointView(msgspec.Struct, frozen=True, kw_only=True):
     header_names: list[str]
     signature: str
     public_key: str | None
+    verify: bool
+    verified_at: datetime | None
     created_at: datetime
     enabled: bool
     disabled_at: datetime | None
@@ -153,6 +167,8 @@ async def create_endpoint(call: Call) -> web.Response:
         principal_id=call.caller.id,
         wanted=endpoints.Wanted(**msgspec.structs.asdict(body)),
     )
+    if endpoint.verify:
+        endpoint = await _challenged(call, endpoint.id)
     view = NewEndpointView(**_fields(endpoint), secret=secret)
     return answer(201, view, {"Location": f"/v1/webhook-endpoints/{endpoint.id}"})
 
@@ -172,10 +188,7 @@ async def list_endpoints(call: Call) -> web.Response:
 
 async def get_endpoint(call: Call) -> web.Response:
     """Show one endpoint."""
-    endpoint = await endpoints.find(
-        call.service.database, principal_id=call.caller.id, endpoint_id=call.path("endpoint_id")
-    )
-    return answer(200, _view(endpoint))
+    return answer(200, _view(await _found(call, call.path("endpoint_id"))))
 
 
 async def update_endpoint(call: Call) -> web.Response:
@@ -188,7 +201,16 @@ async def update_endpoint(call: Call) -> web.Response:
         endpoint_id=call.path("endpoint_id"),
         changes=endpoints.Changes(**msgspec.structs.asdict(body)),
     )
+    if (body.url is not None or body.verify) and endpoint.verify and endpoint.verified_at is None:
+        endpoint = await _challenged(call, endpoint.id)
     return answer(200, _view(endpoint))
+
+
+async def challenge_endpoint(call: Call) -> web.Response:
+    """Have the URL of one endpoint prove itself."""
+    endpoint_id = call.path("endpoint_id")
+    await call.request.app[OUTBOUND].challenge(call.service, call.caller.id, endpoint_id)
+    return answer(200, _view(await _found(call, endpoint_id)))
 
 
 async def delete_endpoint(call: Call) -> web.Response:
@@ -223,6 +245,17 @@ async def send_test(call: Call) -> web.Response:
         TestView(message_id(event_id), delivery_id),
         {"Location": f"/v1/webhook-deliveries/{delivery_id}"},
     )
+
+
+async def _found(call: Call, endpoint_id: UUID) -> endpoints.Endpoint:
+    return await endpoints.find(call.service.database, principal_id=call.caller.id, endpoint_id=endpoint_id)
+
+
+async def _challenged(call: Call, endpoint_id: UUID) -> endpoints.Endpoint:
+    # The change is made in any case: who has not passed stays off, and can be challenged again.
+    with contextlib.suppress(Refusal):
+        await call.request.app[OUTBOUND].challenge(call.service, call.caller.id, endpoint_id)
+    return await _found(call, endpoint_id)
 
 
 def _view(endpoint: endpoints.Endpoint) -> EndpointView:
@@ -287,7 +320,7 @@ ROUTES: tuple[Route, ...] = (
         body=EndpointChange,
         parameters=_ENDPOINT_ID,
         answers={200: EndpointView},
-        problems=("not_found",),
+        problems=("not_found", "endpoint_unverified"),
         description=(
             "While an endpoint is off its events are kept as failed deliveries; after switching it on, recover them."
         ),
@@ -323,6 +356,22 @@ ROUTES: tuple[Route, ...] = (
             " `X-Webhook-Sign` is made with the old one; at most four secrets overlap."
         ),
         example={"overlap_seconds": 3600},
+    ),
+    Route(
+        "POST",
+        "/v1/webhook-endpoints/{endpoint_id}/challenge",
+        challenge_endpoint,
+        "challenge_webhook_endpoint",
+        "Have the URL of an endpoint prove itself",
+        "webhooks out",
+        scope="webhooks:write",
+        parameters=_ENDPOINT_ID,
+        answers={200: EndpointView},
+        problems=("not_found", "challenge_failed", "busy"),
+        description=(
+            "Sends `webhook.challenge` to the URL, which answers 2xx with `data.challenge` as its body, plain or as"
+            ' `{"challenge": ...}`, within five seconds. An endpoint that is off as `unverified` is on then.'
+        ),
     ),
     Route(
         "POST",

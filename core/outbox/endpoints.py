@@ -57,7 +57,8 @@ class Endpoint(NamedTuple):
     """One receiver, without its secret. No `event_types` means all types; a pattern ends in `*`.
 
     `failing_since` is the first failure since the last success, `old_secrets_until` the end of a rotation's overlap.
-    `public_key` is what its receiver checks the signatures v1a with, if it asked for them.
+    `public_key` is what its receiver checks the signatures v1a with, if it asked for them. `verify`: it is off until
+    its URL has echoed a challenge (`core.outbox.challenge`), which it did at `verified_at`.
     """
 
     id: UUID
@@ -67,6 +68,8 @@ class Endpoint(NamedTuple):
     header_names: tuple[str, ...]
     signature: str
     public_key: str | None
+    verify: bool
+    verified_at: datetime | None
     created_at: datetime
     old_secrets_until: datetime | None
     disabled_at: datetime | None
@@ -83,6 +86,7 @@ class Wanted(NamedTuple):
     description: str = ""
     headers: Mapping[str, str] = MappingProxyType({})
     signature: str = SYMMETRIC
+    verify: bool = False
     secret: str | None = None
 
 
@@ -102,6 +106,7 @@ class Changes(NamedTuple):
     description: str | None = None
     headers: Mapping[str, str] | None = None
     signature: str | None = None
+    verify: bool | None = None
     enabled: bool | None = None
 
 
@@ -129,6 +134,7 @@ async def create(
         [secret],
         MAX_ENDPOINTS,
         _new_signing_keys(wanted.signature),
+        wanted.verify,
     )
     if row is None:
         raise Refusal("invalid_request", f"There are {MAX_ENDPOINTS} endpoints already. Delete one first.")
@@ -161,26 +167,33 @@ async def update(
 ) -> Endpoint:
     """Change what is not None in `changes`, and return the endpoint as it is then.
 
-    To switch it on again forgets its failures; what was kept for it meanwhile is sent by a recovery. Raises Refusal
-    like `create`, and `not_found`.
+    To switch it on again forgets its failures; what was kept for it meanwhile is sent by a recovery. Another URL has to
+    prove itself, if the endpoint wants that. Raises Refusal like `create`, `not_found`, and `endpoint_unverified` for
+    one that cannot be switched on before it is proven.
     """
     if changes.url is not None:
         destinations.check_url(changes.url)
     if changes.headers is not None:
         check_headers(changes.headers)
-    row = await database.fetchrow(
-        _sql.update_webhook_endpoint,
-        principal_id,
-        endpoint_id,
-        changes.url,
-        None if changes.event_types is None else sorted(set(changes.event_types)),
-        changes.description,
-        None if changes.headers is None else json.dumps(dict(changes.headers)),
-        changes.enabled,
-        None if changes.signature is None else _new_signing_keys(changes.signature),
-    )
-    if row is None:
-        raise _missing(endpoint_id)
+    async with database.transaction() as connection:
+        row = await connection.fetchrow(
+            _sql.update_webhook_endpoint,
+            principal_id,
+            endpoint_id,
+            changes.url,
+            None if changes.event_types is None else sorted(set(changes.event_types)),
+            changes.description,
+            None if changes.headers is None else json.dumps(dict(changes.headers)),
+            changes.enabled,
+            None if changes.signature is None else _new_signing_keys(changes.signature),
+            changes.verify,
+        )
+        if row is None:
+            raise _missing(endpoint_id)
+        if changes.enabled and row["disabled_at"] is not None:
+            raise Refusal(
+                "endpoint_unverified", "The URL has yet to echo a challenge. Have it challenged first."
+            )
     return _endpoint(row)
 
 
@@ -268,6 +281,8 @@ def _endpoint(row: Row) -> Endpoint:
         tuple(sorted(headers)),
         ASYMMETRIC if row["signing_keys"] else SYMMETRIC,
         _public_key(row),
+        row["verify"],
+        row["verified_at"],
         row["created_at"],
         row["old_secrets_until"],
         row["disabled_at"],

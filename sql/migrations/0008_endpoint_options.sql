@@ -14,3 +14,20 @@ COMMENT ON COLUMN webhook_endpoints.signing_keys IS
 'Private keys of ed25519, newest first, for an endpoint that asks for v1a; they end like the secrets do.';
 
 GRANT UPDATE (signing_keys) ON webhook_endpoints TO tallystick_serving;
+
+-- An endpoint may be held back until its URL has echoed a challenge, and then has proven itself (verified_at).
+ALTER TABLE webhook_endpoints
+ADD COLUMN verify boolean NOT NULL DEFAULT FALSE,
+ADD COLUMN verified_at timestamptz,
+DROP CONSTRAINT webhook_endpoints_disabled_reason_check,
+ADD CONSTRAINT webhook_endpoints_disabled_reason_check CHECK (
+    disabled_reason IN ('by_owner', 'gone', 'failing', 'unverified')
+),
+ADD CONSTRAINT webhook_endpoints_proven_or_off CHECK (
+    NOT verify OR verified_at IS NOT NULL OR disabled_at IS NOT NULL
+);
+
+COMMENT ON COLUMN webhook_endpoints.verify IS 'Whether the URL has to prove itself before anything is sent to it.';
+COMMENT ON COLUMN webhook_endpoints.verified_at IS 'When this URL has echoed a challenge; another URL has to do so.';
+
+GRANT UPDATE (verify, verified_at) ON webhook_endpoints TO tallystick_serving;
