@@ -56,6 +56,14 @@ Verify = Annotated[
         )
     ),
 ]
+Ordered = Annotated[
+    bool,
+    msgspec.Meta(
+        description=(
+            "The events of one object go one after the other: one that is tried again holds back those after it."
+        )
+    ),
+]
 Secret = Annotated[
     str,
     msgspec.Meta(
@@ -72,6 +80,7 @@ class EndpointBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     description: Description = ""
     headers: Headers = {}
     signature: Signature = "v1"
+    ordered: Ordered = False
     verify: Verify = False
     secret: Secret | None = None
 
@@ -84,6 +93,7 @@ class EndpointChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     description: Description | None = None
     headers: Headers | None = None
     signature: Signature | None = None
+    ordered: Ordered | None = None
     verify: Verify | None = None
     enabled: bool | None = None
 
@@ -109,6 +119,7 @@ class EndpointView(msgspec.Struct, frozen=True, kw_only=True):
     header_names: list[str]
     signature: str
     public_key: str | None
+    ordered: bool
     verify: bool
     verified_at: datetime | None
     created_at: datetime

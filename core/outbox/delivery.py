@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 import time
 from collections import Counter
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
@@ -20,7 +18,6 @@ from uuid import UUID
 import structlog
 
 from core import ids, metrics
-from core.backoff import half_jitter
 from core.database import statements
 from core.lane import Lane
 from core.leases import DEAD_AFTER_SECONDS
@@ -28,6 +25,8 @@ from core.masking import mask_text
 from core.outbox.backlog import Backlog
 from core.outbox.egress import EXCERPT_BYTES, GONE_STATUS, TOTAL_TIMEOUT_SECONDS
 from core.outbox.health import Patience, note_failure, note_success
+from core.outbox.ordering import Turn, lock, release, release_locked, turns_of
+from core.outbox.schedule import Schedule
 from core.outbox.signing import message_id, signed_headers
 from core.outbox.standing import Standings
 
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from core.database import Database, Row
     from core.leases import Worker
     from core.outbox.egress import Attempt, Egress
-    from core.settings import Settings
 
 log = structlog.get_logger(__name__)
 _sql = statements("outbox")
@@ -51,60 +49,12 @@ SLOTS_OF_OTHERS: Final = 100
 # A receiver that has this many of them gets no more, while one claim may bring as many again.
 SLOTS_OF_ENDPOINT: Final = 8
 SLOTS_OF_OTHER_ENDPOINT: Final = 2
-# With factors set for it, a wait could grow to years.
-MAX_RETRY_SECONDS: Final = 86_400.0
 TAKE_OVER_BATCH: Final = 1000
 # Results written in one statement.
 RECORD_BATCH: Final = 200
 PRUNE_BATCH: Final = 5_000
 # Deliveries that are given up in one statement when their endpoint is off.
 GIVE_UP_BATCH: Final = 1_000
-
-# The example schedule of Standard Webhooks v1.0.0, in seconds: ten attempts within 76 hours.
-STANDARD_WAITS: Final = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
-# Of the wait, so that what failed together does not come back together.
-STANDARD_JITTER: Final = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """How often a delivery is tried and how long is waited: about `base * factor ** (attempt - 1)` seconds.
-
-    With `waits` it is these, one less than there are attempts.
-    """
-
-    base_seconds: float
-    factor: float
-    max_attempts: int
-    waits: tuple[float, ...] = ()
-
-    @classmethod
-    def of(cls, settings: Settings) -> Schedule:
-        """Read it of WEBHOOK_BASE_DELAY_SECS, WEBHOOK_BACKOFF_FACTOR, WEBHOOK_MAX_ATTEMPTS.
-
-        If none is set it is the schedule of Standard Webhooks.
-        """
-        base, factor = settings.webhook_base_delay_secs, settings.webhook_backoff_factor
-        attempts = settings.webhook_max_attempts
-        if base is None and factor is None and attempts is None:
-            return cls(STANDARD_WAITS[0], 1.0, len(STANDARD_WAITS) + 1, STANDARD_WAITS)
-        return cls(2.0 if base is None else base, 2.0 if factor is None else factor, attempts or 5)
-
-    def wait_seconds(self, attempt: int, asked_seconds: float | None = None) -> float | None:
-        """Return the wait after the failed `attempt`, which counts from 1, or None when it was the last one.
-
-        It is at least what the receiver has asked for, and at most MAX_RETRY_SECONDS.
-        """
-        if attempt >= self.max_attempts:
-            return None
-        if self.waits:
-            jitter = random.uniform(1 - STANDARD_JITTER, 1 + STANDARD_JITTER)  # noqa: S311 - spreads load
-            wait = self.waits[min(attempt, len(self.waits)) - 1] * jitter
-        else:
-            wait = half_jitter(
-                attempt, base_seconds=self.base_seconds, cap_seconds=MAX_RETRY_SECONDS, factor=self.factor
-            )
-        return min(max(wait, asked_seconds or 0.0), MAX_RETRY_SECONDS)
 
 
 class Result(NamedTuple):
@@ -128,7 +78,7 @@ class Result(NamedTuple):
 class Deliverer:
     """The sending of one worker process. `step` starts what can be started; `drain` waits for what is under way.
 
-    `on_free` is called when a receiver can be sent more than before, so that its backlog goes on at once, and
+    `on_free` is called when a receiver can be sent more than before, so that what waits for it goes on at once, and
     `on_event` when an event was written.
     """
 
@@ -156,7 +106,9 @@ class Deliverer:
         self._of_endpoint: Counter[UUID] = Counter()
         self._others = 0
         self._backlog = Backlog(database)
-        self._results: Lane[Result, bool] = Lane(self._record, max_batch=RECORD_BATCH, max_waiting=2 * SLOTS)
+        self._results: Lane[tuple[Result, Turn | None], bool] = Lane(
+            self._record, max_batch=RECORD_BATCH, max_waiting=2 * SLOTS
+        )
 
     async def step(self) -> int:
         """Claim what is due, as much as there are free slots, start sending it, and return how much that was."""
@@ -233,7 +185,9 @@ class Deliverer:
         endpoint_id = row["endpoint_id"]
         try:
             result = await self._send(row, token)
-            if not await self._results.submit(result):
+            finished = result.state != "pending" and row["ordered_object"] is not None
+            turn = Turn(endpoint_id, row["ordered_object"]) if finished else None
+            if not await self._results.submit((result, turn)):
                 log.warning("delivery.lease_lost", delivery_id=str(row["id"]), state=result.state)
             if result.sent_at is not None:
                 await self._note_health(row, result)
@@ -321,10 +275,22 @@ class Deliverer:
         if disabled:
             self._on_event()
 
-    async def _record(self, results: Sequence[Result]) -> list[bool]:
-        columns: list[list[Any]] = [list(column) for column in zip(*results, strict=True)]
-        held = {row["id"] for row in await self._database.fetch(_sql.record_deliveries, *columns)}
-        return [result.id in held for result in results]
+    async def _record(self, results: Sequence[tuple[Result, Turn | None]]) -> list[bool]:
+        columns: list[list[Any]] = [
+            list(column) for column in zip(*(result for result, _ in results), strict=True)
+        ]
+        turns = {turn for _, turn in results if turn is not None}
+        if turns:
+            async with self._database.transaction() as connection:
+                await lock(connection, turns)
+                rows = await connection.fetch(_sql.record_deliveries, *columns)
+                released = await release_locked(connection, turns)
+            if released:
+                self._on_free()
+        else:
+            rows = await self._database.fetch(_sql.record_deliveries, *columns)
+        held = {row["id"] for row in rows}
+        return [result.id in held for result, _ in results]
 
 
 async def prune_attempts(database: Database, days: int) -> int:
@@ -337,4 +303,5 @@ async def take_over_deliveries(database: Database, schedule: Schedule) -> int:
     rows = await database.fetch(
         _sql.take_over_deliveries, DEAD_AFTER_SECONDS, schedule.max_attempts, TAKE_OVER_BATCH
     )
+    await release(database, turns_of(row for row in rows if row["state"] == "failed"))
     return len(rows)

@@ -58,7 +58,8 @@ class Endpoint(NamedTuple):
 
     `failing_since` is the first failure since the last success, `old_secrets_until` the end of a rotation's overlap.
     `public_key` is what its receiver checks the signatures v1a with, if it asked for them. `verify`: it is off until
-    its URL has echoed a challenge (`core.outbox.challenge`), which it did at `verified_at`.
+    its URL has echoed a challenge (`core.outbox.challenge`), which it did at `verified_at`. `ordered`: the events of
+    one object go to it one after the other (`core.outbox.ordering`).
     """
 
     id: UUID
@@ -68,6 +69,7 @@ class Endpoint(NamedTuple):
     header_names: tuple[str, ...]
     signature: str
     public_key: str | None
+    ordered: bool
     verify: bool
     verified_at: datetime | None
     created_at: datetime
@@ -86,6 +88,7 @@ class Wanted(NamedTuple):
     description: str = ""
     headers: Mapping[str, str] = MappingProxyType({})
     signature: str = SYMMETRIC
+    ordered: bool = False
     verify: bool = False
     secret: str | None = None
 
@@ -106,6 +109,7 @@ class Changes(NamedTuple):
     description: str | None = None
     headers: Mapping[str, str] | None = None
     signature: str | None = None
+    ordered: bool | None = None
     verify: bool | None = None
     enabled: bool | None = None
 
@@ -135,6 +139,7 @@ async def create(
         MAX_ENDPOINTS,
         _new_signing_keys(wanted.signature),
         wanted.verify,
+        wanted.ordered,
     )
     if row is None:
         raise Refusal("invalid_request", f"There are {MAX_ENDPOINTS} endpoints already. Delete one first.")
@@ -187,6 +192,7 @@ async def update(
             changes.enabled,
             None if changes.signature is None else _new_signing_keys(changes.signature),
             changes.verify,
+            changes.ordered,
         )
         if row is None:
             raise _missing(endpoint_id)
@@ -228,7 +234,9 @@ async def send_test(database: Database, *, principal_id: int, endpoint_id: UUID)
     body = encode(TEST_EVENT, {"endpoint": str(endpoint_id)})
     async with database.transaction() as connection:
         await connection.execute(_sql.write_test_event, event_id, principal_id, TEST_EVENT, body)
-        await connection.execute(_outbox.create_deliveries, [delivery_id], [event_id], [endpoint_id], [False])
+        await connection.execute(
+            _outbox.create_deliveries, [delivery_id], [event_id], [endpoint_id], [False], [None]
+        )
     return event_id, delivery_id
 
 
@@ -281,6 +289,7 @@ def _endpoint(row: Row) -> Endpoint:
         tuple(sorted(headers)),
         ASYMMETRIC if row["signing_keys"] else SYMMETRIC,
         _public_key(row),
+        row["ordered"],
         row["verify"],
         row["verified_at"],
         row["created_at"],

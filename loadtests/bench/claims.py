@@ -10,10 +10,11 @@ from structlog.testing import capture_logs
 from core.database import Database, Row, Statement
 from core.inbox.processing import Processor
 from core.leases import Worker
-from core.outbox.delivery import Deliverer, Schedule
+from core.outbox.delivery import Deliverer
 from core.outbox.destinations import Destinations
 from core.outbox.egress import Egress
 from core.outbox.fanout import fan_out
+from core.outbox.schedule import Schedule
 from core.service import open_service
 from core.settings import load_settings
 from loadtests.bench import outbox

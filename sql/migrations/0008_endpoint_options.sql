@@ -31,3 +31,30 @@ COMMENT ON COLUMN webhook_endpoints.verify IS 'Whether the URL has to prove itse
 COMMENT ON COLUMN webhook_endpoints.verified_at IS 'When this URL has echoed a challenge; another URL has to do so.';
 
 GRANT UPDATE (verify, verified_at) ON webhook_endpoints TO tallystick_serving;
+
+-- Order, for endpoints that ask for it: of the deliveries of one object to one endpoint one at a time is in turn
+-- (due, under way, or to be tried again), and the others wait for it in the order of their events. Rows become
+-- `waiting` by anybody and leave it by one statement alone, release_deliveries_in_turn, under the lock of the
+-- endpoint's row.
+ALTER TABLE webhook_endpoints ADD COLUMN ordered boolean NOT NULL DEFAULT FALSE;
+
+COMMENT ON COLUMN webhook_endpoints.ordered IS 'Whether the events of an object go to it one after the other.';
+
+ALTER TABLE webhook_deliveries
+ADD COLUMN ordered_object text CHECK (octet_length(ordered_object) BETWEEN 1 AND 255),
+DROP CONSTRAINT webhook_deliveries_state_check,
+ADD CONSTRAINT webhook_deliveries_state_check CHECK (
+    state IN ('pending', 'leased', 'delivered', 'failed', 'waiting')
+),
+ADD CONSTRAINT webhook_deliveries_waiting_for_something CHECK (
+    state <> 'waiting' OR ordered_object IS NOT NULL
+);
+
+COMMENT ON COLUMN webhook_deliveries.ordered_object IS 'The object in whose order it goes; null: in none.';
+
+CREATE UNIQUE INDEX webhook_deliveries_in_turn ON webhook_deliveries (endpoint_id, ordered_object)
+WHERE ordered_object IS NOT NULL AND state IN ('pending', 'leased');
+CREATE INDEX webhook_deliveries_waiting ON webhook_deliveries (endpoint_id, ordered_object, event_id)
+WHERE state = 'waiting' AND ordered_object IS NOT NULL;
+
+GRANT UPDATE (ordered) ON webhook_endpoints TO tallystick_serving;

@@ -91,9 +91,13 @@ LIMIT $2;
 
 -- name: resend_deliveries
 -- Make deliveries $1 due again as if they were new, but for those that are being sent just now or whose endpoint
--- is gone or off: the ids of those that are. They are due in the order of their events.
+-- is gone or off: id, endpoint_id, ordered_object of those that are. They are due in the order of their events;
+-- those that go in the order of their object wait to be released, unless they are in turn.
 WITH chosen AS (
-    SELECT delivery.id FROM webhook_deliveries AS delivery
+    SELECT
+        delivery.id,
+        delivery.event_id
+    FROM webhook_deliveries AS delivery
     INNER JOIN webhook_endpoints AS endpoint ON delivery.endpoint_id = endpoint.id
     WHERE
         delivery.id = any($1::uuid[])
@@ -102,16 +106,27 @@ WITH chosen AS (
         AND endpoint.disabled_at IS NULL
     ORDER BY delivery.id
     FOR UPDATE OF delivery
+),
+
+placed AS (
+    SELECT
+        id,
+        row_number() OVER (ORDER BY event_id) AS place
+    FROM chosen
 )
 
 UPDATE webhook_deliveries AS delivery
 SET
-    state = 'pending',
+    state = CASE
+        WHEN delivery.ordered_object IS NULL OR delivery.state = 'pending' THEN 'pending'
+        ELSE 'waiting'
+    END,
     attempts = 0,
-    due_at = delivery.created_at,
+    -- Just now, since claims look behind what they took before, and apart by what a time can tell.
+    due_at = now() - interval '1 millisecond' + placed.place * interval '1 microsecond',
     last_status = NULL,
     last_error = NULL,
     finished_at = NULL
-FROM chosen
-WHERE delivery.id = chosen.id
-RETURNING delivery.id;
+FROM placed
+WHERE delivery.id = placed.id
+RETURNING delivery.id, delivery.endpoint_id, delivery.ordered_object;

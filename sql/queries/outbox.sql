@@ -3,12 +3,13 @@
 INSERT INTO outbox_events (id, principal_id, event_type, object_id, body) VALUES ($1, $2, $3, $4, $5);
 
 -- name: take_events_to_fan_out
--- Up to $1 events that have no deliveries yet, oldest first, locked: id, principal_id, event_type,
+-- Up to $1 events that have no deliveries yet, oldest first, locked: id, principal_id, event_type, object_id,
 -- created_at.
 SELECT
     id,
     principal_id,
     event_type,
+    object_id,
     created_at
 FROM outbox_events
 WHERE fanned_out_at IS NULL
@@ -18,14 +19,16 @@ FOR UPDATE SKIP LOCKED;
 
 -- name: endpoints_for_events
 -- One row for each of the given events and each living endpoint of its principal that wants its type and is
--- not younger than it: event_id, endpoint_id, disabled. In the order of the events.
+-- not younger than it: event_id, endpoint_id, disabled, and ordered_object for an endpoint that wants order. In
+-- the order of the events.
 SELECT
     given.id AS event_id,
     endpoint.id AS endpoint_id,
-    endpoint.disabled_at IS NOT NULL AS disabled
+    endpoint.disabled_at IS NOT NULL AS disabled,
+    CASE WHEN endpoint.ordered THEN given.object_id END AS ordered_object
 FROM
-    unnest($1::uuid[], $2::integer[], $3::text[], $4::timestamptz[])
-        AS given (id, principal_id, event_type, created_at)
+    unnest($1::uuid[], $2::integer[], $3::text[], $4::text[], $5::timestamptz[])
+        AS given (id, principal_id, event_type, object_id, created_at)
 INNER JOIN webhook_endpoints AS endpoint
     ON
         given.principal_id = endpoint.principal_id
@@ -45,18 +48,24 @@ ORDER BY given.id, endpoint.id;
 
 -- name: create_deliveries
 -- One delivery for each event and endpoint given. Those to an endpoint that is switched off are kept as failed,
--- from where they can be sent later. No row comes back.
-INSERT INTO webhook_deliveries (id, event_id, endpoint_id, state, last_error, finished_at)
+-- from where they can be sent later; those that go in the order of their object wait to be released. No row comes
+-- back.
+INSERT INTO webhook_deliveries (id, event_id, endpoint_id, ordered_object, state, last_error, finished_at)
 SELECT
     given.id,
     given.event_id,
     given.endpoint_id,
-    CASE WHEN given.disabled THEN 'failed' ELSE 'pending' END AS state,
+    given.ordered_object,
+    CASE
+        WHEN given.disabled THEN 'failed'
+        WHEN given.ordered_object IS NULL THEN 'pending'
+        ELSE 'waiting'
+    END AS state,
     CASE WHEN given.disabled THEN 'endpoint_disabled' END AS last_error,
     CASE WHEN given.disabled THEN clock_timestamp() END AS finished_at
 FROM
-    unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::boolean[])
-        AS given (id, event_id, endpoint_id, disabled)
+    unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::boolean[], $5::text[])
+        AS given (id, event_id, endpoint_id, disabled, ordered_object)
 ON CONFLICT (event_id, endpoint_id) DO NOTHING;
 
 -- name: mark_fanned_out
@@ -213,13 +222,20 @@ claimed AS (
         lease_until = clock_timestamp() + make_interval(secs => $6)
     FROM due
     WHERE delivery.id = due.id
-    RETURNING delivery.id, delivery.event_id, delivery.endpoint_id, delivery.attempts, delivery.due_at
+    RETURNING
+        delivery.id,
+        delivery.event_id,
+        delivery.endpoint_id,
+        delivery.ordered_object,
+        delivery.attempts,
+        delivery.due_at
 )
 
 SELECT
     claimed.id,
     claimed.event_id,
     claimed.endpoint_id,
+    claimed.ordered_object,
     claimed.attempts,
     claimed.due_at,
     told.event_type,
@@ -297,28 +313,45 @@ WHERE delivery.id = result.id AND delivery.state = 'leased' AND delivery.lease_t
 RETURNING delivery.id;
 
 -- name: fail_backlog
--- Give up $3 of what is due to endpoint $1 for reason $2, as long as it is off or gone.
-UPDATE webhook_deliveries
+-- Give up $3 of what is due to endpoint $1 for reason $2, and as many of what waits, as long as it is off or gone.
+WITH closed AS (
+    SELECT id FROM webhook_endpoints
+    WHERE id = $1 AND (disabled_at IS NOT NULL OR deleted_at IS NOT NULL)
+),
+
+due AS (
+    SELECT delivery.id FROM webhook_deliveries AS delivery
+    INNER JOIN closed ON delivery.endpoint_id = closed.id
+    WHERE delivery.state = 'pending'
+    ORDER BY delivery.due_at
+    LIMIT $3
+    FOR UPDATE OF delivery SKIP LOCKED
+),
+
+behind AS (
+    SELECT delivery.id FROM webhook_deliveries AS delivery
+    INNER JOIN closed ON delivery.endpoint_id = closed.id
+    WHERE delivery.state = 'waiting' AND delivery.ordered_object IS NOT NULL
+    ORDER BY delivery.ordered_object, delivery.event_id
+    LIMIT $3
+    FOR UPDATE OF delivery SKIP LOCKED
+)
+
+UPDATE webhook_deliveries AS delivery
 SET
     state = 'failed',
     last_error = $2,
     finished_at = clock_timestamp()
-WHERE
-    id IN (
-        SELECT delivery.id FROM webhook_deliveries AS delivery
-        INNER JOIN webhook_endpoints AS endpoint ON delivery.endpoint_id = endpoint.id
-        WHERE
-            delivery.endpoint_id = $1
-            AND delivery.state = 'pending'
-            AND (endpoint.disabled_at IS NOT NULL OR endpoint.deleted_at IS NOT NULL)
-        ORDER BY delivery.due_at
-        LIMIT $3
-        FOR UPDATE OF delivery SKIP LOCKED
-    );
+FROM (
+    SELECT id FROM due
+    UNION ALL
+    SELECT id FROM behind
+) AS given
+WHERE delivery.id = given.id;
 
 -- name: take_over_deliveries
 -- Free up to $3 deliveries whose worker was not seen for $1 seconds or whose lease ran out; those that have
--- used up $2 attempts have failed. One row each: id, state.
+-- used up $2 attempts have failed. One row each: id, state, endpoint_id, ordered_object.
 WITH lost AS (
     SELECT delivery.id FROM webhook_deliveries AS delivery
     LEFT JOIN workers AS worker ON delivery.lease_worker = worker.id
@@ -346,7 +379,7 @@ freed AS (
         lease_until = NULL
     FROM lost
     WHERE delivery.id = lost.id
-    RETURNING delivery.id, delivery.state
+    RETURNING delivery.id, delivery.state, delivery.endpoint_id, delivery.ordered_object
 ),
 
 kept AS (
@@ -362,7 +395,9 @@ kept AS (
 
 SELECT
     freed.id,
-    freed.state
+    freed.state,
+    freed.endpoint_id,
+    freed.ordered_object
 FROM freed;
 
 -- name: release_deliveries

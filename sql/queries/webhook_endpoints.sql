@@ -12,7 +12,8 @@ INSERT INTO webhook_endpoints (
     signing_keys,
     verify,
     disabled_at,
-    disabled_reason
+    disabled_reason,
+    ordered
 )
 SELECT
     $1 AS id,
@@ -25,7 +26,8 @@ SELECT
     $9 AS signing_keys,
     $10 AS verify,
     CASE WHEN $10 THEN clock_timestamp() END AS disabled_at,
-    CASE WHEN $10 THEN 'unverified' END AS disabled_reason
+    CASE WHEN $10 THEN 'unverified' END AS disabled_reason,
+    $11 AS ordered
 WHERE (
     SELECT count(*) FROM webhook_endpoints
     WHERE principal_id = $2 AND deleted_at IS NULL
@@ -37,6 +39,7 @@ RETURNING
     description,
     headers,
     signing_keys,
+    ordered,
     verify,
     verified_at,
     created_at,
@@ -55,6 +58,7 @@ SELECT
     description,
     headers,
     signing_keys,
+    ordered,
     verify,
     verified_at,
     created_at,
@@ -77,6 +81,7 @@ SELECT
     description,
     headers,
     signing_keys,
+    ordered,
     verify,
     verified_at,
     created_at,
@@ -115,6 +120,7 @@ SET
         WHEN endpoint.signing_keys = '{}' THEN coalesce($8, '{}')
         ELSE endpoint.signing_keys
     END,
+    ordered = coalesce($10, endpoint.ordered),
     verify = known.verify,
     verified_at = known.verified_at,
     disabled_at = CASE
@@ -141,6 +147,7 @@ RETURNING
     endpoint.description,
     endpoint.headers,
     endpoint.signing_keys,
+    endpoint.ordered,
     endpoint.verify,
     endpoint.verified_at,
     endpoint.created_at,

@@ -15,7 +15,9 @@ from core import ids, metrics
 from core.database import statements
 from core.inbox.processing import Processor, Retries, take_over_inbox_events
 from core.leases import Worker
-from core.outbox.delivery import Schedule, take_over_deliveries
+from core.outbox.delivery import take_over_deliveries
+from core.outbox.events import emit
+from core.outbox.schedule import Schedule
 from core.settings import Settings
 from jobs import worker as worker_module
 from ops.embedded import EmbeddedServers
@@ -75,6 +77,38 @@ async def test_a_killed_workers_delivery_is_taken_over(
     assert first.body == second.body
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
     assert await thread.balance("shop:main") == 1500
+
+
+async def test_order_outlives_a_killed_worker(
+    thread: Thread,
+    start_worker: StartWorker,
+    worker_process: Callable[[], subprocess.Popen[bytes]],
+    eventually: Eventually,
+) -> None:
+    async def hang(request: web.Request) -> web.Response:
+        await asyncio.sleep(60)
+        return web.Response()
+
+    thread.receiver.answers.append(hang)
+    await thread.subscribe(ordered=True)
+    database = thread.service.database
+    principal_id = await database.connections.pool.fetchval("SELECT id FROM principals WHERE name = 'shop'")
+    for number in range(4):
+        async with database.transaction() as connection:
+            await emit(
+                connection,
+                principal_id=principal_id,
+                event_type="a.b",
+                data={"number": number},
+                object_id="pi_1",
+            )
+    victim = worker_process()
+    await eventually(lambda: thread.receiver.deliveries, timeout=30)
+    victim.kill()
+    victim.wait()
+    start_worker()
+    await eventually(lambda: len(thread.receiver.deliveries) == 5, timeout=20)
+    assert [sent.event["data"]["number"] for sent in thread.receiver.deliveries] == [0, 0, 1, 2, 3]
 
 
 async def test_a_worker_process_ends_in_order(
