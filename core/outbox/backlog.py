@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict, defaultdict
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
 from core.database import statements
 from core.horizon import Horizon
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import ItemsView, Mapping, Sequence
     from datetime import datetime
 
     from core.database import Database, Row
 
-_sql = statements("outbox")
+_sql = statements("sending")
 
 # Endpoints that one look finds at most; the next one goes on.
 FOUND: Final = 10_000
@@ -29,23 +30,38 @@ LOOK_SECONDS: Final = 0.01
 _START: Final = UUID(int=0)
 
 
+class Share(NamedTuple):
+    """What a claim takes of one endpoint: so many deliveries at most, of which so many carry a batch."""
+
+    most: int
+    batches: int
+
+
+@dataclass(slots=True)
+class Waiting:
+    """What is known of one endpoint that waits: nothing of it is due from before `since`."""
+
+    since: datetime
+    batch_size: int
+
+
 class Backlog:
     """The endpoints that wait, in the order of their turns."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._horizon = Horizon()
-        self._since: OrderedDict[UUID, datetime] = OrderedDict()
+        self._waiting: OrderedDict[UUID, Waiting] = OrderedDict()
         self._looked_at = float("-inf")
         self._cursor = _START
 
-    def __iter__(self) -> Iterator[UUID]:
-        """Go through those that wait, whose turn it is first."""
-        return iter(self._since)
+    def items(self) -> ItemsView[UUID, Waiting]:
+        """Return those that wait, whose turn it is first."""
+        return self._waiting.items()
 
-    def since(self, endpoint_id: UUID) -> datetime:
-        """Return the time before which nothing of this endpoint is due."""
-        return self._since[endpoint_id]
+    def __getitem__(self, endpoint_id: UUID) -> Waiting:
+        """Return what is known of one that waits."""
+        return self._waiting[endpoint_id]
 
     @property
     def is_fresh(self) -> bool:
@@ -61,20 +77,23 @@ class Backlog:
         else:
             rows = await self._database.fetch(_sql.endpoints_due_lately, look.seconds, FOUND)
         for row in rows:
-            endpoint_id, since = row["endpoint_id"], row["since"]
-            self._since[endpoint_id] = min(since, self._since.get(endpoint_id, since))
+            known = self._waiting.get(row["endpoint_id"])
+            since = row["since"] if known is None else min(row["since"], known.since)
+            self._waiting[row["endpoint_id"]] = Waiting(since, row["batch_size"])
         self._looked_at = time.monotonic()
         if look.seconds is None or len(rows) < FOUND:
             self._horizon.seen(look)
 
-    def note(self, asked: Mapping[UUID, int], rows: Sequence[Row]) -> None:
-        """Note what a claim has found of those that it asked for, so many deliveries of each at most."""
-        due: defaultdict[UUID, list[datetime]] = defaultdict(list)
+    def note(self, asked: Mapping[UUID, Share], rows: Sequence[Row]) -> None:
+        """Note what a claim has found of those that it asked for."""
+        found: defaultdict[UUID, list[Row]] = defaultdict(list)
         for row in rows:
-            due[row["endpoint_id"]].append(row["due_at"])
-        for endpoint_id, most in asked.items():
-            if len(due[endpoint_id]) < most:
-                del self._since[endpoint_id]
+            found[row["endpoint_id"]].append(row)
+        for endpoint_id, share in asked.items():
+            due = found[endpoint_id]
+            batches = sum(row["batch_id"] is not None for row in due)
+            if len(due) < share.most and batches < share.batches:
+                del self._waiting[endpoint_id]
             else:
-                self._since[endpoint_id] = max(due[endpoint_id])
-                self._since.move_to_end(endpoint_id)
+                self._waiting[endpoint_id].since = max(row["due_at"] for row in due)
+                self._waiting.move_to_end(endpoint_id)

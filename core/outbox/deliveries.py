@@ -44,11 +44,13 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     """One event on its way to one endpoint. `event` is the `webhook-id`, `attempts` those since it was last (re)sent.
 
     `next_attempt_at` is there while it is pending, `finished_at` once it is delivered or failed. One that is waiting
-    goes when the ones before it, about the same object, are delivered or failed.
+    goes when the ones before it, about the same object, are delivered or failed; or its message is that of `batch`,
+    another delivery that carries it.
     """
 
     id: UUID
     endpoint: UUID
+    batch: UUID | None
     event: str
     type: str
     object: str | None
@@ -190,6 +192,7 @@ def _delivery(row: Row) -> Delivery:
     return Delivery(
         id=row["id"],
         endpoint=row["endpoint_id"],
+        batch=row["batch_id"],
         event=message_id(row["event_id"]),
         type=row["event_type"],
         object=row["object_id"],

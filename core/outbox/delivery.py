@@ -22,12 +22,13 @@ from core.database import statements
 from core.lane import Lane
 from core.leases import DEAD_AFTER_SECONDS
 from core.masking import mask_text
-from core.outbox.backlog import Backlog
+from core.outbox.backlog import Backlog, Share
+from core.outbox.batching import messages_of
 from core.outbox.egress import EXCERPT_BYTES, GONE_STATUS, TOTAL_TIMEOUT_SECONDS
 from core.outbox.health import Patience, note_failure, note_success
 from core.outbox.ordering import Turn, lock, release, release_locked, turns_of
 from core.outbox.schedule import Schedule
-from core.outbox.signing import message_id, signed_headers
+from core.outbox.signing import signed_headers
 from core.outbox.standing import Standings
 
 if TYPE_CHECKING:
@@ -35,10 +36,11 @@ if TYPE_CHECKING:
 
     from core.database import Database, Row
     from core.leases import Worker
+    from core.outbox.batching import Message
     from core.outbox.egress import Attempt, Egress
 
 log = structlog.get_logger(__name__)
-_sql = statements("outbox")
+_sql = statements("sending")
 
 # A send ends within TOTAL_TIMEOUT_SECONDS and the second for the excerpt; the rest is for writing down the result.
 LEASE_SECONDS: Final = 30.0
@@ -121,12 +123,13 @@ class Deliverer:
         if not rows:
             await self._backlog.look()
             rows = await self._claim(token)
-        for row in rows:
-            swift = self._standings.is_swift(row["endpoint_id"])
-            self._of_endpoint[row["endpoint_id"]] += 1
+        for message in await messages_of(self._database, rows, token):
+            endpoint_id = message.row["endpoint_id"]
+            swift = self._standings.is_swift(endpoint_id)
+            self._of_endpoint[endpoint_id] += 1
             self._others += not swift
-            trial = self._standings.started(row["endpoint_id"])
-            task = asyncio.create_task(self._deliver(row, token, swift=swift, trial=trial))
+            trial = self._standings.started(endpoint_id)
+            task = asyncio.create_task(self._deliver(message, token, swift=swift, trial=trial))
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)
         return len(rows)
@@ -147,8 +150,9 @@ class Deliverer:
             rows = await self._database.fetch(
                 _sql.claim_deliveries,
                 list(asked),
-                list(asked.values()),
-                [self._backlog.since(endpoint_id) for endpoint_id in asked],
+                [share.most for share in asked.values()],
+                [share.batches for share in asked.values()],
+                [self._backlog[endpoint_id].since for endpoint_id in asked],
                 self._worker.id,
                 token,
                 LEASE_SECONDS,
@@ -158,33 +162,37 @@ class Deliverer:
                 return rows
         return []
 
-    def _choose(self) -> dict[UUID, int]:
+    def _choose(self) -> dict[UUID, Share]:
         """Return how many deliveries of whom to claim: in turn, as far as the slots reach."""
         nothing, one = self._standings.left_alone()
         free = SLOTS - len(self._sending)
         free_of_others = SLOTS_OF_OTHERS - self._others
-        asked: dict[UUID, int] = {}
-        for endpoint_id in self._backlog:
+        asked: dict[UUID, Share] = {}
+        for endpoint_id, waiting in self._backlog.items():
             if free <= 0:
                 break
             swift = self._standings.is_swift(endpoint_id)
             if endpoint_id in nothing or self._is_full(endpoint_id, swift=swift):
                 continue
-            most = 1 if endpoint_id in one else SLOTS_OF_ENDPOINT if swift else SLOTS_OF_OTHER_ENDPOINT
-            most = min(most, free if swift else free_of_others)
-            if most > 0:
-                asked[endpoint_id] = most
-                free -= most
-                free_of_others -= 0 if swift else most
+            trial = endpoint_id in one
+            slots = 1 if trial else SLOTS_OF_ENDPOINT if swift else SLOTS_OF_OTHER_ENDPOINT
+            slots = min(slots, free if swift else free_of_others)
+            if slots > 0:
+                # Of what becomes a batch, one batch at a time.
+                batched = waiting.batch_size > 1 and not trial
+                asked[endpoint_id] = Share(waiting.batch_size if batched else slots, slots)
+                free -= slots
+                free_of_others -= 0 if swift else slots
         return asked
 
     def _is_full(self, endpoint_id: UUID, *, swift: bool) -> bool:
         return self._of_endpoint[endpoint_id] >= (SLOTS_OF_ENDPOINT if swift else SLOTS_OF_OTHER_ENDPOINT)
 
-    async def _deliver(self, row: Row, token: UUID, *, swift: bool, trial: bool) -> None:
+    async def _deliver(self, message: Message, token: UUID, *, swift: bool, trial: bool) -> None:
+        row = message.row
         endpoint_id = row["endpoint_id"]
         try:
-            result = await self._send(row, token)
+            result = await self._send(message, token)
             finished = result.state != "pending" and row["ordered_object"] is not None
             turn = Turn(endpoint_id, row["ordered_object"]) if finished else None
             if not await self._results.submit((result, turn)):
@@ -205,21 +213,22 @@ class Deliverer:
             if held_back:
                 self._on_free()
 
-    async def _send(self, row: Row, token: UUID) -> Result:
+    async def _send(self, message: Message, token: UUID) -> Result:
+        row = message.row
         if row["url"] is None or row["disabled"]:
             reason = "endpoint_missing" if row["url"] is None else "endpoint_disabled"
             return Result(row["id"], token, "failed", reason)
         headers = json.loads(row["headers"]) | signed_headers(
-            identity=message_id(row["event_id"]),
-            event_type=row["event_type"],
+            identity=message.identity,
+            event_type=message.event_type,
             delivery_id=row["id"],
-            body=row["body"],
+            body=message.body,
             secrets=row["secrets"],
             signing_keys=row["signing_keys"],
             timestamp=int(time.time()),
         )
         sent_at = datetime.now(UTC)
-        attempt = await self._egress.post(row["url"], body=row["body"], headers=headers)
+        attempt = await self._egress.post(row["url"], body=message.body, headers=headers)
         self._standings.note(row["endpoint_id"], good=attempt.well, seconds=attempt.seconds)
         result = self._judge(row, token, attempt, sent_at)
         metrics.DELIVERY_ATTEMPTS.add("success" if attempt.succeeded else "error")
@@ -230,8 +239,8 @@ class Deliverer:
         (log.debug if attempt.succeeded else log.warning)(
             "delivery.attempt",
             delivery_id=str(row["id"]),
-            event_id=str(row["event_id"]),
-            event_type=row["event_type"],
+            webhook_id=message.identity,
+            event_type=message.event_type,
             attempt=row["attempts"],
             status=attempt.status,
             error=attempt.error,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
+
+import asyncpg
 
 from core import ids
 from core.database import statements
@@ -15,7 +18,7 @@ from core.outbox.events import encode
 from core.outbox.signing import check_secret, new_secret, new_signing_key, public_key
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
     from core.database import Database, Row
@@ -59,7 +62,8 @@ class Endpoint(NamedTuple):
     `failing_since` is the first failure since the last success, `old_secrets_until` the end of a rotation's overlap.
     `public_key` is what its receiver checks the signatures v1a with, if it asked for them. `verify`: it is off until
     its URL has echoed a challenge (`core.outbox.challenge`), which it did at `verified_at`. `ordered`: the events of
-    one object go to it one after the other (`core.outbox.ordering`).
+    one object go to it one after the other (`core.outbox.ordering`); `batch_size`: the events of one message at most
+    (`core.outbox.batching`).
     """
 
     id: UUID
@@ -70,6 +74,7 @@ class Endpoint(NamedTuple):
     signature: str
     public_key: str | None
     ordered: bool
+    batch_size: int
     verify: bool
     verified_at: datetime | None
     created_at: datetime
@@ -89,6 +94,7 @@ class Wanted(NamedTuple):
     headers: Mapping[str, str] = MappingProxyType({})
     signature: str = SYMMETRIC
     ordered: bool = False
+    batch_size: int = 1
     verify: bool = False
     secret: str | None = None
 
@@ -110,6 +116,7 @@ class Changes(NamedTuple):
     headers: Mapping[str, str] | None = None
     signature: str | None = None
     ordered: bool | None = None
+    batch_size: int | None = None
     verify: bool | None = None
     enabled: bool | None = None
 
@@ -120,27 +127,29 @@ async def create(
     """Store an endpoint and return it with its secret, which is never shown again.
 
     Raises Refusal `invalid_request` for a URL that leads nowhere we would go, for a weak secret, for headers that are
-    not its to set, and when there are MAX_ENDPOINTS already.
+    not its to set, for order together with batches, and when there are MAX_ENDPOINTS already.
     """
     destinations.check_url(wanted.url)
     check_headers(wanted.headers)
     if wanted.secret is not None:
         check_secret(wanted.secret)
     secret = wanted.secret or new_secret()
-    row = await database.fetchrow(
-        _sql.create_webhook_endpoint,
-        ids.new_uuid(),
-        principal_id,
-        wanted.url,
-        sorted(set(wanted.event_types)),
-        wanted.description,
-        json.dumps(dict(wanted.headers)),
-        [secret],
-        MAX_ENDPOINTS,
-        _new_signing_keys(wanted.signature),
-        wanted.verify,
-        wanted.ordered,
-    )
+    with _ordered_or_batched():
+        row = await database.fetchrow(
+            _sql.create_webhook_endpoint,
+            ids.new_uuid(),
+            principal_id,
+            wanted.url,
+            sorted(set(wanted.event_types)),
+            wanted.description,
+            json.dumps(dict(wanted.headers)),
+            [secret],
+            MAX_ENDPOINTS,
+            _new_signing_keys(wanted.signature),
+            wanted.verify,
+            wanted.ordered,
+            wanted.batch_size,
+        )
     if row is None:
         raise Refusal("invalid_request", f"There are {MAX_ENDPOINTS} endpoints already. Delete one first.")
     return _endpoint(row), secret
@@ -180,26 +189,28 @@ async def update(
         destinations.check_url(changes.url)
     if changes.headers is not None:
         check_headers(changes.headers)
-    async with database.transaction() as connection:
-        row = await connection.fetchrow(
-            _sql.update_webhook_endpoint,
-            principal_id,
-            endpoint_id,
-            changes.url,
-            None if changes.event_types is None else sorted(set(changes.event_types)),
-            changes.description,
-            None if changes.headers is None else json.dumps(dict(changes.headers)),
-            changes.enabled,
-            None if changes.signature is None else _new_signing_keys(changes.signature),
-            changes.verify,
-            changes.ordered,
-        )
-        if row is None:
-            raise _missing(endpoint_id)
-        if changes.enabled and row["disabled_at"] is not None:
-            raise Refusal(
-                "endpoint_unverified", "The URL has yet to echo a challenge. Have it challenged first."
+    with _ordered_or_batched():
+        async with database.transaction() as connection:
+            row = await connection.fetchrow(
+                _sql.update_webhook_endpoint,
+                principal_id,
+                endpoint_id,
+                changes.url,
+                None if changes.event_types is None else sorted(set(changes.event_types)),
+                changes.description,
+                None if changes.headers is None else json.dumps(dict(changes.headers)),
+                changes.enabled,
+                None if changes.signature is None else _new_signing_keys(changes.signature),
+                changes.verify,
+                changes.ordered,
+                changes.batch_size,
             )
+            if row is None:
+                raise _missing(endpoint_id)
+            if changes.enabled and row["disabled_at"] is not None:
+                raise Refusal(
+                    "endpoint_unverified", "The URL has yet to echo a challenge. Have it challenged first."
+                )
     return _endpoint(row)
 
 
@@ -263,6 +274,21 @@ def check_headers(headers: Mapping[str, str]) -> None:
             raise _bad_headers(f"the value of {name} is not 1 to {MAX_HEADER_VALUE} visible ASCII characters")
 
 
+@contextmanager
+def _ordered_or_batched() -> Iterator[None]:
+    """Make a refusal of what the database does not take: one object's events in one message are not one by one."""
+    try:
+        yield
+    except asyncpg.CheckViolationError as error:
+        if error.constraint_name != "webhook_endpoints_ordered_or_batched":
+            raise
+        raise Refusal(
+            "invalid_request",
+            "An endpoint may ask for order or for batches, not for both.",
+            field="batch_size",
+        ) from None
+
+
 def _bad_headers(reason: str) -> Refusal:
     return Refusal("invalid_request", f"The headers cannot be used: {reason}.", field="headers")
 
@@ -290,6 +316,7 @@ def _endpoint(row: Row) -> Endpoint:
         ASYMMETRIC if row["signing_keys"] else SYMMETRIC,
         _public_key(row),
         row["ordered"],
+        row["batch_size"],
         row["verify"],
         row["verified_at"],
         row["created_at"],

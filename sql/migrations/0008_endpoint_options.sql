@@ -45,9 +45,6 @@ ADD COLUMN ordered_object text CHECK (octet_length(ordered_object) BETWEEN 1 AND
 DROP CONSTRAINT webhook_deliveries_state_check,
 ADD CONSTRAINT webhook_deliveries_state_check CHECK (
     state IN ('pending', 'leased', 'delivered', 'failed', 'waiting')
-),
-ADD CONSTRAINT webhook_deliveries_waiting_for_something CHECK (
-    state <> 'waiting' OR ordered_object IS NOT NULL
 );
 
 COMMENT ON COLUMN webhook_deliveries.ordered_object IS 'The object in whose order it goes; null: in none.';
@@ -58,3 +55,26 @@ CREATE INDEX webhook_deliveries_waiting ON webhook_deliveries (endpoint_id, orde
 WHERE state = 'waiting' AND ordered_object IS NOT NULL;
 
 GRANT UPDATE (ordered) ON webhook_endpoints TO tallystick_serving;
+
+-- Batches, for endpoints that ask for them: deliveries that a worker has claimed together become one message. One
+-- of them carries it (batch_id is its own id) and is sent, tried again and given up like any other; the rest wait
+-- and share its fate. Who is in a batch never changes, so that its bytes do not either.
+ALTER TABLE webhook_endpoints
+ADD COLUMN batch_size integer NOT NULL DEFAULT 1 CHECK (batch_size BETWEEN 1 AND 100),
+ADD CONSTRAINT webhook_endpoints_ordered_or_batched CHECK (NOT ordered OR batch_size = 1);
+
+COMMENT ON COLUMN webhook_endpoints.batch_size IS 'Events of one message at most; 1: each on its own.';
+
+ALTER TABLE webhook_deliveries
+ADD COLUMN batch_id uuid,
+ADD CONSTRAINT webhook_deliveries_waiting_for_something CHECK (
+    state <> 'waiting' OR ordered_object IS NOT NULL OR (batch_id IS NOT NULL AND batch_id <> id)
+),
+ADD CONSTRAINT webhook_deliveries_ordered_or_batched CHECK (ordered_object IS NULL OR batch_id IS NULL);
+
+COMMENT ON COLUMN webhook_deliveries.batch_id IS 'The delivery that carries it in a batch; null: it goes alone.';
+
+CREATE INDEX webhook_deliveries_of_batch ON webhook_deliveries (batch_id) WHERE batch_id IS NOT NULL;
+
+GRANT UPDATE (batch_size) ON webhook_endpoints TO tallystick_serving;
+GRANT UPDATE (batch_id) ON webhook_deliveries TO tallystick_serving;

@@ -13,7 +13,8 @@ INSERT INTO webhook_endpoints (
     verify,
     disabled_at,
     disabled_reason,
-    ordered
+    ordered,
+    batch_size
 )
 SELECT
     $1 AS id,
@@ -27,7 +28,8 @@ SELECT
     $10 AS verify,
     CASE WHEN $10 THEN clock_timestamp() END AS disabled_at,
     CASE WHEN $10 THEN 'unverified' END AS disabled_reason,
-    $11 AS ordered
+    $11 AS ordered,
+    $12 AS batch_size
 WHERE (
     SELECT count(*) FROM webhook_endpoints
     WHERE principal_id = $2 AND deleted_at IS NULL
@@ -40,6 +42,7 @@ RETURNING
     headers,
     signing_keys,
     ordered,
+    batch_size,
     verify,
     verified_at,
     created_at,
@@ -59,6 +62,7 @@ SELECT
     headers,
     signing_keys,
     ordered,
+    batch_size,
     verify,
     verified_at,
     created_at,
@@ -82,6 +86,7 @@ SELECT
     headers,
     signing_keys,
     ordered,
+    batch_size,
     verify,
     verified_at,
     created_at,
@@ -121,6 +126,7 @@ SET
         ELSE endpoint.signing_keys
     END,
     ordered = coalesce($10, endpoint.ordered),
+    batch_size = coalesce($11, endpoint.batch_size),
     verify = known.verify,
     verified_at = known.verified_at,
     disabled_at = CASE
@@ -148,6 +154,7 @@ RETURNING
     endpoint.headers,
     endpoint.signing_keys,
     endpoint.ordered,
+    endpoint.batch_size,
     endpoint.verify,
     endpoint.verified_at,
     endpoint.created_at,

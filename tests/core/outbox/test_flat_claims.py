@@ -19,7 +19,7 @@ from core.settings import Settings
 from tests.core.outbox.office import Office
 from tests.jobs.merchant import Receiver
 
-INBOX, OUTBOX = statements("inbox"), statements("outbox")
+INBOX, SENDING = statements("inbox"), statements("sending")
 TAKEN = 4_000
 # Pages that a claim of a single row reads where nothing is in its way: some levels of some indexes.
 FEW = 60
@@ -73,13 +73,13 @@ async def test_a_claim_of_deliveries_does_not_walk_over_what_was_taken(office: O
     worker, token = ids.new_uuid(), ids.new_uuid()
 
     def claim(since: datetime) -> tuple[object, ...]:
-        return [endpoint["id"]], [8], [since], worker, token, 30.0
+        return [endpoint["id"]], [8], [8], [since], worker, token, 30.0
 
     now = datetime.now(UTC)
-    assert await pages(office, OUTBOX.endpoints_due, UUID(int=0), 9) > 1000
-    assert await pages(office, OUTBOX.claim_deliveries, *claim(now - timedelta(days=1))) > 1000
-    assert await pages(office, OUTBOX.endpoints_due_lately, 5.0, 9) < FEW
-    assert await pages(office, OUTBOX.claim_deliveries, *claim(now - timedelta(seconds=5))) < FEW
+    assert await pages(office, SENDING.endpoints_due, UUID(int=0), 9) > 1000
+    assert await pages(office, SENDING.claim_deliveries, *claim(now - timedelta(days=1))) > 1000
+    assert await pages(office, SENDING.endpoints_due_lately, 5.0, 9) < FEW
+    assert await pages(office, SENDING.claim_deliveries, *claim(now - timedelta(seconds=5))) < FEW
 
 
 @pytest.mark.usefixtures("foreign")
