@@ -184,7 +184,12 @@ class _Shift:
             Loop("inbox", wakeup.INBOX, POLL_SECONDS, self._processor.step),
             Loop("replays", None, POLL_SECONDS, self._replay),
             Loop("fan_out", wakeup.OUTBOX, outbox_poll, self._fan_out),
-            Loop("deliveries", wakeup.DELIVERIES, outbox_poll, self._deliverer.step),
+            Loop(
+                "deliveries",
+                wakeup.DELIVERIES,
+                settings.webhook_worker_poll_secs or outbox_poll,
+                self._deliverer.step,
+            ),
             Loop("stalled", None, STALLED_SECONDS, self._release_stalled),
             Loop(
                 "prune_attempts",
