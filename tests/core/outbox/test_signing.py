@@ -20,7 +20,7 @@ BODY = encode("payment.succeeded", {"id": "pi_1", "note": "Zürich ✓"})
 
 def headers(secrets: list[str], timestamp: int | None = None) -> dict[str, str]:
     return signed_headers(
-        event_id=EVENT,
+        identity=message_id(EVENT),
         event_type="payment.succeeded",
         delivery_id=DELIVERY,
         body=BODY,
