@@ -82,15 +82,18 @@ async def test_the_contract_s_names(person: MakePerson, nobody: Person) -> None:
     assert "refresh_token" in said.json
 
 
+NO_PROOFS: tuple[Any, ...] = (None, {}, [], "x", {"clientDataJSON": "x"}, {"clientDataJSON": "e30"})
+
+
 async def test_never_without_a_proof(person: MakePerson, nobody: Person, owner: Any) -> None:
     ann, passkey = await person(), Authenticator()
     await challenge(ann, "register")
-    for response in (None, {}, [], "x", {"clientDataJSON": "x"}, {"clientDataJSON": "e30"}):
+    for response in NO_PROOFS:
         body = {"credentialId": passkey.name, "publicKey": "x", "signCount": 0, "response": response}
         assert (await ann.post("/auth/passkey/register_verify", body)).refusal == NOT_VERIFIED
     assert await owner.fetchval("SELECT count(*) FROM passkeys") == 0
     await register(ann, passkey)
-    for response in (None, {}, [], "x", {"clientDataJSON": "x"}, {"clientDataJSON": "e30"}):
+    for response in NO_PROOFS:
         body = {"credentialId": passkey.name, "response": response}
         assert (await nobody.post("/auth/passkey/login_verify", body)).refusal == NOT_VERIFIED
 
