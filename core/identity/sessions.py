@@ -146,13 +146,18 @@ async def end(database: Database, user: User, session_id: UUID) -> None:
         await _audit(connection, "auth.sign_out", user.id, session_id)
 
 
-async def end_all(database: Database, user: User) -> int:
-    """End every sign-in of `user`, those by tokens of the old service included; return how many of ours there were."""
+async def end_all(database: Database, user: User, *, actor: str | None = None) -> int:
+    """End every sign-in of `user`, those by tokens of the old service included; return how many of ours there were.
+
+    `actor` is who does it, where that is not the user.
+    """
     async with database.transaction() as connection:
         # The user's row first: two of these then come one after the other.
         await connection.execute(_sql.end_older_tokens, user.id)
         count = await connection.execute(_sql.end_all_sessions, user.id)
-        await _audit(connection, "auth.sign_out_all", user.id, None, sessions=count)
+        data = {"sessions": count}
+        entry = audited("auth.sign_out_all", actor or by_user(user.id), data, user_id=user.id)
+        await record(connection, entry)
     return count
 
 
@@ -193,8 +198,6 @@ def _invalid() -> Refusal:
     )
 
 
-async def _audit(
-    connection: Connection, type_: str, user_id: UUID, session_id: UUID | None, **data: str | int
-) -> None:
-    object_id = None if session_id is None else str(session_id)
-    await record(connection, audited(type_, by_user(user_id), data, user_id=user_id, object_id=object_id))
+async def _audit(connection: Connection, type_: str, user_id: UUID, session_id: UUID, **data: str) -> None:
+    entry = audited(type_, by_user(user_id), data, user_id=user_id, object_id=str(session_id))
+    await record(connection, entry)

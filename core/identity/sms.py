@@ -98,7 +98,8 @@ class HttpSender:
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=CONNECTIONS),
+                # A connection that went stale would cost somebody their code.
+                connector=aiohttp.TCPConnector(limit=CONNECTIONS, force_close=True),
                 timeout=self._timeout,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,

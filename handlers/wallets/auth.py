@@ -23,7 +23,6 @@ from handlers.wallets.surface import (
     Body,
     Detail,
     Phone,
-    maybe_timestamp,
     platform_of,
     timestamp,
 )
@@ -114,7 +113,7 @@ class SessionOut(msgspec.Struct, frozen=True):
     id: str
     client: str
     created_at: str
-    used_at: str | None
+    used_at: str
     expires_at: str
     current: bool
 
@@ -231,7 +230,7 @@ async def list_sessions(call: Call) -> web.Response:
                     str(session.id),
                     session.client,
                     timestamp(session.created_at),
-                    maybe_timestamp(session.used_at),
+                    timestamp(session.used_at),
                     timestamp(session.expires_at),
                     session.id == current,
                 )

@@ -66,6 +66,8 @@ async def test_tokens_of_the_old_service_count(person: MakePerson) -> None:
     ann = await person()
     assert await answer(ann, f"Bearer {signed(ann)}") == (200, "")
     assert await answer(ann, f"bearer  {signed(ann)} ") == (200, "")
+    # Issued by a machine whose clock is ahead of ours.
+    assert await answer(ann, f"Bearer {signed(ann, iat=int(time.time()) + 5)}") == (200, "")
     # iss and aud are compared only when the settings say so.
     assert await answer(ann, f"Bearer {signed(ann, iss='x', aud='y')}") == (200, "")
     assert await answer(ann, f"Bearer {signed(ann, iss=None, aud=None)}") == (200, "")
@@ -89,7 +91,7 @@ async def test_what_is_wrong_with_a_token(person: MakePerson) -> None:
     for token in (
         signed(ann, secret=OLD_SECRET), "x", "x.y.z", none, f"{header}.{payload}.", f"{header}.{other}.{signature}",
         signed(ann, exp=None), signed(ann, iat=None), signed(ann, sub=None), signed(ann, sub="no uuid"),
-        signed(ann, sid="no uuid"), signed(ann, sid=str(uuid.uuid4())), signed(ann, exp="x"), signed(ann, iat=2**40),
+        signed(ann, sid="no uuid"), signed(ann, sid=str(uuid.uuid4())), signed(ann, exp="x"),
         "x" * 5_000,
     ):  # fmt: skip
         assert await answer(ann, f"Bearer {token}") == (401, "Invalid token"), token
