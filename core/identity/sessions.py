@@ -30,8 +30,6 @@ _sql = statements("identity")
 DAY_SECONDS: Final = 86_400
 MAX_CLIENT_CHARACTERS: Final = 200
 MAX_LISTED: Final = 100
-# A sign-in that is over is kept for a while, for the questions that come later.
-KEPT_SECONDS: Final = 30 * DAY_SECONDS
 
 _ID_BYTES: Final = 16
 _SECRET_BYTES: Final = 16
@@ -165,11 +163,6 @@ async def live_sessions(database: Database, user: User) -> list[Session]:
     """Return the newest hundred sign-ins of `user` that count, newest first."""
     rows = await database.fetch(_sql.sessions_of_user, user.id, MAX_LISTED)
     return [Session(*(row[name] for name in Session._fields)) for row in rows]
-
-
-async def purge(database: Database, limit: int = 1_000) -> int:
-    """Delete up to `limit` sign-ins that have been over for 30 days; return how many. Call again while all were."""
-    return await database.execute(_sql.purge_sessions, float(KEPT_SECONDS), limit)
 
 
 def _tokens(

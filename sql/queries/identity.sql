@@ -40,16 +40,6 @@ WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > clock_timestamp()
 ORDER BY created_at DESC, id DESC
 LIMIT $2;
 
--- name: purge_sessions
--- Delete up to $2 sign-ins that have been over for more than $1 seconds; the number of rows is how many.
-DELETE FROM sessions WHERE id IN (
-    SELECT old.id FROM sessions AS old
-    WHERE old.expires_at < clock_timestamp() - make_interval(secs => $1)
-    ORDER BY old.expires_at
-    LIMIT $2
-    FOR UPDATE SKIP LOCKED
-);
-
 -- name: credentials_of
 -- One row for the username $1, in any case: the user's id and the hash of the password.
 SELECT id, password_hash FROM users WHERE lower(username) = lower($1::text);

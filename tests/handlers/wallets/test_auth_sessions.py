@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 
-from core.identity import sessions
-from core.service import Service
 from core.settings import Settings
 from tests.handlers.wallets.conftest import MakePerson, Person
 
@@ -152,16 +150,3 @@ async def test_ending_all_against_renewing(nobody: Person) -> None:
         assert not await works(ann)
         if renewed.status == 200:
             assert (await renew(nobody, renewed.json["refresh_token"])).status == 401
-
-
-async def test_what_is_over_is_deleted_in_time(nobody: Person, owner: Any, service: Service) -> None:
-    for _ in range(3):
-        await sign_in(nobody)
-    await owner.execute("UPDATE sessions SET expires_at = now() - interval '29 days'")
-    assert await sessions.purge(service.database) == 0
-    await owner.execute("UPDATE sessions SET expires_at = now() - interval '31 days'")
-    assert await sessions.purge(service.database, 2) == 2
-    assert await sessions.purge(service.database, 2) == 1
-    ann, _ = await sign_in(nobody)
-    assert await sessions.purge(service.database) == 0
-    assert await works(ann)
