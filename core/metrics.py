@@ -202,6 +202,11 @@ FEED_LAG_SECONDS = Gauge(
     multiprocess_mode="livemostrecent",
 )  # fmt: skip
 
+TRANSFERS = Count(
+    "payments_transfers_total", "Top-ups (topup) and payments between persons (p2p)", ("kind", "status")
+)
+REFUNDS = Count("payments_refunds_total", "Refunds by status: completed", ("status",))
+REFUND_CENTS = Count("payments_refunds_cents_total", "Minor units refunded", ("currency",))
 PAYMENT_REQUESTS = Count("payments_requests_total", "Payment requests by action", ("action",))
 PAYMENT_LINKS = Count("payments_links_total", "Payment links by action", ("action",))
 SUBSCRIPTIONS = Count(
