@@ -65,6 +65,7 @@ _KEY = f"unset, or a random text of {LEAST_KEY_CHARACTERS} or more characters"
 
 RULES: tuple[Rule, ...] = (
     Rule("jwt_secret", lambda s: _weak([s.jwt_secret], LEAST_KEY_CHARACTERS), _KEY),
+    Rule("jwt_secret_previous", lambda s: _weak(s.jwt_secret_previous, LEAST_KEY_CHARACTERS), _KEY),
     Rule("internal_api_secret", lambda s: _weak([s.internal_api_secret], LEAST_KEY_CHARACTERS), _KEY),
     Rule(
         "admin_token",

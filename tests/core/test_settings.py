@@ -256,6 +256,7 @@ def test_prod_starts_with_good_settings() -> None:
     [
         ({"jwt_secret": "change_me_in_prod"}, "JWT_SECRET"),
         ({"jwt_secret": "short"}, "JWT_SECRET"),
+        ({"jwt_secret_previous": f"{STRONG},short"}, "JWT_SECRET_PREVIOUS"),
         ({"internal_api_secret": "dev_secret"}, "INTERNAL_API_SECRET"),
         ({"internal_api_secret": STRONG[:31]}, "INTERNAL_API_SECRET"),
         ({"admin_token": None}, "ADMIN_TOKEN"),
