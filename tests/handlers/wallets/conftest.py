@@ -2,7 +2,8 @@
 
 import itertools
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -11,6 +12,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from core import metrics
 from core.identity.tokens import Tokens
 from core.service import Service
 from core.settings import Settings
@@ -198,3 +200,23 @@ async def owner(settings: Settings) -> AsyncIterator[Any]:
 def new_key() -> str:
     """Return an idempotency key that no test has used."""
     return f"key-{next(_keys)}"
+
+
+# What a process runs by itself, twice a second.
+_OWN_STATEMENTS = {"platform_settings"}
+
+
+@contextmanager
+def count_statements() -> Iterator[list[str]]:
+    """The names of the statements that this process sends meanwhile: what a request costs in round trips."""
+    ran: list[str] = []
+    observe = metrics.observe_query
+
+    def noted(query: str, seconds: float, *, ok: bool = True) -> None:
+        if query not in _OWN_STATEMENTS:
+            ran.append(query)
+        observe(query, seconds, ok=ok)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "observe_query", noted)
+        yield ran
