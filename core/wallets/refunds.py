@@ -60,7 +60,7 @@ class _Original(NamedTuple):
         return self.legs[1].account
 
 
-async def refund(  # noqa: PLR0913 - what a refund is about, and whose it is
+async def refund(
     platform: Platform,
     original_id: UUID,
     amount: int,

@@ -243,7 +243,9 @@ async def test_two_refunds_at_once(
         return statuses
 
     # What was refunded is read before the lock, and so before the other one has committed.
-    old, new = moved("    IF has_targets THEN\n        SELECT\n", "    -- Idempotency comes before state", LOCK)
+    old, new = moved(
+        "    IF has_targets THEN\n        SELECT\n", "    -- Idempotency comes before state", LOCK
+    )
     change = (old, new.replace(LOCK, BARRIER + "\n" + LOCK))
     assert await both() == [200, 200]
     assert list(await faults(str(settings.database_url))) == [
