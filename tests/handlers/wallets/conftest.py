@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from core import metrics
 from core.identity.tokens import Tokens
-from core.service import Service
+from core.service import Service, open_service
 from core.settings import Settings
 from core.wallets.platform import Platform
 from core.wallets.users import User
@@ -125,6 +125,16 @@ async def wallets(settings: Settings, service: Service) -> AsyncIterator[ApiClie
         yield client
     assert await faults(str(settings.database_url)) == {}
     assert await totals(settings) == {}
+
+
+@pytest.fixture
+async def elsewhere(settings: Settings, wallets: ApiClient) -> AsyncIterator[ApiClient]:
+    """Another process of the service: its own lane to the same database."""
+    async with (
+        open_service(settings) as service,
+        TestClient(TestServer(create_app(settings, service))) as client,
+    ):
+        yield client
 
 
 async def totals(settings: Settings) -> dict[str, int]:

@@ -1,18 +1,15 @@
 """Cash: what agents take in and pay out, once, however many of them want to."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
-from aiohttp.test_utils import TestClient, TestServer
 
 from core.database import Statement
 from core.ledger.holds import expire_due
-from core.service import Service, open_service
+from core.service import Service
 from core.settings import Settings
 from core.wallets.platform import Platform
-from handlers.app import create_app
 from tests.chaos.staging import BARRIER, LOCK, Raw, Wait, at_barrier, install
 from tests.handlers.wallets.conftest import ApiClient, MakePerson, Person, Said, count_statements
 
@@ -27,16 +24,6 @@ IN, OUT = "/cash/cashin/request", "/cash/cashout/request"
 def settings(settings: Settings) -> Settings:
     """With fees: 1 % for cash-in, 5 % for cash-out."""
     return Settings.model_validate(settings.model_dump() | {"cashin_fee_bps": 100, "cashout_fee_bps": 500})
-
-
-@pytest.fixture
-async def elsewhere(settings: Settings, wallets: ApiClient) -> AsyncIterator[ApiClient]:
-    """Another process of the service."""
-    async with (
-        open_service(settings) as service,
-        TestClient(TestServer(create_app(settings, service))) as client,
-    ):
-        yield client
 
 
 async def ask(who: Person, path: str, amount: int) -> str:

@@ -1,33 +1,19 @@
 """Refunds: who may, how much, and never more than was paid, however many ask at once."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from uuid import UUID
 
 import pytest
-from aiohttp.test_utils import TestClient, TestServer
 
 from core.errors import Refusal
 from core.ledger.items import operation_id
-from core.service import open_service
 from core.settings import Settings
 from core.wallets import refunds
 from core.wallets.payments import Payment
 from core.wallets.platform import Platform
-from handlers.app import create_app
 from loadtests.chaos.books import faults
 from tests.chaos.staging import BARRIER, LOCK, Raw, Wait, at_barrier, install, moved
 from tests.handlers.wallets.conftest import ApiClient, MakePerson, Person, count_statements, new_key
-
-
-@pytest.fixture
-async def elsewhere(settings: Settings, wallets: ApiClient) -> AsyncIterator[ApiClient]:
-    """Another process of the service: its own lane to the same database."""
-    async with (
-        open_service(settings) as service,
-        TestClient(TestServer(create_app(settings, service))) as client,
-    ):
-        yield client
 
 
 async def pay(payer: Person, payee: Person, amount: int) -> str:
