@@ -222,7 +222,6 @@ async def test_what_administrators_see(person: MakePerson) -> None:
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("handlers.wallets.vouchers.EXPORT_PAGE", 2)
-    return
 
 
 @pytest.mark.usefixtures("small_pages")
