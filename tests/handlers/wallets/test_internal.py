@@ -237,12 +237,13 @@ async def test_bad_payloads(person: MakePerson, sibling: Sibling) -> None:
             assert (await sibling.post(TRANSFER, {**good, name: phone})).refusal == invalid
     too_long = await sibling.post(TRANSFER, good, key="x" * 65)
     assert too_long.refusal == (400, "Idempotency key too long")
-    for more in (
+    wrong: list[dict[str, Any]] = [
         {"metadata": []},
         {"metadata": "x"},
         {"expires_in_minutes": -1},
         {"expires_in_minutes": "x"},
-    ):
+    ]
+    for more in wrong:
         assert (await sibling.post(REQUESTS, {**good, **more})).refusal == invalid
     for more in (
         {"due_in_days": "soon"}, {"due_in_days": -1}, {"due_in_days": 10**9}, {"reference": "x" * 129},
