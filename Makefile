@@ -12,9 +12,11 @@ up: ## start everything: embedded PostgreSQL and Redis, migrations, API, worker
 test: ## run the tests, on servers of their own
 	@./tallystick test $(ARGS)
 
-fuzz: ## the ledger against its model, forged webhooks, every order of a payment's events, for as long as it takes (minutes)
+fuzz: ## the ledger and wallets against their models, forged webhooks, every order of events, all routes (minutes)
 	@./tallystick test tests/core/ledger/test_properties.py tests/core/inbox/test_fuzz*.py tests/jobs/test_orders.py \
-		--hypothesis-profile=fuzz --timeout=0 $(ARGS)
+		tests/core/wallets/test_properties.py --hypothesis-profile=fuzz --timeout=0 $(ARGS)
+	@FUZZ_EXAMPLES=200 ./tallystick test tests/handlers/test_openapi.py tests/handlers/wallets/test_fuzz.py \
+		--timeout=0 $(ARGS)
 
 chaos: ## kill, pause and wipe the parts of a service under load; nothing may be lost or doubled (minutes)
 	@./tallystick chaos $(ARGS)

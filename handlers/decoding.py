@@ -9,6 +9,7 @@ document must not have then shows in its bytes.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import re
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
@@ -122,6 +123,12 @@ class QueryDecoder(Generic[T]):
             raise explained(error, root="query parameter") from None
 
 
+# A decoder is made of its type alone, and takes longer to make than to use.
+body_decoder = functools.cache(BodyDecoder)
+query_decoder = functools.cache(QueryDecoder)
+
+
+@functools.cache
 def text_reader(kind: Any) -> Callable[[str], Any]:
     """Return what reads a text from a path or query that stands for a `kind`, ready for a strict conversion.
 

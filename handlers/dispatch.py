@@ -26,12 +26,12 @@ from handlers import problems
 from handlers.admin import Administrators
 from handlers.api import MIB, Call, Route
 from handlers.decoding import (
-    BodyDecoder,
-    QueryDecoder,
     body_at_hand,
+    body_decoder,
     check_json_headers,
     check_text,
     explained,
+    query_decoder,
     read_body,
     text_reader,
 )
@@ -50,7 +50,7 @@ FORWARDED_FOR = istr("X-Forwarded-For")
 # Long enough for a UUID with a prefix or a hash, short enough for an index.
 MAX_PATH_VALUE = 255
 
-# The surface that refuses query parameters it does not know; those of the contracts ignore them.
+# The surface that refuses what it does not know: query parameters, a body where none is read. Contracts ignore them.
 STRICT = "v1"
 # The surface with callers and leniency of its own.
 WALLETS = "wallet"
@@ -193,7 +193,7 @@ def _checker(route: Route, desk: Desk) -> Callable[[web.Request, Principal | Non
     """Return what makes a Call of a request that arrived in full, or refuses it."""
     read_path = _path_reader(route)
     read_query = _query_reader(route)
-    decode = None if route.body is None else BodyDecoder(route.body).decode
+    decode = None if route.body is None else body_decoder(route.body).decode
 
     def checked(
         request: web.Request, principal: Principal | None, address: str, raw: bytes, request_id: str
@@ -205,7 +205,7 @@ def _checker(route: Route, desk: Desk) -> Callable[[web.Request, Principal | Non
             if raw:
                 check_json_headers(request.headers)
             body = decode(raw)
-        elif raw and not route.raw:
+        elif raw and not route.raw and route.surface == STRICT:
             raise Refusal("invalid_request", "This operation takes no body.")
         key = _idempotency_key(request.headers) if route.idempotent else None
         return Call(request, desk.service, principal, address, path, query, body, raw, key, request_id)
@@ -243,7 +243,7 @@ def _path_reader(route: Route) -> Callable[[web.Request], Mapping[str, Any]] | N
 def _query_reader(route: Route) -> Callable[[web.Request], Any] | None:
     if route.raw or route.surface != STRICT:
         return None
-    decode = QueryDecoder(route.query or _NoQuery).decode
+    decode = query_decoder(route.query or _NoQuery).decode
 
     def read(request: web.Request) -> Any:
         return decode(tuple(request.query.items()) if "?" in request.raw_path else ())

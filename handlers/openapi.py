@@ -12,7 +12,6 @@ import msgspec
 import pydantic
 
 from core import __version__
-from core.settings import Settings
 from handlers.api import Route
 from handlers.dispatch import MAX_PATH_VALUE, STRICT, WALLETS
 from handlers.problems import MEDIA_TYPE, PROBLEMS, problem_details, problem_of
@@ -116,7 +115,7 @@ _SECURITY: dict[str, list[Json]] = {
 }
 
 
-def document(routes: Sequence[Route], settings: Settings) -> Json:
+def document(routes: Sequence[Route], base_url: str) -> Json:
     """Return the document of `routes`, with those left out that are hidden."""
     shown = [route for route in routes if not route.hidden]
     schemas = _Schemas(shown)
@@ -132,7 +131,7 @@ def document(routes: Sequence[Route], settings: Settings) -> Json:
             "description": _ABOUT,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "servers": [{"url": settings.public_base_url or "/"}],
+        "servers": [{"url": base_url or "/"}],
         "tags": [{"name": tag} for tag in dict.fromkeys(route.tag for route in shown)],
         "paths": paths,
         "components": {

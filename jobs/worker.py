@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import signal
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +17,7 @@ import structlog
 import uvloop
 from arq import cron
 from arq.connections import ArqRedis
+from arq.cron import CronJob
 from arq.worker import Worker as ArqWorker
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
@@ -39,16 +41,20 @@ from core.outbox.standing import Standings
 from core.redis import open_redis
 from core.service import open_service
 from core.wakeup import Alarm, Waker
+from core.wallets.platform import open_platform
+from core.wallets.retention import prune
 from jobs import backfill
 from jobs.listener import metrics_listener
 from jobs.loops import Loop, run_loop
 from jobs.sweep import sweep
+from jobs.wallet_jobs import JOBS, Job, drain
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from core.service import Service
     from core.settings import Settings
+    from core.wallets.platform import Platform
 
 log = structlog.get_logger(__name__)
 
@@ -83,7 +89,7 @@ async def _main(settings: Settings) -> None:
 
 async def work(settings: Settings, stopping: asyncio.Event, *, retries: Retries | None = None) -> None:
     """Do a worker's work until `stopping` is set; then finish what is in hand, within SHUTDOWN_TIMEOUT_SECS."""
-    async with open_service(settings) as service:
+    async with open_service(settings) as service, open_platform(service) as platform:
         worker = Worker()
         await worker.beat(service.database)
         egress = Egress(Destinations.of(settings.outbound_allow_hosts, require_https=settings.env == "prod"))
@@ -92,7 +98,8 @@ async def work(settings: Settings, stopping: asyncio.Event, *, retries: Retries 
         alarm = Alarm(listening, service.epoch)
         try:
             async with metrics_listener(service):
-                await _Shift(service, worker, egress, alarm, retries or Retries.of(settings)).run(stopping)
+                shift = _Shift(service, platform, worker, egress, alarm, retries or Retries.of(settings))
+                await shift.run(stopping)
         finally:
             await egress.close()
             await listening.aclose()
@@ -102,8 +109,15 @@ class _Shift:
     """One worker's time between its start and its stop."""
 
     def __init__(
-        self, service: Service, worker: Worker, egress: Egress, alarm: Alarm, retries: Retries
+        self,
+        service: Service,
+        platform: Platform,
+        worker: Worker,
+        egress: Egress,
+        alarm: Alarm,
+        retries: Retries,
     ) -> None:
+        self._platform = platform
         self._settings = service.settings
         self._database = service.database
         self._epoch = service.epoch
@@ -187,9 +201,15 @@ class _Shift:
                 PRUNE_SECONDS,
                 lambda: prune_attempts(database, settings.webhook_attempts_days),
             ),
+            Loop("retention", None, PRUNE_SECONDS, lambda: prune(database, settings.audit_retention_days)),
             Loop("seal", None, settings.seal_interval_ms / 1000, lambda: seal_once(database)),
             Loop("forget_signatures", None, FORGET_SECONDS, lambda: forget_signatures(database)),
             Loop("expire_holds", None, settings.hold_expiry_interval_ms / 1000, lambda: expire_due(database)),
+            *(
+                Loop(job.name, None, seconds, functools.partial(self._wallet_step, job))
+                for job in JOBS.values()
+                if (seconds := job.poll_seconds(settings))
+            ),
         ]
 
     def _heart(self) -> Loop:
@@ -217,6 +237,10 @@ class _Shift:
             log.info("fan_out.batch", events=events)
             self._wake(wakeup.DELIVERIES)
         return events
+
+    async def _wallet_step(self, job: Job) -> int:
+        progress = await job.step(self._platform)
+        return progress.done + progress.failed
 
     def _wake(self, topic: str) -> None:
         """Wake this process at once, whatever Redis does, and the others through it."""
@@ -270,7 +294,7 @@ class _Shift:
                 )
             )
         return ArqWorker(
-            cron_jobs=jobs,
+            cron_jobs=[*jobs, *map(self._wallet_cron, JOBS.values())],
             queue_name=f"ts:{self._epoch}:jobs",
             redis_pool=redis,
             job_serializer=orjson.dumps,
@@ -278,6 +302,19 @@ class _Shift:
             handle_signals=False,
             keep_result=0,
             health_check_interval=30,
+        )
+
+    def _wallet_cron(self, job: Job) -> CronJob:
+        async def run_job(ctx: dict[Any, Any], *_: Any, **__: Any) -> None:  # noqa: ARG001 - what arq calls
+            await drain(self._platform, job)
+
+        return cron(
+            run_job,
+            name=f"ts:{self._epoch}:{job.name}",
+            timeout=job.timeout_seconds,
+            keep_result=0,
+            max_tries=1,
+            **job.clock,
         )
 
 

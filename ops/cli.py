@@ -28,6 +28,9 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "deliveries": ("ops.commands.deliveries:deliveries", "Look at deliveries of webhooks, send them again."),
     "dlq": ("ops.commands.dlq:dlq", "Look at dead letters, replay or discard them."),
     "backfill": ("ops.commands.backfill:backfill", "Fetch events that a provider could not deliver."),
+    "autopay": ("ops.commands.wallet_jobs:autopay", "Pay due invoices that a mandate covers."),
+    "charge": ("ops.commands.wallet_jobs:charge", "Charge subscriptions that are due."),
+    "expire": ("ops.commands.wallet_jobs:expire", "Mark what can be paid no more, give back what was held."),
     "demo": ("ops.commands.demo:demo", "Show an event's way from a signed webhook to a verified delivery."),
     "chaos": (
         "ops.commands.chaos:chaos",

@@ -145,7 +145,7 @@ async def list_accounts(
 
 
 async def change_account(
-    database: Database,
+    database: Connection | Database,
     code: str,
     *,
     state: AccountState | None = None,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID
 
 import msgspec
 
@@ -12,12 +13,37 @@ from core.ledger.items import Audited
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from uuid import UUID
+    from datetime import datetime
 
     from core.database import Connection, Database
 
 _sql = statements("platform")
 _encode = msgspec.json.Encoder().encode
+_NEWEST = UUID(int=2**128 - 1)
+_OLDEST = UUID(int=0)
+
+
+class AuditEvent(NamedTuple):
+    """A record as stored; `data` is a JSON object, for a change with what it was `before` and `after`."""
+
+    id: UUID
+    type: str
+    actor: str
+    user_id: UUID | None
+    object_id: str | None
+    data: dict[str, Any]
+    created_at: datetime
+
+
+class AuditFilter(NamedTuple):
+    """Which records; None: any. `since` is included, `until` is not."""
+
+    type: str | None = None
+    user_id: UUID | None = None
+    actor: str | None = None
+    object_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
 
 
 def audited(
@@ -48,3 +74,23 @@ async def record(source: Connection | Database, entry: Audited) -> None:
 def by_user(user_id: UUID) -> str:
     """Name a user as an actor."""
     return f"user:{user_id}"
+
+
+async def list_events(
+    database: Database, wanted: AuditFilter, *, before: UUID | None, limit: int
+) -> list[AuditEvent]:
+    """Return up to `limit` records behind the id `before`, newest first. Ids are in the order of time."""
+    newest = before or _NEWEST
+    if wanted.until is not None:
+        newest = min(newest, ids.first_uuid_at(wanted.until))
+    rows = await database.fetch(
+        _sql.audit_events,
+        wanted.type,
+        wanted.user_id,
+        wanted.actor,
+        wanted.object_id,
+        newest,
+        _OLDEST if wanted.since is None else ids.first_uuid_at(wanted.since),
+        limit,
+    )
+    return [AuditEvent(**{**row, "data": msgspec.json.decode(row["data"])}) for row in rows]

@@ -1,14 +1,15 @@
 """What an administrator may change at run time: kept in PostgreSQL, and seen by every process within a second.
 
-The values of the settings hold until something else is set. Rates and limits only: nothing here says where money goes.
+The values of the settings hold until something else is set. Every change is audited with what it was before.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from typing import TYPE_CHECKING, Any, Final
+import re
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 import structlog
@@ -20,7 +21,7 @@ from core.platform.audit import audited, record
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from core.database import Database
+    from core.database import Connection, Database
     from core.settings import Settings
 
 _sql = statements("platform")
@@ -29,6 +30,8 @@ _log = structlog.get_logger(__name__)
 REFRESH_SECONDS: Final = 0.5
 MAX_BASIS_POINTS: Final = 10_000
 MAX_RATE: Final = 1_000_000
+# The contract's form of a phone, see `handlers.wallets.surface.Phone`.
+_PHONE: Final = re.compile(r"\+[0-9]{6,31}")
 
 
 class PlatformConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +59,15 @@ def defaults(settings: Settings) -> PlatformConfig:
     )
 
 
+class Override(NamedTuple):
+    """A value that an administrator has set, and who did when."""
+
+    name: str
+    value: Any
+    updated_by: str
+    updated_at: datetime
+
+
 class Config:
     """The values in force in this process; `current` is at most half a second old while PostgreSQL can be reached."""
 
@@ -63,6 +75,8 @@ class Config:
         self._database = database
         self._defaults = defaults(settings)
         self._refresher: asyncio.Task[None] | None = None
+        # What was read first must not be put in force last.
+        self._reading = asyncio.Lock()
         self.current: PlatformConfig = self._defaults
 
     async def open(self) -> None:
@@ -77,11 +91,17 @@ class Config:
             await asyncio.wait([self._refresher])
 
     async def refresh(self) -> None:
-        """Read the values now. Names that this version does not know are left alone."""
-        known = set(PlatformConfig.__struct_fields__)
-        rows = await self._database.fetch(_sql.platform_settings)
-        values = {row["name"]: msgspec.json.decode(row["value"]) for row in rows if row["name"] in known}
-        self.current = msgspec.structs.replace(self._defaults, **values)
+        """Read the values now."""
+        async with self._reading:
+            self.current = await self._read(self._database)
+
+    async def overrides(self) -> list[Override]:
+        """Return what administrators have set, by name."""
+        rows = await self._database.fetch(_sql.settings_in_force)
+        return [
+            Override(row["name"], msgspec.json.decode(row["value"]), row["updated_by"], row["updated_at"])
+            for row in rows
+        ]
 
     async def change(self, changes: Mapping[str, Any], *, actor: str) -> PlatformConfig:
         """Set values and return all that are in force then; the audit says what they were before.
@@ -92,37 +112,54 @@ class Config:
             _check(name, value)
         async with self._database.transaction() as connection:
             await connection.execute(_sql.lock_platform_settings)
-            await self.refresh()
-            before = {name: getattr(self.current, name) for name in changes}
+            found = await self._read(connection)
+            before = {name: getattr(found, name) for name in changes}
+            changed = {name: value for name, value in changes.items() if value != before[name]}
             for name, value in changes.items():
                 await connection.execute(
                     _sql.set_platform_setting, name, msgspec.json.encode(value).decode(), actor
                 )
-            data = {"before": before, "after": dict(changes)}
-            await record(connection, audited("admin.config", actor, data))
+            if changed:
+                data = {"before": {name: before[name] for name in changed}, "after": changed}
+                await record(connection, audited("admin.config", actor, data))
         await self.refresh()
         return self.current
 
+    async def _read(self, source: Connection | Database) -> PlatformConfig:
+        """Return the values in force. What this version does not know, or could not have set, is left out."""
+        values = {}
+        for row in await source.fetch(_sql.platform_settings):
+            name, value = row["name"], msgspec.json.decode(row["value"])
+            with contextlib.suppress(Refusal):
+                _check(name, value)
+                values[name] = value
+        return msgspec.structs.replace(self._defaults, **values)
+
     async def _follow(self) -> None:
-        failed_since: float | None = None
+        failures = 0
         while True:
             await asyncio.sleep(REFRESH_SECONDS)
             try:
                 await self.refresh()
-                failed_since = None
-            except Refusal:  # PostgreSQL is away; what was read last holds, and nothing can be paid meanwhile
-                if failed_since is None:
-                    failed_since = time.monotonic()
-                    _log.warning("platform.config_not_read")
+                failures = 0
+            except Exception as error:  # noqa: BLE001 - whatever it is, what was read last holds until it is over
+                failures += 1
+                if failures == 1:
+                    _log.warning("platform.config_not_read", error=type(error).__name__)
 
 
 def _check(name: str, value: Any) -> None:
     if name not in PlatformConfig.__struct_fields__:
         raise Refusal("invalid_request", f"There is no setting {name!r} to change.")
-    with contextlib.suppress(msgspec.ValidationError):
-        kind = PlatformConfig.__annotations__[name]
-        types: dict[str, type] = {"int": int, "str": str, "bool": bool}
-        msgspec.convert(value, types[kind], strict=True)
-        if kind != "int" or 0 <= value <= (MAX_BASIS_POINTS if name.endswith("_bps") else MAX_RATE):
-            return
-    raise Refusal("invalid_request", f"{name}: {value!r} is out of its bounds.", field=name)
+    most = MAX_BASIS_POINTS if name.endswith("_bps") else MAX_RATE
+    good: bool
+    # By the exact type: to Python True is an int.
+    match PlatformConfig.__annotations__[name]:
+        case "int":
+            good = type(value) is int and 0 <= value <= most
+        case "bool":
+            good = type(value) is bool
+        case _:
+            good = type(value) is str and _PHONE.fullmatch(value) is not None
+    if not good:
+        raise Refusal("invalid_request", f"{name}: {value!r} is out of its bounds.", field=name)

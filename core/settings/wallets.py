@@ -78,7 +78,12 @@ class Money(BaseModel):
         30, "Life of a payment request; 0: no end", unit="minutes", ge=0, le=525_600
     )
     invoices_autopay_poll_secs: float = key(
-        0, "How often due invoices are charged; 0: never", unit="seconds", ge=0, le=86_400
+        0,
+        "How often each worker looks for due invoices with a mandate, beside its clock, which does each 5 minutes;"
+        " 0: the clock alone",
+        unit="seconds",
+        ge=0,
+        le=86_400,
     )
     fee_wallet_phone: str = key("+963999999999", "Phone of the account that receives fees")
     merchant_fee_bps: int = key(0, "Fee on payments to a merchant", unit="basis points", ge=0, le=10_000)
@@ -118,8 +123,9 @@ class Money(BaseModel):
         ge=0,
         le=10_000_000,
     )
+    # As much as KYC level 1 allows in one transfer: the old service's 10,000,000 made both such limits unreachable.
     fraud_p2p_max_sum_per_hour: int = key(
-        10_000_000,
+        500_000_000,
         "Most outgoing money of a wallet, person to person",
         unit="minor units an hour",
         ge=0,
@@ -127,6 +133,9 @@ class Money(BaseModel):
     )
     fraud_qr_max_tx_per_hour: int = key(
         200, "Most outgoing transfers of a wallet, by QR code", unit="transfers an hour", ge=0, le=10_000_000
+    )
+    audit_retention_days: int = key(
+        0, "How long audit records are kept, 30 or more; 0: for ever", unit="days", ge=0, le=36_500
     )
     fraud_risk_enabled: Switch = key(False, "Whether payments are scored for risk")
     fraud_high_amount_cents: int = key(

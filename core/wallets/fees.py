@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from core.platform.config import PlatformConfig
+    from core.wallets.users import User
 
 BASIS: Final = 10_000
 
@@ -16,3 +20,9 @@ def fee(amount: int, basis_points: int) -> int:
     if amount <= 0 or basis_points <= 0:
         return 0
     return (amount * basis_points + BASIS // 2) // BASIS
+
+
+def merchant_fee(config: PlatformConfig, merchant: User, amount: int) -> int:
+    """Return the fee on `amount` minor units paid to `merchant`: by their own rate if they have one."""
+    own = merchant.merchant_fee_bps
+    return fee(amount, config.merchant_fee_bps if own is None else own)

@@ -53,6 +53,16 @@ def payer_limits(
     return ItemLimits(per_transfer + fee_on_top, hour_amount, hour_count, per_day + fee_on_top)
 
 
+def unreachable(settings: Settings) -> list[str]:
+    """Return the names of limits on one transfer that another limit makes unreachable between persons."""
+    hour = settings.fraud_p2p_max_sum_per_hour
+    bounds = {
+        "KYC_L0_TX_MAX_CENTS": (settings.kyc_l0_tx_max_cents, settings.kyc_l0_daily_max_cents),
+        "KYC_L1_TX_MAX_CENTS": (settings.kyc_l1_tx_max_cents, settings.kyc_l1_daily_max_cents),
+    }
+    return [name for name, (most, day) in bounds.items() if most > min(day, hour)]
+
+
 class _Standing(NamedTuple):
     available: int
     hour_sum: int

@@ -17,6 +17,7 @@ from core.database import statements
 from core.errors import Refusal
 from core.ledger.items import operation_id
 from core.lookup import Lookup
+from core.wallets.users import User
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,6 +67,22 @@ def payable_of(row: Row) -> Payable:
     return Payable(**values)
 
 
+class ToPay(NamedTuple):
+    """A payable and its payee, None where whoever comes gets the money."""
+
+    payable: Payable
+    payee: User | None
+
+
+def to_pay_of(row: Row) -> ToPay:
+    """Read a payable and its payee out of a row of `payables_to_pay`."""
+    payable = payable_of(row)
+    if payable.payee_id is None:
+        return ToPay(payable, None)
+    values = {name: row[f"payee_{name}"] for name in User._fields if name != "live"}
+    return ToPay(payable, User(**values))
+
+
 class NewPayable(NamedTuple):
     """A payable to store: at least one of payee and payer is known, the amount is in minor units (None: any)."""
 
@@ -111,6 +128,7 @@ class Payables:
 
     def __init__(self, database: Database) -> None:
         self._lookup: Lookup[Payable] = Lookup(database, _sql.payables_wanted, payable_of)
+        self._to_pay: Lookup[ToPay] = Lookup(database, _sql.payables_to_pay, to_pay_of)
 
     async def by_id(self, payable_id: UUID) -> Payable | None:
         """Return a payable."""
@@ -120,9 +138,18 @@ class Payables:
         """Return the payable of a code."""
         return await self._lookup.find(None, code)
 
+    async def to_pay(self, payable_id: UUID) -> ToPay | None:
+        """Return a payable and its payee."""
+        return await self._to_pay.find(payable_id, None)
+
+    async def to_pay_by_code(self, code: str) -> ToPay | None:
+        """Return the payable of a code and its payee."""
+        return await self._to_pay.find(None, code)
+
     async def close(self) -> None:
         """Answer what was asked."""
         await self._lookup.close()
+        await self._to_pay.close()
 
 
 def new_code() -> str:

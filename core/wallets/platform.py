@@ -6,9 +6,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import structlog
+
 from core import wakeup
 from core.platform.config import Config
 from core.wakeup import Waker
+from core.wallets.limits import unreachable
 from core.wallets.payables import Payables
 from core.wallets.payments import pay
 from core.wallets.users import Users
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from core.settings import Settings
     from core.wallets.payments import Paid, Payment
     from core.wallets.users import User
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -81,6 +86,8 @@ async def open_platform(service: Service) -> AsyncIterator[Platform]:
     users = Users(service.database, service.ledger, service.settings)
     payables = Payables(service.database)
     config = Config(service.database, service.settings)
+    if hidden := unreachable(service.settings):
+        _log.warning("platform.limits_unreachable", limits=hidden)
     waker = Waker(service.redis, service.epoch)
     await config.open()
     try:

@@ -10,6 +10,7 @@ from core.database import statements
 from core.errors import Refusal
 from core.ledger.items import operation_id
 from core.platform.audit import audited, by_user
+from core.wallets import metrics
 from core.wallets.books import TOPUPS, system_account
 from core.wallets.events import tell
 from core.wallets.limits import payer_limits
@@ -81,7 +82,10 @@ async def top_up(platform: Platform, user: User, amount: int, key: str) -> Paid:
         identity=(amount,),
         audited=(audited("wallet.topup", by_user(user.id), {"amount_cents": amount}, user_id=user.id),),
     )
-    return await platform.pay(payment)
+    paid = await platform.pay(payment)
+    if not paid.replayed:
+        metrics.count_transfer("topup")
+    return paid
 
 
 async def transfer(platform: Platform, payer: User, to_phone: str, amount: int, key: str) -> Paid:
@@ -112,4 +116,7 @@ async def transfer(platform: Platform, payer: User, to_phone: str, amount: int, 
         told=tell(payee, "wallet.transfer", data, object_id=str(transfer_id)),
         audited=(audited("wallet.transfer", by_user(payer.id), data, user_id=payee.id),),
     )
-    return await platform.pay(payment)
+    paid = await platform.pay(payment)
+    if not paid.replayed:
+        metrics.count_transfer("p2p")
+    return paid

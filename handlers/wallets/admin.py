@@ -1,7 +1,203 @@
-"""Administration."""
+"""Administration: what is set at run time, the audit, and all routes of the administrator."""
 
 from __future__ import annotations
 
-from handlers.api import Route
+from typing import Annotated, Any
+from uuid import UUID
 
-ROUTES: tuple[Route, ...] = ()
+import msgspec
+import pydantic
+from aiohttp import web
+
+from core.platform import audit
+from core.platform.audit import AuditFilter
+from core.platform.config import MAX_BASIS_POINTS, MAX_RATE, PlatformConfig
+from core.wallets.admin import ADMIN
+from handlers.api import Call, Route, answer
+from handlers.wallets import admin_people, admin_webhooks
+from handlers.wallets.surface import Body, Phone, platform_of, timestamp
+
+TAG = "administration"
+MAX_AUDIT_EVENTS = 200
+
+BasisPoints = Annotated[int, pydantic.Field(ge=0, le=MAX_BASIS_POINTS)]
+Rate = Annotated[int, pydantic.Field(ge=0, le=MAX_RATE)]
+# A moment needs its time zone: what one without it means, the server does not guess.
+Moment = pydantic.AwareDatetime
+
+
+class FeesIn(Body):
+    """Fees in basis points, and who gets them; what is left out stays as it is."""
+
+    merchant_fee_bps: BasisPoints | None = None
+    cashin_fee_bps: BasisPoints | None = None
+    cashout_fee_bps: BasisPoints | None = None
+    fee_wallet_phone: Phone | None = None
+
+
+class FeesOut(msgspec.Struct, frozen=True):
+    """The fees in force, in basis points."""
+
+    merchant_fee_bps: int
+    cashin_fee_bps: int
+    cashout_fee_bps: int
+    fee_wallet_phone: str
+
+
+class RatesIn(Body):
+    """Rate limits; 0 takes an override away, what is left out stays as it is."""
+
+    per_minute: Rate | None = None
+    auth_boost: Annotated[int, pydantic.Field(ge=0, le=1_000)] | None = None
+    exempt_otp: bool | None = None
+
+
+class RatesOut(msgspec.Struct, frozen=True):
+    """The overrides in force; 0: none, the setting of the same name holds."""
+
+    per_minute: int
+    auth_boost: int
+    exempt_otp: str
+
+
+class OverrideOut(msgspec.Struct, frozen=True):
+    """What somebody has set at run time."""
+
+    name: str
+    value: int | str | bool
+    updated_by: str
+    updated_at: str
+
+
+class ConfigOut(msgspec.Struct, frozen=True):
+    """All that can be set at run time, and what of it was."""
+
+    fees: FeesOut
+    rate_limit: RatesOut
+    overrides: list[OverrideOut]
+
+
+class AuditQuery(Body):
+    """Which records; `before` continues a list behind the id of its last one."""
+
+    type: Annotated[str, pydantic.Field(min_length=1, max_length=100)] | None = None
+    user: UUID | None = None
+    actor: Annotated[str, pydantic.Field(min_length=1, max_length=200)] | None = None
+    object: Annotated[str, pydantic.Field(min_length=1, max_length=255)] | None = None
+    since: Moment | None = None
+    until: Moment | None = None
+    before: UUID | None = None
+    limit: Annotated[int, pydantic.Field(ge=1, le=MAX_AUDIT_EVENTS)] = 50
+
+
+class AuditOut(msgspec.Struct, frozen=True):
+    """Who did what to whom."""
+
+    id: str
+    type: str
+    actor: str
+    user_id: str | None
+    object_id: str | None
+    data: dict[str, Any]
+    created_at: str
+
+
+class AuditPage(msgspec.Struct, frozen=True):
+    """Records, newest first; `next` continues the list as `before`, null at its end."""
+
+    items: list[AuditOut]
+    next: str | None
+
+
+async def get_config(call: Call) -> web.Response:
+    """Show what is in force, and what of it somebody has set."""
+    config = platform_of(call).config
+    overrides = [
+        OverrideOut(found.name, found.value, found.updated_by, timestamp(found.updated_at))
+        for found in await config.overrides()
+    ]
+    await config.refresh()
+    return answer(200, ConfigOut(_fees(config.current), _rates(config.current), overrides))
+
+
+async def get_fees(call: Call) -> web.Response:
+    """Show the fees in force."""
+    config = platform_of(call).config
+    await config.refresh()
+    return answer(200, _fees(config.current))
+
+
+async def set_fees(call: Call) -> web.Response:
+    """Set fees for all processes."""
+    body: FeesIn = call.body
+    changes = body.model_dump(exclude_none=True)
+    return answer(200, _fees(await platform_of(call).config.change(changes, actor=ADMIN)))
+
+
+async def set_rates(call: Call) -> web.Response:
+    """Set rate limits for all processes."""
+    body: RatesIn = call.body
+    changes = {f"rate_limit_{name}": value for name, value in body.model_dump(exclude_none=True).items()}
+    return answer(200, _rates(await platform_of(call).config.change(changes, actor=ADMIN)))
+
+
+async def list_audit(call: Call) -> web.Response:
+    """List audit records."""
+    query: AuditQuery = call.query
+    wanted = AuditFilter(query.type, query.user, query.actor, query.object, query.since, query.until)
+    found = await audit.list_events(call.service.database, wanted, before=query.before, limit=query.limit + 1)
+    items = [
+        AuditOut(
+            str(event.id),
+            event.type,
+            event.actor,
+            None if event.user_id is None else str(event.user_id),
+            event.object_id,
+            event.data,
+            timestamp(event.created_at),
+        )
+        for event in found[: query.limit]
+    ]
+    return answer(200, AuditPage(items, items[-1].id if len(found) > query.limit else None))
+
+
+def _fees(config: PlatformConfig) -> FeesOut:
+    return FeesOut(
+        config.merchant_fee_bps, config.cashin_fee_bps, config.cashout_fee_bps, config.fee_wallet_phone
+    )
+
+
+def _rates(config: PlatformConfig) -> RatesOut:
+    return RatesOut(
+        config.rate_limit_per_minute,
+        config.rate_limit_auth_boost,
+        "true" if config.rate_limit_exempt_otp else "false",
+    )
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "GET", "/admin/config", get_config, "admin_get_config", "Show what is set at run time", TAG,
+        caller="admin", surface="wallet", answers={200: ConfigOut},
+    ),
+    Route(
+        "GET", "/admin/config/fees", get_fees, "admin_get_fees", "Show the fees", TAG,
+        caller="admin", surface="wallet", answers={200: FeesOut},
+    ),
+    Route(
+        "POST", "/admin/config/fees", set_fees, "admin_set_fees", "Set the fees", TAG,
+        caller="admin", surface="wallet", body=FeesIn, answers={200: FeesOut},
+        description="Kept in PostgreSQL, in force in every process within a second, and audited.",
+    ),
+    Route(
+        "POST", "/admin/config/rate_limit", set_rates, "admin_set_rate_limit", "Set the rate limits", TAG,
+        caller="admin", surface="wallet", body=RatesIn, answers={200: RatesOut},
+        description="Kept in PostgreSQL, in force in every process within a second, and audited.",
+    ),
+    Route(
+        "GET", "/admin/audit", list_audit, "admin_list_audit", "List audit records", TAG,
+        caller="admin", surface="wallet", query=AuditQuery, answers={200: AuditPage},
+    ),
+    *admin_people.ROUTES,
+    *admin_webhooks.ROUTES,
+)  # fmt: skip

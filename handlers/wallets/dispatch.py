@@ -22,7 +22,7 @@ from handlers.decoding import body_at_hand, check_text, read_body
 from handlers.middleware import EXCHANGE
 from handlers.wallets.forms import wallet_refused
 from handlers.wallets.surface import PLATFORM, TOKENS
-from handlers.wallets.validation import Validator, parse_json
+from handlers.wallets.validation import invalid, parse_json, refuse_nul, validator_of
 
 if TYPE_CHECKING:
     from core.access.guard import Admission
@@ -61,8 +61,8 @@ def _checker(route: Route, desk: Desk) -> Callable[[web.Request], Awaitable[Call
     """Return what makes a Call of a request, or refuses it."""
     limit = route.body_limit * desk.max_request_size // MIB
     with_token, with_admin = route.caller in BEARER_CALLERS, route.caller in ADMIN_CALLERS
-    body = None if route.body is None else Validator(route.body, "body")
-    query = None if route.query is None else Validator(route.query, "query")
+    body = None if route.body is None else validator_of(route.body, "body")
+    query = None if route.query is None else validator_of(route.query, "query")
     read_path = _path_reader(route)
 
     async def checked(request: web.Request) -> Call:
@@ -83,9 +83,13 @@ def _checker(route: Route, desk: Desk) -> Callable[[web.Request], Awaitable[Call
         user = None if claims is None else await _user(request, claims)
         if with_admin and not desk.administrators.includes(request):
             raise Refusal("admin_token_invalid", f"This wants the admin token, as {ADMIN_TOKEN}.")
-        path = read_path(request) if read_path is not None else _NO_PATH
-        asked = query.read(_pairs(request)) if query is not None else None
-        value = body.read(parsed) if body is not None else None
+        # All that is wrong is told at once, in the contract's order: path, query, body.
+        errors: list[Mapping[str, Any]] = []
+        path = read_path(request, errors) if read_path is not None else _NO_PATH
+        asked = query.read(_pairs(request), errors) if query is not None else None
+        value = body.read(parsed, errors) if body is not None else None
+        if errors:
+            raise invalid(errors)
         call = Call(request, desk.service, None, address, path, asked, value, raw, None, exchange.request_id)
         if user is not None:
             call.user = user
@@ -150,21 +154,27 @@ def _a_minute(count: int, of: str) -> Limit:
 
 def _pairs(request: web.Request) -> dict[str, str]:
     """Return the query; of a name that comes twice the last counts, as with the contract's framework."""
-    return dict(request.query.items()) if "?" in request.raw_path else {}
+    if "?" not in request.raw_path:
+        return {}
+    pairs = dict(request.query.items())
+    refuse_nul(pairs, "query")
+    return pairs
 
 
-def _path_reader(route: Route) -> Callable[[web.Request], Mapping[str, Any]] | None:
+def _path_reader(
+    route: Route,
+) -> Callable[[web.Request, list[Mapping[str, Any]]], Mapping[str, Any]] | None:
     names = tuple(re.findall(r"\{(\w+)", route.path))
     if not names:
         return None
-    validators = {name: Validator(route.parameters.get(name, str), "path") for name in names}
+    validators = {name: validator_of(route.parameters.get(name, str), "path", name) for name in names}
 
-    def read(request: web.Request) -> Mapping[str, Any]:
+    def read(request: web.Request, errors: list[Mapping[str, Any]]) -> Mapping[str, Any]:
         found = {}
         for name, validator in validators.items():
             text = request.match_info[name]
             check_text(text, f"{name} in the path")
-            found[name] = validator.read(text[: MAX_PATH_VALUE + 1])
+            found[name] = validator.read(text[: MAX_PATH_VALUE + 1], errors)
         return found
 
     return read

@@ -117,6 +117,7 @@ FORMS: dict[str, Form] = {
     "mandate_not_found": Form(404, "Mandate not found"),
     "merchant_not_found": Form(404, "Merchant not found"),
     "target_not_a_merchant": Form(400, "Target is not a merchant"),
+    "subscription_not_found": Form(404, "Not found"),
     # Refunds.
     "original_not_found": Form(404, "Original transfer not found"),
     "original_invalid": Form(400, "Invalid original transfer"),
@@ -138,6 +139,8 @@ FORMS: dict[str, Form] = {
     "internal_request_not_found": Form(404, "Not found"),
     # Administration.
     "user_not_found": Form(404, "User not found"),
+    "endpoint_not_found": Form(404, "Not found"),
+    "kyc_not_pending": Form(409, "KYC not pending"),
 }
 
 

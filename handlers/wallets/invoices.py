@@ -2,6 +2,361 @@
 
 from __future__ import annotations
 
-from handlers.api import Route
+from typing import Annotated
+from uuid import UUID
 
-ROUTES: tuple[Route, ...] = ()
+import msgspec
+import pydantic
+from aiohttp import web
+
+from core.wallets import autopay, invoices, mandates
+from core.wallets.claims import Claim
+from core.wallets.invoices import Billed
+from core.wallets.mandates import Mandate
+from handlers.api import Call, Route, answer
+from handlers.wallets.forms import form_of
+from handlers.wallets.surface import (
+    Body,
+    Cents,
+    Detail,
+    Phone,
+    Text,
+    TransferOut,
+    header_key,
+    maybe_timestamp,
+    platform_of,
+    timestamp,
+    transfer_out,
+)
+
+MAX_DUE_DAYS = 365
+MAX_REFERENCE_CHARACTERS = 128
+
+# The contract's words for the states of a payable.
+STATES = {"open": "pending"}
+
+Days = Annotated[int, pydantic.Field(ge=0, le=MAX_DUE_DAYS)]
+Reference = Annotated[str, pydantic.Field(max_length=MAX_REFERENCE_CHARACTERS)]
+
+
+class InvoiceIn(Body):
+    """An invoice for the user of a phone."""
+
+    payer_phone: Phone
+    amount_cents: Cents
+    due_in_days: Days = 10
+    reference: Reference | None = None
+    description: Text | None = None
+
+
+class MandateIn(Body):
+    """What an issuer may have without asking; no maximum is any amount."""
+
+    issuer_phone: Phone
+    autopay: bool = False
+    max_amount_cents: Cents | None = None
+
+
+class InvoiceOut(msgspec.Struct, frozen=True):
+    """An invoice."""
+
+    id: str
+    issuer_phone: str
+    payer_phone: str
+    amount_cents: int
+    currency_code: str
+    status: str
+    reference: str | None
+    description: str | None
+    due_at: str | None
+    created_at: str
+    paid_transfer_id: str | None
+
+
+class InvoicesOut(msgspec.Struct, frozen=True):
+    """Invoices to me, and mine to others, newest first."""
+
+    incoming: list[InvoiceOut]
+    outgoing: list[InvoiceOut]
+
+
+class MandateOut(msgspec.Struct, frozen=True):
+    """A mandate."""
+
+    id: str
+    issuer_phone: str
+    autopay: bool
+    max_amount_cents: int | None
+    status: str
+    created_at: str
+    updated_at: str
+
+
+class MandatesOut(msgspec.Struct, frozen=True):
+    """My mandates, newest first."""
+
+    items: list[MandateOut]
+
+
+class NotProcessed(msgspec.Struct, frozen=True):
+    """An invoice that could not be paid, and the sentence for it."""
+
+    id: str
+    error: str
+
+
+class ProcessedOut(msgspec.Struct, frozen=True):
+    """The invoices that were paid, and those that could not be."""
+
+    processed: list[str]
+    errors: list[NotProcessed]
+
+
+class Done(msgspec.Struct, frozen=True):
+    """It is done."""
+
+    ok: bool = True
+
+
+async def create_invoice(call: Call) -> web.Response:
+    """Issue an invoice."""
+    body: InvoiceIn = call.body
+    billed = Billed(body.amount_cents, body.due_in_days, body.reference, body.description)
+    claim = await invoices.create(platform_of(call), call.user, body.payer_phone, billed)
+    return answer(200, invoice_out(claim))
+
+
+async def list_invoices(call: Call) -> web.Response:
+    """List the newest invoices of each side."""
+    found = await invoices.of_user(platform_of(call), call.user)
+    return answer(200, InvoicesOut([*map(invoice_out, found.incoming)], [*map(invoice_out, found.outgoing)]))
+
+
+async def get_invoice(call: Call) -> web.Response:
+    """Show an invoice to one of its sides."""
+    return answer(200, invoice_out(await invoices.get(platform_of(call), call.user, call.path("invoice_id"))))
+
+
+async def pay_invoice(call: Call) -> web.Response:
+    """Pay an invoice."""
+    invoice_id, key = call.path("invoice_id"), header_key(call)
+    return answer(200, transfer_out(await invoices.pay(platform_of(call), call.user, invoice_id, key)))
+
+
+async def cancel_invoice(call: Call) -> web.Response:
+    """Take an invoice back."""
+    was = await invoices.cancel(platform_of(call), call.user, call.path("invoice_id"))
+    return answer(200, Detail("canceled" if was is None else f"already {STATES.get(was, was)}"))
+
+
+async def process_due_invoices(call: Call) -> web.Response:
+    """Pay the caller's due invoices that their mandates cover."""
+    swept = await autopay.sweep(platform_of(call), call.user)
+    errors = [
+        NotProcessed(str(invoice_id), form_of(refusal.code).message) for invoice_id, refusal in swept.errors
+    ]
+    return answer(200, ProcessedOut([*map(str, swept.processed)], errors))
+
+
+async def force_invoice_due(call: Call) -> web.Response:
+    """Make an invoice due, in development."""
+    await invoices.force_due(platform_of(call), call.user, call.path("invoice_id"))
+    return answer(200, Done())
+
+
+async def put_mandate(call: Call) -> web.Response:
+    """Set a mandate."""
+    body: MandateIn = call.body
+    mandate = await mandates.upsert(
+        platform_of(call),
+        call.user,
+        body.issuer_phone,
+        autopay=body.autopay,
+        max_amount=body.max_amount_cents,
+    )
+    return answer(200, mandate_out(mandate))
+
+
+async def list_mandates(call: Call) -> web.Response:
+    """List the caller's mandates."""
+    found = await mandates.of_payer(platform_of(call), call.user)
+    return answer(200, MandatesOut([*map(mandate_out, found)]))
+
+
+async def revoke_mandate(call: Call) -> web.Response:
+    """End a mandate."""
+    revoked = await mandates.revoke(platform_of(call), call.user, call.path("mandate_id"))
+    return answer(200, Detail("revoked" if revoked else "already revoked"))
+
+
+def invoice_out(claim: Claim) -> InvoiceOut:
+    """Show an invoice as the contract does."""
+    payable = claim.payable
+    return InvoiceOut(
+        id=str(payable.id),
+        issuer_phone=claim.payee_phone,
+        payer_phone=claim.payer_phone,
+        amount_cents=payable.amount or 0,
+        currency_code=payable.currency,
+        status=STATES.get(payable.state, payable.state),
+        reference=payable.details.get("reference"),
+        description=payable.details.get("description"),
+        due_at=maybe_timestamp(payable.due_at),
+        created_at=timestamp(payable.created_at),
+        paid_transfer_id=None if payable.transfer_id is None else str(payable.transfer_id),
+    )
+
+
+def mandate_out(mandate: Mandate) -> MandateOut:
+    """Show a mandate as the contract does."""
+    return MandateOut(
+        id=str(mandate.id),
+        issuer_phone=mandate.issuer_phone,
+        autopay=mandate.autopay,
+        max_amount_cents=mandate.max_amount,
+        status=mandate.state,
+        created_at=timestamp(mandate.created_at),
+        updated_at=timestamp(mandate.updated_at),
+    )
+
+
+_INVOICE = {"invoice_id": UUID}
+
+# Those of the word `mandates` stand before those of an id, which it would be taken for.
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "POST",
+        "/invoices",
+        create_invoice,
+        "create_invoice",
+        "Issue an invoice",
+        "invoices",
+        caller="user",
+        surface="wallet",
+        body=InvoiceIn,
+        answers={200: InvoiceOut},
+        problems=("kyc_level_required", "not_a_merchant", "invoice_to_self"),
+    ),
+    Route(
+        "GET",
+        "/invoices",
+        list_invoices,
+        "list_invoices",
+        "The newest 100 invoices to me, and mine",
+        "invoices",
+        caller="user",
+        surface="wallet",
+        answers={200: InvoicesOut},
+    ),
+    Route(
+        "POST",
+        "/invoices/process_due",
+        process_due_invoices,
+        "process_due_invoices",
+        "Pay my due invoices that a mandate covers",
+        "invoices",
+        caller="user",
+        surface="wallet",
+        answers={200: ProcessedOut},
+    ),
+    Route(
+        "POST",
+        "/invoices/mandates",
+        put_mandate,
+        "put_mandate",
+        "Let an issuer's invoices be paid when they are due",
+        "invoices",
+        caller="user",
+        surface="wallet",
+        body=MandateIn,
+        answers={200: MandateOut},
+    ),
+    Route(
+        "GET",
+        "/invoices/mandates",
+        list_mandates,
+        "list_mandates",
+        "My newest 100 mandates",
+        "invoices",
+        caller="user",
+        surface="wallet",
+        answers={200: MandatesOut},
+    ),
+    Route(
+        "POST",
+        "/invoices/mandates/{mandate_id}/revoke",
+        revoke_mandate,
+        "revoke_mandate",
+        "End a mandate",
+        "invoices",
+        caller="user",
+        surface="wallet",
+        parameters={"mandate_id": UUID},
+        answers={200: Detail},
+        problems=("mandate_not_found", "forbidden"),
+    ),
+    Route(
+        "GET",
+        "/invoices/{invoice_id}",
+        get_invoice,
+        "get_invoice",
+        "Show an invoice",
+        "invoices",
+        caller="user",
+        surface="wallet",
+        parameters=_INVOICE,
+        answers={200: InvoiceOut},
+        problems=("invoice_not_found", "forbidden"),
+    ),
+    Route(
+        "POST",
+        "/invoices/{invoice_id}/pay",
+        pay_invoice,
+        "pay_invoice",
+        "Pay an invoice",
+        "invoices",
+        caller="user",
+        surface="wallet",
+        parameters=_INVOICE,
+        answers={200: TransferOut},
+        problems=(
+            "invoice_not_found",
+            "not_your_invoice",
+            "invoice_canceled",
+            "invoice_expired",
+            "currency_mismatch",
+            "insufficient_funds",
+            "transfer_limit_exceeded",
+            "daily_amount_exceeded",
+            "risk_blocked",
+            "idempotency_conflict",
+            "idempotency_key_too_long",
+        ),
+    ),
+    Route(
+        "POST",
+        "/invoices/{invoice_id}/cancel",
+        cancel_invoice,
+        "cancel_invoice",
+        "Take an invoice back",
+        "invoices",
+        caller="user",
+        surface="wallet",
+        parameters=_INVOICE,
+        answers={200: Detail},
+        problems=("invoice_not_found", "forbidden"),
+    ),
+    Route(
+        "POST",
+        "/invoices/{invoice_id}/dev_force_due",
+        force_invoice_due,
+        "force_invoice_due",
+        "Make an invoice due (development)",
+        "invoices",
+        caller="user",
+        surface="wallet",
+        parameters=_INVOICE,
+        answers={200: Done},
+        problems=("forbidden", "invoice_not_found"),
+    ),
+)

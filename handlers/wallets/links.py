@@ -2,6 +2,113 @@
 
 from __future__ import annotations
 
-from handlers.api import Route
+from typing import Annotated
 
-ROUTES: tuple[Route, ...] = ()
+import msgspec
+import pydantic
+from aiohttp import web
+
+from core.errors import Refusal
+from core.wallets import links
+from handlers.api import Call, Route, answer
+from handlers.wallets.surface import (
+    Body,
+    Cents,
+    CurrencyCode,
+    Text,
+    TransferOut,
+    maybe_timestamp,
+    optional_key,
+    platform_of,
+    transfer_out,
+)
+
+MAX_EXPIRY_MINUTES = 10_080
+
+Minutes = Annotated[int, pydantic.Field(ge=1, le=MAX_EXPIRY_MINUTES)]
+
+
+class LinkIn(Body):
+    """A link: with an amount it is paid once, without one any number of times. No currency is that of new wallets."""
+
+    amount_cents: Cents | None = None
+    currency_code: CurrencyCode | None = None
+    expires_in_minutes: Minutes | None = None
+
+
+class LinkPayIn(Body):
+    """A payment of a link; the amount counts for a link without one. Only the key in the body is read."""
+
+    code: Text
+    idempotency_key: str
+    amount_cents: Cents | None = None
+
+
+class LinkOut(msgspec.Struct, frozen=True):
+    """A new link."""
+
+    code: str
+    expires_at: str | None
+
+
+async def create_link(call: Call) -> web.Response:
+    """Make a link."""
+    body: LinkIn = call.body
+    platform = platform_of(call)
+    currency = body.currency_code or platform.currency
+    link = await links.create(platform, call.user, body.amount_cents, currency, body.expires_in_minutes)
+    return answer(200, LinkOut(link.text, maybe_timestamp(link.expires_at)))
+
+
+async def pay_link(call: Call) -> web.Response:
+    """Pay a link."""
+    body: LinkPayIn = call.body
+    key = optional_key(body.idempotency_key)
+    if key is None:
+        raise Refusal("missing_idempotency_key", "Send an idempotency key, new for each new payment.")
+    paid = await links.pay(platform_of(call), call.user, body.code, body.amount_cents, key)
+    return answer(200, transfer_out(paid))
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "POST",
+        "/payments/links",
+        create_link,
+        "create_link",
+        "Make a payment link",
+        "links",
+        caller="user",
+        surface="wallet",
+        body=LinkIn,
+        answers={200: LinkOut},
+        problems=("kyc_level_required",),
+    ),
+    Route(
+        "POST",
+        "/payments/links/pay",
+        pay_link,
+        "pay_link",
+        "Pay a payment link",
+        "links",
+        caller="user",
+        surface="wallet",
+        body=LinkPayIn,
+        answers={200: TransferOut},
+        problems=(
+            "kyc_level_required",
+            "invalid_link_format",
+            "link_not_active",
+            "link_expired",
+            "link_amount_required",
+            "idempotency_conflict",
+            "missing_idempotency_key",
+            "idempotency_key_too_long",
+            "currency_mismatch",
+            "transfer_limit_exceeded",
+            "daily_amount_exceeded",
+            "risk_blocked",
+            "insufficient_funds",
+        ),
+    ),
+)

@@ -2,6 +2,241 @@
 
 from __future__ import annotations
 
-from handlers.api import Route
+from typing import Annotated, Any
+from uuid import UUID
 
-ROUTES: tuple[Route, ...] = ()
+import msgspec
+import pydantic
+from aiohttp import web
+
+from core.wallets import requests
+from core.wallets.claims import Claim
+from core.wallets.requests import Asked
+from handlers.api import Call, Route, answer
+from handlers.wallets.surface import (
+    Body,
+    Cents,
+    Detail,
+    Phone,
+    header_key,
+    maybe_timestamp,
+    platform_of,
+    timestamp,
+)
+
+# A request is listed a hundred at a time, and each receiver reads what a client put into it.
+MAX_METADATA_BYTES = 4_096
+MAX_METADATA_DEPTH = 8
+MAX_EXPIRY_MINUTES = 10_080
+
+# The contract's words for the states of a payable.
+STATES = {"open": "pending", "paid": "accepted"}
+
+
+def _bounded(metadata: dict[str, Any]) -> dict[str, Any]:
+    if _deeper(metadata, MAX_METADATA_DEPTH):
+        raise ValueError(f"metadata is nested more than {MAX_METADATA_DEPTH} levels deep")
+    if len(msgspec.json.encode(metadata)) > MAX_METADATA_BYTES:
+        raise ValueError(f"metadata is longer than {MAX_METADATA_BYTES} bytes")
+    return metadata
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(levels == 0 or _deeper(part, levels - 1) for part in parts)
+
+
+Metadata = Annotated[dict[str, Any], pydantic.AfterValidator(_bounded)]
+Minutes = Annotated[int, pydantic.Field(ge=1, le=MAX_EXPIRY_MINUTES)]
+
+
+class RequestIn(Body):
+    """A request to the user of a phone."""
+
+    to_phone: Phone
+    amount_cents: Cents
+    expires_in_minutes: Minutes | None = None
+    metadata: Metadata | None = None
+
+
+class RequestOut(msgspec.Struct, frozen=True):
+    """A request."""
+
+    id: str
+    requester_phone: str
+    target_phone: str
+    amount_cents: int
+    currency_code: str
+    status: str
+    created_at: str
+    expires_at: str | None
+    metadata: dict[str, Any] | None
+
+
+class RequestsOut(msgspec.Struct, frozen=True):
+    """Requests to me, and mine to others, newest first."""
+
+    incoming: list[RequestOut]
+    outgoing: list[RequestOut]
+
+
+class AcceptedOut(msgspec.Struct, frozen=True):
+    """An accepted request and its payment, or in a word how the request had ended before."""
+
+    detail: str
+    transfer_id: str | msgspec.UnsetType = msgspec.UNSET
+
+
+async def create_request(call: Call) -> web.Response:
+    """Ask somebody for money."""
+    body: RequestIn = call.body
+    asked = Asked(body.amount_cents, body.expires_in_minutes, body.metadata)
+    claim = await requests.create(platform_of(call), call.user, body.to_phone, asked, key=header_key(call))
+    return answer(200, request_out(claim))
+
+
+async def list_requests(call: Call) -> web.Response:
+    """List the newest requests of each side."""
+    found = await requests.of_user(platform_of(call), call.user)
+    return answer(200, RequestsOut([*map(request_out, found.incoming)], [*map(request_out, found.outgoing)]))
+
+
+async def get_request(call: Call) -> web.Response:
+    """Show a request to one of its sides."""
+    claim = await requests.get(platform_of(call), call.user, call.path("request_id"))
+    return answer(200, request_out(claim))
+
+
+async def accept_request(call: Call) -> web.Response:
+    """Pay a request."""
+    accepted = await requests.accept(platform_of(call), call.user, call.path("request_id"))
+    if accepted.transfer_id is None:
+        return _already(accepted.state)
+    return answer(200, AcceptedOut("accepted", str(accepted.transfer_id)))
+
+
+async def reject_request(call: Call) -> web.Response:
+    """Reject a request."""
+    was = await requests.reject(platform_of(call), call.user, call.path("request_id"))
+    return answer(200, Detail("rejected")) if was is None else _already(was)
+
+
+async def cancel_request(call: Call) -> web.Response:
+    """Take a request back."""
+    was = await requests.cancel(platform_of(call), call.user, call.path("request_id"))
+    return answer(200, Detail("canceled")) if was is None else _already(was)
+
+
+def request_out(claim: Claim) -> RequestOut:
+    """Show a request as the contract does."""
+    payable = claim.payable
+    return RequestOut(
+        id=str(payable.id),
+        requester_phone=claim.payee_phone,
+        target_phone=claim.payer_phone,
+        amount_cents=payable.amount or 0,
+        currency_code=payable.currency,
+        status=STATES.get(payable.state, payable.state),
+        created_at=timestamp(payable.created_at),
+        expires_at=maybe_timestamp(payable.expires_at),
+        metadata=payable.details.get("metadata"),
+    )
+
+
+def _already(state: str) -> web.Response:
+    return answer(200, Detail(f"already {STATES.get(state, state)}"))
+
+
+_REQUEST = {"request_id": UUID}
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "POST",
+        "/requests",
+        create_request,
+        "create_request",
+        "Ask somebody for money",
+        "requests",
+        caller="user",
+        surface="wallet",
+        body=RequestIn,
+        answers={200: RequestOut},
+        problems=(
+            "target_not_found",
+            "request_to_self",
+            "idempotency_conflict",
+            "idempotency_key_too_long",
+            "idempotency_key_invalid",
+        ),
+    ),
+    Route(
+        "GET",
+        "/requests",
+        list_requests,
+        "list_requests",
+        "The newest 100 requests to me, and mine",
+        "requests",
+        caller="user",
+        surface="wallet",
+        answers={200: RequestsOut},
+    ),
+    Route(
+        "GET",
+        "/requests/{request_id}",
+        get_request,
+        "get_request",
+        "Show a request",
+        "requests",
+        caller="user",
+        surface="wallet",
+        parameters=_REQUEST,
+        answers={200: RequestOut},
+        problems=("request_not_found", "forbidden"),
+    ),
+    Route(
+        "POST",
+        "/requests/{request_id}/accept",
+        accept_request,
+        "accept_request",
+        "Pay a request",
+        "requests",
+        caller="user",
+        surface="wallet",
+        parameters=_REQUEST,
+        answers={200: AcceptedOut},
+        problems=(
+            "request_not_found",
+            "not_yours_to_accept",
+            "currency_mismatch",
+            "transfer_limit_exceeded",
+            "daily_amount_exceeded",
+            "insufficient_funds",
+        ),
+    ),
+    Route(
+        "POST",
+        "/requests/{request_id}/reject",
+        reject_request,
+        "reject_request",
+        "Reject a request, as one of its two sides",
+        "requests",
+        caller="user",
+        surface="wallet",
+        parameters=_REQUEST,
+        answers={200: Detail},
+        problems=("request_not_found", "not_allowed"),
+    ),
+    Route(
+        "POST",
+        "/requests/{request_id}/cancel",
+        cancel_request,
+        "cancel_request",
+        "Take a request back",
+        "requests",
+        caller="user",
+        surface="wallet",
+        parameters=_REQUEST,
+        answers={200: Detail},
+        problems=("request_not_found", "only_requester_can_cancel"),
+    ),
+)

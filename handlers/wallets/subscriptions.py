@@ -2,6 +2,264 @@
 
 from __future__ import annotations
 
-from handlers.api import Route
+from typing import Annotated
+from uuid import UUID
 
-ROUTES: tuple[Route, ...] = ()
+import msgspec
+import pydantic
+from aiohttp import web
+
+from core.wallets import charging, subscriptions
+from core.wallets.subscriptions import Subscription
+from handlers.api import Call, Route, answer
+from handlers.wallets.surface import (
+    Body,
+    Cents,
+    Detail,
+    Text,
+    maybe_timestamp,
+    platform_of,
+    timestamp,
+)
+
+MAX_INTERVAL_DAYS = 365
+# A call of process_due does as much as some steps of the job.
+MAX_COUNT = 500
+
+Days = Annotated[int, pydantic.Field(ge=1, le=MAX_INTERVAL_DAYS)]
+
+# The contract knows no word for one that is past due: it goes on, and GET of one says how it stands.
+STATES = {"past_due": "active"}
+
+
+class SubscriptionIn(Body):
+    """A subscription to the merchant of a phone."""
+
+    merchant_phone: Text
+    amount_cents: Cents
+    interval_days: Days = 30
+
+
+class DueQuery(Body):
+    """How many at most; brought within 1 to 500."""
+
+    max_count: int = 50
+
+
+class SubscribedOut(msgspec.Struct, frozen=True):
+    """A new subscription, and when it is charged for the first time."""
+
+    id: str
+    next_charge_at: str
+
+
+class SubscriptionOut(msgspec.Struct, frozen=True):
+    """A subscription."""
+
+    id: str
+    merchant_user_id: str
+    amount_cents: int
+    currency_code: str
+    interval_days: int
+    next_charge_at: str
+    status: str
+    created_at: str
+
+
+class DunningOut(msgspec.Struct, frozen=True):
+    """How its charges stand: tries that failed in this period, why, and when the next one comes."""
+
+    attempts: int
+    last_error: str | None
+    next_attempt_at: str | None
+    missed_periods: int
+
+
+class SubscriptionView(msgspec.Struct, frozen=True):
+    """A subscription with all that is known of it; `state` tells `past_due`, too."""
+
+    id: str
+    payer_user_id: str
+    merchant_user_id: str
+    amount_cents: int
+    currency_code: str
+    interval_days: int
+    next_charge_at: str
+    status: str
+    created_at: str
+    state: str
+    last_transfer_id: str | None
+    dunning: DunningOut
+
+
+class ChargedOut(msgspec.Struct, frozen=True):
+    """How many were charged, and how many were due."""
+
+    processed: int
+    count: int
+
+
+async def create_subscription(call: Call) -> web.Response:
+    """Subscribe to a merchant."""
+    body: SubscriptionIn = call.body
+    made = await subscriptions.create(
+        platform_of(call), call.user, body.merchant_phone, body.amount_cents, body.interval_days
+    )
+    return answer(200, SubscribedOut(str(made.id), timestamp(made.next_charge_at)))
+
+
+async def list_subscriptions(call: Call) -> web.Response:
+    """List what the caller subscribes to."""
+    found = await subscriptions.of_payer(platform_of(call), call.user)
+    return answer(200, [_listed(subscription) for subscription in found])
+
+
+async def get_subscription(call: Call) -> web.Response:
+    """Show a subscription to its payer or its merchant."""
+    found = await subscriptions.get(platform_of(call), call.user, call.path("subscription_id"))
+    return answer(200, _view(found))
+
+
+async def cancel_subscription(call: Call) -> web.Response:
+    """End a subscription."""
+    ended = await subscriptions.cancel(platform_of(call), call.user, call.path("subscription_id"))
+    return answer(200, Detail("canceled" if ended else "already canceled"))
+
+
+async def process_due_subscriptions(call: Call) -> web.Response:
+    """Charge everybody's due subscriptions, in development."""
+    query: DueQuery = call.query
+    platform = platform_of(call)
+    subscriptions.require_dev(platform)
+    progress = await charging.charge_due(platform, min(max(query.max_count, 1), MAX_COUNT))
+    return answer(200, ChargedOut(progress.done, progress.done + progress.failed))
+
+
+async def force_subscription_due(call: Call) -> web.Response:
+    """Make a subscription due, in development."""
+    await subscriptions.force_due(platform_of(call), call.user, call.path("subscription_id"))
+    return answer(200, Detail("ok"))
+
+
+def _listed(subscription: Subscription) -> SubscriptionOut:
+    return SubscriptionOut(
+        id=str(subscription.id),
+        merchant_user_id=str(subscription.merchant_id),
+        amount_cents=subscription.amount,
+        currency_code=subscription.currency,
+        interval_days=subscription.interval_days,
+        next_charge_at=timestamp(subscription.next_charge_at),
+        status=STATES.get(subscription.state, subscription.state),
+        created_at=timestamp(subscription.created_at),
+    )
+
+
+def _view(subscription: Subscription) -> SubscriptionView:
+    ended = subscription.state == "canceled"
+    last = subscription.last_transfer_id
+    return SubscriptionView(
+        id=str(subscription.id),
+        payer_user_id=str(subscription.payer_id),
+        merchant_user_id=str(subscription.merchant_id),
+        amount_cents=subscription.amount,
+        currency_code=subscription.currency,
+        interval_days=subscription.interval_days,
+        next_charge_at=timestamp(subscription.next_charge_at),
+        status=STATES.get(subscription.state, subscription.state),
+        created_at=timestamp(subscription.created_at),
+        state=subscription.state,
+        last_transfer_id=None if last is None else str(last),
+        dunning=DunningOut(
+            attempts=subscription.attempts,
+            last_error=subscription.last_error,
+            next_attempt_at=maybe_timestamp(None if ended else subscription.try_at),
+            missed_periods=subscription.missed_periods,
+        ),
+    )
+
+
+_SUBSCRIPTION = {"subscription_id": UUID}
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "POST",
+        "/subscriptions",
+        create_subscription,
+        "create_subscription",
+        "Subscribe to a merchant",
+        "subscriptions",
+        caller="user",
+        surface="wallet",
+        body=SubscriptionIn,
+        answers={200: SubscribedOut},
+        problems=(
+            "merchant_not_found",
+            "target_not_a_merchant",
+            "transfer_limit_exceeded",
+            "daily_amount_exceeded",
+        ),
+    ),
+    Route(
+        "GET",
+        "/subscriptions",
+        list_subscriptions,
+        "list_subscriptions",
+        "My newest 200 subscriptions",
+        "subscriptions",
+        caller="user",
+        surface="wallet",
+        answers={200: list[SubscriptionOut]},
+    ),
+    Route(
+        "POST",
+        "/subscriptions/process_due",
+        process_due_subscriptions,
+        "process_due_subscriptions",
+        "Charge all due subscriptions (development)",
+        "subscriptions",
+        caller="user",
+        surface="wallet",
+        query=DueQuery,
+        answers={200: ChargedOut},
+        problems=("forbidden",),
+    ),
+    Route(
+        "GET",
+        "/subscriptions/{subscription_id}",
+        get_subscription,
+        "get_subscription",
+        "Show a subscription and how its charges stand",
+        "subscriptions",
+        caller="user",
+        surface="wallet",
+        parameters=_SUBSCRIPTION,
+        answers={200: SubscriptionView},
+        problems=("subscription_not_found", "forbidden"),
+    ),
+    Route(
+        "POST",
+        "/subscriptions/{subscription_id}/cancel",
+        cancel_subscription,
+        "cancel_subscription",
+        "End a subscription",
+        "subscriptions",
+        caller="user",
+        surface="wallet",
+        parameters=_SUBSCRIPTION,
+        answers={200: Detail},
+        problems=("subscription_not_found", "forbidden"),
+    ),
+    Route(
+        "POST",
+        "/subscriptions/{subscription_id}/dev_force_due",
+        force_subscription_due,
+        "force_subscription_due",
+        "Make a subscription due (development)",
+        "subscriptions",
+        caller="user",
+        surface="wallet",
+        parameters=_SUBSCRIPTION,
+        answers={200: Detail},
+        problems=("forbidden", "subscription_not_found"),
+    ),
+)

@@ -6,6 +6,8 @@ place where it stands. What a list of errors shows of the input never includes a
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar
 
@@ -13,6 +15,7 @@ import orjson
 import pydantic
 
 from core.errors import Refusal
+from handlers.decoding import MAX_DEPTH
 
 T = TypeVar("T")
 
@@ -20,25 +23,40 @@ SECRETS: Final = frozenset({"otp", "password", "secret", "refresh_token"})
 # Of a value that is shown, and of a list of what is wrong.
 MAX_SHOWN_CHARACTERS: Final = 200
 MAX_ERRORS: Final = 50
+# Of a body that is no JSON: a larger one is not read a second time for the sake of its error.
+MAX_EXPLAINED_BYTES: Final = 16_384
 
 
 class Validator(Generic[T]):
-    """Reads values of one type at one place: body, query or path."""
+    """Reads values of one type at one place: the body, the query, or one name in the path."""
 
-    def __init__(self, kind: type[T], where: str) -> None:
+    def __init__(self, kind: type[T], *where: str) -> None:
         self._adapter: pydantic.TypeAdapter[T] = pydantic.TypeAdapter(kind)
         self._where = where
+        self._whole = where == ("body",)
+        # A body all of whose fields may be left out may be left out itself.
+        fields: Mapping[str, Any] = getattr(kind, "model_fields", {})
+        self._absent: Any = None
+        if fields and not any(field.is_required() for field in fields.values()):
+            self._absent = {}
 
-    def read(self, value: Any) -> T:
-        """Return `value` as the type. Raises Refusal `validation_failed` with the list of what is wrong in it."""
+    def read(self, value: Any, errors: list[Mapping[str, Any]]) -> T | None:
+        """Return `value` as the type; where it does not fit, add what is wrong in it to `errors` and return None."""
+        if value is None:
+            value = self._absent
         try:
-            return self._adapter.validate_python(value)
+            return self._adapter.validate_python(value, from_attributes=self._whole)
         except pydantic.ValidationError as error:
             found = error.errors(include_url=False)[:MAX_ERRORS]
-            raise invalid([self._told(one) for one in found]) from None
+            errors.extend(
+                [self._told(one) for one in found] if value is not None else [_missing(self._where)]
+            )
+            return None
 
     def _told(self, error: Any) -> dict[str, Any]:
-        place = [self._where, *error["loc"]]
+        place = [*self._where, *error["loc"]]
+        if error["type"] == "missing" and not self._whole:
+            return _missing(place)
         told = {
             "type": error["type"],
             "loc": place,
@@ -50,6 +68,10 @@ class Validator(Generic[T]):
         return told
 
 
+# Made of its type and place alone.
+validator_of = functools.cache(Validator)
+
+
 def invalid(errors: Sequence[Mapping[str, Any]]) -> Refusal:
     """Return the refusal of a request, with the contract's list in the place of a sentence."""
     first = errors[0]
@@ -57,10 +79,15 @@ def invalid(errors: Sequence[Mapping[str, Any]]) -> Refusal:
     return Refusal("validation_failed", f"{place}: {first['msg']}", errors=list(errors))
 
 
+def _missing(place: Sequence[Any]) -> dict[str, Any]:
+    return {"type": "missing", "loc": [*place], "msg": "Field required", "input": None}
+
+
 def parse_json(raw: bytes, content_type: str | None) -> Any:
     """Return the JSON value of a body, None for no body; of another media type the text as it is, which fits nothing.
 
-    Raises Refusal `validation_failed` for what is no JSON in UTF-8, or holds a NUL, which no column can store.
+    Raises Refusal `validation_failed` for what is no JSON in UTF-8, is nested deeper than 32 levels, or holds a NUL,
+    which no column can store.
     """
     if not raw:
         return None
@@ -70,12 +97,54 @@ def parse_json(raw: bytes, content_type: str | None) -> Any:
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        told = {"type": "json_invalid", "loc": ["body", error.pos], "msg": "JSON decode error", "input": {}}
-        raise invalid([{**told, "ctx": {"error": error.msg}}]) from None
-    if b"\\u0000" in raw and "\0" in str(value):
-        told = {"type": "string_type", "loc": ["body"], "msg": "A text holds the control character U+0000"}
-        raise invalid([{**told, "input": None}])
+        place, said = _as_the_contract_says(raw, error)
+        told = {"type": "json_invalid", "loc": ["body", place], "msg": "JSON decode error", "input": {}}
+        raise invalid([{**told, "ctx": {"error": said}}]) from None
+    if b"\\u0000" in raw or raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
+        refuse_nul(value, "body")
     return value
+
+
+def refuse_nul(value: Any, *place: str | int) -> None:
+    """Raise Refusal `validation_failed` for a text that no column stores: with a NUL, or half a surrogate pair.
+
+    And for what is nested deeper than MAX_DEPTH, which few tools can show.
+    """
+    waiting: list[tuple[Any, tuple[str | int, ...]]] = [(value, place)]
+    while waiting:
+        part, where = waiting.pop()
+        if len(where) > MAX_DEPTH:
+            told = {"type": "json_invalid", "loc": ["body"], "msg": f"Nested deeper than {MAX_DEPTH} levels"}
+            raise invalid([{**told, "input": {}}])
+        if isinstance(part, str):
+            if "\0" in part or not _encodable(part):
+                said = "Input should be a valid string without U+0000"
+                raise invalid([{"type": "string_type", "loc": [*where], "msg": said, "input": None}])
+        elif isinstance(part, dict):
+            for name, inner in part.items():
+                waiting += [(name, where), (inner, (*where, name))]
+        elif isinstance(part, list):
+            waiting.extend((inner, (*where, index)) for index, inner in enumerate(part))
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _as_the_contract_says(raw: bytes, error: orjson.JSONDecodeError) -> tuple[int, str]:
+    """Return the place and the words of Python's own decoder, which the contract passes on."""
+    if len(raw) <= MAX_EXPLAINED_BYTES:
+        try:
+            json.loads(raw)
+        except json.JSONDecodeError as found:
+            return found.pos, found.msg
+        except (ValueError, RecursionError):  # not UTF-8, or deeper than it goes
+            pass
+    return error.pos, error.msg
 
 
 def _shown(value: Any, place: Sequence[Any]) -> Any:

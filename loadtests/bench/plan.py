@@ -15,6 +15,7 @@ GROUPS = {
     "loaded": "a large ledger beside a small one, balances at a past time",
     "memory": "the API process's memory over a long run",
     "processes": "several API processes, for information",
+    "payments": "payments at one merchant's QR code, with a fee, beside plain transfers",
     "ingest": "signed events over HTTP beside the bare handler",
     "ack": "acknowledgements at a fixed rate, half of them of duplicates",
     "refusal": "forged events over HTTP beside the bare handler: processor time",
@@ -51,6 +52,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     memory_warm_share: float = 0.2
     processes: tuple[int, ...] = (2, 4)
     pgbench_scale: int = 10
+    payment_connections: int = 64
+    payers: int = 1_000
     event_connections: int = 64
     #: Events a second of the open loop, and how many connections it has at most.
     ack_rates: tuple[int, ...] = (500, 1_000)
@@ -89,6 +92,7 @@ def quick(plan: Plan) -> Plan:
         memory_sample_seconds=0.5,
         processes=(2,),
         pgbench_scale=1,
+        payers=50,
         sustained_endpoints=(1, 10),
         sustained_deliveries=500,
         isolation_backlog=1_000,

@@ -47,6 +47,7 @@ class Requests:
             "to": self._to,
             "amount": lambda: str(self._random.randrange(100, 1000)),
             "at": self._at,
+            "token": lambda: self._random.choice(self._workload.tokens),
             "signature": self._signature,
             "": str,
         }

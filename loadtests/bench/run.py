@@ -26,6 +26,7 @@ from loadtests.bench.measures import throughput as measure_throughput
 from loadtests.bench.memory import Memory
 from loadtests.bench.memory import memory as measure_memory
 from loadtests.bench.meter import Meter
+from loadtests.bench.payments import PAYMENTS, payments
 from loadtests.bench.plan import Plan
 from loadtests.bench.report import Report, all_ratios, contention, now
 from loadtests.bench.stand import Stand
@@ -94,6 +95,9 @@ async def run(
         if plan.has("processes"):
             say("[bold]several API processes[/bold]")
             await several_processes(stand, meter)
+        if plan.has("payments"):
+            say("[bold]payments at one QR code[/bold]")
+            await payments(stand, meter)
         await measure_webhooks(stand, meter)
         if plan.has("memory"):
             say(f"[bold]memory over {plan.memory_seconds} s[/bold]")
@@ -186,7 +190,19 @@ async def fill(stand: Stand, database: str, entries: int, console: Console) -> N
 
 async def drop_copies(stand: Stand) -> None:
     """Leaves only what the next run on this state folder can use."""
-    for name in (THROUGHPUT, TPCB, STORAGE, SMALL, INGEST, DELIVERY, SUSTAINED, HEALTHY, SICK, CLAIMS):
+    for name in (
+        THROUGHPUT,
+        TPCB,
+        STORAGE,
+        SMALL,
+        PAYMENTS,
+        INGEST,
+        DELIVERY,
+        SUSTAINED,
+        HEALTHY,
+        SICK,
+        CLAIMS,
+    ):
         await stand.execute("postgres", f'DROP DATABASE IF EXISTS "{name}" (FORCE)')
 
 

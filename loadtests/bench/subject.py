@@ -22,6 +22,13 @@ class Books(msgspec.Struct, frozen=True, kw_only=True):
     latest: int
 
 
+class Shop(msgspec.Struct, frozen=True, kw_only=True):
+    """A merchant's QR code, as it is scanned, and the tokens of those who pay there."""
+
+    code: str
+    tokens: tuple[str, ...]
+
+
 class Subject(Protocol):
     """A service under test. Databases are given by URL, with the owner's rights."""
 
@@ -30,6 +37,9 @@ class Subject(Protocol):
 
     async def key(self, database_url: str, principal: str) -> str:
         """Makes an API key for another principal and returns its token."""
+
+    async def shop(self, database_url: str, payers: int) -> Shop:
+        """Makes a merchant with a fee and a static QR code, and so many payers who have more than they can spend."""
 
     async def migrate(self, database_url: str) -> None:
         """Brings a database that was kept from an earlier run up to this code."""

@@ -11,17 +11,27 @@ import asyncpg
 
 from core.access.api_keys import SCOPES, create_key
 from core.database import open_database
+from core.identity.tokens import Tokens
 from core.ledger.accounts import MAX_OPENINGS, Limits, Opening, open_accounts
 from core.migrations import migrate
+from core.service import open_service
 from core.settings import load_settings
+from core.wallets import payables
+from core.wallets.platform import open_platform
 from loadtests.bench import posting
-from loadtests.bench.subject import Books, Connection
+from loadtests.bench.subject import Books, Connection, Shop
 from loadtests.bench.workload import CURRENCY, HOT_ACCOUNT, STRIPE_SECRET
 
 #: Accounts may owe this much, so that the limit is checked and never reached.
 CREDIT = 1_000_000_000_000
 #: The first one that a key is made for.
 PRINCIPAL = 1
+#: What the measured service signs its users' tokens with.
+JWT_SECRET = "a-secret-of-the-benchmark-and-of-no-one"  # noqa: S105 - both sides of it run here
+MAKE_MERCHANT = (
+    "UPDATE users SET is_merchant = TRUE, merchant_status = 'approved', kyc_level = 1 WHERE id = $1"
+)
+MAKE_PAYERS = "UPDATE users SET kyc_level = 1, kyc_status = 'approved' WHERE id = ANY($1::uuid[])"
 #: Sessions that fill a ledger, each on accounts of its own: on common ones they would wait for each other.
 FILL_SESSIONS = max(2, min(4, os.cpu_count() or 2))
 
@@ -57,6 +67,29 @@ class Tallystick:
             return token
         finally:
             await database.close()
+
+    async def shop(self, database_url: str, payers: int) -> Shop:
+        """Makes them as the service itself makes users, with a starting credit."""
+        settings = load_settings(
+            env_file=None,
+            env="test",
+            database_url=database_url,
+            # Nobody is asked there: it is Redis that can be done without.
+            redis_url="redis://127.0.0.1:1/0",
+            jwt_secret=JWT_SECRET,
+            starting_credit_cents=CREDIT,
+        )
+        tokens = Tokens(settings)
+        async with open_service(settings) as service, open_platform(service) as platform:
+            merchant = await platform.users.ensure("+963900000000")
+            people = [await platform.users.ensure(f"+9639{number:08}") for number in range(1, payers + 1)]
+            async with connected(database_url) as connection:
+                await connection.execute(MAKE_MERCHANT, merchant.id)
+                await connection.execute(MAKE_PAYERS, [person.id for person in people])
+            code = payables.new_code()
+            qr = payables.NewPayable("qr", platform.currency, payee_id=merchant.id, code=code, reusable=True)
+            await payables.create(service.database, qr)
+        return Shop(code=f"PAY:v1;code={code}", tokens=tuple(tokens.issue(person, None) for person in people))
 
     async def migrate(self, database_url: str) -> None:
         """Applies what is outstanding."""
@@ -132,6 +165,12 @@ class Tallystick:
             "V1_RATE_LIMIT_BURST": "10000000",
             "V1_RATE_LIMIT_ADDRESS_PER_SECOND": "1000000",
             "V1_RATE_LIMIT_ADDRESS_BURST": "10000000",
+            "RATE_LIMIT_PER_MINUTE": "1000000",
+            # Wallets: limits that are counted, and reached by nobody.
+            "JWT_SECRET": JWT_SECRET,
+            "FRAUD_QR_MAX_TX_PER_HOUR": "10000000",
+            "KYC_L1_DAILY_MAX_CENTS": str(CREDIT),
+            "MERCHANT_FEE_BPS": "150",
         }
 
     def pgbench_script(self, books: Books, *, hot: bool) -> str:

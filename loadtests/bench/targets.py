@@ -94,6 +94,13 @@ TARGETS = (
     ),
     Target(key="api_rss_mb", text="API process, resident", better="<", bound=150, unit="MB"),
     Target(
+        key="qr_payments_vs_single",
+        text="payments at one merchant's QR code with a fee / plain transfers, over HTTP",
+        better=">=",
+        bound=0.7,
+        unit="×",
+    ),
+    Target(
         key="ingest_vs_floor1",
         text="signed events over HTTP / bare aiohttp handler",
         better=">=",
@@ -203,6 +210,7 @@ def speed_ratios(figures: Figures, connections: Iterable[int]) -> dict[str, floa
         "one_connection_p50_extra_ms": one_connection_extra_ms(figures),
         "batch1000_vs_pgbench": figures.ratio("batch1000", "floor2.tpcb"),
         "loaded_vs_small": figures.ratio("single.uniform.loaded", "single.uniform.small"),
+        "qr_payments_vs_single": figures.ratio("payments.qr", "payments.single"),
         "past_balance_p99_ms": _median_latency(figures, "past_balance", "p99"),
     }
 

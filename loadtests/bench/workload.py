@@ -8,11 +8,13 @@ each time, and always with the same number of bytes, so that the Content-Length 
     <to>    the number of another account
     <amount>  100 to 999
     <at>    a moment, uniform between `earliest` and `latest` (unix seconds), as 2026-01-31T23:59:59Z
+    <token>  one of the workload's tokens
     <signature>  Stripe's signature of the body, which is then made of the items alone; our own client fills it in
 """
 
 import re
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -21,7 +23,7 @@ from loadtests.stripe_events import payment_intent_succeeded
 
 COUNTER_DIGITS = 9
 WIDTHS = {"from": 6, "to": 6, "amount": 3, "at": 20}
-PLACEHOLDER = re.compile(r"<(key|from|to|amount|at|signature)>")
+PLACEHOLDER = re.compile(r"<(key|from|to|amount|at|token|signature)>")
 ACCOUNT_PREFIX = "acct-"
 HOT_ACCOUNT = "acct-hot"
 CURRENCY = "KZT"
@@ -29,6 +31,7 @@ CURRENCY = "KZT"
 STRIPE_SECRET = "whsec_of_the_benchmark"  # noqa: S105 - both sides of it run here
 UNKNOWN_SECRET = "whsec_of_somebody_else"  # noqa: S105
 STRIPE_PATH = "/webhooks/stripe"
+QR_PATH = "/payments/merchant/pay"
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,11 +54,14 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     status: int = 0
     signing_secret: str = ""
     repeats: float = 0.0
+    tokens: tuple[str, ...] = ()
 
     def as_lua(self) -> str:
         """The same as a Lua chunk that returns a table, for wrk. JSON's escapes of ASCII text are Lua's too."""
         fields = msgspec.to_builtins(self)
-        pairs = (f"{name} = {msgspec.json.encode(value).decode()}" for name, value in fields.items())
+        tokens = "{" + ",".join(f'"{token}"' for token in fields.pop("tokens")) + "}"
+        pairs = [f"{name} = {msgspec.json.encode(value).decode()}" for name, value in fields.items()]
+        pairs.append(f"tokens = {tokens}")
         return "return { " + ", ".join(pairs) + " }\n"
 
 
@@ -71,6 +77,13 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         """`POST /v1/transfers`: two legs, a kind, no reference or metadata; `hot`: always from one account."""
         body = f'{{"from":"{self._payer(hot=hot)}","to":"{ACCOUNT_PREFIX}<to>","amount":<amount>,"kind":"payment"}}'
         return self._post("/v1/transfers", items=1, item=body, tail="", opening="", idempotency_key=True)
+
+    def qr_payment(self, tokens: Sequence[str], code: str) -> Workload:
+        """`POST /payments/merchant/pay` of the owners of the tokens, all at one static QR code."""
+        body = f'{{"code":"{code}","idempotency_key":"<key>","amount_cents":<amount>}}'
+        caller = msgspec.structs.replace(self, token="<token>")  # noqa: S106 - a placeholder
+        workload = caller._post(QR_PATH, items=1, item=body, tail="", opening="")  # noqa: SLF001 - its own
+        return msgspec.structs.replace(workload, tokens=tuple(tokens))
 
     def batch(self, items: int) -> Workload:
         """`POST /v1/transfers/batch` of `items` transfers, each with its key; every item's outcome is checked."""

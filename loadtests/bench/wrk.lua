@@ -21,6 +21,7 @@ local function compile(template)
       return string.format("%06d", payee)
     end,
     amount = function() return tostring(math.random(100, 999)) end,
+    token = function() return workload.tokens[math.random(#workload.tokens)] end,
     at = function() return os.date("!%Y-%m-%dT%H:%M:%SZ", math.random(workload.earliest, workload.latest)) end,
   }
   local pieces, position = {}, 1

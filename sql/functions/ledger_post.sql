@@ -24,7 +24,8 @@ CREATE OR REPLACE FUNCTION ledger_post(
     currencies text[], reference_texts text[], metadata_texts text[], effective_times timestamptz[],
     expiry_times timestamptz[], condition_item integer[], condition_account integer[], condition_version bigint[],
     condition_min bigint[], condition_max bigint[], dry_run boolean,
-    payable_ids uuid[], item_payable integer[], item_limits bigint[], unfrozen boolean[],
+    payable_ids uuid[] DEFAULT NULL, item_payable integer[] DEFAULT NULL, item_limits bigint[] DEFAULT NULL,
+    unfrozen boolean[] DEFAULT NULL,
     OUT batch bigint, OUT recorded timestamptz, OUT outcomes smallint[], OUT culprits integer[], OUT figures bigint[],
     OUT leg_version bigint[], OUT leg_balance bigint[], OUT leg_posted bigint[], OUT item_amount bigint[],
     OUT item_captured bigint[], OUT item_expires timestamptz[]

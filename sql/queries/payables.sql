@@ -8,6 +8,22 @@ SELECT
 FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS wanted (id, code, place)
 INNER JOIN payables AS p ON wanted.id = p.id OR wanted.code = p.code;
 
+-- name: payables_to_pay
+-- Like payables_wanted, with the payee, null where there is none: one look for whoever pays.
+SELECT
+    wanted.place, p.id, p.kind, p.code, p.payee_id, p.payer_id, p.amount, p.currency, p.reusable, p.state,
+    p.expires_at, p.due_at, p.details::text AS details, p.transfer_id, p.hold_id, p.settled_by, p.created_at,
+    p.updated_at, p.request_key, p.fingerprint, p.state = 'open' AND p.expires_at <= clock_timestamp() AS expired,
+    u.principal_id AS payee_principal_id, u.wallet_id AS payee_wallet_id, u.phone AS payee_phone,
+    u.username AS payee_username, u.name AS payee_name, u.is_merchant AS payee_is_merchant,
+    u.is_agent AS payee_is_agent, u.merchant_status AS payee_merchant_status,
+    u.merchant_fee_bps AS payee_merchant_fee_bps, u.merchant_since AS payee_merchant_since,
+    u.kyc_level AS payee_kyc_level, u.kyc_status AS payee_kyc_status, u.created_at AS payee_created_at,
+    u.tokens_valid_from AS payee_tokens_valid_from
+FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS wanted (id, code, place)
+INNER JOIN payables AS p ON wanted.id = p.id OR wanted.code = p.code
+LEFT JOIN users AS u ON p.payee_id = u.id;
+
 -- name: create_payable
 -- Store a payable and return its id; no row where the request key is taken already.
 INSERT INTO payables (

@@ -22,6 +22,9 @@ LOCK = (
     "    PERFORM FROM accounts AS a WHERE a.code = ANY (account_codes) ORDER BY a.id FOR NO KEY UPDATE;\n"
     "    GET DIAGNOSTICS locked = ROW_COUNT;\n"
 )
+PAYABLE_LOCK = (
+    "        PERFORM FROM payables AS p WHERE p.id = ANY (payable_ids) ORDER BY p.id FOR NO KEY UPDATE;\n"
+)
 OPENED = "    IF read <> locked THEN\n"
 # For a function without its lock: it has counted no locks then.
 UNGUARDED = (OPENED, "    IF FALSE THEN\n")

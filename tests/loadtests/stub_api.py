@@ -18,7 +18,7 @@ from aiohttp import web
 
 from loadtests.bench import posting
 from loadtests.bench.subject import Connection
-from loadtests.bench.workload import BATCH_ITEM_DONE, STRIPE_PATH, STRIPE_SECRET
+from loadtests.bench.workload import BATCH_ITEM_DONE, QR_PATH, STRIPE_PATH, STRIPE_SECRET
 from loadtests.stripe_events import stripe_signature
 
 DATABASE_URL = os.environ.get("DATABASE_URL", "")
@@ -50,7 +50,7 @@ async def main() -> None:
         elif request.path == "/v1/transfers":
             await post()
         results = ",".join([f"{{{BATCH_ITEM_DONE}}}"] * items)
-        status = 201 if request.method == "POST" else 200
+        status = 201 if request.method == "POST" and request.path != QR_PATH else 200
         return web.Response(text=f'{{"results":[{results}]}}', status=status, content_type="application/json")
 
     if pool is not None:

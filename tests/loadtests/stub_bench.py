@@ -45,6 +45,8 @@ def tiny(**changes: object) -> Plan:
         "memory_sample_seconds": 0.05,
         "processes": (),
         "pgbench_scale": 1,
+        "payment_connections": 2,
+        "payers": 5,
         "event_connections": 2,
         "ack_connections": 4,
         "sustained_endpoints": (3,),

@@ -79,6 +79,8 @@ async def test_a_run_measures_every_group(report: Report) -> None:
         "floor1.event",
         "floor1.forged",
         "forged",
+        "payments.qr",
+        "payments.single",
         "memory.single@2",
         "past_balance",
         "single.hot@2",

@@ -72,6 +72,10 @@ class Person:
         self._user = user
         self.token = token
 
+    def at(self, client: ApiClient) -> "Person":
+        """The same one at another process."""
+        return Person(client, self._user, self.token)
+
     @property
     def user(self) -> User:
         assert self._user is not None
@@ -205,6 +209,40 @@ async def owner(settings: Settings) -> AsyncIterator[Any]:
     connection = await asyncpg.connect(str(settings.database_url))
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+async def elsewhere(settings: Settings) -> AsyncIterator[ApiClient]:
+    """A client of another process's application: with a posting lane and connections of its own."""
+    async with (
+        open_service(settings) as service,
+        TestClient(TestServer(create_app(settings, service))) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def round_trips(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the statements that are sent, but for those of the refresher beside every process."""
+    sent: list[str] = []
+    observe = metrics.observe_query
+
+    def record(query: str, seconds: float, *, ok: bool = True) -> None:
+        if query != "platform_settings":
+            sent.append(query)
+        observe(query, seconds, ok=ok)
+
+    monkeypatch.setattr(metrics, "observe_query", record)
+    return sent
+
+
+async def told(owner: Any, somebody: Person) -> list[tuple[str, Any]]:
+    """The events for somebody, oldest first: type and data."""
+    rows = await owner.fetch(
+        "SELECT body FROM outbox_events WHERE principal_id = $1 ORDER BY id", somebody.user.principal_id
+    )
+    events = [json.loads(row["body"]) for row in rows]
+    return [(event["type"], event["data"]) for event in events]
 
 
 def new_key() -> str:

@@ -1,0 +1,65 @@
+"""`tallystick autopay` and its like: the jobs of the wallet platform, each as a command."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from core.settings import Settings
+    from core.wallets.progress import Progress
+
+
+def _command(name: str, help_: str) -> click.Command:
+    """Return the command that runs a job of `jobs.wallet_jobs.JOBS` until nothing is due."""
+
+    def run(*, once: bool) -> None:
+        from core.log import configure_logging
+        from ops.state import operator_settings
+
+        settings = operator_settings(log_level="warning")
+        # Standard output is for the result.
+        configure_logging(settings, sys.stderr.buffer)
+        done = asyncio.run(_run(settings, name, once=once))
+        click.echo(f"{done.done} done, {done.failed} failed.")
+        if done.failed:
+            raise click.exceptions.Exit(1)
+
+    option = click.Option(["--once"], is_flag=True, help="Do one step, not all that is due.")
+    return click.Command(name, callback=run, params=[option], help=help_)
+
+
+async def _run(settings: Settings, name: str, *, once: bool) -> Progress:
+    from core.service import open_service
+    from core.wallets.platform import open_platform
+    from jobs.wallet_jobs import JOBS, drain
+
+    async with open_service(settings) as service, open_platform(service) as platform:
+        return await drain(
+            platform,
+            JOBS[name],
+            once=once,
+            on_step=lambda done: click.echo(f"{done.done} done, {done.failed} failed", err=True),
+        )
+
+
+_EXIT = "Exit code 1 when something failed. Any number may run at once, beside the workers, who do it by themselves."
+
+autopay = _command(
+    "autopay",
+    "Pay due invoices that a mandate covers, each by itself. One that cannot be paid is tried again after a quarter of"
+    f" an hour, then later each time, up to a day.\n\n{_EXIT}",
+)
+charge = _command(
+    "charge",
+    "Charge subscriptions that are due, each once a period. One that cannot be charged is tried again within its"
+    f" period, and its merchant is told.\n\n{_EXIT}",
+)
+expire = _command(
+    "expire",
+    "Mark codes, links, requests and cash requests whose time is over, tell their merchants, and give back what was"
+    f" held for them.\n\n{_EXIT}",
+)
