@@ -20,8 +20,8 @@ from core.ledger.items import Effects, Leg, Operation, Outcome, Posting, next_gr
 from core.ledger.outcomes import PAYABLE_STATES
 from core.platform.audit import audited, by_user, record
 from core.wallets.books import CASH_OUT, SYSTEM_PRINCIPAL, system_account
-from core.wallets.changes import change, tell_within
-from core.wallets.events import tell
+from core.wallets.changes import change
+from core.wallets.events import tell, tell_all, write
 from core.wallets.fees import fee
 from core.wallets.limits import LIMITS_FIRST, first_cause, payer_limits
 from core.wallets.payables import NewPayable, RequestKey, end, store
@@ -194,11 +194,11 @@ async def _open(
     data = {"id": str(request_id), "type": new.kind.replace("_", ""), "amount_cents": new.amount}
     object_id = str(request_id)
     entry = audited("cash.request", by_user(customer.id), data, user_id=customer.id, object_id=object_id)
+    told = tell(customer, "cash.request", data, object_id=object_id)
     if hold is None:
-        await record(connection, entry)
-        await tell_within(connection, customer, "cash.request", data, object_id=object_id)
+        await write(connection, told, [entry])
         return
-    effects = Effects(told=tell(customer, "cash.request", data, object_id=object_id), audited=(entry,))
+    effects = Effects(told=told, audited=(entry,))
     hold = msgspec.structs.replace(hold, effects=effects)
     (outcome,) = await platform.ledger.post_within(connection, [hold])
     if not outcome.posted:
@@ -311,9 +311,7 @@ async def _pay_out(platform: Platform, agent: User, known: _Known) -> None:
 
 def _accepted(agent: User, known: _Known) -> tuple[tuple[Told, ...], Any]:
     object_id = str(known.id)
-    told = tell(known.customer, "cash.accept", known.told, object_id=object_id)
-    if agent.id != known.customer.id:
-        told += tell(agent, "cash.accept", known.told, object_id=object_id)
+    told = tell_all((known.customer, agent), "cash.accept", known.told, object_id=object_id)
     entry = audited(
         "cash.accept", by_user(agent.id), known.told, user_id=known.customer.id, object_id=object_id
     )
@@ -333,8 +331,8 @@ async def _end(platform: Platform, known: _Known, state: Literal["canceled", "re
             if not outcome.posted and outcome.kind.code != "hold_not_open":
                 raise outcome.refusal()
         entry = audited(event, by_user(by.id), known.told, user_id=known.customer.id, object_id=str(known.id))
-        await record(connection, entry)
-        await tell_within(connection, known.customer, event, known.told, object_id=str(known.id))
+        told = tell(known.customer, event, known.told, object_id=str(known.id))
+        await write(connection, told, [entry])
         return True
 
     if known.state == "open" and await change(platform.database, ended):

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import asyncpg
 
 from core.errors import Unavailable
 from core.ledger.poster import KEY_TAKEN
-from core.outbox.events import emit
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
 
     from core.database import Connection, Database
-    from core.wallets.users import User
 
 Result = TypeVar("Result")
 
@@ -37,20 +35,3 @@ async def change(database: Database, work: Callable[[Connection], Awaitable[Resu
     raise Unavailable(
         "The rows of this call are busy at the moment. Repeat the call.", code="busy", retry_after=0.1
     )
-
-
-async def tell_within(
-    connection: Connection, user: User | None, event_type: str, data: Mapping[str, Any], *, object_id: str
-) -> None:
-    """Write the event for `user` in the caller's transaction; nothing for whoever cannot receive any.
-
-    Wake `core.wakeup.OUTBOX` after the commit.
-    """
-    if user is not None and user.is_merchant:
-        await emit(
-            connection,
-            principal_id=user.principal_id,
-            event_type=event_type,
-            data=data,
-            object_id=object_id,
-        )

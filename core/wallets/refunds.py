@@ -16,6 +16,7 @@ from core.ledger.items import Effects, Leg, Operation, Posting, operation_id
 from core.platform.audit import audited, by_user
 from core.wallets.books import SYSTEM_PRINCIPAL, wallet_of
 from core.wallets.events import tell
+from core.wallets.metrics import count_refund
 from core.wallets.payments import Paid
 
 if TYPE_CHECKING:
@@ -112,6 +113,8 @@ async def refund(
     if not outcome.posted:
         raise outcome.refusal()
     platform.wake()
+    if not outcome.replayed:
+        count_refund(amount, original.currency)
     return Paid(
         refund_id,
         wallet_of(original.receiver),

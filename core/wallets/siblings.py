@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from core import ids
 from core.errors import Refusal
 from core.ledger.items import operation_id
-from core.platform.audit import audited, record
+from core.platform.audit import audited
+from core.wallets import claims
 from core.wallets.books import SYSTEM_PRINCIPAL
-from core.wallets.changes import change, tell_within
-from core.wallets.events import tell
+from core.wallets.changes import change
+from core.wallets.events import tell_all, write
+from core.wallets.metrics import count_request
 from core.wallets.payables import NewPayable, RequestKey, create
 from core.wallets.payments import Paid, Payment
 from core.wallets.transfers import Standing, standing
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from core.database import Connection
-    from core.wallets.payables import Payable
+    from core.wallets.claims import Claim
     from core.wallets.platform import Platform
     from core.wallets.users import User
 
@@ -52,9 +54,7 @@ async def transfer(platform: Platform, asked: Asked) -> Paid:
     key = _key("transfer", asked.key)
     transfer_id = ids.new_uuid() if key is None else operation_id(SYSTEM_PRINCIPAL, key)
     data = {"transfer_id": str(transfer_id), "amount_cents": asked.amount}
-    told = tell(payee, "internal.transfer", data, object_id=str(transfer_id))
-    if payer.id != payee.id:
-        told += tell(payer, "internal.transfer", data, object_id=str(transfer_id))
+    told = tell_all((payee, payer), "internal.transfer", data, object_id=str(transfer_id))
     payment = Payment(
         id=transfer_id,
         principal_id=SYSTEM_PRINCIPAL,
@@ -88,7 +88,10 @@ async def request(
         expires_at=datetime.now(UTC) + timedelta(minutes=life) if life else None,
         details={"metadata": metadata},
     )
-    return await _create(platform, asked, new, requester, target, (minutes, metadata))
+    request_id, is_new = await _create(platform, asked, new, requester, target, (minutes, metadata))
+    if is_new:
+        count_request("create")
+    return request_id
 
 
 async def invoice(
@@ -105,7 +108,8 @@ async def invoice(
         due_at=datetime.now(UTC) + timedelta(days=due_in_days),
         details={"reference": reference, "description": description},
     )
-    return await _create(platform, asked, new, issuer, payer, (due_in_days, reference, description))
+    terms = (due_in_days, reference, description)
+    return (await _create(platform, asked, new, issuer, payer, terms))[0]
 
 
 async def wallet(platform: Platform, phone: str) -> tuple[User, Standing]:
@@ -114,13 +118,12 @@ async def wallet(platform: Platform, phone: str) -> tuple[User, Standing]:
     return user, await standing(platform, user)
 
 
-async def find_request(platform: Platform, request_id: UUID) -> tuple[Payable, User, User]:
-    """Return a payment request, who wants it and of whom. Raises Refusal `internal_request_not_found`."""
-    found = await platform.payables.by_id(request_id)
-    if found is None or found.kind != "request" or found.payee_id is None or found.payer_id is None:
+async def find_request(platform: Platform, request_id: UUID) -> Claim:
+    """Return a payment request. Raises Refusal `internal_request_not_found`."""
+    found = await claims.find(platform.database, "request", request_id)
+    if found is None:
         raise unknown_request()
-    people = await platform.users.by_ids([found.payee_id, found.payer_id])
-    return found, people[found.payee_id], people[found.payer_id]
+    return found
 
 
 def unknown_request() -> Refusal:
@@ -138,24 +141,24 @@ async def _both(platform: Platform, asked: Asked) -> tuple[User, User]:
 
 async def _create(
     platform: Platform, asked: Asked, new: NewPayable, payee: User, payer: User, terms: tuple[Any, ...]
-) -> UUID:
+) -> tuple[UUID, bool]:
+    """Store it and tell both sides; return its id, and whether it is new."""
     key = _key(new.kind, asked.key)
     request_key = None if key is None else RequestKey(SYSTEM_PRINCIPAL, key, (new.kind, *asked[:3], *terms))
     event = f"{new.kind}s.create"
 
-    async def created(connection: Connection) -> UUID:
+    async def created(connection: Connection) -> tuple[UUID, bool]:
         payable_id, is_new = await create(connection, new, key=request_key)
         if is_new:
             data = {"id": str(payable_id), "amount_cents": asked.amount}
             entry = audited(event, ACTOR, data, user_id=payer.id, object_id=str(payable_id))
-            await record(connection, entry)
-            for user in {payee.id: payee, payer.id: payer}.values():
-                await tell_within(connection, user, event, data, object_id=str(payable_id))
-        return payable_id
+            events = tell_all((payee, payer), event, data, object_id=str(payable_id))
+            await write(connection, events, [entry])
+        return payable_id, is_new
 
-    payable_id = await change(platform.database, created)
+    made = await change(platform.database, created)
     platform.wake()
-    return payable_id
+    return made
 
 
 def _key(operation: str, key: str | None) -> str | None:

@@ -17,10 +17,10 @@ import msgspec
 from core.database import statements
 from core.errors import Refusal
 from core.ledger.items import MAX_AMOUNT_MINOR, operation_id
-from core.platform.audit import audited, by_user, record
+from core.platform.audit import audited, by_user
 from core.wallets.books import PROMOTIONS, SYSTEM_PRINCIPAL, VOUCHERS, system_account
-from core.wallets.changes import change, tell_within
-from core.wallets.events import tell
+from core.wallets.changes import change
+from core.wallets.events import tell, write
 from core.wallets.fees import fee
 from core.wallets.limits import payer_limits
 from core.wallets.payables import end
@@ -215,8 +215,8 @@ async def revoke(platform: Platform, admin: User, code: str) -> Voucher:
             raise Refusal("voucher_not_revocable", "Only an active voucher can be revoked.")
         await pay_within(connection, platform.database, platform.ledger, payment)
         entry = audited("vouchers.revoke", "admin", data, user_id=known.creator.id, object_id=str(voucher.id))
-        await record(connection, entry)
-        await tell_within(connection, known.creator, "vouchers.revoke", data, object_id=str(voucher.id))
+        told = tell(known.creator, "vouchers.revoke", data, object_id=str(voucher.id))
+        await write(connection, told, [entry])
 
     await change(platform.database, revoked)
     platform.wake()

@@ -126,15 +126,15 @@ async def get_request(call: Call) -> web.Response:
         request_id = UUID(text)
     except ValueError:
         raise siblings.unknown_request() from None
-    found, requester, target = await siblings.find_request(platform_of(call), request_id)
-    status = STATUSES.get(found.state, found.state)
+    found = await siblings.find_request(platform_of(call), request_id)
+    payable = found.payable
     shown = InternalRequest(
-        str(found.id),
-        status,
-        found.amount or 0,
-        requester.phone,
-        target.phone,
-        timestamp(found.created_at),
+        str(payable.id),
+        STATUSES.get(payable.state, payable.state),
+        payable.amount or 0,
+        found.payee_phone,
+        found.payer_phone,
+        timestamp(payable.created_at),
     )
     return answer(200, shown)
 

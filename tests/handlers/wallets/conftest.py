@@ -2,8 +2,7 @@
 
 import itertools
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -131,16 +130,6 @@ async def wallets(settings: Settings, service: Service) -> AsyncIterator[ApiClie
     assert await totals(settings) == {}
 
 
-@pytest.fixture
-async def elsewhere(settings: Settings, wallets: ApiClient) -> AsyncIterator[ApiClient]:
-    """Another process of the service: its own lane to the same database."""
-    async with (
-        open_service(settings) as service,
-        TestClient(TestServer(create_app(settings, service))) as client,
-    ):
-        yield client
-
-
 async def totals(settings: Settings) -> dict[str, int]:
     """What the balances of each currency sum to, where that is not zero."""
     connection = await asyncpg.connect(str(settings.database_url))
@@ -248,23 +237,3 @@ async def told(owner: Any, somebody: Person) -> list[tuple[str, Any]]:
 def new_key() -> str:
     """Return an idempotency key that no test has used."""
     return f"key-{next(_keys)}"
-
-
-# What a process runs by itself, twice a second.
-_OWN_STATEMENTS = {"platform_settings"}
-
-
-@contextmanager
-def count_statements() -> Iterator[list[str]]:
-    """The names of the statements that this process sends meanwhile: what a request costs in round trips."""
-    ran: list[str] = []
-    observe = metrics.observe_query
-
-    def noted(query: str, seconds: float, *, ok: bool = True) -> None:
-        if query not in _OWN_STATEMENTS:
-            ran.append(query)
-        observe(query, seconds, ok=ok)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "observe_query", noted)
-        yield ran
