@@ -25,6 +25,7 @@ from redis.exceptions import BusyLoadingError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from core import wakeup
+from core.access.internal_hmac import FORGET_SECONDS, forget_signatures
 from core.inbox import replays
 from core.inbox.dead_letters import DeadLetterStream
 from core.inbox.processing import Processor, Retries, take_over_inbox_events
@@ -213,6 +214,7 @@ class _Shift:
             ),
             Loop("retention", None, PRUNE_SECONDS, lambda: prune(database, settings.audit_retention_days)),
             Loop("seal", None, settings.seal_interval_ms / 1000, lambda: seal_once(database)),
+            Loop("forget_signatures", None, FORGET_SECONDS, lambda: forget_signatures(database)),
             Loop("expire_holds", None, settings.hold_expiry_interval_ms / 1000, lambda: expire_due(database)),
             *(
                 Loop(job.name, None, seconds, functools.partial(self._wallet_step, job))

@@ -141,6 +141,16 @@ class Money(BaseModel):
         0, "Fee on cash-out, paid by the customer", unit="basis points", ge=0, le=10_000
     )
     voucher_fee_bps: int = key(100, "Fee on redeeming a voucher", unit="basis points", ge=0, le=10_000)
+    refund_fee_policy: Literal["keep", "return"] = key(
+        "keep", "The merchant's fee when a payment is refunded: keep, or return it in proportion"
+    )
+    cash_request_expiry_minutes: int = key(
+        0,
+        "Life of a cash request, and of the hold of a cash-out; 0: no end",
+        unit="minutes",
+        ge=0,
+        le=525_600,
+    )
     kyc_l0_tx_max_cents: int = key(
         100_000_000, "KYC level 0: most in one transfer", unit="minor units", ge=0, le=2**63 - 1
     )

@@ -127,6 +127,7 @@ FORMS: dict[str, Form] = {
     "not_owner_of_funds": Form(403, "Not owner of original funds"),
     "exceeds_reversible": Form(400, "Exceeds refundable amount"),
     "already_reversed": Form(400, "Exceeds refundable amount"),
+    "refund_not_found": Form(404, "Not found"),
     # Cash.
     "not_an_agent": Form(403, "Not an agent"),
     "not_owner": Form(403, "Not owner"),
@@ -137,6 +138,8 @@ FORMS: dict[str, Form] = {
     "invalid_prefix": Form(400, "Invalid prefix"),
     # Webhooks.
     "endpoint_missing": Form(404, "Endpoint missing"),
+    # Internal services.
+    "internal_request_not_found": Form(404, "Not found"),
     # Administration.
     "user_not_found": Form(404, "User not found"),
     "endpoint_not_found": Form(404, "Not found"),
