@@ -11,7 +11,7 @@ from core import ids
 from core.database import statements
 from core.errors import Refusal
 from core.outbox.events import encode
-from core.outbox.signing import check_secret, new_secret
+from core.outbox.signing import check_own_secret, check_secret, new_secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -78,7 +78,7 @@ class Changes(NamedTuple):
     enabled: bool | None = None
 
 
-async def create(
+async def create(  # noqa: PLR0913 - what an endpoint is made of
     database: Database,
     destinations: Destinations,
     *,
@@ -88,8 +88,11 @@ async def create(
     description: str = "",
     headers: Mapping[str, str] | None = None,
     secret: str | None = None,
+    own_secret: bool = False,
 ) -> tuple[Endpoint, str]:
     """Store an endpoint and return it with its secret, which is never shown again.
+
+    `own_secret` says that `secret` is one of the wallet contract's, any text of its owner's.
 
     Raises Refusal `invalid_request` for a URL that leads nowhere we would go, for a weak secret, for headers that are
     not its to set, and when there are MAX_ENDPOINTS already.
@@ -97,7 +100,7 @@ async def create(
     destinations.check_url(url)
     check_headers(headers or {})
     if secret is not None:
-        check_secret(secret)
+        (check_own_secret if own_secret else check_secret)(secret)
     chosen = secret or new_secret()
     row = await database.fetchrow(
         _sql.create_webhook_endpoint,
@@ -196,6 +199,27 @@ async def send_test(database: Database, *, principal_id: int, endpoint_id: UUID)
         await connection.execute(_sql.write_test_event, event_id, principal_id, TEST_EVENT, body)
         await connection.execute(_outbox.create_deliveries, [delivery_id], [event_id], [endpoint_id], [False])
     return event_id, delivery_id
+
+
+async def send_test_to_all(database: Database, *, principal_id: int, data: Mapping[str, Any]) -> list[UUID]:
+    """Write an event `webhook.test` with `data` for each endpoint that is on; return the ids of the deliveries.
+
+    Wake `core.wakeup.DELIVERIES` then.
+    """
+    found = await list_page(database, principal_id=principal_id, after=None, limit=MAX_ENDPOINTS)
+    living = [endpoint.id for endpoint in found if endpoint.disabled_at is None]
+    if not living:
+        return []
+    event_id, delivery_ids = ids.new_uuid(), [ids.new_uuid() for _ in living]
+    count = len(living)
+    async with database.transaction() as connection:
+        await connection.execute(
+            _sql.write_test_event, event_id, principal_id, TEST_EVENT, encode(TEST_EVENT, data)
+        )
+        await connection.execute(
+            _outbox.create_deliveries, delivery_ids, [event_id] * count, living, [False] * count
+        )
+    return delivery_ids
 
 
 async def delete(database: Database, *, principal_id: int, endpoint_id: UUID) -> None:

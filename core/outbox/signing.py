@@ -25,6 +25,9 @@ MIN_KEY_BYTES: Final = 24
 MAX_KEY_BYTES: Final = 64
 NEW_KEY_BYTES: Final = 32
 
+# Of the wallet contract, whose merchants bring a secret of their own.
+MAX_OWN_SECRET: Final = 64
+
 USER_AGENT: Final = "Payments-Webhooks/0.1"
 
 
@@ -35,17 +38,19 @@ def new_secret() -> str:
 
 def check_secret(secret: str) -> None:
     """Raise Refusal `invalid_request` unless `secret` is `whsec_` and 24 to 64 bytes in base64."""
-    try:
-        size = len(_key(secret)) if secret.startswith(PREFIX) else 0
-    except (binascii.Error, ValueError):
-        size = 0
-    if not MIN_KEY_BYTES <= size <= MAX_KEY_BYTES:
+    if not MIN_KEY_BYTES <= len(_decoded(secret) or b"") <= MAX_KEY_BYTES:
         raise Refusal(
             "invalid_request",
             f"A secret is whsec_ followed by {MIN_KEY_BYTES} to {MAX_KEY_BYTES} random bytes in base64."
             " Leave it out and one is made for you.",
             field="secret",
         )
+
+
+def check_own_secret(secret: str) -> None:
+    """Raise Refusal `invalid_request` unless `secret` is what the wallet contract takes: any 1 to 64 characters."""
+    if not 1 <= len(secret) <= MAX_OWN_SECRET or "\0" in secret:
+        raise Refusal("invalid_request", f"A secret has 1 to {MAX_OWN_SECRET} characters.", field="secret")
 
 
 def message_id(event_id: UUID) -> str:
@@ -82,4 +87,15 @@ def signed_headers(
 
 
 def _key(secret: str) -> bytes:
-    return base64.b64decode(secret.removeprefix(PREFIX), validate=True)
+    """Return the key of Standard Webhooks: what is encoded in `whsec_...`, or the text of any other secret."""
+    decoded = _decoded(secret)
+    return secret.encode() if decoded is None else decoded
+
+
+def _decoded(secret: str) -> bytes | None:
+    if not secret.startswith(PREFIX):
+        return None
+    try:
+        return base64.b64decode(secret.removeprefix(PREFIX), validate=True)
+    except (binascii.Error, ValueError):
+        return None

@@ -17,6 +17,7 @@ from core.database import statements
 from core.errors import Refusal
 from core.ledger.items import operation_id
 from core.lookup import Lookup
+from core.wallets.users import User
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,6 +67,18 @@ def payable_of(row: Row) -> Payable:
     return Payable(**values)
 
 
+class Offer(NamedTuple):
+    """A payable together with who gets the money, as whoever pays it needs both."""
+
+    payable: Payable
+    payee: User
+
+
+def offer_of(row: Row) -> Offer:
+    """Read an offer out of a row of `offers_by_code`."""
+    return Offer(payable_of(row), User(*(row[f"payee_{name}"] for name in User._fields)))
+
+
 class NewPayable(NamedTuple):
     """A payable to store: at least one of payee and payer is known, the amount is in minor units (None: any)."""
 
@@ -111,6 +124,7 @@ class Payables:
 
     def __init__(self, database: Database) -> None:
         self._lookup: Lookup[Payable] = Lookup(database, _sql.payables_wanted, payable_of)
+        self._offers: Lookup[Offer] = Lookup(database, _sql.offers_by_code, offer_of)
 
     async def by_id(self, payable_id: UUID) -> Payable | None:
         """Return a payable."""
@@ -120,9 +134,14 @@ class Payables:
         """Return the payable of a code."""
         return await self._lookup.find(None, code)
 
+    async def offer(self, code: str) -> Offer | None:
+        """Return the payable of a code and its payee, in one round trip."""
+        return await self._offers.find(code)
+
     async def close(self) -> None:
         """Answer what was asked."""
         await self._lookup.close()
+        await self._offers.close()
 
 
 def new_code() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.errors import Refusal
-from core.ledger.items import Effects, ItemLimits, Leg, Posting
+from core.ledger.items import Condition, Effects, ItemLimits, Leg, Posting
 from core.ledger.outcomes import PAYABLE_STATES
 from core.wallets.books import wallet_of
 from core.wallets.limits import FUNDS_FIRST, first_cause
@@ -59,6 +59,7 @@ class Payment(NamedTuple):
     audited: tuple[Audited, ...] = ()
     reference: str | None = None
     metadata: dict[str, str] | None = None
+    conditions: tuple[Condition, ...] = ()
 
     def posting(self) -> Posting:
         """Return what goes to the ledger: the two legs of the payment, then the two of its fee."""
@@ -78,6 +79,7 @@ class Payment(NamedTuple):
             currency=self.currency,
             reference=self.reference,
             metadata=self.metadata,
+            conditions=self.conditions,
             limits=self.limits,
             effects=effects,
             unfrozen=True,

@@ -133,6 +133,8 @@ FORMS: dict[str, Form] = {
     "invalid_prefix": Form(400, "Invalid prefix"),
     # Webhooks.
     "endpoint_missing": Form(404, "Endpoint missing"),
+    "delivery_not_found": Form(404, "Not found"),
+    "merchant_key_not_found": Form(404, "Not found"),
     # Administration.
     "user_not_found": Form(404, "User not found"),
 }

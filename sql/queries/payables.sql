@@ -42,3 +42,20 @@ WITH due AS (
 UPDATE payables AS p SET state = 'expired', updated_at = clock_timestamp()
 FROM due WHERE p.id = due.id
 RETURNING p.id, p.kind, p.payee_id, p.payer_id, p.amount, p.currency, p.hold_id;
+
+-- name: offers_by_code
+-- One row for each payable of the codes $1 that a payee is known of: place, the payable as in payables_wanted, and the
+-- payee, in columns that begin with `payee_`.
+SELECT
+    wanted.place, p.id, p.kind, p.code, p.payee_id, p.payer_id, p.amount, p.currency, p.reusable, p.state,
+    p.expires_at, p.due_at, p.details::text AS details, p.transfer_id, p.hold_id, p.settled_by, p.created_at,
+    p.updated_at, p.request_key, p.fingerprint, u.principal_id AS payee_principal_id, u.wallet_id AS payee_wallet_id,
+    u.phone AS payee_phone, u.username AS payee_username, u.name AS payee_name, u.is_merchant AS payee_is_merchant,
+    u.is_agent AS payee_is_agent, u.merchant_status AS payee_merchant_status,
+    u.merchant_fee_bps AS payee_merchant_fee_bps, u.merchant_since AS payee_merchant_since,
+    u.kyc_level AS payee_kyc_level, u.kyc_status AS payee_kyc_status, u.created_at AS payee_created_at,
+    u.tokens_valid_from AS payee_tokens_valid_from, TRUE AS payee_live,
+    p.state = 'open' AND p.expires_at <= clock_timestamp() AS expired
+FROM unnest($1::text[]) WITH ORDINALITY AS wanted (code, place)
+INNER JOIN payables AS p ON wanted.code = p.code
+INNER JOIN users AS u ON p.payee_id = u.id;

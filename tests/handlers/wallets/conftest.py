@@ -2,7 +2,8 @@
 
 import itertools
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -11,6 +12,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from core import database
 from core.identity.tokens import Tokens
 from core.service import Service
 from core.settings import Settings
@@ -111,9 +113,15 @@ class Person:
 
 
 @pytest.fixture
-def settings(settings: Settings) -> Settings:
+def changed() -> dict[str, Any]:
+    """What a test has otherwise: `@pytest.mark.parametrize("changed", [{"env": "dev"}])`."""
+    return {}
+
+
+@pytest.fixture
+def settings(settings: Settings, changed: dict[str, Any]) -> Settings:
     """The settings of a test, with wallets switched on."""
-    return Settings.model_validate(settings.model_dump() | WALLET_SETTINGS)
+    return Settings.model_validate(settings.model_dump() | WALLET_SETTINGS | changed)
 
 
 @pytest.fixture
@@ -193,6 +201,22 @@ async def owner(settings: Settings) -> AsyncIterator[Any]:
     connection = await asyncpg.connect(str(settings.database_url))
     yield connection
     await connection.close()
+
+
+@contextmanager
+def round_trips(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The names of the statements that are run meanwhile, but for what every process reads twice a second."""
+    names: list[str] = []
+    timed = database._timed
+
+    async def counted(name: str, work: Awaitable[Any]) -> Any:
+        if name != "platform_settings":
+            names.append(name)
+        return await timed(name, work)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "_timed", counted)
+        yield names
 
 
 def new_key() -> str:
