@@ -45,7 +45,8 @@ def customer_code(user: User, form: str) -> str:
 def scanned(body: Mapping[str, Any]) -> Scanned:
     """Read what a till sends; the amount has to be a whole JSON number. Raises Refusal `invalid_payload`."""
     amount, text = body.get("amount_cents"), body.get("code") or body.get("scanned_text")
-    if not isinstance(amount, int) or not 0 < amount <= MAX_AMOUNT_MINOR or not isinstance(text, str):
+    sound = isinstance(amount, int) and 0 < amount <= MAX_AMOUNT_MINOR
+    if not sound or not text or not isinstance(text, str):
         raise Refusal("invalid_payload", "Send amount_cents, a whole number above 0, and the scanned text.")
     return Scanned(int(amount), text)
 
