@@ -88,8 +88,7 @@ def signed_headers(
 
 def _key(secret: str) -> bytes:
     """Return the key of Standard Webhooks: what is encoded in `whsec_...`, or the text of any other secret."""
-    decoded = _decoded(secret)
-    return secret.encode() if decoded is None else decoded
+    return _decoded(secret) or secret.encode()
 
 
 def _decoded(secret: str) -> bytes | None:

@@ -45,9 +45,10 @@ def customer_code(user: User, form: str) -> str:
 def scanned(body: Mapping[str, Any]) -> Scanned:
     """Read what a till sends; the amount has to be a whole JSON number. Raises Refusal `invalid_payload`."""
     amount, text = body.get("amount_cents"), body.get("code") or body.get("scanned_text")
-    sound = isinstance(amount, int) and 0 < amount <= MAX_AMOUNT_MINOR
-    if not sound or not text or not isinstance(text, str):
-        raise Refusal("invalid_payload", "Send amount_cents, a whole number above 0, and the scanned text.")
+    if not isinstance(amount, int) or not 0 < amount <= MAX_AMOUNT_MINOR:
+        raise Refusal("invalid_payload", "Send amount_cents, a whole number above 0.")
+    if not isinstance(text, str) or not text:
+        raise Refusal("invalid_payload", "Send the scanned text.")
     return Scanned(int(amount), text)
 
 

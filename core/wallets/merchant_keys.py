@@ -18,7 +18,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from core.database import statements
-from core.errors import Refusal
+from core.errors import Refusal, Unavailable
 from core.platform.audit import audited, by_user, record
 from core.wallets.events import tell_within
 from core.wallets.users import User, user_of
@@ -146,9 +146,12 @@ def is_signed(secret: str, call: Signed) -> bool:
 
 
 def seal(settings: Settings, key_id: str, secret: str) -> bytes:
-    """Encrypt a secret under the newest key, for the row of `key_id` alone."""
+    """Encrypt a secret under the newest key, for the row of `key_id` alone. Raises Unavailable without any key."""
+    key = next(_keys(settings), None)
+    if key is None:
+        raise Unavailable("Merchants' keys are off: MERCHANT_SECRET_KEYS is not set.")
     nonce = secrets.token_bytes(_NONCE_BYTES)
-    return nonce + AESGCM(next(_keys(settings))).encrypt(nonce, secret.encode(), key_id.encode())
+    return nonce + AESGCM(key).encrypt(nonce, secret.encode(), key_id.encode())
 
 
 def unseal(settings: Settings, key_id: str, sealed: bytes) -> str:

@@ -131,15 +131,15 @@ async def pay_qr(platform: Platform, payer: User, text: str, amount: int | None,
     try:
         code = _code_in(text)
         offer = None if code is None else await platform.payables.offer(code)
-        payable, merchant = _qr_of(offer)
-        due = _amount_due(payable, amount)
+        found = _qr_of(offer)
+        due = _amount_due(found.payable, amount)
     except Refusal as refusal:
         if await _used(platform, payment_id):
             raise _other_request() from refusal
         raise
-    payment = await _payment(platform, payment_id, payer, merchant, payable, due, (text, amount))
+    payment = await payment_of(platform, payment_id, payer, found, due, (text, amount))
     try:
-        await _check(platform, payer, merchant, payable, due)
+        await _check(platform, payer, found, due)
     except Refusal:
         # It was paid before, so nothing is left to check, and nothing more will be paid.
         if not await _used(platform, payment_id):
@@ -176,15 +176,19 @@ def _amount_due(payable: Payable, amount: int | None) -> int:
     return due
 
 
-async def _payment(
+async def payment_of(
     platform: Platform,
     payment_id: UUID,
     payer: User,
-    merchant: User,
-    payable: Payable,
+    offer: Offer,
     due: int,
     asked: tuple[str, int | None],
 ) -> Payment:
+    """Return what paying a code posts: `due` minor units, of which the merchant gives the fee.
+
+    `asked` is what a repeated key is compared with.
+    """
+    payable, merchant = offer
     basis_points = merchant.merchant_fee_bps
     if basis_points is None:
         basis_points = platform.config.current.merchant_fee_bps
@@ -226,7 +230,8 @@ async def _payment(
     )
 
 
-async def _check(platform: Platform, payer: User, merchant: User, payable: Payable, due: int) -> None:
+async def _check(platform: Platform, payer: User, offer: Offer, due: int) -> None:
+    payable, merchant = offer
     if not merchant.is_merchant:
         raise Refusal("qr_not_active", "Whoever made this code is no merchant any more.")
     if payable.currency != platform.currency:

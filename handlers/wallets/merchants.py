@@ -252,13 +252,14 @@ async def _stream(call: Call, currency: str, lines: AsyncGenerator[Line, None]) 
     writer = csv.writer(text)
     writer.writerow(CSV_COLUMNS)
     waiting = 0
-    async for line in lines:
-        writer.writerow(msgspec.structs.astuple(_shown(line, currency)))
-        waiting += 1
-        if waiting == CSV_ROWS:
-            await response.write(text.getvalue().encode())
-            text.seek(text.truncate(0))
-            waiting = 0
+    async with aclosing(lines):
+        async for line in lines:
+            writer.writerow(msgspec.structs.astuple(_shown(line, currency)))
+            waiting += 1
+            if waiting == CSV_ROWS:
+                await response.write(text.getvalue().encode())
+                text.seek(text.truncate(0))
+                waiting = 0
     await response.write(text.getvalue().encode())
     await response.write_eof()
     return response

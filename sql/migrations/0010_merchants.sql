@@ -54,6 +54,6 @@ INNER JOIN batches AS b ON b.seq = e.no >> 22
 INNER JOIN transfers AS t ON t.no = (e.no >> 12) << 12;
 
 GRANT SELECT, INSERT ON merchant_api_keys TO tallystick_serving;
-GRANT UPDATE (deleted_at, sealed_secret) ON merchant_api_keys TO tallystick_serving;
+GRANT UPDATE (deleted_at) ON merchant_api_keys TO tallystick_serving;
 GRANT SELECT, INSERT, UPDATE, DELETE ON merchant_api_signatures TO tallystick_serving;
 GRANT SELECT ON merchant_lines TO tallystick_serving;

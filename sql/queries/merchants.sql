@@ -49,11 +49,11 @@ WHERE
 ORDER BY l.version;
 
 -- name: statement_totals
--- One row: the sums of the lines on the account of code $1 with versions above $2 up to $3, none below zero.
+-- One row: the sums of the lines on the account of code $1 with versions above $2 up to $3, from 0 to 2^62 - 1.
 SELECT
-    coalesce(sum(l.amount) FILTER (WHERE l.direction = 'in'), 0)::bigint AS gross,
-    coalesce(-sum(l.amount) FILTER (WHERE l.direction = 'fee'), 0)::bigint AS fees,
-    coalesce(-sum(l.amount) FILTER (WHERE l.direction = 'refund'), 0)::bigint AS refunds
+    least(coalesce(sum(l.amount) FILTER (WHERE l.direction = 'in'), 0), 4611686018427387903)::bigint AS gross,
+    least(coalesce(-sum(l.amount) FILTER (WHERE l.direction = 'fee'), 0), 4611686018427387903)::bigint AS fees,
+    least(coalesce(-sum(l.amount) FILTER (WHERE l.direction = 'refund'), 0), 4611686018427387903)::bigint AS refunds
 FROM merchant_lines AS l
 WHERE
     l.account_id = (SELECT a.id FROM accounts AS a WHERE a.code = $1)

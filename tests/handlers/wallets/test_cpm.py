@@ -68,7 +68,8 @@ async def test_why_not(person: MakePerson) -> None:
     shop, ann = await person(merchant=True), await person()
     good = f"CPM:v1;phone={ann.phone}"
     assert (await ask(ann, good)).refusal == (403, "Not a merchant")
-    for amount in ("100", 0, -1, 1.5, None, [], 2**63):
+    amounts: tuple[object, ...] = ("100", 0, -1, 1.5, None, [], 2**63)
+    for amount in amounts:
         assert (await ask(shop, good, amount)).refusal == (400, "Invalid payload")
     for text in (None, "", 5, {"a": 1}):
         assert (await ask(shop, text)).refusal == (400, "Invalid payload")
@@ -79,6 +80,7 @@ async def test_why_not(person: MakePerson) -> None:
     assert (await ask(shop, "CPM:v2;x")).refusal == (400, "Unsupported CPM format")
     assert (await ask(shop, good, amount=True)).status == 200
     # That it is an object is told before who asks.
-    for body in ([], "x", 5):
+    bodies: tuple[Any, ...] = ([], "x", 5)
+    for body in bodies:
         said = await ann.post("/payments/merchant/cpm_request", body)
         assert (said.status, said.json["detail"][0]["type"]) == (422, "dict_type")
