@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from core.database import Database, Row
+    from core.database import Connection, Database, Row
     from core.outbox.destinations import Destinations
 
 _sql = statements("webhook_endpoints")
@@ -79,7 +79,7 @@ class Changes(NamedTuple):
 
 
 async def create(  # noqa: PLR0913 - what an endpoint is made of
-    database: Database,
+    database: Connection | Database,
     destinations: Destinations,
     *,
     principal_id: int,

@@ -21,6 +21,7 @@ from core.database import statements
 from core.errors import Refusal, Unavailable
 from core.platform.audit import audited, by_user, record
 from core.wallets.events import tell_within
+from core.wallets.merchants import require_merchant
 from core.wallets.users import User, user_of
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ async def create_key(platform: Platform, user: User) -> tuple[str, str]:
 
     Raises Refusal `merchant_only`, and `invalid_request` when there are MAX_KEYS.
     """
-    require_merchant(user)
+    require_merchant(user, "merchant_only")
     key_id, secret = secrets.token_hex(8), secrets.token_hex(16)
     sealed = seal(platform.settings, key_id, secret)
     async with platform.database.transaction() as connection:
@@ -85,14 +86,14 @@ async def create_key(platform: Platform, user: User) -> tuple[str, str]:
 
 async def list_keys(platform: Platform, user: User) -> list[MerchantKey]:
     """Return the keys, newest first. Raises Refusal `merchant_only`."""
-    require_merchant(user)
+    require_merchant(user, "merchant_only")
     rows = await platform.database.fetch(_sql.list_merchant_keys, user.id, MAX_KEYS)
     return [MerchantKey(row["key_id"], row["created_at"]) for row in rows]
 
 
 async def delete_key(platform: Platform, user: User, key_id: str) -> None:
     """End a key. Raises Refusal `merchant_only`, and `merchant_key_not_found`, for another's too."""
-    require_merchant(user)
+    require_merchant(user, "merchant_only")
     async with platform.database.transaction() as connection:
         if await connection.fetchval(_sql.delete_merchant_key, key_id, user.id) is None:
             raise Refusal("merchant_key_not_found", "You have no such key.")
@@ -100,12 +101,6 @@ async def delete_key(platform: Platform, user: User, key_id: str) -> None:
         await record(connection, audited("merchant_keys.delete", by_user(user.id), data, user_id=user.id))
         await tell_within(connection, user, "merchant_keys.delete", data, object_id=key_id)
     platform.wake()
-
-
-def require_merchant(user: User) -> None:
-    """Raise Refusal `merchant_only` unless the user is a merchant."""
-    if not user.is_merchant:
-        raise Refusal("merchant_only", "This is for merchants.")
 
 
 async def authenticate(platform: Platform, call: Signed, scope: str) -> User:

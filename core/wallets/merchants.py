@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Final
 
 from core.database import statements
 from core.errors import Refusal
+from core.outbox import endpoints
 from core.platform.audit import audited, by_user, record
 
 if TYPE_CHECKING:
+    from core.outbox.destinations import Destinations
+    from core.outbox.endpoints import Endpoint
     from core.wallets.platform import Platform
     from core.wallets.users import User
 
@@ -18,10 +21,10 @@ RECEIVED: Final = "application received"
 ALREADY: Final = "already merchant"
 
 
-def require_merchant(user: User) -> None:
-    """Raise Refusal `not_a_merchant` unless the user is one."""
+def require_merchant(user: User, code: str = "not_a_merchant") -> None:
+    """Raise Refusal `code`, by which the contract's routes differ, unless the user is a merchant."""
     if not user.is_merchant:
-        raise Refusal("not_a_merchant", "This is for merchants.")
+        raise Refusal(code, "This is for merchants.")
 
 
 def require_kyc(user: User, level: int) -> None:
@@ -56,3 +59,31 @@ async def apply(platform: Platform, user: User) -> str:
             data = {"before": user.merchant_status, "after": "applied"}
             await record(connection, audited("merchants.apply", by_user(user.id), data, user_id=user.id))
     return RECEIVED
+
+
+async def create_endpoint(
+    platform: Platform, destinations: Destinations, user: User, *, url: str, secret: str
+) -> Endpoint:
+    """Make an endpoint for the merchant's events, signed with a secret of their own.
+
+    Raises Refusal `merchant_only`, and `invalid_request` like `core.outbox.endpoints.create`.
+    """
+    require_merchant(user, "merchant_only")
+    async with platform.database.transaction() as connection:
+        endpoint, _ = await endpoints.create(
+            connection,
+            destinations,
+            principal_id=user.principal_id,
+            url=url,
+            secret=secret,
+            own_secret=True,
+        )
+        entry = audited(
+            "webhooks.endpoint_create",
+            by_user(user.id),
+            {"url": url},
+            user_id=user.id,
+            object_id=str(endpoint.id),
+        )
+        await record(connection, entry)
+    return endpoint

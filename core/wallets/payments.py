@@ -36,7 +36,8 @@ class Payment(NamedTuple):
 
     `id` is derived from whose key it is and the key (`core.ledger.items.operation_id`); `identity` is what was asked
     for, with which a repeated key is compared. `amount` leaves `source` and reaches `target`; `fee` then leaves
-    `fee_payer` (an account code) for `fee_account`. `payer` is whose limits count, if anybody's do.
+    `fee_payer` (an account code) for `fee_account`. `payer` is whose limits count, if anybody's do. `conditions` are
+    what must hold of balances beside that.
     """
 
     id: UUID

@@ -14,7 +14,7 @@ from core.outbox import deliveries, endpoints
 from core.outbox.deliveries import Delivery, Filter
 from core.outbox.endpoints import MAX_ENDPOINTS
 from core.outbox.once import deliver_due
-from core.wallets.merchant_keys import require_merchant
+from core.wallets import merchants
 from handlers.api import Call, Route, answer
 from handlers.outbound import OUTBOUND
 from handlers.wallets.surface import Body, Detail, platform_of, timestamp
@@ -97,14 +97,8 @@ class RoundsOut(msgspec.Struct, frozen=True):
 async def create_endpoint(call: Call) -> web.Response:
     """Make an endpoint."""
     url, secret = _given(call, "url"), _given(call, "secret")
-    require_merchant(call.user)
-    endpoint, _ = await endpoints.create(
-        call.service.database,
-        call.request.app[OUTBOUND].destinations,
-        principal_id=call.user.principal_id,
-        url=url,
-        secret=secret,
-        own_secret=True,
+    endpoint = await merchants.create_endpoint(
+        platform_of(call), call.request.app[OUTBOUND].destinations, call.user, url=url, secret=secret
     )
     return answer(200, MerchantEndpointOut(str(endpoint.id), endpoint.url, active=True))
 

@@ -1,4 +1,4 @@
--- Merchants: their API keys, what was signed with them, and the lines of their statements.
+-- Merchants: their API keys, and what was signed with them.
 
 CREATE TABLE merchant_api_keys (
     key_id text COLLATE "C" PRIMARY KEY CHECK (length(key_id) BETWEEN 1 AND 64),
@@ -19,41 +19,6 @@ CREATE TABLE merchant_api_signatures (
 );
 CREATE INDEX merchant_api_signatures_expired ON merchant_api_signatures (expires_at);
 
--- What a merchant's statement shows, a line an entry of the wallet: `in` a sale, `fee` the fee on one, `refund` money
--- given back; null for all else. A sale is what somebody else has paid; not a sale is what came out of a system
--- account or over an agent's counter, a refund received, or a payment of one's own code. The legs of a payment are
--- payer, payee, who pays the fee, who gets it: 0 to 3 in the low twelve bits of `no`.
-CREATE VIEW merchant_lines AS
-SELECT
-    e.account_id,
-    e.version,
-    e.amount,
-    b.recorded_at,
-    t.id AS transfer_id,
-    CASE
-        WHEN t.target IS NOT NULL OR t.kind LIKE ANY(ARRAY['refund%', 'admin.refund%'])
-            THEN CASE WHEN e.amount < 0 THEN 'refund' END
-        WHEN
-            t.kind LIKE ANY(
-                ARRAY[
-                    'wallet.topup%', 'wallet.airdrop%', 'wallet.seed%', 'airdrop%', 'seed%', 'voucher%', 'cash%',
-                    'admin%'
-                ]
-            )
-            THEN NULL
-        WHEN e.no & 4095 = 2 AND e.amount < 0 THEN 'fee'
-        WHEN
-            e.no & 4095 = 1 AND e.amount > 0 AND NOT EXISTS (
-                SELECT FROM entries AS own
-                WHERE own.account_id = e.account_id AND own.version = e.version - 1 AND own.no = e.no - 1
-            )
-            THEN 'in'
-    END AS direction
-FROM entries AS e
-INNER JOIN batches AS b ON b.seq = e.no >> 22
-INNER JOIN transfers AS t ON t.no = (e.no >> 12) << 12;
-
 GRANT SELECT, INSERT ON merchant_api_keys TO tallystick_serving;
 GRANT UPDATE (deleted_at) ON merchant_api_keys TO tallystick_serving;
 GRANT SELECT, INSERT, UPDATE, DELETE ON merchant_api_signatures TO tallystick_serving;
-GRANT SELECT ON merchant_lines TO tallystick_serving;

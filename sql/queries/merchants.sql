@@ -22,9 +22,9 @@ WHERE id = $1 AND (kyc_status <> 'approved' OR kyc_level < 1)
 RETURNING kyc_level;
 
 -- name: list_merchants
--- Up to $2 merchants with ids above $1: id, wallet_id.
+-- Up to $2 merchants with ids above $1, those who were some among them: id, wallet_id.
 SELECT id, wallet_id FROM users
-WHERE is_merchant AND id > $1
+WHERE (is_merchant OR merchant_since IS NOT NULL) AND id > $1
 ORDER BY id
 LIMIT $2;
 
@@ -42,10 +42,8 @@ WHERE a.code = $1;
 -- The lines of direction $4 on the account of code $1 with versions above $2 up to $3, oldest first: recorded_at,
 -- amount, transfer_id.
 SELECT l.recorded_at, l.amount, l.transfer_id
-FROM merchant_lines AS l
-WHERE
-    l.account_id = (SELECT a.id FROM accounts AS a WHERE a.code = $1)
-    AND l.version > $2 AND l.version <= $3 AND l.direction = $4
+FROM merchant_lines($1, $2, $3) AS l
+WHERE l.direction = $4
 ORDER BY l.version;
 
 -- name: statement_totals
@@ -54,10 +52,7 @@ SELECT
     least(coalesce(sum(l.amount) FILTER (WHERE l.direction = 'in'), 0), 4611686018427387903)::bigint AS gross,
     least(coalesce(-sum(l.amount) FILTER (WHERE l.direction = 'fee'), 0), 4611686018427387903)::bigint AS fees,
     least(coalesce(-sum(l.amount) FILTER (WHERE l.direction = 'refund'), 0), 4611686018427387903)::bigint AS refunds
-FROM merchant_lines AS l
-WHERE
-    l.account_id = (SELECT a.id FROM accounts AS a WHERE a.code = $1)
-    AND l.version > $2 AND l.version <= $3;
+FROM merchant_lines($1, $2, $3) AS l;
 
 -- name: create_merchant_key
 -- The time when key $1 of user $2 was stored with the sealed secret $3; nothing when there are $4 already.

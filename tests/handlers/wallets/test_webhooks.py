@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -63,7 +64,7 @@ async def deliveries(shop: Person) -> list[tuple[str, str, int]]:
 # --- Endpoints
 
 
-async def test_an_endpoint_by_query_or_by_body(person: MakePerson) -> None:
+async def test_an_endpoint_by_query_or_by_body(person: MakePerson, owner: Any) -> None:
     shop = await person(merchant=True)
     url = "https://shop.example.com/hook?a=b"
     first = await shop.ask("POST", ENDPOINTS, params={"url": url, "secret": "s"})
@@ -73,6 +74,8 @@ async def test_an_endpoint_by_query_or_by_body(person: MakePerson) -> None:
     found = (await shop.get(ENDPOINTS)).json
     assert [one["id"] for one in found] == [second.json["id"], first.json["id"]]
     assert list(found[0]) == ["id", "url", "active", "created_at"]
+    audit = await owner.fetchval("SELECT data FROM audit_events WHERE object_id = $1", first.json["id"])
+    assert json.loads(audit) == {"url": url}
     assert (await (await person(merchant=True)).get(ENDPOINTS)).body == b"[]"
 
 
