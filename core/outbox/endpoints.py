@@ -15,13 +15,19 @@ from core import ids
 from core.database import statements
 from core.errors import Refusal
 from core.outbox.events import encode
-from core.outbox.signing import check_secret, new_secret, new_signing_key, public_key
+from core.outbox.signing import (
+    check_own_secret,
+    check_secret,
+    new_secret,
+    new_signing_key,
+    public_key,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from core.database import Database, Row
+    from core.database import Connection, Database, Row
     from core.outbox.destinations import Destinations
 
 _sql = statements("webhook_endpoints")
@@ -86,7 +92,7 @@ class Endpoint(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """An endpoint to create. Without a secret one is made."""
+    """An endpoint to create. Without a secret one is made; `own_secret`: any text, as the wallet contract takes it."""
 
     url: str
     event_types: Sequence[str] = ()
@@ -97,6 +103,7 @@ class Wanted(NamedTuple):
     batch_size: int = 1
     verify: bool = False
     secret: str | None = None
+    own_secret: bool = False
 
 
 class Rotated(NamedTuple):
@@ -122,9 +129,11 @@ class Changes(NamedTuple):
 
 
 async def create(
-    database: Database, destinations: Destinations, *, principal_id: int, wanted: Wanted
+    database: Connection | Database, destinations: Destinations, *, principal_id: int, wanted: Wanted
 ) -> tuple[Endpoint, str]:
     """Store an endpoint and return it with its secret, which is never shown again.
+
+    `own_secret` says that `secret` is one of the wallet contract's, any text of its owner's.
 
     Raises Refusal `invalid_request` for a URL that leads nowhere we would go, for a weak secret, for headers that are
     not its to set, for order together with batches, and when there are MAX_ENDPOINTS already.
@@ -132,7 +141,7 @@ async def create(
     destinations.check_url(wanted.url)
     check_headers(wanted.headers)
     if wanted.secret is not None:
-        check_secret(wanted.secret)
+        (check_own_secret if wanted.own_secret else check_secret)(wanted.secret)
     secret = wanted.secret or new_secret()
     with _ordered_or_batched():
         row = await database.fetchrow(
@@ -249,6 +258,27 @@ async def send_test(database: Database, *, principal_id: int, endpoint_id: UUID)
             _outbox.create_deliveries, [delivery_id], [event_id], [endpoint_id], [False], [None]
         )
     return event_id, delivery_id
+
+
+async def send_test_to_all(database: Database, *, principal_id: int, data: Mapping[str, Any]) -> list[UUID]:
+    """Write an event `webhook.test` with `data` for each endpoint that is on; return the ids of the deliveries.
+
+    Wake `core.wakeup.DELIVERIES` then.
+    """
+    found = await list_page(database, principal_id=principal_id, after=None, limit=MAX_ENDPOINTS)
+    living = [endpoint.id for endpoint in found if endpoint.disabled_at is None]
+    if not living:
+        return []
+    event_id, delivery_ids = ids.new_uuid(), [ids.new_uuid() for _ in living]
+    count = len(living)
+    async with database.transaction() as connection:
+        await connection.execute(
+            _sql.write_test_event, event_id, principal_id, TEST_EVENT, encode(TEST_EVENT, data)
+        )
+        await connection.execute(
+            _outbox.create_deliveries, delivery_ids, [event_id] * count, living, [False] * count
+        )
+    return delivery_ids
 
 
 async def delete(database: Database, *, principal_id: int, endpoint_id: UUID) -> None:

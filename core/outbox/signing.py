@@ -30,6 +30,9 @@ MIN_KEY_BYTES: Final = 24
 MAX_KEY_BYTES: Final = 64
 NEW_KEY_BYTES: Final = 32
 
+# Of the wallet contract, whose merchants bring a secret of their own.
+MAX_OWN_SECRET: Final = 64
+
 USER_AGENT: Final = "Payments-Webhooks/0.1"
 
 
@@ -40,11 +43,7 @@ def new_secret() -> str:
 
 def check_secret(secret: str) -> None:
     """Raise Refusal `invalid_request` unless `secret` is `whsec_` and 24 to 64 bytes in base64."""
-    try:
-        size = len(_key(secret)) if secret.startswith(PREFIX) else 0
-    except (binascii.Error, ValueError):
-        size = 0
-    if not MIN_KEY_BYTES <= size <= MAX_KEY_BYTES:
+    if not MIN_KEY_BYTES <= len(_decoded(secret) or b"") <= MAX_KEY_BYTES:
         raise Refusal(
             "invalid_request",
             f"A secret is whsec_ followed by {MIN_KEY_BYTES} to {MAX_KEY_BYTES} random bytes in base64."
@@ -62,6 +61,12 @@ def public_key(signing_key: str) -> str:
     """Return the public key of a `whsk_` private one: `whpk_` and its 32 bytes in base64."""
     public = _private_key(signing_key).public_key()
     return PUBLIC_PREFIX + _base64(public.public_bytes_raw())
+
+
+def check_own_secret(secret: str) -> None:
+    """Raise Refusal `invalid_request` unless `secret` is what the wallet contract takes: any 1 to 64 characters."""
+    if not 1 <= len(secret) <= MAX_OWN_SECRET or "\0" in secret:
+        raise Refusal("invalid_request", f"A secret has 1 to {MAX_OWN_SECRET} characters.", field="secret")
 
 
 def message_id(event_id: UUID) -> str:
@@ -104,7 +109,17 @@ def signed_headers(
 
 
 def _key(secret: str) -> bytes:
-    return base64.b64decode(secret.removeprefix(PREFIX), validate=True)
+    """Return the key of Standard Webhooks: what is encoded in `whsec_...`, or the text of any other secret."""
+    return _decoded(secret) or secret.encode()
+
+
+def _decoded(secret: str) -> bytes | None:
+    if not secret.startswith(PREFIX):
+        return None
+    try:
+        return base64.b64decode(secret.removeprefix(PREFIX), validate=True)
+    except (binascii.Error, ValueError):
+        return None
 
 
 def _private_key(text: str) -> Ed25519PrivateKey:

@@ -48,6 +48,11 @@ class Tokens(BaseModel):
     internal_hmac_ttl_secs: int = key(
         300, "How long a signature of /internal is remembered against replay", unit="seconds", ge=1, le=86_400
     )
+    merchant_secret_keys: Secrets = key(
+        "",
+        "Keys under which merchants' API secrets are stored, 32 characters or more, comma separated, newest first;"
+        " unset: JWT_SECRET, whose change then ends those secrets",
+    )
     admin_token: Secrets = key(
         "", "Tokens of /admin, comma separated; unset with ADMIN_TOKEN_SHA256: /admin is off"
     )

@@ -140,6 +140,8 @@ FORMS: dict[str, Form] = {
     "endpoint_missing": Form(404, "Endpoint missing"),
     # Internal services.
     "internal_request_not_found": Form(404, "Not found"),
+    "delivery_not_found": Form(404, "Not found"),
+    "merchant_key_not_found": Form(404, "Not found"),
     # Administration.
     "user_not_found": Form(404, "User not found"),
     "endpoint_not_found": Form(404, "Not found"),
