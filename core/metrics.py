@@ -202,14 +202,6 @@ FEED_LAG_SECONDS = Gauge(
     multiprocess_mode="livemostrecent",
 )  # fmt: skip
 
-PAYMENT_REQUESTS = Count("payments_requests_total", "Payment requests by action", ("action",))
-PAYMENT_LINKS = Count("payments_links_total", "Payment links by action", ("action",))
-SUBSCRIPTIONS = Count(
-    "payments_subscriptions_total", "Subscriptions: created, charged, canceled", ("action",)
-)
-SUBSCRIPTION_CENTS = Count(
-    "payments_subscriptions_cents_total", "Minor units charged by subscriptions", ("currency",)
-)
 DELIVERIES = Count(
     "payments_webhook_deliveries_total", "Deliveries by status: delivered or failed", ("status",)
 )

@@ -34,9 +34,64 @@ async def _endpoint(owner: Any, people: People) -> str:
     return str(endpoint_id)
 
 
+async def _payable(owner: Any, kind: str, payee: Person, payer: Person | None) -> Any:
+    return await owner.fetchrow(
+        "INSERT INTO payables (id, kind, code, payee_id, payer_id, amount, currency, due_at)"
+        " VALUES ($1, $2, $3, $4, $5, 5, 'SYP', now()) RETURNING id, code",
+        ids.new_uuid(),
+        kind,
+        uuid4().hex,
+        payee.user.id,
+        None if payer is None else payer.user.id,
+    )
+
+
+async def _request(owner: Any, people: People) -> str:
+    return str((await _payable(owner, "request", people["other"], people["owner"]))["id"])
+
+
+async def _invoice(owner: Any, people: People) -> str:
+    return str((await _payable(owner, "invoice", people["merchant"], people["owner"]))["id"])
+
+
+async def _link(owner: Any, people: People) -> str:
+    return str((await _payable(owner, "link", people["merchant"], None))["code"])
+
+
+async def _mandate(owner: Any, people: People) -> str:
+    made = await owner.fetchval(
+        "INSERT INTO mandates (id, payer_id, issuer_id, autopay) VALUES ($1, $2, $3, TRUE)"
+        " ON CONFLICT (payer_id, issuer_id) DO UPDATE SET state = 'active' RETURNING id",
+        ids.new_uuid(),
+        people["owner"].user.id,
+        people["merchant"].user.id,
+    )
+    return str(made)
+
+
+async def _subscription(owner: Any, people: People) -> str:
+    subscription_id = ids.new_uuid()
+    await owner.execute(
+        "INSERT INTO subscriptions"
+        " (id, payer_id, merchant_id, amount, currency, interval_days, next_charge_at, try_at)"
+        " VALUES ($1, $2, $3, 5, 'SYP', 30, now(), now())",
+        subscription_id,
+        people["owner"].user.id,
+        people["merchant"].user.id,
+    )
+    return str(subscription_id)
+
+
 # What a row calls `object`: made by or for the owner; its id, or whatever fills {object}. The first argument is the
 # database's owner.
-MAKERS: dict[str, Callable[[Any, People], Awaitable[str]]] = {"endpoint": _endpoint}
+MAKERS: dict[str, Callable[[Any, People], Awaitable[str]]] = {
+    "endpoint": _endpoint,
+    "request": _request,
+    "invoice": _invoice,
+    "link": _link,
+    "mandate": _mandate,
+    "subscription": _subscription,
+}
 
 
 @pytest.fixture
