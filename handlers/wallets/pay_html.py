@@ -92,6 +92,7 @@ _PHONE = """{trouble}
 {token}
 <label for="phone">Your phone number</label>
 <p class="hint" id="phone-hint">With the country code, such as +963 944 123 456. We send you a code to sign in.</p>
+{beside}
 <input id="phone" name="phone" type="tel" inputmode="tel" autocomplete="tel" required maxlength="40" value="{phone}"
  {marks}>
 <button>Send me a code</button>
@@ -105,6 +106,7 @@ _VERIFY = """{trouble}
 {token}
 <label for="otp">Sign-in code</label>
 <p class="hint" id="otp-hint">The digits of the message.</p>
+{beside}
 <input id="otp" name="otp" inputmode="numeric" autocomplete="one-time-code" required maxlength="20" {marks}>
 <button>Sign in</button>
 </form>
@@ -133,6 +135,7 @@ _CONFIRM = """{trouble}
 
 _AMOUNT = """<label for="amount">Amount in {currency}</label>
 <p class="hint" id="amount-hint">{payee} leaves it to you. {example}</p>
+{beside}
 <input id="amount" name="amount" inputmode="{keyboard}" autocomplete="off" required maxlength="40" value="{amount}"
  {marks}>"""
 
@@ -166,11 +169,12 @@ def phone_page(asked: Asked, form: Form, phone: str = "") -> bytes:
     """Ask for the phone."""
     content = fill(
         _PHONE,
-        trouble=_told(form.trouble),
+        trouble=_at_top(form.trouble, "phone"),
         asked=_asked(asked),
         action=form.action("phone"),
         token=fill(_PROOF, token=form.token),
         phone=phone,
+        beside=_beside("phone", form.trouble),
         marks=_marks("phone", form.trouble),
     )
     return page(_heading(asked), content, trouble=form.trouble)
@@ -181,7 +185,7 @@ def verify_page(asked: Asked, form: Form, phone: str, dev_code: str | None) -> b
     hint = "" if dev_code is None else f" This is a development service: the code is {dev_code}."
     content = fill(
         _VERIFY,
-        trouble=_told(form.trouble),
+        trouble=_at_top(form.trouble, "otp"),
         asked=_asked(asked),
         action=form.action("verify"),
         again=form.action("phone"),
@@ -189,6 +193,7 @@ def verify_page(asked: Asked, form: Form, phone: str, dev_code: str | None) -> b
         token=fill(_PROOF, token=form.token),
         phone=phone,
         hint=hint,
+        beside=_beside("otp", form.trouble),
         marks=_marks("otp", form.trouble),
     )
     return page(_heading(asked), content, trouble=form.trouble)
@@ -214,11 +219,12 @@ def confirm_page(asked: Asked, form: Form, payer: Payer, key: str, amount: str =
             example=f"For example 12{'.' + '5'.ljust(places, '0') if places else ''}.",
             keyboard="decimal" if places else "numeric",
             amount=amount,
+            beside=_beside("amount", form.trouble),
             marks=_marks("amount", form.trouble),
         )
     content = fill(
         _CONFIRM,
-        trouble=_told(form.trouble),
+        trouble=_at_top(form.trouble, "amount" if asked.amount is None else None),
         asked=_asked(asked),
         action=form.action("confirm"),
         sign_out=form.action("sign-out"),
@@ -290,14 +296,20 @@ def _asked(asked: Asked) -> Html:
     return fill("<dl>{rows}</dl>", rows=Html(lines))
 
 
-def _told(trouble: Trouble | None) -> Html:
-    """Say a trouble at the top of the page, with a way to its field."""
-    if trouble is None:
-        return Html("")
-    sentence = fill("{sentence}", sentence=trouble.sentence)
-    if trouble.field is not None:
-        sentence = fill('<a href="#{field}">{sentence}</a>', field=trouble.field, sentence=sentence)
-    return fill('<p class="trouble" role="alert" id="{id}">{sentence}</p>', id=_PROBLEM_ID, sentence=sentence)
+def _at_top(trouble: Trouble | None, field: str | None) -> Html:
+    """Say a trouble at the top of the page, unless it is one of the page's `field` and stands there."""
+    stands_there = trouble is not None and field is not None and trouble.field == field
+    return Html("") if trouble is None or stands_there else _told(trouble)
+
+
+def _beside(field: str, trouble: Trouble | None) -> Html:
+    """Say the trouble of a field next to it."""
+    return Html("") if trouble is None or trouble.field != field else _told(trouble)
+
+
+def _told(trouble: Trouble) -> Html:
+    template = '<p class="trouble" role="alert" id="{id}">{sentence}</p>'
+    return fill(template, id=_PROBLEM_ID, sentence=trouble.sentence)
 
 
 def _marks(field: str, trouble: Trouble | None) -> Html:

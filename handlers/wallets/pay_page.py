@@ -193,10 +193,7 @@ async def _unpaid(call: Call, asked: Asked, refusal: Refusal, key: str | None, t
         return await _next_step(call, await checkout.find(platform_of(call), asked.code), refusal)
     if refusal.code == "idempotency_conflict":
         key = None
-    trouble = trouble_of(refusal)
-    if trouble.field == "amount" and asked.amount is not None:
-        trouble = Trouble(trouble.sentence)
-    form = _form(visit, asked, trouble)
+    form = _form(visit, asked, trouble_of(refusal))
     return visit.refuse(refusal, await _confirm(call, visit.user, asked, form, key, typed))
 
 

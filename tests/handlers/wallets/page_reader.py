@@ -127,3 +127,18 @@ def strict(page: Page) -> None:
         if tag == "input" and attributes.get("type") != "hidden":
             assert attributes["id"] in labels
             assert set((attributes["aria-describedby"] or "").split()) <= set(ids)
+
+
+async def link(owner: Any, amount: int | None = None, **more: Any) -> str:
+    """Make a link; return its code without the prefix."""
+    body = more if amount is None else {"amount_cents": amount, **more}
+    said = await owner.post("/payments/links", body)
+    assert said.status == 200, said
+    return str(said.json["code"]).removeprefix("LINK:v1;code=")
+
+
+async def qr(owner: Any, amount: int, mode: str = "dynamic") -> str:
+    """Make a QR code; return its code without the prefix."""
+    said = await owner.post("/payments/merchant/qr", {"amount_cents": amount, "mode": mode})
+    assert said.status == 200, said
+    return str(said.json["code"]).removeprefix("PAY:v1;code=")
