@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from core.wallets.payables import Offer, State
+    from core.wallets.payables import State, ToPay
     from core.wallets.payments import Paid
     from core.wallets.platform import Platform
     from core.wallets.users import User
@@ -70,12 +70,12 @@ def bare(text: str) -> str:
 async def find(platform: Platform, text: str) -> Asked:
     """Return what a code asks for, whatever its state. Raises Refusal `code_not_found`."""
     code = bare(text)
-    offer: Offer | None = None
+    found: ToPay | None = None
     if code.isascii() and 0 < len(code) <= MAX_CODE_CHARACTERS:
-        offer = await platform.payables.offer(code)
-    if offer is None or (kind := offer.payable.kind) not in {"qr", "link"}:
+        found = await platform.payables.to_pay_by_code(code)
+    if found is None or found.payee is None or (kind := found.payable.kind) not in {"qr", "link"}:
         raise Refusal("code_not_found", "There is no such code. Check the link, or scan the code again.")
-    payable, payee = offer
+    payable, payee = found.payable, found.payee
     return Asked(
         "qr" if kind == "qr" else "link",
         code,
