@@ -6,11 +6,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from aiohttp.test_utils import TestServer
 
 from core.errors import Unavailable
+from core.settings import Settings
 from core.wallets.platform import Platform
+from handlers.app import create_app
 from tests.handlers.wallets.conftest import MakePerson, OpenBrowser, Person
-from tests.handlers.wallets.page_reader import link, qr, strict
+from tests.handlers.wallets.page_reader import Browser, link, qr, strict
 
 
 @pytest.mark.parametrize("make", [link, qr])
@@ -175,6 +178,17 @@ async def test_phones_and_codes(shop: Person, browser: OpenBrowser, person: Make
     assert (await anns.send(waiting, "phone")).path.endswith("/verify")
     assert (await anns.send(waiting, "verify", otp="123456")).path == f"/pay/{code}"
     assert (await browser().get(f"/pay/{code}/verify")).path == f"/pay/{code}"
+
+
+async def test_in_development_signing_in_here_takes_nothing_back(
+    shop: Person, person: MakePerson, settings: Settings
+) -> None:
+    payer, code = await person(balance=10_000, kyc=1), await link(shop, 1_000)
+    changes = {"env": "dev", "dev_reset_user_state_on_login": True}
+    async with TestServer(create_app(Settings.model_validate(settings.model_dump() | changes))) as server:
+        anns = Browser(str(server.make_url("/")))
+        assert (await anns.send(await anns.sign_in(code, payer.phone), "confirm")).heading == "Paid"
+        await anns.close()
 
 
 async def test_how_long_it_is_good(shop: Person, browser: OpenBrowser) -> None:
