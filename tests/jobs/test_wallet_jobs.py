@@ -165,7 +165,7 @@ async def test_the_workers_clock_drains_a_job(
     assert left == []
 
     async def between_two_runs() -> bool:
-        return not await service.redis.keys("arq:in-progress:*")
+        return not await service.redis.zcard(f"ts:{service.epoch}:jobs")
 
     # A run that the stop would cut off could leave a connection of arq's to Redis half open.
     await eventually(between_two_runs)
