@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "ops.commands.reconcile:reconcile",
         "Compare wallets' balances with their entries, put them right if asked.",
     ),
+    "settlement": ("ops.commands.settlement:settlement", "Write what merchants have sold, as CSV."),
     "keys": ("ops.commands.keys:keys", "Create, list and revoke API keys."),
     "sources": ("ops.commands.sources:sources", "Register senders of webhooks, change their secrets."),
     "deliveries": ("ops.commands.deliveries:deliveries", "Look at deliveries of webhooks, send them again."),

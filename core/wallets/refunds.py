@@ -9,14 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
-from core import ids
+from core import ids, metrics
 from core.database import statements
 from core.errors import Refusal
 from core.ledger.items import Effects, Leg, Operation, Posting, operation_id
 from core.platform.audit import audited, by_user
 from core.wallets.books import SYSTEM_PRINCIPAL, wallet_of
 from core.wallets.events import tell
-from core.wallets.metrics import count_refund
 from core.wallets.payments import Paid
 
 if TYPE_CHECKING:
@@ -118,7 +117,8 @@ async def refund(
         raise refusal
     platform.wake()
     if not outcome.replayed:
-        count_refund(amount, original.currency)
+        metrics.REFUNDS.add("completed")
+        metrics.REFUND_CENTS.add(original.currency, by=amount)
     return Paid(
         refund_id,
         wallet_of(original.receiver),

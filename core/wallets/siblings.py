@@ -9,7 +9,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from core import ids
+from core import ids, metrics
 from core.errors import Refusal
 from core.ledger.items import operation_id
 from core.platform.audit import audited
@@ -17,7 +17,6 @@ from core.wallets import claims
 from core.wallets.books import SYSTEM_PRINCIPAL
 from core.wallets.changes import change
 from core.wallets.events import tell_all, write
-from core.wallets.metrics import count_request
 from core.wallets.payables import NewPayable, RequestKey, create
 from core.wallets.payments import Paid, Payment
 from core.wallets.transfers import Standing, standing
@@ -90,7 +89,7 @@ async def request(
     )
     request_id, is_new = await _create(platform, asked, new, requester, target, (minutes, metadata))
     if is_new:
-        count_request("create")
+        metrics.PAYMENT_REQUESTS.add("create")
     return request_id
 
 
