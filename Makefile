@@ -1,10 +1,10 @@
 # Thin names for what ./tallystick and ops/setup do; see `./tallystick --help` for everything else.
 # Arguments go in ARGS: make test ARGS="tests/core -x".
 
-.PHONY: help up test fuzz chaos check format lock bench demo load clean
+.PHONY: help up test fuzz chaos check format lock bench demo e2e cash-demo load clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: ## start everything: embedded PostgreSQL and Redis, migrations, API, worker
 	@./tallystick up $(ARGS)
@@ -38,6 +38,12 @@ bench: ## run the benchmark; the report goes to loadtests/results/
 
 demo: ## show an event's way through a running service
 	@./tallystick demo $(ARGS)
+
+e2e: ## walk two people through the wallet of a running service in development (BASE_URL)
+	@examples/wallet-e2e
+
+cash-demo: ## have an agent take cash in and pay it out (BASE_URL)
+	@examples/cash-demo
 
 load: ## run the Locust suites against their budgets
 	@./tallystick load $(ARGS)
