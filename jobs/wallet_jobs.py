@@ -80,15 +80,15 @@ async def drain(
     total = Progress()
     for _ in range(1 if once else MAX_STEPS):
         started = time.perf_counter()
-        done = Progress(-1)
         try:
             done = await job.step(platform)
-        finally:
-            if done.any:
-                metrics.JOB_RUNS.add(job.name, "failed" if done.done < 0 or done.failed else "success")
-                metrics.JOB_SECONDS.observe(time.perf_counter() - started, job.name)
-        if not done.any:
+        except Exception:
+            metrics.JOB_RUNS.add(job.name, "failed")
+            raise
+        if not done.any:  # an empty look is no run
             break
+        metrics.JOB_RUNS.add(job.name, "failed" if done.failed else "success")
+        metrics.JOB_SECONDS.observe(time.perf_counter() - started, job.name)
         total = total.and_then(done)
         on_step(total)
     if total.any:

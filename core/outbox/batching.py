@@ -16,10 +16,10 @@ from core.database import statements
 from core.outbox.signing import message_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from uuid import UUID
 
-    from core.database import Database, Row
+    from core.database import Connection, Database, Row
 
 log = structlog.get_logger(__name__)
 _sql = statements("batching")
@@ -45,9 +45,24 @@ class Message(NamedTuple):
     event_type: str
     body: bytes
 
+    @property
+    def is_batch(self) -> bool:
+        """Whether it carries other deliveries."""
+        return self.event_type == BATCH_TYPE
+
 
 class _LeaseLostError(Exception):
     """This worker stood still after its claim for longer than the lease."""
+
+
+async def carry(connection: Connection, carriers: Collection[UUID]) -> int:
+    """Bring what these carry up to where they are, in the transaction that changed them; return how many that is."""
+    return len(await connection.fetch(_sql.carry_batches, list(carriers))) if carriers else 0
+
+
+def carriers_of(rows: Iterable[Row]) -> list[UUID]:
+    """Return those of the deliveries that carry a batch."""
+    return [row["id"] for row in rows if row["batch_id"] is not None]
 
 
 async def messages_of(database: Database, rows: Sequence[Row], token: UUID) -> list[Message]:

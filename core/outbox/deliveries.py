@@ -12,6 +12,7 @@ import msgspec
 from core import ids
 from core.database import statements
 from core.errors import Refusal
+from core.outbox.batching import carriers_of, carry
 from core.outbox.ordering import Turn, release, turns_of
 from core.outbox.signing import message_id
 
@@ -124,7 +125,7 @@ async def resend(database: Database, *, principal_id: int | None, delivery_id: U
         raise Refusal("endpoint_missing", "The endpoint of this delivery was deleted.")
     if row["disabled"]:
         raise Refusal("endpoint_disabled", "The endpoint of this delivery is switched off. Enable it first.")
-    due = await database.fetch(_sql.resend_deliveries, [delivery_id])
+    due, _ = await _make_due(database, [delivery_id])
     if not due:
         raise Refusal("delivery_in_progress", "This delivery is being sent at this moment.", retry_after=5.0)
     await release(database, turns_of(due))
@@ -148,14 +149,21 @@ async def replay(
         more = len(rows) == size
         if rows:
             chosen = [row["id"] for row in rows]
-            due = await database.fetch(_sql.resend_deliveries, chosen)
-            replayed += len(due)
+            due, carried = await _make_due(database, chosen)
+            replayed += len(due) + carried
             turns |= turns_of(due)
             before = chosen[-1]
             looked_at += len(rows)
     # When all of them wait, so that the oldest goes first. A call that breaks off leaves this to the workers.
     await release(database, turns)
     return Progress(replayed, before if more else None)
+
+
+async def _make_due(database: Database, chosen: list[UUID]) -> tuple[list[Row], int]:
+    """Make them due again; return those that are, and how many more those carry in batches."""
+    async with database.transaction() as connection:
+        due = await connection.fetch(_sql.resend_deliveries, chosen)
+        return due, await carry(connection, carriers_of(due))
 
 
 async def _rows(

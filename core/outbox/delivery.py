@@ -23,7 +23,7 @@ from core.lane import Lane
 from core.leases import DEAD_AFTER_SECONDS
 from core.masking import mask_text
 from core.outbox.backlog import Backlog, Share
-from core.outbox.batching import messages_of
+from core.outbox.batching import carriers_of, carry, messages_of
 from core.outbox.egress import EXCERPT_BYTES, GONE_STATUS, TOTAL_TIMEOUT_SECONDS
 from core.outbox.health import Patience, note_failure, note_success
 from core.outbox.ordering import Turn, lock, release, release_locked, turns_of
@@ -77,6 +77,14 @@ class Result(NamedTuple):
     error: str | None = None
 
 
+class Written(NamedTuple):
+    """A result to be written down, with whose turn it ends, and whether others share it."""
+
+    result: Result
+    turn: Turn | None
+    carries: bool
+
+
 class Deliverer:
     """The sending of one worker process. `step` starts what can be started; `drain` waits for what is under way.
 
@@ -108,9 +116,7 @@ class Deliverer:
         self._of_endpoint: Counter[UUID] = Counter()
         self._others = 0
         self._backlog = Backlog(database)
-        self._results: Lane[tuple[Result, Turn | None], bool] = Lane(
-            self._record, max_batch=RECORD_BATCH, max_waiting=2 * SLOTS
-        )
+        self._results: Lane[Written, bool] = Lane(self._record, max_batch=RECORD_BATCH, max_waiting=2 * SLOTS)
 
     async def step(self) -> int:
         """Claim what is due, as much as there are free slots, start sending it, and return how much that was."""
@@ -195,12 +201,12 @@ class Deliverer:
             result = await self._send(message, token)
             finished = result.state != "pending" and row["ordered_object"] is not None
             turn = Turn(endpoint_id, row["ordered_object"]) if finished else None
-            if not await self._results.submit((result, turn)):
+            if not await self._results.submit(Written(result, turn, message.is_batch)):
                 log.warning("delivery.lease_lost", delivery_id=str(row["id"]), state=result.state)
             if result.sent_at is not None:
                 await self._note_health(row, result)
             else:  # nobody is there; the rest of its backlog need not be claimed to learn that
-                await self._database.execute(_sql.fail_backlog, endpoint_id, result.last_error, GIVE_UP_BATCH)
+                await self._give_up_backlog(endpoint_id, result.last_error)
         except Exception:  # the lease runs out and the delivery is sent again
             log.exception("delivery.not_recorded", delivery_id=str(row["id"]))
         finally:
@@ -284,22 +290,28 @@ class Deliverer:
         if disabled:
             self._on_event()
 
-    async def _record(self, results: Sequence[tuple[Result, Turn | None]]) -> list[bool]:
-        columns: list[list[Any]] = [
-            list(column) for column in zip(*(result for result, _ in results), strict=True)
-        ]
-        turns = {turn for _, turn in results if turn is not None}
-        if turns:
+    async def _give_up_backlog(self, endpoint_id: UUID, reason: str | None) -> None:
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(_sql.fail_backlog, endpoint_id, reason, GIVE_UP_BATCH)
+            await carry(connection, carriers_of(rows))
+
+    async def _record(self, written: Sequence[Written]) -> list[bool]:
+        results = [one.result for one in written]
+        columns: list[list[Any]] = [list(column) for column in zip(*results, strict=True)]
+        turns = {one.turn for one in written if one.turn is not None}
+        carriers = {one.result.id for one in written if one.carries}
+        if turns or carriers:
             async with self._database.transaction() as connection:
                 await lock(connection, turns)
                 rows = await connection.fetch(_sql.record_deliveries, *columns)
+                await carry(connection, carriers)
                 released = await release_locked(connection, turns)
             if released:
                 self._on_free()
         else:
             rows = await self._database.fetch(_sql.record_deliveries, *columns)
         held = {row["id"] for row in rows}
-        return [result.id in held for result, _ in results]
+        return [result.id in held for result in results]
 
 
 async def prune_attempts(database: Database, days: int) -> int:
@@ -309,8 +321,10 @@ async def prune_attempts(database: Database, days: int) -> int:
 
 async def take_over_deliveries(database: Database, schedule: Schedule) -> int:
     """Free the deliveries of workers that are gone or too slow; return how many."""
-    rows = await database.fetch(
-        _sql.take_over_deliveries, DEAD_AFTER_SECONDS, schedule.max_attempts, TAKE_OVER_BATCH
-    )
+    async with database.transaction() as connection:
+        rows = await connection.fetch(
+            _sql.take_over_deliveries, DEAD_AFTER_SECONDS, schedule.max_attempts, TAKE_OVER_BATCH
+        )
+        await carry(connection, carriers_of(rows))
     await release(database, turns_of(row for row in rows if row["state"] == "failed"))
     return len(rows)

@@ -276,7 +276,12 @@ async def send_test_to_all(database: Database, *, principal_id: int, data: Mappi
             _sql.write_test_event, event_id, principal_id, TEST_EVENT, encode(TEST_EVENT, data)
         )
         await connection.execute(
-            _outbox.create_deliveries, delivery_ids, [event_id] * count, living, [False] * count
+            _outbox.create_deliveries,
+            delivery_ids,
+            [event_id] * count,
+            living,
+            [False] * count,
+            [None] * count,
         )
     return delivery_ids
 

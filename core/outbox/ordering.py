@@ -45,11 +45,14 @@ def turns_of(rows: Iterable[Row]) -> set[Turn]:
 
 async def lock(connection: Connection, turns: Collection[Turn]) -> None:
     """Lock the endpoints' rows, before a delivery in turn is finished. First in the transaction."""
-    await connection.fetch(_sql.lock_endpoints, sorted({turn.endpoint_id for turn in turns}))
+    if turns:
+        await connection.fetch(_sql.lock_endpoints, sorted({turn.endpoint_id for turn in turns}))
 
 
 async def release_locked(connection: Connection, turns: Collection[Turn]) -> int:
     """Let the next of each go, where nothing is in turn, and return how many do. After `lock`."""
+    if not turns:
+        return 0
     released = await connection.fetch(
         _sql.release_deliveries_in_turn,
         [turn.endpoint_id for turn in turns],

@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
+from core import metrics
 from core.errors import Refusal
 from core.ledger.items import MAX_AMOUNT_MINOR
-from core.platform.audit import audited, by_user, record
-from core.wallets.events import tell, write
+from core.platform.audit import audited, by_user
+from core.wallets.events import tell_all, write
 from core.wallets.merchants import require_merchant
 from core.wallets.payables import NewPayable, RequestKey, create
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 PHONE_PREFIX: Final = "CPM:v1;phone="
 ID_PREFIX: Final = "CPM:v1;id="
+EVENT: Final = "payments.cpm_request"
 _PHONE = re.compile(r"\+[0-9]{6,31}")
 
 
@@ -68,25 +70,23 @@ async def request_payment(platform: Platform, merchant: User, asked: Scanned, ke
         payer_id=target.id,
         amount=asked.amount,
         expires_at=datetime.now(UTC) + timedelta(minutes=minutes) if minutes else None,
-        details={"source": "cpm", "via": "pos"},
+        details={"metadata": {"source": "cpm", "via": "pos"}},
     )
     request_key = None if key is None else RequestKey(merchant.principal_id, key, ("cpm", *asked))
+    told = False
     async with platform.database.transaction() as connection:
-        request_id, is_new = await create(connection, new, key=request_key)
+        payable_id, is_new = await create(connection, new, key=request_key)
         if is_new:
-            data = {"id": str(request_id), "amount_cents": asked.amount}
-            entry = audited(
-                "payments.cpm_request",
-                by_user(merchant.id),
-                data,
-                user_id=target.id,
-                object_id=str(request_id),
-            )
-            await record(connection, entry)
-            await write(connection, tell(merchant, "payments.cpm_request", data, object_id=str(request_id)))
-    if is_new:
+            request_id = str(payable_id)
+            data = {"id": request_id, "amount_cents": asked.amount}
+            entry = audited(EVENT, by_user(merchant.id), data, user_id=target.id, object_id=request_id)
+            events = tell_all((merchant, target), EVENT, data, object_id=request_id)
+            told = await write(connection, events, [entry])
+    if told:
         platform.wake()
-    return request_id
+    if is_new:
+        metrics.PAYMENT_REQUESTS.add("create")
+    return payable_id
 
 
 async def _customer(platform: Platform, merchant: User, text: str) -> User:

@@ -13,9 +13,9 @@ from core import metrics
 from core.errors import Refusal
 from core.ledger.items import Condition, operation_id
 from core.ledger.stored import load_outcomes
-from core.platform.audit import audited, by_user, record
+from core.platform.audit import audited, by_user
 from core.wallets.events import tell, write
-from core.wallets.fees import fee
+from core.wallets.fees import merchant_fee
 from core.wallets.limits import FUNDS, VELOCITY_FIRST, payer_limits
 from core.wallets.merchants import require_kyc, require_merchant
 from core.wallets.payables import NewPayable, create, new_code
@@ -80,17 +80,15 @@ async def create_qr(
     async with platform.database.transaction() as connection:
         payable_id, _ = await create(connection, new)
         data = {"id": str(payable_id), "amount_cents": amount, "currency_code": currency, "mode": mode}
-        await record(
-            connection,
-            audited(
-                "payments.qr_create",
-                by_user(merchant.id),
-                data,
-                user_id=merchant.id,
-                object_id=str(payable_id),
-            ),
+        entry = audited(
+            "payments.qr_create",
+            by_user(merchant.id),
+            data,
+            user_id=merchant.id,
+            object_id=str(payable_id),
         )
-        await write(connection, tell(merchant, "payments.qr_create", data, object_id=str(payable_id)))
+        events = tell(merchant, "payments.qr_create", data, object_id=str(payable_id))
+        await write(connection, events, [entry])
     platform.wake()
     return PREFIX + code, expires_at
 
@@ -196,10 +194,7 @@ async def payment_of(
     `asked` is what a repeated key is compared with.
     """
     payable, merchant = offer
-    basis_points = merchant.merchant_fee_bps
-    if basis_points is None:
-        basis_points = platform.config.current.merchant_fee_bps
-    taken = fee(due, basis_points)
+    taken = merchant_fee(platform.config.current, merchant, due)
     data = {
         "transfer_id": str(payment_id),
         "qr_id": str(payable.id),

@@ -75,7 +75,8 @@ async def refund(
     is an administrator's, who may refund any payment out of its receiver's wallet; `actor` is what the audit then says.
     The fee stays with the platform unless REFUND_FEE_POLICY=return. Raises Refusal `original_not_found`,
     `original_invalid` (no payment: a top-up, cash, a refund), `not_owner_of_funds`, `exceeds_reversible`,
-    `already_reversed`, `insufficient_funds`, `idempotency_conflict`.
+    `already_reversed`, `idempotency_conflict`, `insufficient_funds` (an administrator's:
+    `merchant_insufficient_funds`).
     """
     original = await _original(platform, original_id)
     if refunder is not None and original.receiver != refunder.account:
@@ -110,7 +111,10 @@ async def refund(
     )
     outcome = await platform.ledger.poster.submit(posting)
     if not outcome.posted:
-        raise outcome.refusal()
+        refusal = outcome.refusal()
+        if refusal.code == "insufficient_funds" and refunder is None and outcome.account == original.receiver:
+            raise Refusal("merchant_insufficient_funds", refusal.detail)
+        raise refusal
     platform.wake()
     if not outcome.replayed:
         metrics.REFUNDS.add("completed")

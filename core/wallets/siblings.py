@@ -72,12 +72,12 @@ async def transfer(platform: Platform, asked: Asked) -> Paid:
 async def request(
     platform: Platform, asked: Asked, *, minutes: int | None, metadata: Mapping[str, Any] | None
 ) -> UUID:
-    """Request a payment: `from_phone` wants it of `to_phone`, for `minutes` (REQUEST_EXPIRY_MINUTES), a week at most.
+    """Request a payment: `from_phone` wants it of `to_phone`, for `minutes`, a week at most (REQUEST_EXPIRY_MINUTES).
 
     Raises Refusal `idempotency_conflict`.
     """
     requester, target = await _both(platform, asked)
-    life = min(minutes or platform.settings.request_expiry_minutes, MAX_REQUEST_MINUTES)
+    life = min(minutes, MAX_REQUEST_MINUTES) if minutes else platform.settings.request_expiry_minutes
     new = NewPayable(
         kind="request",
         currency=platform.currency,

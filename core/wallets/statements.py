@@ -43,7 +43,7 @@ class Span(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """The sums of a span in minor units, none below zero."""
+    """The sums of a span in minor units; fees are below zero where more came back with refunds than was taken."""
 
     gross: int = 0
     fees: int = 0
@@ -56,7 +56,7 @@ class Totals(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One line: `amount` in minor units is negative for fees and refunds."""
+    """One line: minor units, what left negative. A fee that came back with a refund is positive."""
 
     recorded_at: datetime
     direction: Direction

@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 
 from core.errors import Refusal
+from core.ledger.items import MAX_AMOUNT_MINOR
 from core.wallets import refunds
 from handlers.api import Call, Route, answer
 from handlers.wallets.surface import (
@@ -26,6 +27,20 @@ class RefundIn(Body):
 
     original_transfer_id: str
     amount_cents: Cents
+
+
+class AdminRefundIn(Body):
+    """The same from an administrator, who is told of a bad amount in the contract's own words."""
+
+    original_transfer_id: str
+    amount_cents: int
+
+
+class AdminRefundMade(msgspec.Struct, frozen=True):
+    """The transfer that gives the money back; its id is the refund's."""
+
+    transfer_id: str
+    refund_id: str
 
 
 class RefundMade(TransferOut, frozen=True, kw_only=True):
@@ -59,6 +74,19 @@ async def create_refund(call: Call) -> web.Response:
     return answer(200, RefundMade(**shown, refund_id=str(paid.transfer_id)))
 
 
+async def admin_refund(call: Call) -> web.Response:
+    """Give back some or all of any payment, out of the wallet that received it."""
+    body: AdminRefundIn = call.body
+    key = header_key(call)
+    if not 0 < body.amount_cents <= MAX_AMOUNT_MINOR:
+        raise Refusal("invalid_amount", "An amount is above zero.")
+    original_id = _uuid(body.original_transfer_id)
+    if original_id is None:
+        raise Refusal("original_not_found", "There is no transfer with this id.")
+    paid = await refunds.refund(platform_of(call), original_id, body.amount_cents, actor="admin", key=key)
+    return answer(200, AdminRefundMade(str(paid.transfer_id), str(paid.transfer_id)))
+
+
 async def get_refund(call: Call) -> web.Response:
     """Show a refund to who made it."""
     refund_id = _uuid(call.path("refund_id"))
@@ -86,6 +114,16 @@ def _uuid(text: str) -> UUID | None:
         return None
 
 
+_REFUSED = (
+    "original_not_found",
+    "original_invalid",
+    "exceeds_reversible",
+    "already_reversed",
+    "insufficient_funds",
+    "idempotency_conflict",
+    "idempotency_key_too_long",
+)
+
 ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
@@ -98,16 +136,7 @@ ROUTES: tuple[Route, ...] = (
         surface="wallet",
         body=RefundIn,
         answers={200: RefundMade},
-        problems=(
-            "original_not_found",
-            "original_invalid",
-            "not_owner_of_funds",
-            "exceeds_reversible",
-            "already_reversed",
-            "insufficient_funds",
-            "idempotency_conflict",
-            "idempotency_key_too_long",
-        ),
+        problems=("not_owner_of_funds", *_REFUSED),
     ),
     Route(
         "GET",
@@ -120,5 +149,18 @@ ROUTES: tuple[Route, ...] = (
         surface="wallet",
         answers={200: RefundOut},
         problems=("refund_not_found", "forbidden"),
+    ),
+    Route(
+        "POST",
+        "/admin/refunds",
+        admin_refund,
+        "admin_refund",
+        "Refund any payment",
+        "admin",
+        caller="admin",
+        surface="wallet",
+        body=AdminRefundIn,
+        answers={200: AdminRefundMade},
+        problems=("invalid_amount", "merchant_insufficient_funds", *_REFUSED),
     ),
 )

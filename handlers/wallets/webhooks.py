@@ -190,7 +190,7 @@ def _shown(delivery: Delivery) -> DeliveryOut:
         str(delivery.id),
         str(delivery.endpoint),
         delivery.type,
-        "pending" if delivery.state == "sending" else delivery.state,
+        "pending" if delivery.state in {"sending", "waiting"} else delivery.state,
         max(failures, 0),
         timestamp(delivery.created_at),
     )

@@ -1,7 +1,8 @@
 -- What a merchant's statement shows of an account's entries with versions above `first_after` up to `last`: `in` a
--- sale, `fee` the fee on one, `refund` money given back. A sale is what somebody else has paid; not a sale is what came
--- out of a system account or over an agent's counter, a refund received, or a payment of one's own code. The legs of a
--- payment are payer, payee, who pays the fee, who gets it: 0 to 3 in the low twelve bits of `no`.
+-- sale, `fee` the fee on one or what of it comes back with a refund, `refund` money given back. A sale is what somebody
+-- else has paid; not a sale is what came out of a system account or over an agent's counter, a refund received, or a
+-- payment of one's own code. The legs of a payment, and of its refund, are payer, payee, who pays the fee, who gets it:
+-- 0 to 3 in the low twelve bits of `no`.
 --
 -- A function for its settings: a range of a few thousand versions is read by index seeks, while the planner would read
 -- the whole of batches for it.
@@ -20,9 +21,12 @@ AS $$
             e.version, b.recorded_at, e.amount, t.id AS transfer_id,
             CASE
                 WHEN t.target IS NOT NULL OR t.kind LIKE ANY (ARRAY['refund%', 'admin.refund%'])
-                    THEN CASE WHEN e.amount < 0 THEN 'refund' END
+                    THEN CASE
+                        WHEN e.no & 4095 < 2 AND e.amount < 0 THEN 'refund' WHEN e.no & 4095 = 2 AND e.amount > 0 THEN 'fee'
+                    END
                 WHEN t.kind LIKE ANY (ARRAY[
-                    'wallet.topup%', 'wallet.airdrop%', 'wallet.seed%', 'airdrop%', 'seed%', 'voucher%', 'cash%', 'admin%'
+                    'wallet.topup%', 'wallet.airdrop%', 'wallet.seed%', 'airdrop%', 'seed%', 'voucher%', 'cash%', 'admin%',
+                    'reconcile%'
                 ]) THEN NULL
                 WHEN e.no & 4095 = 2 AND e.amount < 0 THEN 'fee'
                 WHEN e.no & 4095 = 1 AND e.amount > 0 AND NOT EXISTS (

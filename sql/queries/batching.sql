@@ -12,3 +12,17 @@ SET
 FROM unnest($1::uuid[], $2::uuid[]) AS given (id, carrier)
 WHERE delivery.id = given.id AND delivery.state = 'leased' AND delivery.lease_token = $3
 RETURNING delivery.id;
+
+-- name: carry_batches
+-- Bring what is in the batches that deliveries $1 carry up to where those are: the ids of the members. In the
+-- transaction that changed those, and a statement of its own: joined to theirs, the planner may read the table.
+UPDATE webhook_deliveries AS member
+SET
+    state = CASE WHEN carrier.finished_at IS NULL THEN 'waiting' ELSE carrier.state END,
+    attempts = carrier.attempts,
+    finished_at = carrier.finished_at,
+    last_status = carrier.last_status,
+    last_error = carrier.last_error
+FROM webhook_deliveries AS carrier
+WHERE carrier.id = any($1::uuid[]) AND member.batch_id = carrier.id AND member.id <> carrier.id
+RETURNING member.id;

@@ -94,9 +94,9 @@ LIMIT $2;
 
 -- name: resend_deliveries
 -- Make deliveries $1 due again as if they were new, but for those that are being sent just now or whose endpoint
--- is gone or off: id, endpoint_id, ordered_object of those that are. They are due in the order of their events;
--- those that go in the order of their object wait to be released, unless they are in turn; and what is in a batch
--- is sent again with all of it.
+-- is gone or off; of what is in a batch, the one that carries it. id, endpoint_id, ordered_object, batch_id of those
+-- that are. They are due in the order of their events; those that go in the order of their object wait to be
+-- released, unless they are in turn.
 WITH wanted AS (
     SELECT DISTINCT coalesce(batch_id, id) AS id FROM webhook_deliveries
     WHERE id = any($1::uuid[])
@@ -122,34 +122,20 @@ placed AS (
         id,
         row_number() OVER (ORDER BY event_id) AS place
     FROM chosen
-),
-
-due AS (
-    SELECT
-        id,
-        place
-    FROM placed
-    UNION ALL
-    SELECT
-        member.id,
-        placed.place
-    FROM placed
-    INNER JOIN webhook_deliveries AS member ON placed.id = member.batch_id AND placed.id <> member.id
 )
 
 UPDATE webhook_deliveries AS delivery
 SET
     state = CASE
-        WHEN delivery.batch_id <> delivery.id THEN 'waiting'
         WHEN delivery.ordered_object IS NULL OR delivery.state = 'pending' THEN 'pending'
         ELSE 'waiting'
     END,
     attempts = 0,
     -- Just now, since claims look behind what they took before, and apart by what a time can tell.
-    due_at = now() - interval '1 millisecond' + due.place * interval '1 microsecond',
+    due_at = now() - interval '1 millisecond' + placed.place * interval '1 microsecond',
     last_status = NULL,
     last_error = NULL,
     finished_at = NULL
-FROM due
-WHERE delivery.id = due.id
-RETURNING delivery.id, delivery.endpoint_id, delivery.ordered_object;
+FROM placed
+WHERE delivery.id = placed.id
+RETURNING delivery.id, delivery.endpoint_id, delivery.ordered_object, delivery.batch_id;

@@ -47,7 +47,7 @@ WHERE l.direction = $4
 ORDER BY l.version;
 
 -- name: statement_totals
--- One row: the sums of the lines on the account of code $1 with versions above $2 up to $3, from 0 to 2^62 - 1.
+-- One row: the sums of the lines on the account of code $1 with versions above $2 up to $3, 2^62 - 1 at most.
 SELECT
     least(coalesce(sum(l.amount) FILTER (WHERE l.direction = 'in'), 0), 4611686018427387903)::bigint AS gross,
     least(coalesce(-sum(l.amount) FILTER (WHERE l.direction = 'fee'), 0), 4611686018427387903)::bigint AS fees,

@@ -152,7 +152,16 @@ LEFT JOIN
             array_agg(event.id ORDER BY event.id) AS events,
             array_agg(event.body ORDER BY event.id) AS bodies
         FROM webhook_deliveries AS member
-        INNER JOIN outbox_events AS event ON member.event_id = event.id
+        CROSS JOIN
+            LATERAL (
+                SELECT
+                    sent.id,
+                    sent.body
+                FROM outbox_events AS sent
+                WHERE sent.id = member.event_id
+                -- One index seek each: the planner may take a batch for so large that it would read all events.
+                OFFSET 0 -- noqa: AM09
+            ) AS event
         WHERE member.batch_id = claimed.batch_id
     ) AS batch
     ON claimed.batch_id IS NOT NULL
@@ -160,8 +169,8 @@ ORDER BY claimed.endpoint_id, claimed.event_id;
 
 -- name: record_deliveries
 -- Write down what came of deliveries: state `delivered`, `failed`, or `pending` again in retry_seconds; and the
--- attempt, if there was one (sent_at). What is in a batch shares the fate of the one that carries it. The ids of
--- those whose lease still held; the others were taken over and are sent again with the same id.
+-- attempt, if there was one (sent_at). The ids of those whose lease still held; the others were taken over and
+-- are sent again with the same id.
 WITH result AS (
     SELECT *
     FROM
@@ -193,62 +202,36 @@ kept AS (
     FROM result
     WHERE result.sent_at IS NOT NULL
     ON CONFLICT (delivery_id, at) DO NOTHING
-),
-
-recorded AS (
-    UPDATE webhook_deliveries AS delivery
-    SET
-        state = result.state,
-        attempts = delivery.attempts - CASE WHEN result.sent_at IS NULL THEN 1 ELSE 0 END,
-        due_at = CASE
-            WHEN result.state = 'pending' THEN clock_timestamp() + make_interval(secs => result.retry_seconds)
-            ELSE delivery.due_at
-        END,
-        finished_at = CASE WHEN result.state <> 'pending' THEN clock_timestamp() END,
-        last_status = result.status,
-        last_error = result.last_error,
-        lease_worker = NULL,
-        lease_token = NULL,
-        lease_until = NULL
-    FROM result
-    WHERE delivery.id = result.id AND delivery.state = 'leased' AND delivery.lease_token = result.token
-    RETURNING
-        delivery.id,
-        delivery.batch_id,
-        delivery.state,
-        delivery.attempts,
-        delivery.finished_at,
-        delivery.last_status,
-        delivery.last_error
-),
-
-carried AS (
-    UPDATE webhook_deliveries AS member
-    SET
-        state = CASE WHEN recorded.state = 'pending' THEN 'waiting' ELSE recorded.state END,
-        attempts = recorded.attempts,
-        finished_at = recorded.finished_at,
-        last_status = recorded.last_status,
-        last_error = recorded.last_error
-    FROM recorded
-    WHERE member.batch_id = recorded.batch_id AND member.id <> recorded.id
 )
 
-SELECT id FROM recorded;
+UPDATE webhook_deliveries AS delivery
+SET
+    state = result.state,
+    attempts = delivery.attempts - CASE WHEN result.sent_at IS NULL THEN 1 ELSE 0 END,
+    due_at = CASE
+        WHEN result.state = 'pending' THEN clock_timestamp() + make_interval(secs => result.retry_seconds)
+        ELSE delivery.due_at
+    END,
+    finished_at = CASE WHEN result.state <> 'pending' THEN clock_timestamp() END,
+    last_status = result.status,
+    last_error = result.last_error,
+    lease_worker = NULL,
+    lease_token = NULL,
+    lease_until = NULL
+FROM result
+WHERE delivery.id = result.id AND delivery.state = 'leased' AND delivery.lease_token = result.token
+RETURNING delivery.id;
 
 -- name: fail_backlog
--- Give up $3 of what is due to endpoint $1 for reason $2, with what is in batches that those carry, and as many of
--- what waits in order, as long as it is off or gone.
+-- Give up $3 of what is due to endpoint $1 for reason $2, and as many of what waits in order, as long as it is off
+-- or gone: id, batch_id.
 WITH closed AS (
     SELECT id FROM webhook_endpoints
     WHERE id = $1 AND (disabled_at IS NOT NULL OR deleted_at IS NOT NULL)
 ),
 
 due AS (
-    SELECT
-        delivery.id,
-        delivery.batch_id
-    FROM webhook_deliveries AS delivery
+    SELECT delivery.id FROM webhook_deliveries AS delivery
     INNER JOIN closed ON delivery.endpoint_id = closed.id
     WHERE delivery.state = 'pending'
     ORDER BY delivery.due_at
@@ -274,15 +257,14 @@ FROM (
     SELECT id FROM due
     UNION ALL
     SELECT id FROM behind
-    UNION ALL
-    SELECT member.id FROM due
-    INNER JOIN webhook_deliveries AS member ON due.batch_id = member.batch_id AND due.id <> member.id
 ) AS given
-WHERE delivery.id = given.id;
+WHERE delivery.id = given.id
+RETURNING delivery.id, delivery.batch_id;
 
 -- name: take_over_deliveries
 -- Free up to $3 deliveries whose worker was not seen for $1 seconds or whose lease ran out; those that have
--- used up $2 attempts have failed. One row each: id, state, endpoint_id, ordered_object.
+-- used up $2 attempts have failed. One row each: id, state, endpoint_id, ordered_object,
+-- batch_id.
 WITH lost AS (
     SELECT delivery.id FROM webhook_deliveries AS delivery
     LEFT JOIN workers AS worker ON delivery.lease_worker = worker.id
@@ -315,19 +297,7 @@ freed AS (
         delivery.state,
         delivery.endpoint_id,
         delivery.ordered_object,
-        delivery.batch_id,
-        delivery.finished_at,
-        delivery.last_error
-),
-
-carried AS (
-    UPDATE webhook_deliveries AS member
-    SET
-        state = 'failed',
-        finished_at = freed.finished_at,
-        last_error = freed.last_error
-    FROM freed
-    WHERE member.batch_id = freed.batch_id AND member.id <> freed.id AND freed.state = 'failed'
+        delivery.batch_id
 ),
 
 kept AS (
@@ -345,7 +315,8 @@ SELECT
     freed.id,
     freed.state,
     freed.endpoint_id,
-    freed.ordered_object
+    freed.ordered_object,
+    freed.batch_id
 FROM freed;
 
 -- name: release_deliveries

@@ -74,6 +74,13 @@ async def _voucher(_owner: Any, people: People) -> str:
     return await _made(people["owner"], "/vouchers", {"amount_syp": 1}, "code")
 
 
+async def _delivery(_owner: Any, people: People) -> str:
+    """A test on its way to the merchant."""
+    body = {"url": "https://example.org", "secret": "s"}
+    await _made(people["merchant"], "/webhooks/endpoints", body, "id")
+    return (await _made(people["merchant"], "/webhooks/test", {}, "deliveries"))[0]
+
+
 # What a row calls `object`: its id, or whatever fills {object}. The first argument is the database's owner. A new one:
 # whoever may see it is among the people, and at least one of them is a stranger to it.
 MAKERS: dict[str, Callable[[Any, People], Awaitable[str]]] = {
@@ -87,6 +94,10 @@ MAKERS: dict[str, Callable[[Any, People], Awaitable[str]]] = {
     "subscription": _posted(
         "owner", "/subscriptions", {"merchant_phone": "{merchant.phone}", "amount_cents": 5}
     ),
+    # of the merchant
+    "qr": _posted("merchant", "/payments/merchant/qr", {"amount_cents": 5}, "code"),
+    "merchant_key": _posted("merchant", "/merchant/api/keys", {}, "key_id"),
+    "delivery": _delivery,
     # received by the owner
     "payment": _payment,
     "refund": _refund,

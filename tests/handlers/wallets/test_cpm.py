@@ -1,6 +1,5 @@
 """Customers who show a code, and merchants who scan it."""
 
-import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -34,7 +33,9 @@ async def test_a_scan_becomes_a_request(person: MakePerson, owner: Any, form: st
     row = await owner.fetchrow("SELECT * FROM payables WHERE id = $1", said.json["id"])
     assert (row["kind"], row["state"], row["amount"], row["currency"]) == ("request", "open", 700, "SYP")
     assert (row["payee_id"], row["payer_id"]) == (shop.user.id, ann.user.id)
-    assert json.loads(row["details"]) == {"source": "cpm", "via": "pos"}
+    (incoming,) = (await ann.get("/requests")).json["incoming"]
+    assert (incoming["id"], incoming["status"]) == (said.json["id"], "pending")
+    assert incoming["metadata"] == {"source": "cpm", "via": "pos"}
     left = row["expires_at"] - datetime.now(UTC)
     assert timedelta(minutes=29) < left < timedelta(minutes=30)
     assert await owner.fetchval("SELECT count(*) FROM audit_events WHERE type = 'payments.cpm_request'") == 1

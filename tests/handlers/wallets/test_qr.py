@@ -84,7 +84,7 @@ async def test_whose_status_it_is(person: MakePerson) -> None:
     assert await refused(await person(), code) == (403, "Not a merchant")
     assert await refused(other, code) == (404, "QR not found")
     assert await refused(shop, "x") == (400, "Invalid QR format")
-    for unknown in ("", "no", "\x00", "é", "x" * 100):
+    for unknown in ("", "no", "é", "x" * 100):
         assert await refused(shop, f"PAY:v1;code={unknown}") == (404, "QR not found")
     assert (await shop.get("/payments/merchant/qr_status")).status == 422
 

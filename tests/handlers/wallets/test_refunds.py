@@ -5,15 +5,13 @@ from uuid import UUID
 
 import pytest
 
-from core.errors import Refusal
 from core.ledger.items import operation_id
 from core.settings import Settings
-from core.wallets import refunds
 from core.wallets.payments import Payment
 from core.wallets.platform import Platform
 from loadtests.chaos.books import faults
 from tests.chaos.staging import BARRIER, LOCK, Raw, Wait, at_barrier, install, moved
-from tests.handlers.wallets.conftest import ApiClient, MakePerson, Person, new_key
+from tests.handlers.wallets.conftest import ADMIN, ApiClient, MakePerson, Person, Said, new_key, told
 
 
 async def pay(payer: Person, payee: Person, amount: int) -> str:
@@ -182,16 +180,33 @@ class TestReturnedFee:
         assert standings[0] in {(333, 985 - 333 + 4), (333, 985 - 333 + 5)}
 
 
-async def test_an_administrator_refunds(person: MakePerson, platform: Platform, owner: Raw) -> None:
-    ann, shop = await person(balance=1_000), await person(merchant=True)
-    original = UUID(await pay(ann, shop, 600))
-    first = await refunds.refund(platform, original, 600, actor="admin", key="k")
-    again = await refunds.refund(platform, original, 600, actor="admin", key="k")
-    assert (again.transfer_id, again.replayed) == (first.transfer_id, True)
-    with pytest.raises(Refusal, match="already_reversed"):
-        await refunds.refund(platform, original, 1, actor="admin")
+async def test_an_administrator_refunds(person: MakePerson, nobody: Person, owner: Raw) -> None:
+    ann, shop, eve = await person(balance=1_000), await person(merchant=True), await person()
+    original = await pay(ann, shop, 600)
+
+    async def refund(amount: object, key: str | None = None, of: object = original) -> Said:
+        body = {"original_transfer_id": of, "amount_cents": amount}
+        headers = {"X-Admin-Token": ADMIN} | ({} if key is None else {"Idempotency-Key": key})
+        return await nobody.ask("POST", "/admin/refunds", body, headers=headers)
+
+    await pay(shop, eve, 1)
+    assert (await refund(600, "k")).refusal == (400, "Insufficient merchant balance")
+    await shop.top_up(1)
+    first = await refund(600, "k")
+    assert (first.status, list(first.json)) == (200, ["transfer_id", "refund_id"])
+    assert (await refund(600, "k")).body == first.body
+    assert (await refund(1)).refusal == (400, "Exceeds refundable amount")
+    for amount in (0, -1, 2**63):
+        assert (await refund(amount)).refusal == (400, "Invalid amount")
+    assert (await refund("x")).status == 422
+    assert (await refund(1, of="nonsense")).refusal == (404, "Original transfer not found")
+    assert (await refund(1, of=first.json["refund_id"])).refusal == (400, "Invalid original transfer")
     assert (await ann.balance(), await shop.balance()) == (1_000, 0)
-    assert await owner.fetchval("SELECT actor FROM audit_events WHERE type = 'refunds.create'") == "admin"
+    audit = await owner.fetch("SELECT actor, user_id FROM audit_events WHERE type = 'refunds.create'")
+    assert [tuple(row) for row in audit] == [("admin", shop.user.id)]
+    assert [event for event, _ in await told(owner, shop)][-1] == "refunds.create"
+    said = await nobody.ask("POST", "/admin/refunds", {})
+    assert said.refusal == (401, "Admin token invalid")
 
 
 async def test_round_trips(person: MakePerson, round_trips: list[str]) -> None:
