@@ -86,6 +86,42 @@ async def test_pressed_twice_it_pays_once(shop: Person, person: MakePerson, brow
     assert (await payer.balance(), await shop.balance()) == (8_000, 2_000)
 
 
+async def test_without_the_forms_key_it_would_pay_twice(
+    shop: Person, person: MakePerson, browser: OpenBrowser
+) -> None:
+    """What the test above holds is held by the key in the form: two forms have two, and are two payments."""
+    payer, anns = await person(balance=10_000, kyc=1), browser()
+    ready = await anns.sign_in(await link(shop), payer.phone)
+    again = await anns.get(ready.path)
+    assert ready.form("confirm").fields["key"] != again.form("confirm").fields["key"]
+    pages = await asyncio.gather(*(anns.send(page, "confirm", amount="10") for page in (ready, again)))
+    assert {page.heading for page in pages} == {"Paid"}
+    assert len({page.path for page in pages}) == 2
+    assert await payer.balance() == 8_000
+
+
+@pytest.mark.parametrize("make", [link, qr])
+async def test_round_trips(
+    make: Callable[[Person, int], Awaitable[str]],
+    shop: Person,
+    person: MakePerson,
+    browser: OpenBrowser,
+    round_trips: list[str],
+) -> None:
+    """The three of the API's payment, and one for what the code asks for, by which the form is read."""
+    payer, anns = await person(balance=10_000, kyc=1), browser()
+    for warm in (True, False):
+        ready = await anns.sign_in(await make(shop, 100), payer.phone)
+        form = ready.form("confirm")
+        round_trips.clear()
+        async with anns.session.post(
+            anns.base + form.action, data=form.fields, allow_redirects=False
+        ) as response:
+            assert response.status == 303
+        assert warm or len(round_trips) <= 4, round_trips
+        await anns.send(ready, "sign-out")
+
+
 async def test_an_old_form_with_another_amount(
     shop: Person, person: MakePerson, browser: OpenBrowser
 ) -> None:
