@@ -165,6 +165,13 @@ async def sign_out(call: Call) -> web.Response:
     return visit.go(asked.code)
 
 
+async def go_back(call: Call) -> web.Response:
+    """Lead whoever opens the address of a form, as from a browser's history, to what the code asks for."""
+    visit: Visit = call.body
+    asked = await checkout.find(platform_of(call), call.path("code"))
+    return visit.go(asked.code)
+
+
 async def show_file(call: Call) -> web.StreamResponse:
     """Answer the page's style or script."""
     media_type = _FILES.get(call.path("file"))
@@ -254,6 +261,10 @@ ROUTES: tuple[Route, ...] = (
     _route("GET", "/pay/{code}/verify", show_verify, "pay_page_verify", "Ask for the sign-in code"),
     _route("POST", "/pay/{code}/verify", verify, "pay_page_code", "Sign in"),
     _route("POST", "/pay/{code}/confirm", confirm, "pay_page_confirm", "Pay"),
+    *(
+        _route("GET", f"/pay/{{code}}/{step}", go_back, f"pay_page_from_{step.replace('-', '_')}", "Go back")
+        for step in ("phone", "confirm", "sign-out")
+    ),
     _route("GET", "/pay/{code}/receipt/{transfer}", show_receipt, "pay_page_receipt", "The receipt"),
     _route("POST", "/pay/{code}/sign-out", sign_out, "pay_page_sign_out", "End the sign-in"),
 )

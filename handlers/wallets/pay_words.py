@@ -13,7 +13,7 @@ from handlers.wallets.forms import form_of
 from handlers.wallets.pay_html import Trouble
 
 _LATER: Final = "{sentence} Try again in {wait}."
-# What a payer is told, and the field that it is about. Codes that are missing are told in the contract's sentence.
+# What a payer is told, and the field that it is about. A code that is missing is told in the refusal's own words.
 _SENTENCES: Final[Mapping[str, Trouble]] = {
     "invalid_phone": Trouble("Write your phone number with the country code: a plus, then digits.", "phone"),
     "invalid_otp": Trouble(

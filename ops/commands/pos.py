@@ -85,7 +85,7 @@ class Till:
 @click.option(
     "--token",
     envvar="PAYMENTS_MERCHANT_TOKEN",
-    required=True,
+    default="",
     show_envvar=True,
     help="The merchant's access token.",
 )
@@ -106,7 +106,7 @@ def pos(context: click.Context, base_url: str, token: str) -> None:
     parts = urlsplit(base_url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise click.UsageError(f"{base_url!r} is no address of a service (PAYMENTS_BASE_URL).")
-    if not (token.isascii() and token.isprintable()) or " " in token:
+    if (token and not (token.isascii() and token.isprintable())) or " " in token:
         raise click.UsageError("The token holds characters that no token has (PAYMENTS_MERCHANT_TOKEN).")
     context.obj = (base_url.rstrip("/"), token)
 
@@ -159,6 +159,9 @@ def cpm_request(where: tuple[str, str], scanned: str, cents: int) -> None:
 
 
 def _with_till(where: tuple[str, str], do: Callable[[Till], Awaitable[Any]]) -> Any:
+    if not where[1]:
+        raise click.UsageError("There is no token: set PAYMENTS_MERCHANT_TOKEN, or give --token.")
+
     async def run() -> Any:
         import aiohttp
 

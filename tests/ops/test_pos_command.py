@@ -151,6 +151,11 @@ async def test_wrong_usage(pos: Run) -> None:
         assert said.returncode == 2, (arguments, said.stderr)
 
 
+async def test_help_needs_no_token(pos: Run) -> None:
+    said = await pos("wait_paid", "--help", token=None)
+    assert (said.returncode, "status=..." in said.stdout) == (0, True)
+
+
 async def test_nobody_there(pos: Run) -> None:
     said = await pos("create_qr", "5", base="http://127.0.0.1:9")
     assert said.returncode == 1

@@ -214,6 +214,8 @@ async def test_phones_and_codes(shop: Person, browser: OpenBrowser, person: Make
     assert (await anns.send(waiting, "phone")).path.endswith("/verify")
     assert (await anns.send(waiting, "verify", otp="123456")).path == f"/pay/{code}"
     assert (await browser().get(f"/pay/{code}/verify")).path == f"/pay/{code}"
+    for step in ("phone", "confirm", "sign-out"):
+        assert (await browser().get(f"/pay/{code}/{step}")).path == f"/pay/{code}"
 
 
 async def test_in_development_signing_in_here_takes_nothing_back(
