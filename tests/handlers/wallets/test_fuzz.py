@@ -15,7 +15,7 @@ from handlers.app import ROUTES
 from handlers.dispatch import WALLETS
 from tests.handlers.wallets.conftest import ADMIN, ApiClient, MakePerson
 
-# In the suite each operation is tried at the bounds of what it takes; random input is for `make fuzz`, which says how much.
+# In the suite each operation is tried at the bounds of what it takes; `make fuzz` says how much random input follows.
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 PHASES = "examples,coverage,fuzzing" if EXAMPLES else "examples,coverage"
 TAGS = sorted({route.tag for route in ROUTES if route.surface == WALLETS})
