@@ -223,6 +223,22 @@ DELIVERY_ATTEMPTS = Count(
 )
 DELIVERY_SECONDS = Spread("payments_webhook_attempt_seconds", "Time of an attempt at a delivery", (), _HTTP)
 
+SIGN_INS = Count(
+    "sign_ins_total",
+    "Sign-ins by way (otp, password, dev and so on) and result",
+    ("method", "result"),
+)
+SIGN_IN_MESSAGES = Count(
+    "sign_in_messages_total", "Sign-in codes by sender: sent or failed", ("sender", "result")
+)
+QR_PAYMENTS = Count("payments_qr_total", "Payments of merchants' QR codes by status: completed", ("status",))
+MERCHANT_GROSS = Count(
+    "payments_merchant_gross_cents_total",
+    "What merchants were paid by QR code, in minor units",
+    ("currency",),
+)
+MERCHANT_FEES = Count("payments_merchant_fees_cents_total", "Fees on that, in minor units", ("currency",))
+
 WORKER_HEARTBEAT_AGE = Gauge(
     "worker_heartbeat_age_seconds", "Time since any worker's last heartbeat; infinite without a worker",
     registry=REGISTRY, multiprocess_mode="livemostrecent",

@@ -116,9 +116,15 @@ class Person:
 
 
 @pytest.fixture
-def settings(settings: Settings) -> Settings:
+def changed() -> dict[str, Any]:
+    """What a test has otherwise: `@pytest.mark.parametrize("changed", [{"env": "dev"}])`."""
+    return {}
+
+
+@pytest.fixture
+def settings(settings: Settings, changed: dict[str, Any]) -> Settings:
     """The settings of a test, with wallets switched on."""
-    return Settings.model_validate(settings.model_dump() | WALLET_SETTINGS)
+    return Settings.model_validate(settings.model_dump() | WALLET_SETTINGS | changed)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from core import ids
 from core.settings import Settings
 from handlers.api import Route
 from handlers.app import ROUTES
-from tests.handlers.wallets.conftest import ADMIN, INTERNAL, ApiClient, MakePerson, Person
+from tests.handlers.wallets.conftest import ADMIN, INTERNAL, ApiClient, MakePerson, Person, new_key
 
 TABLE = tomllib.loads(Path(__file__).with_name("authorisation.toml").read_text())
 CALLERS: tuple[str, ...] = tuple(TABLE["callers"]["anyone"]["allowed"])
@@ -47,6 +47,33 @@ def _posted(
     return make
 
 
+async def _made(who: Person, path: str, body: Any, name: str) -> str:
+    said = await who.post(path, body)
+    assert said.status == 200, said
+    made: str = said.json[name]
+    return made
+
+
+async def _payment(_owner: Any, people: People) -> str:
+    """A payment that the owner received."""
+    body = {"to_phone": people["owner"].phone, "amount_cents": 1, "idempotency_key": new_key()}
+    return await _made(people["other"], "/wallet/transfer", body, "transfer_id")
+
+
+async def _refund(owner: Any, people: People) -> str:
+    body = {"original_transfer_id": await _payment(owner, people), "amount_cents": 1}
+    return await _made(people["owner"], "/refunds", body, "refund_id")
+
+
+async def _cash_request(_owner: Any, people: People) -> str:
+    return await _made(people["owner"], "/cash/cashin/request", {"amount_cents": 1}, "id")
+
+
+async def _voucher(_owner: Any, people: People) -> str:
+    await people["owner"].top_up(100)
+    return await _made(people["owner"], "/vouchers", {"amount_syp": 1}, "code")
+
+
 # What a row calls `object`: its id, or whatever fills {object}. The first argument is the database's owner. A new one:
 # whoever may see it is among the people, and at least one of them is a stranger to it.
 MAKERS: dict[str, Callable[[Any, People], Awaitable[str]]] = {
@@ -60,6 +87,11 @@ MAKERS: dict[str, Callable[[Any, People], Awaitable[str]]] = {
     "subscription": _posted(
         "owner", "/subscriptions", {"merchant_phone": "{merchant.phone}", "amount_cents": 5}
     ),
+    # received by the owner
+    "payment": _payment,
+    "refund": _refund,
+    "cash_request": _cash_request,
+    "voucher": _voucher,
 }
 
 
