@@ -251,6 +251,15 @@ def test_prod_starts_with_good_settings() -> None:
     assert digest.admin_token_sha256 == ("ab" * 32,)
 
 
+def test_what_signing_in_does_without_is_told() -> None:
+    told = load_settings(env_file=None, **PROD | {"jwt_secret": STRONG}).notices
+    assert told == ("OTP_SMS_PROVIDER=log: sign-in codes are sent to nobody.",)
+    assert load_settings(env_file=None, env="dev", passkeys_dev_unsafe="true").notices == (
+        "PASSKEYS_DEV_UNSAFE has no effect: a passkey always proves itself.",
+    )
+    assert load_settings(env_file=None, env="dev").notices == ()
+
+
 @pytest.mark.parametrize(
     ("bad", "named"),
     [

@@ -301,14 +301,14 @@ async def test_accept_against_cancel_against_expiry(
         "UPDATE payables SET expires_at = clock_timestamp() + make_interval(secs => $1::float8 / 1000)",
         margin_ms,
     )
-    marked, *said = await asyncio.gather(
-        expired(),
+    calls = asyncio.gather(
         *(
             who.post(f"/requests/{request_id}/{action}")
             for _ in range(4)
             for who, action in ((bob.at(elsewhere), "accept"), (ann, "cancel"), (bob, "reject"))
-        ),
+        )
     )
+    marked, said = await asyncio.gather(expired(), calls)
     done = [one.json["detail"] for one in said if not one.json["detail"].startswith("already")]
     state = await status_of(ann, request_id)
     assert len(done) + marked == 1
