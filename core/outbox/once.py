@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from core.leases import Worker
-from core.outbox.delivery import Deliverer, Schedule
+from core.outbox.delivery import Deliverer
 from core.outbox.egress import TOTAL_TIMEOUT_SECONDS, Egress
 from core.outbox.fanout import fan_out
+from core.outbox.schedule import Schedule
 
 if TYPE_CHECKING:
     from core.database import Database
