@@ -202,6 +202,19 @@ FEED_LAG_SECONDS = Gauge(
     multiprocess_mode="livemostrecent",
 )  # fmt: skip
 
+TRANSFERS = Count(
+    "payments_transfers_total", "Top-ups (topup) and payments between persons (p2p)", ("kind", "status")
+)
+REFUNDS = Count("payments_refunds_total", "Refunds by status: completed", ("status",))
+REFUND_CENTS = Count("payments_refunds_cents_total", "Minor units refunded", ("currency",))
+PAYMENT_REQUESTS = Count("payments_requests_total", "Payment requests by action", ("action",))
+PAYMENT_LINKS = Count("payments_links_total", "Payment links by action", ("action",))
+SUBSCRIPTIONS = Count(
+    "payments_subscriptions_total", "Subscriptions: created, charged, canceled", ("action",)
+)
+SUBSCRIPTION_CENTS = Count(
+    "payments_subscriptions_cents_total", "Minor units charged by subscriptions", ("currency",)
+)
 DELIVERIES = Count(
     "payments_webhook_deliveries_total", "Deliveries by status: delivered or failed", ("status",)
 )
@@ -209,6 +222,22 @@ DELIVERY_ATTEMPTS = Count(
     "payments_webhook_attempts_total", "Attempts at deliveries: success or error", ("result",)
 )
 DELIVERY_SECONDS = Spread("payments_webhook_attempt_seconds", "Time of an attempt at a delivery", (), _HTTP)
+
+SIGN_INS = Count(
+    "sign_ins_total",
+    "Sign-ins by way (otp, password, dev and so on) and result",
+    ("method", "result"),
+)
+SIGN_IN_MESSAGES = Count(
+    "sign_in_messages_total", "Sign-in codes by sender: sent or failed", ("sender", "result")
+)
+QR_PAYMENTS = Count("payments_qr_total", "Payments of merchants' QR codes by status: completed", ("status",))
+MERCHANT_GROSS = Count(
+    "payments_merchant_gross_cents_total",
+    "What merchants were paid by QR code, in minor units",
+    ("currency",),
+)
+MERCHANT_FEES = Count("payments_merchant_fees_cents_total", "Fees on that, in minor units", ("currency",))
 
 WORKER_HEARTBEAT_AGE = Gauge(
     "worker_heartbeat_age_seconds", "Time since any worker's last heartbeat; infinite without a worker",

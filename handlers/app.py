@@ -21,6 +21,7 @@ from core.access.api_keys import ApiKeys
 from core.access.guard import Guard
 from core.backoff import half_jitter
 from core.errors import Refusal, Unavailable
+from core.identity.identity import Identity, open_identity
 from core.identity.tokens import Tokens
 from core.service import Service, open_service
 from core.settings import Settings
@@ -47,7 +48,7 @@ from handlers.dispatch import WALLETS, Desk, dispatcher
 from handlers.middleware import UNMATCHED, Edge
 from handlers.problems import SURFACES
 from handlers.wallets import routes as wallet_routes
-from handlers.wallets.surface import PLATFORM, TOKENS
+from handlers.wallets.surface import IDENTITY, PLATFORM, TOKENS
 
 _log = structlog.get_logger(__name__)
 
@@ -188,6 +189,8 @@ class _Opening:
         # Why the service is not open; None once it is.
         self._failure: Refusal | None = None
         self._inbound, self._outbound, self._platform = _ToCome(), _ToCome(), _ToCome()
+        self._identity = _ToCome()
+        self._tokens = Tokens(settings)
 
     def around(self, route: Route, handler: Handler) -> Handler:
         """Return `handler` so that it is not asked for what it does not have yet."""
@@ -205,7 +208,8 @@ class _Opening:
         app[inbound.INBOUND] = cast("inbound.Inbound", self._inbound)
         app[outbound.OUTBOUND] = cast("outbound.Outbound", self._outbound)
         app[PLATFORM] = cast("Platform", self._platform)
-        app[TOKENS] = Tokens(self._settings)
+        app[IDENTITY] = cast("Identity", self._identity)
+        app[TOKENS] = self._tokens
         # The operations that go without it are not handed one.
         self._desk.service = cast("Service", None)
         metrics.mark_started(self._settings.env)
@@ -236,6 +240,9 @@ class _Opening:
         self._inbound.opened = await stack.enter_async_context(inbound.open_inbound(service))
         self._outbound.opened = await stack.enter_async_context(outbound.open_outbound(service))
         self._platform.opened = await stack.enter_async_context(open_platform(service))
+        self._identity.opened = await stack.enter_async_context(
+            open_identity(self._platform.opened, self._tokens)
+        )
         desk = self._desk
         desk.service, desk.guard = service, guard
         desk.api_keys = ApiKeys(service.database, self._settings.api_key_cache_secs)

@@ -16,7 +16,7 @@ from core.outbox.polling import MAX_PAGE, Event
 from handlers.api import Call, Route, answer, cut
 from handlers.outbound import OUTBOUND, EventPattern, EventType, Moment
 
-State = Literal["pending", "sending", "delivered", "failed"]
+State = Literal["waiting", "pending", "sending", "delivered", "failed"]
 EventId = Annotated[
     str, msgspec.Meta(pattern="^msg_[0-9a-f]{32}$", description="The `webhook-id` of the event.")
 ]

@@ -51,6 +51,8 @@ PROBLEMS: Mapping[str, Form] = {
     # The outbox.
     "endpoint_missing": Form(409, "The endpoint is gone"),
     "endpoint_disabled": Form(409, "The endpoint is switched off"),
+    "endpoint_unverified": Form(409, "The endpoint's URL is not verified"),
+    "challenge_failed": Form(409, "The URL has not passed the challenge"),
     "delivery_in_progress": Form(409, "The delivery is being sent"),
     # Keys and rates.
     "idempotency_conflict": Form(409, "The key was used with another request"),

@@ -2,130 +2,29 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated, Any
+import contextlib
+from typing import Any
 from uuid import UUID
 
 import msgspec
 from aiohttp import web
 
+from core.errors import Refusal
 from core.outbox import endpoints
-from core.outbox.destinations import MAX_URL_LENGTH
-from core.outbox.endpoints import MAX_DESCRIPTION, MAX_HEADERS, MAX_OVERLAP_SECONDS
 from core.outbox.signing import message_id
 from handlers.api import Call, Route, answer, cut
-from handlers.outbound import OUTBOUND, EventPattern
-
-Url = Annotated[
-    str,
-    msgspec.Meta(
-        min_length=1,
-        max_length=MAX_URL_LENGTH,
-        description="Where deliveries are posted to; https, and a public address.",
-    ),
-]
-Patterns = Annotated[
-    list[EventPattern],
-    msgspec.Meta(
-        max_length=100,
-        description="The types it wants, such as payment.succeeded or transfer.*; none means all.",
-    ),
-]
-Description = Annotated[str, msgspec.Meta(max_length=MAX_DESCRIPTION)]
-Headers = Annotated[
-    dict[str, str],
-    msgspec.Meta(
-        max_length=MAX_HEADERS, description="Sent with every delivery. Their values are never shown again."
-    ),
-]
-Secret = Annotated[
-    str,
-    msgspec.Meta(
-        max_length=100, description="whsec_ and 24 to 64 random bytes in base64; left out, one is made."
-    ),
-]
-
-
-class EndpointBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An endpoint to create."""
-
-    url: Url
-    event_types: Patterns = []
-    description: Description = ""
-    headers: Headers = {}
-    secret: Secret | None = None
-
-
-class EndpointChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to change about an endpoint; what is left out or null stays as it is."""
-
-    url: Url | None = None
-    event_types: Patterns | None = None
-    description: Description | None = None
-    headers: Headers | None = None
-    enabled: bool | None = None
-
-
-class Rotation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A secret to change. `overlap_seconds` 0 ends the old one at once, for one that has leaked."""
-
-    secret: Secret | None = None
-    overlap_seconds: Annotated[int, msgspec.Meta(ge=0, le=MAX_OVERLAP_SECONDS)] = 86_400
-
-
-class EndpointView(msgspec.Struct, frozen=True, kw_only=True):
-    """An endpoint as it is shown.
-
-    `disabled_reason`: `by_owner`, `gone` (it answered 410) or `failing`. `failing_since` is the first failure since the
-    last success, `failed_deliveries` how many were given up since then.
-    """
-
-    id: UUID
-    url: str
-    event_types: list[str]
-    description: str
-    header_names: list[str]
-    created_at: datetime
-    enabled: bool
-    disabled_at: datetime | None
-    disabled_reason: str | None
-    failing_since: datetime | None
-    failed_deliveries: int
-    old_secrets_until: datetime | None
-
-
-class NewEndpointView(EndpointView, frozen=True, kw_only=True):
-    """An endpoint just created, with its secret: this is the only time that it is shown."""
-
-    secret: str
-
-
-class SecretView(msgspec.Struct, frozen=True):
-    """A new secret, shown this once, and until when deliveries are signed with the old one, too."""
-
-    secret: str
-    old_secrets_until: datetime
-
-
-class TestView(msgspec.Struct, frozen=True):
-    """A test on its way: its `webhook-id`, and the delivery that tells what became of it."""
-
-    event: str
-    delivery: UUID
-
-
-class EndpointPage(msgspec.Struct, frozen=True):
-    """A page of endpoints, oldest first; `next` continues the list as `after`, null at its end."""
-
-    data: list[EndpointView]
-    next: UUID | None
-
-
-class EndpointQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which page of the list."""
-
-    after: UUID | None = None
-    limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 50
+from handlers.outbound import OUTBOUND
+from handlers.webhook_bodies import (
+    EndpointBody,
+    EndpointChange,
+    EndpointPage,
+    EndpointQuery,
+    EndpointView,
+    NewEndpointView,
+    Rotation,
+    SecretView,
+    TestView,
+)
 
 
 async def create_endpoint(call: Call) -> web.Response:
@@ -135,12 +34,10 @@ async def create_endpoint(call: Call) -> web.Response:
         call.service.database,
         call.request.app[OUTBOUND].destinations,
         principal_id=call.caller.id,
-        url=body.url,
-        event_types=body.event_types,
-        description=body.description,
-        headers=body.headers,
-        secret=body.secret,
+        wanted=endpoints.Wanted(**msgspec.structs.asdict(body)),
     )
+    if endpoint.verify:
+        endpoint = await _challenged(call, endpoint.id)
     view = NewEndpointView(**_fields(endpoint), secret=secret)
     return answer(201, view, {"Location": f"/v1/webhook-endpoints/{endpoint.id}"})
 
@@ -160,10 +57,7 @@ async def list_endpoints(call: Call) -> web.Response:
 
 async def get_endpoint(call: Call) -> web.Response:
     """Show one endpoint."""
-    endpoint = await endpoints.find(
-        call.service.database, principal_id=call.caller.id, endpoint_id=call.path("endpoint_id")
-    )
-    return answer(200, _view(endpoint))
+    return answer(200, _view(await _found(call, call.path("endpoint_id"))))
 
 
 async def update_endpoint(call: Call) -> web.Response:
@@ -176,7 +70,16 @@ async def update_endpoint(call: Call) -> web.Response:
         endpoint_id=call.path("endpoint_id"),
         changes=endpoints.Changes(**msgspec.structs.asdict(body)),
     )
+    if (body.url is not None or body.verify) and endpoint.verify and endpoint.verified_at is None:
+        endpoint = await _challenged(call, endpoint.id)
     return answer(200, _view(endpoint))
+
+
+async def challenge_endpoint(call: Call) -> web.Response:
+    """Have the URL of one endpoint prove itself."""
+    endpoint_id = call.path("endpoint_id")
+    await call.request.app[OUTBOUND].challenge(call.service, call.caller.id, endpoint_id)
+    return answer(200, _view(await _found(call, endpoint_id)))
 
 
 async def delete_endpoint(call: Call) -> web.Response:
@@ -190,14 +93,14 @@ async def delete_endpoint(call: Call) -> web.Response:
 async def rotate_secret(call: Call) -> web.Response:
     """Give an endpoint a new secret."""
     body: Rotation = call.body
-    secret, until = await endpoints.rotate_secret(
+    rotated = await endpoints.rotate_secret(
         call.service.database,
         principal_id=call.caller.id,
         endpoint_id=call.path("endpoint_id"),
         secret=body.secret,
         overlap_seconds=body.overlap_seconds,
     )
-    return answer(200, SecretView(secret, until))
+    return answer(200, SecretView(**rotated._asdict()))
 
 
 async def send_test(call: Call) -> web.Response:
@@ -211,6 +114,17 @@ async def send_test(call: Call) -> web.Response:
         TestView(message_id(event_id), delivery_id),
         {"Location": f"/v1/webhook-deliveries/{delivery_id}"},
     )
+
+
+async def _found(call: Call, endpoint_id: UUID) -> endpoints.Endpoint:
+    return await endpoints.find(call.service.database, principal_id=call.caller.id, endpoint_id=endpoint_id)
+
+
+async def _challenged(call: Call, endpoint_id: UUID) -> endpoints.Endpoint:
+    # The change is made in any case: who has not passed stays off, and can be challenged again.
+    with contextlib.suppress(Refusal):
+        await call.request.app[OUTBOUND].challenge(call.service, call.caller.id, endpoint_id)
+    return await _found(call, endpoint_id)
 
 
 def _view(endpoint: endpoints.Endpoint) -> EndpointView:
@@ -275,7 +189,7 @@ ROUTES: tuple[Route, ...] = (
         body=EndpointChange,
         parameters=_ENDPOINT_ID,
         answers={200: EndpointView},
-        problems=("not_found",),
+        problems=("not_found", "endpoint_unverified"),
         description=(
             "While an endpoint is off its events are kept as failed deliveries; after switching it on, recover them."
         ),
@@ -311,6 +225,22 @@ ROUTES: tuple[Route, ...] = (
             " `X-Webhook-Sign` is made with the old one; at most four secrets overlap."
         ),
         example={"overlap_seconds": 3600},
+    ),
+    Route(
+        "POST",
+        "/v1/webhook-endpoints/{endpoint_id}/challenge",
+        challenge_endpoint,
+        "challenge_webhook_endpoint",
+        "Have the URL of an endpoint prove itself",
+        "webhooks out",
+        scope="webhooks:write",
+        parameters=_ENDPOINT_ID,
+        answers={200: EndpointView},
+        problems=("not_found", "challenge_failed", "busy"),
+        description=(
+            "Sends `webhook.challenge` to the URL, which answers 2xx with `data.challenge` as its body, plain or as"
+            ' `{"challenge": ...}`, within five seconds. An endpoint that is off as `unverified` is on then.'
+        ),
     ),
     Route(
         "POST",

@@ -25,17 +25,20 @@ from redis.exceptions import BusyLoadingError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from core import wakeup
+from core.access.internal_hmac import FORGET_SECONDS, forget_signatures
 from core.inbox import replays
 from core.inbox.dead_letters import DeadLetterStream
 from core.inbox.processing import Processor, Retries, take_over_inbox_events
 from core.leases import HEARTBEAT_SECONDS, Worker
 from core.ledger.holds import expire_due
 from core.ledger.sealing import seal_once
-from core.outbox.delivery import Deliverer, Schedule, prune_attempts, take_over_deliveries
+from core.outbox.delivery import Deliverer, prune_attempts, take_over_deliveries
 from core.outbox.destinations import Destinations
 from core.outbox.egress import Egress
 from core.outbox.fanout import fan_out
 from core.outbox.health import Patience
+from core.outbox.ordering import Stalled
+from core.outbox.schedule import Schedule
 from core.outbox.standing import Standings
 from core.redis import open_redis
 from core.service import open_service
@@ -59,6 +62,8 @@ log = structlog.get_logger(__name__)
 
 # A lost wake-up costs at most this.
 POLL_SECONDS: Final = 1.0
+# How late the next delivery of an object can be when a worker dies before it lets it go.
+STALLED_SECONDS: Final = 5.0
 # How often old rows are removed: often enough that each time is short.
 PRUNE_SECONDS: Final = 60.0
 # The sweep's seconds of the minute, and how long one may take.
@@ -135,6 +140,7 @@ class _Shift:
             retries=retries,
             stream=self._stream,
         )
+        self._stalled = Stalled(service.database)
         self._deliverer = Deliverer(
             service.database,
             egress,
@@ -193,7 +199,13 @@ class _Shift:
             Loop("inbox", wakeup.INBOX, POLL_SECONDS, self._processor.step),
             Loop("replays", None, POLL_SECONDS, self._replay),
             Loop("fan_out", wakeup.OUTBOX, outbox_poll, self._fan_out),
-            Loop("deliveries", wakeup.DELIVERIES, outbox_poll, self._deliverer.step),
+            Loop(
+                "deliveries",
+                wakeup.DELIVERIES,
+                settings.webhook_worker_poll_secs or outbox_poll,
+                self._deliverer.step,
+            ),
+            Loop("stalled", None, STALLED_SECONDS, self._release_stalled),
             Loop(
                 "prune_attempts",
                 None,
@@ -202,6 +214,7 @@ class _Shift:
             ),
             Loop("retention", None, PRUNE_SECONDS, lambda: prune(database, settings.audit_retention_days)),
             Loop("seal", None, settings.seal_interval_ms / 1000, lambda: seal_once(database)),
+            Loop("forget_signatures", None, FORGET_SECONDS, lambda: forget_signatures(database)),
             Loop("expire_holds", None, settings.hold_expiry_interval_ms / 1000, lambda: expire_due(database)),
             *(
                 Loop(job.name, None, seconds, functools.partial(self._wallet_step, job))
@@ -239,6 +252,13 @@ class _Shift:
     async def _wallet_step(self, job: Job) -> int:
         progress = await job.step(self._platform)
         return progress.done + progress.failed
+
+    async def _release_stalled(self) -> int:
+        released = await self._stalled.step()
+        if released:
+            log.warning("deliveries.were_stalled", deliveries=released)
+            self._wake(wakeup.DELIVERIES)
+        return released
 
     def _wake(self, topic: str) -> None:
         """Wake this process at once, whatever Redis does, and the others through it."""

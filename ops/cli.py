@@ -19,6 +19,11 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "worker": ("ops.commands.worker:worker", "Process events, deliveries and everything else that is due."),
     "migrate": ("ops.commands.migrate:migrate", "Bring the database's schema up to date."),
     "verify": ("ops.commands.verify:verify", "Check that the ledger's records agree with each other."),
+    "reconcile": (
+        "ops.commands.reconcile:reconcile",
+        "Compare wallets' balances with their entries, put them right if asked.",
+    ),
+    "settlement": ("ops.commands.settlement:settlement", "Write what merchants have sold, as CSV."),
     "keys": ("ops.commands.keys:keys", "Create, list and revoke API keys."),
     "sources": ("ops.commands.sources:sources", "Register senders of webhooks, change their secrets."),
     "deliveries": ("ops.commands.deliveries:deliveries", "Look at deliveries of webhooks, send them again."),

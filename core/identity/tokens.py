@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
 import jwt
 
 from core.errors import Refusal
+from core.identity.keys import load_keys
 
 if TYPE_CHECKING:
     from core.settings import Settings
@@ -31,17 +31,17 @@ class Claims(NamedTuple):
 
 
 class Tokens:
-    """Signs and reads tokens with the keys of the settings."""
+    """Signs and reads tokens with the keys of the settings, which do not change while the process runs."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._secret = str(settings.jwt_secret)
+        self.keys = load_keys(settings)
         self._known: OrderedDict[str, Claims] = OrderedDict()
 
     @property
     def enabled(self) -> bool:
         """Whether there is a key; without one there are no wallets."""
-        return bool(self._secret)
+        return bool(self.keys.keys)
 
     def issue(self, user: User, session_id: UUID | None, *, minutes: float | None = None) -> str:
         """Return a token of `user` that lasts `minutes` (JWT_EXPIRES_MINUTES)."""
@@ -58,7 +58,9 @@ class Tokens:
         }
         if session_id is not None:
             claims["sid"] = str(session_id)
-        return jwt.encode(claims, self._secret, algorithm="HS256")
+        key = self.keys.keys[0]
+        headers = None if key.key_id is None else {"kid": key.key_id}
+        return jwt.encode(claims, key.signing, algorithm=key.algorithm, headers=headers)
 
     def read(self, token: str) -> Claims:
         """Return what a token says. Raises Refusal `token_expired`, `token_invalid`, `token_issuer_invalid`."""
@@ -69,19 +71,7 @@ class Tokens:
             raise Refusal("token_invalid", "The token is not one of ours.")
         settings = self._settings
         try:
-            payload = jwt.decode(
-                token,
-                self._secret,
-                algorithms=["HS256"],
-                audience=settings.jwt_audience if settings.jwt_validate_aud else None,
-                issuer=settings.jwt_issuer if settings.jwt_validate_iss else None,
-                leeway=settings.jwt_clock_skew_secs,
-                options={
-                    "require": ["exp", "iat", "sub"],
-                    "verify_aud": settings.jwt_validate_aud,
-                    "verify_iss": settings.jwt_validate_iss,
-                },
-            )
+            payload = self._verified(token)
             session = payload.get("sid")
             claims = Claims(
                 UUID(payload["sub"]),
@@ -100,10 +90,43 @@ class Tokens:
             self._known.popitem(last=False)
         return claims
 
+    def _verified(self, token: str) -> dict[str, Any]:
+        """Return the payload of a token that one of the keys has signed. Raises what PyJWT does."""
+        settings = self._settings
+        header = jwt.get_unverified_header(token)
+        for key in self.keys.candidates(header.get("alg"), header.get("kid")):
+            try:
+                # The key says how it signs; what the token says of it chooses among the keys and nothing else.
+                payload: dict[str, Any] = jwt.decode(
+                    token,
+                    key.verifying,
+                    algorithms=[key.algorithm],
+                    audience=settings.jwt_audience if settings.jwt_validate_aud else None,
+                    issuer=settings.jwt_issuer if settings.jwt_validate_iss else None,
+                    leeway=settings.jwt_clock_skew_secs,
+                    options={
+                        "require": ["exp", "iat", "sub"],
+                        "verify_aud": settings.jwt_validate_aud,
+                        "verify_iss": settings.jwt_validate_iss,
+                        # A machine whose clock is a second behind ours must not turn away whom we have let in.
+                        "verify_iat": False,
+                    },
+                )
+            except jwt.InvalidSignatureError:
+                continue
+            return payload
+        raise jwt.InvalidSignatureError("none of our keys has signed it")
+
 
 def counts(user: User, claims: Claims) -> bool:
-    """Whether the sign-in of a token still counts: it was not ended, nor were all of the user's."""
+    """Whether the sign-in of a token still counts: it was not ended, nor were all of the user's.
+
+    A token that names its sign-in lives as long as that, whatever the clocks of our machines say. One of the old
+    service names none; its time is in whole seconds, and those of the second in which all were ended count no more.
+    """
+    since = user.tokens_valid_from
     if not user.live:
         return False
-    since = user.tokens_valid_from
-    return since is None or datetime.fromtimestamp(claims.issued_at, UTC) >= since.replace(microsecond=0)
+    if claims.session_id is not None or since is None:
+        return True
+    return claims.issued_at > since.timestamp()

@@ -19,6 +19,7 @@ from core import ids, wakeup
 from core.backoff import full_jitter
 from core.database import statements
 from core.errors import Refusal, Unavailable
+from core.horizon import Horizon
 from core.inbox.dead_letters import say_dead
 from core.inbox.rules import (
     APPLIED,
@@ -101,6 +102,7 @@ class Processor:
         self._stream = stream
         self._slots = asyncio.Semaphore(CONCURRENCY)
         self._left_behind = False
+        self._horizon = Horizon()
 
     async def step(self) -> int:
         """Claim and apply one batch; return how many events it had."""
@@ -108,18 +110,21 @@ class Processor:
             # The database went away under the last batch: what we still hold of it would wait for its lease to end.
             await self.release()
         token = ids.new_uuid()
+        look = self._horizon.look()
         self._left_behind = True
         rows = await self._database.fetch(
-            _sql.claim_inbox_events, BATCH, self._worker.id, token, LEASE_SECONDS
+            _sql.claim_inbox_events, BATCH, self._worker.id, token, LEASE_SECONDS, look.seconds
         )
         self._left_behind = False
+        more = len(rows) == BATCH
+        self._horizon.seen(look, min(row["waited_seconds"] for row in rows) if more else 0.0)
         if not rows:
             return 0
         # Events of one object go one after the other, in the order of their arrival, as far as that is known here. The
         # effects commute, so this saves waiting for locks and is not what correctness rests on.
         of_object: defaultdict[str, list[InboxEvent]] = defaultdict(list)
         for row in sorted(rows, key=lambda row: row["received_at"]):
-            event = InboxEvent(**row)
+            event = InboxEvent(**{name: row[name] for name in InboxEvent._fields})
             of_object[event.object_id or event.event_id].append(event)
         results = await asyncio.gather(*(self._apply_in_turn(events, token) for events in of_object.values()))
         counts = sum(results, Counter[str]())

@@ -12,6 +12,8 @@ import msgspec
 from core import ids
 from core.database import statements
 from core.errors import Refusal
+from core.outbox.batching import carriers_of, carry
+from core.outbox.ordering import Turn, release, turns_of
 from core.outbox.signing import message_id
 
 if TYPE_CHECKING:
@@ -29,18 +31,27 @@ NEWEST: Final = UUID(int=2**128 - 1)
 OLDEST: Final = UUID(int=0)
 
 # The states as people know them, and as the table does.
-STATES: Final = {"pending": "pending", "sending": "leased", "delivered": "delivered", "failed": "failed"}
+STATES: Final = {
+    "waiting": "waiting",
+    "pending": "pending",
+    "sending": "leased",
+    "delivered": "delivered",
+    "failed": "failed",
+}
 _SHOWN: Final = {stored: shown for shown, stored in STATES.items()}
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     """One event on its way to one endpoint. `event` is the `webhook-id`, `attempts` those since it was last (re)sent.
 
-    `next_attempt_at` is there while it is pending, `finished_at` once it is delivered or failed.
+    `next_attempt_at` is there while it is pending, `finished_at` once it is delivered or failed. One that is waiting
+    goes when the ones before it, about the same object, are delivered or failed; or its message is that of `batch`,
+    another delivery that carries it.
     """
 
     id: UUID
     endpoint: UUID
+    batch: UUID | None
     event: str
     type: str
     object: str | None
@@ -114,8 +125,10 @@ async def resend(database: Database, *, principal_id: int | None, delivery_id: U
         raise Refusal("endpoint_missing", "The endpoint of this delivery was deleted.")
     if row["disabled"]:
         raise Refusal("endpoint_disabled", "The endpoint of this delivery is switched off. Enable it first.")
-    if not await database.fetch(_sql.resend_deliveries, [delivery_id]):
+    due, _ = await _make_due(database, [delivery_id])
+    if not due:
         raise Refusal("delivery_in_progress", "This delivery is being sent at this moment.", retry_after=5.0)
+    await release(database, turns_of(due))
 
 
 async def replay(
@@ -128,17 +141,29 @@ async def replay(
     as what is due already is not failed any more.
     """
     replayed, looked_at = 0, 0
-    while looked_at < limit:
+    turns: set[Turn] = set()
+    more = True
+    while more and looked_at < limit:
         size = min(REPLAY_BATCH, limit - looked_at)
         rows = await _rows(database, wanted, before=before, limit=size, sendable=True)
+        more = len(rows) == size
         if rows:
             chosen = [row["id"] for row in rows]
-            replayed += len(await database.fetch(_sql.resend_deliveries, chosen))
+            due, carried = await _make_due(database, chosen)
+            replayed += len(due) + carried
+            turns |= turns_of(due)
             before = chosen[-1]
             looked_at += len(rows)
-        if len(rows) < size:
-            return Progress(replayed, None)
-    return Progress(replayed, before)
+    # When all of them wait, so that the oldest goes first. A call that breaks off leaves this to the workers.
+    await release(database, turns)
+    return Progress(replayed, before if more else None)
+
+
+async def _make_due(database: Database, chosen: list[UUID]) -> tuple[list[Row], int]:
+    """Make them due again; return those that are, and how many more those carry in batches."""
+    async with database.transaction() as connection:
+        due = await connection.fetch(_sql.resend_deliveries, chosen)
+        return due, await carry(connection, carriers_of(due))
 
 
 async def _rows(
@@ -175,6 +200,7 @@ def _delivery(row: Row) -> Delivery:
     return Delivery(
         id=row["id"],
         endpoint=row["endpoint_id"],
+        batch=row["batch_id"],
         event=message_id(row["event_id"]),
         type=row["event_type"],
         object=row["object_id"],

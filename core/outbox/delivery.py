@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 import time
 from collections import Counter
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
@@ -20,13 +18,16 @@ from uuid import UUID
 import structlog
 
 from core import ids, metrics
-from core.backoff import half_jitter
 from core.database import statements
 from core.lane import Lane
 from core.leases import DEAD_AFTER_SECONDS
 from core.masking import mask_text
+from core.outbox.backlog import Backlog, Share
+from core.outbox.batching import carriers_of, carry, messages_of
 from core.outbox.egress import EXCERPT_BYTES, GONE_STATUS, TOTAL_TIMEOUT_SECONDS
 from core.outbox.health import Patience, note_failure, note_success
+from core.outbox.ordering import Turn, lock, release, release_locked, turns_of
+from core.outbox.schedule import Schedule
 from core.outbox.signing import signed_headers
 from core.outbox.standing import Standings
 
@@ -35,11 +36,11 @@ if TYPE_CHECKING:
 
     from core.database import Database, Row
     from core.leases import Worker
+    from core.outbox.batching import Message
     from core.outbox.egress import Attempt, Egress
-    from core.settings import Settings
 
 log = structlog.get_logger(__name__)
-_sql = statements("outbox")
+_sql = statements("sending")
 
 # A send ends within TOTAL_TIMEOUT_SECONDS and the second for the excerpt; the rest is for writing down the result.
 LEASE_SECONDS: Final = 30.0
@@ -50,62 +51,12 @@ SLOTS_OF_OTHERS: Final = 100
 # A receiver that has this many of them gets no more, while one claim may bring as many again.
 SLOTS_OF_ENDPOINT: Final = 8
 SLOTS_OF_OTHER_ENDPOINT: Final = 2
-# With factors set for it, a wait could grow to years.
-MAX_RETRY_SECONDS: Final = 86_400.0
 TAKE_OVER_BATCH: Final = 1000
 # Results written in one statement.
 RECORD_BATCH: Final = 200
 PRUNE_BATCH: Final = 5_000
 # Deliveries that are given up in one statement when their endpoint is off.
 GIVE_UP_BATCH: Final = 1_000
-
-# The example schedule of Standard Webhooks v1.0.0, in seconds: ten attempts within 76 hours.
-STANDARD_WAITS: Final = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
-# Of the wait, so that what failed together does not come back together.
-STANDARD_JITTER: Final = 0.1
-
-_START: Final = UUID(int=0)
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """How often a delivery is tried and how long is waited: about `base * factor ** (attempt - 1)` seconds.
-
-    With `waits` it is these, one less than there are attempts.
-    """
-
-    base_seconds: float
-    factor: float
-    max_attempts: int
-    waits: tuple[float, ...] = ()
-
-    @classmethod
-    def of(cls, settings: Settings) -> Schedule:
-        """Read it of WEBHOOK_BASE_DELAY_SECS, WEBHOOK_BACKOFF_FACTOR, WEBHOOK_MAX_ATTEMPTS.
-
-        If none is set it is the schedule of Standard Webhooks.
-        """
-        base, factor = settings.webhook_base_delay_secs, settings.webhook_backoff_factor
-        attempts = settings.webhook_max_attempts
-        if base is None and factor is None and attempts is None:
-            return cls(STANDARD_WAITS[0], 1.0, len(STANDARD_WAITS) + 1, STANDARD_WAITS)
-        return cls(2.0 if base is None else base, 2.0 if factor is None else factor, attempts or 5)
-
-    def wait_seconds(self, attempt: int, asked_seconds: float | None = None) -> float | None:
-        """Return the wait after the failed `attempt`, which counts from 1, or None when it was the last one.
-
-        It is at least what the receiver has asked for, and at most MAX_RETRY_SECONDS.
-        """
-        if attempt >= self.max_attempts:
-            return None
-        if self.waits:
-            jitter = random.uniform(1 - STANDARD_JITTER, 1 + STANDARD_JITTER)  # noqa: S311 - spreads load
-            wait = self.waits[min(attempt, len(self.waits)) - 1] * jitter
-        else:
-            wait = half_jitter(
-                attempt, base_seconds=self.base_seconds, cap_seconds=MAX_RETRY_SECONDS, factor=self.factor
-            )
-        return min(max(wait, asked_seconds or 0.0), MAX_RETRY_SECONDS)
 
 
 class Result(NamedTuple):
@@ -126,10 +77,18 @@ class Result(NamedTuple):
     error: str | None = None
 
 
+class Written(NamedTuple):
+    """A result to be written down, with whose turn it ends, and whether others share it."""
+
+    result: Result
+    turn: Turn | None
+    carries: bool
+
+
 class Deliverer:
     """The sending of one worker process. `step` starts what can be started; `drain` waits for what is under way.
 
-    `on_free` is called when a receiver can be sent more than before, so that its backlog goes on at once, and
+    `on_free` is called when a receiver can be sent more than before, so that what waits for it goes on at once, and
     `on_event` when an event was written.
     """
 
@@ -156,26 +115,27 @@ class Deliverer:
         self._sending: set[asyncio.Task[None]] = set()
         self._of_endpoint: Counter[UUID] = Counter()
         self._others = 0
-        self._cursor = _START
-        self._results: Lane[Result, bool] = Lane(self._record, max_batch=RECORD_BATCH, max_waiting=2 * SLOTS)
+        self._backlog = Backlog(database)
+        self._results: Lane[Written, bool] = Lane(self._record, max_batch=RECORD_BATCH, max_waiting=2 * SLOTS)
 
     async def step(self) -> int:
         """Claim what is due, as much as there are free slots, start sending it, and return how much that was."""
         while len(self._sending) >= SLOTS:
             await asyncio.wait(self._sending, return_when=asyncio.FIRST_COMPLETED)
         token = ids.new_uuid()
-        # When the others have their share, only the swift get more.
-        free_of_others = SLOTS_OF_OTHERS - self._others
-        free = SLOTS - len(self._sending)
-        rows = await self._claim(
-            token, min(free, free_of_others) if free_of_others > 0 else free, swift_only=free_of_others <= 0
-        )
-        for row in rows:
-            swift = self._standings.is_swift(row["endpoint_id"])
-            self._of_endpoint[row["endpoint_id"]] += 1
+        rows: list[Row] = []
+        if self._backlog.is_fresh:
+            rows = await self._claim(token)
+        if not rows:
+            await self._backlog.look()
+            rows = await self._claim(token)
+        for message in await messages_of(self._database, rows, token):
+            endpoint_id = message.row["endpoint_id"]
+            swift = self._standings.is_swift(endpoint_id)
+            self._of_endpoint[endpoint_id] += 1
             self._others += not swift
-            trial = self._standings.started(row["endpoint_id"])
-            task = asyncio.create_task(self._deliver(row, token, swift=swift, trial=trial))
+            trial = self._standings.started(endpoint_id)
+            task = asyncio.create_task(self._deliver(message, token, swift=swift, trial=trial))
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)
         return len(rows)
@@ -190,53 +150,63 @@ class Deliverer:
         await self._results.close()
         await self._database.execute(_sql.release_deliveries, self._worker.id)
 
-    async def _claim(self, token: UUID, free: int, *, swift_only: bool) -> list[Row]:
-        """Go round the endpoints from where the last claim ended; begin anew when the round is over."""
-        rows = await self._claim_after(self._cursor, token, free, swift_only=swift_only)
-        if len(rows) == free:
-            self._cursor = rows[-1]["endpoint_id"]
-        elif self._cursor != _START:
-            self._cursor = _START
-            if not rows:
-                rows = await self._claim_after(_START, token, free, swift_only=swift_only)
-        return rows
+    async def _claim(self, token: UUID) -> list[Row]:
+        """Claim of those that wait until something is found or nobody is left whose turn it could be."""
+        while asked := self._choose():
+            rows = await self._database.fetch(
+                _sql.claim_deliveries,
+                list(asked),
+                [share.most for share in asked.values()],
+                [share.batches for share in asked.values()],
+                [self._backlog[endpoint_id].since for endpoint_id in asked],
+                self._worker.id,
+                token,
+                LEASE_SECONDS,
+            )
+            self._backlog.note(asked, rows)
+            if rows:
+                return rows
+        return []
 
-    async def _claim_after(self, cursor: UUID, token: UUID, free: int, *, swift_only: bool) -> list[Row]:
+    def _choose(self) -> dict[UUID, Share]:
+        """Return how many deliveries of whom to claim: in turn, as far as the slots reach."""
         nothing, one = self._standings.left_alone()
-        swift = self._standings.swift
-        full = [
-            endpoint_id
-            for endpoint_id in self._of_endpoint
-            if self._is_full(endpoint_id, swift=self._standings.is_swift(endpoint_id))
-        ]
-        return await self._database.fetch(
-            _sql.claim_deliveries,
-            free,
-            SLOTS_OF_ENDPOINT,
-            [*nothing, *full],
-            self._worker.id,
-            token,
-            LEASE_SECONDS,
-            cursor,
-            one,
-            swift,
-            SLOTS_OF_OTHER_ENDPOINT,
-            swift_only,
-        )
+        free = SLOTS - len(self._sending)
+        free_of_others = SLOTS_OF_OTHERS - self._others
+        asked: dict[UUID, Share] = {}
+        for endpoint_id, waiting in self._backlog.items():
+            if free <= 0:
+                break
+            swift = self._standings.is_swift(endpoint_id)
+            if endpoint_id in nothing or self._is_full(endpoint_id, swift=swift):
+                continue
+            trial = endpoint_id in one
+            slots = 1 if trial else SLOTS_OF_ENDPOINT if swift else SLOTS_OF_OTHER_ENDPOINT
+            slots = min(slots, free if swift else free_of_others)
+            if slots > 0:
+                # Of what becomes a batch, one batch at a time.
+                batched = waiting.batch_size > 1 and not trial
+                asked[endpoint_id] = Share(waiting.batch_size if batched else slots, slots)
+                free -= slots
+                free_of_others -= 0 if swift else slots
+        return asked
 
     def _is_full(self, endpoint_id: UUID, *, swift: bool) -> bool:
         return self._of_endpoint[endpoint_id] >= (SLOTS_OF_ENDPOINT if swift else SLOTS_OF_OTHER_ENDPOINT)
 
-    async def _deliver(self, row: Row, token: UUID, *, swift: bool, trial: bool) -> None:
+    async def _deliver(self, message: Message, token: UUID, *, swift: bool, trial: bool) -> None:
+        row = message.row
         endpoint_id = row["endpoint_id"]
         try:
-            result = await self._send(row, token)
-            if not await self._results.submit(result):
+            result = await self._send(message, token)
+            finished = result.state != "pending" and row["ordered_object"] is not None
+            turn = Turn(endpoint_id, row["ordered_object"]) if finished else None
+            if not await self._results.submit(Written(result, turn, message.is_batch)):
                 log.warning("delivery.lease_lost", delivery_id=str(row["id"]), state=result.state)
             if result.sent_at is not None:
                 await self._note_health(row, result)
             else:  # nobody is there; the rest of its backlog need not be claimed to learn that
-                await self._database.execute(_sql.fail_backlog, endpoint_id, result.last_error, GIVE_UP_BATCH)
+                await self._give_up_backlog(endpoint_id, result.last_error)
         except Exception:  # the lease runs out and the delivery is sent again
             log.exception("delivery.not_recorded", delivery_id=str(row["id"]))
         finally:
@@ -249,20 +219,22 @@ class Deliverer:
             if held_back:
                 self._on_free()
 
-    async def _send(self, row: Row, token: UUID) -> Result:
+    async def _send(self, message: Message, token: UUID) -> Result:
+        row = message.row
         if row["url"] is None or row["disabled"]:
             reason = "endpoint_missing" if row["url"] is None else "endpoint_disabled"
             return Result(row["id"], token, "failed", reason)
         headers = json.loads(row["headers"]) | signed_headers(
-            event_id=row["event_id"],
-            event_type=row["event_type"],
+            identity=message.identity,
+            event_type=message.event_type,
             delivery_id=row["id"],
-            body=row["body"],
+            body=message.body,
             secrets=row["secrets"],
+            signing_keys=row["signing_keys"],
             timestamp=int(time.time()),
         )
         sent_at = datetime.now(UTC)
-        attempt = await self._egress.post(row["url"], body=row["body"], headers=headers)
+        attempt = await self._egress.post(row["url"], body=message.body, headers=headers)
         self._standings.note(row["endpoint_id"], good=attempt.well, seconds=attempt.seconds)
         result = self._judge(row, token, attempt, sent_at)
         metrics.DELIVERY_ATTEMPTS.add("success" if attempt.succeeded else "error")
@@ -273,8 +245,8 @@ class Deliverer:
         (log.debug if attempt.succeeded else log.warning)(
             "delivery.attempt",
             delivery_id=str(row["id"]),
-            event_id=str(row["event_id"]),
-            event_type=row["event_type"],
+            webhook_id=message.identity,
+            event_type=message.event_type,
             attempt=row["attempts"],
             status=attempt.status,
             error=attempt.error,
@@ -318,9 +290,27 @@ class Deliverer:
         if disabled:
             self._on_event()
 
-    async def _record(self, results: Sequence[Result]) -> list[bool]:
+    async def _give_up_backlog(self, endpoint_id: UUID, reason: str | None) -> None:
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(_sql.fail_backlog, endpoint_id, reason, GIVE_UP_BATCH)
+            await carry(connection, carriers_of(rows))
+
+    async def _record(self, written: Sequence[Written]) -> list[bool]:
+        results = [one.result for one in written]
         columns: list[list[Any]] = [list(column) for column in zip(*results, strict=True)]
-        held = {row["id"] for row in await self._database.fetch(_sql.record_deliveries, *columns)}
+        turns = {one.turn for one in written if one.turn is not None}
+        carriers = {one.result.id for one in written if one.carries}
+        if turns or carriers:
+            async with self._database.transaction() as connection:
+                await lock(connection, turns)
+                rows = await connection.fetch(_sql.record_deliveries, *columns)
+                await carry(connection, carriers)
+                released = await release_locked(connection, turns)
+            if released:
+                self._on_free()
+        else:
+            rows = await self._database.fetch(_sql.record_deliveries, *columns)
+        held = {row["id"] for row in rows}
         return [result.id in held for result in results]
 
 
@@ -331,7 +321,10 @@ async def prune_attempts(database: Database, days: int) -> int:
 
 async def take_over_deliveries(database: Database, schedule: Schedule) -> int:
     """Free the deliveries of workers that are gone or too slow; return how many."""
-    rows = await database.fetch(
-        _sql.take_over_deliveries, DEAD_AFTER_SECONDS, schedule.max_attempts, TAKE_OVER_BATCH
-    )
+    async with database.transaction() as connection:
+        rows = await connection.fetch(
+            _sql.take_over_deliveries, DEAD_AFTER_SECONDS, schedule.max_attempts, TAKE_OVER_BATCH
+        )
+        await carry(connection, carriers_of(rows))
+    await release(database, turns_of(row for row in rows if row["state"] == "failed"))
     return len(rows)

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
+
+import asyncpg
 
 from core import ids
 from core.database import statements
 from core.errors import Refusal
 from core.outbox.events import encode
-from core.outbox.signing import check_secret, new_secret
+from core.outbox.signing import (
+    check_own_secret,
+    check_secret,
+    new_secret,
+    new_signing_key,
+    public_key,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from core.database import Database, Row
+    from core.database import Connection, Database, Row
     from core.outbox.destinations import Destinations
 
 _sql = statements("webhook_endpoints")
@@ -33,6 +43,9 @@ MAX_HEADER_BYTES: Final = 4096
 # A week: longer than any roll-out, short enough that a leaked secret ends.
 MAX_OVERLAP_SECONDS: Final = 7 * 86_400
 TEST_EVENT: Final = "webhook.test"
+# The signatures of Standard Webhooks: HMAC alone, or ed25519 beside it.
+SYMMETRIC: Final = "v1"
+ASYMMETRIC: Final = "v1a"
 
 # RFC 9110, section 5.6.2, and values without what is not visible ASCII, space and tab.
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
@@ -53,6 +66,10 @@ class Endpoint(NamedTuple):
     """One receiver, without its secret. No `event_types` means all types; a pattern ends in `*`.
 
     `failing_since` is the first failure since the last success, `old_secrets_until` the end of a rotation's overlap.
+    `public_key` is what its receiver checks the signatures v1a with, if it asked for them. `verify`: it is off until
+    its URL has echoed a challenge (`core.outbox.challenge`), which it did at `verified_at`. `ordered`: the events of
+    one object go to it one after the other (`core.outbox.ordering`); `batch_size`: the events of one message at most
+    (`core.outbox.batching`).
     """
 
     id: UUID
@@ -60,12 +77,41 @@ class Endpoint(NamedTuple):
     event_types: tuple[str, ...]
     description: str
     header_names: tuple[str, ...]
+    signature: str
+    public_key: str | None
+    ordered: bool
+    batch_size: int
+    verify: bool
+    verified_at: datetime | None
     created_at: datetime
     old_secrets_until: datetime | None
     disabled_at: datetime | None
     disabled_reason: str | None
     failing_since: datetime | None
     failed_deliveries: int
+
+
+class Wanted(NamedTuple):
+    """An endpoint to create. Without a secret one is made; `own_secret`: any text, as the wallet contract takes it."""
+
+    url: str
+    event_types: Sequence[str] = ()
+    description: str = ""
+    headers: Mapping[str, str] = MappingProxyType({})
+    signature: str = SYMMETRIC
+    ordered: bool = False
+    batch_size: int = 1
+    verify: bool = False
+    secret: str | None = None
+    own_secret: bool = False
+
+
+class Rotated(NamedTuple):
+    """What came of a rotation; the secret is never shown again."""
+
+    secret: str
+    public_key: str | None
+    old_secrets_until: datetime
 
 
 class Changes(NamedTuple):
@@ -75,44 +121,47 @@ class Changes(NamedTuple):
     event_types: Sequence[str] | None = None
     description: str | None = None
     headers: Mapping[str, str] | None = None
+    signature: str | None = None
+    ordered: bool | None = None
+    batch_size: int | None = None
+    verify: bool | None = None
     enabled: bool | None = None
 
 
 async def create(
-    database: Database,
-    destinations: Destinations,
-    *,
-    principal_id: int,
-    url: str,
-    event_types: Sequence[str] = (),
-    description: str = "",
-    headers: Mapping[str, str] | None = None,
-    secret: str | None = None,
+    database: Connection | Database, destinations: Destinations, *, principal_id: int, wanted: Wanted
 ) -> tuple[Endpoint, str]:
     """Store an endpoint and return it with its secret, which is never shown again.
 
+    `own_secret` says that `secret` is one of the wallet contract's, any text of its owner's.
+
     Raises Refusal `invalid_request` for a URL that leads nowhere we would go, for a weak secret, for headers that are
-    not its to set, and when there are MAX_ENDPOINTS already.
+    not its to set, for order together with batches, and when there are MAX_ENDPOINTS already.
     """
-    destinations.check_url(url)
-    check_headers(headers or {})
-    if secret is not None:
-        check_secret(secret)
-    chosen = secret or new_secret()
-    row = await database.fetchrow(
-        _sql.create_webhook_endpoint,
-        ids.new_uuid(),
-        principal_id,
-        url,
-        sorted(set(event_types)),
-        description,
-        json.dumps(dict(headers or {})),
-        [chosen],
-        MAX_ENDPOINTS,
-    )
+    destinations.check_url(wanted.url)
+    check_headers(wanted.headers)
+    if wanted.secret is not None:
+        (check_own_secret if wanted.own_secret else check_secret)(wanted.secret)
+    secret = wanted.secret or new_secret()
+    with _ordered_or_batched():
+        row = await database.fetchrow(
+            _sql.create_webhook_endpoint,
+            ids.new_uuid(),
+            principal_id,
+            wanted.url,
+            sorted(set(wanted.event_types)),
+            wanted.description,
+            json.dumps(dict(wanted.headers)),
+            [secret],
+            MAX_ENDPOINTS,
+            _new_signing_keys(wanted.signature),
+            wanted.verify,
+            wanted.ordered,
+            wanted.batch_size,
+        )
     if row is None:
         raise Refusal("invalid_request", f"There are {MAX_ENDPOINTS} endpoints already. Delete one first.")
-    return _endpoint(row), chosen
+    return _endpoint(row), secret
 
 
 async def list_page(
@@ -141,32 +190,43 @@ async def update(
 ) -> Endpoint:
     """Change what is not None in `changes`, and return the endpoint as it is then.
 
-    To switch it on again forgets its failures; what was kept for it meanwhile is sent by a recovery. Raises Refusal
-    like `create`, and `not_found`.
+    To switch it on again forgets its failures; what was kept for it meanwhile is sent by a recovery. Another URL has to
+    prove itself, if the endpoint wants that. Raises Refusal like `create`, `not_found`, and `endpoint_unverified` for
+    one that cannot be switched on before it is proven.
     """
     if changes.url is not None:
         destinations.check_url(changes.url)
     if changes.headers is not None:
         check_headers(changes.headers)
-    row = await database.fetchrow(
-        _sql.update_webhook_endpoint,
-        principal_id,
-        endpoint_id,
-        changes.url,
-        None if changes.event_types is None else sorted(set(changes.event_types)),
-        changes.description,
-        None if changes.headers is None else json.dumps(dict(changes.headers)),
-        changes.enabled,
-    )
-    if row is None:
-        raise _missing(endpoint_id)
+    with _ordered_or_batched():
+        async with database.transaction() as connection:
+            row = await connection.fetchrow(
+                _sql.update_webhook_endpoint,
+                principal_id,
+                endpoint_id,
+                changes.url,
+                None if changes.event_types is None else sorted(set(changes.event_types)),
+                changes.description,
+                None if changes.headers is None else json.dumps(dict(changes.headers)),
+                changes.enabled,
+                None if changes.signature is None else _new_signing_keys(changes.signature),
+                changes.verify,
+                changes.ordered,
+                changes.batch_size,
+            )
+            if row is None:
+                raise _missing(endpoint_id)
+            if changes.enabled and row["disabled_at"] is not None:
+                raise Refusal(
+                    "endpoint_unverified", "The URL has yet to echo a challenge. Have it challenged first."
+                )
     return _endpoint(row)
 
 
 async def rotate_secret(
     database: Database, *, principal_id: int, endpoint_id: UUID, secret: str | None, overlap_seconds: float
-) -> tuple[str, datetime]:
-    """Give an endpoint a new secret and return it, with when the old ones end.
+) -> Rotated:
+    """Give an endpoint a new secret and return it, with when the old ones end; a new pair of keys, too, if it has one.
 
     Until then deliveries are signed with both: Standard Webhooks carries all signatures, the wallet form the oldest.
     Raises Refusal `invalid_request` for a weak secret, and `not_found`.
@@ -174,12 +234,12 @@ async def rotate_secret(
     if secret is not None:
         check_secret(secret)
     chosen = secret or new_secret()
-    until: datetime | None = await database.fetchval(
-        _sql.rotate_webhook_secret, principal_id, endpoint_id, chosen, overlap_seconds
+    row = await database.fetchrow(
+        _sql.rotate_webhook_secret, principal_id, endpoint_id, chosen, overlap_seconds, new_signing_key()
     )
-    if until is None:
+    if row is None:
         raise _missing(endpoint_id)
-    return chosen, until
+    return Rotated(chosen, _public_key(row), row["old_secrets_until"])
 
 
 async def send_test(database: Database, *, principal_id: int, endpoint_id: UUID) -> tuple[UUID, UUID]:
@@ -194,8 +254,31 @@ async def send_test(database: Database, *, principal_id: int, endpoint_id: UUID)
     body = encode(TEST_EVENT, {"endpoint": str(endpoint_id)})
     async with database.transaction() as connection:
         await connection.execute(_sql.write_test_event, event_id, principal_id, TEST_EVENT, body)
-        await connection.execute(_outbox.create_deliveries, [delivery_id], [event_id], [endpoint_id], [False])
+        await connection.execute(
+            _outbox.create_deliveries, [delivery_id], [event_id], [endpoint_id], [False], [None]
+        )
     return event_id, delivery_id
+
+
+async def send_test_to_all(database: Database, *, principal_id: int, data: Mapping[str, Any]) -> list[UUID]:
+    """Write an event `webhook.test` with `data` for each endpoint that is on; return the ids of the deliveries.
+
+    Wake `core.wakeup.DELIVERIES` then.
+    """
+    found = await list_page(database, principal_id=principal_id, after=None, limit=MAX_ENDPOINTS)
+    living = [endpoint.id for endpoint in found if endpoint.disabled_at is None]
+    if not living:
+        return []
+    event_id, delivery_ids = ids.new_uuid(), [ids.new_uuid() for _ in living]
+    count = len(living)
+    async with database.transaction() as connection:
+        await connection.execute(
+            _sql.write_test_event, event_id, principal_id, TEST_EVENT, encode(TEST_EVENT, data)
+        )
+        await connection.execute(
+            _outbox.create_deliveries, delivery_ids, [event_id] * count, living, [False] * count
+        )
+    return delivery_ids
 
 
 async def delete(database: Database, *, principal_id: int, endpoint_id: UUID) -> None:
@@ -221,12 +304,35 @@ def check_headers(headers: Mapping[str, str]) -> None:
             raise _bad_headers(f"the value of {name} is not 1 to {MAX_HEADER_VALUE} visible ASCII characters")
 
 
+@contextmanager
+def _ordered_or_batched() -> Iterator[None]:
+    """Make a refusal of what the database does not take: one object's events in one message are not one by one."""
+    try:
+        yield
+    except asyncpg.CheckViolationError as error:
+        if error.constraint_name != "webhook_endpoints_ordered_or_batched":
+            raise
+        raise Refusal(
+            "invalid_request",
+            "An endpoint may ask for order or for batches, not for both.",
+            field="batch_size",
+        ) from None
+
+
 def _bad_headers(reason: str) -> Refusal:
     return Refusal("invalid_request", f"The headers cannot be used: {reason}.", field="headers")
 
 
 def _missing(endpoint_id: UUID) -> Refusal:
     return Refusal("not_found", f"There is no endpoint {endpoint_id}.")
+
+
+def _new_signing_keys(signature: str) -> list[str]:
+    return [new_signing_key()] if signature == ASYMMETRIC else []
+
+
+def _public_key(row: Row) -> str | None:
+    return public_key(row["signing_keys"][0]) if row["signing_keys"] else None
 
 
 def _endpoint(row: Row) -> Endpoint:
@@ -237,6 +343,12 @@ def _endpoint(row: Row) -> Endpoint:
         tuple(row["event_types"]),
         row["description"],
         tuple(sorted(headers)),
+        ASYMMETRIC if row["signing_keys"] else SYMMETRIC,
+        _public_key(row),
+        row["ordered"],
+        row["batch_size"],
+        row["verify"],
+        row["verified_at"],
         row["created_at"],
         row["old_secrets_until"],
         row["disabled_at"],

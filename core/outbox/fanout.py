@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from core import ids
 from core.database import statements
+from core.outbox.ordering import release, turns_of
 
 if TYPE_CHECKING:
     from core.database import Database
@@ -22,6 +23,7 @@ _sql = statements("outbox")
 
 # Events of one step. With a handful of endpoints each, the transaction stays under about 20 ms.
 BATCH: Final = 200
+COLUMNS: Final = ("id", "principal_id", "event_type", "object_id", "created_at")
 
 
 async def fan_out(database: Database, *, limit: int = BATCH) -> int:
@@ -30,9 +32,7 @@ async def fan_out(database: Database, *, limit: int = BATCH) -> int:
         events = await connection.fetch(_sql.take_events_to_fan_out, limit)
         if not events:
             return 0
-        columns = [
-            [event[name] for event in events] for name in ("id", "principal_id", "event_type", "created_at")
-        ]
+        columns = [[event[name] for event in events] for name in COLUMNS]
         wanted = await connection.fetch(_sql.endpoints_for_events, *columns)
         await connection.execute(
             _sql.create_deliveries,
@@ -40,7 +40,10 @@ async def fan_out(database: Database, *, limit: int = BATCH) -> int:
             [row["event_id"] for row in wanted],
             [row["endpoint_id"] for row in wanted],
             [row["disabled"] for row in wanted],
+            [row["ordered_object"] for row in wanted],
         )
         # Last, since it makes other steps with events of the same principals wait for the commit.
         await connection.execute(_sql.mark_fanned_out, columns[0], columns[1])
+    # Not before the commit: only then does everybody see which events have their deliveries.
+    await release(database, turns_of(wanted))
     return len(events)

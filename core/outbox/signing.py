@@ -1,6 +1,7 @@
 """The two signatures that every delivery carries, and the secrets that make them.
 
-- Standard Webhooks (https://www.standardwebhooks.com, v1.0.0): `webhook-id`, `webhook-timestamp`, `webhook-signature`.
+- Standard Webhooks (https://www.standardwebhooks.com, v1.0.0): `webhook-id`, `webhook-timestamp`, `webhook-signature`:
+  `v1` (HMAC), and beside it `v1a` (ed25519) for an endpoint that asks for it, whose receiver then holds no secret.
 - The wallet service's own form, which its merchants check already: `X-Webhook-Ts`, `X-Webhook-Event`, `X-Webhook-Sign`,
   `X-Delivery-ID`.
 """
@@ -13,6 +14,8 @@ import hmac
 import secrets as randomness
 from typing import TYPE_CHECKING, Final
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from core.errors import Refusal
 
 if TYPE_CHECKING:
@@ -20,26 +23,27 @@ if TYPE_CHECKING:
     from uuid import UUID
 
 PREFIX: Final = "whsec_"
+SIGNING_PREFIX: Final = "whsk_"
+PUBLIC_PREFIX: Final = "whpk_"
 # The bounds of Standard Webhooks for the key of an HMAC.
 MIN_KEY_BYTES: Final = 24
 MAX_KEY_BYTES: Final = 64
 NEW_KEY_BYTES: Final = 32
+
+# Of the wallet contract, whose merchants bring a secret of their own.
+MAX_OWN_SECRET: Final = 64
 
 USER_AGENT: Final = "Payments-Webhooks/0.1"
 
 
 def new_secret() -> str:
     """Return a random secret as it is shown to its owner: `whsec_` and 32 bytes in base64."""
-    return PREFIX + base64.b64encode(randomness.token_bytes(NEW_KEY_BYTES)).decode()
+    return PREFIX + _base64(randomness.token_bytes(NEW_KEY_BYTES))
 
 
 def check_secret(secret: str) -> None:
     """Raise Refusal `invalid_request` unless `secret` is `whsec_` and 24 to 64 bytes in base64."""
-    try:
-        size = len(_key(secret)) if secret.startswith(PREFIX) else 0
-    except (binascii.Error, ValueError):
-        size = 0
-    if not MIN_KEY_BYTES <= size <= MAX_KEY_BYTES:
+    if not MIN_KEY_BYTES <= len(_decoded(secret) or b"") <= MAX_KEY_BYTES:
         raise Refusal(
             "invalid_request",
             f"A secret is whsec_ followed by {MIN_KEY_BYTES} to {MAX_KEY_BYTES} random bytes in base64."
@@ -48,31 +52,54 @@ def check_secret(secret: str) -> None:
         )
 
 
+def new_signing_key() -> str:
+    """Return a random private key of ed25519: `whsk_` and its 32 bytes in base64. It is never shown."""
+    return SIGNING_PREFIX + _base64(Ed25519PrivateKey.generate().private_bytes_raw())
+
+
+def public_key(signing_key: str) -> str:
+    """Return the public key of a `whsk_` private one: `whpk_` and its 32 bytes in base64."""
+    public = _private_key(signing_key).public_key()
+    return PUBLIC_PREFIX + _base64(public.public_bytes_raw())
+
+
+def check_own_secret(secret: str) -> None:
+    """Raise Refusal `invalid_request` unless `secret` is what the wallet contract takes: any 1 to 64 characters."""
+    if not 1 <= len(secret) <= MAX_OWN_SECRET or "\0" in secret:
+        raise Refusal("invalid_request", f"A secret has 1 to {MAX_OWN_SECRET} characters.", field="secret")
+
+
 def message_id(event_id: UUID) -> str:
     """Return the id of an event as receivers know it: the same at every endpoint and try, without a full stop."""
     return f"msg_{event_id.hex}"
 
 
 def signed_headers(
-    *, event_id: UUID, event_type: str, delivery_id: UUID, body: bytes, secrets: Sequence[str], timestamp: int
+    *,
+    identity: str,
+    event_type: str,
+    delivery_id: UUID,
+    body: bytes,
+    secrets: Sequence[str],
+    signing_keys: Sequence[str] = (),
+    timestamp: int,
 ) -> dict[str, str]:
     """Return the headers of one try at `timestamp` (Unix seconds, of the try and not of the event).
 
-    `secrets` are the endpoint's, newest first. Standard Webhooks carries one signature for each; the wallet form has
-    room for one, the oldest: during a rotation its receiver still checks with the secret that it has.
+    `identity` is the `webhook-id`. `secrets` and `signing_keys` are the endpoint's, newest first. Standard Webhooks
+    carries one signature for each; the wallet form has room for one, of the oldest secret: during a rotation its
+    receiver still checks with the secret that it has.
     """
-    identity = message_id(event_id)
     content = f"{identity}.{timestamp}.".encode() + body
-    signatures = (
-        base64.b64encode(hmac.digest(_key(secret), content, "sha256")).decode() for secret in secrets
-    )
+    signatures = [f"v1,{_base64(hmac.digest(_key(secret), content, 'sha256'))}" for secret in secrets]
+    signatures += [f"v1a,{_base64(_private_key(key).sign(content))}" for key in signing_keys]
     wallet_content = f"{timestamp}{event_type}".encode() + body
     return {
         "Content-Type": "application/json",
         "User-Agent": USER_AGENT,
         "webhook-id": identity,
         "webhook-timestamp": str(timestamp),
-        "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
+        "webhook-signature": " ".join(signatures),
         "X-Webhook-Ts": str(timestamp),
         "X-Webhook-Event": event_type,
         # Here the key is the whole text of the secret, as it is shown.
@@ -82,4 +109,22 @@ def signed_headers(
 
 
 def _key(secret: str) -> bytes:
-    return base64.b64decode(secret.removeprefix(PREFIX), validate=True)
+    """Return the key of Standard Webhooks: what is encoded in `whsec_...`, or the text of any other secret."""
+    return _decoded(secret) or secret.encode()
+
+
+def _decoded(secret: str) -> bytes | None:
+    if not secret.startswith(PREFIX):
+        return None
+    try:
+        return base64.b64decode(secret.removeprefix(PREFIX), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _private_key(text: str) -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.from_private_bytes(base64.b64decode(text.removeprefix(SIGNING_PREFIX)))
+
+
+def _base64(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()

@@ -50,24 +50,19 @@ class Standings:
         self._swift: OrderedDict[UUID, None] = OrderedDict()
         self._breakers: OrderedDict[UUID, _Breaker] = OrderedDict()
 
-    @property
-    def swift(self) -> list[UUID]:
-        """The receivers whose last answer was good and came in time."""
-        return list(self._swift)
-
     def is_swift(self, endpoint_id: UUID) -> bool:
         """Say whether the receiver's last answer was good and came in time."""
         return endpoint_id in self._swift
 
-    def left_alone(self) -> tuple[list[UUID], list[UUID]]:
+    def left_alone(self) -> tuple[set[UUID], set[UUID]]:
         """Return who gets nothing now, and who gets one delivery to try it with."""
         now = self._clock()
-        nothing: list[UUID] = []
-        one: list[UUID] = []
+        nothing: set[UUID] = set()
+        one: set[UUID] = set()
         for endpoint_id, breaker in self._breakers.items():
             if breaker.opened:
                 waits = breaker.trying or now < breaker.open_until
-                (nothing if waits else one).append(endpoint_id)
+                (nothing if waits else one).add(endpoint_id)
         return nothing, one
 
     def started(self, endpoint_id: UUID) -> bool:

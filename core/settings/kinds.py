@@ -137,8 +137,20 @@ def _currency(value: str) -> str:
     return value
 
 
+def _private_keys(value: str) -> Secret:
+    if value:
+        from core.identity.keys import private_keys  # noqa: PLC0415 - a cipher library, for those who have keys
+
+        try:
+            private_keys(value)
+        except (ValueError, TypeError) as error:  # TypeError: it has a passphrase
+            raise ValueError("RSA private keys of 2,048 bits or more, PEM, without a passphrase") from error
+    return Secret(value)
+
+
 Switch = Annotated[bool, BeforeValidator(_switch)]
 Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
+PrivateKeys = Annotated[Secret, AfterValidator(_private_keys)]
 Secrets = Annotated[tuple[Secret, ...], BeforeValidator(_split)]
 Digests = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_sha256_digests)]
 Networks = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_networks)]

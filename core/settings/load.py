@@ -169,4 +169,12 @@ def _remarks(settings: Settings, values: Mapping[str, Any]) -> list[str]:
         )
     if settings.dlq_backend == "redis":
         remarks.append("DLQ_BACKEND=redis has no effect: dead letters are kept in PostgreSQL.")
+    if "passkeys_dev_unsafe" in values and settings.passkeys_dev_unsafe:
+        remarks.append("PASSKEYS_DEV_UNSAFE has no effect: a passkey always proves itself.")
+    if (
+        settings.env == "prod"
+        and settings.otp_sms_provider == "log"
+        and (settings.jwt_secret or settings.jwt_rs_private_pem)
+    ):
+        remarks.append("OTP_SMS_PROVIDER=log: sign-in codes are sent to nobody.")
     return remarks

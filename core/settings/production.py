@@ -8,6 +8,7 @@ import ipaddress
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
+from core.settings.metadata import METADATA
 from core.settings.providers import PAYPAL_CERT_HOSTS
 
 if TYPE_CHECKING:
@@ -23,11 +24,10 @@ _PLACEHOLDERS = frozenset(
 )
 _PAYPAL_HOSTS = frozenset(host for hosts in PAYPAL_CERT_HOSTS.values() for host in hosts)
 _METADATA_NAMES = frozenset({"metadata.google.internal", "metadata", "instance-data"})
-# AWS, GCP, Azure and most others; AWS containers; Alibaba; AWS over IPv6. Each IPv4 one as IPv6 writes it, too.
-_METADATA_IPV4 = ("169.254.169.254", "169.254.170.2", "100.100.100.200")
-_METADATA_ADDRESSES = tuple(
-    ipaddress.ip_address(text)
-    for text in (*_METADATA_IPV4, *(f"::ffff:{address}" for address in _METADATA_IPV4), "fd00:ec2::254")
+# Each IPv4 one as IPv6 writes it, too.
+_METADATA_ADDRESSES = (
+    *METADATA,
+    *(ipaddress.ip_address(f"::ffff:{address}") for address in METADATA if address.version == 4),
 )
 # A network wider than this is no list of hosts but an open door.
 _WIDEST_IPV4, _WIDEST_IPV6 = 8, 7
@@ -65,7 +65,9 @@ _KEY = f"unset, or a random text of {LEAST_KEY_CHARACTERS} or more characters"
 
 RULES: tuple[Rule, ...] = (
     Rule("jwt_secret", lambda s: _weak([s.jwt_secret], LEAST_KEY_CHARACTERS), _KEY),
+    Rule("jwt_secret_previous", lambda s: _weak(s.jwt_secret_previous, LEAST_KEY_CHARACTERS), _KEY),
     Rule("internal_api_secret", lambda s: _weak([s.internal_api_secret], LEAST_KEY_CHARACTERS), _KEY),
+    Rule("merchant_secret_keys", lambda s: _weak(s.merchant_secret_keys, LEAST_KEY_CHARACTERS), _KEY),
     Rule(
         "admin_token",
         lambda s: not (s.admin_token or s.admin_token_sha256) or _weak(s.admin_token, LEAST_TOKEN_CHARACTERS),

@@ -301,7 +301,7 @@ class Outbox(BaseModel):
     )
     webhook_worker_poll_secs: float = key(
         0,
-        "How often the API process looks for deliveries; 0: the worker alone does",
+        "How often the worker looks for due deliveries, woken or not; 0: as often as for lost wake-ups",
         unit="seconds",
         ge=0,
         le=3_600,

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from core.settings.kinds import Digests, Secret, Secrets, Switch, Url, key
+from core.settings.kinds import Digests, PrivateKeys, Secret, Secrets, Switch, Url, Words, key
 
 
 class Tokens(BaseModel):
@@ -15,10 +15,25 @@ class Tokens(BaseModel):
         "Key that signs users' tokens (HS256), 32 characters or more; unset outside dev: wallet routes are off",
         dev="change_me_in_prod",
     )
+    jwt_secret_previous: Secrets = key(
+        "",
+        "Secrets of earlier tokens (HS256) that still count, comma separated; leave them out once those have expired",
+    )
     jwt_alg: Literal["HS256", "RS256"] = key("HS256", "How users' tokens are signed: HS256 or RS256")
-    jwt_key_id: str = key("kid-dev", "Id of the RS256 key")
-    jwt_rs_private_pem: Secret = key("", "Private key for RS256, PEM")
+    jwt_key_id: str = key(
+        "kid-dev",
+        "Ids of the RS256 keys in their order, comma separated; a key without one goes by its RFC 7638 thumbprint",
+    )
+    jwt_rs_private_pem: PrivateKeys = key(
+        "",
+        "Private keys for RS256, PEM one after the other: the first signs, tokens of all count; unset outside prod: one"
+        " is made and kept in STATE_DIR",
+    )
     jwt_expires_minutes: int = key(43_200, "Life of a user's token", unit="minutes", ge=1, le=525_600)
+    session_access_minutes: int = key(
+        15, "Life of a token that came with a refresh token", unit="minutes", ge=1, le=1_440
+    )
+    session_refresh_days: int = key(30, "Life of a refresh token that is not used", unit="days", ge=1, le=365)
     jwt_issuer: str = key("payments", "Claim iss of users' tokens")
     jwt_audience: str = key("users", "Claim aud of users' tokens")
     jwt_validate_iss: Switch = key(False, "Whether iss is compared")
@@ -32,6 +47,11 @@ class Tokens(BaseModel):
     internal_require_hmac: Switch = key(True, "Whether /internal refuses the plain X-Internal-Secret")
     internal_hmac_ttl_secs: int = key(
         300, "How long a signature of /internal is remembered against replay", unit="seconds", ge=1, le=86_400
+    )
+    merchant_secret_keys: Secrets = key(
+        "",
+        "Keys under which merchants' API secrets are stored, 32 characters or more, comma separated, newest first;"
+        " unset: JWT_SECRET, whose change then ends those secrets",
     )
     admin_token: Secrets = key(
         "", "Tokens of /admin, comma separated; unset with ADMIN_TOKEN_SHA256: /admin is off"
@@ -48,18 +68,52 @@ class SignIn(BaseModel):
     otp_ttl_secs: int = key(300, "Life of a sign-in code", unit="seconds", ge=10, le=86_400)
     otp_max_attempts: int = key(5, "Tries at one sign-in code", unit="tries", ge=1, le=100)
     otp_dev_code: Secret = key("123456", "The fixed code of OTP_MODE=dev")
-    otp_storage_secret: Secret = key("", "Key under which sign-in codes are stored, 32 characters or more")
-    otp_sms_provider: str = key("log", "Who sends sign-in codes")
-    otp_sms_fallback_provider: str = key("", "Who sends them when the first cannot")
+    otp_storage_secret: Secret = key(
+        "",
+        "Key under which sign-in codes are stored, 32 characters or more; unset: one derived from the tokens' key",
+    )
+    otp_client_sends: int = key(
+        300,
+        "Sign-in codes for one client's address within 15 minutes, beside the 3 for one phone; 0: no limit, as behind a"
+        " gateway that does not say whom it speaks for",
+        unit="codes",
+        ge=0,
+        le=1_000_000,
+    )
+    otp_client_failures: int = key(
+        300,
+        "Wrong codes from one client's address within an hour, beside the locks of the phone; 0: no limit",
+        unit="tries",
+        ge=0,
+        le=1_000_000,
+    )
+    login_max_failures: int = key(
+        30,
+        "Wrong passwords for one username within 15 minutes; 0: no limit",
+        unit="tries",
+        ge=0,
+        le=1_000_000,
+    )
+    otp_sms_provider: Literal["log", "http"] = key(
+        "log", "Who sends sign-in codes: log (nobody: a log line, which holds the code in dev only) or http"
+    )
+    otp_sms_fallback_provider: Literal["none", "log", "http"] = key(
+        "none", "Who sends them when the first cannot"
+    )
     otp_sms_template: str = key("Your verification code is {code}", "Text of the message; {code} is replaced")
-    otp_sms_http_url: Url = key("", "Address of the http provider of messages")
-    otp_sms_http_auth_token: Secret = key("", "Its token")
+    otp_sms_http_url: Url = key(
+        "", "Address of the http provider of messages; docs/sign-in.md has its request"
+    )
+    otp_sms_http_auth_token: Secret = key("", "Its token, sent as a bearer token")
+    otp_sms_timeout_secs: float = key(5, "Time limit of a call to it", unit="seconds", ge=0.1, le=30)
     otp_sms_sender_name: str = key("", "Sender's name of the message")
     passkeys_enabled: Switch = key(True, "Whether passkeys may be used")
-    passkeys_dev_unsafe: Switch = key(False, "Development toggle: passkeys without a proof", dev="true")
+    passkeys_dev_unsafe: Switch = key(
+        False, "Of the old service: passkeys without a proof. It has no effect; prod refuses it", dev="true"
+    )
     passkeys_rp_id: str = key("localhost", "Passkeys: id of the relying party")
     passkeys_rp_name: str = key("Tallystick", "Passkeys: its name")
-    passkeys_origin: str = key("http://localhost", "Passkeys: its origin")
+    passkeys_origin: Words = key("http://localhost", "Passkeys: its origins, comma separated")
     dev_enable_topup: Switch = key(False, "Development toggle: users may top up their own wallet", dev="true")
     dev_reset_user_state_on_login: Switch = key(
         False, "Development toggle: a sign-in resets KYC and merchant state", dev="true"
@@ -92,6 +146,16 @@ class Money(BaseModel):
         0, "Fee on cash-out, paid by the customer", unit="basis points", ge=0, le=10_000
     )
     voucher_fee_bps: int = key(100, "Fee on redeeming a voucher", unit="basis points", ge=0, le=10_000)
+    refund_fee_policy: Literal["keep", "return"] = key(
+        "keep", "The merchant's fee when a payment is refunded: keep, or return it in proportion"
+    )
+    cash_request_expiry_minutes: int = key(
+        0,
+        "Life of a cash request, and of the hold of a cash-out; 0: no end",
+        unit="minutes",
+        ge=0,
+        le=525_600,
+    )
     kyc_l0_tx_max_cents: int = key(
         100_000_000, "KYC level 0: most in one transfer", unit="minor units", ge=0, le=2**63 - 1
     )

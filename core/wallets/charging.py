@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import structlog
 
+from core import metrics
 from core.database import statements
 from core.errors import Refusal, Unavailable
 from core.ledger.items import operation_id
@@ -21,7 +22,6 @@ from core.wallets.books import SYSTEM_PRINCIPAL
 from core.wallets.events import tell_all, write
 from core.wallets.fees import merchant_fee
 from core.wallets.limits import FUNDS_FIRST, payer_limits
-from core.wallets.metrics import count_charge
 from core.wallets.payments import Payment, pay_within
 from core.wallets.progress import Progress
 from core.wallets.subscriptions import Subscription, subscription_of
@@ -114,7 +114,8 @@ async def _charge(platform: Platform, subscription_id: UUID, sides: Sides) -> bo
     charged = await attempt(transaction)
     if charged is None:
         return False
-    count_charge(charged.amount, charged.currency)
+    metrics.SUBSCRIPTIONS.add("charged")
+    metrics.SUBSCRIPTION_CENTS.add(charged.currency, by=charged.amount)
     return True
 
 

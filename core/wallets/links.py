@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from core import metrics
 from core.errors import Refusal
 from core.ledger.items import operation_id
 from core.platform.audit import audited, by_user
@@ -15,7 +16,6 @@ from core.wallets import payables
 from core.wallets.events import tell, write
 from core.wallets.fees import merchant_fee
 from core.wallets.limits import LIMITS_FIRST, payer_limits
-from core.wallets.metrics import count_link
 from core.wallets.payables import NewPayable
 from core.wallets.payments import Paid, Payment
 from core.wallets.risk import assess
@@ -61,7 +61,7 @@ async def create(
         told = await write(connection, tell(owner, "links.create", data, object_id=link_id), [entry])
     if told:
         platform.wake()
-    count_link("create")
+    metrics.PAYMENT_LINKS.add("create")
     return Link(f"{PREFIX}{new.code}", new.expires_at)
 
 
@@ -93,7 +93,7 @@ async def pay(platform: Platform, payer: User, text: str, amount: int | None, ke
             raise _ended(refusal.extra["state"]) or refusal from None
         raise
     if not paid.replayed:
-        count_link("pay")
+        metrics.PAYMENT_LINKS.add("pay")
     return paid
 
 

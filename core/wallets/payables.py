@@ -157,6 +157,14 @@ def new_code() -> str:
     return secrets.token_urlsafe(CODE_BYTES)
 
 
+class Stored(NamedTuple):
+    """What became of a creation; `new` is False where an equal call under the same key had made it before."""
+
+    id: UUID
+    new: bool
+    created_at: datetime
+
+
 async def create(
     connection: Connection | Database, new: NewPayable, *, key: RequestKey | None = None
 ) -> tuple[UUID, bool]:
@@ -164,6 +172,14 @@ async def create(
 
     Raises Refusal `idempotency_conflict` when the key was used to ask for something else.
     """
+    stored = await store(connection, new, key=key)
+    return stored.id, stored.new
+
+
+async def store(
+    connection: Connection | Database, new: NewPayable, *, key: RequestKey | None = None
+) -> Stored:
+    """Do as `create` does, and tell when it was made."""
     payable_id = ids.new_uuid()
     row = await connection.fetchrow(
         _sql.create_payable,
@@ -183,13 +199,13 @@ async def create(
         new.hold_id,
     )
     if row is not None:
-        return payable_id, True
+        return Stored(payable_id, True, row["created_at"])
     if key is None:
         raise LookupError("a payable without a key was not stored")
     known = await connection.fetchrow(_sql.payable_by_request_key, key.id)
     if known is None or known["fingerprint"] != key.fingerprint:
         raise Refusal("idempotency_conflict", "This idempotency key was used for another request.")
-    return known["id"], False
+    return Stored(known["id"], False, known["created_at"])
 
 
 async def end(

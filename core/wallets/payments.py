@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.errors import Refusal
-from core.ledger.items import Effects, ItemLimits, Leg, Posting
+from core.ledger.items import Condition, Effects, ItemLimits, Leg, Posting
 from core.ledger.outcomes import PAYABLE_STATES
 from core.wallets.books import wallet_of
 from core.wallets.limits import FUNDS_FIRST, first_cause
@@ -36,7 +36,8 @@ class Payment(NamedTuple):
 
     `id` is derived from whose key it is and the key (`core.ledger.items.operation_id`); `identity` is what was asked
     for, with which a repeated key is compared. `amount` leaves `source` and reaches `target`; `fee` then leaves
-    `fee_payer` (an account code) for `fee_account`. `payer` is whose limits count, if anybody's do.
+    `fee_payer` (an account code) for `fee_account`. `payer` is whose limits count, if anybody's do. `conditions` are
+    what must hold of balances beside that.
     """
 
     id: UUID
@@ -59,6 +60,7 @@ class Payment(NamedTuple):
     audited: tuple[Audited, ...] = ()
     reference: str | None = None
     metadata: dict[str, str] | None = None
+    conditions: tuple[Condition, ...] = ()
 
     def posting(self) -> Posting:
         """Return what goes to the ledger: the two legs of the payment, then the two of its fee."""
@@ -78,6 +80,7 @@ class Payment(NamedTuple):
             currency=self.currency,
             reference=self.reference,
             metadata=self.metadata,
+            conditions=self.conditions,
             limits=self.limits,
             effects=effects,
             unfrozen=True,

@@ -8,13 +8,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from core import ids
+from core import ids, metrics
 from core.errors import Refusal
 from core.platform.audit import audited, by_user
 from core.wallets import claims
 from core.wallets.events import tell
 from core.wallets.limits import LIMITS_FIRST, payer_limits
-from core.wallets.metrics import count_request
 from core.wallets.payables import NewPayable, RequestKey
 from core.wallets.payments import Payment
 
@@ -76,7 +75,7 @@ async def ask(
     if key is not None:
         request_key = RequestKey(requester.principal_id, key, ("request", str(target.id), *asked))
     claim = await claims.create(platform, new, requester, target, "requests.create", key=request_key)
-    count_request("create")
+    metrics.PAYMENT_REQUESTS.add("create")
     return claim
 
 
@@ -111,7 +110,7 @@ async def accept(platform: Platform, payer: User, request_id: UUID) -> Accepted:
         if refusal.code != "payable_not_open":
             raise
         return Accepted(None, refusal.extra["state"])
-    count_request("accept")
+    metrics.PAYMENT_REQUESTS.add("accept")
     return Accepted(paid.transfer_id, "paid")
 
 
@@ -125,7 +124,7 @@ async def reject(platform: Platform, user: User, request_id: UUID) -> State | No
         raise Refusal("not_allowed", "Only its two sides can reject a request.")
     was = await claims.end(platform, claim, "rejected", user, "requests.reject")
     if was is None:
-        count_request("reject")
+        metrics.PAYMENT_REQUESTS.add("reject")
     return was
 
 
@@ -139,7 +138,7 @@ async def cancel(platform: Platform, user: User, request_id: UUID) -> State | No
         raise Refusal("only_requester_can_cancel", "Only who asks can cancel a request.")
     was = await claims.end(platform, claim, "canceled", user, "requests.cancel")
     if was is None:
-        count_request("cancel")
+        metrics.PAYMENT_REQUESTS.add("cancel")
     return was
 
 

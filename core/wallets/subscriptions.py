@@ -6,13 +6,12 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
-from core import ids
+from core import ids, metrics
 from core.database import statements
 from core.errors import Refusal
 from core.platform.audit import audited, by_user
 from core.wallets.events import tell_all, write
 from core.wallets.limits import PER_DAY, PER_TRANSFER, payer_limits
-from core.wallets.metrics import count_subscription
 
 if TYPE_CHECKING:
     from core.database import Row
@@ -88,7 +87,7 @@ async def create(
         told = await write(connection, events, [entry])
     if told:
         platform.wake()
-    count_subscription("created")
+    metrics.SUBSCRIPTIONS.add("created")
     return subscription_of(row)
 
 
@@ -125,7 +124,7 @@ async def cancel(platform: Platform, payer: User, subscription_id: UUID) -> bool
     if told:
         platform.wake()
     if ended:
-        count_subscription("canceled")
+        metrics.SUBSCRIPTIONS.add("canceled")
     return ended
 
 

@@ -6,11 +6,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
+from core import metrics
 from core.database import statements
 from core.errors import Refusal
 from core.ledger.items import operation_id
 from core.platform.audit import audited, by_user
-from core.wallets import metrics
 from core.wallets.books import TOPUPS, system_account
 from core.wallets.events import tell
 from core.wallets.limits import payer_limits
@@ -84,7 +84,7 @@ async def top_up(platform: Platform, user: User, amount: int, key: str) -> Paid:
     )
     paid = await platform.pay(payment)
     if not paid.replayed:
-        metrics.count_transfer("topup")
+        metrics.TRANSFERS.add("topup", "completed")
     return paid
 
 
@@ -118,5 +118,5 @@ async def transfer(platform: Platform, payer: User, to_phone: str, amount: int, 
     )
     paid = await platform.pay(payment)
     if not paid.replayed:
-        metrics.count_transfer("p2p")
+        metrics.TRANSFERS.add("p2p", "completed")
     return paid

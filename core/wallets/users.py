@@ -19,11 +19,11 @@ from core.wallets.books import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
     from datetime import datetime
     from uuid import UUID
 
-    from core.database import Database, Row
+    from core.database import Connection, Database, Row
     from core.ledger.ledger import Ledger
     from core.settings import Settings
 
@@ -108,13 +108,33 @@ class Users:
         await self._by_id.close()
         await self._by_phone.close()
 
-    async def _create(self, phone: str, name: str | None, actor: str) -> None:
+    async def create(
+        self,
+        phone: str,
+        *,
+        name: str | None = None,
+        actor: str = "system",
+        also: Callable[[Connection, UUID], Awaitable[None]] | None = None,
+    ) -> User | None:
+        """Make the user of `phone`, and do `also` in the same transaction; None where the phone has a user."""
+        made = await self._create(phone, name, actor, also)
+        return await self.by_phone(phone) if made else None
+
+    async def _create(
+        self,
+        phone: str,
+        name: str | None,
+        actor: str,
+        also: Callable[[Connection, UUID], Awaitable[None]] | None = None,
+    ) -> bool:
         user_id, wallet_id = ids.new_uuid(), ids.new_uuid()
         await self.open_system_accounts()
         async with self._database.transaction() as connection:
             row = await connection.fetchrow(_sql.create_user, user_id, wallet_id, phone, name)
             if row is None:
-                return
+                return False
+            if also is not None:
+                await also(connection, user_id)
             await open_wallet(connection, wallet_id, self._currency)
             await record(connection, audited("user.created", actor, {"phone": phone}, user_id=user_id))
             if self._starting_credit > 0:
@@ -124,6 +144,7 @@ class Users:
                 )
                 if not outcome.posted:
                     raise outcome.refusal()
+        return True
 
 
 def credit(user_id: UUID, wallet_id: UUID, amount: int, currency: str) -> Posting:

@@ -2,6 +2,154 @@
 
 from __future__ import annotations
 
-from handlers.api import Route
+from typing import Final
+from uuid import UUID
 
-ROUTES: tuple[Route, ...] = ()
+import msgspec
+from aiohttp import web
+
+from core.wallets import cash
+from core.wallets.cash import CashRequest, Direction
+from handlers.api import Call, Route, answer
+from handlers.wallets.surface import Body, Cents, Detail, header_key, platform_of, timestamp
+
+# The contract's words for a payable's states.
+STATUSES: Final = {"open": "pending", "paid": "completed"}
+
+
+class CashIn(Body):
+    """How much, in minor units."""
+
+    amount_cents: Cents
+
+
+class CashOut(msgspec.Struct, frozen=True):
+    """A cash request; the agent is told once it is completed."""
+
+    id: str
+    type: str
+    user_phone: str
+    agent_phone: str | None
+    amount_cents: int
+    currency_code: str
+    status: str
+    created_at: str
+
+
+class CashRequests(msgspec.Struct, frozen=True):
+    """The caller's own, newest first, and for an agent those of everybody that wait, oldest first."""
+
+    my: list[CashOut]
+    incoming: list[CashOut]
+
+
+async def become_agent(call: Call) -> web.Response:
+    """Make the caller an agent, in development."""
+    await cash.become_agent(platform_of(call), call.user)
+    return answer(200, Detail("agent enabled"))
+
+
+async def request_cash_in(call: Call) -> web.Response:
+    """Ask an agent to take cash in."""
+    return await _ask(call, "cash_in")
+
+
+async def request_cash_out(call: Call) -> web.Response:
+    """Ask an agent to pay cash out."""
+    return await _ask(call, "cash_out")
+
+
+async def list_requests(call: Call) -> web.Response:
+    """List cash requests."""
+    mine, incoming = await cash.requests(platform_of(call), call.user)
+    return answer(200, CashRequests([_shown(one) for one in mine], [_shown(one) for one in incoming]))
+
+
+async def accept(call: Call) -> web.Response:
+    """Complete a request, as an agent."""
+    found = await cash.accept(platform_of(call), call.user, _id(call))
+    return answer(200, Detail("completed" if found == "open" else _already(found)))
+
+
+async def reject(call: Call) -> web.Response:
+    """Turn a request down, as an agent."""
+    found = await cash.reject(platform_of(call), call.user, _id(call))
+    return answer(200, Detail("rejected" if found == "open" else _already(found)))
+
+
+async def cancel(call: Call) -> web.Response:
+    """Take a request back."""
+    found = await cash.cancel(platform_of(call), call.user, _id(call))
+    return answer(200, Detail("canceled" if found == "open" else _already(found)))
+
+
+async def _ask(call: Call, direction: Direction) -> web.Response:
+    body: CashIn = call.body
+    key = header_key(call)
+    return answer(
+        200, _shown(await cash.ask(platform_of(call), call.user, direction, body.amount_cents, key=key))
+    )
+
+
+def _already(state: str) -> str:
+    return f"already {STATUSES.get(state, state)}"
+
+
+def _id(call: Call) -> UUID | None:
+    """Read the id in the path; None, which names nothing, for what is none. Who may ask at all is told before that."""
+    try:
+        return UUID(call.path("request_id"))
+    except ValueError:
+        return None
+
+
+def _shown(request: CashRequest) -> CashOut:
+    return CashOut(
+        str(request.id),
+        request.kind.replace("_", ""),
+        request.phone,
+        request.agent_phone,
+        request.amount,
+        request.currency,
+        STATUSES.get(request.state, request.state),
+        timestamp(request.created_at),
+    )
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "POST", "/cash/agents/dev/become_agent", become_agent, "become_agent", "Become an agent (development)", "cash",
+        caller="user", surface="wallet", answers={200: Detail}, problems=("not_allowed",),
+    ),
+    Route(
+        "POST", "/cash/cashin/request", request_cash_in, "request_cash_in", "Ask to pay cash in", "cash",
+        caller="user", surface="wallet", body=CashIn, answers={200: CashOut},
+        problems=("idempotency_conflict", "idempotency_key_too_long"),
+    ),
+    Route(
+        "POST", "/cash/cashout/request", request_cash_out, "request_cash_out", "Ask for cash", "cash",
+        caller="user", surface="wallet", body=CashIn, answers={200: CashOut},
+        problems=(
+            "insufficient_funds", "transfer_limit_exceeded", "daily_amount_exceeded", "idempotency_conflict",
+            "idempotency_key_too_long",
+        ),
+        description="The amount and the fee are set aside until the request is completed or ends otherwise.",
+    ),
+    Route(
+        "GET", "/cash/requests", list_requests, "list_cash_requests", "List cash requests", "cash",
+        caller="user", surface="wallet", answers={200: CashRequests},
+    ),
+    Route(
+        "POST", "/cash/requests/{request_id}/accept", accept, "accept_cash_request", "Complete a cash request", "cash",
+        caller="user", surface="wallet", answers={200: Detail},
+        problems=("not_an_agent", "request_not_found", "agent_insufficient_funds"),
+    ),
+    Route(
+        "POST", "/cash/requests/{request_id}/reject", reject, "reject_cash_request", "Reject a cash request", "cash",
+        caller="user", surface="wallet", answers={200: Detail}, problems=("not_an_agent", "request_not_found"),
+    ),
+    Route(
+        "POST", "/cash/requests/{request_id}/cancel", cancel, "cancel_cash_request", "Cancel my cash request", "cash",
+        caller="user", surface="wallet", answers={200: Detail}, problems=("request_not_found", "not_owner"),
+    ),
+)  # fmt: skip

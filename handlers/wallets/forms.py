@@ -54,6 +54,9 @@ FORMS: dict[str, Form] = {
     "passkey_invalid": Form(400, "Invalid credentialId"),
     "passkey_not_found": Form(404, "Credential not found"),
     "passkey_not_verified": Form(400, "Passkey not verified"),
+    "sign_in_waits": Form(503, "Sign-in is not available at the moment"),
+    "login_limited": Form(429, "Too many wrong passwords"),
+    "session_not_found": Form(404, "Session not found"),
     "sms_failed": Form(503, "The code could not be sent"),
     # Keys.
     "missing_idempotency_key": Form(400, "Missing idempotency key"),
@@ -124,6 +127,7 @@ FORMS: dict[str, Form] = {
     "not_owner_of_funds": Form(403, "Not owner of original funds"),
     "exceeds_reversible": Form(400, "Exceeds refundable amount"),
     "already_reversed": Form(400, "Exceeds refundable amount"),
+    "refund_not_found": Form(404, "Not found"),
     # Cash.
     "not_an_agent": Form(403, "Not an agent"),
     "not_owner": Form(403, "Not owner"),
@@ -134,6 +138,10 @@ FORMS: dict[str, Form] = {
     "invalid_prefix": Form(400, "Invalid prefix"),
     # Webhooks.
     "endpoint_missing": Form(404, "Endpoint missing"),
+    # Internal services.
+    "internal_request_not_found": Form(404, "Not found"),
+    "delivery_not_found": Form(404, "Not found"),
+    "merchant_key_not_found": Form(404, "Not found"),
     # Administration.
     "user_not_found": Form(404, "User not found"),
     "endpoint_not_found": Form(404, "Not found"),

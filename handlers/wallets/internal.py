@@ -1,7 +1,230 @@
-"""What sibling services call."""
+"""What sibling services call. They sign the payload; the body must be an object before anybody asks who sent it."""
 
 from __future__ import annotations
 
-from handlers.api import Route
+import json
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
-ROUTES: tuple[Route, ...] = ()
+import msgspec
+from aiohttp import web
+from multidict import istr
+
+from core.access import internal_hmac
+from core.access.internal_hmac import Credentials
+from core.errors import Refusal
+from core.ledger.items import MAX_AMOUNT_MINOR
+from core.wallets import siblings
+from core.wallets.siblings import MAX_REQUEST_MINUTES, Asked
+from handlers.api import Call, Route, answer
+from handlers.wallets.surface import (
+    Body,
+    TransferOut,
+    optional_key,
+    platform_of,
+    timestamp,
+    transfer_out,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SIGN, TS, SECRET = istr("X-Internal-Sign"), istr("X-Internal-Ts"), istr("X-Internal-Secret")
+KEY: Final = istr("X-Idempotency-Key")
+
+# The contract's phones, see `handlers.wallets.surface.Phone`.
+PHONE: Final = re.compile(r"\+[0-9]{6,31}", re.ASCII)
+STATUSES: Final = {"open": "pending", "paid": "accepted"}
+MAX_DUE_DAYS: Final = 3_650
+MAX_REFERENCE: Final = 128
+MAX_DESCRIPTION: Final = 512
+# Enough for an escrow's terms; what is larger belongs to the caller.
+BODY_LIMIT: Final = 64 * 1024
+
+
+class WalletQuery(Body):
+    """Whose wallet."""
+
+    phone: str
+
+
+class Made(msgspec.Struct, frozen=True):
+    """What was made."""
+
+    id: str
+
+
+class InternalWallet(msgspec.Struct, frozen=True):
+    """What is in somebody's wallet, in minor units."""
+
+    phone: str
+    wallet_id: str
+    balance_cents: int
+    currency_code: str
+
+
+class InternalRequest(msgspec.Struct, frozen=True):
+    """A payment request, as services read it."""
+
+    id: str
+    status: str
+    amount_cents: int
+    requester_phone: str
+    target_phone: str
+    created_at: str
+
+
+async def create_request(call: Call) -> web.Response:
+    """Request a payment from one phone of another."""
+    asked = await _asked(call)
+    minutes = _whole(call.body.get("expires_in_minutes"), "expires_in_minutes", least=0)
+    metadata = call.body.get("metadata")
+    if metadata is not None and not isinstance(metadata, dict):
+        raise _invalid("metadata is no object.")
+    made = await siblings.request(platform_of(call), asked, minutes=minutes, metadata=metadata)
+    return answer(200, Made(str(made)))
+
+
+async def create_transfer(call: Call) -> web.Response:
+    """Pay from one phone's wallet to another's."""
+    return answer(200, transfer_out(await siblings.transfer(platform_of(call), await _asked(call))))
+
+
+async def create_invoice(call: Call) -> web.Response:
+    """Send an invoice from one phone to another."""
+    asked = await _asked(call)
+    due = _whole(call.body.get("due_in_days"), "due_in_days", least=0, most=MAX_DUE_DAYS)
+    made = await siblings.invoice(
+        platform_of(call),
+        asked,
+        due_in_days=due or 0,
+        reference=_text(call, "reference", MAX_REFERENCE),
+        description=_text(call, "description", MAX_DESCRIPTION),
+    )
+    return answer(200, Made(str(made)))
+
+
+async def get_wallet(call: Call) -> web.Response:
+    """Show the wallet of a phone, made if there is none."""
+    query: WalletQuery = call.query
+    # A plus that was not encoded arrives as a blank; the caller may have signed either.
+    phone = f"+{query.phone[1:]}" if query.phone.startswith(" ") else query.phone
+    await _signed(call, [{"phone": query.phone}, {"phone": phone}])
+    if PHONE.fullmatch(phone) is None:
+        raise Refusal("invalid_phone_format", "A phone is a plus and 6 to 31 digits.")
+    user, found = await siblings.wallet(platform_of(call), phone)
+    return answer(200, InternalWallet(user.phone, str(user.wallet_id), found.balance, found.currency))
+
+
+async def get_request(call: Call) -> web.Response:
+    """Show a payment request."""
+    text = call.path("request_id")
+    await _signed(call, [{"id": text}])
+    try:
+        request_id = UUID(text)
+    except ValueError:
+        raise siblings.unknown_request() from None
+    found = await siblings.find_request(platform_of(call), request_id)
+    payable = found.payable
+    shown = InternalRequest(
+        str(payable.id),
+        STATUSES.get(payable.state, payable.state),
+        payable.amount or 0,
+        found.payee_phone,
+        found.payer_phone,
+        timestamp(payable.created_at),
+    )
+    return answer(200, shown)
+
+
+async def _asked(call: Call) -> Asked:
+    """Return what all three writes have, from a caller who may write."""
+    key = await _signed(call, [_parsed_anew(call.raw)], writes=True)
+    body: dict[str, Any] = call.body
+    amount = body.get("amount_cents")
+    phones = [body.get(name) for name in ("from_phone", "to_phone")]
+    if not all(isinstance(phone, str) and PHONE.fullmatch(phone) for phone in phones):
+        raise _invalid("from_phone and to_phone are a plus and 6 to 31 digits each.")
+    if not isinstance(amount, int) or not 0 < amount <= MAX_AMOUNT_MINOR:
+        raise _invalid("amount_cents is a whole number above zero.")
+    return Asked(str(phones[0]), str(phones[1]), int(amount), key)
+
+
+async def _signed(call: Call, payloads: Sequence[Any], *, writes: bool = False) -> str | None:
+    """Check who calls, and return the idempotency key. Raises Refusal `forbidden`, and those of a bad key."""
+    headers = call.request.headers
+    credentials = Credentials(headers.get(SIGN), headers.get(TS), headers.get(SECRET))
+    settings, database = call.service.settings, call.service.database
+    signature = internal_hmac.check(settings, credentials, payloads, now=datetime.now(UTC))
+    key = optional_key(headers.get(KEY))
+    if signature is not None:
+        operation = f"{call.request.method} {call.request.path}"[: internal_hmac.MAX_OPERATION]
+        await internal_hmac.use(database, settings, signature, operation, key, writes=writes)
+    return key
+
+
+def _parsed_anew(raw: bytes) -> Any:
+    """Parse a body as those who sign it do: numbers of any size stay whole, which the faster parser rounds."""
+    try:
+        return json.loads(raw)
+    except (
+        ValueError,
+        RecursionError,
+    ):  # numbers of thousands of digits, objects within objects within objects
+        raise _invalid("The body cannot be read.") from None
+
+
+def _whole(value: Any, name: str, *, least: int, most: int = MAX_REQUEST_MINUTES * 1_000) -> int | None:
+    """Read a whole number, which may come as a text; None for none."""
+    if value is None:
+        return None
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value, re.ASCII):
+        value = int(value)
+    if not isinstance(value, int) or not least <= value <= most:
+        raise _invalid(f"{name} is a whole number from {least} to {most}.")
+    return int(value)
+
+
+def _text(call: Call, name: str, most: int) -> str | None:
+    value = call.body.get(name)
+    if value is not None and (not isinstance(value, str) or len(value) > most):
+        raise _invalid(f"{name} is a text of at most {most} characters.")
+    return value
+
+
+def _invalid(detail: str) -> Refusal:
+    return Refusal("invalid_payload", detail)
+
+
+_WRITES = ("forbidden", "invalid_payload", "idempotency_conflict", "idempotency_key_too_long")
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "POST", "/internal/requests", create_request, "internal_create_request", "Request a payment", "internal",
+        caller="internal", surface="wallet", body=dict[str, Any], body_limit=BODY_LIMIT, answers={200: Made},
+        problems=_WRITES,
+    ),
+    Route(
+        "POST", "/internal/transfer", create_transfer, "internal_create_transfer", "Pay", "internal",
+        caller="internal", surface="wallet", body=dict[str, Any], body_limit=BODY_LIMIT, answers={200: TransferOut},
+        problems=("insufficient_funds", "currency_mismatch", *_WRITES),
+    ),
+    Route(
+        "GET", "/internal/wallet", get_wallet, "internal_get_wallet", "Show a wallet", "internal",
+        caller="internal", surface="wallet", query=WalletQuery, answers={200: InternalWallet},
+        problems=("forbidden", "invalid_phone_format"),
+    ),
+    Route(
+        "GET", "/internal/requests/{request_id}", get_request, "internal_get_request", "Show a payment request",
+        "internal",
+        caller="internal", surface="wallet", answers={200: InternalRequest},
+        problems=("forbidden", "internal_request_not_found"),
+    ),
+    Route(
+        "POST", "/internal/invoices", create_invoice, "internal_create_invoice", "Send an invoice", "internal",
+        caller="internal", surface="wallet", body=dict[str, Any], body_limit=BODY_LIMIT, answers={200: Made},
+        problems=_WRITES,
+    ),
+)  # fmt: skip

@@ -2,6 +2,54 @@
 
 from __future__ import annotations
 
-from handlers.api import Route
+import msgspec
+from aiohttp import web
 
-ROUTES: tuple[Route, ...] = ()
+from core.wallets import kyc
+from handlers.api import Call, Route, answer
+from handlers.wallets.surface import Detail, platform_of
+
+
+class KycOut(msgspec.Struct, frozen=True):
+    """How well somebody is known."""
+
+    kyc_level: int
+    kyc_status: str
+
+
+class ApprovedOut(msgspec.Struct, frozen=True):
+    """An approval, and the level that it gives."""
+
+    detail: str
+    kyc_level: int
+
+
+async def get_kyc(call: Call) -> web.Response:
+    """Show how well the caller is known."""
+    return answer(200, KycOut(call.user.kyc_level, call.user.kyc_status))
+
+
+async def submit_kyc(call: Call) -> web.Response:
+    """Ask for approval."""
+    return answer(200, Detail(await kyc.submit(platform_of(call), call.user)))
+
+
+async def approve_oneself(call: Call) -> web.Response:
+    """Approve the caller, in development."""
+    return answer(200, ApprovedOut("approved", await kyc.approve_oneself(platform_of(call), call.user)))
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "GET", "/kyc", get_kyc, "get_kyc", "How well I am known", "kyc", caller="user", surface="wallet",
+        answers={200: KycOut},
+    ),
+    Route(
+        "POST", "/kyc/submit", submit_kyc, "submit_kyc", "Ask for approval", "kyc", caller="user",
+        surface="wallet", answers={200: Detail},
+    ),
+    Route(
+        "POST", "/kyc/dev/approve", approve_oneself, "approve_own_kyc", "Approve myself (development)", "kyc",
+        caller="user", surface="wallet", answers={200: ApprovedOut}, problems=("not_allowed",),
+    ),
+)  # fmt: skip

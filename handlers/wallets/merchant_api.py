@@ -2,6 +2,105 @@
 
 from __future__ import annotations
 
-from handlers.api import Route
+from typing import Final
 
-ROUTES: tuple[Route, ...] = ()
+import msgspec
+from aiohttp import web
+from multidict import istr
+
+from core.errors import Refusal
+from core.wallets import merchant_keys, transfers
+from core.wallets.merchant_keys import READ_TRANSACTIONS, Signed
+from handlers.api import Call, Route, answer
+from handlers.wallets.surface import Detail, platform_of, timestamp
+
+API_KEY: Final = istr("X-API-Key")
+API_TS: Final = istr("X-API-Ts")
+API_SIGN: Final = istr("X-API-Sign")
+LISTED: Final = 100
+TRANSACTIONS: Final = "/merchant/api/transactions"
+
+
+class NewKeyOut(msgspec.Struct, frozen=True):
+    """A new key; the secret is shown this once."""
+
+    key_id: str
+    secret: str
+
+
+class KeyOut(msgspec.Struct, frozen=True):
+    """A key."""
+
+    key_id: str
+    created_at: str
+
+
+class ApiEntryOut(msgspec.Struct, frozen=True):
+    """One line: what came (positive) or went, in minor units."""
+
+    transfer_id: str
+    amount_cents_signed: int
+    created_at: str
+
+
+class ApiEntriesOut(msgspec.Struct, frozen=True):
+    """The newest lines of a wallet."""
+
+    wallet_id: str
+    entries: list[ApiEntryOut]
+
+
+async def create_key(call: Call) -> web.Response:
+    """Make a key."""
+    return answer(200, NewKeyOut(*await merchant_keys.create_key(platform_of(call), call.user)))
+
+
+async def list_keys(call: Call) -> web.Response:
+    """List the caller's keys, newest first."""
+    found = await merchant_keys.list_keys(platform_of(call), call.user)
+    return answer(200, [KeyOut(key.key_id, timestamp(key.created_at)) for key in found])
+
+
+async def delete_key(call: Call) -> web.Response:
+    """End one of the caller's keys."""
+    await merchant_keys.delete_key(platform_of(call), call.user, call.path("key_id"))
+    return answer(200, Detail("deleted"))
+
+
+async def list_transactions(call: Call) -> web.Response:
+    """List the newest lines of the wallet whose merchant has signed this."""
+    headers = call.request.headers
+    key_id, seconds, signature = (headers.get(name) for name in (API_KEY, API_TS, API_SIGN))
+    if not key_id or not seconds or not signature:
+        raise Refusal("missing_headers", f"Send {API_KEY}, {API_TS} and {API_SIGN}.")
+    platform = platform_of(call)
+    signed = Signed(key_id, seconds, signature, TRANSACTIONS, call.raw)
+    user = await merchant_keys.authenticate(platform, signed, READ_TRANSACTIONS)
+    newest = (await transfers.standing(platform, user)).entries
+    found = await transfers.entries(platform, user, newest=newest, count=LISTED)
+    lines = [ApiEntryOut(str(one.transfer_id), one.amount, timestamp(one.recorded_at)) for one in found]
+    return answer(200, ApiEntriesOut(str(user.wallet_id), lines))
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "POST", "/merchant/api/keys", create_key, "create_merchant_key", "Make an API key", "merchant API",
+        caller="user", surface="wallet", answers={200: NewKeyOut}, problems=("merchant_only", "invalid_request"),
+    ),
+    Route(
+        "GET", "/merchant/api/keys", list_keys, "list_merchant_keys", "My API keys", "merchant API",
+        caller="user", surface="wallet", answers={200: list[KeyOut]}, problems=("merchant_only",),
+    ),
+    Route(
+        "DELETE", "/merchant/api/keys/{key_id}", delete_key, "delete_merchant_key", "End an API key",
+        "merchant API", caller="user", surface="wallet", answers={200: Detail},
+        problems=("merchant_only", "merchant_key_not_found"),
+    ),
+    Route(
+        "POST", TRANSACTIONS, list_transactions, "list_merchant_transactions", "The newest 100 lines",
+        "merchant API", caller="merchant_key", surface="wallet", answers={200: ApiEntriesOut},
+        problems=("missing_headers", "invalid_signature", "insufficient_scope"),
+        description="Signed by the key: `X-API-Sign` is the hex HMAC-SHA256, under the secret, of `X-API-Ts` (Unix "
+        "seconds) and the path, or of these and the body. Each signature counts once.",
+    ),
+)  # fmt: skip

@@ -2,6 +2,352 @@
 
 from __future__ import annotations
 
-from handlers.api import Route
+import csv
+import io
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final, Literal
 
-ROUTES: tuple[Route, ...] = ()
+import msgspec
+import pydantic
+from aiohttp import hdrs, web
+
+from core.errors import Refusal
+from core.wallets import cpm, merchants, qr, statements
+from core.wallets.statements import Line
+from handlers.api import Call, Route, answer
+from handlers.wallets.surface import (
+    Body,
+    Cents,
+    CurrencyCode,
+    Detail,
+    TransferOut,
+    header_key,
+    platform_of,
+    required_key,
+    timestamp,
+    transfer_out,
+)
+
+# Lines in one JSON answer; a CSV has them all.
+MAX_ROWS: Final = 1_000
+# Lines written at once.
+CSV_ROWS: Final = 500
+DEFAULT_SPAN: Final = timedelta(days=30)
+DEFAULT_SCALE: Final = 8
+CSV_COLUMNS: Final = ("created_at", "direction", "amount_cents", "currency_code", "transfer_id")
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+class QrIn(Body):
+    """A code to make; the amount of a static one counts for nothing."""
+
+    amount_cents: Cents
+    currency_code: CurrencyCode = "SYP"
+    mode: Annotated[Literal["dynamic", "static"], pydantic.BeforeValidator(_lower)] = "dynamic"
+
+
+class QrPayIn(Body):
+    """A code to pay; the amount counts for a static one only, the key in the header before the one here."""
+
+    code: str
+    idempotency_key: str
+    amount_cents: Cents | None = None
+
+
+class QrQuery(Body):
+    """Which code."""
+
+    code: str
+
+
+class QrImageQuery(Body):
+    """Which code, how it is drawn, and how many pixels a module has (1 to 20)."""
+
+    code: str
+    format: str = "svg"
+    scale: int = DEFAULT_SCALE
+
+
+class CpmQuery(Body):
+    """What the code tells: phone or id."""
+
+    format: str = "phone"
+
+
+class MerchantStatementQuery(Body):
+    """From when to when, in either spelling of the names; without an offset a time is in UTC."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    from_ts: str | None = None
+    to_ts: str | None = None
+    since: str | None = pydantic.Field(default=None, alias="from")
+    until: str | None = pydantic.Field(default=None, alias="to")
+    format: str = "json"
+
+
+class MerchantOut(msgspec.Struct, frozen=True):
+    """How far one is."""
+
+    is_merchant: bool
+    merchant_status: str
+
+
+class QrOut(msgspec.Struct, frozen=True):
+    """A new code."""
+
+    code: str
+    expires_at: str
+
+
+class QrStatusOut(msgspec.Struct, frozen=True):
+    """How a code stands; `status` is active, used or expired, a static code's amount 0."""
+
+    status: str
+    mode: str
+    amount_cents: int
+    currency_code: str
+    expires_at: str
+
+
+class CpmOut(msgspec.Struct, frozen=True):
+    """What a customer shows."""
+
+    qr_text: str
+
+
+class CpmRequestOut(msgspec.Struct, frozen=True):
+    """The payment request that the customer is to accept."""
+
+    id: str
+    deeplink: str
+
+
+class LineOut(msgspec.Struct, frozen=True):
+    """One line: `direction` is in, fee or refund; what left is negative."""
+
+    created_at: str
+    direction: str
+    amount_cents: int
+    currency_code: str
+    transfer_id: str
+
+
+class MerchantStatementOut(msgspec.Struct, frozen=True):
+    """A statement: gross is what was sold, net what is left of it after fees and refunds."""
+
+    since: str = msgspec.field(name="from")
+    until: str = msgspec.field(name="to")
+    gross_cents: int
+    fees_cents: int
+    net_cents: int
+    rows: list[LineOut]
+
+
+async def become_merchant(call: Call) -> web.Response:
+    """Make the caller a merchant, in development."""
+    await merchants.become_merchant(platform_of(call), call.user)
+    return answer(200, Detail("merchant enabled"))
+
+
+async def apply(call: Call) -> web.Response:
+    """Ask to become a merchant."""
+    return answer(200, Detail(await merchants.apply(platform_of(call), call.user)))
+
+
+async def get_status(call: Call) -> web.Response:
+    """Say how far the caller is."""
+    return answer(200, MerchantOut(call.user.is_merchant, call.user.merchant_status))
+
+
+async def create_qr(call: Call) -> web.Response:
+    """Make a QR code."""
+    body: QrIn = call.body
+    code, expires_at = await qr.create_qr(
+        platform_of(call), call.user, body.amount_cents, body.currency_code, body.mode
+    )
+    return answer(200, QrOut(code, timestamp(expires_at)))
+
+
+async def pay_qr(call: Call) -> web.Response:
+    """Pay a QR code."""
+    body: QrPayIn = call.body
+    platform = platform_of(call)
+    qr.check_payer(platform, call.user)
+    key = required_key(call, body.idempotency_key)
+    return answer(200, transfer_out(await qr.pay_qr(platform, call.user, body.code, body.amount_cents, key)))
+
+
+async def get_qr_status(call: Call) -> web.Response:
+    """Show how one of the caller's codes stands."""
+    query: QrQuery = call.query
+    found = await qr.find_qr(platform_of(call), call.user, query.code)
+    view = QrStatusOut(found.status, found.mode, found.amount, found.currency, timestamp(found.expires_at))
+    return answer(200, view)
+
+
+async def get_qr_image(call: Call) -> web.Response:
+    """Draw one of the caller's codes."""
+    query: QrImageQuery = call.query
+    kind = query.format.lower()
+    if kind not in {"svg", "png"}:
+        raise Refusal("invalid_format", "The formats are svg and png.")
+    await qr.find_qr(platform_of(call), call.user, query.code)
+    if kind == "svg":
+        return web.Response(body=qr.draw(query.code, "svg", query.scale), content_type="image/svg+xml")
+    return web.Response(body=qr.draw(query.code, "png", query.scale), content_type="image/png")
+
+
+async def get_cpm_code(call: Call) -> web.Response:
+    """Say what the caller shows at a till."""
+    query: CpmQuery = call.query
+    return answer(200, CpmOut(cpm.customer_code(call.user, query.format.lower())))
+
+
+async def request_by_cpm(call: Call) -> web.Response:
+    """Ask the customer whose code was scanned for money."""
+    body: dict[str, Any] = call.body
+    merchants.require_merchant(call.user)
+    request_id = await cpm.request_payment(platform_of(call), call.user, cpm.scanned(body), header_key(call))
+    return answer(200, CpmRequestOut(str(request_id), f"payments://request/{request_id}"))
+
+
+async def get_statement(call: Call) -> web.StreamResponse:
+    """Show what was sold, what it cost, what was given back."""
+    query: MerchantStatementQuery = call.query
+    merchants.require_merchant(call.user)
+    until = _moment(query.to_ts or query.until) or datetime.now(UTC)
+    since = _moment(query.from_ts or query.since) or until - DEFAULT_SPAN
+    if since > until:
+        raise Refusal("invalid_time_range", "It begins after its end.")
+    database = platform_of(call).database
+    span = await statements.span_of(database, call.user.account, since, until)
+    lines = statements.lines_of(database, span)
+    if query.format.lower() == "csv":
+        return await _stream(call, span.currency, lines)
+    totals = await statements.totals_of(database, span)
+    rows: list[LineOut] = []
+    async with aclosing(lines):
+        async for line in lines:
+            rows.append(_shown(line, span.currency))
+            if len(rows) == MAX_ROWS:
+                break
+    view = MerchantStatementOut(
+        timestamp(since), timestamp(until), totals.gross, totals.fees, totals.net, rows
+    )
+    return answer(200, view)
+
+
+async def _stream(call: Call, currency: str, lines: AsyncGenerator[Line, None]) -> web.StreamResponse:
+    response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "text/csv; charset=utf-8"})
+    await response.prepare(call.request)
+    if call.request.method == hdrs.METH_HEAD:
+        return response
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(CSV_COLUMNS)
+    waiting = 0
+    async with aclosing(lines):
+        async for line in lines:
+            writer.writerow(msgspec.structs.astuple(_shown(line, currency)))
+            waiting += 1
+            if waiting == CSV_ROWS:
+                await response.write(text.getvalue().encode())
+                text.seek(text.truncate(0))
+                waiting = 0
+    await response.write(text.getvalue().encode())
+    await response.write_eof()
+    return response
+
+
+def _shown(line: Line, currency: str) -> LineOut:
+    return LineOut(timestamp(line.recorded_at), line.direction, line.amount, currency, str(line.transfer_id))
+
+
+def _moment(text: str | None) -> datetime | None:
+    """Read a time as ISO 8601 has it. Raises Refusal `invalid_time_range`."""
+    if not text:
+        return None
+    # A plus that nobody has encoded arrives as a blank.
+    date, blank, offset = text.strip().partition(" ")
+    repaired = f"{date}+{offset}" if blank and "T" in date.upper() else text.strip()
+    try:
+        moment = datetime.fromisoformat(repaired)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise Refusal("invalid_time_range", "A time looks like 2026-01-31T12:00:00Z.") from None
+
+
+_PAYING = (
+    "kyc_level_required",
+    "missing_idempotency_key",
+    "idempotency_key_too_long",
+    "idempotency_conflict",
+    "invalid_qr_format",
+    "qr_not_active",
+    "qr_expired",
+    "qr_amount_required",
+    "currency_mismatch",
+    "insufficient_funds",
+    "transfer_limit_exceeded",
+    "daily_amount_exceeded",
+    "hourly_count_exceeded",
+    "risk_blocked",
+)
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "POST", "/payments/dev/become_merchant", become_merchant, "become_merchant",
+        "Become a merchant (development)", "merchants", caller="user", surface="wallet",
+        answers={200: Detail}, problems=("not_allowed",),
+    ),
+    Route(
+        "POST", "/payments/merchant/apply", apply, "apply_as_merchant", "Apply as a merchant", "merchants",
+        caller="user", surface="wallet", answers={200: Detail}, problems=("kyc_approval_required", "not_allowed"),
+    ),
+    Route(
+        "GET", "/payments/merchant/status", get_status, "get_merchant_status", "How far I am", "merchants",
+        caller="user", surface="wallet", answers={200: MerchantOut},
+    ),
+    Route(
+        "POST", "/payments/merchant/qr", create_qr, "create_qr", "Make a QR code", "merchants", caller="user",
+        surface="wallet", body=QrIn, answers={200: QrOut}, problems=("kyc_level_required", "not_a_merchant"),
+    ),
+    Route(
+        "POST", "/payments/merchant/pay", pay_qr, "pay_qr", "Pay a QR code", "merchants", caller="user",
+        surface="wallet", body=QrPayIn, answers={200: TransferOut}, problems=_PAYING,
+    ),
+    Route(
+        "GET", "/payments/merchant/qr_status", get_qr_status, "get_qr_status", "How a code stands", "merchants",
+        caller="user", surface="wallet", query=QrQuery, answers={200: QrStatusOut},
+        problems=("not_a_merchant", "invalid_qr_format", "qr_not_found"),
+    ),
+    Route(
+        "GET", "/payments/merchant/qr/image", get_qr_image, "get_qr_image", "A code as an image", "merchants",
+        caller="user", surface="wallet", query=QrImageQuery, answers={200: None},
+        media=("image/svg+xml", "image/png"),
+        problems=("not_a_merchant", "invalid_qr_format", "invalid_format", "qr_not_found"),
+    ),
+    Route(
+        "GET", "/payments/cpm_qr", get_cpm_code, "get_cpm_code", "What I show at a till", "merchants",
+        caller="user", surface="wallet", query=CpmQuery, answers={200: CpmOut}, problems=("invalid_format",),
+    ),
+    Route(
+        "POST", "/payments/merchant/cpm_request", request_by_cpm, "request_by_cpm", "Ask a scanned customer",
+        "merchants", caller="user", surface="wallet", body=dict[str, Any], answers={200: CpmRequestOut},
+        problems=(
+            "not_a_merchant", "invalid_payload", "invalid_phone_format", "target_not_found",
+            "unsupported_cpm_format", "idempotency_conflict",
+        ),
+    ),
+    Route(
+        "GET", "/payments/merchant/statement", get_statement, "get_merchant_statement", "My statement",
+        "merchants", caller="user", surface="wallet", query=MerchantStatementQuery, answers={200: MerchantStatementOut},
+        media=("text/csv",), problems=("not_a_merchant", "invalid_time_range"),
+    ),
+)  # fmt: skip

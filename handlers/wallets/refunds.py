@@ -2,6 +2,123 @@
 
 from __future__ import annotations
 
-from handlers.api import Route
+from uuid import UUID
 
-ROUTES: tuple[Route, ...] = ()
+import msgspec
+from aiohttp import web
+
+from core.errors import Refusal
+from core.wallets import refunds
+from handlers.api import Call, Route, answer
+from handlers.wallets.surface import (
+    Body,
+    Cents,
+    TransferOut,
+    header_key,
+    platform_of,
+    timestamp,
+    transfer_out,
+)
+
+
+class RefundIn(Body):
+    """Which transfer, and how much of it, in minor units."""
+
+    original_transfer_id: str
+    amount_cents: Cents
+
+
+class RefundMade(TransferOut, frozen=True, kw_only=True):
+    """The transfer that gives the money back; its id is the refund's."""
+
+    refund_id: str
+
+
+class RefundOut(msgspec.Struct, frozen=True):
+    """A refund."""
+
+    id: str
+    original_transfer_id: str
+    amount_cents: int
+    currency_code: str
+    status: str
+    created_at: str
+
+
+async def create_refund(call: Call) -> web.Response:
+    """Give back some or all of a payment that the caller received."""
+    body: RefundIn = call.body
+    key = header_key(call)
+    original_id = _uuid(body.original_transfer_id)
+    if original_id is None:
+        raise Refusal("original_not_found", "There is no transfer with this id.")
+    paid = await refunds.refund(
+        platform_of(call), original_id, body.amount_cents, refunder=call.user, key=key
+    )
+    shown = msgspec.structs.asdict(transfer_out(paid))
+    return answer(200, RefundMade(**shown, refund_id=str(paid.transfer_id)))
+
+
+async def get_refund(call: Call) -> web.Response:
+    """Show a refund to who made it."""
+    refund_id = _uuid(call.path("refund_id"))
+    if refund_id is None:
+        raise Refusal("refund_not_found", "There is no such refund.")
+    found = await refunds.find_refund(platform_of(call), refund_id, call.user)
+    return answer(
+        200,
+        RefundOut(
+            str(found.id),
+            str(found.original_id),
+            found.amount,
+            found.currency,
+            "completed",
+            timestamp(found.created_at),
+        ),
+    )
+
+
+def _uuid(text: str) -> UUID | None:
+    """Read an id; what is none names nothing, which is all that the caller needs to know."""
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "POST",
+        "/refunds",
+        create_refund,
+        "create_refund",
+        "Refund a payment that I received",
+        "refunds",
+        caller="user",
+        surface="wallet",
+        body=RefundIn,
+        answers={200: RefundMade},
+        problems=(
+            "original_not_found",
+            "original_invalid",
+            "not_owner_of_funds",
+            "exceeds_reversible",
+            "already_reversed",
+            "insufficient_funds",
+            "idempotency_conflict",
+            "idempotency_key_too_long",
+        ),
+    ),
+    Route(
+        "GET",
+        "/refunds/{refund_id}",
+        get_refund,
+        "get_refund",
+        "Show a refund of mine",
+        "refunds",
+        caller="user",
+        surface="wallet",
+        answers={200: RefundOut},
+        problems=("refund_not_found", "forbidden"),
+    ),
+)

@@ -14,6 +14,7 @@ from multidict import istr
 
 from core import ids
 from core.errors import Refusal
+from core.identity.identity import Identity
 from core.identity.tokens import Tokens
 from core.ledger.items import MAX_AMOUNT_MINOR, operation_id
 from core.wallets.payments import Paid
@@ -22,6 +23,7 @@ from handlers.api import Call
 
 PLATFORM: web.AppKey[Platform] = web.AppKey("platform", Platform)
 TOKENS: web.AppKey[Tokens] = web.AppKey("tokens", Tokens)
+IDENTITY: web.AppKey[Identity] = web.AppKey("identity", Identity)
 IDEMPOTENCY_KEY = istr("Idempotency-Key")
 
 # Of the contract: an idempotency key, without the blanks around it.

@@ -10,10 +10,11 @@ from structlog.testing import capture_logs
 from core.database import Database, Row, Statement
 from core.inbox.processing import Processor
 from core.leases import Worker
-from core.outbox.delivery import Deliverer, Schedule
+from core.outbox.delivery import Deliverer
 from core.outbox.destinations import Destinations
 from core.outbox.egress import Egress
 from core.outbox.fanout import fan_out
+from core.outbox.schedule import Schedule
 from core.service import open_service
 from core.settings import load_settings
 from loadtests.bench import outbox
@@ -26,6 +27,8 @@ from loadtests.bench.stand import Stand
 
 CLAIMS = "claims"
 INBOX_CLAIM, DELIVERY_CLAIM = "claim_inbox_events", "claim_deliveries"
+#: What finds the endpoints that a claim of deliveries asks for: a part of the next claim's time.
+LOOKS = ("endpoints_due", "endpoints_due_lately")
 #: Events between two claims of the inbox: what one claim takes at most.
 EVENTS_A_CLAIM = 64
 #: Of the outbox as many deliveries, of events to so many endpoints.
@@ -42,13 +45,20 @@ class TimedDatabase(Database):
     def __init__(self, database: Database) -> None:
         super().__init__(database.connections)
         self.claims: dict[str, list[float]] = {INBOX_CLAIM: [], DELIVERY_CLAIM: []}
+        self._looked = 0.0
 
     async def fetch(self, statement: Statement, *args: Any) -> list[Row]:
         """Times what is a claim."""
         started = time.perf_counter()
         rows = await super().fetch(statement, *args)
-        if rows and statement.name in self.claims:
-            self.claims[statement.name].append(time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        if statement.name in LOOKS:
+            self._looked = seconds
+        elif rows and statement.name in self.claims:
+            before, self._looked = (
+                (self._looked, 0.0) if statement.name == DELIVERY_CLAIM else (0.0, self._looked)
+            )
+            self.claims[statement.name].append(before + seconds)
         return rows
 
 

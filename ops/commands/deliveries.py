@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import click
 
+from ops.commands.database import with_database
 from ops.commands.keys import PIPED_WIDTH, Duration
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from rich.console import Console
 
     from core.database import Database
     from core.outbox.deliveries import Attempt, Delivery, Filter, Progress
-
-Result = TypeVar("Result")
 
 
 @click.group()
@@ -36,7 +32,7 @@ def deliveries() -> None:
 @click.option("--event", help="Only those of this event: its webhook-id, msg_...")
 @click.option(
     "--state",
-    type=click.Choice(["pending", "sending", "delivered", "failed"]),
+    type=click.Choice(["waiting", "pending", "sending", "delivered", "failed"]),
     help="Only those in this state.",
 )
 @click.option("--type", "event_type", help="Only those of this type of event.")
@@ -72,7 +68,7 @@ def list_(
         types=None if event_type is None else (event_type,),
         since=None if within is None else datetime.now(UTC) - within,
     )
-    found = _with_database(lambda database: list_deliveries(database, wanted, before=None, limit=limit))
+    found = with_database(lambda database: list_deliveries(database, wanted, before=None, limit=limit))
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found)))
     else:
@@ -93,7 +89,7 @@ def show(delivery_id: UUID, *, as_json: bool) -> None:
 
     from core.outbox.deliveries import find_delivery
 
-    delivery, attempts = _with_database(
+    delivery, attempts = with_database(
         lambda database: find_delivery(database, principal_id=None, delivery_id=delivery_id)
     )
     if as_json:
@@ -118,7 +114,7 @@ def resend(delivery_ids: tuple[UUID, ...]) -> None:
         for delivery_id in delivery_ids:
             await resend_one(database, principal_id=None, delivery_id=delivery_id)
 
-    _with_database(work)
+    with_database(work)
     click.echo(f"Due again: {len(delivery_ids)}.")
 
 
@@ -156,7 +152,7 @@ def recover(endpoint_id: UUID, since: datetime) -> None:
             raise Refusal("endpoint_disabled", "This endpoint is switched off. Its owner enables it first.")
         return await _replay_all(database, wanted)
 
-    click.echo(f"Due again: {_with_database(work)}.")
+    click.echo(f"Due again: {with_database(work)}.")
 
 
 async def _replay_all(database: Database, wanted: Filter) -> int:
@@ -179,22 +175,6 @@ def _event_id(text: str) -> UUID:
         raise click.BadParameter(
             f"{text!r} is no webhook-id like msg_0199...", param_hint="--event"
         ) from None
-
-
-def _with_database(work: Callable[[Database], Awaitable[Result]]) -> Result:
-    from core.database import open_database
-    from ops.state import operator_settings
-
-    settings = operator_settings(redis_needed=False)
-
-    async def run() -> Result:
-        database = await open_database(settings, role=None, size=1)
-        try:
-            return await work(database)
-        finally:
-            await database.close()
-
-    return asyncio.run(run())
 
 
 def _console() -> Console:

@@ -11,16 +11,16 @@ from uuid import UUID
 
 import click
 
+from ops.commands.database import with_database
 from ops.commands.keys import PIPED_WIDTH, Duration
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from core.database import Database
     from core.inbox.dead_letters import DeadLetter, Filter, Letter
     from core.inbox.replays import LetterReplay
 
-Result = TypeVar("Result")
 Command = TypeVar("Command", bound="Callable[..., Any]")
 
 # How often a replay is looked at, and how long it may stand still before we say that no worker seems to run.
@@ -71,7 +71,7 @@ def list_(*, limit: int, as_json: bool, **given: Any) -> None:
     from core.inbox import dead_letters
 
     wanted = _filter(**given)
-    found = _with_database(
+    found = with_database(
         lambda database: dead_letters.list_page(database, wanted, before=dead_letters.NEWEST, limit=limit)
     )
     if as_json:
@@ -92,7 +92,7 @@ def show(letter: UUID, *, as_json: bool) -> None:
     """  # noqa: D301 - `\b` is how click is told not to wrap
     from core.inbox import dead_letters
 
-    found = _with_database(lambda database: dead_letters.find(database, letter))
+    found = with_database(lambda database: dead_letters.find(database, letter))
     if as_json:
         _print_json(found)
     else:
@@ -130,7 +130,7 @@ def replay(
     if sum((letter is not None, everything, wanted != Filter())) != 1:
         raise click.UsageError("Name one letter, or at least one filter, or --all.")
     if letter is not None:
-        _with_database(lambda database: dead_letters.replay(database, letter, actor=_actor()))
+        with_database(lambda database: dead_letters.replay(database, letter, actor=_actor()))
         _say({"id": letter, "state": "pending"}, f"{letter} is put back.", as_json=as_json)
         return 0
 
@@ -138,7 +138,7 @@ def replay(
         begun = await replays.start(database, wanted, actor=_actor(), per_second=per_second)
         return await _follow(database, begun) if wait else begun
 
-    ended = _with_database(run)
+    ended = with_database(run)
     _say(
         ended,
         f"Replay {ended.id}: {ended.state}, {ended.replayed} of {ended.matched} put back.",
@@ -162,7 +162,7 @@ def discard(letter: UUID, *, reason: str, as_json: bool) -> None:
 
     if not 1 <= len(reason) <= 500 or "\0" in reason:
         raise click.UsageError("A reason has 1 to 500 characters.")
-    _with_database(lambda database: dead_letters.discard(database, letter, actor=_actor(), reason=reason))
+    with_database(lambda database: dead_letters.discard(database, letter, actor=_actor(), reason=reason))
     _say({"id": letter, "state": "discarded"}, f"{letter} is discarded.", as_json=as_json)
 
 
@@ -214,25 +214,6 @@ def _actor() -> str:
         return f"command line: {getpass.getuser()}"[:200]
     except (KeyError, OSError):  # a container's user may have no name
         return "command line"
-
-
-def _with_database(work: Callable[[Database], Awaitable[Result]]) -> Result:
-    from core.database import open_database
-    from core.log import configure_logging
-    from ops.state import operator_settings
-
-    settings = operator_settings(redis_needed=False, log_level="warning")
-    # Standard output is for what was asked.
-    configure_logging(settings, sys.stderr.buffer)
-
-    async def run() -> Result:
-        database = await open_database(settings, size=1)
-        try:
-            return await work(database)
-        finally:
-            await database.close()
-
-    return asyncio.run(run())
 
 
 def _say(value: Any, sentence: str, *, as_json: bool) -> None:

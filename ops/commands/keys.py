@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
+from ops.commands.database import with_database
+
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from core.access.api_keys import KeyInfo
-    from core.database import Database
-
-Result = TypeVar("Result")
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 # Ten years: a key meant to live longer is one without an expiry.
@@ -77,7 +73,7 @@ def create(principal: str, scopes: tuple[str, ...], description: str, expires_in
     from core.access.api_keys import create_key
 
     expires_at = datetime.now(UTC) + expires_in if expires_in else None
-    key, key_id = _with_database(
+    key, key_id = with_database(
         lambda database: create_key(database, principal, scopes, description, expires_at)
     )
     until = f"until {expires_at:%Y-%m-%d %H:%M} UTC" if expires_at else "until it is revoked"
@@ -102,7 +98,7 @@ def list_(principal: str | None, *, as_json: bool) -> None:
 
     from core.access.api_keys import list_keys
 
-    found = _with_database(lambda database: list_keys(database, principal))
+    found = with_database(lambda database: list_keys(database, principal))
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found)))
     else:
@@ -122,26 +118,8 @@ def revoke(key_id: str) -> None:
     """  # noqa: D301 - `\b` is how click is told not to wrap
     from core.access.api_keys import revoke_key
 
-    revoked_at = _with_database(lambda database: revoke_key(database, key_id))
+    revoked_at = with_database(lambda database: revoke_key(database, key_id))
     click.echo(f"Revoked as of {revoked_at:%Y-%m-%d %H:%M:%S} UTC.")
-
-
-def _with_database(work: Callable[[Database], Awaitable[Result]]) -> Result:
-    from core.database import open_database
-    from ops.reach import reaching_database
-    from ops.state import operator_settings
-
-    settings = operator_settings(redis_needed=False)
-
-    async def run() -> Result:
-        database = await open_database(settings, role=None, size=1)
-        try:
-            return await work(database)
-        finally:
-            await database.close()
-
-    with reaching_database(str(settings.database_url)):
-        return asyncio.run(run())
 
 
 def _print_table(found: list[KeyInfo]) -> None:

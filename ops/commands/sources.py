@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ops.commands.database import with_database
 from ops.commands.keys import PIPED_WIDTH, Duration
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
     from datetime import timedelta
 
     from core.database import Database
     from core.inbox.sources import Source
-
-Result = TypeVar("Result")
 
 
 @click.group()
@@ -95,7 +92,7 @@ def create(name: str, principal: str, *, secret_from_stdin: bool, **given: Any) 
             secret=secret,
         )
 
-    source, chosen = _with_database(work)
+    source, chosen = with_database(work)
     click.echo(
         f"Its address is /webhooks/in/{source.name}. Keep the secret now: it is not shown again.", err=True
     )
@@ -118,7 +115,7 @@ def list_() -> None:
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("name", "principal", "kind", "state", "created", "description"):
         table.add_column(column.upper(), no_wrap=column != "description")
-    for principal, source in _with_database(registry.list_all):
+    for principal, source in with_database(registry.list_all):
         table.add_row(
             source.name,
             Text(principal),
@@ -166,7 +163,7 @@ def rotate(name: str, overlap: timedelta | None, *, at_once: bool, secret_from_s
         )
         return chosen
 
-    click.echo(_with_database(work))
+    click.echo(with_database(work))
 
 
 @sources.command()
@@ -193,7 +190,7 @@ def delete(name: str) -> None:
         principal_id, source = await registry.find_by_name(database, name)
         await registry.delete(database, principal_id=principal_id, source_id=source.id)
 
-    _with_database(work)
+    with_database(work)
     click.echo(f"Deleted {name}.")
 
 
@@ -204,25 +201,9 @@ def _switch(name: str, *, on: bool) -> None:
         principal_id, source = await registry.find_by_name(database, name)
         await registry.update(database, principal_id=principal_id, source_id=source.id, enabled=on)
 
-    _with_database(work)
+    with_database(work)
     click.echo(f"{name} is {'enabled' if on else 'disabled'}.")
 
 
 def _read_secret() -> str:
     return sys.stdin.readline().rstrip("\r\n")
-
-
-def _with_database(work: Callable[[Database], Awaitable[Result]]) -> Result:
-    from core.database import open_database
-    from ops.state import operator_settings
-
-    settings = operator_settings(redis_needed=False)
-
-    async def run() -> Result:
-        database = await open_database(settings, role=None, size=1)
-        try:
-            return await work(database)
-        finally:
-            await database.close()
-
-    return asyncio.run(run())

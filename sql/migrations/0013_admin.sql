@@ -3,7 +3,7 @@
 ALTER TABLE webhook_endpoints
 DROP CONSTRAINT webhook_endpoints_disabled_reason_check,
 ADD CONSTRAINT webhook_endpoints_disabled_reason_check CHECK (
-    disabled_reason IN ('by_owner', 'by_admin', 'gone', 'failing')
+    disabled_reason IN ('by_owner', 'by_admin', 'gone', 'failing', 'unverified')
 );
 
 -- Who has applied, who was suspended.

@@ -7,6 +7,7 @@ SELECT
     found.id,
     found.event_id,
     found.endpoint_id,
+    found.batch_id,
     found.event_type,
     found.object_id,
     found.state,
@@ -23,6 +24,7 @@ CROSS JOIN
             delivery.id,
             delivery.event_id,
             delivery.endpoint_id,
+            delivery.batch_id,
             told.event_type,
             told.object_id,
             delivery.state,
@@ -59,6 +61,7 @@ SELECT
     delivery.id,
     delivery.event_id,
     delivery.endpoint_id,
+    delivery.batch_id,
     told.event_type,
     told.object_id,
     delivery.state,
@@ -77,7 +80,7 @@ INNER JOIN webhook_endpoints AS endpoint ON delivery.endpoint_id = endpoint.id
 WHERE delivery.id = $2 AND ($1::integer IS NULL OR endpoint.principal_id = $1);
 
 -- name: delivery_attempts
--- The last $2 attempts at delivery $1 that are kept, newest first.
+-- The last $2 attempts at delivery $1, or at the batch that it is in, that are kept, newest first.
 SELECT
     at,
     status,
@@ -85,33 +88,54 @@ SELECT
     excerpt,
     error
 FROM webhook_attempts
-WHERE delivery_id = $1
+WHERE delivery_id = (SELECT coalesce(d.batch_id, d.id) FROM webhook_deliveries AS d WHERE d.id = $1)
 ORDER BY at DESC
 LIMIT $2;
 
 -- name: resend_deliveries
 -- Make deliveries $1 due again as if they were new, but for those that are being sent just now or whose endpoint
--- is gone or off: the ids of those that are. They are due in the order of their events.
-WITH chosen AS (
-    SELECT delivery.id FROM webhook_deliveries AS delivery
+-- is gone or off; of what is in a batch, the one that carries it. id, endpoint_id, ordered_object, batch_id of those
+-- that are. They are due in the order of their events; those that go in the order of their object wait to be
+-- released, unless they are in turn.
+WITH wanted AS (
+    SELECT DISTINCT coalesce(batch_id, id) AS id FROM webhook_deliveries
+    WHERE id = any($1::uuid[])
+),
+
+chosen AS (
+    SELECT
+        delivery.id,
+        delivery.event_id
+    FROM webhook_deliveries AS delivery
+    INNER JOIN wanted ON delivery.id = wanted.id
     INNER JOIN webhook_endpoints AS endpoint ON delivery.endpoint_id = endpoint.id
     WHERE
-        delivery.id = any($1::uuid[])
-        AND delivery.state <> 'leased'
+        delivery.state <> 'leased'
         AND endpoint.deleted_at IS NULL
         AND endpoint.disabled_at IS NULL
     ORDER BY delivery.id
     FOR UPDATE OF delivery
+),
+
+placed AS (
+    SELECT
+        id,
+        row_number() OVER (ORDER BY event_id) AS place
+    FROM chosen
 )
 
 UPDATE webhook_deliveries AS delivery
 SET
-    state = 'pending',
+    state = CASE
+        WHEN delivery.ordered_object IS NULL OR delivery.state = 'pending' THEN 'pending'
+        ELSE 'waiting'
+    END,
     attempts = 0,
-    due_at = delivery.created_at,
+    -- Just now, since claims look behind what they took before, and apart by what a time can tell.
+    due_at = now() - interval '1 millisecond' + placed.place * interval '1 microsecond',
     last_status = NULL,
     last_error = NULL,
     finished_at = NULL
-FROM chosen
-WHERE delivery.id = chosen.id
-RETURNING delivery.id;
+FROM placed
+WHERE delivery.id = placed.id
+RETURNING delivery.id, delivery.endpoint_id, delivery.ordered_object, delivery.batch_id;

@@ -29,11 +29,14 @@ ON CONFLICT DO NOTHING
 RETURNING id;
 
 -- name: claim_inbox_events
--- Up to $1 due events, leased to worker $2 under token $3 for $4 seconds. The attempt counts from here, so
--- that an event that kills its worker runs out of attempts too.
+-- Up to $1 events that are due, for at most $5 seconds (null: however long), leased to worker $2 under token $3
+-- for $4 seconds. The attempt counts from here, so that an event that kills its worker runs out of attempts too.
 WITH due AS (
     SELECT id FROM inbox_events
-    WHERE state = 'pending' AND due_at <= now()
+    WHERE
+        state = 'pending'
+        AND due_at >= coalesce(now() - make_interval(secs => $5), '-infinity')
+        AND due_at <= now()
     ORDER BY due_at
     LIMIT $1
     FOR UPDATE SKIP LOCKED
@@ -56,7 +59,8 @@ RETURNING
     item.object_id,
     item.received_at,
     item.attempts,
-    item.body;
+    item.body,
+    extract(EPOCH FROM now() - item.due_at)::double precision AS waited_seconds;
 
 -- name: finish_inbox_event
 -- The id when the lease still holds, nothing when another worker has taken the event over. First in its

@@ -3,12 +3,13 @@
 INSERT INTO outbox_events (id, principal_id, event_type, object_id, body) VALUES ($1, $2, $3, $4, $5);
 
 -- name: take_events_to_fan_out
--- Up to $1 events that have no deliveries yet, oldest first, locked: id, principal_id, event_type,
+-- Up to $1 events that have no deliveries yet, oldest first, locked: id, principal_id, event_type, object_id,
 -- created_at.
 SELECT
     id,
     principal_id,
     event_type,
+    object_id,
     created_at
 FROM outbox_events
 WHERE fanned_out_at IS NULL
@@ -18,14 +19,16 @@ FOR UPDATE SKIP LOCKED;
 
 -- name: endpoints_for_events
 -- One row for each of the given events and each living endpoint of its principal that wants its type and is
--- not younger than it: event_id, endpoint_id, disabled. In the order of the events.
+-- not younger than it: event_id, endpoint_id, disabled, and ordered_object for an endpoint that wants order. In
+-- the order of the events.
 SELECT
     given.id AS event_id,
     endpoint.id AS endpoint_id,
-    endpoint.disabled_at IS NOT NULL AS disabled
+    endpoint.disabled_at IS NOT NULL AS disabled,
+    CASE WHEN endpoint.ordered THEN given.object_id END AS ordered_object
 FROM
-    unnest($1::uuid[], $2::integer[], $3::text[], $4::timestamptz[])
-        AS given (id, principal_id, event_type, created_at)
+    unnest($1::uuid[], $2::integer[], $3::text[], $4::text[], $5::timestamptz[])
+        AS given (id, principal_id, event_type, object_id, created_at)
 INNER JOIN webhook_endpoints AS endpoint
     ON
         given.principal_id = endpoint.principal_id
@@ -45,18 +48,24 @@ ORDER BY given.id, endpoint.id;
 
 -- name: create_deliveries
 -- One delivery for each event and endpoint given. Those to an endpoint that is switched off are kept as failed,
--- from where they can be sent later. No row comes back.
-INSERT INTO webhook_deliveries (id, event_id, endpoint_id, state, last_error, finished_at)
+-- from where they can be sent later; those that go in the order of their object wait to be released. No row comes
+-- back.
+INSERT INTO webhook_deliveries (id, event_id, endpoint_id, ordered_object, state, last_error, finished_at)
 SELECT
     given.id,
     given.event_id,
     given.endpoint_id,
-    CASE WHEN given.disabled THEN 'failed' ELSE 'pending' END AS state,
+    given.ordered_object,
+    CASE
+        WHEN given.disabled THEN 'failed'
+        WHEN given.ordered_object IS NULL THEN 'pending'
+        ELSE 'waiting'
+    END AS state,
     CASE WHEN given.disabled THEN 'endpoint_disabled' END AS last_error,
     CASE WHEN given.disabled THEN clock_timestamp() END AS finished_at
 FROM
-    unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::boolean[])
-        AS given (id, event_id, endpoint_id, disabled)
+    unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::boolean[], $5::text[])
+        AS given (id, event_id, endpoint_id, disabled, ordered_object)
 ON CONFLICT (event_id, endpoint_id) DO NOTHING;
 
 -- name: mark_fanned_out
@@ -124,238 +133,6 @@ LIMIT $5;
 -- The position of the last event of principal $1; no row when it has none.
 SELECT last_position FROM outbox_positions
 WHERE principal_id = $1;
-
--- name: claim_deliveries
--- Up to $1 due deliveries, leased to worker $4 under token $5 for $6 seconds: at most $2 for each endpoint in
--- $9, one for those in $8, none for those in $3, and $10 for any other, or none if $11. The endpoints are
--- visited in the order of their ids after $7, one index seek each, so that every receiver gets its share
--- whatever the backlog of the others. url and secrets are null when the endpoint is gone.
-WITH RECURSIVE waiting AS (
-    (
-        SELECT endpoint_id FROM webhook_deliveries
-        WHERE state = 'pending' AND endpoint_id > $7
-        ORDER BY endpoint_id
-        LIMIT 1
-    )
-    UNION ALL
-    SELECT (
-        SELECT delivery.endpoint_id FROM webhook_deliveries AS delivery
-        WHERE delivery.state = 'pending' AND delivery.endpoint_id > waiting.endpoint_id
-        ORDER BY delivery.endpoint_id
-        LIMIT 1
-    )
-    FROM waiting
-    WHERE waiting.endpoint_id IS NOT NULL
-),
-
-due AS (
-    SELECT pick.id
-    FROM waiting
-    CROSS JOIN
-        LATERAL (
-            SELECT delivery.id FROM webhook_deliveries AS delivery
-            WHERE
-                delivery.endpoint_id = waiting.endpoint_id
-                AND delivery.state = 'pending'
-                AND delivery.due_at <= now()
-            ORDER BY delivery.due_at
-            LIMIT
-                CASE
-                    WHEN waiting.endpoint_id = any($8::uuid[]) THEN 1
-                    WHEN waiting.endpoint_id = any($9::uuid[]) THEN $2
-                    ELSE $10
-                END
-            FOR UPDATE SKIP LOCKED
-        ) AS pick
-    WHERE
-        waiting.endpoint_id <> all($3::uuid[])
-        AND (NOT $11 OR waiting.endpoint_id = any($9::uuid[]))
-    -- In the order in which they are found: sorting would visit every endpoint before the first is taken.
-    LIMIT $1 -- noqa: AM09
-),
-
-claimed AS (
-    UPDATE webhook_deliveries AS delivery
-    SET
-        state = 'leased',
-        attempts = delivery.attempts + 1,
-        lease_worker = $4,
-        lease_token = $5,
-        lease_until = clock_timestamp() + make_interval(secs => $6)
-    FROM due
-    WHERE delivery.id = due.id
-    RETURNING delivery.id, delivery.event_id, delivery.endpoint_id, delivery.attempts
-)
-
-SELECT
-    claimed.id,
-    claimed.event_id,
-    claimed.endpoint_id,
-    claimed.attempts,
-    told.event_type,
-    told.body,
-    endpoint.url,
-    endpoint.headers,
-    endpoint.disabled_at IS NOT NULL AS disabled,
-    endpoint.failing_since IS NOT NULL AS failing,
-    CASE
-        WHEN endpoint.old_secrets_until <= now() THEN endpoint.secrets[1:1]
-        ELSE endpoint.secrets
-    END AS secrets
-FROM claimed
-INNER JOIN outbox_events AS told ON claimed.event_id = told.id
-LEFT JOIN webhook_endpoints AS endpoint ON claimed.endpoint_id = endpoint.id AND endpoint.deleted_at IS NULL
-ORDER BY claimed.endpoint_id, claimed.event_id;
-
--- name: record_deliveries
--- Write down what came of deliveries: state `delivered`, `failed`, or `pending` again in retry_seconds; and the
--- attempt, if there was one (sent_at). The ids of those whose lease still held; the others were taken over and
--- are sent again with the same id.
-WITH result AS (
-    SELECT *
-    FROM
-        unnest(
-            $1::uuid[],
-            $2::uuid[],
-            $3::text[],
-            $4::text[],
-            $5::double precision[],
-            $6::timestamptz[],
-            $7::integer[],
-            $8::integer[],
-            $9::text[],
-            $10::text[]
-        ) AS given (
-            id, token, state, last_error, retry_seconds, sent_at, latency_ms, status, excerpt, error
-        )
-),
-
-kept AS (
-    INSERT INTO webhook_attempts (delivery_id, at, status, latency_ms, excerpt, error)
-    SELECT
-        result.id,
-        result.sent_at,
-        result.status,
-        result.latency_ms,
-        result.excerpt,
-        result.error
-    FROM result
-    WHERE result.sent_at IS NOT NULL
-    ON CONFLICT (delivery_id, at) DO NOTHING
-)
-
-UPDATE webhook_deliveries AS delivery
-SET
-    state = result.state,
-    attempts = delivery.attempts - CASE WHEN result.sent_at IS NULL THEN 1 ELSE 0 END,
-    due_at = CASE
-        WHEN result.state = 'pending' THEN clock_timestamp() + make_interval(secs => result.retry_seconds)
-        ELSE delivery.due_at
-    END,
-    finished_at = CASE WHEN result.state <> 'pending' THEN clock_timestamp() END,
-    last_status = result.status,
-    last_error = result.last_error,
-    lease_worker = NULL,
-    lease_token = NULL,
-    lease_until = NULL
-FROM result
-WHERE delivery.id = result.id AND delivery.state = 'leased' AND delivery.lease_token = result.token
-RETURNING delivery.id;
-
--- name: fail_backlog
--- Give up $3 of what is due to endpoint $1 for reason $2, as long as it is off or gone.
-UPDATE webhook_deliveries
-SET
-    state = 'failed',
-    last_error = $2,
-    finished_at = clock_timestamp()
-WHERE
-    id IN (
-        SELECT delivery.id FROM webhook_deliveries AS delivery
-        INNER JOIN webhook_endpoints AS endpoint ON delivery.endpoint_id = endpoint.id
-        WHERE
-            delivery.endpoint_id = $1
-            AND delivery.state = 'pending'
-            AND (endpoint.disabled_at IS NOT NULL OR endpoint.deleted_at IS NOT NULL)
-        ORDER BY delivery.due_at
-        LIMIT $3
-        FOR UPDATE OF delivery SKIP LOCKED
-    );
-
--- name: take_over_deliveries
--- Free up to $3 deliveries whose worker was not seen for $1 seconds or whose lease ran out; those that have
--- used up $2 attempts have failed. One row each: id, state.
-WITH lost AS (
-    SELECT delivery.id FROM webhook_deliveries AS delivery
-    LEFT JOIN workers AS worker ON delivery.lease_worker = worker.id
-    WHERE
-        delivery.state = 'leased'
-        AND (
-            worker.id IS NULL
-            OR worker.seen_at < now() - make_interval(secs => $1)
-            OR delivery.lease_until < now()
-        )
-    ORDER BY delivery.id
-    LIMIT $3
-    FOR UPDATE OF delivery SKIP LOCKED
-),
-
-freed AS (
-    UPDATE webhook_deliveries AS delivery
-    SET
-        state = CASE WHEN delivery.attempts >= $2 THEN 'failed' ELSE 'pending' END,
-        finished_at = CASE WHEN delivery.attempts >= $2 THEN clock_timestamp() END,
-        due_at = clock_timestamp(),
-        last_error = 'The worker that was sending this is gone; the outcome is not known.',
-        lease_worker = NULL,
-        lease_token = NULL,
-        lease_until = NULL
-    FROM lost
-    WHERE delivery.id = lost.id
-    RETURNING delivery.id, delivery.state
-),
-
-kept AS (
-    INSERT INTO webhook_attempts (delivery_id, at, latency_ms, excerpt, error)
-    SELECT
-        freed.id,
-        clock_timestamp() AS at,
-        0 AS latency_ms,
-        '' AS excerpt,
-        'The worker that was sending this is gone; the outcome is not known.' AS error
-    FROM freed
-)
-
-SELECT
-    freed.id,
-    freed.state
-FROM freed;
-
--- name: release_deliveries
--- Give back what worker $1 holds and has not sent, without counting the attempt.
-UPDATE webhook_deliveries
-SET
-    state = 'pending',
-    attempts = attempts - 1,
-    due_at = clock_timestamp(),
-    lease_worker = NULL,
-    lease_token = NULL,
-    lease_until = NULL
-WHERE lease_worker = $1 AND state = 'leased';
-
--- name: prune_attempts
--- Remove up to $2 attempts that are older than $1 days, the oldest first.
-DELETE FROM webhook_attempts
-WHERE
-    (delivery_id, at) IN (
-        SELECT
-            old.delivery_id,
-            old.at
-        FROM webhook_attempts AS old
-        WHERE old.at < clock_timestamp() - make_interval(days => $1)
-        ORDER BY old.at
-        LIMIT $2
-    );
 
 -- name: outbox_backlog
 -- How many events wait for their fan-out and how many deliveries are due (each counted up to 10,000), and the

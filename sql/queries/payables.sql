@@ -35,8 +35,8 @@ ON CONFLICT (request_key) DO NOTHING
 RETURNING id, created_at;
 
 -- name: payable_by_request_key
--- The id and the fingerprint of what was made under a key.
-SELECT id, fingerprint FROM payables WHERE request_key = $1;
+-- The id and the fingerprint of what was made under a key, and when.
+SELECT id, fingerprint, created_at FROM payables WHERE request_key = $1;
 
 -- name: end_payable
 -- End the open payable $1 as $2, by user $3, unless its time is over: the state it is in afterwards is read from it.

@@ -251,11 +251,21 @@ def test_prod_starts_with_good_settings() -> None:
     assert digest.admin_token_sha256 == ("ab" * 32,)
 
 
+def test_what_signing_in_does_without_is_told() -> None:
+    told = load_settings(env_file=None, **PROD | {"jwt_secret": STRONG}).notices
+    assert told == ("OTP_SMS_PROVIDER=log: sign-in codes are sent to nobody.",)
+    assert load_settings(env_file=None, env="dev", passkeys_dev_unsafe="true").notices == (
+        "PASSKEYS_DEV_UNSAFE has no effect: a passkey always proves itself.",
+    )
+    assert load_settings(env_file=None, env="dev").notices == ()
+
+
 @pytest.mark.parametrize(
     ("bad", "named"),
     [
         ({"jwt_secret": "change_me_in_prod"}, "JWT_SECRET"),
         ({"jwt_secret": "short"}, "JWT_SECRET"),
+        ({"jwt_secret_previous": f"{STRONG},short"}, "JWT_SECRET_PREVIOUS"),
         ({"internal_api_secret": "dev_secret"}, "INTERNAL_API_SECRET"),
         ({"internal_api_secret": STRONG[:31]}, "INTERNAL_API_SECRET"),
         ({"admin_token": None}, "ADMIN_TOKEN"),
@@ -290,6 +300,11 @@ def test_prod_starts_with_good_settings() -> None:
         ({"outbound_allow_hosts": "::/0"}, "OUTBOUND_ALLOW_HOSTS"),
         ({"outbound_allow_hosts": "169.254.169.254"}, "OUTBOUND_ALLOW_HOSTS"),
         ({"outbound_allow_hosts": "169.254.0.0/16"}, "OUTBOUND_ALLOW_HOSTS"),
+        ({"outbound_allow_hosts": "168.63.129.16"}, "OUTBOUND_ALLOW_HOSTS"),
+        ({"outbound_allow_hosts": "192.0.0.192/32"}, "OUTBOUND_ALLOW_HOSTS"),
+        ({"outbound_allow_hosts": "169.254.170.23"}, "OUTBOUND_ALLOW_HOSTS"),
+        ({"outbound_allow_hosts": "fd20:ce::254"}, "OUTBOUND_ALLOW_HOSTS"),
+        ({"outbound_allow_hosts": "::ffff:168.63.129.16"}, "OUTBOUND_ALLOW_HOSTS"),
         ({"outbound_allow_hosts": "::ffff:169.254.169.254"}, "OUTBOUND_ALLOW_HOSTS"),
         ({"outbound_allow_hosts": "fd00:ec2::254"}, "OUTBOUND_ALLOW_HOSTS"),
         ({"outbound_allow_hosts": "Metadata.Google.Internal."}, "OUTBOUND_ALLOW_HOSTS"),

@@ -28,6 +28,7 @@ NOT_OVER_HTTP = {
     "migration_changed",
     "migration_locked",
     "not_migrated",
+    "entries_disagree",
     "event_too_large",
     "provider_key_missing",
     "provider_refused",

@@ -73,10 +73,12 @@ class Thread:
     key: str
     receiver: Receiver
 
-    async def subscribe(self, url: str = "", event_types: tuple[str, ...] = ()) -> dict[str, Any]:
+    async def subscribe(
+        self, url: str = "", event_types: tuple[str, ...] = (), **options: Any
+    ) -> dict[str, Any]:
         answer = await self.api.post(
             "/v1/webhook-endpoints",
-            json={"url": url or self.receiver.url, "event_types": list(event_types)},
+            json={"url": url or self.receiver.url, "event_types": list(event_types)} | options,
             headers={"Authorization": f"Bearer {self.key}"},
         )
         endpoint: dict[str, Any] = await answer.json()

@@ -15,7 +15,9 @@ from core import ids, metrics
 from core.database import statements
 from core.inbox.processing import Processor, Retries, take_over_inbox_events
 from core.leases import Worker
-from core.outbox.delivery import Schedule, take_over_deliveries
+from core.outbox.delivery import take_over_deliveries
+from core.outbox.events import emit
+from core.outbox.schedule import Schedule
 from core.settings import Settings
 from jobs import worker as worker_module
 from ops.embedded import EmbeddedServers
@@ -77,6 +79,38 @@ async def test_a_killed_workers_delivery_is_taken_over(
     assert await thread.balance("shop:main") == 1500
 
 
+async def test_order_outlives_a_killed_worker(
+    thread: Thread,
+    start_worker: StartWorker,
+    worker_process: Callable[[], subprocess.Popen[bytes]],
+    eventually: Eventually,
+) -> None:
+    async def hang(request: web.Request) -> web.Response:
+        await asyncio.sleep(60)
+        return web.Response()
+
+    thread.receiver.answers.append(hang)
+    await thread.subscribe(ordered=True)
+    database = thread.service.database
+    principal_id = await database.connections.pool.fetchval("SELECT id FROM principals WHERE name = 'shop'")
+    for number in range(4):
+        async with database.transaction() as connection:
+            await emit(
+                connection,
+                principal_id=principal_id,
+                event_type="a.b",
+                data={"number": number},
+                object_id="pi_1",
+            )
+    victim = worker_process()
+    await eventually(lambda: thread.receiver.deliveries, timeout=30)
+    victim.kill()
+    victim.wait()
+    start_worker()
+    await eventually(lambda: len(thread.receiver.deliveries) == 5, timeout=20)
+    assert [sent.event["data"]["number"] for sent in thread.receiver.deliveries] == [0, 0, 1, 2, 3]
+
+
 async def test_a_worker_process_ends_in_order(
     thread: Thread, worker_process: Callable[[], subprocess.Popen[bytes]], eventually: Eventually
 ) -> None:
@@ -96,7 +130,10 @@ async def test_what_a_dead_worker_claimed_is_free_and_what_a_living_one_holds_is
         await worker.beat(database)
     for intent, worker in (("pi_1", dead), ("pi_2", alive)):
         await thread.send(payment(intent, None))
-        assert len(await database.fetch(INBOX.claim_inbox_events, 10, worker.id, ids.new_uuid(), 60.0)) == 1
+        assert (
+            len(await database.fetch(INBOX.claim_inbox_events, 10, worker.id, ids.new_uuid(), 60.0, None))
+            == 1
+        )
     assert await take_over_inbox_events(database) == 0
     await database.connections.pool.execute(
         "UPDATE workers SET seen_at = now() - interval '6 s' WHERE id = $1", dead.id
@@ -112,7 +149,7 @@ async def test_an_event_that_kills_its_workers_ends_as_a_dead_letter(thread: Thr
     database = thread.service.database
     await thread.send(payment("pi_1", None))
     for _ in range(3):
-        await database.fetch(INBOX.claim_inbox_events, 10, ids.new_uuid(), ids.new_uuid(), 60.0)
+        await database.fetch(INBOX.claim_inbox_events, 10, ids.new_uuid(), ids.new_uuid(), 60.0, None)
         assert await take_over_inbox_events(database, Retries(max_attempts=3)) == 1
     row = await thread.inbox("evt_pi_1")
     assert (row["state"], row["outcome"], row["attempts"]) == ("dead", "worker_lost", 3)

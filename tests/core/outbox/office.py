@@ -11,12 +11,13 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from core.leases import Worker
-from core.outbox.delivery import Deliverer, Schedule
+from core.outbox.delivery import Deliverer
 from core.outbox.destinations import Destinations
 from core.outbox.egress import Egress
 from core.outbox.events import emit
 from core.outbox.fanout import fan_out
 from core.outbox.health import Patience
+from core.outbox.schedule import Schedule
 from core.outbox.standing import Standings
 from core.service import Service
 from tests.jobs.merchant import Receiver

@@ -8,8 +8,9 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from core.leases import Worker
-from core.outbox.delivery import Schedule, prune_attempts, take_over_deliveries
+from core.outbox.delivery import prune_attempts, take_over_deliveries
 from core.outbox.health import LEAST_ATTEMPTS, Patience
+from core.outbox.schedule import Schedule
 from tests.core.outbox.office import Office, OpenReceiver, says
 from tests.jobs.merchant import Receiver
 

@@ -266,3 +266,9 @@ async def test_a_name_server_that_hangs_holds_up_no_other_work(monkeypatch: pyte
     assert await asyncio.gather(*lookups) == [[]] * (THREADS + MOST_WAITING)
     assert await resolver.resolve("again.example.com") == []
     await resolver.close()
+
+
+async def test_the_receiver_that_is_none_is_there_in_development_alone() -> None:
+    assert (await post("app://echo/anything")).succeeded
+    refused = await post("app://echo", Destinations.of((), require_https=True))
+    assert (refused.status, refused.error) == (None, "The URL cannot be used: it has to begin with https://.")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.outbox.delivery import MAX_RETRY_SECONDS, STANDARD_JITTER, STANDARD_WAITS, Schedule
+from core.outbox.schedule import MAX_RETRY_SECONDS, STANDARD_JITTER, STANDARD_WAITS, Schedule
 from core.settings import load_settings
 
 

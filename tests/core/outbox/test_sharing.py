@@ -4,7 +4,7 @@ import asyncio
 
 from aiohttp import web
 
-from core.outbox.delivery import Schedule
+from core.outbox.schedule import Schedule
 from core.outbox.standing import LEAST_RESULTS, Standings
 from tests.core.outbox.office import Office, OpenReceiver, says
 from tests.jobs.merchant import Receiver

@@ -12,7 +12,7 @@ from standardwebhooks import Webhook
 
 from core.errors import Refusal
 from core.outbox.events import encode
-from core.outbox.signing import check_secret, message_id, new_secret, signed_headers
+from core.outbox.signing import check_own_secret, check_secret, message_id, new_secret, signed_headers
 
 EVENT, DELIVERY = uuid.uuid4(), uuid.uuid4()
 BODY = encode("payment.succeeded", {"id": "pi_1", "note": "Zürich ✓"})
@@ -20,7 +20,7 @@ BODY = encode("payment.succeeded", {"id": "pi_1", "note": "Zürich ✓"})
 
 def headers(secrets: list[str], timestamp: int | None = None) -> dict[str, str]:
     return signed_headers(
-        event_id=EVENT,
+        identity=message_id(EVENT),
         event_type="payment.succeeded",
         delivery_id=DELIVERY,
         body=BODY,
@@ -69,3 +69,20 @@ def test_secrets_of_24_to_64_bytes() -> None:
     for size in (0, 23, 65):
         with pytest.raises(Refusal):
             check_secret("whsec_" + base64.b64encode(b"k" * size).decode())
+
+
+@pytest.mark.parametrize("secret", ["s", "a text: ключ", "whsec_", "whsec_not base64", "x" * 64])
+def test_a_secret_of_the_existing_contract_signs_both_forms(secret: str) -> None:
+    check_own_secret(secret)
+    sent = headers([secret])
+    content = f"{sent['webhook-id']}.{sent['webhook-timestamp']}.".encode() + BODY
+    digest = base64.b64encode(hmac.digest(secret.encode(), content, "sha256")).decode()
+    assert sent["webhook-signature"] == f"v1,{digest}"
+    signed = sent["X-Webhook-Ts"].encode() + b"payment.succeeded" + BODY
+    assert sent["X-Webhook-Sign"] == hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
+
+
+@pytest.mark.parametrize("secret", ["", "x" * 65, "a\0"])
+def test_what_is_no_secret_of_the_existing_contract(secret: str) -> None:
+    with pytest.raises(Refusal):
+        check_own_secret(secret)

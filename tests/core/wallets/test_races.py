@@ -5,12 +5,8 @@ from typing import Any
 
 from core.ledger.items import Outcome
 from core.settings import Settings
-from tests.chaos.staging import BARRIER, LOCK, at_barrier, connected, install, post_on
+from tests.chaos.staging import BARRIER, LOCK, PAYABLE_LOCK, at_barrier, connected, install, post_on
 from tests.core.wallets.conftest import Bank, payment
-
-PAYABLE_LOCK = (
-    "        PERFORM FROM payables AS p WHERE p.id = ANY (payable_ids) ORDER BY p.id FOR NO KEY UPDATE;\n"
-)
 
 
 async def test_one_payable_and_two_payers(

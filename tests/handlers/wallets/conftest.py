@@ -116,9 +116,15 @@ class Person:
 
 
 @pytest.fixture
-def settings(settings: Settings) -> Settings:
+def changed() -> dict[str, Any]:
+    """What a test has otherwise: `@pytest.mark.parametrize("changed", [{"env": "dev"}])`."""
+    return {}
+
+
+@pytest.fixture
+def settings(settings: Settings, changed: dict[str, Any]) -> Settings:
     """The settings of a test, with wallets switched on."""
-    return Settings.model_validate(settings.model_dump() | WALLET_SETTINGS)
+    return Settings.model_validate(settings.model_dump() | WALLET_SETTINGS | changed)
 
 
 @pytest.fixture
@@ -237,3 +243,26 @@ async def told(owner: Any, somebody: Person) -> list[tuple[str, Any]]:
 def new_key() -> str:
     """Return an idempotency key that no test has used."""
     return f"key-{next(_keys)}"
+
+
+class Administrator(Person):
+    """Whoever has the admin token."""
+
+    def __init__(self, client: ApiClient, token: str = ADMIN) -> None:
+        super().__init__(client, None, None)
+        self._headers = {"X-Admin-Token": token}
+
+    async def ask(self, method: str, path: str, body: Any = None, **more: Any) -> Said:
+        more["headers"] = self._headers | dict(more.get("headers", {}))
+        return await super().ask(method, path, body, **more)
+
+    async def audit(self, **params: str) -> list[dict[str, Any]]:
+        said = await self.get("/admin/audit", **params)
+        assert said.status == 200, said
+        items: list[dict[str, Any]] = said.json["items"]
+        return items
+
+
+@pytest.fixture
+def admin(wallets: ApiClient) -> Administrator:
+    return Administrator(wallets)

@@ -1,28 +1,23 @@
 """What all routes of the wallet surface have in common: headers, the order of checks, leniency, limits, refusals."""
 
-import asyncio
 import io
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from yarl import URL
 
 from core import metrics
-from core.identity.tokens import Tokens
 from core.service import Service, open_service
 from core.settings import Settings
 from core.wallets.platform import Platform
-from core.wallets.users import User
-from handlers.api import Call, Route, answer
 from handlers.app import ROUTES, build_app, create_app
-from handlers.wallets.surface import PLATFORM, Body, Cents, Detail
+from handlers.wallets.surface import Body
 from tests.handlers.wallets.conftest import ADMIN, ApiClient, MakePerson, Person, Said
+from tests.handlers.wallets.small_surface import anybody, process, signed_in, small_route
 
 Wait = Callable[..., Awaitable[Any]]
 HEADERS = {
@@ -35,68 +30,6 @@ HEADERS = {
 }
 TRANSFER = "/wallet/transfer"
 JSON = {"Content-Type": "application/json"}
-
-
-class Amount(Body):
-    amount_cents: Cents
-
-
-class Flag(Body):
-    flag: bool
-
-
-async def _ok(_call: Call) -> web.Response:
-    return answer(200, Detail("ok"))
-
-
-async def _broken(_call: Call) -> web.Response:
-    raise RuntimeError("a secret that nobody may see")
-
-
-def _route(method: str, path: str, operation: str, **more: Any) -> Route:
-    return Route(method, path, _ok, operation, "x", "small", surface="wallet", answers={200: Detail}, **more)
-
-
-SMALL = (
-    _route("POST", "/auth/login", "small_login", caller="anyone", body=Amount),
-    _route("POST", "/auth/request_otp", "request_otp", caller="anyone", body=Amount),
-    _route("POST", "/small/both", "both", caller="user+admin", body=Amount, query=Flag),
-    _route("POST", "/small/{count}/path", "in_path", caller="anyone", body=Amount, parameters={"count": int}),
-    _route("GET", "/small/open", "open", caller="anyone"),
-    Route(
-        "GET",
-        "/small/broken",
-        _broken,
-        "small_broken",
-        "x",
-        "small",
-        surface="wallet",
-        caller="anyone",
-        answers={200: Detail},
-    ),
-)
-
-
-@asynccontextmanager
-async def process(settings: Settings, **changes: Any) -> AsyncIterator[ApiClient]:
-    """An application of its own, with the small routes beside the real ones."""
-    changed = Settings.model_validate(settings.model_dump() | changes)
-    routes = tuple(route for route in ROUTES if not route.path.startswith("/auth/"))
-    async with (
-        open_service(changed) as service,
-        TestClient(TestServer(build_app(changed, (*routes, *SMALL), service))) as client,
-    ):
-        yield client
-
-
-async def signed_in(client: ApiClient, settings: Settings, phone: str = "+963900000999") -> Person:
-    assert client.app is not None
-    user: User = await client.app[PLATFORM].users.ensure(phone)
-    return Person(client, user, Tokens(settings).issue(user, None))
-
-
-def anybody(client: ApiClient) -> Person:
-    return Person(client, None, None)
 
 
 # --- Headers
@@ -355,7 +288,7 @@ async def test_no_secret_is_shown_in_a_422(settings: Settings) -> None:
     class WithSecret(Body):
         password: int
 
-    route = _route("POST", "/small/secret", "secret", caller="anyone", body=WithSecret)
+    route = small_route("POST", "/small/secret", "secret", caller="anyone", body=WithSecret)
     async with (
         open_service(settings) as service,
         TestClient(TestServer(build_app(settings, (route,), service))) as client,
@@ -371,109 +304,6 @@ async def test_large_bodies(settings: Settings) -> None:
         async with client.session.post(client.make_url("/small/1/path"), data=body, headers=JSON) as response:
             assert response.status == 413
             assert (await response.json())["error"]["code"] == "http_413"
-
-
-# --- Rates
-
-
-async def test_limits_of_a_user(settings: Settings) -> None:
-    """60 a minute times the boost for each user, whatever their address; nobody else is held up by them."""
-    async with process(settings, rate_limit_per_minute=60, rate_limit_auth_boost=2) as client:
-        ann, bob = await signed_in(client, settings), await signed_in(client, settings, "+963900000998")
-        said = await asyncio.gather(*(ann.get("/wallet") for _ in range(130)))
-        statuses = [one.status for one in said]
-        assert 120 <= statuses.count(200) <= 122  # a bucket fills up again by two a second
-        limited = next(one for one in said if one.status == 429)
-        assert limited.json["error"] == {
-            "code": "rate_limited",
-            "message": "Too many requests",
-            "details": {"retry_after": int(limited.headers["Retry-After"])},
-        }
-        assert int(limited.headers["Retry-After"]) >= 1
-        assert {name: limited.headers[name] for name in HEADERS} == HEADERS
-        assert limited.headers["X-Request-ID"]
-        assert limited.headers["Content-Type"] == "application/json"
-        assert (await bob.get("/wallet")).status == 200
-
-
-async def test_forged_tokens_share_the_bucket_of_their_address(settings: Settings) -> None:
-    """A new text in the header opened a new bucket in the old service: anybody could guess without a limit."""
-    async with process(settings, rate_limit_per_minute=60) as client:
-        said = await asyncio.gather(
-            *(Person(client, None, f"forged-{number}").get("/wallet") for number in range(70))
-        )
-        statuses = [one.status for one in said]
-        assert 60 <= statuses.count(401) <= 62
-        assert statuses.count(429) == 70 - statuses.count(401)
-
-
-async def test_sign_in_has_a_bucket_of_its_own(settings: Settings) -> None:
-    """20 a minute from one address; what else comes from there leaves them to it, and the other way round."""
-    body = {"amount_cents": 1}
-    async with process(settings, rate_limit_per_minute=60) as client:
-        somebody = anybody(client)
-        await asyncio.gather(*(somebody.get("/small/open") for _ in range(60)))
-        said = await asyncio.gather(*(somebody.post("/auth/login", body) for _ in range(25)))
-        assert 20 <= [one.status for one in said].count(200) <= 21
-        ann = await signed_in(client, settings)
-        assert (await ann.get("/wallet")).status == 200
-
-
-async def test_sign_in_is_never_freer_than_the_rest(settings: Settings) -> None:
-    async with process(settings, rate_limit_per_minute=5) as client:
-        said = await asyncio.gather(
-            *(anybody(client).post("/auth/login", {"amount_cents": 1}) for _ in range(10))
-        )
-        assert 5 <= [one.status for one in said].count(200) <= 6
-
-
-@pytest.mark.parametrize(
-    ("env", "exempt", "limited"), [("dev", True, False), ("dev", False, True), ("test", True, True)]
-)
-async def test_codes_are_exempt_in_development(
-    settings: Settings,
-    env: str,
-    exempt: bool,  # noqa: FBT001
-    limited: bool,  # noqa: FBT001
-) -> None:
-    changes = {"env": env, "rl_exempt_otp": exempt, "rate_limit_per_minute": 60}
-    async with process(settings, **changes) as client:
-        said = await asyncio.gather(
-            *(anybody(client).post("/auth/request_otp", {"amount_cents": 1}) for _ in range(30))
-        )
-        assert (429 in {one.status for one in said}) is limited
-
-
-async def test_limits_set_at_run_time(settings: Settings) -> None:
-    async with process(settings) as client:
-        ann = await signed_in(client, settings)
-        said = await anybody(client).post(
-            "/admin/config/rate_limit", {"per_minute": 3, "auth_boost": 1}, **{"X-Admin-Token": ADMIN}
-        )
-        assert said.status == 200
-        statuses = [(await ann.get("/wallet")).status for _ in range(5)]
-        assert statuses == [200, 200, 200, 429, 429]
-
-
-async def test_limits_without_redis_are_kept_and_bounded(settings: Settings, eventually: Wait) -> None:
-    changes = {"redis_url": "redis://127.0.0.1:1/0", "rate_limit_per_minute": 60}
-    async with process(settings, **changes) as client:
-        ann = await signed_in(client, settings)
-        said = await asyncio.gather(*(ann.get("/wallet") for _ in range(130)))
-        statuses = [one.status for one in said]
-        assert set(statuses) == {200, 429}
-
-
-async def test_guessing_the_admin_token_is_limited(settings: Settings) -> None:
-    changes = {"v1_rate_limit_address_per_second": 1, "v1_rate_limit_address_burst": 5}
-    async with process(settings, **changes) as client:
-        said = await asyncio.gather(
-            *(
-                anybody(client).ask("GET", "/admin/config", headers={"X-Admin-Token": f"{n}"})
-                for n in range(9)
-            )
-        )
-        assert sorted({one.status for one in said}) == [401, 429]
 
 
 # --- Faults of ours

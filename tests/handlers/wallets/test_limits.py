@@ -1,11 +1,9 @@
 """Limits and metrics of payments as a client meets them: sentences, statuses, the causes' order, the round trips."""
 
 import asyncio
-from typing import Any
 
 import pytest
 
-from core import database as database_module
 from core import metrics
 from core.settings import Settings
 from tests.handlers.wallets.conftest import MakePerson, Person, new_key
@@ -96,27 +94,12 @@ async def test_transfers_are_counted_once(person: MakePerson) -> None:
     assert (_counted("topup") - before[0], _counted("p2p") - before[1]) == (1, 1)
 
 
-@pytest.fixture
-def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the statements that were sent, in order, but for those of the clock."""
-    sent: list[str] = []
-    timed = database_module._timed
-
-    async def noted(name: str, work: Any) -> Any:
-        if name != "platform_settings":
-            sent.append(name)
-        return await timed(name, work)
-
-    monkeypatch.setattr(database_module, "_timed", noted)
-    return sent
-
-
-async def test_a_payment_takes_three_round_trips(person: MakePerson, statements: list[str]) -> None:
+async def test_a_payment_takes_three_round_trips(person: MakePerson, round_trips: list[str]) -> None:
     ann, bob = await person(balance=100), await person()
     await pay(ann, bob, 1)
-    del statements[:]
+    del round_trips[:]
     assert await pay(ann, bob, 1) == (200, "")
-    assert statements == ["users_by_id", "users_by_phone", "post_with_effects"]
-    del statements[:]
+    assert round_trips == ["users_by_id", "users_by_phone", "post_with_effects"]
+    del round_trips[:]
     assert (await ann.post("/wallet/topup", {"amount_cents": 5, "idempotency_key": "k"})).status == 200
-    assert statements == ["users_by_id", "post_with_effects"]
+    assert round_trips == ["users_by_id", "post_with_effects"]

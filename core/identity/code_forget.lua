@@ -1,0 +1,13 @@
+-- Take back a code that could not be sent, so that it counts for nothing. KEYS[1]: what the phone's names begin with.
+-- ARGV: session.
+local of_phone, session = KEYS[1], ARGV[1]
+if redis.call('DEL', of_phone .. 'code:' .. session) == 0 then
+    return 0
+end
+if redis.call('GET', of_phone .. 'newest') == session then
+    redis.call('DEL', of_phone .. 'newest')
+end
+if tonumber(redis.call('GET', of_phone .. 'sent') or '0') > 0 then
+    redis.call('DECR', of_phone .. 'sent')
+end
+return 1

@@ -1,0 +1,122 @@
+"""Sign-in codes: made, stored as digests, and good for one sign-in. Their states are the wallet contract's, section 2.
+
+What is limited is limited for the phone. A client's address is only a second, looser bound: a gateway that does not say
+whom it speaks for must not lock everybody out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from typing import TYPE_CHECKING, Final
+
+from core.access.addresses import bucket
+from core.errors import Refusal
+from core.identity.memory import limited
+from core.identity.phones import normalized
+
+if TYPE_CHECKING:
+    from core.identity.memory import Memory
+    from core.identity.tokens import Tokens
+    from core.settings import Settings
+
+DIGITS: Final = 6
+SESSION_BYTES: Final = 16  # 22 characters
+MAX_SESSION_CHARACTERS: Final = 64
+# Of the contract: sends for one phone within the window, and how long failures are counted.
+SENDS: Final = 3
+SEND_SECONDS: Final = 900
+FAILURE_SECONDS: Final = 3_600
+
+_RIGHT, _WRONG, _LOCKED = range(3)  # as in code_check.lua
+
+
+class Codes:
+    """The codes of OTP_MODE=redis; the fixed one of development is `is_dev_code`."""
+
+    def __init__(self, settings: Settings, tokens: Tokens, memory: Memory) -> None:
+        self._settings = settings
+        self._memory = memory
+        secret = str(settings.otp_storage_secret).encode()
+        self._key = secret or tokens.keys.derive("sign-in codes")
+
+    @property
+    def dev(self) -> bool:
+        """Whether one fixed code is good for every phone: never in prod, whatever the mode says."""
+        return self._settings.otp_mode == "dev" and self._settings.env != "prod"
+
+    def is_dev_code(self, code: str) -> bool:
+        """Whether it is the fixed code of development."""
+        return hmac.compare_digest(code.encode(), str(self._settings.otp_dev_code).encode())
+
+    async def make(self, phone: str, address: str) -> tuple[str, str]:
+        """Store a new code for `phone`; return its session and the code.
+
+        Raises Refusal `otp_limited`, `sign_in_waits`.
+        """
+        settings = self._settings
+        wait = await self._memory.bound(
+            f"sends:{bucket(address)}", settings.otp_client_sends, SEND_SECONDS, add=True
+        )
+        if wait > 0:
+            raise limited("otp_limited", "Too many codes were sent for this address.", wait)
+        session = new_session()
+        code = f"{secrets.randbelow(10**DIGITS):0{DIGITS}}"
+        digest = self._digest(phone, code)
+        wait_ms: int = await self._memory.run(
+            "code_store", self._name(phone), session, digest, settings.otp_ttl_secs, SENDS, SEND_SECONDS
+        )
+        if wait_ms > 0:
+            raise limited("otp_limited", "Too many codes were sent to this phone.", wait_ms / 1000)
+        return session, code
+
+    async def forget(self, phone: str, session: str) -> None:
+        """Take back a code that could not be sent: the send counts for nothing. Raises Refusal `sign_in_waits`."""
+        await self._memory.run("code_forget", self._name(phone), session)
+
+    async def check(self, phone: str, code: str, session: str, address: str) -> None:
+        """Use the code of `session` up, or of the phone's newest session where that is empty.
+
+        Raises Refusal `invalid_otp`, `otp_locked`, `sign_in_waits`.
+        """
+        settings = self._settings
+        client, most = f"failures:{bucket(address)}", settings.otp_client_failures
+        wait = await self._memory.bound(client, most, FAILURE_SECONDS, add=False)
+        if wait > 0:
+            raise limited("otp_locked", "Too many wrong codes from this address.", wait)
+        if len(session) > MAX_SESSION_CHARACTERS:
+            raise wrong_code()
+        verdict, locked_ms = await self._memory.run(
+            "code_check",
+            self._name(phone),
+            session,
+            self._digest(phone, code),
+            settings.otp_max_attempts,
+            FAILURE_SECONDS,
+        )
+        if verdict == _LOCKED:
+            raise limited("otp_locked", "Too many wrong codes for this phone.", locked_ms / 1000)
+        if verdict != _RIGHT:
+            await self._memory.bound(client, most, FAILURE_SECONDS, add=True)
+            raise wrong_code()
+
+    def _name(self, phone: str) -> str:
+        """Name a phone in Redis, which keeps no personal data."""
+        return f"phone:{self._mac(normalized(phone))[:32]}"
+
+    def _digest(self, phone: str, code: str) -> str:
+        return self._mac(f"{normalized(phone)}|{code}")
+
+    def _mac(self, text: str) -> str:
+        return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()
+
+
+def new_session() -> str:
+    """Return the name of a sign-in by code: 22 characters that a URL may hold."""
+    return secrets.token_urlsafe(SESSION_BYTES)
+
+
+def wrong_code() -> Refusal:
+    """Return the refusal of a code, which never tells why."""
+    return Refusal("invalid_otp", "The code is wrong, was used, or is too old. Ask for a new one.")

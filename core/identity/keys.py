@@ -1,0 +1,142 @@
+"""The keys that sign users' tokens: which one signs, which ones are believed, and the public halves as a JWK set."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+if TYPE_CHECKING:
+    from core.settings import Settings
+
+_PEM = re.compile(r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL)
+# RFC 7518, section 3.3.
+LEAST_RSA_BITS: Final = 2048
+DEV_KEY_FILE: Final = "jwt-rs256.pem"
+
+
+class Key(NamedTuple):
+    """A key: `verifying` is the secret again for HS256, which has no key id."""
+
+    algorithm: str
+    signing: Any
+    verifying: Any
+    key_id: str | None
+
+
+class KeyRing(NamedTuple):
+    """The first key signs; a token of any of them counts. `material` is the secret that other keys are derived from."""
+
+    keys: tuple[Key, ...]
+    material: bytes
+
+    def derive(self, purpose: str) -> bytes:
+        """Return a key of 32 bytes for another purpose, the same in every process with these settings."""
+        return hmac.new(self.material, f"tallystick {purpose}".encode(), hashlib.sha256).digest()
+
+    def candidates(self, algorithm: str | None, key_id: str | None) -> list[Key]:
+        """Return the keys that a token with this header may be signed with, the likeliest first."""
+        fitting = [key for key in self.keys if key.algorithm == algorithm]
+        # A key that took over the id of another must not make its tokens worthless.
+        return sorted(fitting, key=lambda key: key.key_id != key_id)
+
+    def jwks(self) -> dict[str, Any]:
+        """Return the public keys (RFC 7517); a shared secret has no public half."""
+        return {
+            "keys": [
+                {**_public(key.verifying), "alg": "RS256", "use": "sig", "kid": key.key_id}
+                for key in self.keys
+                if key.algorithm == "RS256"
+            ]
+        }
+
+
+def load_keys(settings: Settings) -> KeyRing:
+    """Return the keys of the settings; no keys where none is set.
+
+    RS256 without a key gets one outside prod, made once and kept in STATE_DIR for all processes. Raises OSError when
+    that cannot be, and ValueError for a key that is no RSA private key of 2,048 bits or more.
+    """
+    secret = str(settings.jwt_secret)
+    previous = [Key("HS256", None, str(old), None) for old in settings.jwt_secret_previous]
+    if settings.jwt_alg == "HS256":
+        keys = [Key("HS256", secret, secret, None), *previous] if secret else []
+        return KeyRing(tuple(keys), secret.encode())
+    pem = str(settings.jwt_rs_private_pem)
+    if not pem and settings.env != "prod":
+        pem = _dev_key(Path(settings.state_dir).expanduser())
+    names = [name.strip() for name in settings.jwt_key_id.split(",")]
+    found = private_keys(pem)
+    names += ["" for _ in found[len(names) :]]
+    keys = [
+        Key("RS256", private, private.public_key(), name or thumbprint(private.public_key()))
+        for private, name in zip(found, names, strict=False)
+    ]
+    # Tokens of the time before the change to RS256 count only as long as their secret is named as a previous one.
+    return KeyRing((*keys, *previous) if keys else (), (secret or pem).encode())
+
+
+def private_keys(pem: str) -> list[rsa.RSAPrivateKey]:
+    r"""Return the RSA keys in a PEM text, whose line ends may be written as `\n`. Raises ValueError."""
+    found = []
+    for block in _PEM.finditer(pem.replace("\\n", "\n")):
+        key = serialization.load_pem_private_key(block[0].encode(), None)
+        if not isinstance(key, rsa.RSAPrivateKey) or key.key_size < LEAST_RSA_BITS:
+            raise ValueError(f"RS256 wants RSA keys of {LEAST_RSA_BITS} bits or more")
+        found.append(key)
+    if pem.strip() and not found:
+        raise ValueError("no private key in PEM is in it")
+    return found
+
+
+def thumbprint(key: rsa.RSAPublicKey) -> str:
+    """Return the key's own name (RFC 7638)."""
+    public = _public(key)
+    members = {name: public[name] for name in sorted(public)}
+    text = json.dumps(members, separators=(",", ":")).encode()
+    return _base64url(hashlib.sha256(text).digest())
+
+
+def _public(key: rsa.RSAPublicKey) -> dict[str, str]:
+    numbers = key.public_numbers()
+    return {
+        "kty": "RSA",
+        "n": _base64url(numbers.n.to_bytes((numbers.n.bit_length() + 7) // 8)),
+        "e": _base64url(numbers.e.to_bytes((numbers.e.bit_length() + 7) // 8)),
+    }
+
+
+def _base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _dev_key(folder: Path) -> str:
+    """Return the key that all processes share; the first of them makes it, whole or not at all."""
+    path = folder / DEV_KEY_FILE
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        private = rsa.generate_private_key(public_exponent=65537, key_size=LEAST_RSA_BITS)
+        pem = private.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        handle, partial = tempfile.mkstemp(dir=folder)  # its owner's alone, 0600
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(pem)
+            os.link(partial, path)  # refuses where another process was faster, whose key we then read
+        except FileExistsError:
+            pass
+        finally:
+            Path(partial).unlink()
+    return path.read_text()

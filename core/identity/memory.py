@@ -1,0 +1,78 @@
+"""What signing in keeps in Redis for some minutes: codes, challenges, counts. Without Redis these wait."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+from redis.exceptions import RedisError
+
+from core.errors import Refusal, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from redis.asyncio import Redis
+
+_log = structlog.get_logger(__name__)
+
+RETRY_SECONDS: Final = 2.0
+CHALLENGE_SECONDS: Final = 300
+
+# asyncio's TimeoutError is an OSError.
+_FAILURES = (RedisError, OSError)
+
+
+class Memory:
+    """Scripts and values under names of this history of the database. Without Redis all raise `sign_in_waits`."""
+
+    def __init__(self, redis: Redis, epoch: str) -> None:
+        self._redis = redis
+        self._prefix = f"ts:{epoch}:identity:"
+        folder = resources.files("core.identity")
+        self._scripts: dict[str, Any] = {
+            name: redis.register_script(folder.joinpath(f"{name}.lua").read_text())
+            for name in ("code_store", "code_check", "code_forget", "bound")
+        }
+
+    async def run(self, script: str, name: str, *arguments: str | int) -> Any:
+        """Run a script on the names that begin with `name`; in a cluster they lie together."""
+        return await self._answer(self._scripts[script]([f"{self._prefix}{{{name}}}"], list(arguments)))
+
+    async def bound(self, name: str, most: int, seconds: int, *, add: bool) -> float:
+        """Count one if `add`, and return 0.0, or how many seconds it takes until there is room; `most` 0: no bound."""
+        if most == 0:
+            return 0.0
+        wait: int = await self.run("bound", name, most, seconds, int(add))
+        return wait / 1000
+
+    async def keep_challenge(self, kind: str, challenge: str, whose: str) -> None:
+        """Keep a challenge for five minutes, with the user that it was given to (empty: anybody)."""
+        await self._answer(self._redis.set(self._challenge(kind, challenge), whose, ex=CHALLENGE_SECONDS))
+
+    async def take_challenge(self, kind: str, challenge: str) -> str | None:
+        """Return whose a challenge is, once; None for one that was never given, was taken, or is too old."""
+        found: bytes | None = await self._answer(self._redis.getdel(self._challenge(kind, challenge)))
+        return None if found is None else found.decode()
+
+    def _challenge(self, kind: str, challenge: str) -> str:
+        # What comes from outside is of any length and kind.
+        return f"{self._prefix}{kind}:{hashlib.sha256(challenge.encode()).hexdigest()}"
+
+    async def _answer(self, work: Awaitable[Any]) -> Any:
+        try:
+            return await work
+        except _FAILURES as error:
+            _log.warning("sign_in.without_redis", error=repr(error))
+            raise Unavailable(
+                "Sign-in codes and challenges cannot be had at the moment. Try again in a moment.",
+                code="sign_in_waits",
+                retry_after=RETRY_SECONDS,
+            ) from error
+
+
+def limited(code: str, detail: str, wait_seconds: float) -> Refusal:
+    """Return the refusal of what comes too often."""
+    return Refusal(code, detail, retry_after=wait_seconds)

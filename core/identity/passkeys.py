@@ -1,0 +1,164 @@
+"""Passkeys (WebAuthn): each is registered and used with a proof over a challenge of ours, which counts once.
+
+https://www.w3.org/TR/webauthn-3/, sections 7.1 and 7.2; the verification itself is py_webauthn's.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from uuid import UUID
+
+import webauthn
+from webauthn.helpers import base64url_to_bytes, bytes_to_base64url, parse_client_data_json
+
+from core.database import statements
+from core.errors import Refusal
+from core.platform.audit import audited, by_user, record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from core.database import Database
+    from core.identity.memory import Memory
+    from core.settings import Settings
+    from core.wallets.users import User
+
+T = TypeVar("T")
+
+_sql = statements("identity")
+
+CHALLENGE_BYTES: Final = 32  # 43 characters
+LEAST_ID_CHARACTERS: Final = 8  # of the contract
+MAX_OF_USER: Final = 20
+
+
+class Challenge(NamedTuple):
+    """What an authenticator has to sign, and for whom."""
+
+    text: str
+    rp_id: str
+    rp_name: str
+
+
+class Passkeys:
+    """Registers and checks passkeys. Every method raises Refusal `passkeys_disabled` when PASSKEYS_ENABLED is off."""
+
+    def __init__(self, settings: Settings, database: Database, memory: Memory) -> None:
+        self._settings = settings
+        self._database = database
+        self._memory = memory
+
+    async def challenge(self, kind: str, user: User | None) -> Challenge:
+        """Return a challenge for `kind` (register or login), bound to `user` where there is one.
+
+        Raises Refusal `sign_in_waits`.
+        """
+        self.check_enabled()
+        text = bytes_to_base64url(secrets.token_bytes(CHALLENGE_BYTES))
+        await self._memory.keep_challenge(kind, text, "" if user is None else str(user.id))
+        return Challenge(text, self._settings.passkeys_rp_id, self._settings.passkeys_rp_name)
+
+    async def register(self, user: User, given: Mapping[str, Any]) -> None:
+        """Store the passkey whose attestation is in `given`, as browsers write it (RegistrationResponseJSON).
+
+        Raises Refusal `passkey_invalid` without an id, `passkey_not_verified`, `sign_in_waits`.
+        """
+        self.check_enabled()
+        credential = _credential(given)
+        challenge = await self._challenge_of("register", credential, user.id)
+        found = _proven(
+            lambda: webauthn.verify_registration_response(
+                credential=credential,
+                expected_challenge=challenge,
+                expected_rp_id=self._settings.passkeys_rp_id,
+                expected_origin=list(self._settings.passkeys_origin),
+                require_user_verification=True,
+            )
+        )
+        async with self._database.transaction() as connection:
+            added = await connection.fetchrow(
+                _sql.add_passkey,
+                found.credential_id,
+                user.id,
+                found.credential_public_key,
+                found.sign_count,
+                MAX_OF_USER,
+            )
+            if added is None:
+                raise _not_verified("It is registered already, or there are as many as one may have.")
+            data = {"credential_id": bytes_to_base64url(found.credential_id)}
+            await record(connection, audited("auth.passkey_added", by_user(user.id), data, user_id=user.id))
+
+    async def check(self, given: Mapping[str, Any]) -> UUID:
+        """Return whose passkey has signed `given`, as browsers write it (AuthenticationResponseJSON).
+
+        Raises Refusal `passkey_invalid` without an id, `passkey_not_found`, `passkey_not_verified`, `sign_in_waits`.
+        """
+        self.check_enabled()
+        credential = _credential(given)
+        credential_id = _proven(lambda: base64url_to_bytes(credential["rawId"]))
+        row = await self._database.fetchrow(_sql.find_passkey, credential_id)
+        if row is None:
+            raise Refusal("passkey_not_found", "Nobody has registered this passkey.")
+        user_id: UUID = row["user_id"]
+        challenge = await self._challenge_of("login", credential, user_id)
+        found = _proven(
+            lambda: webauthn.verify_authentication_response(
+                credential=credential,
+                expected_challenge=challenge,
+                expected_rp_id=self._settings.passkeys_rp_id,
+                expected_origin=list(self._settings.passkeys_origin),
+                credential_public_key=row["public_key"],
+                credential_current_sign_count=row["sign_count"],
+                require_user_verification=True,
+            )
+        )
+        if await self._database.fetchrow(_sql.use_passkey, credential_id, found.new_sign_count) is None:
+            raise _not_verified("It has been used with this count before.")
+        return user_id
+
+    def check_enabled(self) -> None:
+        """Raise Refusal `passkeys_disabled` when they are off."""
+        if not self._settings.passkeys_enabled:
+            raise Refusal("passkeys_disabled", "Passkeys are off here.")
+
+    async def _challenge_of(self, kind: str, credential: Mapping[str, Any], user_id: UUID) -> bytes:
+        """Take the challenge that the client says it has signed; it is used up, whatever the proof is worth."""
+        response = credential.get("response")
+        if not isinstance(response, dict):
+            raise _not_verified("Send the whole answer of the authenticator, with its `response`.")
+        signed = _proven(
+            lambda: parse_client_data_json(base64url_to_bytes(response["clientDataJSON"])).challenge
+        )
+        whose = await self._memory.take_challenge(kind, bytes_to_base64url(signed))
+        if whose is None or whose not in {"", str(user_id)}:
+            raise _not_verified("Its challenge is not ours, was used, or is too old.")
+        return signed
+
+
+def _credential(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the credential in the standard's names; the contract's clients call its id `credentialId`."""
+    name = given.get("credentialId") or given.get("id")
+    if not isinstance(name, str) or len(name) < LEAST_ID_CHARACTERS:
+        raise Refusal("passkey_invalid", "A credential has an id of 8 characters or more.")
+    name = name.rstrip("=")
+    raw = given.get("rawId")
+    return {
+        "id": name,
+        "rawId": raw.rstrip("=") if isinstance(raw, str) else name,
+        "type": given.get("type") or "public-key",
+        "response": given.get("response"),
+    }
+
+
+def _proven(check: Callable[[], T]) -> T:
+    """Return what a check says. It reads what a stranger has sent, so whatever it raises is the stranger's fault."""
+    try:
+        return check()
+    except Exception as error:
+        raise _not_verified("The proof does not hold.") from error
+
+
+def _not_verified(why: str) -> Refusal:
+    return Refusal("passkey_not_verified", f"The passkey was not verified. {why}")

@@ -1,0 +1,79 @@
+"""Passwords: Argon2id, in threads of their own, so many at once and no more."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+
+from core.errors import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+# OWASP's first choice for Argon2id: 19 MiB, two passes, one lane; 20 ms. Longer passwords than 72 bytes count whole.
+MEMORY_KIB: Final = 19_456
+PASSES: Final = 2
+LANES: Final = 1
+# At once, so that a flood of sign-ins takes 76 MiB and never all processors; and how many wait for their turn.
+THREADS: Final = 4
+MAX_WAITING: Final = 200
+
+# Of no password: what the password of nobody is compared with, so that a wrong username takes as long as a wrong
+# password.
+NOBODYS_HASH: Final = (
+    "$argon2id$v=19$m=19456,t=2,p=1$VGFsbHlzdGlja05vYm9keQ$MFBsYWNlaG9sZGVyT2ZOb1Bhc3N3b3JkQXRBbGwhISE"
+)
+
+
+class Passwords:
+    """Hashes passwords and compares them, one object a process."""
+
+    def __init__(self) -> None:
+        self._hasher = PasswordHasher(PASSES, MEMORY_KIB, LANES)
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="password")
+        self._waiting = 0
+
+    async def hash(self, password: str) -> str:
+        """Return the hash of a password, with its salt and parameters. Raises Refusal `overloaded`."""
+        return await self._run(lambda: self._hasher.hash(password))
+
+    async def verify(self, stored: str | None, password: str) -> bool:
+        """Whether `password` is the one whose hash is stored; None: nobody's, which takes as long.
+
+        Raises Refusal `overloaded`.
+        """
+        return await self._run(lambda: self._is(stored or NOBODYS_HASH, password)) and stored is not None
+
+    def is_outdated(self, stored: str) -> bool:
+        """Whether a hash that has just been verified was made with other parameters than ours."""
+        return self._hasher.check_needs_rehash(stored)
+
+    def close(self) -> None:
+        """End the threads; what still waits is given up."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _is(self, stored: str, password: str) -> bool:
+        try:
+            return self._hasher.verify(stored, password)
+        except (VerificationError, InvalidHashError):
+            return False
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        if self._waiting >= MAX_WAITING:
+            raise Refusal("overloaded", "Too many people sign in at the moment.", retry_after=1.0)
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        finally:
+            self._waiting -= 1
+
+
+def is_weak(password: str, *others: str) -> bool:
+    """Whether a password is one character over and over, or one of the `others`, such as the username."""
+    return len(set(password)) == 1 or password.casefold() in {other.casefold() for other in others}

@@ -1,0 +1,242 @@
+"""The ways to sign in: a code sent to the phone, a password, a passkey, and the fixed accounts of development."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import TYPE_CHECKING, Final, NamedTuple
+from uuid import UUID
+
+import asyncpg
+
+from core import metrics
+from core.database import statements
+from core.errors import Refusal
+from core.identity import sessions
+from core.identity.codes import new_session, wrong_code
+from core.identity.memory import limited
+from core.identity.passwords import is_weak
+from core.identity.phones import may_get_messages, normalized
+from core.platform.audit import audited, record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from core.database import Connection
+    from core.identity.identity import Identity
+    from core.identity.sessions import SignedIn
+    from core.wallets.users import User
+
+_sql = statements("identity")
+
+LOGIN_SECONDS: Final = 900
+
+
+class Client(NamedTuple):
+    """Who asks: the address, what the client calls itself, and whether it wants a refresh token."""
+
+    address: str
+    agent: str = ""
+    refresh: bool = False
+
+
+class Sent(NamedTuple):
+    """A code is on its way, or everybody knows it (development)."""
+
+    session: str
+    dev_code: str | None
+
+
+class DevAccount(NamedTuple):
+    """One of the fixed accounts of ENV=dev; the roles beyond merchant and agent are names and nothing else."""
+
+    username: str
+    password: str
+    phone: str
+    name: str
+    merchant: bool = False
+    agent: bool = False
+
+
+DEV_ACCOUNTS: Final = (
+    DevAccount("admin", "admin", "+963900000101", "Dev Admin"),
+    DevAccount("superuser", "superuser", "+963900000102", "Dev Superuser"),
+    DevAccount("user1", "user1", "+963900000103", "Dev User 1"),
+    DevAccount("user2", "user2", "+963900000104", "Dev User 2"),
+    DevAccount("merchant", "merchant", "+963900000105", "Dev Merchant", merchant=True),
+    DevAccount("agent", "agent", "+963900000106", "Dev Agent", agent=True),
+)
+
+
+async def request_code(identity: Identity, phone: str, client: Client) -> Sent:
+    """Send a sign-in code to `phone`, a plus and digits.
+
+    Raises Refusal `not_found` (DEV_DISABLE_OTP in dev), `invalid_phone`, `otp_limited`, `sms_failed`, `sign_in_waits`.
+    """
+    settings = identity.platform.settings
+    if settings.env == "dev" and settings.dev_disable_otp:
+        raise Refusal("not_found", "Sign-in codes are off here.")
+    if identity.codes.dev:
+        return Sent(new_session(), str(settings.otp_dev_code))
+    if settings.otp_sms_provider != "log" and not may_get_messages(phone):
+        raise Refusal("invalid_phone", "No message can be sent to this phone.")
+    session, code = await identity.codes.make(phone, client.address)
+    try:
+        await identity.messages.send_code(phone, code, session)
+    except Refusal as refusal:
+        if not refusal.extra.get("maybe_sent"):
+            await identity.codes.forget(phone, session)
+        raise
+    return Sent(session, None)
+
+
+async def verify_code(
+    identity: Identity, phone: str, code: str, session: str | None, name: str | None, client: Client
+) -> SignedIn:
+    """Sign in with a code, and make the user if there is none. Without a session the phone's newest one counts.
+
+    Raises Refusal `invalid_otp`, `otp_locked`, `sign_in_waits`.
+    """
+    try:
+        if not identity.codes.dev:
+            await identity.codes.check(phone, code, session or "", client.address)
+        elif not identity.codes.is_dev_code(code):
+            raise wrong_code()
+    except Refusal as refusal:
+        raise _counted("otp", refusal) from None
+    user = await identity.platform.users.ensure(phone, name=name, actor="system:sign-in")
+    await _reset_in_dev(identity, user)
+    return await _signed_in(identity, user, "otp", client)
+
+
+async def register(
+    identity: Identity, username: str, password: str, phone: str, name: str | None, client: Client
+) -> SignedIn:
+    """Make a user with a password. The phone is taken on trust: who owns it is what a sign-in code tells.
+
+    Raises Refusal, in this order: `username_taken`, `invalid_phone`, `phone_taken`, `weak_password`; `overloaded`.
+    """
+    platform, number = identity.platform, normalized(phone)
+    if await platform.database.fetchrow(_sql.credentials_of, username) is not None:
+        raise _username_taken()
+    if not number:
+        raise Refusal("invalid_phone", "There is no phone number in it.")
+    if await platform.users.by_phone(number) is not None:
+        raise _phone_taken()
+    if is_weak(password, username, number, phone):
+        raise Refusal("weak_password", "The password is too easy to guess.")
+    hashed = await identity.passwords.hash(password)
+
+    async def add_credentials(connection: Connection, user_id: UUID) -> None:
+        await connection.execute(_sql.set_credentials, user_id, username, hashed)
+
+    try:
+        # In one transaction: whoever made the user of this phone meanwhile keeps it without our password.
+        user = await platform.users.create(number, name=name, actor="system:register", also=add_credentials)
+    except asyncpg.UniqueViolationError as error:
+        if error.constraint_name != "users_username":
+            raise
+        raise _username_taken() from None
+    if user is None:
+        raise _phone_taken()
+    return await _signed_in(identity, user, "register", client)
+
+
+async def log_in(identity: Identity, username: str, password: str, client: Client) -> SignedIn:
+    """Sign in with a password. A wrong username takes as long as a wrong password.
+
+    Raises Refusal `invalid_credentials`, `login_limited`, `overloaded`.
+    """
+    platform = identity.platform
+    await _guard_guesses(identity, username, add=False)
+    row = await platform.database.fetchrow(_sql.credentials_of, username)
+    stored: str | None = None if row is None else row["password_hash"]
+    if not await identity.passwords.verify(stored, password) or row is None or stored is None:
+        await _guard_guesses(identity, username, add=True)
+        raise _counted("password", Refusal("invalid_credentials", "The username or the password is wrong."))
+    user = await platform.users.by_id(row["id"])
+    if user is None:
+        raise LookupError("a password without a user")
+    if identity.passwords.is_outdated(stored):
+        renewed = await identity.passwords.hash(password)
+        await platform.database.execute(_sql.renew_hash, user.id, stored, renewed)
+    return await _signed_in(identity, user, "password", client)
+
+
+async def dev_log_in(identity: Identity, username: str, password: str, client: Client) -> SignedIn:
+    """Sign in to one of the fixed accounts of development. Raises Refusal `not_found`, `dev_credentials_invalid`."""
+    platform = identity.platform
+    if platform.settings.env != "dev":
+        raise Refusal("not_found", "This is for development only.")
+    account = next((found for found in DEV_ACCOUNTS if found.username == username.strip().lower()), None)
+    if account is None or not hmac.compare_digest(account.password.encode(), password.encode()):
+        raise _counted("dev", Refusal("dev_credentials_invalid", "The username or the password is wrong."))
+    user = await platform.users.ensure(account.phone, name=account.name, actor="system:dev-login")
+    await _reset_in_dev(identity, user)
+    if account.merchant or account.agent:
+        async with platform.database.transaction() as connection:
+            if await connection.fetchrow(_sql.set_dev_role, user.id, account.merchant, account.agent):
+                data = {"merchant": account.merchant, "agent": account.agent}
+                await record(connection, audited("auth.dev_role", "system:dev-login", data, user_id=user.id))
+    return await _signed_in(identity, user, "dev", client)
+
+
+async def passkey_log_in(identity: Identity, given: Mapping[str, Any], client: Client) -> SignedIn:
+    """Sign in with a passkey. Raises Refusal as `core.identity.passkeys.Passkeys.check`."""
+    try:
+        user_id = await identity.passkeys.check(given)
+    except Refusal as refusal:
+        raise _counted("passkey", refusal) from refusal
+    user = await identity.platform.users.by_id(user_id)
+    if user is None:
+        raise LookupError("a passkey without a user")
+    return await _signed_in(identity, user, "passkey", client)
+
+
+async def _signed_in(identity: Identity, user: User, method: str, client: Client) -> SignedIn:
+    platform = identity.platform
+    return await sessions.sign_in(
+        platform.database,
+        identity.tokens,
+        platform.settings,
+        user,
+        method=method,
+        client=client.agent,
+        refresh=client.refresh,
+    )
+
+
+async def _guard_guesses(identity: Identity, username: str, *, add: bool) -> None:
+    """Count a wrong password, or look; without Redis the limits of addresses alone hold."""
+    most = identity.platform.settings.login_max_failures
+    name = hashlib.sha256(username.lower().encode()).hexdigest()[:32]
+    try:
+        wait = await identity.memory.bound(f"guesses:{name}", most, LOGIN_SECONDS, add=add)
+    except Refusal:
+        return
+    if wait > 0 and not add:
+        raise limited("login_limited", "Too many wrong passwords for this username.", wait)
+
+
+async def _reset_in_dev(identity: Identity, user: User) -> None:
+    """Take back the KYC and merchant state, as tests of the contract's clients expect it (development)."""
+    platform = identity.platform
+    if platform.settings.env != "dev" or not platform.settings.dev_reset_user_state_on_login:
+        return
+    async with platform.database.transaction() as connection:
+        if await connection.fetchrow(_sql.reset_dev_state, user.id):
+            await record(connection, audited("auth.dev_reset", "system:sign-in", {}, user_id=user.id))
+
+
+def _counted(method: str, refusal: Refusal) -> Refusal:
+    metrics.SIGN_INS.add(method, "refused")
+    return refusal
+
+
+def _username_taken() -> Refusal:
+    return Refusal("username_taken", "This username is taken.")
+
+
+def _phone_taken() -> Refusal:
+    return Refusal("phone_taken", "There is an account with this phone.")

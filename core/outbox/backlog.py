@@ -1,0 +1,99 @@
+"""Which endpoints have something due, as one worker process knows it, and from when on to look for it.
+
+Kept so that a claim asks for a few endpoints by name and begins behind what it took before: see `core.horizon`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict, defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+from uuid import UUID
+
+from core.database import statements
+from core.horizon import Horizon
+
+if TYPE_CHECKING:
+    from collections.abc import ItemsView, Mapping, Sequence
+    from datetime import datetime
+
+    from core.database import Database, Row
+
+_sql = statements("sending")
+
+# Endpoints that one look finds at most; the next one goes on.
+FOUND: Final = 10_000
+# A look serves the claims of so long: work that is known keeps a process busy meanwhile.
+LOOK_SECONDS: Final = 0.01
+
+_START: Final = UUID(int=0)
+
+
+class Share(NamedTuple):
+    """What a claim takes of one endpoint: so many deliveries at most, of which so many carry a batch."""
+
+    most: int
+    batches: int
+
+
+@dataclass(slots=True)
+class Waiting:
+    """What is known of one endpoint that waits: nothing of it is due from before `since`."""
+
+    since: datetime
+    batch_size: int
+
+
+class Backlog:
+    """The endpoints that wait, in the order of their turns."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._horizon = Horizon()
+        self._waiting: OrderedDict[UUID, Waiting] = OrderedDict()
+        self._looked_at = float("-inf")
+        self._cursor = _START
+
+    def items(self) -> ItemsView[UUID, Waiting]:
+        """Return those that wait, whose turn it is first."""
+        return self._waiting.items()
+
+    def __getitem__(self, endpoint_id: UUID) -> Waiting:
+        """Return what is known of one that waits."""
+        return self._waiting[endpoint_id]
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the last look was just now."""
+        return time.monotonic() < self._looked_at + LOOK_SECONDS
+
+    async def look(self) -> None:
+        """Find who has something due."""
+        look = self._horizon.look()
+        if look.seconds is None:
+            rows = await self._database.fetch(_sql.endpoints_due, self._cursor, FOUND)
+            self._cursor = rows[-1]["endpoint_id"] if len(rows) == FOUND else _START
+        else:
+            rows = await self._database.fetch(_sql.endpoints_due_lately, look.seconds, FOUND)
+        for row in rows:
+            known = self._waiting.get(row["endpoint_id"])
+            since = row["since"] if known is None else min(row["since"], known.since)
+            self._waiting[row["endpoint_id"]] = Waiting(since, row["batch_size"])
+        self._looked_at = time.monotonic()
+        if look.seconds is None or len(rows) < FOUND:
+            self._horizon.seen(look)
+
+    def note(self, asked: Mapping[UUID, Share], rows: Sequence[Row]) -> None:
+        """Note what a claim has found of those that it asked for."""
+        found: defaultdict[UUID, list[Row]] = defaultdict(list)
+        for row in rows:
+            found[row["endpoint_id"]].append(row)
+        for endpoint_id, share in asked.items():
+            due = found[endpoint_id]
+            batches = sum(row["batch_id"] is not None for row in due)
+            if len(due) < share.most and batches < share.batches:
+                del self._waiting[endpoint_id]
+            else:
+                self._waiting[endpoint_id].since = max(row["due_at"] for row in due)
+                self._waiting.move_to_end(endpoint_id)

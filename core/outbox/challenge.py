@@ -1,0 +1,84 @@
+"""The challenge that a URL answers to prove that whoever holds it wants our events.
+
+It goes the way of every delivery (`core.outbox.egress`), signed with the endpoint's secrets, and never from inside a
+transaction. Any 2xx with the challenge as its body, plain or as JSON, is the proof.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import json
+import secrets as randomness
+import time
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import structlog
+
+from core import ids
+from core.database import statements
+from core.errors import Refusal
+from core.outbox.events import encode
+from core.outbox.signing import message_id, signed_headers
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from core.database import Database
+    from core.outbox.egress import Attempt, Egress
+
+log = structlog.get_logger(__name__)
+_sql = statements("webhook_endpoints")
+
+CHALLENGE_EVENT: Final = "webhook.challenge"
+# Nobody guesses these, and they fit into the beginning of an answer that egress reads.
+CHALLENGE_BYTES: Final = 32
+
+
+class _Echo(msgspec.Struct):
+    challenge: str
+
+
+_echo = msgspec.json.Decoder(_Echo)
+
+
+async def prove(database: Database, egress: Egress, *, principal_id: int, endpoint_id: UUID) -> None:
+    """Challenge the endpoint's URL once; if it passes, an endpoint that is off for want of this is on.
+
+    Raises Refusal `not_found`, and `challenge_failed` when the URL has not echoed it, or is another one meanwhile.
+    """
+    row = await database.fetchrow(_sql.endpoint_to_challenge, principal_id, endpoint_id)
+    if row is None:
+        raise Refusal("not_found", f"There is no endpoint {endpoint_id}.")
+    challenge = randomness.token_urlsafe(CHALLENGE_BYTES)
+    body = encode(CHALLENGE_EVENT, {"endpoint": str(endpoint_id), "challenge": challenge})
+    headers = json.loads(row["headers"]) | signed_headers(
+        identity=message_id(ids.new_uuid()),
+        event_type=CHALLENGE_EVENT,
+        delivery_id=ids.new_uuid(),
+        body=body,
+        secrets=row["secrets"],
+        signing_keys=row["signing_keys"],
+        timestamp=int(time.time()),
+    )
+    attempt = await egress.post(row["url"], body=body, headers=headers)
+    failure = _failure(attempt, challenge)
+    log.info("endpoint.challenged", endpoint_id=str(endpoint_id), status=attempt.status, failure=failure)
+    if failure is not None:
+        raise Refusal("challenge_failed", f"The URL has not passed the challenge: {failure}.")
+    if await database.fetchval(_sql.note_endpoint_proven, endpoint_id, row["url"]) is None:
+        raise Refusal("challenge_failed", "The endpoint was given another URL or deleted meanwhile.")
+
+
+def _failure(attempt: Attempt, challenge: str) -> str | None:
+    if attempt.status is None:
+        return attempt.error
+    if not attempt.succeeded:
+        return f"it answered {attempt.status}"
+    answers = [attempt.excerpt.strip()]
+    with contextlib.suppress(msgspec.MsgspecError):
+        answers.append(_echo.decode(attempt.excerpt).challenge)
+    if any(hmac.compare_digest(answer.encode(), challenge.encode()) for answer in answers):
+        return None
+    return "it answered without the challenge"

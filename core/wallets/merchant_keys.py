@@ -1,0 +1,174 @@
+"""Merchants' API keys, and the signatures made with them (the wallet contract, section 1.14).
+
+Whoever checks an HMAC needs the secret itself, so it cannot be stored as a hash: it is encrypted (AES-256-GCM) under
+MERCHANT_SECRET_KEYS, or JWT_SECRET where that is unset, and bound to its key's id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+import time
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import structlog
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from core.database import statements
+from core.errors import Refusal, Unavailable
+from core.platform.audit import audited, by_user, record
+from core.wallets.events import tell, write
+from core.wallets.merchants import require_merchant
+from core.wallets.users import User, user_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from core.settings import Settings
+    from core.wallets.platform import Platform
+
+_sql = statements("merchants")
+_log = structlog.get_logger(__name__)
+
+READ_TRANSACTIONS: Final = "transactions:read"
+# Of one merchant: a till each, and room for a change of them.
+MAX_KEYS: Final = 100
+# Of the contract: how far the time of a signature may be off.
+WINDOW_SECONDS: Final = 300
+# A time of WINDOW_SECONDS ahead counts for twice as long; the rest is for clocks that differ.
+REMEMBERED_SECONDS: Final = 2 * WINDOW_SECONDS + 60
+
+_NONCE_BYTES: Final = 12
+_KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_SECONDS = re.compile(r"[0-9]{1,12}")
+_PURPOSE: Final = b"merchant-secrets"
+
+
+class MerchantKey(NamedTuple):
+    """A key as it is listed."""
+
+    key_id: str
+    created_at: datetime
+
+
+class Signed(NamedTuple):
+    """A call as it came: the three headers, the path without its query, the body."""
+
+    key_id: str
+    seconds: str
+    signature: str
+    path: str
+    body: bytes
+
+
+async def create_key(platform: Platform, user: User) -> tuple[str, str]:
+    """Make a key; return its id and the secret, which is never shown again.
+
+    Raises Refusal `merchant_only`, and `invalid_request` when there are MAX_KEYS.
+    """
+    require_merchant(user, "merchant_only")
+    key_id, secret = secrets.token_hex(8), secrets.token_hex(16)
+    sealed = seal(platform.settings, key_id, secret)
+    async with platform.database.transaction() as connection:
+        made = await connection.fetchval(_sql.create_merchant_key, key_id, user.id, sealed, MAX_KEYS)
+        if made is None:
+            raise Refusal("invalid_request", f"There are {MAX_KEYS} keys already. Delete one first.")
+        data = {"key_id": key_id}
+        await record(connection, audited("merchant_keys.create", by_user(user.id), data, user_id=user.id))
+        await write(connection, tell(user, "merchant_keys.create", data, object_id=key_id))
+    platform.wake()
+    return key_id, secret
+
+
+async def list_keys(platform: Platform, user: User) -> list[MerchantKey]:
+    """Return the keys, newest first. Raises Refusal `merchant_only`."""
+    require_merchant(user, "merchant_only")
+    rows = await platform.database.fetch(_sql.list_merchant_keys, user.id, MAX_KEYS)
+    return [MerchantKey(row["key_id"], row["created_at"]) for row in rows]
+
+
+async def delete_key(platform: Platform, user: User, key_id: str) -> None:
+    """End a key. Raises Refusal `merchant_only`, and `merchant_key_not_found`, for another's too."""
+    require_merchant(user, "merchant_only")
+    async with platform.database.transaction() as connection:
+        if await connection.fetchval(_sql.delete_merchant_key, key_id, user.id) is None:
+            raise Refusal("merchant_key_not_found", "You have no such key.")
+        data = {"key_id": key_id}
+        await record(connection, audited("merchant_keys.delete", by_user(user.id), data, user_id=user.id))
+        await write(connection, tell(user, "merchant_keys.delete", data, object_id=key_id))
+    platform.wake()
+
+
+async def authenticate(platform: Platform, call: Signed, scope: str) -> User:
+    """Return whose key has signed a call, once: the same signature does not count again.
+
+    The contract signs time and path; a signature that goes over the body as well is taken, too. That a signature was
+    used is kept in PostgreSQL, for it to hold while Redis is away. Raises Refusal `invalid_signature`,
+    `insufficient_scope`.
+    """
+    if not _KEY_ID.fullmatch(call.key_id) or not _SECONDS.fullmatch(call.seconds):
+        raise _invalid()
+    if abs(time.time() - int(call.seconds)) > WINDOW_SECONDS:
+        raise _invalid()
+    row = await platform.database.fetchrow(_sql.find_merchant_key, call.key_id)
+    # An unknown key takes as long as a known one, and fails at the same place.
+    secret = "" if row is None else unseal(platform.settings, call.key_id, row["sealed_secret"])
+    good = is_signed(secret or secrets.token_hex(16), call)
+    if row is None or not secret or not good:
+        raise _invalid()
+    digest = hashlib.sha256(f"{call.key_id}\0{call.signature}".encode()).digest()
+    if await platform.database.fetchval(_sql.use_signature, digest, float(REMEMBERED_SECONDS)) is None:
+        raise _invalid()
+    user = user_of(row)
+    if scope not in row["scope"].replace(",", " ").split() or not user.is_merchant:
+        raise Refusal("insufficient_scope", f"This key does not carry {scope}.")
+    return user
+
+
+def is_signed(secret: str, call: Signed) -> bool:
+    """Whether the signature is the hex HMAC-SHA256 of time and path, or of time, path and body."""
+    given = call.signature.encode("utf-8", "surrogateescape")
+    message = f"{call.seconds}{call.path}".encode()
+    plain, whole = (
+        hmac.compare_digest(hmac.digest(secret.encode(), text, "sha256").hex().encode(), given)
+        for text in (message, message + call.body)
+    )
+    return plain or whole
+
+
+def seal(settings: Settings, key_id: str, secret: str) -> bytes:
+    """Encrypt a secret under the newest key, for the row of `key_id` alone. Raises Unavailable without any key."""
+    key = next(_keys(settings), None)
+    if key is None:
+        raise Unavailable("Merchants' keys are off: MERCHANT_SECRET_KEYS is not set.")
+    nonce = secrets.token_bytes(_NONCE_BYTES)
+    return nonce + AESGCM(key).encrypt(nonce, secret.encode(), key_id.encode())
+
+
+def unseal(settings: Settings, key_id: str, sealed: bytes) -> str:
+    """Decrypt a secret with whichever key it was encrypted under; empty when that key is not set any more."""
+    for key in _keys(settings):
+        try:
+            plain = AESGCM(key).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], key_id.encode())
+        except InvalidTag:
+            continue
+        return plain.decode()
+    _log.error("merchant_key.sealed_under_another_key", key_id=key_id)
+    return ""
+
+
+def _keys(settings: Settings) -> Iterator[bytes]:
+    """Yield the keys, newest first; the token's keys last, for what was sealed before there were others."""
+    for text in (*settings.merchant_secret_keys, settings.jwt_secret, settings.jwt_rs_private_pem):
+        if text:
+            yield hashlib.blake2b(text.encode(), digest_size=32, person=_PURPOSE).digest()
+
+
+def _invalid() -> Refusal:
+    return Refusal(
+        "invalid_signature", "The key, the time or the signature is not right, or was used before."
+    )

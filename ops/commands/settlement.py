@@ -1,0 +1,84 @@
+"""`tallystick settlement`."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import click
+
+if TYPE_CHECKING:
+    from core.settings import Settings
+
+STATEMENT_TIMEOUT_MS = 120_000
+# Merchants of one page, and how often it is told how far it is.
+PAGE = 500
+COLUMNS = ("merchant_user_id", "merchant_wallet_id", "currency", "gross_cents", "fees_cents", "net_cents")
+
+
+class Moment(click.ParamType[datetime]):
+    """A time as ISO 8601 has it; without an offset it is in UTC."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Read it."""
+        if isinstance(value, datetime):
+            return value
+        try:
+            moment = datetime.fromisoformat(str(value))
+            return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is no time like 2026-01-31T12:00:00Z.", param, ctx)
+
+
+@click.command()
+@click.option("--from", "since", type=Moment(), help="From when; without it one day before the end.")
+@click.option("--to", "until", type=Moment(), help="Until when; without it now.")
+def settlement(since: datetime | None, until: datetime | None) -> None:
+    """Write what each merchant has sold, as CSV on standard output: a row a merchant, amounts in minor units.
+
+    Gross is what others have paid; net is that less fees and refunds, as on the merchants' statements. How far it is
+    stands on standard error. The command works on the database at DATABASE_URL, as its owner, or else on that of the
+    `tallystick up` that runs here.
+
+    \b
+    Examples:
+      tallystick settlement > yesterday.csv
+      tallystick settlement --from 2026-01-01 --to 2026-02-01T00:00:00+03:00
+    """  # noqa: D301 - `\b` is how click is told not to wrap
+    from ops.reach import reaching_database
+    from ops.state import operator_settings
+
+    end = until or datetime.now(UTC)
+    begin = since or end - timedelta(days=1)
+    if begin > end:
+        raise click.BadParameter("it begins after its end.", param_hint="--from")
+    settings = operator_settings(redis_needed=False, database_statement_timeout_ms=STATEMENT_TIMEOUT_MS)
+    with reaching_database(str(settings.database_url)):
+        asyncio.run(_write(settings, begin, end))
+
+
+async def _write(settings: Settings, since: datetime, until: datetime) -> None:
+    from core.service import open_migrated
+    from core.wallets.statements import merchants_after, settle
+
+    database, _ = await open_migrated(settings, size=1)
+    writer = csv.writer(sys.stdout)
+    writer.writerow(COLUMNS)
+    done, after = 0, UUID(int=0)
+    try:
+        while page := await merchants_after(database, after, PAGE):
+            for merchant in page:
+                currency, totals = await settle(database, merchant, since, until)
+                figures = (totals.gross, totals.fees, totals.net)
+                writer.writerow((merchant.user_id, merchant.wallet_id, currency, *figures))
+            done, after = done + len(page), page[-1].user_id
+            click.echo(f"{done:,} merchants so far", err=True)
+    finally:
+        await database.close()
+    click.echo(f"{done:,} merchants from {since.isoformat()} to {until.isoformat()}", err=True)

@@ -1,0 +1,69 @@
+-- name: last_account
+-- The last account's number, 0 without any.
+SELECT coalesce(max(a.id), 0) FROM accounts AS a;
+
+-- name: wallet_mismatches
+-- A row for each account $1 < id <= $2 whose balance is not the sum of its entries: code, balance, ledger_sum.
+SELECT c.code, c.balance, c.ledger_sum
+FROM (
+    SELECT
+        a.id, a.code, a.balance,
+        coalesce((SELECT sum(e.amount) FROM entries AS e WHERE e.account_id = a.id), 0)::bigint AS ledger_sum
+    FROM accounts AS a
+    WHERE a.id > $1 AND a.id <= $2
+) AS c
+WHERE c.balance <> c.ledger_sum
+ORDER BY c.id;
+
+-- name: transfer_issues
+-- A row for each transfer of the batches $1 < batch <= $2 whose entries are not two or more that sum to zero in each
+-- currency: id, entries, off (by how much it is off, of the first currency that is), system (whether a system account
+-- is in it), orphans (entries of accounts that are not there).
+SELECT
+    c.id, sum(c.legs)::bigint AS entries, min(c.total) FILTER (WHERE c.total <> 0)::bigint AS off,
+    bool_or(c.system) AS system, sum(c.orphans)::bigint AS orphans
+FROM (
+    SELECT
+        t.no, t.id, a.currency, count(e.no) AS legs, coalesce(sum(e.amount), 0) AS total,
+        coalesce(bool_or(starts_with(a.code, 'system:')), FALSE) AS system,
+        count(e.no) FILTER (WHERE a.id IS NULL) AS orphans
+    FROM transfers AS t
+    LEFT JOIN entries AS e ON (e.no >> 22) = (t.no >> 22) AND (e.no >> 12) << 12 = t.no
+    LEFT JOIN accounts AS a ON e.account_id = a.id
+    WHERE t.no >= ($1::bigint + 1) << 22 AND t.no <= ($2::bigint << 22) + 4194303
+    GROUP BY t.no, t.id, a.currency
+) AS c
+GROUP BY c.no, c.id
+HAVING sum(c.legs) < 2 OR bool_or(c.total <> 0) OR sum(c.orphans) > 0
+ORDER BY c.no;
+
+-- name: lock_accounts
+-- Nothing; afterwards nobody else posts to the accounts of codes $1 until this transaction ends.
+SELECT FROM accounts AS a
+WHERE a.code = any($1::text[])
+ORDER BY a.id
+FOR NO KEY UPDATE;
+
+-- name: drift
+-- One row: the currency of the account of code $1, how much its balance is above the sum of its entries, and whether
+-- these agree with each other: the last one's running balance is their sum, and its version the account's.
+SELECT
+    a.currency, (a.balance - s.total)::bigint AS drift,
+    coalesce(l.balance, 0) = s.total AND coalesce(l.version, 0) = a.version AND s.entries = a.version AS sound
+FROM accounts AS a
+INNER JOIN LATERAL (
+    SELECT coalesce(sum(e.amount), 0) AS total, count(e.no) AS entries FROM entries AS e
+    WHERE e.account_id = a.id
+) AS s ON TRUE
+LEFT JOIN LATERAL (
+    SELECT e.balance, e.version FROM entries AS e
+    WHERE e.account_id = a.id
+    ORDER BY e.version DESC
+    LIMIT 1
+) AS l ON TRUE
+WHERE a.code = $1;
+
+-- name: take_drift_out
+-- Put $2 minor units less into the balance of the account of code $1. No row comes back; only the owner of the schema
+-- may, in the transaction that then shows it in entries.
+UPDATE accounts SET balance = balance - $2 WHERE code = $1;

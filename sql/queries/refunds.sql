@@ -1,0 +1,33 @@
+-- name: refund_original
+-- One row: the transfer of id $1 with its first five legs in order, more than any payment has; `currency` is that of
+-- the first.
+SELECT
+    t.no,
+    t.kind,
+    t.target,
+    array_agg(a.code ORDER BY e.no) AS accounts,
+    array_agg(e.amount ORDER BY e.no) AS amounts,
+    min(a.currency) AS currency
+FROM keys AS k
+INNER JOIN transfers AS t ON k.no = t.no
+INNER JOIN entries AS e ON (e.no >> 22) = (t.no >> 22) AND e.no BETWEEN t.no AND t.no + 4
+INNER JOIN accounts AS a ON e.account_id = a.id
+WHERE k.id = $1
+GROUP BY t.no;
+
+-- name: refund_of_id
+-- One row: the refund of id $1, what it gives back of which transfer, and the account that gives it.
+SELECT r.id, o.id AS original_id, e.amount, a.currency, g.code AS giver, b.recorded_at
+FROM keys AS k
+INNER JOIN transfers AS r ON k.no = r.no
+INNER JOIN transfers AS o ON r.target = o.no
+INNER JOIN batches AS b ON b.seq = (r.no >> 22)
+INNER JOIN entries AS e ON (e.no >> 22) = (r.no >> 22) AND e.no = r.no
+INNER JOIN accounts AS a ON e.account_id = a.id
+INNER JOIN entries AS ge ON (ge.no >> 22) = (r.no >> 22) AND ge.no = r.no + 1
+INNER JOIN accounts AS g ON ge.account_id = g.id
+WHERE k.id = $1 AND r.kind = $2;
+
+-- name: user_of_wallet
+-- The id of the user who has the wallet $1.
+SELECT id FROM users WHERE wallet_id = $1;

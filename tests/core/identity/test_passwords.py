@@ -1,0 +1,69 @@
+"""Password hashing: bounded, and as much work for nobody as for somebody."""
+
+import asyncio
+import time
+
+import pytest
+
+from core.errors import Refusal
+from core.identity.passwords import MAX_WAITING, NOBODYS_HASH, Passwords, is_weak
+
+
+async def test_hash_and_verify() -> None:
+    passwords = Passwords()
+    try:
+        stored = await passwords.hash("correct horse")
+        assert await passwords.verify(stored, "correct horse")
+        for wrong in ("", "Correct horse", "correct horse ", "x" * 100_000):
+            assert not await passwords.verify(stored, wrong)
+        assert not await passwords.verify(None, "correct horse")
+        assert not passwords.is_outdated(stored)
+        assert not await passwords.verify("not a hash", "x")
+    finally:
+        passwords.close()
+
+
+async def test_nobody_takes_as_long_as_somebody() -> None:
+    passwords = Passwords()
+    try:
+        assert not passwords.is_outdated(NOBODYS_HASH)  # of our parameters
+        stored = await passwords.hash("correct horse")
+
+        async def fastest(of: str | None) -> float:
+            times = []
+            for _ in range(5):
+                started = time.perf_counter()
+                await passwords.verify(of, "wrong")
+                times.append(time.perf_counter() - started)
+            return min(times)
+
+        assert 0.3 < await fastest(None) / await fastest(stored) < 3
+    finally:
+        passwords.close()
+
+
+async def test_a_flood_is_refused_and_not_queued() -> None:
+    passwords = Passwords()
+    try:
+        answers = await asyncio.gather(
+            *(passwords.verify(None, "x") for _ in range(MAX_WAITING + 20)), return_exceptions=True
+        )
+        refused = [answer for answer in answers if isinstance(answer, Refusal)]
+        assert len(refused) == 20
+        assert {answer.code for answer in refused} == {"overloaded"}
+    finally:
+        passwords.close()
+
+
+@pytest.mark.parametrize(
+    ("password", "weak"),
+    [
+        ("aaaaaaaa", True),
+        ("Robert12", True),
+        ("+963944123456", True),
+        ("password", False),
+        ("Passw0rd!", False),
+    ],
+)
+def test_weak(password: str, weak: bool) -> None:  # noqa: FBT001
+    assert is_weak(password, "robert12", "+963944123456") is weak

@@ -1,0 +1,143 @@
+"""Claims while a foreign transaction keeps everything that was taken from being cleaned: what they read, and miss."""
+
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from core import ids
+from core.database import Statement, statements
+from core.horizon import Horizon
+from core.inbox.processing import Processor
+from core.leases import Worker
+from core.service import Service
+from core.settings import Settings
+from tests.core.outbox.office import Office
+from tests.jobs.merchant import Receiver
+
+INBOX, SENDING = statements("inbox"), statements("sending")
+TAKEN = 4_000
+# Pages that a claim of a single row reads where nothing is in its way: some levels of some indexes.
+FEW = 60
+
+
+@pytest.fixture
+async def foreign(settings: Settings) -> AsyncIterator[None]:
+    """A transaction of somebody else that saw everything and does not end."""
+    connection = await asyncpg.connect(str(settings.database_url))
+    try:
+        await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        await connection.execute("SELECT pg_current_xact_id(), count(*) FROM inbox_events")
+        yield
+    finally:
+        await connection.close()
+
+
+async def pages(office: Office, statement: Statement, *arguments: object) -> int:
+    """How many pages a statement reads; it is taken back."""
+    async with office.service.database.connections.pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        plan = await connection.fetchval(
+            f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement.text}", *arguments
+        )
+        await transaction.rollback()
+    top: dict[str, Any] = json.loads(plan)[0]["Plan"]
+    return int(top["Shared Hit Blocks"]) + int(top["Shared Read Blocks"])
+
+
+async def take_deliveries(office: Office, endpoint_id: str) -> None:
+    await office.sql(
+        "WITH made AS (INSERT INTO outbox_events (id, principal_id, event_type, body, fanned_out_at)"
+        " SELECT gen_random_uuid(), $1, 'a.b', '{}', now() FROM generate_series(1, $3) RETURNING id)"
+        " INSERT INTO webhook_deliveries (id, event_id, endpoint_id, due_at)"
+        " SELECT gen_random_uuid(), id, $2, now() - make_interval(secs => 60 + random()) FROM made",
+        office.principal_id,
+        endpoint_id,
+        TAKEN,
+    )
+    await office.sql("UPDATE webhook_deliveries SET state = 'delivered', finished_at = now()")
+    await office.sql("ANALYZE webhook_deliveries")
+
+
+@pytest.mark.usefixtures("foreign")
+async def test_a_claim_of_deliveries_does_not_walk_over_what_was_taken(office: Office) -> None:
+    endpoint = await office.endpoint("http://127.0.0.1:1/closed")
+    await take_deliveries(office, endpoint["id"])
+    await office.emit()
+    await office.fan_out()
+    worker, token = ids.new_uuid(), ids.new_uuid()
+
+    def claim(since: datetime) -> tuple[object, ...]:
+        return [endpoint["id"]], [8], [8], [since], worker, token, 30.0
+
+    now = datetime.now(UTC)
+    assert await pages(office, SENDING.endpoints_due, UUID(int=0), 9) > 1000
+    assert await pages(office, SENDING.claim_deliveries, *claim(now - timedelta(days=1))) > 1000
+    assert await pages(office, SENDING.endpoints_due_lately, 5.0, 9) < FEW
+    assert await pages(office, SENDING.claim_deliveries, *claim(now - timedelta(seconds=5))) < FEW
+
+
+@pytest.mark.usefixtures("foreign")
+async def test_a_claim_of_the_inbox_does_not_walk_over_what_was_taken(office: Office) -> None:
+    store = (
+        "INSERT INTO inbox_events (id, provider, event_id, event_type, headers, body, due_at)"
+        " SELECT gen_random_uuid(), 'stripe', gen_random_uuid(), 'a.b', '{}', '{}',"
+        " now() - make_interval(secs => $2 + random()) FROM generate_series(1, $1)"
+    )
+    await office.sql(store, TAKEN, 60.0)
+    await office.sql("UPDATE inbox_events SET state = 'done', outcome = 'ignored', finished_at = now()")
+    await office.sql("ANALYZE inbox_events")
+    await office.sql(store, 1, 1.0)
+    claim = (64, ids.new_uuid(), ids.new_uuid(), 60.0)
+    assert await pages(office, INBOX.claim_inbox_events, *claim, None) > 1000
+    assert await pages(office, INBOX.claim_inbox_events, *claim, 5.0) < FEW
+
+
+async def test_what_was_committed_late_is_found_by_the_look_at_everything(
+    office: Office, receiver: Receiver, service: Service
+) -> None:
+    """Both a delivery and an event of the inbox bear a time of long before their commit."""
+    now = 1000.0
+    await office.listen(receiver)
+    deliverer = office.deliverer()
+    deliverer._backlog._horizon = Horizon(clock=lambda: now)
+    processor = Processor(service.database, service.ledger, Worker(), wake=lambda topic: None)
+    processor._horizon = Horizon(clock=lambda: now)
+    try:
+        assert (await deliverer.step(), await processor.step()) == (0, 0)
+        await office.emit()
+        await office.fan_out()
+        await office.sql(
+            "INSERT INTO inbox_events (id, provider, event_id, event_type, headers, body)"
+            " VALUES (gen_random_uuid(), 'stripe', 'evt_1', 'a.b', '{}', '{}')"
+        )
+        await office.sql("UPDATE webhook_deliveries SET due_at = now() - interval '1 min'")
+        await office.sql("UPDATE inbox_events SET due_at = now() - interval '1 min'")
+        assert (await deliverer.step(), await processor.step()) == (0, 0)
+        now += 5.0
+        assert (await deliverer.step(), await processor.step()) == (1, 1)
+    finally:
+        await office.close(deliverer)
+    assert [row["state"] for row in await office.deliveries()] == ["delivered"]
+
+
+async def test_a_backlog_is_claimed_to_its_end_and_in_order(office: Office, service: Service) -> None:
+    """More than one claim takes, of events that were due long ago and of some that have just come."""
+    await office.sql(
+        "INSERT INTO inbox_events (id, provider, event_id, event_type, headers, body, due_at)"
+        " SELECT gen_random_uuid(), 'stripe', number, 'a.b', '{}', '{}', now() - make_interval(secs => 200 - number)"
+        " FROM generate_series(1, 200) AS number"
+    )
+    processor = Processor(service.database, service.ledger, Worker(), wake=lambda topic: None)
+    claimed = []
+    while found := await processor.step():
+        claimed.append(found)
+    assert claimed == [64, 64, 64, 8]
+    rows = await office.sql("SELECT event_id::int AS number FROM inbox_events ORDER BY finished_at")
+    batches = [{row["number"] for row in rows[start : start + 64]} for start in (0, 64, 128)]
+    assert batches == [set(range(first, first + 64)) for first in (1, 65, 129)]

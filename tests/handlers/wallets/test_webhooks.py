@@ -1,0 +1,225 @@
+"""Merchants' webhooks: endpoints, tests, deliveries in the contract's bytes, sending them again."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from tests.handlers.wallets.conftest import MakePerson, Person, Said, new_key
+
+DEV = {"env": "dev", "outbound_allow_hosts": ("127.0.0.0/8",), "webhook_max_attempts": 2}
+ENDPOINTS = "/webhooks/endpoints"
+SECRET = "a secret of ours: ключ"
+
+
+@dataclass
+class Receiver:
+    """A merchant's server, written from the contract."""
+
+    url: str = ""
+    status: int = 200
+    got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+
+    async def handle(self, request: web.Request) -> web.Response:
+        self.got.append((dict(request.headers), await request.read()))
+        return web.Response(status=self.status)
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    one = Receiver()
+    app = web.Application()
+    app.router.add_post("/hook", one.handle)
+    async with TestServer(app) as server:
+        one.url = str(server.make_url("/hook"))
+        yield one
+
+
+async def subscribe(shop: Person, url: str, secret: str = SECRET) -> str:
+    said = await shop.ask("POST", ENDPOINTS, params={"url": url, "secret": secret})
+    assert said.status == 200, said
+    endpoint: str = said.json["id"]
+    return endpoint
+
+
+async def process(shop: Person) -> Said:
+    return await shop.post("/webhooks/process_once")
+
+
+async def deliveries(shop: Person) -> list[tuple[str, str, int]]:
+    found = (await shop.get("/webhooks/deliveries")).json
+    return [(one["event_type"], one["status"], one["attempt_count"]) for one in found]
+
+
+# --- Endpoints
+
+
+async def test_an_endpoint_by_query_or_by_body(person: MakePerson, owner: Any) -> None:
+    shop = await person(merchant=True)
+    url = "https://shop.example.com/hook?a=b"
+    first = await shop.ask("POST", ENDPOINTS, params={"url": url, "secret": "s"})
+    assert first.json == {"id": first.json["id"], "url": url, "active": True}
+    second = await shop.post(ENDPOINTS, {"url": url, "secret": "x" * 64})
+    assert second.status == 200
+    found = (await shop.get(ENDPOINTS)).json
+    assert [one["id"] for one in found] == [second.json["id"], first.json["id"]]
+    assert list(found[0]) == ["id", "url", "active", "created_at"]
+    audit = await owner.fetchval("SELECT data FROM audit_events WHERE object_id = $1", first.json["id"])
+    assert json.loads(audit) == {"url": url}
+    assert (await (await person(merchant=True)).get(ENDPOINTS)).body == b"[]"
+
+
+async def test_what_is_no_endpoint(person: MakePerson) -> None:
+    shop, ann = await person(merchant=True), await person()
+    good = {"url": "https://shop.example.com/", "secret": "s"}
+    assert (await ann.post(ENDPOINTS, good)).refusal == (403, "Merchant only")
+    for missing in ("url", "secret"):
+        said = await shop.post(ENDPOINTS, {name: good[name] for name in good if name != missing})
+        assert (said.status, said.json["detail"][0]["loc"]) == (422, ["query", missing])
+    too_long = {"url": "https://shop.example.com/" + "x" * 512}, {"secret": "x" * 65}
+    for bad in (*too_long, {"secret": ""}, {"secret": 5}):
+        assert (await shop.post(ENDPOINTS, good | bad)).status == 422
+    said = await shop.ask("POST", ENDPOINTS, params={"url": "https://shop.example.com/", "secret": "a\x00"})
+    assert said.status == 422
+    for nowhere in ("ftp://shop.example.com/", "http://169.254.169.254/", "http://10.0.0.1/", "nonsense"):
+        assert (await shop.post(ENDPOINTS, good | {"url": nowhere})).refusal[0] == 400
+    assert (await shop.get(ENDPOINTS)).json == []
+
+
+# --- Deliveries
+
+
+@pytest.mark.parametrize("changed", [DEV])
+async def test_the_bytes_of_a_delivery(person: MakePerson, receiver: Receiver) -> None:
+    shop = await person(merchant=True)
+    endpoint = await subscribe(shop, receiver.url)
+    sent = (await shop.post("/webhooks/test")).json["deliveries"]
+    assert len(sent) == 1
+    assert (await process(shop)).body == b'{"detail":"ok"}'
+    ((headers, body),) = receiver.got
+    assert body == b'{"type":"webhook.test","data":{"user":"%s"}}' % str(shop.user.id).encode()
+    seconds = headers["X-Webhook-Ts"]
+    assert abs(int(seconds) - time.time()) < 10
+    signed = f"{seconds}webhook.test".encode() + body
+    assert headers["X-Webhook-Sign"] == hmac.new(SECRET.encode(), signed, hashlib.sha256).hexdigest()
+    assert (headers["X-Webhook-Event"], headers["X-Delivery-ID"]) == ("webhook.test", sent[0])
+    assert (headers["Content-Type"], headers["User-Agent"]) == ("application/json", "Payments-Webhooks/0.1")
+    # A secret that is not of Standard Webhooks' form signs its form, too: the text is the key.
+    content = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+    expected = base64.b64encode(hmac.digest(SECRET.encode(), content, "sha256")).decode()
+    assert headers["webhook-signature"] == f"v1,{expected}"
+    (delivery,) = (await shop.get("/webhooks/deliveries")).json
+    assert delivery == {
+        "id": sent[0],
+        "endpoint_id": endpoint,
+        "event_type": "webhook.test",
+        "status": "delivered",
+        "attempt_count": 0,
+        "created_at": delivery["created_at"],
+    }
+    await process(shop)
+    assert len(receiver.got) == 1
+
+
+@pytest.mark.parametrize("changed", [DEV])
+async def test_a_sale_is_told(person: MakePerson, receiver: Receiver) -> None:
+    shop, other = await person(kyc=1, merchant=True), await person(merchant=True)
+    ann = await person(kyc=1, balance=1_000)
+    await subscribe(shop, receiver.url)
+    await subscribe(other, receiver.url)
+    code = (await shop.post("/payments/merchant/qr", {"amount_cents": 70})).json["code"]
+    body = {"code": code, "idempotency_key": new_key()}
+    for _ in range(2):
+        assert (await ann.post("/payments/merchant/pay", body)).status == 200
+    pending = await shop.ask("POST", "/webhooks/process_pending", params={"max_cycles": "9"})
+    assert (pending.json["detail"], pending.json["cycles"] >= 1) == ("ok", True)
+    bodies = sorted(body for _, body in receiver.got)
+    assert b'{"type":"payments.qr_pay","data":{"amount_cents":70}}' in bodies
+    assert len(bodies) == 2  # that it was made, and that it was paid: once each, and to its merchant alone
+    assert await deliveries(other) == []
+
+
+@pytest.mark.parametrize("changed", [DEV])
+async def test_failing_and_sending_again(person: MakePerson, receiver: Receiver, owner: Any) -> None:
+    shop = await person(merchant=True)
+    await subscribe(shop, receiver.url)
+    receiver.status = 500
+    (sent,) = (await shop.post("/webhooks/test")).json["deliveries"]
+    await process(shop)
+    assert await deliveries(shop) == [("webhook.test", "pending", 1)]
+    await owner.execute("UPDATE webhook_deliveries SET due_at = now()")
+    await process(shop)
+    assert await deliveries(shop) == [("webhook.test", "failed", 2)]
+    receiver.status = 200
+    for _ in range(2):  # from any state, the delivered one too
+        assert (await shop.post(f"/webhooks/deliveries/{sent}/requeue")).json == {"detail": "requeued"}
+        assert await deliveries(shop) == [("webhook.test", "pending", 0)]
+        await process(shop)
+        assert await deliveries(shop) == [("webhook.test", "delivered", 0)]
+    assert {headers["X-Delivery-ID"] for headers, _ in receiver.got} == {sent}
+    assert len(receiver.got) == 4
+
+
+@pytest.mark.parametrize("changed", [DEV])
+async def test_a_receiver_that_is_none(person: MakePerson) -> None:
+    shop = await person(merchant=True)
+    await subscribe(shop, "app://echo")
+    await shop.post("/webhooks/test")
+    await process(shop)
+    assert await deliveries(shop) == [("webhook.test", "delivered", 0)]
+
+
+@pytest.mark.parametrize("changed", [DEV])
+async def test_one_delivery_for_many_who_process(person: MakePerson, receiver: Receiver) -> None:
+    shop = await person(merchant=True)
+    await subscribe(shop, receiver.url)
+    for _ in range(5):
+        await shop.post("/webhooks/test")
+    await asyncio.gather(*(process(shop) for _ in range(8)))
+    ids = [headers["X-Delivery-ID"] for headers, _ in receiver.got]
+    assert len(ids) == len(set(ids)) == 5
+
+
+@pytest.mark.parametrize("changed", [DEV])
+async def test_whoever_is_switched_off_gets_nothing(
+    person: MakePerson, receiver: Receiver, owner: Any
+) -> None:
+    shop = await person(merchant=True)
+    await subscribe(shop, receiver.url)
+    (sent,) = (await shop.post("/webhooks/test")).json["deliveries"]
+    await owner.execute("UPDATE webhook_endpoints SET disabled_at = now(), disabled_reason = 'by_owner'")
+    assert (await shop.post("/webhooks/test")).body == b'{"deliveries":[]}'
+    assert (await shop.get(ENDPOINTS)).json[0]["active"] is False
+    await process(shop)
+    assert receiver.got == []
+    assert (await shop.post(f"/webhooks/deliveries/{sent}/requeue")).refusal[0] == 409
+    await owner.execute("UPDATE webhook_endpoints SET deleted_at = now()")
+    said = await shop.post(f"/webhooks/deliveries/{sent}/requeue")
+    assert said.refusal == (404, "Endpoint missing")
+
+
+async def test_whose_delivery_it_is(person: MakePerson) -> None:
+    shop, other = await person(merchant=True), await person(merchant=True)
+    await shop.post(ENDPOINTS, {"url": "https://shop.example.com/", "secret": "s"})
+    (sent,) = (await shop.post("/webhooks/test")).json["deliveries"]
+    assert (await other.post(f"/webhooks/deliveries/{sent}/requeue")).refusal == (403, "Forbidden")
+    assert (await shop.post(f"/webhooks/deliveries/{uuid4()}/requeue")).refusal == (404, "Not found")
+    assert (await shop.post("/webhooks/deliveries/nonsense/requeue")).status == 422
+    assert (await other.get("/webhooks/deliveries")).body == b"[]"
+
+
+async def test_elsewhere_the_workers_send(person: MakePerson, nobody: Person) -> None:
+    shop = await person(merchant=True)
+    for path in ("/webhooks/process_once", "/webhooks/process_pending"):
+        assert (await shop.post(path)).refusal == (403, "Forbidden")
+        assert (await nobody.post(path)).refusal == (403, "Not authenticated")
