@@ -68,7 +68,7 @@ async def request_payment(platform: Platform, merchant: User, asked: Scanned, ke
         payer_id=target.id,
         amount=asked.amount,
         expires_at=datetime.now(UTC) + timedelta(minutes=minutes) if minutes else None,
-        details={"source": "cpm", "via": "pos"},
+        details={"metadata": {"source": "cpm", "via": "pos"}},
     )
     request_key = None if key is None else RequestKey(merchant.principal_id, key, ("cpm", *asked))
     async with platform.database.transaction() as connection:

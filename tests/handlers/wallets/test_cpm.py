@@ -34,7 +34,9 @@ async def test_a_scan_becomes_a_request(person: MakePerson, owner: Any, form: st
     row = await owner.fetchrow("SELECT * FROM payables WHERE id = $1", said.json["id"])
     assert (row["kind"], row["state"], row["amount"], row["currency"]) == ("request", "open", 700, "SYP")
     assert (row["payee_id"], row["payer_id"]) == (shop.user.id, ann.user.id)
-    assert json.loads(row["details"]) == {"source": "cpm", "via": "pos"}
+    assert json.loads(row["details"]) == {"metadata": {"source": "cpm", "via": "pos"}}
+    (seen,) = (await shop.get("/requests")).json["outgoing"]
+    assert seen["metadata"] == {"source": "cpm", "via": "pos"}
     left = row["expires_at"] - datetime.now(UTC)
     assert timedelta(minutes=29) < left < timedelta(minutes=30)
     assert await owner.fetchval("SELECT count(*) FROM audit_events WHERE type = 'payments.cpm_request'") == 1
