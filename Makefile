@@ -39,11 +39,11 @@ bench: ## run the benchmark; the report goes to loadtests/results/
 demo: ## show an event's way through a running service
 	@./tallystick demo $(ARGS)
 
-e2e: ## walk two people through the wallet of a running service in development (BASE_URL)
-	@examples/wallet-e2e
+e2e: ## pay in every way once, against the development service at BASE_URL
+	@examples/e2e.sh
 
-cash-demo: ## have an agent take cash in and pay it out (BASE_URL)
-	@examples/cash-demo
+cash-demo: ## cash in and out through an agent, against the same
+	@examples/cash_demo.sh
 
 load: ## run the Locust suites against their budgets
 	@./tallystick load $(ARGS)

@@ -44,7 +44,7 @@ from handlers import (
     webhooks,
 )
 from handlers.api import Route, answer
-from handlers.dispatch import WALLETS, Desk, dispatcher
+from handlers.dispatch import PAGES, WALLETS, Desk, dispatcher
 from handlers.middleware import UNMATCHED, Edge
 from handlers.problems import SURFACES
 from handlers.wallets import routes as wallet_routes
@@ -141,7 +141,7 @@ def _add_routes(
     """
     allowed: dict[str, set[str]] = {}
     for route in routes:
-        if route.surface not in {*SURFACES, WALLETS}:
+        if route.surface not in {*SURFACES, WALLETS, PAGES}:
             raise LookupError(f"{route.operation}: there is no surface {route.surface!r}")
         handler = edge.around(route.path, opening.around(route, dispatcher(route, desk)))
         methods = {hdrs.METH_GET, hdrs.METH_HEAD} if route.method == hdrs.METH_GET else {route.method}

@@ -37,6 +37,7 @@ from handlers.decoding import (
 )
 from handlers.middleware import EXCHANGE, Exchange
 from handlers.wallets.dispatch import wallet_dispatcher
+from handlers.wallets.pay_visit import page_dispatcher
 
 if TYPE_CHECKING:
     from core.access.api_keys import ApiKeys, Principal
@@ -54,6 +55,8 @@ MAX_PATH_VALUE = 255
 STRICT = "v1"
 # The surface with callers and leniency of its own.
 WALLETS = "wallet"
+# The payment page: forms in, HTML out.
+PAGES = "page"
 
 _PRINTABLE = re.compile(r"[\x20-\x7e]{1,255}")
 _NO_PATH: Mapping[str, Any] = {}
@@ -97,6 +100,8 @@ class Desk:
 
 def dispatcher(route: Route, desk: Desk) -> WebHandler:
     """Return the aiohttp handler of `route`."""
+    if route.surface == PAGES:
+        return page_dispatcher(route, desk)
     return wallet_dispatcher(route, desk) if route.surface == WALLETS else _strict_dispatcher(route, desk)
 
 

@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "autopay": ("ops.commands.wallet_jobs:autopay", "Pay due invoices that a mandate covers."),
     "charge": ("ops.commands.wallet_jobs:charge", "Charge subscriptions that are due."),
     "expire": ("ops.commands.wallet_jobs:expire", "Mark what can be paid no more, give back what was held."),
+    "pos": ("ops.commands.pos:pos", "Be a till: show QR codes, wait for their payment, ask a customer."),
     "demo": ("ops.commands.demo:demo", "Show an event's way from a signed webhook to a verified delivery."),
     "chaos": (
         "ops.commands.chaos:chaos",

@@ -215,3 +215,15 @@ def logging_as_before() -> Iterator[None]:
     root.handlers[:], (sys.excepthook, threading.excepthook) = handlers, hooks
     root.setLevel(level)
     structlog.reset_defaults()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was left out since a program is not on this machine: a test tells it by the property `left_out`."""
+    told = {
+        str(value)
+        for report in terminalreporter.stats.get("passed", [])
+        for name, value in report.user_properties
+        if name == "left_out"
+    }
+    for sentence in sorted(told):
+        terminalreporter.write_line(f"LEFT OUT: {sentence}", yellow=True)

@@ -92,9 +92,18 @@ async def request_code(identity: Identity, phone: str, client: Client) -> Sent:
 
 
 async def verify_code(
-    identity: Identity, phone: str, code: str, session: str | None, name: str | None, client: Client
+    identity: Identity,
+    phone: str,
+    code: str,
+    session: str | None,
+    name: str | None,
+    client: Client,
+    *,
+    resets: bool = True,
 ) -> SignedIn:
     """Sign in with a code, and make the user if there is none. Without a session the phone's newest one counts.
+
+    `resets` is False for whoever does not want the state of development taken back (DEV_RESET_USER_STATE_ON_LOGIN).
 
     Raises Refusal `invalid_otp`, `otp_locked`, `sign_in_waits`.
     """
@@ -106,7 +115,8 @@ async def verify_code(
     except Refusal as refusal:
         raise _counted("otp", refusal) from None
     user = await identity.platform.users.ensure(phone, name=name, actor="system:sign-in")
-    await _reset_in_dev(identity, user)
+    if resets:
+        await _reset_in_dev(identity, user)
     return await _signed_in(identity, user, "otp", client)
 
 

@@ -38,6 +38,8 @@ MINUTE_US: Final = 60 * MICROSECONDS
 BEARER_CALLERS: Final = frozenset({"user", "user+admin"})
 ADMIN_CALLERS: Final = frozenset({"admin", "user+admin"})
 OTP_ROUTES: Final = frozenset({"request_otp", "verify_otp"})
+# The payment page's own two steps of signing in.
+PAGE_SIGN_IN: Final = frozenset({"pay_page_phone", "pay_page_code"})
 
 
 def wallet_dispatcher(route: Route, desk: Desk) -> WebHandler:
@@ -73,7 +75,7 @@ def _checker(route: Route, desk: Desk) -> Callable[[web.Request], Awaitable[Call
             raise Refusal("not_found", f"There is nothing at {request.path[:200]}.")
         claims = _claims(tokens, request) if with_token else None
         if route.limited:
-            admission = await _admit(route, desk, request, claims, address)
+            admission = await admit(route, desk, request, claims, address)
             if admission is not None:
                 exchange.rate_headers = admission.headers
         raw = body_at_hand(request, limit)
@@ -128,7 +130,7 @@ def _bearer(request: web.Request) -> str:
     return token
 
 
-async def _admit(
+async def admit(
     route: Route, desk: Desk, request: web.Request, claims: Claims | Refusal | None, address: str
 ) -> Admission | None:
     """Count the request: for its user where the token is good, else for its address. A forged token is no bucket."""
@@ -140,7 +142,7 @@ async def _admit(
     if isinstance(claims, Claims):
         boost = config.rate_limit_auth_boost or settings.rate_limit_auth_boost
         return await desk.guard.admit_client(f"user:{claims.user_id}", _a_minute(per_minute * boost, "user"))
-    if route.path.startswith("/auth/"):
+    if route.path.startswith("/auth/") or route.operation in PAGE_SIGN_IN:
         if settings.env == "dev" and config.rate_limit_exempt_otp and route.operation in OTP_ROUTES:
             return None
         limit = _a_minute(min(per_minute, AUTH_PER_MINUTE), "address")

@@ -142,6 +142,11 @@ FORMS: dict[str, Form] = {
     "internal_request_not_found": Form(404, "Not found"),
     "delivery_not_found": Form(404, "Not found"),
     "merchant_key_not_found": Form(404, "Not found"),
+    # The payment page.
+    "code_not_found": Form(404, "Code not found"),
+    "receipt_not_found": Form(404, "Receipt not found"),
+    "form_too_old": Form(403, "This form was too old"),
+    "signed_out": Form(403, "Not signed in"),
     # Administration.
     "user_not_found": Form(404, "User not found"),
     "endpoint_not_found": Form(404, "Not found"),

@@ -20,6 +20,7 @@ from core.wallets.users import User
 from handlers.app import create_app
 from handlers.wallets.surface import PLATFORM
 from loadtests.chaos.books import faults
+from tests.handlers.wallets.page_reader import Browser
 
 ApiClient = TestClient[web.Request, web.Application]
 ADMIN = "test-admin-token-of-32-characters"
@@ -266,3 +267,28 @@ class Administrator(Person):
 @pytest.fixture
 def admin(wallets: ApiClient) -> Administrator:
     return Administrator(wallets)
+
+
+OpenBrowser = Callable[[], Browser]
+
+
+@pytest.fixture
+async def browser(wallets: ApiClient) -> AsyncIterator[OpenBrowser]:
+    """What opens a browser without scripts, for the payment page."""
+    opened: list[Browser] = []
+
+    def open_browser() -> Browser:
+        opened.append(Browser(str(wallets.make_url("/"))))
+        return opened[-1]
+
+    yield open_browser
+    for one in opened:
+        await one.close()
+
+
+@pytest.fixture
+async def shop(person: MakePerson, owner: Any) -> Person:
+    """A merchant with a name."""
+    made = await person(kyc=1, merchant=True)
+    await owner.execute("UPDATE users SET name = 'Corner shop' WHERE id = $1", made.user.id)
+    return made

@@ -1,0 +1,205 @@
+"""`tallystick pos`: what a till needs, over the same HTTP as any other client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    import aiohttp
+
+# Of the wallet contract, section 7.
+POLL_SECONDS: Final = 2.0
+WAIT_SECONDS: Final = 120
+CALL_SECONDS: Final = 15
+LONGEST_WAIT_SECONDS: Final = 86_400
+MOST_CENTS: Final = 2**62 - 1
+MAX_SHOWN: Final = 200
+
+# Statuses at which a call may work a moment later.
+_LATER: Final = frozenset({429, 500, 502, 503, 504})
+
+
+class Refused(click.ClickException):
+    """The service said no, or nothing: exit code 1. `later` tells that the same call may work soon."""
+
+    def __init__(self, message: str, *, later: bool = False) -> None:
+        super().__init__(message)
+        self.later = later
+
+
+@dataclass(frozen=True, slots=True)
+class Till:
+    """A merchant's connection to the service."""
+
+    session: aiohttp.ClientSession
+    base: str
+    token: str
+
+    async def call(
+        self, method: str, path: str, *, params: dict[str, str] | None = None, body: Any = None
+    ) -> Any:
+        """Return the JSON of an answer. Raises Refused."""
+        import aiohttp
+
+        headers = {"Authorization": f"Bearer {self.token}"}
+        try:
+            # The token is for this address only, so no redirect is followed.
+            async with self.session.request(
+                method, self.base + path, params=params, json=body, headers=headers, allow_redirects=False
+            ) as response:
+                text = await response.text()
+                status = response.status
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Refused(
+                f"{self.base} does not answer: {str(error) or type(error).__name__}.", later=True
+            ) from None
+        try:
+            answer = json.loads(text)
+        except ValueError:
+            raise Refused(
+                f"{status}: {text[:MAX_SHOWN]!r} is no answer of ours.", later=status in _LATER
+            ) from None
+        if status != 200:
+            raise Refused(f"{status}: {_reason(answer)}", later=status in _LATER)
+        return answer
+
+
+@click.group()
+@click.option(
+    "--base-url",
+    envvar="PAYMENTS_BASE_URL",
+    default="http://localhost:8080",
+    show_default=True,
+    show_envvar=True,
+    help="Where the service is.",
+)
+@click.option(
+    "--token",
+    envvar="PAYMENTS_MERCHANT_TOKEN",
+    required=True,
+    show_envvar=True,
+    help="The merchant's access token.",
+)
+@click.pass_context
+def pos(context: click.Context, base_url: str, token: str) -> None:
+    """Be a till: show QR codes, wait for their payment, ask a customer whose code was scanned.
+
+    \b
+    Examples:
+      export PAYMENTS_BASE_URL=https://pay.example.com PAYMENTS_MERCHANT_TOKEN=eyJ...
+      tallystick pos create_qr 2550
+      tallystick pos wait_paid 'PAY:v1;code=...'
+      tallystick pos cpm_request 'CPM:v1;phone=+963944123456' 2550
+
+    Amounts are in minor units (cents). Answers are JSON on standard output. Exit code 1: refused, not reached, or not
+    paid; 2: wrong usage.
+    """  # noqa: D301 - `\b` is how click is told not to wrap
+    parts = urlsplit(base_url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise click.UsageError(f"{base_url!r} is no address of a service (PAYMENTS_BASE_URL).")
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise click.UsageError("The token holds characters that no token has (PAYMENTS_MERCHANT_TOKEN).")
+    context.obj = (base_url.rstrip("/"), token)
+
+
+CENTS = click.IntRange(1, MOST_CENTS)
+
+
+@pos.command("create_qr")
+@click.argument("cents", type=CENTS)
+@click.option(
+    "--static", is_flag=True, help="A code to be paid many times, with the amount left to the payer."
+)
+@click.pass_obj
+def create_qr(where: tuple[str, str], cents: int, *, static: bool) -> None:
+    """Make a QR code and print it."""
+    body = {"amount_cents": cents, "mode": "static" if static else "dynamic"}
+    _show(_with_till(where, lambda till: till.call("POST", "/payments/merchant/qr", body=body)))
+
+
+@pos.command("qr_status")
+@click.argument("code")
+@click.pass_obj
+def qr_status(where: tuple[str, str], code: str) -> None:
+    """Print how a QR code stands."""
+    _show(_with_till(where, lambda till: _status(till, code)))
+
+
+@pos.command("wait_paid")
+@click.argument("code")
+@click.argument("secs", type=click.IntRange(1, LONGEST_WAIT_SECONDS), default=WAIT_SECONDS)
+@click.pass_obj
+def wait_paid(where: tuple[str, str], code: str, secs: int) -> None:
+    """Ask every 2 seconds how a code stands, until it is paid, or can be paid no more.
+
+    Prints `status=...` each time. Exit code 0: paid (used); 1: its time is over (expired), or SECS are (120).
+    """
+    status = _with_till(where, lambda till: _wait(till, code, secs))
+    if status != "used":
+        raise click.exceptions.Exit(1)
+
+
+@pos.command("cpm_request")
+@click.argument("scanned")
+@click.argument("cents", type=CENTS)
+@click.pass_obj
+def cpm_request(where: tuple[str, str], scanned: str, cents: int) -> None:
+    """Ask the customer whose code was SCANNED for money."""
+    body = {"scanned_text": scanned, "amount_cents": cents}
+    _show(_with_till(where, lambda till: till.call("POST", "/payments/merchant/cpm_request", body=body)))
+
+
+def _with_till(where: tuple[str, str], do: Callable[[Till], Awaitable[Any]]) -> Any:
+    async def run() -> Any:
+        import aiohttp
+
+        timeout = aiohttp.ClientTimeout(total=CALL_SECONDS)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            return await do(Till(session, *where))
+
+    return asyncio.run(run())
+
+
+async def _status(till: Till, code: str) -> Any:
+    return await till.call("GET", "/payments/merchant/qr_status", params={"code": code})
+
+
+async def _wait(till: Till, code: str, seconds: int) -> str:
+    """Return the last status; what keeps one question from being answered does not end the wait."""
+    give_up_at = time.monotonic() + seconds
+    while True:
+        status = "unknown"
+        try:
+            status = str((await _status(till, code))["status"])
+        except Refused as refused:
+            if not refused.later:
+                raise
+            click.echo(refused.message, err=True)
+        click.echo(f"status={status}")
+        if status not in {"active", "unknown"} or time.monotonic() + POLL_SECONDS > give_up_at:
+            return status
+        await asyncio.sleep(POLL_SECONDS)
+
+
+def _reason(answer: Any) -> str:
+    """Return what a refusal says, in either form of the contract."""
+    if isinstance(answer, dict):
+        error, detail = answer.get("error"), answer.get("detail")
+        if isinstance(error, dict) and "message" in error:
+            return str(error["message"])[:MAX_SHOWN]
+        if detail:
+            return json.dumps(detail)[:MAX_SHOWN]
+    return json.dumps(answer)[:MAX_SHOWN]
+
+
+def _show(answer: Any) -> None:
+    click.echo(json.dumps(answer))
