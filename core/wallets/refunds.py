@@ -17,6 +17,7 @@ from core.platform.audit import audited, by_user
 from core.wallets.books import SYSTEM_PRINCIPAL, wallet_of
 from core.wallets.events import tell
 from core.wallets.payments import Paid
+from core.wallets.users import user_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -157,11 +158,10 @@ async def _original(platform: Platform, original_id: UUID) -> _Original:
 
 
 async def _owner_of(platform: Platform, account: str) -> User:
-    user_id = await platform.database.fetchval(_sql.user_of_wallet, UUID(wallet_of(account)))
-    user = None if user_id is None else await platform.users.by_id(user_id)
-    if user is None:
+    row = await platform.database.fetchrow(_sql.user_of_wallet, UUID(wallet_of(account)))
+    if row is None:
         raise Refusal("original_invalid", "The wallet that received this payment belongs to nobody.")
-    return user
+    return user_of(row)
 
 
 def _refund_id(principal_id: int, key: str | None) -> UUID:

@@ -14,7 +14,7 @@ from core.platform.audit import AuditFilter
 from core.platform.config import MAX_BASIS_POINTS, MAX_RATE, PlatformConfig
 from core.wallets.admin import ADMIN
 from handlers.api import Call, Route, answer
-from handlers.wallets import admin_people, admin_webhooks
+from handlers.wallets import admin_people, admin_refunds, admin_webhooks
 from handlers.wallets.surface import Body, Phone, platform_of, timestamp
 
 TAG = "administration"
@@ -199,5 +199,6 @@ ROUTES: tuple[Route, ...] = (
         caller="admin", surface="wallet", query=AuditQuery, answers={200: AuditPage},
     ),
     *admin_people.ROUTES,
+    *admin_refunds.ROUTES,
     *admin_webhooks.ROUTES,
 )  # fmt: skip

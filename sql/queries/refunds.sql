@@ -29,5 +29,9 @@ INNER JOIN accounts AS g ON ge.account_id = g.id
 WHERE k.id = $1 AND r.kind = $2;
 
 -- name: user_of_wallet
--- The id of the user who has the wallet $1.
-SELECT id FROM users WHERE wallet_id = $1;
+-- The user of wallet $1.
+SELECT
+    u.id, u.principal_id, u.wallet_id, u.phone, u.username, u.name, u.is_merchant, u.is_agent, u.merchant_status,
+    u.merchant_fee_bps, u.merchant_since, u.kyc_level, u.kyc_status, u.created_at, u.tokens_valid_from, TRUE AS live
+FROM users AS u
+WHERE u.wallet_id = $1;

@@ -29,9 +29,26 @@ async def _endpoint(owner: Any, people: People) -> str:
         "INSERT INTO webhook_endpoints (id, principal_id, url, event_types, secrets)"
         " VALUES ($1, $2, 'https://example.org', '{}', '{whsec_x}')",
         endpoint_id,
-        people["owner"].user.principal_id,
+        people["merchant"].user.principal_id,
     )
     return str(endpoint_id)
+
+
+async def _delivery(owner: Any, people: People) -> str:
+    event_id, delivery_id = ids.new_uuid(), ids.new_uuid()
+    await owner.execute(
+        "INSERT INTO outbox_events (id, principal_id, event_type, body, fanned_out_at)"
+        " VALUES ($1, $2, 'a.b', '{}', now())",
+        event_id,
+        people["merchant"].user.principal_id,
+    )
+    await owner.execute(
+        "INSERT INTO webhook_deliveries (id, event_id, endpoint_id) VALUES ($1, $2, $3)",
+        delivery_id,
+        event_id,
+        await _endpoint(owner, people),
+    )
+    return str(delivery_id)
 
 
 def _posted(
@@ -74,17 +91,14 @@ async def _voucher(_owner: Any, people: People) -> str:
     return await _made(people["owner"], "/vouchers", {"amount_syp": 1}, "code")
 
 
-async def _delivery(_owner: Any, people: People) -> str:
-    """A test on its way to the merchant."""
-    body = {"url": "https://example.org", "secret": "s"}
-    await _made(people["merchant"], "/webhooks/endpoints", body, "id")
-    return (await _made(people["merchant"], "/webhooks/test", {}, "deliveries"))[0]
-
-
 # What a row calls `object`: its id, or whatever fills {object}. The first argument is the database's owner. A new one:
 # whoever may see it is among the people, and at least one of them is a stranger to it.
 MAKERS: dict[str, Callable[[Any, People], Awaitable[str]]] = {
+    # the merchant's
     "endpoint": _endpoint,
+    "delivery": _delivery,
+    "qr": _posted("merchant", "/payments/merchant/qr", {"amount_cents": 5}, "code"),
+    "merchant_key": _posted("merchant", "/merchant/api/keys", {}, "key_id"),
     # from the owner, to the other
     "request": _posted("owner", "/requests", {"to_phone": "{other.phone}", "amount_cents": 5}),
     "link": _posted("owner", "/payments/links", {"amount_cents": 5}, "code"),
@@ -94,10 +108,6 @@ MAKERS: dict[str, Callable[[Any, People], Awaitable[str]]] = {
     "subscription": _posted(
         "owner", "/subscriptions", {"merchant_phone": "{merchant.phone}", "amount_cents": 5}
     ),
-    # of the merchant
-    "qr": _posted("merchant", "/payments/merchant/qr", {"amount_cents": 5}, "code"),
-    "merchant_key": _posted("merchant", "/merchant/api/keys", {}, "key_id"),
-    "delivery": _delivery,
     # received by the owner
     "payment": _payment,
     "refund": _refund,

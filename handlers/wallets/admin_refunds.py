@@ -1,0 +1,64 @@
+"""Administration: refunds of any payment, out of its receiver's wallet."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import msgspec
+from aiohttp import web
+
+from core.errors import Refusal
+from core.ledger.items import MAX_AMOUNT_MINOR
+from core.wallets import refunds
+from core.wallets.admin import ADMIN
+from handlers.api import Call, Route, answer
+from handlers.wallets.admin_webhooks import TAG
+from handlers.wallets.surface import Body, header_key, platform_of
+
+
+class AdminRefundIn(Body):
+    """Which transfer, and how much of it, in minor units."""
+
+    original_transfer_id: str
+    amount_cents: int
+
+
+class AdminRefundOut(msgspec.Struct, frozen=True):
+    """The transfer that gives the money back; the refund's id is the same."""
+
+    transfer_id: str
+    refund_id: str
+
+
+async def refund(call: Call) -> web.Response:
+    """Give back some or all of a payment; of what was paid never more in all, whoever refunds."""
+    body: AdminRefundIn = call.body
+    key = header_key(call)
+    if not 0 < body.amount_cents <= MAX_AMOUNT_MINOR:
+        raise Refusal("invalid_amount", "An amount is a positive number of minor units.")
+    try:
+        original_id = UUID(body.original_transfer_id)
+    except ValueError:
+        raise Refusal("original_not_found", "There is no transfer with this id.") from None
+    try:
+        paid = await refunds.refund(platform_of(call), original_id, body.amount_cents, actor=ADMIN, key=key)
+    except Refusal as refusal:
+        if refusal.code != "insufficient_funds":
+            raise
+        raise Refusal("merchant_insufficient_funds", refusal.detail, **refusal.extra) from None
+    transfer_id = str(paid.transfer_id)
+    return answer(200, AdminRefundOut(transfer_id, transfer_id))
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "POST", "/admin/refunds", refund, "admin_refund", "Refund a payment", TAG, caller="admin",
+        surface="wallet", body=AdminRefundIn, answers={200: AdminRefundOut},
+        problems=(
+            "invalid_amount", "original_not_found", "original_invalid", "exceeds_reversible", "already_reversed",
+            "merchant_insufficient_funds", "idempotency_conflict", "idempotency_key_too_long",
+            "idempotency_key_invalid", "account_frozen",
+        ),
+        description="An Idempotency-Key in the header is taken; without one each call is a new refund.",
+    ),
+)  # fmt: skip
