@@ -231,6 +231,13 @@ SIGN_INS = Count(
 SIGN_IN_MESSAGES = Count(
     "sign_in_messages_total", "Sign-in codes by sender: sent or failed", ("sender", "result")
 )
+RECONCILE_FINDINGS = Gauge(
+    "reconcile_findings",
+    "Balances that are not the sum of their entries, and transfers that do not balance, at the last look",
+    ("kind",),
+    registry=REGISTRY,
+    multiprocess_mode="livemostrecent",
+)
 QR_PAYMENTS = Count("payments_qr_total", "Payments of merchants' QR codes by status: completed", ("status",))
 MERCHANT_GROSS = Count(
     "payments_merchant_gross_cents_total",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from core import metrics
-from core.wallets import autopay, charging, expiry
+from core.wallets import autopay, charging, expiry, reconcile, retention, settlement
 from core.wallets.progress import Progress
 
 if TYPE_CHECKING:
@@ -68,6 +68,27 @@ JOBS: Final[Mapping[str, Job]] = {
             expiry.expire,
             {"second": {5, 35}},
             timeout_seconds=25,
+        ),
+        Job(
+            "settle",
+            "Report to each merchant what was sold on the day before.",
+            settlement.step,
+            {"hour": {0}, "minute": set(range(6, 60, 10)), "second": {31}},
+        ),
+        Job(
+            "retain",
+            "Remove old audit records, if AUDIT_RETENTION_DAYS says so, and ended sign-ins.",
+            retention.step,
+            {"second": {47}},
+            timeout_seconds=50,
+        ),
+        # It tells and changes nothing; `tallystick reconcile` is the command.
+        Job(
+            "reconcile",
+            "Compare balances with their entries, and transfers with their legs; tell what is wrong.",
+            reconcile.watch,
+            {"hour": {3}, "minute": {13}, "second": {7}},
+            timeout_seconds=3_600,
         ),
     )
 }

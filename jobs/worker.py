@@ -44,7 +44,6 @@ from core.redis import open_redis
 from core.service import open_service
 from core.wakeup import Alarm, Waker
 from core.wallets.platform import open_platform
-from core.wallets.retention import prune
 from jobs import backfill
 from jobs.listener import metrics_listener
 from jobs.loops import Loop, run_loop
@@ -212,7 +211,6 @@ class _Shift:
                 PRUNE_SECONDS,
                 lambda: prune_attempts(database, settings.webhook_attempts_days),
             ),
-            Loop("retention", None, PRUNE_SECONDS, lambda: prune(database, settings.audit_retention_days)),
             Loop("seal", None, settings.seal_interval_ms / 1000, lambda: seal_once(database)),
             Loop("forget_signatures", None, FORGET_SECONDS, lambda: forget_signatures(database)),
             Loop("expire_holds", None, settings.hold_expiry_interval_ms / 1000, lambda: expire_due(database)),

@@ -32,6 +32,9 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "autopay": ("ops.commands.wallet_jobs:autopay", "Pay due invoices that a mandate covers."),
     "charge": ("ops.commands.wallet_jobs:charge", "Charge subscriptions that are due."),
     "expire": ("ops.commands.wallet_jobs:expire", "Mark what can be paid no more, give back what was held."),
+    "settle": ("ops.commands.wallet_jobs:settle", "Report to merchants what was sold the day before."),
+    "retain": ("ops.commands.wallet_jobs:retain", "Remove what is kept for a time only, when that is over."),
+    "requeue": ("ops.commands.deliveries:requeue", "Make webhook deliveries due again, as the old tool did."),
     "pos": ("ops.commands.pos:pos", "Be a till: show QR codes, wait for their payment, ask a customer."),
     "demo": ("ops.commands.demo:demo", "Show an event's way from a signed webhook to a verified delivery."),
     "chaos": (

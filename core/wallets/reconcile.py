@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from core import ids
+import structlog
+
+from core import ids, metrics
 from core.database import statements
 from core.errors import Refusal
 from core.ledger.accounts import Limits, Opening, open_accounts
@@ -19,15 +21,18 @@ from core.ledger.items import Effects, Leg, Posting
 from core.ledger.posting import post
 from core.platform.audit import audited
 from core.wallets.books import SYSTEM_PRINCIPAL, system_account, wallet_of
+from core.wallets.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
     from core.database import Database, Row
+    from core.wallets.platform import Platform
 
 _sql = statements("reconcile")
 _verify = statements("verify")
+_log = structlog.get_logger(__name__)
 
 CORRECTIONS: Final = "corrections"
 KIND: Final = "reconcile.correction"
@@ -104,6 +109,21 @@ async def reconcile(database: Database, on_progress: Callable[[str, int], None])
         on_progress("batches", end)
         batch = end
     return Findings(mismatch_count, mismatches, issue_count, issues)
+
+
+async def watch(platform: Platform) -> Progress:
+    """Look once, and say in the log and in a metric what is wrong. Nothing is changed: a person decides."""
+    findings = await reconcile(platform.database, lambda _stage, _done: None)
+    metrics.RECONCILE_FINDINGS.labels("balances").set(findings.mismatch_count)
+    metrics.RECONCILE_FINDINGS.labels("transfers").set(findings.issue_count)
+    if findings.mismatch_count or findings.issue_count:
+        _log.error(
+            "reconcile.found",
+            balances=findings.mismatch_count,
+            transfers=findings.issue_count,
+            first=[mismatch.account for mismatch in findings.mismatches[:5]],
+        )
+    return Progress()
 
 
 async def correct(database: Database, account: str) -> Correction | None:

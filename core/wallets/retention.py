@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from core.database import statements
+from core.wallets.progress import Progress
 
 if TYPE_CHECKING:
     from core.database import Database
+    from core.wallets.platform import Platform
 
 _sql = statements("platform")
 
@@ -19,6 +21,11 @@ _sql = statements("platform")
 BATCH: Final = 1_000
 # The database removes nothing from the audit that is younger.
 LEAST_AUDIT_DAYS: Final = 30
+
+
+async def step(platform: Platform) -> Progress:
+    """Do one step of `prune`, as AUDIT_RETENTION_DAYS says."""
+    return Progress(await prune(platform.database, platform.settings.audit_retention_days))
 
 
 async def prune(database: Database, audit_days: int) -> int:

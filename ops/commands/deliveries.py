@@ -155,6 +155,33 @@ def recover(endpoint_id: UUID, since: datetime) -> None:
     click.echo(f"Due again: {with_database(work)}.")
 
 
+@click.command()
+@click.option("--endpoint-id", type=click.UUID, help="Only those to this endpoint.")
+@click.option(
+    "--status",
+    type=click.Choice(["failed", "pending"]),
+    default="failed",
+    show_default=True,
+    help="Only those.",
+)
+def requeue(endpoint_id: UUID | None, status: str) -> None:
+    """Make deliveries due again, all their attempts before them; those of endpoints that are off stay as they are.
+
+    It does what the command of this name of the service did that this one replaces. `tallystick deliveries` can choose
+    more finely.
+
+    \b
+    Examples:
+      tallystick requeue
+      tallystick requeue --endpoint-id 0199... --status pending
+    """  # noqa: D301 - `\b` is how click is told not to wrap
+    from core.outbox.deliveries import Filter
+
+    wanted = Filter(principal_id=None, endpoint_id=endpoint_id, states=(status,))
+    count = with_database(lambda database: _replay_all(database, wanted))
+    click.echo(f"Requeued {count} deliveries from status '{status}'.")
+
+
 async def _replay_all(database: Database, wanted: Filter) -> int:
     from core.outbox.deliveries import replay
 

@@ -28,6 +28,7 @@ def _command(name: str, help_: str) -> click.Command:
         if done.failed:
             raise click.exceptions.Exit(1)
 
+    help_ += f"\n\n\b\nExamples:\n  tallystick {name}\n  tallystick {name} --once"
     option = click.Option(["--once"], is_flag=True, help="Do one step, not all that is due.")
     return click.Command(name, callback=run, params=[option], help=help_)
 
@@ -57,6 +58,15 @@ charge = _command(
     "charge",
     "Charge subscriptions that are due, each once a period. One that cannot be charged is tried again within its"
     f" period, and its merchant is told.\n\n{_EXIT}",
+)
+settle = _command(
+    "settle",
+    "Report to each merchant what was sold on the day before (UTC), once: a row that stays, and an event. `tallystick"
+    f" settlement` writes any span of time as CSV.\n\n{_EXIT}",
+)
+retain = _command(
+    "retain",
+    f"Remove audit records older than AUDIT_RETENTION_DAYS, if that is set, and ended sign-ins.\n\n{_EXIT}",
 )
 expire = _command(
     "expire",

@@ -119,3 +119,27 @@ async def test_recovering_what_failed_since_a_time(deliveries: Run, failed: list
     missing = await deliveries("recover", str(uuid.uuid4()), "--since", since)
     assert missing.returncode == 1
     assert "There is no endpoint" in missing.stderr
+
+
+async def test_requeue_as_the_old_tool_did(failed: list[uuid.UUID], settings: Settings) -> None:
+    async def requeue(*arguments: str) -> str:
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", "ops.cli", "requeue", *arguments],
+            env=python_environment(
+                DATABASE_URL=str(settings.database_url), ENV="test", STATE_DIR=settings.state_dir
+            ),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout
+
+    assert (
+        await requeue("--endpoint-id", str(uuid.UUID(int=8)))
+        == "Requeued 0 deliveries from status 'failed'.\n"
+    )
+    assert await requeue() == f"Requeued {len(failed)} deliveries from status 'failed'.\n"
+    assert (
+        await requeue("--status", "pending") == f"Requeued {len(failed)} deliveries from status 'pending'.\n"
+    )

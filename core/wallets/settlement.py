@@ -1,0 +1,69 @@
+"""The daily report: what each merchant has sold on a UTC day, kept, and told to the merchant once."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time, timedelta
+from typing import TYPE_CHECKING, Final
+
+from core.database import statements
+from core.platform.audit import audited
+from core.wallets.events import tell, write
+from core.wallets.progress import Progress
+from core.wallets.statements import Merchant, settle
+from core.wallets.users import user_of
+
+if TYPE_CHECKING:
+    from datetime import date
+
+    from core.wallets.platform import Platform
+
+_sql = statements("merchants")
+
+# Merchants of one step: each is a few ranges of its own entries.
+BATCH: Final = 50
+EVENT: Final = "settlement.report"
+ACTOR: Final = "system:settlement"
+# Sales that were committed while the day ended are visible by then.
+SETTLES_AFTER: Final = timedelta(minutes=5)
+
+
+async def step(platform: Platform) -> Progress:
+    """Report the day before for up to BATCH merchants; nothing is done when all have their report.
+
+    A day is reported five minutes after its end, and by one process at a time: whoever holds its row. The rows, the
+    events and how far it has come are one transaction, so that a merchant is told once, whatever is killed.
+    """
+    day = (datetime.now(UTC) - SETTLES_AFTER).date() - timedelta(days=1)
+    await platform.database.execute(_sql.begin_settlement_day, day)
+    async with platform.database.transaction() as connection:
+        row = await connection.fetchrow(_sql.lock_settlement_day, day)
+        if row is None:
+            return Progress()
+        found = await connection.fetch(_sql.settlement_merchants, row["last_user_id"], BATCH)
+        since, until = _span(day)
+        for user in map(user_of, found):
+            currency, totals = await settle(
+                platform.database, Merchant(user.id, user.wallet_id), since, until
+            )
+            if not (totals.gross or totals.fees or totals.refunds):
+                continue
+            figures = (totals.gross, totals.fees, totals.refunds)
+            await connection.execute(_sql.write_settlement, user.id, day, currency, *figures)
+            data = {
+                "day": day.isoformat(),
+                "currency_code": currency,
+                "gross_cents": totals.gross,
+                "fees_cents": totals.fees,
+                "net_cents": totals.net,
+            }
+            told = tell(user, EVENT, data, object_id=f"{user.id}:{day.isoformat()}")
+            await write(connection, told, [audited(EVENT, ACTOR, data, user_id=user.id)])
+        last = found[-1]["id"] if found else row["last_user_id"]
+        await connection.execute(_sql.end_settlement_step, day, last, len(found) < BATCH)
+    platform.wake()
+    return Progress(len(found))
+
+
+def _span(day: date) -> tuple[datetime, datetime]:
+    begin = datetime.combine(day, time(), UTC)
+    return begin, begin + timedelta(days=1) - timedelta(microseconds=1)
