@@ -132,7 +132,9 @@ async def register(
         raise _username_taken()
     if not number:
         raise Refusal("invalid_phone", "There is no phone number in it.")
-    if await platform.users.by_phone(number) is not None:
+    # The platform's fees go to the wallet of this phone, which may not be made yet: nobody takes it on trust.
+    fees = normalized(platform.config.current.fee_wallet_phone)
+    if number == fees or await platform.users.by_phone(number) is not None:
         raise _phone_taken()
     if is_weak(password, username, number, phone):
         raise Refusal("weak_password", "The password is too easy to guess.")

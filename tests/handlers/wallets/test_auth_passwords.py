@@ -179,3 +179,10 @@ class TestDevelopment:
 async def test_no_accounts_of_development_elsewhere(nobody: Person) -> None:
     said = await nobody.post("/auth/dev_login", {"username": "admin", "password": "admin"})
     assert said.refusal == (404, "Not Found")
+
+
+async def test_nobody_takes_the_wallet_of_the_fees(nobody: Person, settings: Settings) -> None:
+    """It is made with the first fee, and whoever had registered its phone before that would have got them all."""
+    thief = {"username": "thief", "password": "correct horse", "phone": settings.fee_wallet_phone}
+    for phone in (settings.fee_wallet_phone, settings.fee_wallet_phone.replace("+963", "0 ")):
+        assert (await nobody.post("/auth/register", thief | {"phone": phone})).refusal == (400, "phone_taken")
