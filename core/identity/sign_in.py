@@ -17,7 +17,7 @@ from core.identity.codes import new_session, wrong_code
 from core.identity.memory import limited
 from core.identity.passwords import is_weak
 from core.identity.phones import may_get_messages, normalized
-from core.platform.audit import audited, record
+from core.platform.audit import audited, by_user, record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -115,6 +115,7 @@ async def verify_code(
     except Refusal as refusal:
         raise _counted("otp", refusal) from None
     user = await identity.platform.users.ensure(phone, name=name, actor="system:sign-in")
+    await _prove_phone(identity, user)
     if resets:
         await _reset_in_dev(identity, user)
     return await _signed_in(identity, user, "otp", client)
@@ -132,7 +133,9 @@ async def register(
         raise _username_taken()
     if not number:
         raise Refusal("invalid_phone", "There is no phone number in it.")
-    if await platform.users.by_phone(number) is not None:
+    # The platform's fees go to the wallet of this phone, which may not be made yet: nobody takes it on trust.
+    fees = normalized(platform.config.current.fee_wallet_phone)
+    if number == fees or await platform.users.by_phone(number) is not None:
         raise _phone_taken()
     if is_weak(password, username, number, phone):
         raise Refusal("weak_password", "The password is too easy to guess.")
@@ -227,6 +230,21 @@ async def _guard_guesses(identity: Identity, username: str, *, add: bool) -> Non
         return
     if wait > 0 and not add:
         raise limited("login_limited", "Too many wrong passwords for this username.", wait)
+
+
+async def _prove_phone(identity: Identity, user: User) -> None:
+    """End what another may have prepared who had registered this phone: the first code shows whose it is.
+
+    That is the password, every sign-in, passkeys, mandates and subscriptions.
+    """
+    async with identity.platform.database.transaction() as connection:
+        row = await connection.fetchrow(_sql.prove_phone, user.id)
+        if row is None or not row["registered"]:
+            return
+        await connection.execute(_sql.end_older_tokens, user.id)
+        await connection.execute(_sql.end_all_sessions, user.id)
+        await connection.execute(_sql.forget_unproven, user.id)
+        await record(connection, audited("auth.phone_proven", by_user(user.id), {}, user_id=user.id))
 
 
 async def _reset_in_dev(identity: Identity, user: User) -> None:

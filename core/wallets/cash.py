@@ -69,6 +69,7 @@ class _Known(NamedTuple):
     hold_no: int | None
     fee: int
     fee_account: str | None
+    frozen: bool
 
     @property
     def held(self) -> tuple[Leg, ...]:
@@ -275,6 +276,8 @@ async def _pay_out(platform: Platform, agent: User, known: _Known) -> None:
     """Capture the hold and pay the agent, both or neither."""
     if known.hold_no is None:
         raise LookupError(f"cash-out {known.id} has no hold")
+    if known.frozen:  # a capture of the ledger takes what was set aside before, frozen or not
+        raise Refusal("account_frozen", "The wallet is frozen: nothing leaves it.")
     told, entry = _accepted(agent, known)
     group = next_group()
     capture = Posting(
@@ -376,6 +379,7 @@ async def _known(platform: Platform, request_id: UUID | None) -> _Known:
         row["hold_no"],
         terms.get("fee", 0),
         terms.get("fee_account"),
+        row["wallet_frozen"],
     )
 
 

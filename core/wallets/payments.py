@@ -8,7 +8,7 @@ from core.errors import Refusal
 from core.ledger.items import Condition, Effects, ItemLimits, Leg, Posting
 from core.ledger.outcomes import PAYABLE_STATES
 from core.wallets.books import wallet_of
-from core.wallets.limits import FUNDS_FIRST, first_cause
+from core.wallets.limits import FUNDS, FUNDS_FIRST, first_cause
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,6 +69,11 @@ class Payment(NamedTuple):
             if self.fee_payer is None or self.fee_account is None:
                 raise ValueError("a fee has somebody who pays it and somebody who gets it")
             legs += [Leg(self.fee_payer, -self.fee), Leg(self.fee_account, self.fee)]
+        conditions = self.conditions
+        if self.source == self.target:
+            # Who pays themselves loses the fee at most, so the floor alone would let a sum pass that they do not have.
+            kept = self.fee if self.fee_payer == self.source else 0
+            conditions = (*conditions, Condition(self.source, balance_at_least=self.amount - kept))
         effects = None
         if self.payable is not None or self.told or self.audited:
             effects = Effects(self.payable, self.settler, self.told, self.audited)
@@ -80,7 +85,7 @@ class Payment(NamedTuple):
             currency=self.currency,
             reference=self.reference,
             metadata=self.metadata,
-            conditions=self.conditions,
+            conditions=conditions,
             limits=self.limits,
             effects=effects,
             unfrozen=True,
@@ -126,6 +131,8 @@ async def _refusal(database: Database, payment: Payment, outcome: Outcome) -> Re
     if refusal.code == "payable_not_open" and outcome.figure is not None:
         refusal.extra["state"] = PAYABLE_STATES[outcome.figure]
         return refusal
+    if refusal.code == "balance_too_low" and payment.source == payment.target:
+        return Refusal(FUNDS, "There is less in this wallet than is to be paid.", account=payment.source)
     if payment.payer is not None and payment.limits is not None and outcome.account == payment.source:
         taken = payment.amount + (payment.fee if payment.fee_payer == payment.source else 0)
         code = await first_cause(database, outcome, payment.payer, taken, payment.limits, payment.order)

@@ -11,12 +11,12 @@ import segno
 
 from core import metrics
 from core.errors import Refusal
-from core.ledger.items import Condition, operation_id
+from core.ledger.items import operation_id
 from core.ledger.stored import load_outcomes
 from core.platform.audit import audited, by_user
 from core.wallets.events import tell, write
 from core.wallets.fees import merchant_fee
-from core.wallets.limits import FUNDS, VELOCITY_FIRST, payer_limits
+from core.wallets.limits import VELOCITY_FIRST, payer_limits
 from core.wallets.merchants import require_kyc, require_merchant
 from core.wallets.payables import NewPayable, create, new_code
 from core.wallets.payments import Paid, Payment
@@ -225,10 +225,6 @@ async def payment_of(
                 "payments.qr_pay", by_user(payer.id), data, user_id=merchant.id, object_id=str(payment_id)
             ),
         ),
-        # Whoever pays their own code loses no more than the fee, so the floor would not stop a sum they do not have.
-        conditions=(
-            (Condition(payer.account, balance_at_least=due - taken),) if payer.id == merchant.id else ()
-        ),
     )
 
 
@@ -257,6 +253,4 @@ def _as_told(refusal: Refusal) -> Refusal:
             return Refusal("qr_expired", "The time of this code is over.")
         case "payable_not_open" | "payable_not_found":
             return Refusal("qr_not_active", "This code was paid already, or withdrawn.")
-        case "balance_too_low":
-            return Refusal(FUNDS, "There is less in this wallet than the code asks for.")
     return refusal

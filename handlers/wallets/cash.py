@@ -142,7 +142,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST", "/cash/requests/{request_id}/accept", accept, "accept_cash_request", "Complete a cash request", "cash",
         caller="user", surface="wallet", answers={200: Detail},
-        problems=("not_an_agent", "request_not_found", "agent_insufficient_funds"),
+        problems=("not_an_agent", "request_not_found", "agent_insufficient_funds", "account_frozen"),
     ),
     Route(
         "POST", "/cash/requests/{request_id}/reject", reject, "reject_cash_request", "Reject a cash request", "cash",

@@ -89,3 +89,23 @@ RETURNING credential_id;
 UPDATE passkeys SET sign_count = $2, used_at = clock_timestamp()
 WHERE credential_id = $1 AND (sign_count < $2 OR (sign_count = 0 AND $2 = sign_count))
 RETURNING credential_id;
+
+-- name: prove_phone
+-- The phone of user $1 is proven from now on. A row comes back for the first time: `registered` tells whether somebody
+-- had put a password on the phone before, which counts no more.
+UPDATE users AS u SET phone_proven_at = clock_timestamp(), username = NULL, password_hash = NULL
+FROM (SELECT password_hash IS NOT NULL AS registered FROM users WHERE id = $1) AS was
+WHERE u.id = $1 AND u.phone_proven_at IS NULL
+RETURNING was.registered;
+
+-- name: forget_unproven
+-- Take back what somebody who never had the phone of user $1 may have left to come back by: passkeys, and what pays by
+-- itself. No row comes back.
+WITH passkey AS (DELETE FROM passkeys WHERE user_id = $1),
+
+mandate AS (
+    UPDATE mandates SET state = 'revoked', updated_at = clock_timestamp() WHERE payer_id = $1 AND state = 'active'
+)
+
+UPDATE subscriptions SET state = 'canceled', updated_at = clock_timestamp()
+WHERE payer_id = $1 AND state <> 'canceled';

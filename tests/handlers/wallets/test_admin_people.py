@@ -154,6 +154,20 @@ async def test_freeze(admin: Administrator, person: MakePerson) -> None:
     assert (await admin.post(f"/admin/wallets/{uuid4()}/freeze", reason)).refusal == (404, "User not found")
 
 
+async def test_a_frozen_wallet_pays_no_cash_out(admin: Administrator, person: MakePerson) -> None:
+    """The money is set aside already, and stays there: who stole the phone gets no notes for it."""
+    ann, agent = await person(balance=1_000), await person(agent=True)
+    request_id = (await ann.post("/cash/cashout/request", {"amount_cents": 600})).json["id"]
+    path = f"/admin/wallets/{ann.user.id}"
+    await admin.post(f"{path}/freeze", {"reason": "stolen phone"})
+    accept = f"/cash/requests/{request_id}/accept"
+    assert (await agent.post(accept)).refusal == (403, "Wallet frozen")
+    assert (await ann.balance(), await agent.balance()) == (1_000, 0)
+    await admin.post(f"{path}/unfreeze", {"reason": "found again"})
+    assert (await agent.post(accept)).json == {"detail": "completed"}
+    assert (await ann.balance(), await agent.balance()) == (400, 600)
+
+
 async def test_freezes_at_once_are_one(admin: Administrator, person: MakePerson) -> None:
     ann = await person(balance=100)
     path = f"/admin/wallets/{ann.user.id}/freeze"

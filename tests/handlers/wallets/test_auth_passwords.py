@@ -110,7 +110,7 @@ async def test_one_username_and_one_phone_of_many_at_once(nobody: Person, owner:
 async def test_a_password_is_never_put_on_somebody_s_account(
     nobody: Person, owner: Any, eventually: Callable[..., Awaitable[Any]]
 ) -> None:
-    """Who signs in by code while another registers the same phone keeps the account without a password."""
+    """Who signs in by code while another registers the same phone has the account, without a password."""
     for at in range(6):
         phone = f"+96394400010{at}"
         registered, verified = await asyncio.gather(
@@ -118,10 +118,37 @@ async def test_a_password_is_never_put_on_somebody_s_account(
             nobody.post("/auth/verify_otp", {"phone": phone, "otp": "123456"}),
         )
         assert verified.status == 200
+        assert registered.status in {200, 400}
         row = await owner.fetchrow("SELECT username, password_hash FROM users WHERE phone = $1", phone)
-        assert (
-            (registered.status == 200) == (row["password_hash"] is not None) == (row["username"] is not None)
-        )
+        assert (row["password_hash"], row["username"]) == (None, None)
+
+
+@pytest.mark.parametrize("auth_settings", [{"otp_mode": "dev"}])
+async def test_who_registered_first_is_out_when_the_owner_comes(
+    nobody: Person, person: MakePerson, owner: Any
+) -> None:
+    """A thief puts a password on a phone, and waits for its owner, who signs in by code and is paid."""
+    shop = await person(merchant=True, kyc=1)
+    said = await nobody.post("/auth/register", ANN | {"phone": "+963944123456", "refresh": True})
+    thief, refresh = Person(nobody.client, None, said.json["access_token"]), said.json["refresh_token"]
+    mandate = {"issuer_phone": shop.phone, "autopay": True}
+    assert (await thief.post("/invoices/mandates", mandate)).status == 200
+    body = {"merchant_phone": shop.phone, "amount_cents": 100, "interval_days": 1}
+    assert (await thief.post("/subscriptions", body)).status == 200
+
+    code = {"phone": "+963944123456", "otp": "123456"}
+    ann = Person(nobody.client, None, (await nobody.post("/auth/verify_otp", code)).json["access_token"])
+    assert (await thief.get("/wallet")).refusal == (401, "Invalid token")
+    assert (await nobody.post("/auth/refresh", {"refresh_token": refresh})).status == 401
+    assert (await log_in(nobody, "Ann", "correct horse")).status == 401
+    assert [one["status"] for one in (await ann.get("/subscriptions")).json] == ["canceled"]
+    assert [one["status"] for one in (await ann.get("/invoices/mandates")).json["items"]] == ["revoked"]
+
+    # It is the first proof that ends it: later codes end nothing.
+    await nobody.post("/auth/verify_otp", code)
+    assert (await ann.get("/wallet")).status == 200
+    types = [row["type"] for row in await owner.fetch("SELECT type FROM audit_events ORDER BY id")]
+    assert types.count("auth.phone_proven") == 1
 
 
 @pytest.mark.parametrize("auth_settings", [{"login_max_failures": 3}])
@@ -179,3 +206,10 @@ class TestDevelopment:
 async def test_no_accounts_of_development_elsewhere(nobody: Person) -> None:
     said = await nobody.post("/auth/dev_login", {"username": "admin", "password": "admin"})
     assert said.refusal == (404, "Not Found")
+
+
+async def test_nobody_takes_the_wallet_of_the_fees(nobody: Person, settings: Settings) -> None:
+    """It is made with the first fee, and whoever had registered its phone before that would have got them all."""
+    thief = {"username": "thief", "password": "correct horse", "phone": settings.fee_wallet_phone}
+    for phone in (settings.fee_wallet_phone, settings.fee_wallet_phone.replace("+963", "0 ")):
+        assert (await nobody.post("/auth/register", thief | {"phone": phone})).refusal == (400, "phone_taken")

@@ -5,6 +5,7 @@ from uuid import uuid4
 
 import pytest
 from aiohttp.test_utils import TestServer
+from yarl import URL
 
 from core.service import Service
 from core.settings import Settings
@@ -165,3 +166,9 @@ async def test_without_keys_there_is_no_page(settings: Settings, service: Servic
         strict(page)
         assert page.status == 404
         await anns.close()
+
+
+async def test_codes_that_no_column_holds(wallets: ApiClient) -> None:
+    for code in ("%00", "abc%00", "%7f", "%C3%A9"):
+        async with wallets.get(URL(f"/pay?code={code}", encoded=True), allow_redirects=False) as said:
+            assert said.status == 404, code
