@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from core import wakeup
+from core.errors import Refusal
 from core.platform.config import Config
 from core.wakeup import Waker
 from core.wallets.limits import unreachable
@@ -74,6 +75,12 @@ class Platform:
         if user is None:
             user = self._fee_wallets[phone] = await self.users.ensure(phone, name="System Fees")
         return user.account
+
+    async def check_fee_wallet(self, phone: str) -> None:
+        """Raise Refusal `invalid_request` for the phone of somebody who signs in: they would get the fees."""
+        user = await self.users.by_phone(phone)
+        if user is not None and user.username is not None:
+            raise Refusal("invalid_request", "Somebody signs in under this phone.", field="fee_wallet_phone")
 
     def wake(self) -> None:
         """Tell the workers, after the commit, that there are events to deliver."""

@@ -130,8 +130,11 @@ async def get_fees(call: Call) -> web.Response:
 async def set_fees(call: Call) -> web.Response:
     """Set fees for all processes."""
     body: FeesIn = call.body
+    platform = platform_of(call)
+    if body.fee_wallet_phone is not None:
+        await platform.check_fee_wallet(body.fee_wallet_phone)
     changes = body.model_dump(exclude_none=True)
-    return answer(200, _fees(await platform_of(call).config.change(changes, actor=ADMIN)))
+    return answer(200, _fees(await platform.config.change(changes, actor=ADMIN)))
 
 
 async def set_rates(call: Call) -> web.Response:

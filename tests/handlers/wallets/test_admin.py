@@ -74,6 +74,14 @@ async def test_fees_that_cannot_be(admin: Administrator, body: Any) -> None:
     assert await admin.audit(type="admin.config") == []
 
 
+async def test_fees_go_to_nobody_who_signs_in(admin: Administrator, person: MakePerson, owner: Any) -> None:
+    thief = await person()
+    await owner.execute("UPDATE users SET username = 'thief' WHERE id = $1", thief.user.id)
+    said = await admin.post("/admin/config/fees", {"fee_wallet_phone": thief.phone})
+    assert (said.status, said.json["code"]) == (400, "invalid_request")
+    assert (await admin.get("/admin/config/fees")).json == FEES
+
+
 async def test_fees_at_their_bounds(admin: Administrator) -> None:
     for bound in (0, 10_000):
         said = await admin.post("/admin/config/fees", {"merchant_fee_bps": bound})
