@@ -59,6 +59,13 @@ async def test_one_key_of_two_people_and_of_two_operations(person: MakePerson) -
     assert (await ann.balance(), await bob.balance(), await eve.balance()) == (900, 900, 200)
 
 
+async def test_oneself_comes_before_the_key(person: MakePerson) -> None:
+    ann = await person()
+    for key in (" ", "x" * 65):
+        body = {"to_phone": ann.phone, "amount_cents": 5, "idempotency_key": key}
+        assert (await ann.post("/wallet/transfer", body)).refusal == (400, "Cannot transfer to self")
+
+
 async def test_refused_transfers_leave_the_key_free(person: MakePerson) -> None:
     ann, bob = await person(balance=100), await person()
     body = {"to_phone": bob.phone, "amount_cents": 300, "idempotency_key": "k"}
