@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 import click
@@ -85,12 +85,11 @@ class Till:
 @click.option(
     "--token",
     envvar="PAYMENTS_MERCHANT_TOKEN",
-    required=True,
     show_envvar=True,
-    help="The merchant's access token.",
+    help="The merchant's access token, without which no command works.",
 )
 @click.pass_context
-def pos(context: click.Context, base_url: str, token: str) -> None:
+def pos(context: click.Context, base_url: str, token: str | None) -> None:
     """Be a till: show QR codes, wait for their payment, ask a customer whose code was scanned.
 
     \b
@@ -106,12 +105,14 @@ def pos(context: click.Context, base_url: str, token: str) -> None:
     parts = urlsplit(base_url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise click.UsageError(f"{base_url!r} is no address of a service (PAYMENTS_BASE_URL).")
-    if not (token.isascii() and token.isprintable()) or " " in token:
+    if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
         raise click.UsageError("The token holds characters that no token has (PAYMENTS_MERCHANT_TOKEN).")
     context.obj = (base_url.rstrip("/"), token)
 
 
 CENTS = click.IntRange(1, MOST_CENTS)
+# The service's address and the token; who asks for help only has none.
+Where: TypeAlias = "tuple[str, str | None]"
 
 
 @pos.command("create_qr")
@@ -120,7 +121,7 @@ CENTS = click.IntRange(1, MOST_CENTS)
     "--static", is_flag=True, help="A code to be paid many times, with the amount left to the payer."
 )
 @click.pass_obj
-def create_qr(where: tuple[str, str], cents: int, *, static: bool) -> None:
+def create_qr(where: Where, cents: int, *, static: bool) -> None:
     """Make a QR code and print it."""
     body = {"amount_cents": cents, "mode": "static" if static else "dynamic"}
     _show(_with_till(where, lambda till: till.call("POST", "/payments/merchant/qr", body=body)))
@@ -129,7 +130,7 @@ def create_qr(where: tuple[str, str], cents: int, *, static: bool) -> None:
 @pos.command("qr_status")
 @click.argument("code")
 @click.pass_obj
-def qr_status(where: tuple[str, str], code: str) -> None:
+def qr_status(where: Where, code: str) -> None:
     """Print how a QR code stands."""
     _show(_with_till(where, lambda till: _status(till, code)))
 
@@ -138,7 +139,7 @@ def qr_status(where: tuple[str, str], code: str) -> None:
 @click.argument("code")
 @click.argument("secs", type=click.IntRange(1, LONGEST_WAIT_SECONDS), default=WAIT_SECONDS)
 @click.pass_obj
-def wait_paid(where: tuple[str, str], code: str, secs: int) -> None:
+def wait_paid(where: Where, code: str, secs: int) -> None:
     """Ask every 2 seconds how a code stands, until it is paid, or can be paid no more.
 
     Prints `status=...` each time. Exit code 0: paid (used); 1: its time is over (expired), or SECS are (120).
@@ -152,19 +153,23 @@ def wait_paid(where: tuple[str, str], code: str, secs: int) -> None:
 @click.argument("scanned")
 @click.argument("cents", type=CENTS)
 @click.pass_obj
-def cpm_request(where: tuple[str, str], scanned: str, cents: int) -> None:
+def cpm_request(where: Where, scanned: str, cents: int) -> None:
     """Ask the customer whose code was SCANNED for money."""
     body = {"scanned_text": scanned, "amount_cents": cents}
     _show(_with_till(where, lambda till: till.call("POST", "/payments/merchant/cpm_request", body=body)))
 
 
-def _with_till(where: tuple[str, str], do: Callable[[Till], Awaitable[Any]]) -> Any:
+def _with_till(where: Where, do: Callable[[Till], Awaitable[Any]]) -> Any:
+    base, token = where
+    if token is None:
+        raise click.UsageError("Set PAYMENTS_MERCHANT_TOKEN (or --token) to the merchant's access token.")
+
     async def run() -> Any:
         import aiohttp
 
         timeout = aiohttp.ClientTimeout(total=CALL_SECONDS)
         async with aiohttp.ClientSession(timeout=timeout) as session:
-            return await do(Till(session, *where))
+            return await do(Till(session, base, token))
 
     return asyncio.run(run())
 

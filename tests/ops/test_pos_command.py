@@ -151,6 +151,16 @@ async def test_wrong_usage(pos: Run) -> None:
         assert said.returncode == 2, (arguments, said.stderr)
 
 
+async def test_help_wants_no_token(pos: Run) -> None:
+    for command in ("create_qr", "qr_status", "wait_paid", "cpm_request"):
+        said = await pos(command, "--help", token=None)
+        assert said.returncode == 0, said.stderr
+        assert command in said.stdout
+    said = await pos("create_qr", "5", token=None)
+    assert said.returncode == 2
+    assert "PAYMENTS_MERCHANT_TOKEN" in said.stderr
+
+
 async def test_nobody_there(pos: Run) -> None:
     said = await pos("create_qr", "5", base="http://127.0.0.1:9")
     assert said.returncode == 1
