@@ -122,6 +122,9 @@ async def top_up(call: Call) -> web.Response:
     """Put money into the caller's wallet, in development."""
     body: TopUpIn = call.body
     platform = platform_of(call)
+    # Of the contract's order: this comes before what is wrong with the key.
+    if not platform.settings.dev_enable_topup:
+        raise Refusal("topup_disabled", "Top-ups are off here.")
     key = required_key(call, body.idempotency_key)
     return answer(200, transfer_out(await transfers.top_up(platform, call.user, body.amount_cents, key)))
 
