@@ -216,7 +216,9 @@ SUBSCRIPTION_CENTS = Count(
     "payments_subscriptions_cents_total", "Minor units charged by subscriptions", ("currency",)
 )
 DELIVERIES = Count(
-    "payments_webhook_deliveries_total", "Deliveries by status: delivered or failed", ("status",)
+    "payments_webhook_deliveries_total",
+    "Deliveries by status: delivered or failed, and created for tests",
+    ("status",),
 )
 DELIVERY_ATTEMPTS = Count(
     "payments_webhook_attempts_total", "Attempts at deliveries: success or error", ("result",)

@@ -146,27 +146,6 @@ async def resend_delivery(call: Call) -> web.Response:
     return answer(202, ReplayView(1, None))
 
 
-class Requeued(msgspec.Struct, frozen=True):
-    """What the wallet service's operators are told."""
-
-    detail: str
-
-
-async def requeue_delivery(call: Call) -> web.Response:
-    """Send one delivery of anybody again."""
-    try:
-        await deliveries.resend(
-            call.service.database, principal_id=None, delivery_id=call.path("delivery_id")
-        )
-    except Refusal as refusal:
-        sentence = _REQUEUE_SENTENCES.get(refusal.code)
-        if sentence is None:
-            raise
-        raise Refusal("not_found", sentence) from None
-    call.request.app[OUTBOUND].wake()
-    return answer(200, Requeued("requeued"))
-
-
 async def recover_endpoint(call: Call) -> web.Response:
     """Send an endpoint everything again that has failed since a time."""
     body: Recovery = call.body
@@ -236,8 +215,6 @@ def _patterns(text: str | None) -> list[str]:
 
 
 _DELIVERY_ID: dict[str, Any] = {"delivery_id": UUID}
-# The contract's own, which its clients show.
-_REQUEUE_SENTENCES = {"not_found": "Not found", "endpoint_missing": "Endpoint missing"}
 
 ROUTES: tuple[Route, ...] = (
     Route(
@@ -291,20 +268,6 @@ ROUTES: tuple[Route, ...] = (
         answers={202: ReplayView},
         problems=("not_found", "endpoint_missing", "endpoint_disabled", "delivery_in_progress"),
         description="Whatever became of it, with the same id and bytes and all its attempts before it.",
-    ),
-    Route(
-        "POST",
-        "/admin/webhooks/deliveries/{delivery_id}/requeue",
-        requeue_delivery,
-        "requeue_delivery",
-        "Send a delivery of anybody again",
-        "webhooks out",
-        admin=True,
-        surface="service",
-        parameters=_DELIVERY_ID,
-        answers={200: Requeued},
-        problems=("not_found", "endpoint_disabled", "delivery_in_progress"),
-        description="As the wallet service's operators know it; wants the admin token.",
     ),
     Route(
         "POST",

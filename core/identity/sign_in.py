@@ -115,7 +115,9 @@ async def verify_code(
     except Refusal as refusal:
         raise _counted("otp", refusal) from None
     user = await identity.platform.users.ensure(phone, name=name, actor="system:sign-in")
-    if identity.platform.settings.env != "dev":  # there the code is the same for everybody, and proves nothing
+    if (
+        identity.platform.settings.env != "dev"
+    ):  # there the code is the same for everybody, and proves nothing
         await _prove_phone(identity, user)
     if resets:
         await _reset_in_dev(identity, user)

@@ -13,7 +13,7 @@ from core.ledger.items import MAX_AMOUNT_MINOR
 from core.platform.audit import audited, by_user
 from core.wallets.events import tell_all, write
 from core.wallets.merchants import require_merchant
-from core.wallets.payables import NewPayable, RequestKey, create
+from core.wallets.payables import NewPayable, RequestKey, create, with_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,7 +70,7 @@ async def request_payment(platform: Platform, merchant: User, asked: Scanned, ke
         payer_id=target.id,
         amount=asked.amount,
         expires_at=datetime.now(UTC) + timedelta(minutes=minutes) if minutes else None,
-        details={"metadata": {"source": "cpm", "via": "pos"}},
+        details=with_metadata({"source": "cpm", "via": "pos"}),
     )
     request_key = None if key is None else RequestKey(merchant.principal_id, key, ("cpm", *asked))
     told = False

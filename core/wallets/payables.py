@@ -7,6 +7,7 @@ the row (sql/functions/ledger_post.sql), so does every other end, so exactly one
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -56,6 +57,19 @@ class Payable(NamedTuple):
     updated_at: datetime
     request_key: UUID | None
     fingerprint: int | None
+
+
+def with_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the details of a request: its metadata as a text, since jsonb would sort its names."""
+    text = None if metadata is None else json.dumps(metadata, ensure_ascii=False, separators=(",", ":"))
+    return {"metadata": text}
+
+
+def metadata_of(payable: Payable) -> dict[str, Any] | None:
+    """Return a request's metadata, its names in the order in which they were given."""
+    found = payable.details.get("metadata")
+    metadata: dict[str, Any] | None = msgspec.json.decode(found) if isinstance(found, str) else found
+    return metadata
 
 
 def payable_of(row: Row) -> Payable:

@@ -14,7 +14,7 @@ from core.platform.audit import audited, by_user
 from core.wallets import claims
 from core.wallets.events import tell
 from core.wallets.limits import LIMITS_FIRST, payer_limits
-from core.wallets.payables import NewPayable, RequestKey
+from core.wallets.payables import NewPayable, RequestKey, with_metadata
 from core.wallets.payments import Payment
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ async def ask(
         payer_id=target.id,
         amount=asked.amount,
         expires_at=datetime.now(UTC) + timedelta(minutes=minutes) if minutes else None,
-        details={"metadata": asked.metadata},
+        details=with_metadata(asked.metadata),
     )
     request_key = None
     if key is not None:

@@ -17,7 +17,7 @@ from core.wallets import claims
 from core.wallets.books import SYSTEM_PRINCIPAL
 from core.wallets.changes import change
 from core.wallets.events import tell_all, write
-from core.wallets.payables import NewPayable, RequestKey, create
+from core.wallets.payables import NewPayable, RequestKey, create, with_metadata
 from core.wallets.payments import Paid, Payment
 from core.wallets.transfers import Standing, standing
 
@@ -85,7 +85,7 @@ async def request(
         payer_id=target.id,
         amount=asked.amount,
         expires_at=datetime.now(UTC) + timedelta(minutes=life) if life else None,
-        details={"metadata": metadata},
+        details=with_metadata(metadata),
     )
     request_id, is_new = await _create(platform, asked, new, requester, target, (minutes, metadata))
     if is_new:

@@ -1,4 +1,4 @@
-"""Administration: users' webhook endpoints. Sending a delivery again stands in `handlers.deliveries`."""
+"""Administration: users' webhook endpoints, and what was sent to them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import msgspec
 import pydantic
 from aiohttp import web
 
+from core.errors import Refusal
+from core.outbox import deliveries
 from core.wallets import endpoints
 from handlers.api import Call, Route, answer
-from handlers.wallets.surface import Body, platform_of, timestamp
+from handlers.outbound import OUTBOUND
+from handlers.wallets.surface import Body, Detail, platform_of, timestamp
 
 TAG = "administration"
 MAX_PAGE = 200
@@ -130,6 +133,20 @@ async def list_deliveries(call: Call) -> web.Response:
     return answer(200, AdminDeliveries(items, query.limit, query.offset))
 
 
+async def requeue_delivery(call: Call) -> web.Response:
+    """Send one delivery of anybody again."""
+    try:
+        await deliveries.resend(
+            call.service.database, principal_id=None, delivery_id=call.path("delivery_id")
+        )
+    except Refusal as refusal:
+        if refusal.code != "not_found":
+            raise
+        raise Refusal("delivery_not_found", refusal.detail) from None
+    call.request.app[OUTBOUND].wake()
+    return answer(200, Detail("requeued"))
+
+
 _ENDPOINT_ID = {"endpoint_id": UUID}
 
 ROUTES: tuple[Route, ...] = (
@@ -146,5 +163,11 @@ ROUTES: tuple[Route, ...] = (
         "GET", "/admin/webhooks/endpoints/{endpoint_id}/deliveries", list_deliveries,
         "admin_list_endpoint_deliveries", "List what was sent to an endpoint", TAG, caller="admin",
         surface="wallet", parameters=_ENDPOINT_ID, query=DeliveriesQuery, answers={200: AdminDeliveries},
+    ),
+    Route(
+        "POST", "/admin/webhooks/deliveries/{delivery_id}/requeue", requeue_delivery, "requeue_delivery",
+        "Send a delivery of anybody again", TAG, caller="admin", surface="wallet",
+        parameters={"delivery_id": UUID}, answers={200: Detail},
+        problems=("delivery_not_found", "endpoint_missing", "endpoint_disabled", "delivery_in_progress"),
     ),
 )  # fmt: skip

@@ -9,6 +9,7 @@ import msgspec
 import pydantic
 from aiohttp import web
 
+from core.ledger.items import MAX_AMOUNT_MINOR
 from core.wallets import autopay, invoices, mandates
 from core.wallets.claims import Claim
 from core.wallets.invoices import Billed
@@ -35,6 +36,7 @@ MAX_REFERENCE_CHARACTERS = 128
 # The contract's words for the states of a payable.
 STATES = {"open": "pending"}
 
+MaxAmount = Annotated[int, pydantic.Field(ge=1, le=MAX_AMOUNT_MINOR)]
 Days = Annotated[int, pydantic.Field(ge=0, le=MAX_DUE_DAYS)]
 Reference = Annotated[str, pydantic.Field(max_length=MAX_REFERENCE_CHARACTERS)]
 
@@ -54,7 +56,7 @@ class MandateIn(Body):
 
     issuer_phone: Phone
     autopay: bool = False
-    max_amount_cents: Cents | None = None
+    max_amount_cents: MaxAmount | None = None
 
 
 class InvoiceOut(msgspec.Struct, frozen=True):

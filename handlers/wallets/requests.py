@@ -11,6 +11,7 @@ from aiohttp import web
 
 from core.wallets import requests
 from core.wallets.claims import Claim
+from core.wallets.payables import metadata_of
 from core.wallets.requests import Asked
 from handlers.api import Call, Route, answer
 from handlers.wallets.surface import (
@@ -139,7 +140,7 @@ def request_out(claim: Claim) -> RequestOut:
         status=STATES.get(payable.state, payable.state),
         created_at=timestamp(payable.created_at),
         expires_at=maybe_timestamp(payable.expires_at),
-        metadata=payable.details.get("metadata"),
+        metadata=metadata_of(payable),
     )
 
 

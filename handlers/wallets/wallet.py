@@ -10,6 +10,7 @@ import msgspec
 import pydantic
 from aiohttp import web
 
+from core.errors import Refusal
 from core.wallets import transfers
 from core.wallets.transfers import Entry
 from handlers.api import Call, Route, answer
@@ -121,6 +122,9 @@ async def top_up(call: Call) -> web.Response:
     """Put money into the caller's wallet, in development."""
     body: TopUpIn = call.body
     platform = platform_of(call)
+    # Of the contract's order: this comes before what is wrong with the key.
+    if not platform.settings.dev_enable_topup:
+        raise Refusal("topup_disabled", "Top-ups are off here.")
     key = required_key(call, body.idempotency_key)
     return answer(200, transfer_out(await transfers.top_up(platform, call.user, body.amount_cents, key)))
 
@@ -128,6 +132,9 @@ async def top_up(call: Call) -> web.Response:
 async def transfer(call: Call) -> web.Response:
     """Pay somebody."""
     body: TransferIn = call.body
+    # Of the contract's order: this comes before what is wrong with the key.
+    if body.to_phone == call.user.phone:
+        raise Refusal("transfer_to_self", "This is your own phone.")
     key = required_key(call, body.idempotency_key)
     paid = await transfers.transfer(platform_of(call), call.user, body.to_phone, body.amount_cents, key)
     return answer(200, transfer_out(paid))

@@ -9,6 +9,7 @@ import msgspec
 import pydantic
 from aiohttp import web
 
+from core import metrics
 from core.errors import Refusal
 from core.outbox import deliveries, endpoints
 from core.outbox.deliveries import Delivery, Filter
@@ -123,6 +124,7 @@ async def send_tests(call: Call) -> web.Response:
         call.service.database, principal_id=call.user.principal_id, data={"user": str(call.user.id)}
     )
     if sent:
+        metrics.DELIVERIES.add("created", by=len(sent))
         call.request.app[OUTBOUND].wake()
     return answer(200, TestsOut([str(delivery_id) for delivery_id in sent]))
 

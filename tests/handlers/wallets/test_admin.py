@@ -273,6 +273,15 @@ async def test_deliveries_of_an_endpoint(
     assert (await admin.get(path)).json["items"][1]["status"] == "pending"
 
 
+async def test_requeuing_is_refused_as_the_contract_has_it(admin: Administrator, person: MakePerson) -> None:
+    path = f"/admin/webhooks/deliveries/{uuid4()}/requeue"
+    missing = await admin.post(path)
+    assert missing.refusal == (404, "Not found")
+    assert missing.headers["Content-Type"] == "application/json"
+    assert (await admin.post("/admin/webhooks/deliveries/nonsense/requeue")).status == 422
+    assert (await (await person()).post(path)).refusal == (401, "Admin token invalid")
+
+
 # --- The audit
 
 

@@ -35,7 +35,7 @@ async def test_a_scan_becomes_a_request(person: MakePerson, owner: Any, form: st
     assert (row["payee_id"], row["payer_id"]) == (shop.user.id, ann.user.id)
     (incoming,) = (await ann.get("/requests")).json["incoming"]
     assert (incoming["id"], incoming["status"]) == (said.json["id"], "pending")
-    assert incoming["metadata"] == {"source": "cpm", "via": "pos"}
+    assert list(incoming["metadata"].items()) == [("source", "cpm"), ("via", "pos")]
     left = row["expires_at"] - datetime.now(UTC)
     assert timedelta(minutes=29) < left < timedelta(minutes=30)
     assert await owner.fetchval("SELECT count(*) FROM audit_events WHERE type = 'payments.cpm_request'") == 1

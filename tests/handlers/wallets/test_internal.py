@@ -312,7 +312,7 @@ async def test_requests(person: MakePerson, sibling: Sibling, owner: Raw) -> Non
         request_id,
     )
     assert (row["kind"], row["payee_id"], row["payer_id"]) == ("request", ann.user.id, bob.user.id)
-    assert json.loads(row["details"]) == {"metadata": payload["metadata"]}
+    assert json.loads(json.loads(row["details"])["metadata"]) == payload["metadata"]
     assert timedelta(minutes=10_079) < row["life"] <= timedelta(minutes=10_080)
     events = await owner.fetch("SELECT principal_id, event_type FROM outbox_events ORDER BY id")
     assert tuple(events[0]) == (ann.user.principal_id, "requests.create")

@@ -1,6 +1,7 @@
 """Payment requests: asked, accepted once, rejected, canceled, expired; and what races between these."""
 
 import asyncio
+import json
 import uuid
 from typing import Any
 
@@ -26,6 +27,17 @@ async def ask(requester: Person, target: Person, amount: int = 100, **more: Any)
 async def status_of(somebody: Person, request_id: str) -> str:
     status: str = (await somebody.get(f"/requests/{request_id}")).json["status"]
     return status
+
+
+async def test_metadata_comes_back_as_it_went(person: MakePerson) -> None:
+    ann, bob = await person(), await person()
+    metadata = {"note": "é", "id": 1.0, "lines": [{"b": 1e16, "a": None}], "": {}}
+    body = {"to_phone": bob.phone, "amount_cents": 5, "metadata": metadata}
+    made = await ann.post("/requests", body, key="one")
+    assert (await ann.post("/requests", body, key="one")).body == made.body
+    shown = (await bob.get(f"/requests/{made.json['id']}")).json["metadata"]
+    assert json.dumps(shown) == json.dumps(made.json["metadata"]) == json.dumps(metadata)
+    assert (await bob.get("/requests")).json["incoming"][0]["metadata"] == metadata
 
 
 async def test_ask_and_accept(person: MakePerson, owner: Any) -> None:

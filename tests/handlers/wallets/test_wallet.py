@@ -4,6 +4,8 @@ import asyncio
 import csv
 import io
 
+import pytest
+
 from tests.handlers.wallets.conftest import MakePerson, Person, new_key
 
 
@@ -57,6 +59,19 @@ async def test_one_key_of_two_people_and_of_two_operations(person: MakePerson) -
     topup = await ann.post("/wallet/topup", {"amount_cents": 100, "idempotency_key": "same"})
     assert topup.status == 409
     assert (await ann.balance(), await bob.balance(), await eve.balance()) == (900, 900, 200)
+
+
+@pytest.mark.parametrize("changed", [{"dev_enable_topup": False}])
+async def test_closed_top_ups_come_before_the_key(person: MakePerson) -> None:
+    said = await (await person()).post("/wallet/topup", {"amount_cents": 5, "idempotency_key": " "})
+    assert said.refusal == (403, "Topup disabled")
+
+
+async def test_oneself_comes_before_the_key(person: MakePerson) -> None:
+    ann = await person()
+    for key in (" ", "x" * 65):
+        body = {"to_phone": ann.phone, "amount_cents": 5, "idempotency_key": key}
+        assert (await ann.post("/wallet/transfer", body)).refusal == (400, "Cannot transfer to self")
 
 
 async def test_refused_transfers_leave_the_key_free(person: MakePerson) -> None:

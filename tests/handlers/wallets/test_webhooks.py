@@ -15,6 +15,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from core import metrics
 from tests.handlers.wallets.conftest import MakePerson, Person, Said, new_key
 
 DEV = {"env": "dev", "outbound_allow_hosts": ("127.0.0.0/8",), "webhook_max_attempts": 2}
@@ -168,6 +169,7 @@ async def test_failing_and_sending_again(person: MakePerson, receiver: Receiver,
         assert await deliveries(shop) == [("webhook.test", "delivered", 0)]
     assert {headers["X-Delivery-ID"] for headers, _ in receiver.got} == {sent}
     assert len(receiver.got) == 4
+    assert 'payments_webhook_deliveries_total{status="created"}' in metrics.render().decode()
 
 
 @pytest.mark.parametrize("changed", [DEV])
