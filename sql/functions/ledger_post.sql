@@ -51,7 +51,7 @@ DECLARE
     -- use of the windows so far, with this batch; set only when an account has window limits
     hour_max bigint []; hour_uses_max bigint []; day_max bigint []; day_uses_max bigint [];
     hour_sum bigint []; hour_uses bigint []; day_sum bigint []; day_uses bigint [];
-    window_sum bigint []; window_uses bigint [];
+    window_sum bigint []; window_uses bigint []; begun bigint [];
     -- the holds and transfers that items name
     hold_amount bigint []; hold_captured bigint []; hold_state smallint []; hold_expires timestamptz [];
     reversed bigint [];
@@ -611,22 +611,29 @@ BEGIN
             WHERE l.version > 0 AND effective_times[l.no >> 12] IS NOT NULL;
         END IF;
         IF has_windows THEN
-            INSERT INTO window_usage AS w (account_id, span, bucket, amount, uses)
-            SELECT u.account_id, b.span, date_trunc(b.unit, now_at, 'UTC'), u.amount, u.uses
-            FROM unnest(account_ids, window_sum, window_uses) AS u (account_id, amount, uses)
-            CROSS JOIN (VALUES ('m'::"char", 'minute'), ('d'::"char", 'day')) AS b (span, unit)
-            WHERE u.uses > 0
-            ON CONFLICT ON CONSTRAINT window_usage_pkey
-            DO UPDATE SET amount = least(w.amount + excluded.amount, top), uses = w.uses + excluded.uses;
-            -- What no window looks back to any more goes, so that an account keeps about sixty rows.
-            DELETE FROM window_usage AS w
-            USING unnest(account_ids, window_uses) AS u (account_id, uses)
-            WHERE u.uses > 0 AND w.account_id = u.account_id AND w.span = 'm'
-                AND w.bucket <= date_trunc('minute', now_at - interval '1 hour', 'UTC');
-            DELETE FROM window_usage AS w
-            USING unnest(account_ids, window_uses) AS u (account_id, uses)
-            WHERE u.uses > 0 AND w.account_id = u.account_id AND w.span = 'd'
-                AND w.bucket < date_trunc('day', now_at, 'UTC');
+            WITH used AS (
+                INSERT INTO window_usage AS w (account_id, span, bucket, amount, uses)
+                SELECT u.account_id, b.span, date_trunc(b.unit, now_at, 'UTC'), u.amount, u.uses
+                FROM unnest(account_ids, window_sum, window_uses) AS u (account_id, amount, uses)
+                CROSS JOIN (VALUES ('m'::"char", 'minute'), ('d'::"char", 'day')) AS b (span, unit)
+                WHERE u.uses > 0
+                ON CONFLICT ON CONSTRAINT window_usage_pkey
+                DO UPDATE SET amount = least(w.amount + excluded.amount, top), uses = w.uses + excluded.uses
+                RETURNING w.account_id, w.xmax = 0 AS begun
+            )
+
+            SELECT array_agg(u.account_id) INTO begun FROM used AS u WHERE u.begun;
+            -- What no window looks back to any more goes when a new bucket begins, so that an account keeps about
+            -- sixty rows.
+            IF begun IS NOT NULL THEN
+                DELETE FROM window_usage AS w
+                USING unnest(begun) AS u (account_id)
+                WHERE w.account_id = u.account_id AND w.span = 'm'
+                    AND w.bucket <= date_trunc('minute', now_at - interval '1 hour', 'UTC');
+                DELETE FROM window_usage AS w
+                USING unnest(begun) AS u (account_id)
+                WHERE w.account_id = u.account_id AND w.span = 'd' AND w.bucket < date_trunc('day', now_at, 'UTC');
+            END IF;
         END IF;
         IF has_targets OR 1 = ANY (operations) THEN
             PERFORM ledger_write_holds(
