@@ -63,6 +63,8 @@ def _checker(route: Route, desk: Desk) -> Callable[[web.Request], Awaitable[Call
     """Return what makes a Call of a request, or refuses it."""
     limit = route.body_limit * desk.max_request_size // MIB
     with_token, with_admin = route.caller in BEARER_CALLERS, route.caller in ADMIN_CALLERS
+    # Administrators and other services have secrets of their own; all others stand on users' tokens.
+    needs_tokens = route.caller not in {"admin", "internal"}
     body = None if route.body is None else validator_of(route.body, "body")
     query = None if route.query is None else validator_of(route.query, "query")
     read_path = _path_reader(route)
@@ -71,7 +73,7 @@ def _checker(route: Route, desk: Desk) -> Callable[[web.Request], Awaitable[Call
         exchange = request[EXCHANGE]
         address = desk.address_of(request)
         tokens = request.app[TOKENS]
-        if not tokens.enabled or (with_admin and not desk.administrators.active):
+        if (needs_tokens and not tokens.enabled) or (with_admin and not desk.administrators.active):
             raise Refusal("not_found", f"There is nothing at {request.path[:200]}.")
         claims = _claims(tokens, request) if with_token else None
         if route.limited:

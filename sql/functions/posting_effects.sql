@@ -30,8 +30,16 @@ BEGIN
         WHERE p.id = paid.payable_id AND NOT p.reusable;
     END IF;
     IF event_items IS NOT NULL THEN
-        INSERT INTO outbox_events (id, principal_id, event_type, object_id, body)
-        SELECT e.id, e.principal_id, e.event_type, e.object_id, e.body
+        -- Where nobody could receive it, by an endpoint or by reading with a key, there is nothing left to do: most
+        -- merchants have neither, and a fan-out costs as much as the payment's own entries.
+        INSERT INTO outbox_events (id, principal_id, event_type, object_id, body, fanned_out_at)
+        SELECT
+            e.id, e.principal_id, e.event_type, e.object_id, e.body,
+            CASE WHEN NOT EXISTS (
+                SELECT FROM webhook_endpoints AS w WHERE w.principal_id = e.principal_id AND w.deleted_at IS NULL
+            ) AND NOT EXISTS (
+                SELECT FROM api_keys AS k WHERE k.principal_id = e.principal_id
+            ) THEN clock_timestamp() END
         FROM unnest(event_items, event_ids, event_principals, event_types, event_objects, event_bodies)
             AS e (item, id, principal_id, event_type, object_id, body)
         WHERE outcomes[e.item] = 0;

@@ -1,5 +1,6 @@
 """The benchmark against the stand-in API, smaller than its own `--quick`. As a program, it runs until interrupted."""
 
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,6 +62,8 @@ def tiny(**changes: object) -> Plan:
 
 
 if __name__ == "__main__":
+    # A shell that runs the tests in the background has it ignored in all that they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     plan = tiny(rounds=1000, only=("latency",))
     try:
         execute(plan, Stubbed(), parent=Path(sys.argv[1]), console=Console())

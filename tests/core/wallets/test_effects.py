@@ -192,3 +192,26 @@ async def test_many_payers_of_one_payable(bank: Bank) -> None:
     assert sorted(codes(found)) == ["payable_not_open"] * 15 + ["posted"]
     assert await bank.balances(bob) == [100]
     assert await bank.written() == (["k"], ["k"])
+
+
+async def test_events_that_nobody_could_receive_want_no_fan_out(bank: Bank) -> None:
+    """They are kept like all others. Who has an endpoint or a key, or had one switched off, gets them later."""
+    ann, alone, shop, program = [await bank.user(1_000 * (n == 0), merchant=n > 0) for n in range(4)]
+    await bank.owner.execute(
+        "INSERT INTO webhook_endpoints (id, principal_id, url, event_types, secrets, disabled_at, disabled_reason)"
+        " VALUES ($1, $2, 'https://shop.example.com/', '{}', '{whsec_x}', now(), 'failing')",
+        uuid4(),
+        shop.principal_id,
+    )
+    await bank.owner.execute(
+        "INSERT INTO api_keys (key_id, principal_id, secret_hash, scopes, created_by)"
+        " VALUES ('abcdefghijkl', $1, decode(repeat('00', 32), 'hex'), '{accounts:read}', 'test')",
+        program.principal_id,
+    )
+    payees = {"alone": alone, "shop": shop, "program": program}
+    await bank.call(*(payment(ann, payee, 1, name) for name, payee in payees.items()))
+    rows = await bank.owner.fetch(
+        "SELECT object_id FROM outbox_events WHERE fanned_out_at IS NULL ORDER BY 1"
+    )
+    assert [row["object_id"] for row in rows] == ["program", "shop"]
+    assert (await bank.written())[0] == ["alone", "program", "shop"]

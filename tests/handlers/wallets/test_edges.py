@@ -125,9 +125,11 @@ async def test_unknown_path_and_method(nobody: Person) -> None:
 
 
 async def test_off_without_a_secret(settings: Settings) -> None:
+    """Administrators and other services have secrets of their own: tests of their routes hold those."""
     async with process(settings, jwt_secret="") as client:
         for route in ROUTES:
-            if route.surface == "wallet" and "{" not in route.path:
+            own = route.caller in {"admin", "internal"}
+            if route.surface == "wallet" and "{" not in route.path and not own:
                 headers = {"X-Admin-Token": ADMIN, "Authorization": "Bearer x"}
                 said = await anybody(client).ask(route.method, route.path, {}, headers=headers)
                 assert said.status == 404, route.path
