@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).resolve().parent.parent
 # How far a busy port moves on before we say that something else is wrong.
 PORTS_TO_TRY = 100
+# Of servers that may have any: above those that programs are known by.
+SERVERS_PORTS = (20_000, 32_768)
+# Processes that choose at the same time shall not choose the same; the choice is no secret.
+_drawn = random.SystemRandom()
 # A log that has grown past this is set aside at the next start; with one predecessor kept, that bounds the disk.
 LOG_LIMIT_BYTES = 20 * 1024 * 1024
 
@@ -121,8 +126,16 @@ def is_free(host: str, port: int) -> bool:
 
 
 def choose_port(preferred: int | None, host: str = "127.0.0.1") -> int:
-    """Return the first free port from `preferred` upwards, or any free one for None."""
+    """Return the first free port from `preferred` upwards, or any free one for None.
+
+    Between the choice and its use somebody else may take a port. Below 32768 only servers do: from there on the system
+    draws the ports of outgoing connections, of which there are thousands.
+    """
     if preferred is None:
+        for _ in range(PORTS_TO_TRY):
+            port = _drawn.randrange(*SERVERS_PORTS)
+            if is_free(host, port):
+                return port
         with socket.socket() as probe:
             probe.bind((host, 0))
             return int(probe.getsockname()[1])
