@@ -1,6 +1,8 @@
 """What the tests stand on: real servers, a database of its own for each test, and the application on top of them."""
 
 import asyncio
+import faulthandler
+import gc
 import inspect
 import itertools
 import logging
@@ -20,6 +22,7 @@ import structlog
 import uvloop
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from pytest_timeout import is_debugging
 
 from core import log
 from core.access import api_keys
@@ -50,6 +53,8 @@ POSTGRES_OPTIONS = {
     "max_connections": "200",
     "shared_buffers": "128MB",
 }
+
+TIMER = pytest.StashKey[threading.Timer]()
 
 _copies = itertools.count(1)
 
@@ -227,3 +232,37 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     }
     for sentence in sorted(told):
         terminalreporter.write_line(f"LEFT OUT: {sentence}", yellow=True)
+
+
+# pytest-timeout's own ways fail here: uvloop swallows what a signal's handler raises, and the stack of the thread shows
+# the loop and not what its tasks wait for.
+def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool:
+    """Let a test that is out of time end its process; what ran beside it in the process counts as failed with it."""
+    item.stash[TIMER] = threading.Timer(settings.timeout, _end_hung, (item,))
+    item.stash[TIMER].daemon = True
+    item.stash[TIMER].start()
+    return True
+
+
+def pytest_timeout_cancel_timer(item: pytest.Item) -> bool:
+    item.stash[TIMER].cancel()
+    return True
+
+
+def _end_hung(item: pytest.Item) -> None:
+    if is_debugging():
+        return
+    try:
+        item.config.pluginmanager.getplugin("capturemanager").suspend_global_capture()
+        told = [f"\nOUT OF TIME: {item.nodeid}"]
+        for task in (each for each in gc.get_objects() if issubclass(type(each), asyncio.Task)):
+            told.append(f"{task.get_name()}:")
+            waits: Any = task.get_coro()
+            while waits is not None:
+                frame = getattr(waits, "cr_frame", None) or getattr(waits, "ag_frame", None)
+                told.append(f"  {frame.f_code.co_filename}:{frame.f_lineno}" if frame else f"  {waits!r}")
+                waits = getattr(waits, "cr_await", None) or getattr(waits, "ag_await", None)
+        os.write(2, "\n".join([*told, ""]).encode())
+        faulthandler.dump_traceback(2)
+    finally:
+        os._exit(1)

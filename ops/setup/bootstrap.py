@@ -29,8 +29,9 @@ GUARD = VENV / ".setup.lock"
 
 # These need the tools of the dev lock; every other command runs on what is served.
 DEV_COMMANDS = {"check", "load", "test"}
-# Two processes with servers of their own; a file stays whole, for what its tests share.
-WHOLE_SUITE = ("-n", "2", "--dist", "loadfile")
+# Two processes with servers of their own; a file stays whole, for what its tests share. A test that is out of time ends
+# its process and with it the run: begun anew, its file would hang again.
+WHOLE_SUITE = ("-n", "2", "--dist", "loadfile", "--max-worker-restart", "0")
 
 CHECKOUT_HELP = """\
 In a checkout, besides the commands below:

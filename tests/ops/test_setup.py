@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -323,3 +324,25 @@ def test_a_built_distribution_carries_everything_that_is_read_at_run_time(tmp_pa
     (built,) = (tmp_path / "dist").iterdir()
     with zipfile.ZipFile(built) as archive:
         assert wanted - set(archive.namelist()) == set()
+
+
+def test_a_test_that_hangs_ends_the_run_with_what_it_waits_for(tmp_path: Path) -> None:
+    hanging = tmp_path / "test_hanging.py"
+    hanging.write_text("import asyncio\n\nasync def test_it() -> None:\n    await asyncio.Event().wait()\n")
+    options = [
+        "-c",
+        str(ROOT / "pyproject.toml"),
+        "--rootdir",
+        str(ROOT),
+        "-p",
+        "tests.conftest",
+        "--timeout=1",
+    ]
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, hanging],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert run.returncode == 1
+    assert re.search(rf"OUT OF TIME: .*::test_it\n.*\n  {re.escape(str(hanging))}:4\n", run.stderr), (
+        run.stderr
+    )
