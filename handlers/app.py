@@ -16,7 +16,7 @@ import structlog
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from core import metrics
+from core import metrics, tasks
 from core.access.api_keys import ApiKeys
 from core.access.guard import Guard
 from core.backoff import half_jitter
@@ -222,8 +222,7 @@ class _Opening:
                 yield
             finally:
                 if retrying is not None:
-                    retrying.cancel()
-                    await asyncio.wait([retrying])
+                    await tasks.end(retrying)
 
     async def _try(self, stack: AsyncExitStack, service: Service | None = None) -> bool:
         try:

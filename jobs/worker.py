@@ -24,7 +24,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import BusyLoadingError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from core import wakeup
+from core import tasks, wakeup
 from core.access.internal_hmac import FORGET_SECONDS, forget_signatures
 from core.inbox import replays
 from core.inbox.dead_letters import DeadLetterStream
@@ -51,7 +51,7 @@ from jobs.sweep import sweep
 from jobs.wallet_jobs import JOBS, Job, drain
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
     from core.service import Service
     from core.settings import Settings
@@ -171,7 +171,7 @@ class _Shift:
         stopping.set()
         await self._finish(loops)
         retired.set()
-        await _cancel([stop, *helpers])
+        await tasks.end(stop, *helpers)
         log.info("worker.stopped", worker=self._worker.name)
         if not asked:
             # None of them ends by itself: it is a mistake of ours, and the supervisor starts a new process.
@@ -183,7 +183,7 @@ class _Shift:
         grace = self._settings.shutdown_timeout_secs
         self._alarm.ring()
         _, late = await asyncio.wait(loops, timeout=grace)
-        await _cancel(late)
+        await tasks.end(*late)
         await self._waker.close()
         # If PostgreSQL is gone, the others find what we held: this worker's heart stops now.
         with contextlib.suppress(Exception):
@@ -274,7 +274,7 @@ class _Shift:
                 log.warning("clock.lost", error=type(error).__name__)
             finally:
                 # Not arq's own close(): it raises when Redis is away, and leaves its connections open then.
-                await _cancel(arq.tasks.values())
+                await tasks.end(*arq.tasks.values())
                 await redis.aclose(close_connection_pool=True)
             await asyncio.sleep(ARQ_RESTART_SECONDS)
 
@@ -347,9 +347,3 @@ def open_arq_redis(settings: Settings) -> ArqRedis:
     client.job_serializer = orjson.dumps
     client.job_deserializer = orjson.loads
     return client
-
-
-async def _cancel(tasks: Collection[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

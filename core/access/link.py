@@ -18,6 +18,8 @@ import structlog
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError
 
+from core import tasks
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -77,9 +79,7 @@ class ScriptLink:
     async def close(self) -> None:
         """End the probe and the connection."""
         if self._probe is not None:
-            self._probe.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._probe
+            await tasks.end(self._probe)
         connection, self._connection = self._connection, None
         if connection is not None:
             with suppress(*_FAILURES):

@@ -17,7 +17,7 @@ from uuid import UUID
 
 import structlog
 
-from core import ids, metrics
+from core import ids, metrics, tasks
 from core.database import statements
 from core.lane import Lane
 from core.leases import DEAD_AFTER_SECONDS
@@ -144,9 +144,7 @@ class Deliverer:
         """Wait for what is under way, then give back what is not done."""
         if self._sending:
             _, late = await asyncio.wait(self._sending, timeout=timeout_seconds)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+            await tasks.end(*late)
         await self._results.close()
         await self._database.execute(_sql.release_deliveries, self._worker.id)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 import structlog
 
+from core import tasks
 from core.database import statements
 from core.errors import Refusal
 from core.platform.audit import audited, record
@@ -87,8 +88,7 @@ class Config:
     async def close(self) -> None:
         """Stop following."""
         if self._refresher is not None:
-            self._refresher.cancel()
-            await asyncio.wait([self._refresher])
+            await tasks.end(self._refresher)
 
     async def refresh(self) -> None:
         """Read the values now."""

@@ -33,7 +33,7 @@ async def step(platform: Platform) -> Progress:
     A day is reported five minutes after its end, and by one process at a time: whoever holds its row. The rows, the
     events and how far it has come are one transaction, so that a merchant is told once, whatever is killed.
     """
-    day = (datetime.now(UTC) - SETTLES_AFTER).date() - timedelta(days=1)
+    day = day_to_report()
     await platform.database.execute(_sql.begin_settlement_day, day)
     async with platform.database.transaction() as connection:
         row = await connection.fetchrow(_sql.lock_settlement_day, day)
@@ -42,9 +42,7 @@ async def step(platform: Platform) -> Progress:
         found = await connection.fetch(_sql.settlement_merchants, row["last_user_id"], BATCH)
         since, until = _span(day)
         for user in map(user_of, found):
-            currency, totals = await settle(
-                platform.database, Merchant(user.id, user.wallet_id), since, until
-            )
+            currency, totals = await settle(connection, Merchant(user.id, user.wallet_id), since, until)
             if not (totals.gross or totals.fees or totals.refunds):
                 continue
             figures = (totals.gross, totals.fees, totals.refunds)
@@ -62,6 +60,11 @@ async def step(platform: Platform) -> Progress:
         await connection.execute(_sql.end_settlement_step, day, last, len(found) < BATCH)
     platform.wake()
     return Progress(len(found))
+
+
+def day_to_report() -> date:
+    """Return the last UTC day that has settled."""
+    return (datetime.now(UTC) - SETTLES_AFTER).date() - timedelta(days=1)
 
 
 def _span(day: date) -> tuple[datetime, datetime]:

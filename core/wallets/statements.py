@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from core.database import Database
+    from core.database import Connection, Database
 
 _sql = statements("merchants")
 
@@ -71,7 +71,7 @@ class Merchant(NamedTuple):
     wallet_id: UUID
 
 
-async def span_of(database: Database, account: str, since: datetime, until: datetime) -> Span:
+async def span_of(database: Database | Connection, account: str, since: datetime, until: datetime) -> Span:
     """Return what was recorded in an account from `since` to `until`, both included."""
     row = await database.fetchrow(_sql.statement_span, account, since, until)
     if row is None:
@@ -79,7 +79,7 @@ async def span_of(database: Database, account: str, since: datetime, until: date
     return Span(account, row["currency"], row["first_after"], row["last"])
 
 
-async def totals_of(database: Database, span: Span) -> Totals:
+async def totals_of(database: Database | Connection, span: Span) -> Totals:
     """Sum a span up."""
     gross = fees = refunds = 0
     for first_after, last in span.parts():
@@ -105,7 +105,7 @@ async def merchants_after(database: Database, user_id: UUID, limit: int) -> list
 
 
 async def settle(
-    database: Database, merchant: Merchant, since: datetime, until: datetime
+    database: Database | Connection, merchant: Merchant, since: datetime, until: datetime
 ) -> tuple[str, Totals]:
     """Return the currency of a merchant's wallet, and what came of a span of time."""
     span = await span_of(database, wallet_account(merchant.wallet_id), since, until)

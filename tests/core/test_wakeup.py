@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from core import wakeup
+from core import tasks, wakeup
 from core.redis import open_redis
 from core.settings import Settings
 from core.wakeup import Alarm, Waker
@@ -28,9 +28,7 @@ async def alarms(settings: Settings) -> AsyncIterator[list[Alarm]]:
     found = [Alarm(client, "epoch") for client in clients]
     listeners = [asyncio.create_task(alarm.listen()) for alarm in found]
     yield found
-    for listener in listeners:
-        listener.cancel()
-    await asyncio.gather(*listeners, return_exceptions=True)
+    await tasks.end(*listeners)
     for client in clients:
         await client.aclose()
 

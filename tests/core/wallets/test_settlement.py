@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, time
 from typing import Any
 
 import asyncpg
@@ -65,9 +66,10 @@ async def sell(platform: Platform, payer: User, shop: User, amount: int, fee: in
     )
 
 
-async def yesterday(owner: Any) -> None:
-    """Move all that was recorded a day back."""
-    await owner.execute("UPDATE batches SET recorded_at = recorded_at - interval '1 day'")
+async def on_the_day_to_report(owner: Any) -> None:
+    """Move all that was recorded to that day."""
+    noon = datetime.combine(settlement.day_to_report(), time(12), UTC)
+    await owner.execute("UPDATE batches SET recorded_at = $1", noon)
 
 
 async def test_each_merchant_is_told_once(
@@ -78,7 +80,7 @@ async def test_each_merchant_is_told_once(
     shops = [await person(platform, owner, f"+96390000001{n}", merchant=True) for n in range(3)]
     await sell(platform, ann, shops[0], 300, 5)
     await sell(platform, ann, shops[2], 100, 0)
-    await yesterday(owner)
+    await on_the_day_to_report(owner)
     total = Progress()
     for _ in range(4):  # more than it takes; two at a time, as two workers do it
         for done in await asyncio.gather(settlement.step(platform), settlement.step(platform)):
