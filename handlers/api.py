@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from core.access.api_keys import Principal
     from core.service import Service
+    from core.wallets.payables import ToPay
     from core.wallets.users import User
 
 Item = TypeVar("Item")
@@ -45,6 +46,8 @@ class Route:
     `caller` says who calls a route of the wallet surface, which has callers of its own; its `body` and `query` are
     pydantic models, since the contract's leniency and its list of errors are pydantic's.
 
+    `pays_code` says that the body's `code` is one of a payable, which is then looked for together with the user.
+
     `body_limit` is in bytes at the default MAX_REQUEST_SIZE of 1 MiB and grows and shrinks with it. `cost` says, from
     the decoded body, what the request counts against the rate limits (1). `idempotent` routes want an Idempotency-Key.
     `raw` routes get the bytes of the body undecoded. `limited` is False for what must answer under any load. `surface`
@@ -61,6 +64,7 @@ class Route:
     scope: str | None = None
     admin: bool = False
     caller: Caller | None = None
+    pays_code: bool = False
     body: Any = None
     query: Any = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -94,6 +98,7 @@ class Call:
         "request",
         "request_id",
         "service",
+        "to_pay",
     )
 
     def __init__(  # noqa: PLR0913, PLR0917 - one call site; a record of what was checked
@@ -120,6 +125,8 @@ class Call:
         self.idempotency_key = idempotency_key
         self.request_id = request_id
         self._user: User | None = None
+        self.to_pay: ToPay | None = None
+        """What is behind the code in the body, on a route that `pays_code`; looked for together with the user."""
         self.frozen = False
         """Set by the handler when PostgreSQL will repeat this answer under the key for ever: Redis may then, too."""
 

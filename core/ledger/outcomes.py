@@ -76,4 +76,3 @@ REPLAYED_POSTED = 1
 REPLAYED_REFUSED = 2
 CONFLICT = OUTCOMES_BY_CODE["idempotency_conflict"].number
 POSTED = OUTCOMES_BY_CODE["posted"].number
-GROUP_FAILED = OUTCOMES_BY_CODE["group_failed"].number

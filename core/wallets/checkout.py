@@ -67,11 +67,16 @@ def bare(text: str) -> str:
     return text
 
 
+def is_code(code: str) -> bool:
+    """Whether it can be a code, without its prefix."""
+    return code.isascii() and code.isprintable() and 0 < len(code) <= MAX_CODE_CHARACTERS
+
+
 async def find(platform: Platform, text: str) -> Asked:
     """Return what a code asks for, whatever its state. Raises Refusal `code_not_found`."""
     code = bare(text)
     found: ToPay | None = None
-    if code.isascii() and code.isprintable() and 0 < len(code) <= MAX_CODE_CHARACTERS:
+    if is_code(code):
         found = await platform.payables.to_pay_by_code(code)
     if found is None or found.payee is None or (kind := found.payable.kind) not in {"qr", "link"}:
         raise Refusal("code_not_found", "There is no such code. Check the link, or scan the code again.")

@@ -21,7 +21,7 @@ from core.wallets.payments import Paid, Payment
 from core.wallets.risk import assess
 
 if TYPE_CHECKING:
-    from core.wallets.payables import Payable
+    from core.wallets.payables import Payable, ToPay
     from core.wallets.platform import Platform
     from core.wallets.users import User
 
@@ -65,8 +65,12 @@ async def create(
     return Link(f"{PREFIX}{new.code}", new.expires_at)
 
 
-async def pay(platform: Platform, payer: User, text: str, amount: int | None, key: str) -> Paid:
+async def pay(
+    platform: Platform, payer: User, text: str, amount: int | None, key: str, *, known: ToPay | None = None
+) -> Paid:
     """Pay a link; the amount is the payer's to say for a static one only. A repeated call returns the first payment.
+
+    `known` is what a code was just found to ask for; it is looked for where that is another one.
 
     Raises Refusal `kyc_level_required` (KYC_MIN_LEVEL_FOR_MERCHANT_PAY), `invalid_link_format`, `link_not_active`,
     `link_expired`, `link_amount_required`, `idempotency_conflict`, `risk_blocked`, and what stands in the way of the
@@ -75,7 +79,7 @@ async def pay(platform: Platform, payer: User, text: str, amount: int | None, ke
     _require_level(payer, platform.settings.kyc_min_level_for_merchant_pay)
     if not text.startswith(PREFIX):
         raise Refusal("invalid_link_format", f"The code of a link begins with {PREFIX}.")
-    found = await platform.payables.to_pay_by_code(text.removeprefix(PREFIX))
+    found = await platform.payables.to_pay_by_code(text.removeprefix(PREFIX), known)
     if found is None or found.payable.kind != "link" or found.payee is None:
         raise _not_active()
     owner, link = found.payee, found.payable

@@ -21,7 +21,7 @@ from core.lookup import Lookup
 from core.wallets.users import User
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -55,7 +55,6 @@ class Payable(NamedTuple):
     settled_by: UUID | None
     created_at: datetime
     updated_at: datetime
-    request_key: UUID | None
     fingerprint: int | None
 
 
@@ -74,11 +73,14 @@ def metadata_of(payable: Payable) -> dict[str, Any] | None:
 
 def payable_of(row: Row) -> Payable:
     """Read a payable out of a row that has the columns of one, and `expired`."""
-    values = {name: row[name] for name in Payable._fields}
-    values["details"] = msgspec.json.decode(row["details"])
-    if row["expired"]:
-        values["state"] = "expired"
-    return Payable(**values)
+    return _payable([row[name] for name in Payable._fields], expired=row["expired"])
+
+
+def _payable(values: Sequence[Any], *, expired: bool) -> Payable:
+    payable = Payable(*values)
+    stored: Any = payable.details
+    state: State = "expired" if expired else payable.state
+    return payable._replace(details=msgspec.json.decode(stored), state=state)
 
 
 class ToPay(NamedTuple):
@@ -88,13 +90,32 @@ class ToPay(NamedTuple):
     payee: User | None
 
 
+class Paying(NamedTuple):
+    """Whoever pays, and what they pay, None for a code that is none."""
+
+    payer: User
+    to_pay: ToPay | None
+
+
+# By place: a name a column would be half of the work.
+_USER, _PAYABLE = len(User._fields), len(Payable._fields)
+
+
 def to_pay_of(row: Row) -> ToPay:
-    """Read a payable and its payee out of a row of `payables_to_pay`."""
-    payable = payable_of(row)
-    if payable.payee_id is None:
-        return ToPay(payable, None)
-    values = {name: row[f"payee_{name}"] for name in User._fields if name != "live"}
-    return ToPay(payable, User(**values))
+    """Read a payable and its payee out of a row of `payables_to_pay`: place, payable, expired, payee."""
+    return _to_pay(row[1:])
+
+
+def paying_of(row: Row) -> Paying:
+    """Read whoever pays and what they pay out of a row of `payers_and_payables`: place, user, and as `to_pay_of`."""
+    columns: Sequence[Any] = row[1:]
+    payer, rest = User(*columns[:_USER]), columns[_USER:]
+    return Paying(payer, None if rest[0] is None else _to_pay(rest))
+
+
+def _to_pay(columns: Sequence[Any]) -> ToPay:
+    payable = _payable(columns[:_PAYABLE], expired=columns[_PAYABLE])
+    return ToPay(payable, None if payable.payee_id is None else User(*columns[_PAYABLE + 1 :]))
 
 
 class NewPayable(NamedTuple):
@@ -143,6 +164,7 @@ class Payables:
     def __init__(self, database: Database) -> None:
         self._lookup: Lookup[Payable] = Lookup(database, _sql.payables_wanted, payable_of)
         self._to_pay: Lookup[ToPay] = Lookup(database, _sql.payables_to_pay, to_pay_of)
+        self._paying: Lookup[Paying] = Lookup(database, _sql.payers_and_payables, paying_of)
 
     async def by_id(self, payable_id: UUID) -> Payable | None:
         """Return a payable."""
@@ -156,14 +178,21 @@ class Payables:
         """Return a payable and its payee."""
         return await self._to_pay.find(payable_id, None)
 
-    async def to_pay_by_code(self, code: str) -> ToPay | None:
-        """Return the payable of a code and its payee."""
+    async def to_pay_by_code(self, code: str, known: ToPay | None = None) -> ToPay | None:
+        """Return the payable of a code and its payee: `known`, where it is that."""
+        if known is not None and known.payable.code == code:
+            return known
         return await self._to_pay.find(None, code)
+
+    async def paying(self, user_id: UUID, session_id: UUID | None, code: str) -> Paying | None:
+        """Return a user, as `Users.by_id`, with the payable of a code and its payee: both in one round trip."""
+        return await self._paying.find(user_id, session_id, code)
 
     async def close(self) -> None:
         """Answer what was asked."""
         await self._lookup.close()
         await self._to_pay.close()
+        await self._paying.close()
 
 
 def new_code() -> str:

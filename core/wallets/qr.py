@@ -124,8 +124,12 @@ def check_payer(platform: Platform, payer: User) -> None:
     require_kyc(payer, platform.settings.kyc_min_level_for_merchant_pay)
 
 
-async def pay_qr(platform: Platform, payer: User, text: str, amount: int | None, key: str) -> Paid:
+async def pay_qr(
+    platform: Platform, payer: User, text: str, amount: int | None, key: str, *, known: ToPay | None = None
+) -> Paid:
     """Pay a code. `amount` in minor units counts for a static code only; the fee is a part of the same transfer.
+
+    `known` is what a code was just found to ask for; it is looked for where that is another one.
 
     What was paid under the key before is answered again, whatever has become of the code. Raises Refusal
     `kyc_level_required`, `invalid_qr_format`, `qr_not_active`, `qr_expired`, `currency_mismatch`, `qr_amount_required`,
@@ -135,7 +139,7 @@ async def pay_qr(platform: Platform, payer: User, text: str, amount: int | None,
     payment_id = operation_id(payer.principal_id, key)
     try:
         code = _code_in(text)
-        offer = None if code is None else await platform.payables.to_pay_by_code(code)
+        offer = None if code is None else await platform.payables.to_pay_by_code(code, known)
         found = _qr_of(offer)
         due = _amount_due(found.payable, amount)
     except Refusal as refusal:

@@ -15,6 +15,8 @@ from aiohttp import hdrs, web
 from core.access.rates import MICROSECONDS, Limit, RateLimited
 from core.errors import Refusal
 from core.identity.tokens import Claims, Tokens, counts
+from core.wallets.checkout import bare, is_code
+from core.wallets.payables import ToPay
 from core.wallets.users import User
 from handlers.admin import ADMIN_TOKEN
 from handlers.api import MIB, Call, Route
@@ -84,7 +86,8 @@ def _checker(route: Route, desk: Desk) -> Callable[[web.Request], Awaitable[Call
         if raw is None:
             raw = await read_body(request, limit)
         parsed = parse_json(raw, request.headers.get(hdrs.CONTENT_TYPE)) if body is not None else None
-        user = None if claims is None else await _user(request, claims)
+        code = _code_in(parsed) if route.pays_code else None
+        user, to_pay = (None, None) if claims is None else await _user(request, claims, code)
         if with_admin and not desk.administrators.includes(request):
             raise Refusal("admin_token_invalid", f"This wants the admin token, as {ADMIN_TOKEN}.")
         # All that is wrong is told at once, in the contract's order: path, query, body.
@@ -96,7 +99,7 @@ def _checker(route: Route, desk: Desk) -> Callable[[web.Request], Awaitable[Call
             raise invalid(errors)
         call = Call(request, desk.service, None, address, path, asked, value, raw, None, exchange.request_id)
         if user is not None:
-            call.user = user
+            call.user, call.to_pay = user, to_pay
         return call
 
     return checked
@@ -110,15 +113,29 @@ def _claims(tokens: Tokens, request: web.Request) -> Claims | Refusal:
         return refusal
 
 
-async def _user(request: web.Request, claims: Claims | Refusal) -> User:
+def _code_in(parsed: object) -> str | None:
+    """Return the code that a body seems to have; whether it has one is the route's to say."""
+    found = parsed.get("code") if isinstance(parsed, dict) else None
+    code = bare(found) if isinstance(found, str) else ""
+    return code if is_code(code) else None
+
+
+async def _user(
+    request: web.Request, claims: Claims | Refusal, code: str | None
+) -> tuple[User, ToPay | None]:
     if isinstance(claims, Refusal):
         raise claims
-    user = await request.app[PLATFORM].users.by_id(claims.user_id, claims.session_id)
+    platform, to_pay = request.app[PLATFORM], None
+    if code is None:
+        user = await platform.users.by_id(claims.user_id, claims.session_id)
+    else:
+        paying = await platform.payables.paying(claims.user_id, claims.session_id, code)
+        user, to_pay = (None, None) if paying is None else paying
     if user is None:
         raise Refusal("user_not_found_for_token", "The user of this token does not exist.")
     if not counts(user, claims):
         raise Refusal("token_invalid", "This sign-in was ended. Sign in again.")
-    return user
+    return user, to_pay
 
 
 def _bearer(request: web.Request) -> str:

@@ -180,7 +180,8 @@ async def pay_qr(call: Call) -> web.Response:
     platform = platform_of(call)
     qr.check_payer(platform, call.user)
     key = required_key(call, body.idempotency_key)
-    return answer(200, transfer_out(await qr.pay_qr(platform, call.user, body.code, body.amount_cents, key)))
+    paid = await qr.pay_qr(platform, call.user, body.code, body.amount_cents, key, known=call.to_pay)
+    return answer(200, transfer_out(paid))
 
 
 async def get_qr_status(call: Call) -> web.Response:
@@ -319,7 +320,7 @@ ROUTES: tuple[Route, ...] = (
         surface="wallet", body=QrIn, answers={200: QrOut}, problems=("kyc_level_required", "not_a_merchant"),
     ),
     Route(
-        "POST", "/payments/merchant/pay", pay_qr, "pay_qr", "Pay a QR code", "merchants", caller="user",
+        "POST", "/payments/merchant/pay", pay_qr, "pay_qr", "Pay a QR code", "merchants", caller="user", pays_code=True,
         surface="wallet", body=QrPayIn, answers={200: TransferOut}, problems=_PAYING,
     ),
     Route(

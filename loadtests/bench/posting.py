@@ -40,7 +40,6 @@ SELECT
     (SELECT coalesce(floor(extract(epoch FROM min(recorded_at))), 0)::bigint FROM batches) AS earliest,
     (SELECT coalesce(ceil(extract(epoch FROM max(recorded_at))), 1)::bigint FROM batches) AS latest
 """
-_ENTRIES = "SELECT count(*) FROM entries"
 _SEALED = "SELECT coalesce((SELECT max(seq) FROM batches), 0) <= (SELECT batch FROM feed_head)"
 _SEAL = "SELECT ledger_seal($1)"
 
@@ -112,11 +111,6 @@ async def seal_all(connection: Connection) -> None:
 async def is_sealed(connection: Connection) -> bool:
     """Whether the sequencer has caught up."""
     return bool(await connection.fetchval(_SEALED))
-
-
-async def count_entries(connection: Connection) -> int:
-    """How many entries there are; reads all of them."""
-    return int(await connection.fetchval(_ENTRIES))
 
 
 async def books(connection: Connection) -> Books:

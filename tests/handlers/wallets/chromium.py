@@ -74,14 +74,16 @@ class Tab:
         path.write_bytes(base64.b64decode(shot["data"]))
 
     async def close(self) -> None:
-        await self._socket.close()
-        await self._reading
+        await asyncio.wait_for(self._socket.close(), ANSWER_SECONDS)
+        await asyncio.wait_for(self._reading, ANSWER_SECONDS)
 
     async def _read(self) -> None:
         async for message in self._socket:
             told = json.loads(message.data)
             if "id" in told:
                 answer = self._waiting.pop(told["id"])
+                if answer.done():  # its caller has given up
+                    continue
                 if "error" in told:
                     answer.set_exception(RuntimeError(told["error"]["message"]))
                 else:
