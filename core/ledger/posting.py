@@ -50,7 +50,9 @@ async def post(
         )
     if row is None:
         raise RuntimeError("ledger_post returned no row")
-    outcomes = _read(postings, packed, row)
+    outcomes = _read(
+        postings, packed, row, wakes=packed.effects is not None and not dry_run and row["due"] > 0
+    )
     return await _with_replays(source, postings, outcomes)
 
 
@@ -178,7 +180,7 @@ def _conditions(
     return [list(column) for column in zip(*rows, strict=True)] if rows else [None] * 5
 
 
-def _read(postings: Sequence[Posting], packed: _Packed, row: Row) -> list[Outcome | None]:
+def _read(postings: Sequence[Posting], packed: _Packed, row: Row, *, wakes: bool) -> list[Outcome | None]:
     """Read the outcomes; None stands where the stored answer of the key has to be loaded."""
     kinds, culprits, figures = row["outcomes"], row["culprits"], row["figures"]
     versions, balances, posted = row["leg_version"], row["leg_balance"], row["leg_posted"]
@@ -206,6 +208,7 @@ def _read(postings: Sequence[Posting], packed: _Packed, row: Row) -> list[Outcom
                     amount=amounts[place],
                     captured=captured[place],
                     expires_at=expires[place] if expires else None,
+                    wakes=wakes,
                 )
             )
         elif number in (REPLAYED_POSTED, REPLAYED_REFUSED):

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 class Paid(NamedTuple):
-    """A payment as its caller sees it: the gross amount in minor units, from wallet to wallet."""
+    """A payment as its caller sees it: the gross amount in minor units, from wallet to wallet.
+
+    `wakes` tells that an event waits for the workers.
+    """
 
     transfer_id: UUID
     from_wallet_id: str | None
@@ -29,6 +32,7 @@ class Paid(NamedTuple):
     amount: int
     currency: str
     replayed: bool
+    wakes: bool = False
 
 
 class Payment(NamedTuple):
@@ -97,7 +101,7 @@ async def pay(database: Database, ledger: Ledger, payment: Payment) -> Paid:
     """Post a payment through the lane and return it; an equal call under the same key returns the first one.
 
     Raises Refusal with the ledger's code, the first of the payment's own order of causes; `payable_not_open` carries
-    the payable's `state`. Wake `core.wakeup.OUTBOX` when it told of something.
+    the payable's `state`. Wake `core.wakeup.OUTBOX` where the payment `wakes`.
     """
     outcome = await ledger.poster.submit(payment.posting())
     if not outcome.posted:
@@ -123,6 +127,7 @@ def _paid(payment: Payment, outcome: Outcome) -> Paid:
         target.amount,
         payment.currency,
         outcome.replayed,
+        outcome.wakes,
     )
 
 

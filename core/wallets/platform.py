@@ -64,7 +64,7 @@ class Platform:
     async def pay(self, payment: Payment) -> Paid:
         """Post a payment, and have what it tells of delivered. Raises Refusal, see `core.wallets.payments.pay`."""
         paid = await pay(self.database, self.ledger, payment)
-        if payment.told:
+        if paid.wakes:
             self.wake()
         return paid
 

@@ -1,6 +1,6 @@
 -- What comes with a posting, in its transaction: the payables that it pays, the events that tell of it, the audit. It
 -- runs after ledger_post, whose `outcomes` decide: only of what was posted just now (0) anything is written, so what
--- repeats an earlier call tells nothing twice. Items are numbered from 1; returns how many events were written.
+-- repeats an earlier call tells nothing twice. Items are numbered from 1; returns how many events are to be fanned out.
 CREATE OR REPLACE FUNCTION posting_effects(
     ids uuid[], outcomes smallint[], payable_ids uuid[], item_payable integer[], settlers uuid[],
     event_items integer[], event_ids uuid[], event_principals integer[], event_types text[], event_objects text[],
@@ -17,7 +17,7 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_variable
 DECLARE
-    told integer := 0;
+    due integer := 0;
 BEGIN
     IF payable_ids IS NOT NULL THEN
         UPDATE payables AS p
@@ -32,18 +32,22 @@ BEGIN
     IF event_items IS NOT NULL THEN
         -- Where nobody could receive it, by an endpoint or by reading with a key, there is nothing left to do: most
         -- merchants have neither, and a fan-out costs as much as the payment's own entries.
-        INSERT INTO outbox_events (id, principal_id, event_type, object_id, body, fanned_out_at)
-        SELECT
-            e.id, e.principal_id, e.event_type, e.object_id, e.body,
-            CASE WHEN NOT EXISTS (
-                SELECT FROM webhook_endpoints AS w WHERE w.principal_id = e.principal_id AND w.deleted_at IS NULL
-            ) AND NOT EXISTS (
-                SELECT FROM api_keys AS k WHERE k.principal_id = e.principal_id
-            ) THEN clock_timestamp() END
-        FROM unnest(event_items, event_ids, event_principals, event_types, event_objects, event_bodies)
-            AS e (item, id, principal_id, event_type, object_id, body)
-        WHERE outcomes[e.item] = 0;
-        GET DIAGNOSTICS told = ROW_COUNT;
+        WITH written AS (
+            INSERT INTO outbox_events (id, principal_id, event_type, object_id, body, fanned_out_at)
+            SELECT
+                e.id, e.principal_id, e.event_type, e.object_id, e.body,
+                CASE WHEN NOT EXISTS (
+                    SELECT FROM webhook_endpoints AS w WHERE w.principal_id = e.principal_id AND w.deleted_at IS NULL
+                ) AND NOT EXISTS (
+                    SELECT FROM api_keys AS k WHERE k.principal_id = e.principal_id
+                ) THEN clock_timestamp() END
+            FROM unnest(event_items, event_ids, event_principals, event_types, event_objects, event_bodies)
+                AS e (item, id, principal_id, event_type, object_id, body)
+            WHERE outcomes[e.item] = 0
+            RETURNING fanned_out_at
+        )
+
+        SELECT count(*) INTO due FROM written WHERE fanned_out_at IS NULL;
     END IF;
     IF audit_items IS NOT NULL THEN
         INSERT INTO audit_events (id, type, actor, user_id, object_id, data)
@@ -52,7 +56,7 @@ BEGIN
             AS a (item, id, type, actor, user_id, object_id, data)
         WHERE outcomes[a.item] = 0;
     END IF;
-    RETURN told;
+    RETURN due;
 END
 $$;
 

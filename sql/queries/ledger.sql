@@ -30,7 +30,7 @@ SELECT
     posting_effects(
         $1::text::uuid[], posted.outcomes, $28, $29, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41, $42, $43, $44,
         $45
-    ) AS told
+    ) AS due
 FROM posted;
 
 -- name: locked_accounts

@@ -195,7 +195,10 @@ async def test_many_payers_of_one_payable(bank: Bank) -> None:
 
 
 async def test_events_that_nobody_could_receive_want_no_fan_out(bank: Bank) -> None:
-    """They are kept like all others. Who has an endpoint or a key, or had one switched off, gets them later."""
+    """They are kept like all others, and wake no worker.
+
+    Who has an endpoint or a key, or had one switched off, gets them later.
+    """
     ann, alone, shop, program = [await bank.user(1_000 * (n == 0), merchant=n > 0) for n in range(4)]
     await bank.owner.execute(
         "INSERT INTO webhook_endpoints (id, principal_id, url, event_types, secrets, disabled_at, disabled_reason)"
@@ -209,7 +212,11 @@ async def test_events_that_nobody_could_receive_want_no_fan_out(bank: Bank) -> N
         program.principal_id,
     )
     payees = {"alone": alone, "shop": shop, "program": program}
-    await bank.call(*(payment(ann, payee, 1, name) for name, payee in payees.items()))
+    woken = [await bank.call(payment(ann, payee, 1, name)) for name, payee in payees.items()]
+    assert [outcome.wakes for (outcome,) in woken] == [False, True, True]
+    (repeated,) = await bank.call(payment(ann, shop, 1, "shop"))
+    assert repeated.replayed
+    assert not repeated.wakes
     rows = await bank.owner.fetch(
         "SELECT object_id FROM outbox_events WHERE fanned_out_at IS NULL ORDER BY 1"
     )
