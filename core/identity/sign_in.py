@@ -129,6 +129,8 @@ async def register(
 ) -> SignedIn:
     """Make a user with a password. The phone is taken on trust: who owns it is what a sign-in code tells.
 
+    So outside development the starting credit waits for that code, or invented phones would be money.
+
     Raises Refusal, in this order: `username_taken`, `invalid_phone`, `phone_taken`, `weak_password`; `overloaded`.
     """
     platform, number = identity.platform, normalized(phone)
@@ -149,7 +151,13 @@ async def register(
 
     try:
         # In one transaction: whoever made the user of this phone meanwhile keeps it without our password.
-        user = await platform.users.create(number, name=name, actor="system:register", also=add_credentials)
+        user = await platform.users.create(
+            number,
+            name=name,
+            actor="system:register",
+            also=add_credentials,
+            credited=platform.settings.env == "dev",
+        )
     except asyncpg.UniqueViolationError as error:
         if error.constraint_name != "users_username":
             raise
@@ -248,6 +256,7 @@ async def _prove_phone(identity: Identity, user: User) -> None:
         await connection.execute(_sql.end_all_sessions, user.id)
         await connection.execute(_sql.forget_unproven, user.id)
         await record(connection, audited("auth.phone_proven", by_user(user.id), {}, user_id=user.id))
+        await identity.platform.users.give_starting_credit(connection, user.id, user.wallet_id)
 
 
 async def _reset_in_dev(identity: Identity, user: User) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from core.settings.metadata import METADATA
 from core.settings.providers import PAYPAL_CERT_HOSTS
+from core.settings.wallets import FEE_WALLET_PHONE
 
 if TYPE_CHECKING:
     from core.settings.load import Settings
@@ -91,6 +92,11 @@ RULES: tuple[Rule, ...] = (
         "jwt_rs_private_pem",
         lambda s: s.jwt_alg == "RS256" and not s.jwt_rs_private_pem,
         "the private key, as JWT_ALG is RS256",
+    ),
+    Rule(
+        "fee_wallet_phone",
+        lambda s: bool(s.jwt_secret or s.jwt_rs_private_pem) and s.fee_wallet_phone == FEE_WALLET_PHONE,
+        "a phone of your own: whoever has the default one may sign in, and the fees are in their wallet",
     ),
     Rule("debug", lambda s: s.debug, "false"),
     Rule("paypal_mode", lambda s: s.paypal_mode == "demo_hmac", "live or sandbox"),

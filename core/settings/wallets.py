@@ -6,6 +6,9 @@ from pydantic import BaseModel
 
 from core.settings.kinds import Digests, PrivateKeys, Secret, Secrets, Switch, Url, Words, key
 
+# Of the contract. Prod wants another one: whoever has this phone could sign in to the fees.
+FEE_WALLET_PHONE = "+963999999999"
+
 
 class Tokens(BaseModel):
     """Wallets: tokens and access."""
@@ -139,7 +142,9 @@ class Money(BaseModel):
         ge=0,
         le=86_400,
     )
-    fee_wallet_phone: str = key("+963999999999", "Phone of the account that receives fees")
+    fee_wallet_phone: str = key(
+        FEE_WALLET_PHONE, "Phone of the account that receives fees; not this one in prod"
+    )
     merchant_fee_bps: int = key(0, "Fee on payments to a merchant", unit="basis points", ge=0, le=10_000)
     cashin_fee_bps: int = key(0, "Fee on cash-in, paid by the agent", unit="basis points", ge=0, le=10_000)
     cashout_fee_bps: int = key(

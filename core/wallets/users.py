@@ -115,9 +115,13 @@ class Users:
         name: str | None = None,
         actor: str = "system",
         also: Callable[[Connection, UUID], Awaitable[None]] | None = None,
+        credited: bool = True,
     ) -> User | None:
-        """Make the user of `phone`, and do `also` in the same transaction; None where the phone has a user."""
-        made = await self._create(phone, name, actor, also)
+        """Make the user of `phone`, and do `also` in the same transaction; None where the phone has a user.
+
+        Without `credited` they get their starting credit with the first code, see `give_starting_credit`.
+        """
+        made = await self._create(phone, name, actor, also, credited=credited)
         return await self.by_phone(phone) if made else None
 
     async def _create(
@@ -126,6 +130,8 @@ class Users:
         name: str | None,
         actor: str,
         also: Callable[[Connection, UUID], Awaitable[None]] | None = None,
+        *,
+        credited: bool = True,
     ) -> bool:
         user_id, wallet_id = ids.new_uuid(), ids.new_uuid()
         await self.open_system_accounts()
@@ -137,14 +143,18 @@ class Users:
                 await also(connection, user_id)
             await open_wallet(connection, wallet_id, self._currency)
             await record(connection, audited("user.created", actor, {"phone": phone}, user_id=user_id))
-            if self._starting_credit > 0:
-                (outcome,) = await self._ledger.post_within(
-                    connection,
-                    [credit(user_id, wallet_id, self._starting_credit, self._currency)],
-                )
-                if not outcome.posted:
-                    raise outcome.refusal()
+            if credited:
+                await self.give_starting_credit(connection, user_id, wallet_id)
         return True
+
+    async def give_starting_credit(self, connection: Connection, user_id: UUID, wallet_id: UUID) -> None:
+        """Give what a new user gets (STARTING_CREDIT_CENTS), in the caller's transaction; nothing the second time."""
+        if self._starting_credit > 0:
+            (outcome,) = await self._ledger.post_within(
+                connection, [credit(user_id, wallet_id, self._starting_credit, self._currency)]
+            )
+            if not outcome.posted:
+                raise outcome.refusal()
 
 
 def credit(user_id: UUID, wallet_id: UUID, amount: int, currency: str) -> Posting:

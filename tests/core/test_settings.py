@@ -18,6 +18,7 @@ PROD: dict[str, Any] = {
     "otp_mode": "redis",
     "rate_limit_backend": "redis",
     "database_url": "postgresql://u:p@db/books",
+    "fee_wallet_phone": "+963944000000",
 }
 
 # The environment tables of the contracts, name by name.
@@ -229,6 +230,7 @@ def test_all_problems_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> N
         load_settings(env_file=None)
     assert [line.partition("=")[0].split()[0].rstrip(":") for line in caught.value.problems] == [
         "BACKDOOR_CODE", "HTTP_PORT", "OTP_MODE", "JWT_SECRET", "ADMIN_TOKEN", "ALLOWED_ORIGINS", "RATE_LIMIT_BACKEND",
+        "FEE_WALLET_PHONE",
     ]  # fmt: skip
     assert "dev_secret" not in str(caught.value)
 
@@ -281,6 +283,7 @@ def test_what_signing_in_does_without_is_told() -> None:
         ({"rate_limit_enabled": "off"}, "RATE_LIMIT_ENABLED"),
         ({"passkeys_dev_unsafe": "true"}, "PASSKEYS_DEV_UNSAFE"),
         ({"jwt_alg": "RS256"}, "JWT_RS_PRIVATE_PEM"),
+        ({"jwt_secret": STRONG, "fee_wallet_phone": None}, "FEE_WALLET_PHONE"),
         ({"debug": "true"}, "DEBUG"),
         ({"paypal_mode": "demo_hmac"}, "PAYPAL_MODE"),
         ({"paypal_roots_file": "/tmp/roots.pem"}, "PAYPAL_ROOTS_FILE"),  # noqa: S108 - never opened

@@ -151,6 +151,19 @@ async def test_who_registered_first_is_out_when_the_owner_comes(
     assert types.count("auth.phone_proven") == 1
 
 
+@pytest.mark.parametrize("auth_settings", [{"otp_mode": "dev", "starting_credit_cents": 500}])
+async def test_an_invented_phone_is_no_money(nobody: Person, owner: Any) -> None:
+    """The starting credit comes with the phone's first code, once."""
+    phone = "+963944123456"
+    token = (await nobody.post("/auth/register", ANN | {"phone": phone})).json["access_token"]
+    assert (await Person(nobody.client, None, token).get("/wallet")).json["wallet"]["balance_cents"] == 0
+    for _ in range(2):
+        said = await nobody.post("/auth/verify_otp", {"phone": phone, "otp": "123456"})
+        ann = Person(nobody.client, None, said.json["access_token"])
+        assert (await ann.get("/wallet")).json["wallet"]["balance_cents"] == 500
+    assert await owner.fetchval("SELECT count(*) FROM transfers WHERE kind = 'wallet.airdrop'") == 1
+
+
 @pytest.mark.parametrize("auth_settings", [{"login_max_failures": 3}])
 async def test_guesses_at_one_username_end(nobody: Person) -> None:
     await nobody.post("/auth/register", ANN)
