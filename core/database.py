@@ -33,6 +33,10 @@ CONNECT_TIMEOUT_SECONDS = 3.0
 # As many as the posting lane and a few readers beside it keep busy.
 MAX_AT_HAND = 4
 
+# A plan is made once a connection, and kept until statistics are gathered anew: what is right for an empty table reads
+# a full one from its begin to its end. What serves has an index for all it asks; administration may read everything.
+_FIRM_PLANS = {"enable_seqscan": "off"}
+
 _LOST = (
     OSError,
     asyncio.TimeoutError,
@@ -283,6 +287,7 @@ async def open_database(
                 "idle_in_transaction_session_timeout": "60000",
                 # Our statements are short; compiling them costs more than it saves.
                 "jit": "off",
+                **({} if role is None else _FIRM_PLANS),
             },
             init=prepare,
             reset=keep,

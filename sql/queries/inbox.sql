@@ -49,8 +49,7 @@ SET
     lease_worker = $2,
     lease_token = $3,
     lease_until = clock_timestamp() + make_interval(secs => $4)
-FROM due
-WHERE item.id = due.id
+WHERE item.id = any(array(SELECT due.id FROM due))
 RETURNING
     item.id,
     item.provider,
@@ -64,7 +63,7 @@ RETURNING
 
 -- name: finish_inbox_event
 -- The id when the lease still holds, nothing when another worker has taken the event over. First in its
--- transaction.
+-- transaction. Only what is leased has a token: saying so would let the planner walk over all that was ever leased.
 UPDATE inbox_events
 SET
     state = 'done',
@@ -74,7 +73,7 @@ SET
     lease_worker = NULL,
     lease_token = NULL,
     lease_until = NULL
-WHERE id = $1 AND state = 'leased' AND lease_token = $2
+WHERE id = $1 AND lease_token = $2
 RETURNING id;
 
 -- name: lock_inbox_object
@@ -104,7 +103,7 @@ WITH put_back AS (
         lease_worker = NULL,
         lease_token = NULL,
         lease_until = NULL
-    WHERE id = $1 AND state = 'leased' AND lease_token = $2
+    WHERE id = $1 AND lease_token = $2
     RETURNING id, attempts
 )
 
@@ -131,7 +130,7 @@ WITH buried AS (
         lease_worker = NULL,
         lease_token = NULL,
         lease_until = NULL
-    WHERE id = $1 AND state = 'leased' AND lease_token = $2
+    WHERE id = $1 AND lease_token = $2
     RETURNING id, provider, event_id, event_type, outcome, attempts, replays
 ),
 
