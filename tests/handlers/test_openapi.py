@@ -148,7 +148,7 @@ async def test_problem_types_lead_somewhere(api: Any) -> None:
     assert (await api.get("/problems/nothing")).status == 404
 
 
-@pytest.mark.timeout(120 + 10 * EXAMPLES)
+@pytest.mark.timeout(300 + 10 * EXAMPLES)
 async def test_answers_conform_whatever_comes(
     api: Any, api_key: Callable[..., Awaitable[str]], tmp_path: Path
 ) -> None:

@@ -25,7 +25,7 @@ from ops.process import PROJECT, spawn
 from tests.loadtests.stub_bench import Stubbed, tiny
 
 # A run starts servers, databases and thirty programs: seconds each on a machine that is busy otherwise.
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")

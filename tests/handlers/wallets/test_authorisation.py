@@ -232,7 +232,6 @@ def test_rows_name_only_what_there_is() -> None:
         assert {*row["allowed"], *row} - {"allowed"} == set(CALLERS), kind
 
 
-@pytest.mark.timeout(300)
 async def test_everybody_gets_what_the_table_says(wallets: ApiClient, person: MakePerson, owner: Any) -> None:
     wrong = {}
     for name, row in TABLE["routes"].items():

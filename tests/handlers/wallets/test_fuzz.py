@@ -43,7 +43,7 @@ def settings(settings: Settings) -> Settings:
     return Settings.model_validate(settings.model_dump() | {"rate_limit_enabled": False})
 
 
-@pytest.mark.timeout(120 + 30 * EXAMPLES)
+@pytest.mark.timeout(300 + 30 * EXAMPLES)
 async def test_answers_conform_whatever_comes(wallets: ApiClient, person: MakePerson, tmp_path: Path) -> None:
     somebody = await person(balance=10**12, kyc=2, merchant=True, agent=True)
     config = tmp_path / "schemathesis.toml"
