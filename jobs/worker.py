@@ -78,14 +78,14 @@ ARQ_RESTART_SECONDS: Final = 2.0
 
 
 def run(settings: Settings) -> None:
-    """Run a worker until SIGTERM or SIGINT. Raises Unavailable when PostgreSQL cannot be reached at the start."""
+    """Run a worker until SIGTERM, SIGINT or SIGHUP. Raises Unavailable when PostgreSQL is away at the start."""
     uvloop.run(_main(settings))
 
 
 async def _main(settings: Settings) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stopping.set)
     await work(settings, stopping)
 

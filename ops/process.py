@@ -109,6 +109,14 @@ def stop(process: subprocess.Popen[bytes], *steps: tuple[signal.Signals, float])
     return process.wait()
 
 
+def children_of(pid: int) -> list[int]:
+    """Return the processes that a process has started, as far as the kernel tells."""
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
 def is_free(host: str, port: int) -> bool:
     """Whether nothing listens on the port, not even a socket that would share it with us."""
     family, kind, _, _, address = socket.getaddrinfo(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
 import asyncpg
+import structlog
 
 from core import metrics
 from core.database import statements
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from core.identity.sessions import SignedIn
     from core.wallets.users import User
 
+_log = structlog.get_logger(__name__)
 _sql = statements("identity")
 
 LOGIN_SECONDS: Final = 900
@@ -256,7 +258,11 @@ async def _prove_phone(identity: Identity, user: User) -> None:
         await connection.execute(_sql.end_all_sessions, user.id)
         await connection.execute(_sql.forget_unproven, user.id)
         await record(connection, audited("auth.phone_proven", by_user(user.id), {}, user_id=user.id))
-        await identity.platform.users.give_starting_credit(connection, user.id, user.wallet_id)
+    # Apart, since what stands in its way (a frozen wallet) must not keep in whoever was there before.
+    try:
+        await identity.platform.users.credit_late(user)
+    except Refusal as refusal:
+        _log.warning("sign_in.not_credited", user_id=str(user.id), code=refusal.code)
 
 
 async def _reset_in_dev(identity: Identity, user: User) -> None:

@@ -141,7 +141,7 @@ async def pay_qr(
         code = _code_in(text)
         offer = None if code is None else await platform.payables.to_pay_by_code(code, known)
         found = _qr_of(offer)
-        due = _amount_due(found.payable, amount)
+        due = _amount_due(platform, found, amount)
     except Refusal as refusal:
         if await _used(platform, payment_id):
             raise _other_request() from refusal
@@ -178,11 +178,31 @@ def _qr_of(found: ToPay | None) -> Offer:
     return Offer(found.payable, found.payee)
 
 
-def _amount_due(payable: Payable, amount: int | None) -> int:
-    due = amount if payable.amount is None else payable.amount
+def _amount_due(platform: Platform, offer: Offer, amount: int | None) -> int:
+    due = amount if offer.payable.amount is None else offer.payable.amount
     if due is None:
-        raise Refusal("qr_amount_required", "Say how much you pay: this code leaves it to you.")
+        _check_code(platform, offer)
+        raise _ended(offer.payable) or Refusal(
+            "qr_amount_required", "Say how much you pay: this code leaves it to you."
+        )
     return due
+
+
+def _check_code(platform: Platform, offer: Offer) -> None:
+    payable, merchant = offer
+    if not merchant.is_merchant:
+        raise Refusal("qr_not_active", "Whoever made this code is no merchant any more.")
+    if payable.currency != platform.currency:
+        raise _ended(payable) or Refusal("currency_mismatch", f"This code is in {payable.currency}.")
+
+
+def _ended(payable: Payable) -> Refusal | None:
+    """Return what the contract tells of before currency and amount; without those faults the posting says it."""
+    if payable.state == "open":
+        return None
+    if payable.state == "expired":
+        return Refusal("qr_expired", "The time of this code is over.")
+    return Refusal("qr_not_active", "This code was paid already, or withdrawn.")
 
 
 async def payment_of(
@@ -233,13 +253,14 @@ async def payment_of(
 
 
 async def _check(platform: Platform, payer: User, offer: Offer, due: int) -> None:
-    payable, merchant = offer
-    if not merchant.is_merchant:
-        raise Refusal("qr_not_active", "Whoever made this code is no merchant any more.")
-    if payable.currency != platform.currency:
-        raise Refusal("currency_mismatch", f"This code is in {payable.currency}.")
+    _check_code(platform, offer)
     await assess(
-        platform.database, platform.settings, payer, due, operation="payments.qr_pay", merchant=merchant
+        platform.database,
+        platform.settings,
+        payer,
+        due,
+        operation="payments.qr_pay",
+        merchant=offer.merchant,
     )
 
 

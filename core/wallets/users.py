@@ -119,7 +119,7 @@ class Users:
     ) -> User | None:
         """Make the user of `phone`, and do `also` in the same transaction; None where the phone has a user.
 
-        Without `credited` they get their starting credit with the first code, see `give_starting_credit`.
+        Without `credited` they get their starting credit with the first code, see `credit_late`.
         """
         made = await self._create(phone, name, actor, also, credited=credited)
         return await self.by_phone(phone) if made else None
@@ -143,16 +143,19 @@ class Users:
                 await also(connection, user_id)
             await open_wallet(connection, wallet_id, self._currency)
             await record(connection, audited("user.created", actor, {"phone": phone}, user_id=user_id))
-            if credited:
-                await self.give_starting_credit(connection, user_id, wallet_id)
+            if credited and self._starting_credit > 0:
+                gift = credit(user_id, wallet_id, self._starting_credit, self._currency)
+                (outcome,) = await self._ledger.post_within(connection, [gift])
+                if not outcome.posted:
+                    raise outcome.refusal()
         return True
 
-    async def give_starting_credit(self, connection: Connection, user_id: UUID, wallet_id: UUID) -> None:
-        """Give what a new user gets (STARTING_CREDIT_CENTS), in the caller's transaction; nothing the second time."""
+    async def credit_late(self, user: User) -> None:
+        """Give the starting credit to whoever was made without, once. Raises the ledger's Refusal."""
         if self._starting_credit > 0:
-            (outcome,) = await self._ledger.post_within(
-                connection, [credit(user_id, wallet_id, self._starting_credit, self._currency)]
-            )
+            await self.open_system_accounts()
+            gift = credit(user.id, user.wallet_id, self._starting_credit, self._currency)
+            outcome = await self._ledger.poster.submit(gift)
             if not outcome.posted:
                 raise outcome.refusal()
 

@@ -12,7 +12,16 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Self
 
 from ops.embedded.account import choose_account
-from ops.process import OURSELVES, StartError, choose_port, command_line_of, open_log, spawn, stop
+from ops.process import (
+    OURSELVES,
+    StartError,
+    children_of,
+    choose_port,
+    command_line_of,
+    open_log,
+    spawn,
+    stop,
+)
 from ops.state import write_secret
 
 if TYPE_CHECKING:
@@ -99,6 +108,7 @@ class Server(ABC):
     def stop(self) -> None:
         """End the server in good order, or by force where that takes too long."""
         if self._process is not None:
+            self._go_on()
             stop(self._process, *self.stop_steps)
             self._process = None
 
@@ -114,6 +124,13 @@ class Server(ABC):
         if self._process is not None:
             stop(self._process)
             self._process = None
+
+    def _go_on(self) -> None:
+        """Wake what somebody froze (SIGSTOP): it could not end, and its children would outlive it."""
+        if (pid := self.pid) is not None:
+            for number in (pid, *children_of(pid)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGCONT)
 
     def restart(self) -> None:
         """Stop in good order and start again on the same port."""

@@ -56,7 +56,7 @@ async def test_a_worker_shows_its_metrics(
         assert "dlq_messages_pending 0.0" in lines
         (age,) = [line for line in lines if line.startswith("worker_heartbeat_age_seconds ")]
         assert 0 <= float(age.split()[1]) < 3_600
-        worker.send_signal(signal.SIGTERM)
+        worker.send_signal(signal.SIGHUP)
         assert await worker.wait() == 0
     finally:
         if worker.returncode is None:

@@ -17,7 +17,7 @@ from redis.exceptions import AuthenticationError
 
 from ops.embedded import EmbeddedServers, Postgres, Valkey, embedded_servers, programs
 from ops.embedded.postgres import buffers_mib
-from ops.process import StartError, command_line_of, python_environment, stop
+from ops.process import StartError, children_of, command_line_of, python_environment, stop
 
 LAUNCHER = """
 import signal, sys
@@ -182,6 +182,19 @@ def test_a_server_that_cannot_start_says_why(state: Path) -> None:
         (postgres.data / "PG_VERSION").write_text("9\n")
         with pytest.raises(StartError, match=r"(?s)postgres\.log.*version"):
             postgres.start()
+
+
+def test_a_frozen_server_is_stopped_with_all_its_children(state: Path) -> None:
+    with Postgres(state) as postgres:
+        assert postgres.pid is not None
+        pids = [postgres.pid, *children_of(postgres.pid)]
+        assert len(pids) > 1
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        postgres.stop()
+        assert [pid for pid in pids if command_line_of(pid)] == []
+        postgres.start()
+        assert postgres.pid is not None
 
 
 def test_valkey_ends_even_if_its_directory_is_gone(state: Path) -> None:

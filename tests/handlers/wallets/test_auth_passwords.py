@@ -164,6 +164,19 @@ async def test_an_invented_phone_is_no_money(nobody: Person, owner: Any) -> None
     assert await owner.fetchval("SELECT count(*) FROM transfers WHERE kind = 'wallet.airdrop'") == 1
 
 
+@pytest.mark.parametrize("auth_settings", [{"otp_mode": "dev", "starting_credit_cents": 500}])
+async def test_a_credit_that_cannot_be_given_keeps_no_thief_in(nobody: Person, owner: Any) -> None:
+    phone = "+963944123456"
+    token = (await nobody.post("/auth/register", ANN | {"phone": phone})).json["access_token"]
+    await owner.execute(
+        "UPDATE accounts SET state = 1 WHERE code = (SELECT 'wallet:' || wallet_id FROM users WHERE phone = $1)",
+        phone,
+    )
+    assert (await nobody.post("/auth/verify_otp", {"phone": phone, "otp": "123456"})).status == 200
+    assert (await Person(nobody.client, None, token).get("/wallet")).refusal == (401, "Invalid token")
+    assert (await log_in(nobody, "Ann", "correct horse")).status == 401
+
+
 @pytest.mark.parametrize("auth_settings", [{"login_max_failures": 3}])
 async def test_guesses_at_one_username_end(nobody: Person) -> None:
     await nobody.post("/auth/register", ANN)

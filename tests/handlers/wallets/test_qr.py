@@ -230,6 +230,22 @@ async def test_risk(person: MakePerson, owner: Any) -> None:
     assert (await pay(ann, code, "k")).body == first.body
 
 
+async def test_of_several_faults_the_contracts_first_is_told(person: MakePerson, owner: Any) -> None:
+    """Not active, expired, currency, amount."""
+    shop, ann = await person(kyc=1, merchant=True), await person(kyc=1, balance=1_000)
+    code = await code_of(shop, mode="static")
+    assert (await pay(ann, code)).refusal == (400, "Amount required for static QR")
+    await owner.execute("UPDATE payables SET currency = 'USD'")
+    for more in ({}, {"amount_cents": 5}):
+        assert (await pay(ann, code, new_key(), **more)).refusal == (400, "Currency mismatch")
+    await overdue(owner)
+    for more in ({}, {"amount_cents": 5}):
+        assert (await pay(ann, code, new_key(), **more)).refusal == (400, "QR expired")
+    await owner.execute("UPDATE users SET is_merchant = FALSE")
+    for more in ({}, {"amount_cents": 5}):
+        assert (await pay(ann, code, new_key(), **more)).refusal == (404, "QR not active")
+
+
 @pytest.mark.parametrize("changed", [FEES])
 async def test_ones_own_code(person: MakePerson, platform: Platform) -> None:
     shop = await person(kyc=1, merchant=True, balance=1_000)
