@@ -145,12 +145,6 @@ class Supervisor:
             os.close(wake_reader)
             os.close(wake_writer)
 
-    def pids(self, name: str) -> list[int]:
-        """Return the process ids of one program's processes."""
-        return [
-            slot.current.process.pid for slot in self._slots if slot.program.name == name and slot.current
-        ]
-
     def _note_signal(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP and not self.hangup_reloads:
             number = signal.SIGTERM

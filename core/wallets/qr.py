@@ -182,7 +182,7 @@ def _amount_due(platform: Platform, offer: Offer, amount: int | None) -> int:
     due = amount if offer.payable.amount is None else offer.payable.amount
     if due is None:
         _check_code(platform, offer)
-        raise _ended(offer.payable) or Refusal(
+        raise _ended(offer.payable.state) or Refusal(
             "qr_amount_required", "Say how much you pay: this code leaves it to you."
         )
     return due
@@ -193,14 +193,14 @@ def _check_code(platform: Platform, offer: Offer) -> None:
     if not merchant.is_merchant:
         raise Refusal("qr_not_active", "Whoever made this code is no merchant any more.")
     if payable.currency != platform.currency:
-        raise _ended(payable) or Refusal("currency_mismatch", f"This code is in {payable.currency}.")
+        raise _ended(payable.state) or Refusal("currency_mismatch", f"This code is in {payable.currency}.")
 
 
-def _ended(payable: Payable) -> Refusal | None:
-    """Return what the contract tells of before currency and amount; without those faults the posting says it."""
-    if payable.state == "open":
+def _ended(state: str) -> Refusal | None:
+    """Return what the contract tells of before currency and amount; without those faults the posting finds it."""
+    if state == "open":
         return None
-    if payable.state == "expired":
+    if state == "expired":
         return Refusal("qr_expired", "The time of this code is over.")
     return Refusal("qr_not_active", "This code was paid already, or withdrawn.")
 
@@ -273,9 +273,6 @@ def _other_request() -> Refusal:
 
 
 def _as_told(refusal: Refusal) -> Refusal:
-    match refusal.code:
-        case "payable_not_open" if refusal.extra.get("state") == "expired":
-            return Refusal("qr_expired", "The time of this code is over.")
-        case "payable_not_open" | "payable_not_found":
-            return Refusal("qr_not_active", "This code was paid already, or withdrawn.")
+    if refusal.code in {"payable_not_open", "payable_not_found"}:
+        return _ended(refusal.extra.get("state", "gone")) or refusal
     return refusal
