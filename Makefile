@@ -14,8 +14,8 @@ test: ## run the tests, on servers of their own
 
 fuzz: ## the ledger and wallets against their models, forged webhooks, every order of events, all routes (minutes)
 	@./tallystick test tests/core/ledger/test_properties.py tests/core/inbox/test_fuzz*.py tests/jobs/test_orders.py \
-		tests/core/wallets/test_properties.py --hypothesis-profile=fuzz --timeout=0 $(ARGS)
-	@FUZZ_EXAMPLES=200 ./tallystick test tests/handlers/test_openapi.py tests/handlers/wallets/test_fuzz.py \
+		tests/core/payables/test_properties.py --hypothesis-profile=fuzz --timeout=0 $(ARGS)
+	@FUZZ_EXAMPLES=200 ./tallystick test tests/handlers/http/test_openapi.py tests/handlers/wallets/test_fuzz.py \
 		--timeout=0 $(ARGS)
 
 chaos: ## kill, pause and wipe the parts of a service under load; nothing may be lost or doubled (minutes)

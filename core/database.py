@@ -54,38 +54,44 @@ _LOST = (
 _RETRIABLE = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
 
-class Statement(NamedTuple):
+class Query(NamedTuple):
     """One SQL statement with the name that metrics and logs know it by."""
 
     name: str
     text: str
 
 
-class Statements:
+class Queries:
     """The statements of one file of `sql/queries`, as attributes."""
 
-    def __init__(self, found: dict[str, Statement]) -> None:
+    def __init__(self, found: dict[str, Query]) -> None:
         self._found = found
 
-    def __getattr__(self, name: str) -> Statement:
+    def __getattr__(self, name: str) -> Query:
         try:
             return self._found[name]
         except KeyError:
             raise AttributeError(name) from None
 
-    def __iter__(self) -> Iterator[Statement]:
+    def __iter__(self) -> Iterator[Query]:
         return iter(self._found.values())
 
 
 @functools.cache
-def statements(file: str) -> Statements:
-    """Read `sql/queries/<file>.sql`: blocks that begin with `-- name: <name>`, parameters `$1`, `$2`, ..."""
-    text = resources.files("sql").joinpath("queries", f"{file}.sql").read_text()
+def queries(module: str) -> Queries:
+    """Read the queries of a module of core: `core.ledger.feed` has its own in `sql/queries/ledger/feed.sql`.
+
+    A file is blocks that begin with `-- name: <name>`; parameters are `$1`, `$2`, ... A query belongs to one module,
+    whose functions others call.
+    """
+    parts = module.split(".")[1:]
+    file = "/".join(parts)
+    text = resources.files("sql").joinpath("queries", *parts[:-1], f"{parts[-1]}.sql").read_text()
     blocks = re.split(r"^-- name: (\w+)\s*$", text, flags=re.MULTILINE)[1:]
     found = {}
     for name, body in zip(blocks[::2], blocks[1::2], strict=True):
-        found[name] = Statement(name, f"-- {file}.{name}\n{body.strip().rstrip(';')}")
-    return Statements(found)
+        found[name] = Query(name, f"-- {file}.{name}\n{body.strip().rstrip(';')}")
+    return Queries(found)
 
 
 def is_lost(error: BaseException) -> bool:
@@ -106,19 +112,19 @@ class Connection:
     def __init__(self, raw: RawConnection) -> None:
         self.raw = raw
 
-    async def fetch(self, statement: Statement, *args: Any) -> list[Row]:
+    async def fetch(self, statement: Query, *args: Any) -> list[Row]:
         """Return all rows."""
         return await _timed(statement.name, self.raw.fetch(statement.text, *args))
 
-    async def fetchrow(self, statement: Statement, *args: Any) -> Row | None:
+    async def fetchrow(self, statement: Query, *args: Any) -> Row | None:
         """Return the first row, or None."""
         return await _timed(statement.name, self.raw.fetchrow(statement.text, *args))
 
-    async def fetchval(self, statement: Statement, *args: Any) -> Any:
+    async def fetchval(self, statement: Query, *args: Any) -> Any:
         """Return the first column of the first row, or None."""
         return await _timed(statement.name, self.raw.fetchval(statement.text, *args))
 
-    async def execute(self, statement: Statement, *args: Any) -> int:
+    async def execute(self, statement: Query, *args: Any) -> int:
         """Run the statement and return how many rows it touched."""
         status = await _timed(statement.name, self.raw.execute(statement.text, *args))
         tail = status.rsplit(" ", 1)[-1]
@@ -172,19 +178,19 @@ class Database:
     def __init__(self, connections: Connections) -> None:
         self.connections = connections
 
-    async def fetch(self, statement: Statement, *args: Any) -> list[Row]:
+    async def fetch(self, statement: Query, *args: Any) -> list[Row]:
         """Return all rows of a statement that is its own transaction."""
         return await self._once(lambda connection: connection.fetch(statement, *args))
 
-    async def fetchrow(self, statement: Statement, *args: Any) -> Row | None:
+    async def fetchrow(self, statement: Query, *args: Any) -> Row | None:
         """Return the first row, or None, of a statement that is its own transaction."""
         return await self._once(lambda connection: connection.fetchrow(statement, *args))
 
-    async def fetchval(self, statement: Statement, *args: Any) -> Any:
+    async def fetchval(self, statement: Query, *args: Any) -> Any:
         """Return the first value, or None, of a statement that is its own transaction."""
         return await self._once(lambda connection: connection.fetchval(statement, *args))
 
-    async def execute(self, statement: Statement, *args: Any) -> int:
+    async def execute(self, statement: Query, *args: Any) -> int:
         """Run a statement that is its own transaction; return how many rows it touched."""
         return await self._once(lambda connection: connection.execute(statement, *args))
 
@@ -197,7 +203,7 @@ class Database:
 
     async def ping(self) -> None:
         """Raise Unavailable unless the server answers."""
-        await self.fetchval(Statement("ping", "SELECT 1"))
+        await self.fetchval(Query("ping", "SELECT 1"))
 
     async def close(self) -> None:
         """End all connections; those that do not end within five seconds are cut."""

@@ -1,4 +1,4 @@
-"""Expected refusals: what the core says no with. Their HTTP form stands in one table, in `handlers.problems`."""
+"""Expected refusals: what the core says no with. Their HTTP form stands in one table, in `handlers.http.problems`."""
 
 from __future__ import annotations
 

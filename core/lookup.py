@@ -9,7 +9,7 @@ from core.lane import Lane
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from core.database import Database, Row, Statement
+    from core.database import Database, Query, Row
 
 Found = TypeVar("Found")
 
@@ -21,7 +21,7 @@ MAX_WAITING = 20_000
 class Lookup(Generic[Found]):
     """Finds one row a key. `statement` takes an array for each part of a key, and names each row's `place` from 1."""
 
-    def __init__(self, database: Database, statement: Statement, read: Callable[[Row], Found]) -> None:
+    def __init__(self, database: Database, statement: Query, read: Callable[[Row], Found]) -> None:
         self._database = database
         self._statement = statement
         self._read = read

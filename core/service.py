@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from core.database import Database, open_database, statements
+from core.database import Database, open_database, queries
 from core.errors import Refusal
 from core.ledger.ledger import Ledger
 from core.ledger.poster import Poster
@@ -72,7 +72,7 @@ async def open_migrated(settings: Settings, *, size: int | None = None) -> tuple
 async def read_epoch(database: Database) -> str:
     """Return the epoch of the database's history. Raises Refusal `not_migrated` where there is none."""
     try:
-        epoch: str | None = await database.fetchval(statements("ledger").epoch)
+        epoch: str | None = await database.fetchval(queries(__name__).epoch)
     except asyncpg.UndefinedTableError as error:
         raise _not_migrated() from error
     if epoch is None:

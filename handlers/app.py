@@ -19,36 +19,30 @@ from aiohttp.http_exceptions import HttpProcessingError
 from core import metrics, tasks
 from core.access.api_keys import ApiKeys
 from core.access.guard import Guard
-from core.backoff import half_jitter
 from core.errors import Refusal, Unavailable
 from core.identity.identity import Identity, open_identity
 from core.identity.tokens import Tokens
+from core.platform import Platform, open_platform
 from core.service import Service, open_service
 from core.settings import Settings
-from core.wallets.platform import Platform, open_platform
-from handlers import (
-    accounts,
-    dead_letters,
-    deliveries,
-    docs,
-    feed,
-    health,
-    holds,
-    inbound,
-    openapi,
-    outbound,
-    problems,
-    reports,
-    transfers,
-    webhook_sources,
-    webhooks,
-)
-from handlers.api import Route, answer
-from handlers.dispatch import PAGES, WALLETS, Desk, dispatcher
-from handlers.middleware import UNMATCHED, Edge
-from handlers.problems import SURFACES
+from core.work.backoff import half_jitter
+from handlers.http import docs, health, openapi, problems
+from handlers.http.dispatch import PAGES, WALLETS, Desk, dispatcher
+from handlers.http.middleware import UNMATCHED, Edge
+from handlers.http.problems import SURFACES
+from handlers.http.route import Route, answer
+from handlers.ledger import accounts, feed, holds, transfers
 from handlers.wallets import routes as wallet_routes
 from handlers.wallets.surface import IDENTITY, PLATFORM, TOKENS
+from handlers.webhooks import (
+    inbox_dead_letters,
+    inbox_receive,
+    inbox_reports,
+    inbox_sources,
+    outbox_deliveries,
+    outbox_endpoints,
+    outbox_parts,
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -64,12 +58,12 @@ ROUTES: tuple[Route, ...] = (
     *transfers.ROUTES,
     *holds.ROUTES,
     *feed.ROUTES,
-    *inbound.ROUTES,
-    *webhook_sources.ROUTES,
-    *dead_letters.ROUTES,
-    *reports.ROUTES,
-    *webhooks.ROUTES,
-    *deliveries.ROUTES,
+    *inbox_receive.ROUTES,
+    *inbox_sources.ROUTES,
+    *inbox_dead_letters.ROUTES,
+    *inbox_reports.ROUTES,
+    *outbox_endpoints.ROUTES,
+    *outbox_deliveries.ROUTES,
     *wallet_routes.ROUTES,
     *health.ROUTES,
     *docs.ROUTES,
@@ -205,8 +199,8 @@ class _Opening:
 
     async def fill(self, app: web.Application, service: Service | None) -> AsyncIterator[None]:
         """Fill the desk with `service`, or with one that is opened, and keep it for the life of the application."""
-        app[inbound.INBOUND] = cast("inbound.Inbound", self._inbound)
-        app[outbound.OUTBOUND] = cast("outbound.Outbound", self._outbound)
+        app[inbox_receive.INBOUND] = cast("inbox_receive.Inbound", self._inbound)
+        app[outbox_parts.OUTBOUND] = cast("outbox_parts.Outbound", self._outbound)
         app[PLATFORM] = cast("Platform", self._platform)
         app[IDENTITY] = cast("Identity", self._identity)
         app[TOKENS] = self._tokens
@@ -236,8 +230,8 @@ class _Opening:
             return False
         guard = Guard(service.redis, self._settings, service.epoch)
         stack.push_async_callback(guard.close)
-        self._inbound.opened = await stack.enter_async_context(inbound.open_inbound(service))
-        self._outbound.opened = await stack.enter_async_context(outbound.open_outbound(service))
+        self._inbound.opened = await stack.enter_async_context(inbox_receive.open_inbound(service))
+        self._outbound.opened = await stack.enter_async_context(outbox_parts.open_outbound(service))
         self._platform.opened = await stack.enter_async_context(open_platform(service))
         self._identity.opened = await stack.enter_async_context(
             open_identity(self._platform.opened, self._tokens)

@@ -14,7 +14,7 @@ from core.inbox.intake import Intake
 if TYPE_CHECKING:
     from core.database import Database
     from core.settings import Settings
-    from core.wakeup import Waker
+    from core.work.wakeup import Waker
 
 log = structlog.get_logger(__name__)
 

@@ -10,7 +10,8 @@ import structlog
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.registry import Collector
 
-from core import metrics, pulse
+from core import metrics
+from core.work import gauges
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 # The database is asked within this; a loop that does not come to it is stuck, and the scrape fails, as it should.
-ANSWER_SECONDS: Final = pulse.MEASURE_SECONDS + 2.0
+ANSWER_SECONDS: Final = gauges.MEASURE_SECONDS + 2.0
 
 
 class _Current(Collector):
@@ -37,7 +38,7 @@ class _Current(Collector):
         return metrics.REGISTRY.collect()
 
     async def _hand_over(self) -> None:
-        await pulse.measure(self._service.database)
+        await gauges.measure(self._service.database)
         metrics.flush()
 
 

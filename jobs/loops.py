@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import structlog
 
 from core import metrics
-from core.backoff import full_jitter
 from core.errors import Refusal
+from core.work.backoff import full_jitter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from core.wakeup import Alarm
+    from core.work.wakeup import Alarm
 
 log = structlog.get_logger(__name__)
 

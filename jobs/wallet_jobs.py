@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from core import metrics
-from core.wallets import autopay, charging, expiry, reconcile, retention, settlement
-from core.wallets.progress import Progress
+from core.payables import expiry, reconcile
+from core.recurring import autopay, charging
+from core.wallets import retention, settlement
+from core.work.progress import Progress
 
 if TYPE_CHECKING:
+    from core.platform import Platform
     from core.settings import Settings
-    from core.wallets.platform import Platform
 
 log = structlog.get_logger(__name__)
 

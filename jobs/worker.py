@@ -24,26 +24,27 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import BusyLoadingError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from core import tasks, wakeup
+from core import tasks
 from core.access.internal_hmac import FORGET_SECONDS, forget_signatures
 from core.inbox import replays
 from core.inbox.dead_letters import DeadLetterStream
 from core.inbox.processing import Processor, Retries, take_over_inbox_events
-from core.leases import HEARTBEAT_SECONDS, Worker
 from core.ledger.holds import expire_due
 from core.ledger.sealing import seal_once
-from core.outbox.delivery import Deliverer, prune_attempts, take_over_deliveries
+from core.outbox.breakers import Standings
 from core.outbox.destinations import Destinations
 from core.outbox.egress import Egress
 from core.outbox.fanout import fan_out
 from core.outbox.health import Patience
 from core.outbox.ordering import Stalled
 from core.outbox.schedule import Schedule
-from core.outbox.standing import Standings
+from core.outbox.sender import Deliverer, prune_attempts, take_over_deliveries
+from core.platform import open_platform
 from core.redis import open_redis
 from core.service import open_service
-from core.wakeup import Alarm, Waker
-from core.wallets.platform import open_platform
+from core.work import wakeup
+from core.work.leases import HEARTBEAT_SECONDS, Worker
+from core.work.wakeup import Alarm, Waker
 from jobs import backfill
 from jobs.listener import metrics_listener
 from jobs.loops import Loop, run_loop
@@ -53,9 +54,9 @@ from jobs.wallet_jobs import JOBS, Job, drain
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from core.platform import Platform
     from core.service import Service
     from core.settings import Settings
-    from core.wallets.platform import Platform
 
 log = structlog.get_logger(__name__)
 

@@ -127,7 +127,7 @@ def main() -> int:
     from core.log import configure_logging
     from core.settings import SettingsError, load_settings
     from handlers.app import create_app
-    from handlers.health import READINESS
+    from handlers.http.health import READINESS
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--listen-fd", type=int, required=True, help="the listening socket")

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from core.database import statements
+from core.database import queries
 from core.errors import Refusal
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
-SQL = statements("access")
+SQL = queries(__name__)
 
 SCOPES = (
     "accounts:read",

@@ -25,9 +25,9 @@ from prometheus_client import Gauge
 from core import metrics
 from core.access import rates
 from core.access.addresses import bucket
-from core.access.link import LinkDown, ScriptLink
 from core.access.marks import MAX_ANSWER_BYTES, Mark, StoredAnswer, Writes, answer_in, is_mark_of, mark_value
 from core.access.rates import Headers, Limit, MemoryBuckets, RateLimited, State, rate_headers, tighter
+from core.access.redis_script import LinkDown, ScriptLink
 from core.errors import Refusal
 from core.lane import Lane
 

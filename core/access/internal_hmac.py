@@ -15,7 +15,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from core.database import statements
+from core.database import queries
 from core.errors import Refusal
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from core.database import Database
     from core.settings import Settings
 
-_sql = statements("internal_api")
+_sql = queries(__name__)
 
 # Seconds since 1970, of this century; what sibling services send in its place are UUIDs and hex digits.
 _UNIX_SECONDS: Final = re.compile(r"[0-9]{9,10}(\.[0-9]{1,9})?", re.ASCII)
@@ -104,7 +104,7 @@ async def use(
     forget_at = signature.forget_at
     if forget_at is None and not writes:
         forget_at = datetime.now(UTC) + timedelta(seconds=settings.internal_hmac_ttl_secs)
-    row = await database.fetchrow(_sql.use_signature, signature.digest, operation, key, forget_at)
+    row = await database.fetchrow(_sql.use_internal_signature, signature.digest, operation, key, forget_at)
     if row is None:
         raise LookupError("an upsert has a row")
     again = row["uses"] > 1

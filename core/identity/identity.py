@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from core.identity.tokens import Tokens
-    from core.wallets.platform import Platform
+    from core.platform import Platform
 
 
 @dataclass(frozen=True, slots=True)

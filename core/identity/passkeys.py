@@ -12,9 +12,9 @@ from uuid import UUID
 import webauthn
 from webauthn.helpers import base64url_to_bytes, bytes_to_base64url, parse_client_data_json
 
-from core.database import statements
+from core.audit import audited, by_user, record
+from core.database import queries
 from core.errors import Refusal
-from core.platform.audit import audited, by_user, record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_sql = statements("identity")
+_sql = queries(__name__)
 
 CHALLENGE_BYTES: Final = 32  # 43 characters
 LEAST_ID_CHARACTERS: Final = 8  # of the contract

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
 from core import ids, metrics
-from core.database import statements
+from core.audit import audited, by_user, record
+from core.database import queries
 from core.errors import Refusal
-from core.platform.audit import audited, by_user, record
 
 if TYPE_CHECKING:
     from core.database import Connection, Database
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from core.settings import Settings
     from core.wallets.users import User, Users
 
-_sql = statements("identity")
+_sql = queries(__name__)
 
 DAY_SECONDS: Final = 86_400
 MAX_CLIENT_CHARACTERS: Final = 200
@@ -144,15 +144,20 @@ async def end(database: Database, user: User, session_id: UUID) -> None:
         await _audit(connection, "auth.sign_out", user.id, session_id)
 
 
+async def end_all_within(connection: Connection, user: User) -> int:
+    """End every sign-in of `user` as part of a transaction; return how many of ours there were."""
+    # The user's row first: two of these then come one after the other.
+    await connection.execute(_sql.end_older_tokens, user.id)
+    return await connection.execute(_sql.end_all_sessions, user.id)
+
+
 async def end_all(database: Database, user: User, *, actor: str | None = None) -> int:
     """End every sign-in of `user`, those by tokens of the old service included; return how many of ours there were.
 
     `actor` is who does it, where that is not the user.
     """
     async with database.transaction() as connection:
-        # The user's row first: two of these then come one after the other.
-        await connection.execute(_sql.end_older_tokens, user.id)
-        count = await connection.execute(_sql.end_all_sessions, user.id)
+        count = await end_all_within(connection, user)
         data = {"sessions": count}
         entry = audited("auth.sign_out_all", actor or by_user(user.id), data, user_id=user.id)
         await record(connection, entry)

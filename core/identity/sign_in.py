@@ -11,14 +11,14 @@ import asyncpg
 import structlog
 
 from core import metrics
-from core.database import statements
+from core.audit import audited, by_user, record
+from core.database import queries
 from core.errors import Refusal
 from core.identity import sessions
 from core.identity.codes import new_session, wrong_code
 from core.identity.memory import limited
 from core.identity.passwords import is_weak
 from core.identity.phones import may_get_messages, normalized
-from core.platform.audit import audited, by_user, record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from core.wallets.users import User
 
 _log = structlog.get_logger(__name__)
-_sql = statements("identity")
+_sql = queries(__name__)
 
 LOGIN_SECONDS: Final = 900
 
@@ -254,8 +254,7 @@ async def _prove_phone(identity: Identity, user: User) -> None:
         row = await connection.fetchrow(_sql.prove_phone, user.id)
         if row is None or not row["registered"]:
             return
-        await connection.execute(_sql.end_older_tokens, user.id)
-        await connection.execute(_sql.end_all_sessions, user.id)
+        await sessions.end_all_within(connection, user)
         await connection.execute(_sql.forget_unproven, user.id)
         await record(connection, audited("auth.phone_proven", by_user(user.id), {}, user_id=user.id))
     # Apart, since what stands in its way (a frozen wallet) must not keep in whoever was there before.

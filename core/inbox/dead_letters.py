@@ -16,7 +16,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from core import metrics
-from core.database import statements
+from core.database import queries
 from core.errors import Refusal
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from core.database import Database, Row
 
 log = structlog.get_logger(__name__)
-_sql = statements("dead_letters")
+_sql = queries(__name__)
 
 # Above every id that can be: where a list that begins at the newest begins.
 NEWEST: Final = UUID(int=2**128 - 1)

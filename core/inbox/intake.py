@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 import structlog
 
-from core import ids, wakeup
-from core.database import statements
+from core import ids
+from core.database import queries
 from core.errors import Unavailable
 from core.lane import Lane
+from core.work import wakeup
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from core.database import Database
-    from core.wakeup import Waker
+    from core.work.wakeup import Waker
 
 log = structlog.get_logger(__name__)
-_sql = statements("inbox")
+_sql = queries(__name__)
 
 # Bytes of one statement. About a thousand ordinary events, or four of the largest.
 BATCH_BYTES: Final = 4 * 1024 * 1024

@@ -15,11 +15,9 @@ from uuid import UUID
 import asyncpg
 import structlog
 
-from core import ids, wakeup
-from core.backoff import full_jitter
-from core.database import statements
+from core import ids
+from core.database import queries
 from core.errors import Refusal, Unavailable
-from core.horizon import Horizon
 from core.inbox.dead_letters import say_dead
 from core.inbox.rules import (
     APPLIED,
@@ -30,9 +28,12 @@ from core.inbox.rules import (
     InboxEvent,
     UnusableEventError,
 )
-from core.leases import DEAD_AFTER_SECONDS
 from core.ledger.accounts import Limits, Opening, open_accounts
 from core.ledger.poster import KEY_TAKEN
+from core.work import wakeup
+from core.work.backoff import full_jitter
+from core.work.due_window import Horizon
+from core.work.leases import DEAD_AFTER_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,12 +42,12 @@ if TYPE_CHECKING:
     from core.database import Database
     from core.inbox.dead_letters import DeadLetterStream
     from core.inbox.rules import Rule
-    from core.leases import Worker
     from core.ledger.ledger import Ledger
     from core.settings import Settings
+    from core.work.leases import Worker
 
 log = structlog.get_logger(__name__)
-_sql = statements("inbox")
+_sql = queries(__name__)
 
 # Events of one claim: a quarter of a second of work, so that a second worker soon finds some too.
 BATCH: Final = 64

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from core import ids, metrics
-from core.database import statements
+from core.database import queries
 from core.errors import Refusal
 from core.inbox import dead_letters
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from core.inbox.dead_letters import Filter
 
 log = structlog.get_logger(__name__)
-_sql = statements("dead_letters")
+_sql = queries(__name__)
 
 # Letters a second: well below what one worker applies, so that fresh events hardly notice.
 DEFAULT_PER_SECOND: Final = 50

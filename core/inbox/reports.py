@@ -9,12 +9,12 @@ from uuid import UUID
 import msgspec
 
 from core import ids, metrics
-from core.database import statements
+from core.database import queries
 
 if TYPE_CHECKING:
     from core.database import Database
 
-_sql = statements("reports")
+_sql = queries(__name__)
 
 # Events of one type in one summary that are more than usual.
 HIGH_FREQUENCY: Final = 1_000

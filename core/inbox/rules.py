@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 
-from core.database import statements
+from core.database import queries
 from core.ledger.items import MAX_AMOUNT_MINOR, Leg, Posting, operation_id
 from core.outbox.events import emit
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from core.database import Connection
     from core.ledger.ledger import Ledger
 
-_sql = statements("inbox")
+_sql = queries(__name__)
 
 # The owner of the keys of what we post by ourselves. Principals of the API have positive ids.
 SYSTEM_PRINCIPAL: Final = 0

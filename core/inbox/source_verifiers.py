@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
-from core.database import statements
+from core.database import queries
 from core.errors import Refusal
 from core.inbox import plain_hmac, standard_webhooks
 from core.inbox.intake import Receipt
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from core.database import Database
     from core.inbox.sources import Kind, Options
 
-_sql = statements("sources")
+_sql = queries(__name__)
 
 # So that the name of a source can pass for no provider of ours.
 PROVIDER_PREFIX: Final = "source:"

@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 
 from core import ids
-from core.database import statements
+from core.database import queries
 from core.errors import Refusal
 from core.inbox import locations, plain_hmac, standard_webhooks
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from core.database import Database, Row
 
-_sql = statements("sources")
+_sql = queries(__name__)
 
 Kind: TypeAlias = Literal["standard", "standard_ed25519", "hmac"]
 

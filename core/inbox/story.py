@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 
-from core.database import statements
+from core.database import queries
 from core.errors import Refusal
 from core.inbox.backfill import FETCHED
 from core.inbox.dead_letters import Action, Failure, actions_of, failures_of
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from core.database import Database, Row
 
-_sql = statements("reports")
+_sql = queries(__name__)
 
 # Of each kind of row that a story shows: a person reads it.
 MOST_ROWS: Final = 100

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 
-from core.database import statements
+from core.database import queries
 from core.errors import Refusal
 from core.ledger.items import encode_metadata
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from core.database import Connection, Database, Row
 
-SQL = statements("ledger")
+SQL = queries(__name__)
 
 AccountState = Literal["open", "frozen", "closed"]
 STATES: tuple[AccountState, ...] = ("open", "frozen", "closed")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from core.database import statements
+from core.database import queries
 from core.ledger.transfers import PAGE_ENTRIES, Transfer, get_transfers
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from core.database import Database, Row
 
-SQL = statements("ledger")
+SQL = queries(__name__)
 
 HOLD_EVENTS = ("", "hold.created", "hold.captured", "hold.voided", "hold.extended", "hold.expired")
 # Each batch of the feed holds at least one event, so this many batches fill any page.

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 
-from core.database import statements
+from core.database import queries
 from core.errors import Refusal
 from core.ledger.items import Leg, Operation, Outcome, Posting, operation_id
 from core.ledger.posting import post
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from core.database import Connection, Database
 
-SQL = statements("ledger")
+SQL = queries(__name__)
 
 HoldState = Literal["open", "captured", "voided", "expired"]
 STATES: tuple[HoldState, ...] = ("open", "captured", "voided", "expired")

@@ -164,7 +164,7 @@ class Outcome(msgspec.Struct, frozen=True):
     When posted: `no`, `recorded_at`, and `entries` in the order of the legs; for holds also the `amount` of the
     operation, what the hold has `captured` since its start and when it `expires_at`. When refused: the `account` that
     stood in the way and a `figure` (what is available, left, expected: it depends on the kind). `replayed` tells that
-    the key was used before, `wakes` that an event of the same call waits for the workers (`core.wakeup.OUTBOX`).
+    the key was used before, `wakes` that an event of the same call waits for the workers (`core.work.wakeup.OUTBOX`).
     """
 
     kind: OutcomeKind

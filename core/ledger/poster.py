@@ -14,7 +14,7 @@ import asyncpg
 import structlog
 
 from core import metrics
-from core.database import is_retriable, statements, translated
+from core.database import is_retriable, queries, translated
 from core.errors import Refusal, Unavailable
 from core.lane import Lane
 from core.ledger.items import MAX_CALL_LEGS, Outcome, Posting
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from core.database import Database
 
-SQL = statements("ledger")
+SQL = queries(__name__)
 logger = structlog.get_logger("ledger")
 
 # Raised by ledger_post when a twin in another process's batch took a key first.

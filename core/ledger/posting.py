@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from core.database import statements
+from core.database import queries
 from core.ledger.effects import pack_effects
 from core.ledger.items import (
     MAX_CALL_ITEMS,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from core.database import Connection, Database, Row
 
-SQL = statements("ledger")
+SQL = queries(__name__)
 
 
 async def post(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from core.database import statements
+from core.database import queries
 
 if TYPE_CHECKING:
     from core.database import Database
 
-SQL = statements("ledger")
+SQL = queries(__name__)
 # One round's transaction stays within tens of milliseconds: sealing costs about 10 us an entry.
 ROUND_BATCHES = 200
 

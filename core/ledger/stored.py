@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from core.database import statements
+from core.database import queries
 from core.ledger.items import EntryLine, Outcome
 from core.ledger.outcomes import OUTCOMES, POSTED
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from core.database import Connection, Database
 
-SQL = statements("ledger")
+SQL = queries(__name__)
 
 
 async def load_outcomes(source: Connection | Database, ids: Sequence[UUID]) -> dict[UUID, Outcome]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from core.database import statements
+from core.database import queries
 from core.errors import Refusal
 from core.ledger.items import EntryLine, Leg, Operation, Outcome, Posting, encode_metadata
 from core.ledger.stored import load_entries
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from core.database import Connection, Database, Row
     from core.ledger.accounts import Account
 
-SQL = statements("ledger")
+SQL = queries(__name__)
 
 # Above every number that can be: where a list that begins at the newest begins.
 NEWEST = 2**63 - 1

@@ -12,14 +12,14 @@ from uuid import UUID
 
 import msgspec
 
-from core.database import statements
+from core.database import queries
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
-    from core.database import Connection, Database, Row, Statement
+    from core.database import Connection, Database, Query, Row
 
-SQL = statements("verify")
+SQL = queries(__name__)
 
 # What can be wrong, in the order of the report.
 CHECKS: Mapping[str, str] = {
@@ -109,9 +109,15 @@ async def verify(
     return run.findings()
 
 
+async def end_of_range(source: Connection | Database, low: int, batches: int, events: int) -> int | None:
+    """Return the last batch of the range behind `low`: at most so many batches and events; None behind the last one."""
+    end: int | None = await source.fetchval(SQL.next_batches, low, batches, events)
+    return end
+
+
 async def read_seal(source: Connection | Database) -> Seal:
     """Return where the feed ends and the digest of all of it, to be kept where the database's owner cannot write."""
-    row = await source.fetchrow(SQL.seal)
+    row = await source.fetchrow(SQL.last_seal)
     if row is None:
         raise RuntimeError("the seal query returned no row")
     return Seal(position=row["position"], digest=row["digest"].hex())
@@ -146,7 +152,7 @@ class _Run:
             )
 
     async def pages(
-        self, statement: Statement, cursor: Sequence[Any], names: Sequence[str], size: int = PAGE_ROWS
+        self, statement: Query, cursor: Sequence[Any], names: Sequence[str], size: int = PAGE_ROWS
     ) -> AsyncIterator[Row]:
         """Read page after page; the columns `names` of a page's row are where the next page begins."""
         while (row := await self.source.fetchrow(statement, *cursor, size)) is not None:
@@ -179,7 +185,7 @@ async def _check_entries(run: _Run, entries: int) -> None:
 async def _check_batches(run: _Run, last_batch: int, batches: int) -> None:
     low: int | None = 0
     while low is not None:
-        following = await run.source.fetchval(SQL.next_batches, low, RANGE_BATCHES, RANGE_EVENTS)
+        following = await end_of_range(run.source, low, RANGE_BATCHES, RANGE_EVENTS)
         # The last range is open, so that what has no batch any more is found too.
         high = LAST_BATCH if following is None else following
         run.add(await run.source.fetch(SQL.items, low, high))

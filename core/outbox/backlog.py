@@ -1,6 +1,6 @@
 """Which endpoints have something due, as one worker process knows it, and from when on to look for it.
 
-Kept so that a claim asks for a few endpoints by name and begins behind what it took before: see `core.horizon`.
+Kept so that a claim asks for a few endpoints by name and begins behind what it took before: see `core.work.due_window`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
-from core.database import statements
-from core.horizon import Horizon
+from core.database import queries
+from core.work.due_window import Horizon
 
 if TYPE_CHECKING:
     from collections.abc import ItemsView, Mapping, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from core.database import Database, Row
 
-_sql = statements("sending")
+_sql = queries(__name__)
 
 # Endpoints that one look finds at most; the next one goes on.
 FOUND: Final = 10_000

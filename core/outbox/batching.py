@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
-from core.database import statements
+from core.database import queries
 from core.outbox.signing import message_id
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from core.database import Connection, Database, Row
 
 log = structlog.get_logger(__name__)
-_sql = statements("batching")
+_sql = queries(__name__)
 
 BATCH_TYPE: Final = "batch"
 MAX_BATCH_SIZE: Final = 100

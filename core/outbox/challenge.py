@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from core import ids
-from core.database import statements
+from core.database import queries
 from core.errors import Refusal
 from core.outbox.events import encode
 from core.outbox.signing import message_id, signed_headers
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from core.outbox.egress import Attempt, Egress
 
 log = structlog.get_logger(__name__)
-_sql = statements("webhook_endpoints")
+_sql = queries(__name__)
 
 CHALLENGE_EVENT: Final = "webhook.challenge"
 # Nobody guesses these, and they fit into the beginning of an answer that egress reads.

@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 
 from core import ids
-from core.database import statements
+from core.database import queries
 from core.errors import Refusal
 from core.outbox.batching import carriers_of, carry
 from core.outbox.ordering import Turn, release, turns_of
@@ -19,7 +19,7 @@ from core.outbox.signing import message_id
 if TYPE_CHECKING:
     from core.database import Database, Row
 
-_sql = statements("deliveries")
+_sql = queries(__name__)
 
 # What one delivery shows of its attempts; a schedule has no more, and one that was sent again shows the newest.
 SHOWN_ATTEMPTS: Final = 100
@@ -118,7 +118,7 @@ async def resend(database: Database, *, principal_id: int | None, delivery_id: U
     """Make one delivery due again, whatever became of it, with all its attempts before it.
 
     Raises Refusal `not_found`; `endpoint_missing` or `endpoint_disabled` when there is nobody to send it to; and
-    `delivery_in_progress` while it is being sent. Wake `core.wakeup.DELIVERIES` then.
+    `delivery_in_progress` while it is being sent. Wake `core.work.wakeup.DELIVERIES` then.
     """
     row = await _find(database, principal_id, delivery_id)
     if row["deleted"]:

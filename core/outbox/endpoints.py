@@ -12,9 +12,10 @@ from uuid import UUID
 import asyncpg
 
 from core import ids
-from core.database import statements
+from core.database import queries
 from core.errors import Refusal
 from core.outbox.events import encode
+from core.outbox.fanout import NewDelivery, create_deliveries
 from core.outbox.signing import (
     check_own_secret,
     check_secret,
@@ -30,8 +31,7 @@ if TYPE_CHECKING:
     from core.database import Connection, Database, Row
     from core.outbox.destinations import Destinations
 
-_sql = statements("webhook_endpoints")
-_outbox = statements("outbox")
+_sql = queries(__name__)
 
 # An event becomes one delivery for each endpoint that wants it, in one transaction; this bounds that.
 MAX_ENDPOINTS: Final = 100
@@ -245,45 +245,34 @@ async def rotate_secret(
 async def send_test(database: Database, *, principal_id: int, endpoint_id: UUID) -> tuple[UUID, UUID]:
     """Write an event `webhook.test` for this endpoint alone, whatever types it wants; return its id and delivery's.
 
-    Raises Refusal `not_found`, and `endpoint_disabled`. Wake `core.wakeup.DELIVERIES` then.
+    Raises Refusal `not_found`, and `endpoint_disabled`. Wake `core.work.wakeup.DELIVERIES` then.
     """
     endpoint = await find(database, principal_id=principal_id, endpoint_id=endpoint_id)
     if endpoint.disabled_at is not None:
         raise Refusal("endpoint_disabled", "This endpoint is switched off. Enable it first.")
-    event_id, delivery_id = ids.new_uuid(), ids.new_uuid()
+    event_id = ids.new_uuid()
     body = encode(TEST_EVENT, {"endpoint": str(endpoint_id)})
     async with database.transaction() as connection:
         await connection.execute(_sql.write_test_event, event_id, principal_id, TEST_EVENT, body)
-        await connection.execute(
-            _outbox.create_deliveries, [delivery_id], [event_id], [endpoint_id], [False], [None]
-        )
+        (delivery_id,) = await create_deliveries(connection, [NewDelivery(event_id, endpoint_id)])
     return event_id, delivery_id
 
 
 async def send_test_to_all(database: Database, *, principal_id: int, data: Mapping[str, Any]) -> list[UUID]:
     """Write an event `webhook.test` with `data` for each endpoint that is on; return the ids of the deliveries.
 
-    Wake `core.wakeup.DELIVERIES` then.
+    Wake `core.work.wakeup.DELIVERIES` then.
     """
     found = await list_page(database, principal_id=principal_id, after=None, limit=MAX_ENDPOINTS)
     living = [endpoint.id for endpoint in found if endpoint.disabled_at is None]
     if not living:
         return []
-    event_id, delivery_ids = ids.new_uuid(), [ids.new_uuid() for _ in living]
-    count = len(living)
+    event_id = ids.new_uuid()
     async with database.transaction() as connection:
         await connection.execute(
             _sql.write_test_event, event_id, principal_id, TEST_EVENT, encode(TEST_EVENT, data)
         )
-        await connection.execute(
-            _outbox.create_deliveries,
-            delivery_ids,
-            [event_id] * count,
-            living,
-            [False] * count,
-            [None] * count,
-        )
-    return delivery_ids
+        return await create_deliveries(connection, [NewDelivery(event_id, living_id) for living_id in living])
 
 
 async def delete(database: Database, *, principal_id: int, endpoint_id: UUID) -> None:

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from core import ids
-from core.database import statements
+from core.database import queries
 from core.errors import Refusal
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from core.database import Connection
 
-_sql = statements("outbox")
+_sql = queries(__name__)
 
 # Standard Webhooks' characters for a type; the length is ours.
 EVENT_TYPE_PATTERN: Final = r"[a-zA-Z0-9_]+(?:\.[a-zA-Z0-9_]+)*"
@@ -45,7 +45,7 @@ async def emit(
     """Write an event in the caller's transaction and return its id (UUID version 7).
 
     It goes to those endpoints of `principal_id` that want its type once the transaction is committed; wake
-    `core.wakeup.OUTBOX` then. `object_id` is what it is about, by which its story is found.
+    `core.work.wakeup.OUTBOX` then. `object_id` is what it is about, by which its story is found.
     """
     if _EVENT_TYPE.fullmatch(event_type) is None or len(event_type) > MAX_EVENT_TYPE:
         raise ValueError(f"not an event type: {event_type!r}")

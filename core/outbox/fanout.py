@@ -10,20 +10,40 @@ they are drawn before the commit, and what is committed late would lie behind a 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from core import ids
-from core.database import statements
+from core.database import queries
 from core.outbox.ordering import release, turns_of
 
 if TYPE_CHECKING:
-    from core.database import Database
+    from collections.abc import Sequence
+    from uuid import UUID
 
-_sql = statements("outbox")
+    from core.database import Connection, Database
+
+_sql = queries(__name__)
 
 # Events of one step. With a handful of endpoints each, the transaction stays under about 20 ms.
 BATCH: Final = 200
 COLUMNS: Final = ("id", "principal_id", "event_type", "object_id", "created_at")
+
+
+class NewDelivery(NamedTuple):
+    """A delivery to make: of an endpoint that is switched off it fails at once; `ordered_object` waits for its turn."""
+
+    event_id: UUID
+    endpoint_id: UUID
+    disabled: bool = False
+    ordered_object: str | None = None
+
+
+async def create_deliveries(connection: Connection, new: Sequence[NewDelivery]) -> list[UUID]:
+    """Write deliveries in the caller's transaction; return their ids."""
+    delivery_ids = [ids.new_uuid() for _ in new]
+    columns = [[one[place] for one in new] for place in range(len(NewDelivery._fields))]
+    await connection.execute(_sql.create_deliveries, delivery_ids, *columns)
+    return delivery_ids
 
 
 async def fan_out(database: Database, *, limit: int = BATCH) -> int:
@@ -34,13 +54,12 @@ async def fan_out(database: Database, *, limit: int = BATCH) -> int:
             return 0
         columns = [[event[name] for event in events] for name in COLUMNS]
         wanted = await connection.fetch(_sql.endpoints_for_events, *columns)
-        await connection.execute(
-            _sql.create_deliveries,
-            [ids.new_uuid() for _ in wanted],
-            [row["event_id"] for row in wanted],
-            [row["endpoint_id"] for row in wanted],
-            [row["disabled"] for row in wanted],
-            [row["ordered_object"] for row in wanted],
+        await create_deliveries(
+            connection,
+            [
+                NewDelivery(row["event_id"], row["endpoint_id"], row["disabled"], row["ordered_object"])
+                for row in wanted
+            ],
         )
         # Last, since it makes other steps with events of the same principals wait for the commit.
         await connection.execute(_sql.mark_fanned_out, columns[0], columns[1])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from core.database import statements
+from core.database import queries
 from core.outbox.events import emit
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from core.settings import Settings
 
 log = structlog.get_logger(__name__)
-_sql = statements("webhook_endpoints")
+_sql = queries(__name__)
 
 DISABLED_EVENT: Final = "webhook_endpoint.disabled"
 # A span without a success says little when it held one or two attempts only.

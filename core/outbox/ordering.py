@@ -14,14 +14,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
-from core.database import statements
+from core.database import queries
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from core.database import Connection, Database, Row
 
-_sql = statements("ordering")
+_sql = queries(__name__)
 
 # Objects that one look goes through; the next one goes on behind them.
 LOOKED_AT: Final = 1_000

@@ -1,1 +1,1 @@
-"""The wallet platform's people and money: users, wallets, fees, limits, and what moves between them."""
+"""People and their means: users, wallets, merchants, their keys, endpoints and statements."""

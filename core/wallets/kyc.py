@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from core.database import statements
+from core.audit import audited, by_user, record
+from core.database import queries
 from core.errors import Refusal
-from core.platform.audit import audited, by_user, record
-from core.wallets.events import tell, write
+from core.wallets.notifications import tell, write
 
 if TYPE_CHECKING:
-    from core.wallets.platform import Platform
+    from core.platform import Platform
     from core.wallets.users import User
 
-_sql = statements("merchants")
+_sql = queries(__name__)
 
 SUBMITTED: Final = "submitted"
 APPROVED: Final = "already approved"

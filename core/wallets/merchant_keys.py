@@ -17,21 +17,21 @@ import structlog
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from core.database import statements
+from core.audit import audited, by_user, record
+from core.database import queries
 from core.errors import Refusal, Unavailable
-from core.platform.audit import audited, by_user, record
-from core.wallets.events import tell, write
 from core.wallets.merchants import require_merchant
+from core.wallets.notifications import tell, write
 from core.wallets.users import User, user_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
+    from core.platform import Platform
     from core.settings import Settings
-    from core.wallets.platform import Platform
 
-_sql = statements("merchants")
+_sql = queries(__name__)
 _log = structlog.get_logger(__name__)
 
 READ_TRANSACTIONS: Final = "transactions:read"

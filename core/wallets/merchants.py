@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from core.database import statements
+from core.audit import audited, by_user, record
+from core.database import queries
 from core.errors import Refusal
 from core.outbox import endpoints
-from core.platform.audit import audited, by_user, record
 
 if TYPE_CHECKING:
     from core.outbox.destinations import Destinations
     from core.outbox.endpoints import Endpoint
-    from core.wallets.platform import Platform
+    from core.platform import Platform
     from core.wallets.users import User
 
-_sql = statements("merchants")
+_sql = queries(__name__)
 
 RECEIVED: Final = "application received"
 ALREADY: Final = "already merchant"

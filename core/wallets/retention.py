@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from core.database import statements
-from core.wallets.progress import Progress
+from core.database import queries
+from core.work.progress import Progress
 
 if TYPE_CHECKING:
     from core.database import Database
-    from core.wallets.platform import Platform
+    from core.platform import Platform
 
-_sql = statements("platform")
+_sql = queries(__name__)
 
 # One step is a transaction of some tens of milliseconds.
 BATCH: Final = 1_000

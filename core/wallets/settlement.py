@@ -5,19 +5,19 @@ from __future__ import annotations
 from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING, Final
 
-from core.database import statements
-from core.platform.audit import audited
-from core.wallets.events import tell, write
-from core.wallets.progress import Progress
+from core.audit import audited
+from core.database import queries
+from core.wallets.notifications import tell, write
 from core.wallets.statements import Merchant, settle
 from core.wallets.users import user_of
+from core.work.progress import Progress
 
 if TYPE_CHECKING:
     from datetime import date
 
-    from core.wallets.platform import Platform
+    from core.platform import Platform
 
-_sql = statements("merchants")
+_sql = queries(__name__)
 
 # Merchants of one step: each is a few ranges of its own entries.
 BATCH: Final = 50

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from core.database import statements
+from core.database import queries
 from core.ledger.items import MAX_AMOUNT_MINOR
 from core.wallets.books import wallet_account
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from core.database import Connection, Database
 
-_sql = statements("merchants")
+_sql = queries(__name__)
 
 # Entries that one statement looks at: 20 us each.
 PART: Final = 2_000

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from core import ids
-from core.database import statements
+from core.audit import audited, record
+from core.database import queries
 from core.ledger.items import Leg, Posting, operation_id
 from core.lookup import Lookup
-from core.platform.audit import audited, record
 from core.wallets.books import (
     PROMOTIONS,
     SYSTEM_PRINCIPAL,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from core.ledger.ledger import Ledger
     from core.settings import Settings
 
-_sql = statements("users")
+_sql = queries(__name__)
 
 
 class User(NamedTuple):
@@ -61,6 +61,12 @@ def user_of(row: Row) -> User:
     return User(*(row[name] for name in User._fields))
 
 
+async def users_of(source: Connection | Database, user_ids: Iterable[UUID]) -> dict[UUID, User]:
+    """Return the users of these ids; unknown ones are missing."""
+    rows = await source.fetch(_sql.find_users, list(set(user_ids)))
+    return {row["id"]: user_of(row) for row in rows}
+
+
 class Users:
     """Finds users, and makes those who are not there yet."""
 
@@ -83,8 +89,7 @@ class Users:
 
     async def by_ids(self, user_ids: Iterable[UUID]) -> dict[UUID, User]:
         """Return the users of these ids; unknown ones are missing."""
-        rows = await self._database.fetch(_sql.find_users, list(set(user_ids)))
-        return {row["id"]: user_of(row) for row in rows}
+        return await users_of(self._database, user_ids)
 
     async def ensure(self, phone: str, *, name: str | None = None, actor: str = "system") -> User:
         """Return the user of `phone`, made with a wallet and the starting credit if there is none.

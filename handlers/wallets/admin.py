@@ -9,12 +9,12 @@ import msgspec
 import pydantic
 from aiohttp import web
 
-from core.platform import audit
-from core.platform.audit import AuditFilter
-from core.platform.config import MAX_BASIS_POINTS, MAX_RATE, PlatformConfig
-from core.wallets.admin import ADMIN
-from handlers.api import Call, Route, answer
-from handlers.wallets import admin_people, admin_refunds, admin_webhooks
+from core import audit
+from core.audit import AuditFilter
+from core.wallets.administration import ADMIN
+from core.wallets.config import MAX_BASIS_POINTS, MAX_RATE, PlatformConfig
+from handlers.http.route import Call, Route, answer
+from handlers.wallets import admin_endpoints, admin_people, admin_refunds
 from handlers.wallets.surface import Body, Phone, platform_of, timestamp
 
 TAG = "administration"
@@ -203,5 +203,5 @@ ROUTES: tuple[Route, ...] = (
     ),
     *admin_people.ROUTES,
     *admin_refunds.ROUTES,
-    *admin_webhooks.ROUTES,
+    *admin_endpoints.ROUTES,
 )  # fmt: skip

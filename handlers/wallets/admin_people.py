@@ -11,12 +11,14 @@ from aiohttp import web
 from pydantic_core import PydanticCustomError
 
 from core.ledger.items import MAX_AMOUNT_MINOR
-from core.platform.config import MAX_BASIS_POINTS
-from core.wallets import admin, grants, transfers
-from core.wallets.admin import Merchant, MerchantChanges
-from core.wallets.grants import Demo
-from handlers.api import Call, Route, answer
-from handlers.wallets.admin_webhooks import TAG, Limit, Offset
+from core.payables import credits as given
+from core.payables import p2p
+from core.payables.credits import Demo
+from core.wallets import administration
+from core.wallets.administration import Merchant, MerchantChanges
+from core.wallets.config import MAX_BASIS_POINTS
+from handlers.http.route import Call, Route, answer
+from handlers.wallets.admin_endpoints import TAG, Limit, Offset
 from handlers.wallets.surface import TOKENS, Body, Detail, Phone, platform_of, timestamp
 
 MAX_AIRDROP = 50_000
@@ -202,8 +204,8 @@ async def list_merchants(call: Call) -> web.Response:
     if query.phone is not None:
         # A plus that was not encoded arrives as a blank.
         phone = f"+{query.phone[1:]}" if query.phone.startswith(" ") else query.phone
-        return answer(200, _merchant(await admin.merchant_of(platform, phone)))
-    found = await admin.merchants(
+        return answer(200, _merchant(await administration.merchant_of(platform, phone)))
+    found = await administration.merchants(
         platform,
         after=query.after or _FIRST,
         limit=query.limit,
@@ -217,7 +219,7 @@ async def set_merchant(call: Call) -> web.Response:
     """Make a user a merchant, or change what kind of one."""
     body: MerchantIn = call.body
     changes = MerchantChanges(body.is_merchant, body.merchant_status, body.merchant_fee_bps, body.no_own_fee)
-    await admin.set_merchant(platform_of(call), call.path("user_id"), changes)
+    await administration.set_merchant(platform_of(call), call.path("user_id"), changes)
     return answer(200, Detail("ok"))
 
 
@@ -228,7 +230,7 @@ async def airdrop(call: Call) -> web.Response:
     amount = platform.settings.starting_credit_cents if asked.amount_cents is None else asked.amount_cents
     if amount <= 0:
         return answer(200, AirdropOut(0, 0, 0, 0))
-    done = await grants.airdrop(platform, amount, limit=asked.limit, offset=asked.offset)
+    done = await given.airdrop(platform, amount, limit=asked.limit, offset=asked.offset)
     return answer(200, AirdropOut(*done, amount, asked.limit, asked.offset))
 
 
@@ -239,8 +241,8 @@ async def seed_demo_user(call: Call) -> web.Response:
     demo = Demo(
         body.phone, body.name, body.kyc_level, body.kyc_status, body.is_merchant, body.merchant_fee_bps
     )
-    user = await grants.seed_demo(platform, demo, body.starting_balance_cents)
-    standing = await transfers.standing(platform, user)
+    user = await given.seed_demo(platform, demo, body.starting_balance_cents)
+    standing = await p2p.standing(platform, user)
     return answer(
         200,
         SeedOut(
@@ -255,7 +257,7 @@ async def seed_demo_user(call: Call) -> web.Response:
 async def list_kyc(call: Call) -> web.Response:
     """List who waits for a KYC review."""
     query: KycQuery = call.query
-    found = await admin.waiting_for_review(
+    found = await administration.waiting_for_review(
         platform_of(call), after=query.after or _FIRST, limit=query.limit + 1
     )
     items = [
@@ -270,7 +272,7 @@ async def list_kyc(call: Call) -> web.Response:
 async def review_kyc(call: Call) -> web.Response:
     """Approve or reject."""
     body: ReviewIn = call.body
-    level, status = await admin.review(
+    level, status = await administration.review(
         platform_of(call), call.path("user_id"), body.decision, level=body.level, reason=body.reason
     )
     return answer(200, ReviewOut(status, level))
@@ -288,7 +290,9 @@ async def unfreeze_wallet(call: Call) -> web.Response:
 
 async def _freeze(call: Call, *, frozen: bool) -> web.Response:
     body: ReasonIn = call.body
-    changed = await admin.freeze(platform_of(call), call.path("user_id"), frozen=frozen, reason=body.reason)
+    changed = await administration.freeze(
+        platform_of(call), call.path("user_id"), frozen=frozen, reason=body.reason
+    )
     word = "frozen" if frozen else "active"
     return answer(200, Detail(word if changed else f"already {word}"))
 
@@ -296,7 +300,8 @@ async def _freeze(call: Call, *, frozen: bool) -> web.Response:
 async def end_sign_ins(call: Call) -> web.Response:
     """Sign a user out everywhere."""
     return answer(
-        200, SignOutOut("signed out", await admin.end_sign_ins(platform_of(call), call.path("user_id")))
+        200,
+        SignOutOut("signed out", await administration.end_sign_ins(platform_of(call), call.path("user_id"))),
     )
 
 

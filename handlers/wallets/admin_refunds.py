@@ -9,10 +9,10 @@ from aiohttp import web
 
 from core.errors import Refusal
 from core.ledger.items import MAX_AMOUNT_MINOR
-from core.wallets import refunds
-from core.wallets.admin import ADMIN
-from handlers.api import Call, Route, answer
-from handlers.wallets.admin_webhooks import TAG
+from core.payables import refunds
+from core.wallets.administration import ADMIN
+from handlers.http.route import Call, Route, answer
+from handlers.wallets.admin_endpoints import TAG
 from handlers.wallets.surface import Body, header_key, platform_of
 
 

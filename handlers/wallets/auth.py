@@ -16,7 +16,7 @@ from core.identity.sessions import SignedIn
 from core.identity.sign_in import Client
 from core.identity.tokens import Claims, counts
 from core.wallets.users import User
-from handlers.api import Call, Route, answer
+from handlers.http.route import Call, Route, answer
 from handlers.wallets.surface import (
     IDENTITY,
     TOKENS,

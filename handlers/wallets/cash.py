@@ -8,9 +8,9 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 
-from core.wallets import cash
-from core.wallets.cash import CashRequest, Direction
-from handlers.api import Call, Route, answer
+from core.payables import cash
+from core.payables.cash import CashRequest, Direction
+from handlers.http.route import Call, Route, answer
 from handlers.wallets.surface import Body, Cents, Detail, header_key, platform_of, timestamp
 
 # The contract's words for a payable's states.

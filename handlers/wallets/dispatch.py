@@ -15,20 +15,20 @@ from aiohttp import hdrs, web
 from core.access.rates import MICROSECONDS, Limit, RateLimited
 from core.errors import Refusal
 from core.identity.tokens import Claims, Tokens, counts
-from core.wallets.checkout import bare, is_code
-from core.wallets.payables import ToPay
+from core.payables.codes import bare, is_code
+from core.payables.payables import ToPay
 from core.wallets.users import User
-from handlers.admin import ADMIN_TOKEN
-from handlers.api import MIB, Call, Route
-from handlers.decoding import body_at_hand, check_text, read_body
-from handlers.middleware import EXCHANGE
+from handlers.http.admin_token import ADMIN_TOKEN
+from handlers.http.decoding import body_at_hand, check_text, read_body
+from handlers.http.middleware import EXCHANGE
+from handlers.http.route import MIB, Call, Route
 from handlers.wallets.forms import wallet_refused
 from handlers.wallets.surface import PLATFORM, TOKENS
 from handlers.wallets.validation import invalid, parse_json, refuse_nul, validator_of
 
 if TYPE_CHECKING:
     from core.access.guard import Admission
-    from handlers.dispatch import Desk
+    from handlers.http.dispatch import Desk
 
 WebHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

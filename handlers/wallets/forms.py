@@ -13,7 +13,7 @@ import msgspec
 from aiohttp import hdrs, web
 
 from core.errors import Refusal
-from handlers.problems import MEDIA_TYPE, PROBLEMS, REPLAYED, Problem
+from handlers.http.problems import MEDIA_TYPE, PROBLEMS, REPLAYED, Problem
 
 # The contract's clients compare the media type of an error with that of an answer.
 JSON_TYPE = "application/json"

@@ -16,9 +16,9 @@ from core.access import internal_hmac
 from core.access.internal_hmac import Credentials
 from core.errors import Refusal
 from core.ledger.items import MAX_AMOUNT_MINOR
-from core.wallets import siblings
-from core.wallets.siblings import MAX_REQUEST_MINUTES, Asked
-from handlers.api import Call, Route, answer
+from core.payables import internal
+from core.payables.internal import MAX_REQUEST_MINUTES, Asked
+from handlers.http.route import Call, Route, answer
 from handlers.wallets.surface import (
     Body,
     TransferOut,
@@ -83,20 +83,20 @@ async def create_request(call: Call) -> web.Response:
     metadata = call.body.get("metadata")
     if metadata is not None and not isinstance(metadata, dict):
         raise _invalid("metadata is no object.")
-    made = await siblings.request(platform_of(call), asked, minutes=minutes, metadata=metadata)
+    made = await internal.request(platform_of(call), asked, minutes=minutes, metadata=metadata)
     return answer(200, Made(str(made)))
 
 
 async def create_transfer(call: Call) -> web.Response:
     """Pay from one phone's wallet to another's."""
-    return answer(200, transfer_out(await siblings.transfer(platform_of(call), await _asked(call))))
+    return answer(200, transfer_out(await internal.transfer(platform_of(call), await _asked(call))))
 
 
 async def create_invoice(call: Call) -> web.Response:
     """Send an invoice from one phone to another."""
     asked = await _asked(call)
     due = _whole(call.body.get("due_in_days"), "due_in_days", least=0, most=MAX_DUE_DAYS)
-    made = await siblings.invoice(
+    made = await internal.invoice(
         platform_of(call),
         asked,
         due_in_days=due or 0,
@@ -114,7 +114,7 @@ async def get_wallet(call: Call) -> web.Response:
     await _signed(call, [{"phone": query.phone}, {"phone": phone}])
     if PHONE.fullmatch(phone) is None:
         raise Refusal("invalid_phone_format", "A phone is a plus and 6 to 31 digits.")
-    user, found = await siblings.wallet(platform_of(call), phone)
+    user, found = await internal.wallet(platform_of(call), phone)
     return answer(200, InternalWallet(user.phone, str(user.wallet_id), found.balance, found.currency))
 
 
@@ -125,8 +125,8 @@ async def get_request(call: Call) -> web.Response:
     try:
         request_id = UUID(text)
     except ValueError:
-        raise siblings.unknown_request() from None
-    found = await siblings.find_request(platform_of(call), request_id)
+        raise internal.unknown_request() from None
+    found = await internal.find_request(platform_of(call), request_id)
     payable = found.payable
     shown = InternalRequest(
         str(payable.id),

@@ -10,11 +10,12 @@ import pydantic
 from aiohttp import web
 
 from core.ledger.items import MAX_AMOUNT_MINOR
-from core.wallets import autopay, invoices, mandates
-from core.wallets.claims import Claim
-from core.wallets.invoices import Billed
-from core.wallets.mandates import Mandate
-from handlers.api import Call, Route, answer
+from core.payables import invoices
+from core.payables.demands import Claim
+from core.payables.invoices import Billed
+from core.recurring import autopay, mandates
+from core.recurring.mandates import Mandate
+from handlers.http.route import Call, Route, answer
 from handlers.wallets.forms import form_of
 from handlers.wallets.surface import (
     Body,
@@ -162,7 +163,7 @@ async def process_due_invoices(call: Call) -> web.Response:
 
 async def force_invoice_due(call: Call) -> web.Response:
     """Make an invoice due, in development."""
-    await invoices.force_due(platform_of(call), call.user, call.path("invoice_id"))
+    await autopay.force_due(platform_of(call), call.user, call.path("invoice_id"))
     return answer(200, Done())
 
 

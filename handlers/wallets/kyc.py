@@ -6,7 +6,7 @@ import msgspec
 from aiohttp import web
 
 from core.wallets import kyc
-from handlers.api import Call, Route, answer
+from handlers.http.route import Call, Route, answer
 from handlers.wallets.surface import Detail, platform_of
 
 

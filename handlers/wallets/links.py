@@ -9,8 +9,8 @@ import pydantic
 from aiohttp import web
 
 from core.errors import Refusal
-from core.wallets import links
-from handlers.api import Call, Route, answer
+from core.payables import links
+from handlers.http.route import Call, Route, answer
 from handlers.wallets.surface import (
     Body,
     Cents,

@@ -9,9 +9,10 @@ from aiohttp import web
 from multidict import istr
 
 from core.errors import Refusal
-from core.wallets import merchant_keys, transfers
+from core.payables import p2p
+from core.wallets import merchant_keys
 from core.wallets.merchant_keys import READ_TRANSACTIONS, Signed
-from handlers.api import Call, Route, answer
+from handlers.http.route import Call, Route, answer
 from handlers.wallets.surface import Detail, platform_of, timestamp
 
 API_KEY: Final = istr("X-API-Key")
@@ -76,8 +77,8 @@ async def list_transactions(call: Call) -> web.Response:
     platform = platform_of(call)
     signed = Signed(key_id, seconds, signature, TRANSACTIONS, call.raw)
     user = await merchant_keys.authenticate(platform, signed, READ_TRANSACTIONS)
-    newest = (await transfers.standing(platform, user)).entries
-    found = await transfers.entries(platform, user, newest=newest, count=LISTED)
+    newest = (await p2p.standing(platform, user)).entries
+    found = await p2p.entries(platform, user, newest=newest, count=LISTED)
     lines = [ApiEntryOut(str(one.transfer_id), one.amount, timestamp(one.recorded_at)) for one in found]
     return answer(200, ApiEntriesOut(str(user.wallet_id), lines))
 

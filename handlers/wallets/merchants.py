@@ -14,9 +14,10 @@ import pydantic
 from aiohttp import hdrs, web
 
 from core.errors import Refusal
-from core.wallets import cpm, merchants, qr, statements
+from core.payables import cpm, qr
+from core.wallets import merchants, statements
 from core.wallets.statements import Line
-from handlers.api import Call, Route, answer
+from handlers.http.route import Call, Route, answer
 from handlers.wallets.surface import (
     Body,
     Cents,

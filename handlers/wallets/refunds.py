@@ -9,8 +9,8 @@ from aiohttp import web
 
 from core.errors import Refusal
 from core.ledger.items import MAX_AMOUNT_MINOR
-from core.wallets import refunds
-from handlers.api import Call, Route, answer
+from core.payables import refunds
+from handlers.http.route import Call, Route, answer
 from handlers.wallets.surface import (
     Body,
     Cents,

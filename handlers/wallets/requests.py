@@ -9,11 +9,11 @@ import msgspec
 import pydantic
 from aiohttp import web
 
-from core.wallets import requests
-from core.wallets.claims import Claim
-from core.wallets.payables import metadata_of
-from core.wallets.requests import Asked
-from handlers.api import Call, Route, answer
+from core.payables import requests
+from core.payables.demands import Claim
+from core.payables.payables import metadata_of
+from core.payables.requests import Asked
+from handlers.http.route import Call, Route, answer
 from handlers.wallets.surface import (
     Body,
     Cents,

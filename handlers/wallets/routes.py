@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from handlers.api import Route
+from handlers.http.route import Route
+from handlers.pay_page import page
 from handlers.wallets import (
     admin,
     auth,
@@ -12,21 +13,20 @@ from handlers.wallets import (
     kyc,
     links,
     merchant_api,
+    merchant_endpoints,
     merchants,
-    pay_page,
     refunds,
     requests,
     subscriptions,
     vouchers,
     wallet,
-    webhooks,
 )
 
 ROUTES: tuple[Route, ...] = (
     *auth.ROUTES,
     *wallet.ROUTES,
     *merchants.ROUTES,
-    *pay_page.ROUTES,
+    *page.ROUTES,
     *requests.ROUTES,
     *links.ROUTES,
     *invoices.ROUTES,
@@ -35,7 +35,7 @@ ROUTES: tuple[Route, ...] = (
     *kyc.ROUTES,
     *cash.ROUTES,
     *vouchers.ROUTES,
-    *webhooks.ROUTES,
+    *merchant_endpoints.ROUTES,
     *internal.ROUTES,
     *merchant_api.ROUTES,
     *admin.ROUTES,

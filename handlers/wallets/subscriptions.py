@@ -9,9 +9,9 @@ import msgspec
 import pydantic
 from aiohttp import web
 
-from core.wallets import charging, subscriptions
-from core.wallets.subscriptions import Subscription
-from handlers.api import Call, Route, answer
+from core.recurring import charging, subscriptions
+from core.recurring.subscriptions import Subscription
+from handlers.http.route import Call, Route, answer
 from handlers.wallets.surface import (
     Body,
     Cents,

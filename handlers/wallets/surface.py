@@ -17,9 +17,9 @@ from core.errors import Refusal
 from core.identity.identity import Identity
 from core.identity.tokens import Tokens
 from core.ledger.items import MAX_AMOUNT_MINOR, operation_id
-from core.wallets.payments import Paid
-from core.wallets.platform import Platform
-from handlers.api import Call
+from core.payables.payments import Paid
+from core.platform import Platform
+from handlers.http.route import Call
 
 PLATFORM: web.AppKey[Platform] = web.AppKey("platform", Platform)
 TOKENS: web.AppKey[Tokens] = web.AppKey("tokens", Tokens)

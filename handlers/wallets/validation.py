@@ -15,7 +15,7 @@ import orjson
 import pydantic
 
 from core.errors import Refusal
-from handlers.decoding import MAX_DEPTH
+from handlers.http.decoding import MAX_DEPTH
 
 T = TypeVar("T")
 

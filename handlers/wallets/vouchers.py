@@ -13,9 +13,9 @@ import pydantic
 from aiohttp import hdrs, web
 
 from core.errors import Refusal
-from core.wallets import vouchers
-from core.wallets.vouchers import MAX_BULK, MAX_UNITS, UNIT, Filter, Voucher
-from handlers.api import Call, Route, answer
+from core.payables import vouchers
+from core.payables.vouchers import MAX_BULK, MAX_UNITS, UNIT, Filter, Voucher
+from handlers.http.route import Call, Route, answer
 from handlers.wallets.surface import (
     Body,
     CurrencyCode,

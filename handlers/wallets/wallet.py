@@ -11,9 +11,9 @@ import pydantic
 from aiohttp import web
 
 from core.errors import Refusal
-from core.wallets import transfers
-from core.wallets.transfers import Entry
-from handlers.api import Call, Route, answer
+from core.payables import p2p
+from core.payables.p2p import Entry
+from handlers.http.route import Call, Route, answer
 from handlers.wallets.surface import (
     Body,
     Cents,
@@ -110,7 +110,7 @@ class EntryPage(msgspec.Struct, frozen=True):
 async def get_wallet(call: Call) -> web.Response:
     """Show the caller and their wallet."""
     user = call.user
-    found = await transfers.standing(platform_of(call), user)
+    found = await p2p.standing(platform_of(call), user)
     view = WalletView(
         UserOut(str(user.id), user.phone, user.name, user.is_merchant),
         WalletOut(str(user.wallet_id), found.balance, found.currency),
@@ -126,7 +126,7 @@ async def top_up(call: Call) -> web.Response:
     if not platform.settings.dev_enable_topup:
         raise Refusal("topup_disabled", "Top-ups are off here.")
     key = required_key(call, body.idempotency_key)
-    return answer(200, transfer_out(await transfers.top_up(platform, call.user, body.amount_cents, key)))
+    return answer(200, transfer_out(await p2p.top_up(platform, call.user, body.amount_cents, key)))
 
 
 async def transfer(call: Call) -> web.Response:
@@ -136,7 +136,7 @@ async def transfer(call: Call) -> web.Response:
     if body.to_phone == call.user.phone:
         raise Refusal("transfer_to_self", "This is your own phone.")
     key = required_key(call, body.idempotency_key)
-    paid = await transfers.transfer(platform_of(call), call.user, body.to_phone, body.amount_cents, key)
+    paid = await p2p.transfer(platform_of(call), call.user, body.to_phone, body.amount_cents, key)
     return answer(200, transfer_out(paid))
 
 
@@ -150,8 +150,8 @@ async def page_transactions(call: Call) -> web.Response:
     query: PageQuery = call.query
     page, size = max(query.page, 1), min(max(query.page_size, 1), MAX_PAGE_ENTRIES)
     platform = platform_of(call)
-    total = (await transfers.standing(platform, call.user)).entries
-    found = await transfers.entries(platform, call.user, newest=total - (page - 1) * size, count=size)
+    total = (await p2p.standing(platform, call.user)).entries
+    found = await p2p.entries(platform, call.user, newest=total - (page - 1) * size, count=size)
     return answer(200, EntryPage(page, size, total, [_shown(call, entry) for entry in found]))
 
 
@@ -173,10 +173,9 @@ async def export_transactions(call: Call) -> web.Response:
 
 async def _newest(call: Call, count: int) -> list[EntryOut]:
     platform = platform_of(call)
-    newest = (await transfers.standing(platform, call.user)).entries
+    newest = (await p2p.standing(platform, call.user)).entries
     return [
-        _shown(call, entry)
-        for entry in await transfers.entries(platform, call.user, newest=newest, count=count)
+        _shown(call, entry) for entry in await p2p.entries(platform, call.user, newest=newest, count=count)
     ]
 
 

@@ -7,16 +7,16 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
-from core.database import Database, Row, Statement
+from core.database import Database, Query, Row
 from core.inbox.processing import Processor
-from core.leases import Worker
-from core.outbox.delivery import Deliverer
 from core.outbox.destinations import Destinations
 from core.outbox.egress import Egress
 from core.outbox.fanout import fan_out
 from core.outbox.schedule import Schedule
+from core.outbox.sender import Deliverer
 from core.service import open_service
 from core.settings import load_settings
+from core.work.leases import Worker
 from loadtests.bench import outbox
 from loadtests.bench.client import ClientResult
 from loadtests.bench.deliveries import OWNER, hook, subscribe
@@ -47,7 +47,7 @@ class TimedDatabase(Database):
         self.claims: dict[str, list[float]] = {INBOX_CLAIM: [], DELIVERY_CLAIM: []}
         self._looked = 0.0
 
-    async def fetch(self, statement: Statement, *args: Any) -> list[Row]:
+    async def fetch(self, statement: Query, *args: Any) -> list[Row]:
         """Times what is a claim."""
         started = time.perf_counter()
         rows = await super().fetch(statement, *args)

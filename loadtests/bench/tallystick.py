@@ -14,10 +14,10 @@ from core.database import open_database
 from core.identity.tokens import Tokens
 from core.ledger.accounts import MAX_OPENINGS, Limits, Opening, open_accounts
 from core.migrations import migrate
+from core.payables import payables
+from core.platform import open_platform
 from core.service import open_service
 from core.settings import load_settings
-from core.wallets import payables
-from core.wallets.platform import open_platform
 from loadtests.bench import posting
 from loadtests.bench.subject import Books, Connection, Shop
 from loadtests.bench.workload import CURRENCY, HOT_ACCOUNT, STRIPE_SECRET

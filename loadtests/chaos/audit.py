@@ -11,9 +11,9 @@ import msgspec
 
 from loadtests.bench.stand import child_environment
 from loadtests.bench.subject import Connection
-from loadtests.chaos.books import faults
 from loadtests.chaos.provider import CURRENCY, Journal, shop_account
 from loadtests.chaos.receiver import Line
+from tests.invariants import faults
 
 #: Of each finding, so many cases are named.
 EXAMPLES = 5

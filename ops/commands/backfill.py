@@ -84,7 +84,7 @@ def _fetch(fetch: Fetch, since: timedelta, *, as_json: bool) -> None:
 async def _run(settings: Settings, fetch: Fetch, since: datetime) -> Fetched:
     from core.inbox.intake import Intake
     from core.service import open_service
-    from core.wakeup import Waker
+    from core.work.wakeup import Waker
 
     async with open_service(settings) as service:
         waker = Waker(service.redis, service.epoch)

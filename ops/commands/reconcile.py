@@ -9,8 +9,8 @@ import click
 
 if TYPE_CHECKING:
     from core.database import Database
+    from core.payables.reconcile import Findings
     from core.settings import Settings
-    from core.wallets.reconcile import Findings
 
 # Of each kind of fault; the count is of all.
 MAX_LINES = 50
@@ -48,8 +48,8 @@ def reconcile(*, fix_balances: bool, once: bool) -> int:  # noqa: ARG001 - see i
 
 async def _run(settings: Settings, *, fix: bool) -> int:
     from core.database import open_database
+    from core.payables.reconcile import reconcile as look
     from core.service import open_migrated
-    from core.wallets.reconcile import reconcile as look
 
     reader, _ = await open_migrated(settings, size=2)
     try:
@@ -70,7 +70,7 @@ async def _run(settings: Settings, *, fix: bool) -> int:
 async def _fix(owner: Database, findings: Findings) -> int:
     """Correct what was found, and return how many of it are right now."""
     from core.errors import Refusal
-    from core.wallets.reconcile import correct
+    from core.payables.reconcile import correct
 
     right = 0
     for mismatch in findings.mismatches:

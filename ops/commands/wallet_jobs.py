@@ -10,7 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from core.settings import Settings
-    from core.wallets.progress import Progress
+    from core.work.progress import Progress
 
 
 def _command(name: str, help_: str) -> click.Command:
@@ -34,8 +34,8 @@ def _command(name: str, help_: str) -> click.Command:
 
 
 async def _run(settings: Settings, name: str, *, once: bool) -> Progress:
+    from core.platform import open_platform
     from core.service import open_service
-    from core.wallets.platform import open_platform
     from jobs.wallet_jobs import JOBS, drain
 
     async with open_service(settings) as service, open_platform(service) as platform:

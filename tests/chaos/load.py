@@ -13,8 +13,8 @@ import asyncpg
 from core.database import open_database
 from core.ledger.verify import verify
 from core.settings import Settings
-from loadtests.chaos.books import faults
 from ops.embedded import EmbeddedServers
+from tests.invariants import faults
 
 CLIENTS = 16
 RETRY_SECONDS = 0.02

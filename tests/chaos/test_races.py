@@ -18,7 +18,6 @@ from core.ledger.poster import Poster
 from core.service import Service
 from core.settings import Settings
 from handlers.app import create_app
-from loadtests.chaos.books import faults
 from tests.chaos.staging import (
     BARRIER,
     CLOCK,
@@ -39,7 +38,8 @@ from tests.chaos.staging import (
     overlap,
     post_on,
 )
-from tests.handlers.ledger_client import Answer, Shop
+from tests.handlers.ledger.ledger_client import Answer, Shop
+from tests.invariants import faults
 
 _keys = itertools.count()
 

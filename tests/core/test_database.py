@@ -1,36 +1,31 @@
-"""The pool and the named statements: what they say when the server is away, slow or busy, and what they may not do."""
+"""The pool and the named queries: what they say when the server is away, slow or busy, and what they may not do."""
 
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from importlib import resources
 from typing import Any
 
 import asyncpg
 import pytest
 
 from core import database as database_module
-from core.database import SERVING_ROLE, Database, Statement, open_database, statements
+from core.database import SERVING_ROLE, Database, Query, open_database, queries
 from core.errors import Refusal, Unavailable
 from core.settings import Settings, load_settings
 from ops.process import choose_port
+from tests.queries import MODULES, QUERIES
 
 Wait = Callable[..., Awaitable[Any]]
 
-FILES = sorted(
-    file.name.removesuffix(".sql")
-    for file in resources.files("sql").joinpath("queries").iterdir()
-    if file.name.endswith(".sql")
-)
-SLEEP = Statement("sleep", "SELECT pg_sleep($1)")
-TERMINATE = Statement("terminate", "SELECT pg_terminate_backend($1, 5000)")
-ASLEEP = Statement(
+SLEEP = Query("sleep", "SELECT pg_sleep($1)")
+TERMINATE = Query("terminate", "SELECT pg_terminate_backend($1, 5000)")
+ASLEEP = Query(
     "asleep",
     "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND query ~ 'pg_sleep' AND state = 'active')",
 )
-PID = Statement("pid", "SELECT pg_backend_pid()")
-INSERT = Statement("insert", "INSERT INTO epochs (epoch, reason) VALUES ($1, 'test')")
-COUNT = Statement("count", "SELECT count(*) FROM epochs")
+PID = Query("pid", "SELECT pg_backend_pid()")
+INSERT = Query("insert", "INSERT INTO epochs (epoch, reason) VALUES ($1, 'test')")
+COUNT = Query("count", "SELECT count(*) FROM epochs")
 
 
 @pytest.fixture
@@ -47,29 +42,33 @@ async def owner(settings: Settings) -> AsyncIterator[Database]:
     await opened.close()
 
 
-def test_statements_are_found_by_name_and_say_what_they_return() -> None:
-    assert {"access", "ledger"} <= set(FILES)
-    for file in FILES:
-        for statement in statements(file):
-            lines = statement.text.splitlines()
-            assert lines[0] == f"-- {file}.{statement.name}"
-            assert re.match(r"-- [A-Z]\S* .+", lines[1]), statement.name
-            assert not statement.text.endswith(";")
-    assert statements("ledger") is statements("ledger")
-    with pytest.raises(AttributeError, match="no_such_statement"):
-        _ = statements("ledger").no_such_statement
+def test_queries_are_found_by_module_and_name_and_say_what_they_return() -> None:
+    assert {"core.access.api_keys", "core.ledger.posting"} <= set(MODULES)
+    for module in MODULES:
+        for query in queries(module):
+            lines = query.text.splitlines()
+            assert lines[0] == f"-- {module.removeprefix('core.').replace('.', '/')}.{query.name}"
+            assert re.match(r"-- [A-Z]\S* .+", lines[1]), query.name
+            assert not query.text.endswith(";")
+    assert queries("core.ledger.posting") is queries("core.ledger.posting")
+    with pytest.raises(AttributeError, match="no_such_query"):
+        _ = queries("core.ledger.posting").no_such_query
 
 
-async def test_every_statement_is_one_that_the_database_understands(owner: Database) -> None:
+def test_a_query_has_one_name() -> None:
+    """Metrics and logs know a query by its name alone."""
+    assert len(QUERIES) == sum(1 for module in MODULES for _ in queries(module))
+
+
+async def test_every_query_is_one_that_the_database_understands(owner: Database) -> None:
     async with owner.connections.pool.acquire() as connection:
-        for file in FILES:
-            for statement in statements(file):
-                await connection.prepare(statement.text)
+        for query in QUERIES.values():
+            await connection.prepare(query.text)
 
 
 async def test_session_is_set_up(database: Database, settings: Settings) -> None:
     row = await database.fetchrow(
-        Statement(
+        Query(
             "session",
             "SELECT current_user AS role, current_setting('timezone') AS timezone, current_setting('jit') AS jit,"
             " current_setting('lock_timeout') AS lock, current_setting('statement_timeout') AS statement,"
@@ -91,11 +90,11 @@ async def test_serving_role_cannot_change_what_was_written(database: Database) -
     ):
         for text in (f"DELETE FROM {table}", f"TRUNCATE {table}", f"INSERT INTO {table} DEFAULT VALUES"):  # noqa: S608 - the names above
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
-                await database.execute(Statement("forbidden", text))
+                await database.execute(Query("forbidden", text))
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        await database.execute(Statement("forbidden", "UPDATE entries SET amount = 0"))
+        await database.execute(Query("forbidden", "UPDATE entries SET amount = 0"))
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        await database.execute(Statement("forbidden", "CREATE TABLE mine ()"))
+        await database.execute(Query("forbidden", "CREATE TABLE mine ()"))
 
 
 async def test_transaction_commits_at_its_end_or_not_at_all(owner: Database) -> None:
@@ -164,7 +163,7 @@ async def test_statement_that_takes_too_long(settings: Settings) -> None:
 async def test_row_that_stays_locked_is_busy(settings: Settings, owner: Database) -> None:
     impatient = settings.model_copy(update={"database_lock_timeout_ms": 50})
     database = await open_database(impatient, role=None)
-    lock = Statement("lock", "SELECT FROM epochs FOR UPDATE")
+    lock = Query("lock", "SELECT FROM epochs FOR UPDATE")
     try:
         async with owner.transaction() as connection:
             await connection.execute(lock)

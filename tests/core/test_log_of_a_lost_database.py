@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from core.database import Statement, open_database
+from core.database import Query, open_database
 from core.errors import Unavailable
 from core.log import configure_logging
 from core.settings import Settings
@@ -15,7 +15,7 @@ from ops.embedded import EmbeddedServers
 
 Wait = Callable[..., Awaitable[Any]]
 
-ONE = Statement("one", "SELECT 1")
+ONE = Query("one", "SELECT 1")
 
 
 @pytest.fixture

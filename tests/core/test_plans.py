@@ -7,25 +7,45 @@ from typing import Any
 
 import pytest
 
-from core.database import statements
 from core.service import Service
+from tests.queries import QUERIES
 
 LARGE = {
     "accounts", "audit_events", "entries", "inbox_events", "keys", "outbox_events", "payables", "sessions",
     "transfers", "users", "webhook_attempts", "webhook_deliveries", "window_usage",
 }  # fmt: skip
 # What runs for every call, event and delivery.
-HOT = {
-    "inbox": "store_inbox_events claim_inbox_events finish_inbox_event retry_inbox_event bury_inbox_event"
-    " correct_inbox_outcome lock_inbox_object",
-    "outbox": "write_outbox_event create_deliveries read_events",
-    "sending": "endpoints_due_lately claim_deliveries record_deliveries",
-    "ledger": "get_account find_item get_transfers stored_outcomes stored_entries list_transfers_of_account get_holds",
-    "users": "users_by_id users_by_phone find_users",
-    "payables": "payables_wanted payables_to_pay payers_and_payables end_payable",
-    "wallets": "wallet_entries wallet_standing",
-}
-PAIRS = [(file, name) for file, names in HOT.items() for name in names.split()]
+HOT = (
+    "store_inbox_events",
+    "claim_inbox_events",
+    "finish_inbox_event",
+    "retry_inbox_event",
+    "bury_inbox_event",
+    "correct_inbox_outcome",
+    "lock_inbox_object",
+    "write_outbox_event",
+    "create_deliveries",
+    "read_events",
+    "endpoints_due_lately",
+    "claim_deliveries",
+    "record_deliveries",
+    "get_account",
+    "find_item",
+    "get_transfers",
+    "stored_outcomes",
+    "stored_entries",
+    "list_transfers_of_account",
+    "get_holds",
+    "users_by_id",
+    "users_by_phone",
+    "find_users",
+    "payables_wanted",
+    "payables_to_pay",
+    "payers_and_payables",
+    "end_payable",
+    "wallet_entries",
+    "wallet_standing",
+)
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -34,19 +54,19 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from nodes(below)
 
 
-async def plan_of(service: Service, file: str, name: str) -> list[dict[str, Any]]:
-    statement = getattr(statements(file), name)
-    nulls = ", ".join(["NULL"] * max(map(int, re.findall(r"\$(\d+)", statement.text))))
+async def plan_of(service: Service, name: str) -> list[dict[str, Any]]:
+    query = QUERIES[name]
+    nulls = ", ".join(["NULL"] * max(map(int, re.findall(r"\$(\d+)", query.text))))
     async with service.database.connections.pool.acquire() as connection:
         await connection.execute("SET plan_cache_mode = force_generic_plan")
-        await connection.execute(f"PREPARE kept AS {statement.text}")
+        await connection.execute(f"PREPARE kept AS {query.text}")
         plan = await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE kept({nulls})")
     return list(nodes(json.loads(plan)[0]["Plan"]))
 
 
-@pytest.mark.parametrize(("file", "name"), PAIRS)
-async def test_a_plan_for_empty_tables_is_one_for_full_ones(service: Service, file: str, name: str) -> None:
-    for node in await plan_of(service, file, name):
+@pytest.mark.parametrize("name", HOT)
+async def test_a_plan_for_empty_tables_is_one_for_full_ones(service: Service, name: str) -> None:
+    for node in await plan_of(service, name):
         scans = [below for below in nodes(node) if below.get("Relation Name") in LARGE]
         assert not (node["Node Type"] == "Seq Scan" and scans), node
         if node["Node Type"] in {"Hash Join", "Merge Join"}:
@@ -57,6 +77,6 @@ async def test_a_plan_for_empty_tables_is_one_for_full_ones(service: Service, fi
 
 
 async def test_what_came_due_lately_is_found_by_the_index_of_its_own(service: Service) -> None:
-    used = [node.get("Index Name") for node in await plan_of(service, "sending", "endpoints_due_lately")]
+    used = [node.get("Index Name") for node in await plan_of(service, "endpoints_due_lately")]
     assert "webhook_deliveries_lately_due" in used
     assert "webhook_deliveries_due" not in used

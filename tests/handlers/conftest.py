@@ -17,8 +17,8 @@ from msgspec import Meta
 from core.errors import Refusal, Unavailable
 from core.service import Service
 from core.settings import Settings
-from handlers.api import Call, Route, answer
 from handlers.app import build_app
+from handlers.http.route import Call, Route, answer
 
 Code = Annotated[str, Meta(min_length=1, max_length=64)]
 SmallApi = TestClient[web.Request, web.Application]

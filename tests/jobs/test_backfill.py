@@ -16,7 +16,7 @@ from core.errors import Refusal
 from core.inbox.backfill import Fetched, backfill_paypal, backfill_stripe
 from core.inbox.intake import Intake
 from core.settings import Settings
-from core.wakeup import Waker
+from core.work.wakeup import Waker
 from jobs import worker as worker_module
 from jobs.backfill import askable
 from tests.jobs.merchant import Thread, payment

@@ -10,12 +10,12 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from core import metrics
-from core.database import statements
+from core.database import queries
 from core.inbox import replays
 from core.inbox.dead_letters import DeadLetterStream, Filter
 from core.inbox.processing import Processor, Retries
-from core.leases import Worker
 from core.settings import Settings
+from core.work.leases import Worker
 from handlers.app import create_app
 from jobs.worker import work
 from tests.jobs.merchant import Thread, payment
@@ -168,7 +168,7 @@ async def test_a_replay_by_filter_is_capped_and_goes_on_where_it_stood(
 
     with monkeypatch.context() as broken:
         # A worker that dies in the middle of its step leaves nothing half done.
-        known = statements("dead_letters")
+        known = queries("core.inbox.replays")
         text = "SELECT 1 / ($2::bigint * 0), $1::uuid, $3::uuid, $4::boolean"
         failing = {"advance_replay": known.advance_replay._replace(text=text)}
         broken.setattr(known, "_found", known._found | failing)

@@ -12,20 +12,20 @@ import pytest
 from aiohttp import web
 
 from core import ids, metrics
-from core.database import statements
+from core.database import queries
 from core.inbox.processing import Processor, Retries, take_over_inbox_events
-from core.leases import Worker
-from core.outbox.delivery import take_over_deliveries
 from core.outbox.events import emit
 from core.outbox.schedule import Schedule
+from core.outbox.sender import take_over_deliveries
 from core.settings import Settings
+from core.work.leases import Worker
 from jobs import worker as worker_module
 from ops.embedded import EmbeddedServers
 from tests.jobs.merchant import Thread, payment
 
 Eventually = Callable[..., Awaitable[Any]]
 StartWorker = Callable[..., asyncio.Event]
-INBOX = statements("inbox")
+INBOX = queries("core.inbox.processing")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from core.inbox.processing import Processor
-from core.leases import Worker
+from core.work.leases import Worker
 from tests.jobs.merchant import Thread, payment
 
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from core.database import Connection, statements
+from core.database import Connection, queries
 from core.inbox import processing
 from core.inbox.processing import Processor, Retries, take_over_inbox_events
 from core.inbox.rules import APPLIED, InboxEvent
-from core.leases import Worker
 from core.ledger.ledger import Ledger
 from core.outbox.events import emit
 from core.settings import load_settings
+from core.work.leases import Worker
 from tests.jobs.merchant import Thread, payment
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -57,7 +57,7 @@ async def test_a_worker_whose_lease_ran_out_finishes_nothing(
     """A worker stalls between its claim and its transaction; another takes over. Without the token: two effects."""
     monkeypatch.setattr(processing, "RULES", {TYPE: tell})
     if token == "ignored":
-        inbox = statements("inbox")
+        inbox = queries("core.inbox.processing")
         finish = inbox.finish_inbox_event
         text = finish.text.replace("lease_token = $2", "$2::uuid IS NOT NULL")
         assert text != finish.text

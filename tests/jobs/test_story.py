@@ -9,9 +9,9 @@ import pytest
 from core import ids
 from core.inbox.intake import Receipt
 from core.inbox.processing import Processor, Retries
-from core.leases import Worker
 from core.outbox.fanout import fan_out
 from core.settings import Settings
+from core.work.leases import Worker
 from tests.jobs.merchant import Thread, payment
 
 ApiKey = Callable[..., Awaitable[str]]

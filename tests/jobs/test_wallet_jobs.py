@@ -13,18 +13,19 @@ import pytest
 from arq import cron
 
 from core.ledger.items import Leg, Operation, Posting, operation_id
+from core.payables import expiry, invoices, payables
+from core.payables.invoices import Billed
+from core.payables.payables import NewPayable
+from core.platform import Platform, open_platform
+from core.recurring import mandates, subscriptions
 from core.service import Service
 from core.settings import Settings
-from core.wallets import expiry, invoices, mandates, payables, subscriptions
-from core.wallets.invoices import Billed
-from core.wallets.payables import NewPayable
-from core.wallets.platform import Platform, open_platform
-from core.wallets.progress import Progress
 from core.wallets.users import User
+from core.work.progress import Progress
 from jobs import wallet_jobs, worker
 from jobs.wallet_jobs import JOBS, Job, drain
-from loadtests.chaos.books import faults
 from ops.process import python_environment
+from tests.invariants import faults
 
 Wait = Callable[..., Awaitable[Any]]
 Start = Callable[..., asyncio.Event]

@@ -13,9 +13,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from core.identity.tokens import Tokens
+from core.platform import Platform, open_platform
 from core.service import Service
 from core.settings import Settings
-from core.wallets.platform import Platform, open_platform
 from handlers.app import create_app
 from ops.commands.pos import Refused, Till, _wait
 from ops.process import python_environment

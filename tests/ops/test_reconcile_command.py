@@ -11,13 +11,13 @@ import pytest
 
 from core.ledger.items import operation_id
 from core.ledger.verify import verify
+from core.payables import p2p
+from core.platform import Platform, open_platform
 from core.service import Service
 from core.settings import Settings
-from core.wallets import transfers
-from core.wallets.platform import Platform, open_platform
 from core.wallets.users import User
-from loadtests.chaos.books import faults
 from ops.process import python_environment
+from tests.invariants import faults
 
 
 async def run(settings: Settings, *arguments: str) -> tuple[int, list[str], str]:
@@ -46,8 +46,8 @@ async def platform(service: Service) -> AsyncIterator[Platform]:
 async def ann(platform: Platform) -> User:
     """Somebody with 1,000, of which 300 went to somebody else."""
     ann, bob = await platform.users.ensure("+963900000001"), await platform.users.ensure("+963900000002")
-    await transfers.top_up(platform, ann, 1_000, "topup")
-    await transfers.transfer(platform, ann, bob.phone, 300, "pay")
+    await p2p.top_up(platform, ann, 1_000, "topup")
+    await p2p.transfer(platform, ann, bob.phone, 300, "pay")
     return ann
 
 
@@ -73,13 +73,13 @@ async def test_a_balance_that_is_off(
     expected = ["Wallet mismatches: 1", line, "Transfer issues: 0"]
     code, out, _ = await run(settings)
     assert (code, out) == (1, expected)
-    assert (await transfers.standing(platform, ann)).balance == 700 + drift  # looking changes nothing
+    assert (await p2p.standing(platform, ann)).balance == 700 + drift  # looking changes nothing
 
     code, out, err = await run(settings, "--fix-balances")
     assert (code, out[:3]) == (0, expected), err
     fixed = out[3].removeprefix(f"fixed: wallet={ann.wallet_id} off_by={drift} transfer=")
-    assert (await transfers.standing(platform, ann)).balance == 700
-    lines = await transfers.entries(platform, ann, newest=4, count=2)
+    assert (await p2p.standing(platform, ann)).balance == 700
+    lines = await p2p.entries(platform, ann, newest=4, count=2)
     assert [(line.transfer_id, line.amount) for line in lines] == [
         (UUID(fixed), -drift),
         (UUID(fixed), drift),

@@ -27,7 +27,7 @@ ANSWER = StoredAnswer(201, "application/json", b"{}")
 
 @pytest.fixture(autouse=True)
 def quick_probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.access.link.PROBE_SECONDS", 0.02)
+    monkeypatch.setattr("core.access.redis_script.PROBE_SECONDS", 0.02)
 
 
 @pytest.fixture

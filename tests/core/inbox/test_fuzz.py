@@ -32,7 +32,7 @@ from core.inbox.source_verifiers import SourceVerifier
 from core.inbox.sources import Options
 from core.inbox.stripe import StripeVerifier
 from core.inbox.verifying import MAX_TEXT_BYTES, NotGenuine, Verifier
-from handlers.problems import PROBLEMS
+from handlers.http.problems import PROBLEMS
 from tests.core.inbox import forgeries
 from tests.core.inbox.authority import SANDBOX_SIGNER, authority, leaf, rsa_key
 from tests.core.inbox.forgeries import Headers

@@ -12,7 +12,7 @@ from core import ids
 from core.inbox.intake import Intake, Receipt
 from core.service import Service
 from core.settings import Settings
-from core.wakeup import Waker
+from core.work.wakeup import Waker
 
 Eventually = Callable[..., Awaitable[Any]]
 

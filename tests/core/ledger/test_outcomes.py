@@ -24,7 +24,7 @@ from core.ledger.items import (
     sentence,
 )
 from core.ledger.outcomes import OUTCOMES_BY_CODE
-from handlers.problems import PROBLEMS
+from handlers.http.problems import PROBLEMS
 from tests.core.ledger.book import PRINCIPAL, Book, condition, pay, posting
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "ledger.md"

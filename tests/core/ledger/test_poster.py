@@ -9,15 +9,15 @@ import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
-from core.database import Database, Row, Statement
+from core.database import Database, Query, Row
 from core.errors import Refusal, Unavailable
 from core.ledger.accounts import Limits, Opening, open_accounts
 from core.ledger.items import MAX_CALL_LEGS, Leg, Outcome, Posting, operation_id
 from core.ledger.poster import CHUNK_ITEMS, LOST_TRIES, MAX_TRIES, SHARE, Poster, chunks
 from core.service import Service, open_service
 from core.settings import Settings
-from loadtests.chaos.books import faults
 from tests.chaos.staging import BARRIER, LOCK, PAYER_FIRST, UNGUARDED, at_barrier, install
+from tests.invariants import faults
 
 Raw: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Wait = Callable[..., Awaitable[Any]]
@@ -60,7 +60,7 @@ class Faulty(Database):
         self.fails: list[tuple[str, BaseException]] = []
         self.calls = 0
 
-    async def fetchrow(self, statement: Statement, *args: Any) -> Row | None:
+    async def fetchrow(self, statement: Query, *args: Any) -> Row | None:
         if statement.name != "post":
             return await super().fetchrow(statement, *args)
         self.calls += 1
@@ -92,11 +92,11 @@ class Counting(Database):
         super().__init__(database.connections)
         self.sent: list[str] = []
 
-    async def fetch(self, statement: Statement, *args: Any) -> list[Row]:
+    async def fetch(self, statement: Query, *args: Any) -> list[Row]:
         self.sent.append(statement.name)
         return await super().fetch(statement, *args)
 
-    async def fetchrow(self, statement: Statement, *args: Any) -> Row | None:
+    async def fetchrow(self, statement: Query, *args: Any) -> Row | None:
         self.sent.append(statement.name)
         return await super().fetchrow(statement, *args)
 

@@ -10,16 +10,16 @@ from uuid import UUID
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from core.leases import Worker
-from core.outbox.delivery import Deliverer
+from core.outbox.breakers import Standings
 from core.outbox.destinations import Destinations
 from core.outbox.egress import Egress
 from core.outbox.events import emit
 from core.outbox.fanout import fan_out
 from core.outbox.health import Patience
 from core.outbox.schedule import Schedule
-from core.outbox.standing import Standings
+from core.outbox.sender import Deliverer
 from core.service import Service
+from core.work.leases import Worker
 from tests.jobs.merchant import Receiver
 
 ApiClient = TestClient[web.Request, web.Application]

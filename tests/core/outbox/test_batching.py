@@ -9,12 +9,12 @@ import pytest
 
 from core import ids
 from core.database import Database
-from core.leases import Worker
 from core.outbox import batching
 from core.outbox.batching import MAX_BATCH_BYTES
-from core.outbox.delivery import take_over_deliveries
+from core.outbox.breakers import LEAST_RESULTS, Standings
 from core.outbox.schedule import Schedule
-from core.outbox.standing import LEAST_RESULTS, Standings
+from core.outbox.sender import take_over_deliveries
+from core.work.leases import Worker
 from tests.core.outbox.office import Office, says
 from tests.jobs.merchant import Delivery, Receiver
 

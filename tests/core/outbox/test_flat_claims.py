@@ -10,16 +10,16 @@ import asyncpg
 import pytest
 
 from core import ids
-from core.database import Statement, statements
-from core.horizon import Horizon
+from core.database import Query
 from core.inbox.processing import Processor
-from core.leases import Worker
 from core.service import Service
 from core.settings import Settings
+from core.work.due_window import Horizon
+from core.work.leases import Worker
 from tests.core.outbox.office import Office
 from tests.jobs.merchant import Receiver
+from tests.queries import QUERIES
 
-INBOX, SENDING = statements("inbox"), statements("sending")
 TAKEN = 4_000
 # Pages that a claim of a single row reads where nothing is in its way: some levels of some indexes.
 FEW = 60
@@ -37,7 +37,7 @@ async def foreign(settings: Settings) -> AsyncIterator[None]:
         await connection.close()
 
 
-async def pages(office: Office, statement: Statement, *arguments: object) -> int:
+async def pages(office: Office, statement: Query, *arguments: object) -> int:
     """How many pages a statement reads; it is taken back."""
     async with office.service.database.connections.pool.acquire() as connection:
         transaction = connection.transaction()
@@ -76,10 +76,10 @@ async def test_a_claim_of_deliveries_does_not_walk_over_what_was_taken(office: O
         return [endpoint["id"]], [8], [8], [since], worker, token, 30.0
 
     now = datetime.now(UTC)
-    assert await pages(office, SENDING.endpoints_due, UUID(int=0), 9) > 1000
-    assert await pages(office, SENDING.claim_deliveries, *claim(now - timedelta(days=1))) > 1000
-    assert await pages(office, SENDING.endpoints_due_lately, 5.0, 9) < FEW
-    assert await pages(office, SENDING.claim_deliveries, *claim(now - timedelta(seconds=5))) < FEW
+    assert await pages(office, QUERIES["endpoints_due"], UUID(int=0), 9) > 1000
+    assert await pages(office, QUERIES["claim_deliveries"], *claim(now - timedelta(days=1))) > 1000
+    assert await pages(office, QUERIES["endpoints_due_lately"], 5.0, 9) < FEW
+    assert await pages(office, QUERIES["claim_deliveries"], *claim(now - timedelta(seconds=5))) < FEW
 
 
 @pytest.mark.usefixtures("foreign")
@@ -94,8 +94,8 @@ async def test_a_claim_of_the_inbox_does_not_walk_over_what_was_taken(office: Of
     await office.sql("ANALYZE inbox_events")
     await office.sql(store, 1, 1.0)
     claim = (64, ids.new_uuid(), ids.new_uuid(), 60.0)
-    assert await pages(office, INBOX.claim_inbox_events, *claim, None) > 1000
-    assert await pages(office, INBOX.claim_inbox_events, *claim, 5.0) < FEW
+    assert await pages(office, QUERIES["claim_inbox_events"], *claim, None) > 1000
+    assert await pages(office, QUERIES["claim_inbox_events"], *claim, 5.0) < FEW
 
 
 async def test_what_was_committed_late_is_found_by_the_look_at_everything(

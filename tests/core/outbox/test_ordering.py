@@ -12,13 +12,13 @@ import asyncpg
 import pytest
 from aiohttp import web
 
-from core.leases import Worker
 from core.outbox import deliveries as core_deliveries
-from core.outbox.delivery import take_over_deliveries
 from core.outbox.fanout import fan_out
 from core.outbox.ordering import Stalled
 from core.outbox.schedule import Schedule
+from core.outbox.sender import take_over_deliveries
 from core.settings import Settings
+from core.work.leases import Worker
 from tests.core.outbox.office import Office, says
 from tests.jobs.merchant import Delivery, Receiver
 

@@ -4,8 +4,8 @@ import asyncio
 
 from aiohttp import web
 
+from core.outbox.breakers import LEAST_RESULTS, Standings
 from core.outbox.schedule import Schedule
-from core.outbox.standing import LEAST_RESULTS, Standings
 from tests.core.outbox.office import Office, OpenReceiver, says
 from tests.jobs.merchant import Receiver
 

@@ -8,9 +8,9 @@ import pytest
 
 from core.database import open_database
 from core.errors import Refusal
-from core.platform.config import Config, PlatformConfig, defaults
 from core.service import Service
 from core.settings import Settings
+from core.wallets.config import Config, PlatformConfig, defaults
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ async def test_following_goes_on_after_a_failure(
     monkeypatch: pytest.MonkeyPatch,
     eventually: Callable[..., Awaitable[Any]],
 ) -> None:
-    monkeypatch.setattr("core.platform.config.REFRESH_SECONDS", 0.01)
+    monkeypatch.setattr("core.wallets.config.REFRESH_SECONDS", 0.01)
     config = Config(service.database, settings)
     await config.open()
     failures = 0

@@ -7,12 +7,10 @@ import asyncpg
 import pytest
 
 from core import ids
-from core.database import statements
 from core.wallets import retention
 from core.wallets.retention import prune
-from tests.core.wallets.conftest import Bank
-
-_sql = statements("platform")
+from tests.core.payables.conftest import Bank
+from tests.queries import QUERIES
 
 
 async def _record(owner: Any, days_ago: int) -> None:
@@ -54,7 +52,7 @@ async def test_old_records_go_in_bounded_steps(
 async def test_the_serving_role_cannot_forget(bank: Bank, owner: Any) -> None:
     await _record(owner, 10)
     with pytest.raises(asyncpg.CheckViolationError):
-        await bank.database.fetchval(_sql.prune_audit_events, 29, 10)
+        await bank.database.fetchval(QUERIES["prune_audit_events"], 29, 10)
     for statement in ("DELETE FROM audit_events", "UPDATE audit_events SET actor = 'nobody'"):
         async with bank.database.transaction() as connection:
             with pytest.raises(asyncpg.InsufficientPrivilegeError):

@@ -12,13 +12,14 @@ from structlog.testing import capture_logs
 
 from core import metrics
 from core.ledger.items import operation_id
+from core.payables import reconcile
+from core.payables.payments import Payment
+from core.platform import Platform, open_platform
 from core.service import Service
 from core.settings import Settings
-from core.wallets import reconcile, settlement
-from core.wallets.payments import Payment
-from core.wallets.platform import Platform, open_platform
-from core.wallets.progress import Progress
+from core.wallets import settlement
 from core.wallets.users import User
+from core.work.progress import Progress
 
 
 @pytest.fixture

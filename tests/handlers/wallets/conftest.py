@@ -13,14 +13,14 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from core import metrics
 from core.identity.tokens import Tokens
+from core.platform import Platform
 from core.service import Service, open_service
 from core.settings import Settings
-from core.wallets.platform import Platform
 from core.wallets.users import User
 from handlers.app import create_app
 from handlers.wallets.surface import PLATFORM
-from loadtests.chaos.books import faults
-from tests.handlers.wallets.page_reader import Browser
+from tests.handlers.pay_page.page_reader import Browser
+from tests.invariants import faults
 
 ApiClient = TestClient[web.Request, web.Application]
 ADMIN = "test-admin-token-of-32-characters"

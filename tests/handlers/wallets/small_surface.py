@@ -11,8 +11,8 @@ from core.identity.tokens import Tokens
 from core.service import open_service
 from core.settings import Settings
 from core.wallets.users import User
-from handlers.api import Call, Route, answer
 from handlers.app import ROUTES, build_app
+from handlers.http.route import Call, Route, answer
 from handlers.wallets.surface import PLATFORM, Body, Cents, Detail
 from tests.handlers.wallets.conftest import ApiClient, Person
 

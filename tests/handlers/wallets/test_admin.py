@@ -12,10 +12,10 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from core import ids
 from core.outbox.events import emit
-from core.platform.config import Config
+from core.platform import Platform
 from core.service import Service
 from core.settings import Settings
-from core.wallets.platform import Platform
+from core.wallets.config import Config
 from handlers.app import create_app
 from tests.handlers.wallets.conftest import ADMIN, Administrator, ApiClient, MakePerson, Person, new_key
 

@@ -221,7 +221,7 @@ async def test_airdrop(admin: Administrator, person: MakePerson) -> None:
 async def test_airdrop_in_batches_and_from_two_sides(
     admin: Administrator, elsewhere: ApiClient, person: MakePerson, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.wallets.grants.BATCH", 3)
+    monkeypatch.setattr("core.payables.credits.BATCH", 3)
     people = [await person() for _ in range(10)]
     body = {"amount_cents": 100}
     said = await asyncio.gather(

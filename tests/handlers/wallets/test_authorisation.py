@@ -11,8 +11,8 @@ import pytest
 
 from core import ids
 from core.settings import Settings
-from handlers.api import Route
 from handlers.app import ROUTES
+from handlers.http.route import Route
 from tests.handlers.wallets.conftest import ADMIN, INTERNAL, ApiClient, MakePerson, Person, new_key
 
 TABLE = tomllib.loads(Path(__file__).with_name("authorisation.toml").read_text())

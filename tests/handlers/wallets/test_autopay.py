@@ -9,10 +9,10 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from core.ledger.items import operation_id
+from core.platform import Platform
+from core.recurring import autopay
 from core.service import open_service
 from core.settings import Settings
-from core.wallets import autopay
-from core.wallets.platform import Platform
 from handlers.app import create_app
 from handlers.wallets.surface import PLATFORM
 from tests.chaos.staging import BARRIER, LOCK, PAYABLE_LOCK, Wait, at_barrier, install, waiting

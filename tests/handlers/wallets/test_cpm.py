@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from core.wallets.platform import Platform
+from core.platform import Platform
 from tests.handlers.wallets.conftest import MakePerson, Person
 
 

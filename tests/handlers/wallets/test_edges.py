@@ -11,9 +11,9 @@ from aiohttp.test_utils import TestClient, TestServer
 from yarl import URL
 
 from core import metrics
+from core.platform import Platform
 from core.service import Service, open_service
 from core.settings import Settings
-from core.wallets.platform import Platform
 from handlers.app import ROUTES, build_app, create_app
 from handlers.wallets.surface import Body
 from tests.handlers.wallets.conftest import ADMIN, ApiClient, MakePerson, Person, Said

@@ -12,7 +12,7 @@ import pytest
 
 from core.settings import Settings
 from handlers.app import ROUTES
-from handlers.dispatch import WALLETS
+from handlers.http.dispatch import WALLETS
 from tests.handlers.wallets.conftest import ADMIN, ApiClient, MakePerson
 
 # In the suite each operation is tried at the bounds of what it takes; `make fuzz` says how much random input follows.

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from core.platform import Platform
 from core.settings import Settings, load_settings
 from core.wallets.merchant_keys import seal, unseal
-from core.wallets.platform import Platform
 from tests.handlers.wallets.conftest import ApiClient, MakePerson, Person, Said
 
 KEYS = "/merchant/api/keys"

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from core import metrics
-from core.wallets.platform import Platform
-from core.wallets.transfers import standing
+from core.payables.p2p import standing
+from core.platform import Platform
 from tests.handlers.wallets.conftest import MakePerson, Person, Said, new_key
 
 FEES = {"merchant_fee_bps": 150}

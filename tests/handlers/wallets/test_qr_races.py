@@ -9,8 +9,8 @@ import pytest
 
 from core.ledger.items import Outcome, operation_id
 from core.ledger.poster import Poster
-from core.wallets import qr
-from core.wallets.platform import Platform
+from core.payables import qr
+from core.platform import Platform
 from tests.chaos.staging import BARRIER, LOCK, Wait, at_barrier, install
 from tests.handlers.wallets.conftest import MakePerson, Person, new_key
 from tests.handlers.wallets.test_qr import FEES, code_of, fees, overdue, pay

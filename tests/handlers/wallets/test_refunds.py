@@ -6,12 +6,12 @@ from uuid import UUID
 import pytest
 
 from core.ledger.items import operation_id
+from core.payables.payments import Payment
+from core.platform import Platform
 from core.settings import Settings
-from core.wallets.payments import Payment
-from core.wallets.platform import Platform
-from loadtests.chaos.books import faults
 from tests.chaos.staging import BARRIER, LOCK, Raw, Wait, at_barrier, install, moved
 from tests.handlers.wallets.conftest import ADMIN, ApiClient, MakePerson, Person, Said, new_key, told
+from tests.invariants import faults
 
 
 async def pay(payer: Person, payee: Person, amount: int) -> str:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from core.payables import expiry
+from core.platform import Platform
 from core.settings import Settings
-from core.wallets import expiry
-from core.wallets.platform import Platform
 from tests.chaos.staging import BARRIER, LOCK, PAYABLE_LOCK, Wait, at_barrier, install, waiting
 from tests.handlers.wallets.conftest import ApiClient, MakePerson, Person, Said, told
 

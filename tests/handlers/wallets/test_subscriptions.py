@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
+from core.platform import Platform
+from core.recurring import charging
+from core.recurring.charging import period_of
+from core.recurring.subscriptions import Subscription
 from core.service import open_service
 from core.settings import Settings
-from core.wallets import charging
-from core.wallets.charging import period_of
-from core.wallets.platform import Platform
-from core.wallets.subscriptions import Subscription
 from handlers.app import create_app
 from handlers.wallets.surface import PLATFORM
 from tests.chaos.staging import BARRIER, LOCK, Wait, at_barrier, install, waiting

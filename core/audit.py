@@ -1,0 +1,96 @@
+"""The audit: who did what to whom, with what it was before and after, written by the transaction that does it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from core import ids
+from core.database import queries
+from core.ledger.items import Audited
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from core.database import Connection, Database
+
+_sql = queries(__name__)
+_encode = msgspec.json.Encoder().encode
+_NEWEST = UUID(int=2**128 - 1)
+_OLDEST = UUID(int=0)
+
+
+class AuditEvent(NamedTuple):
+    """A record as stored; `data` is a JSON object, for a change with what it was `before` and `after`."""
+
+    id: UUID
+    type: str
+    actor: str
+    user_id: UUID | None
+    object_id: str | None
+    data: dict[str, Any]
+    created_at: datetime
+
+
+class AuditFilter(NamedTuple):
+    """Which records; None: any. `since` is included, `until` is not."""
+
+    type: str | None = None
+    user_id: UUID | None = None
+    actor: str | None = None
+    object_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+def audited(
+    type_: str,
+    actor: str,
+    data: Mapping[str, Any],
+    *,
+    user_id: UUID | None = None,
+    object_id: str | None = None,
+) -> Audited:
+    """Return a record for a posting's effects. `actor`: `user:<id>`, `admin`, `internal` or `system:<job>`."""
+    return Audited(type_, actor, user_id, object_id, _encode(data).decode())
+
+
+async def record(source: Connection | Database, entry: Audited) -> None:
+    """Write a record: within the transaction that it is about, wherever there is one."""
+    await source.execute(
+        _sql.write_audit_event,
+        ids.new_uuid(),
+        entry.type,
+        entry.actor,
+        entry.user_id,
+        entry.object_id,
+        entry.data,
+    )
+
+
+def by_user(user_id: UUID) -> str:
+    """Name a user as an actor."""
+    return f"user:{user_id}"
+
+
+async def list_events(
+    database: Database, wanted: AuditFilter, *, before: UUID | None, limit: int
+) -> list[AuditEvent]:
+    """Return up to `limit` records behind the id `before`, newest first. Ids are in the order of time."""
+    newest = before or _NEWEST
+    if wanted.until is not None:
+        newest = min(newest, ids.first_uuid_at(wanted.until))
+    rows = await database.fetch(
+        _sql.audit_events,
+        wanted.type,
+        wanted.user_id,
+        wanted.actor,
+        wanted.object_id,
+        newest,
+        _OLDEST if wanted.since is None else ids.first_uuid_at(wanted.since),
+        limit,
+    )
+    return [AuditEvent(**{**row, "data": msgspec.json.decode(row["data"])}) for row in rows]

@@ -1,0 +1,387 @@
+"""Cash: agents take it in and pay it out.
+
+A customer asks, any agent accepts. Cash-in: the agent pays the amount into the customer's wallet, and the fee on top.
+Cash-out: amount and fee are set aside from the customer's wallet when it is asked for, so that the agent, who hands out
+notes, cannot find the wallet empty; accepting captures them and pays the agent, in one call of the ledger.
+An agent may accept a request of their own, as the contract has it: no money is made by that, and the fee is due.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+import msgspec
+
+from core import ids
+from core.audit import audited, by_user, record
+from core.database import queries
+from core.errors import Refusal
+from core.ledger.items import Effects, Leg, Operation, Outcome, Posting, next_group, operation_id
+from core.ledger.outcomes import PAYABLE_STATES
+from core.payables.fees import fee
+from core.payables.limits import LIMITS_FIRST, first_cause, payer_limits
+from core.payables.payables import NewPayable, RequestKey, end, store
+from core.payables.payments import Payment
+from core.wallets.books import CASH_OUT, SYSTEM_PRINCIPAL, system_account
+from core.wallets.notifications import tell, tell_all, write
+from core.wallets.users import User, user_of
+from core.work.changes import change
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from core.database import Connection, Row
+    from core.ledger.items import Told
+    from core.platform import Platform
+
+_sql = queries(__name__)
+
+Direction = Literal["cash_in", "cash_out"]
+# Of the contract.
+MAX_MINE: Final = 100
+MAX_INCOMING: Final = 200
+
+
+class CashRequest(NamedTuple):
+    """A cash request as its list shows it, in minor units; `state` is the payable's."""
+
+    id: UUID
+    kind: Direction
+    phone: str
+    agent_phone: str | None
+    amount: int
+    currency: str
+    state: str
+    created_at: datetime
+
+
+class _Known(NamedTuple):
+    """A cash request with what it takes to settle it."""
+
+    id: UUID
+    kind: Direction
+    amount: int
+    currency: str
+    state: str
+    customer: User
+    hold_id: UUID | None
+    hold_no: int | None
+    fee: int
+    fee_account: str | None
+    frozen: bool
+
+    @property
+    def held(self) -> tuple[Leg, ...]:
+        """The legs of a cash-out's hold: from the customer to the agent's clearing, and the fee."""
+        return _held(self.customer, self.currency, self.amount, self.fee, self.fee_account)
+
+    @property
+    def told(self) -> dict[str, Any]:
+        return {"id": str(self.id), "type": self.kind.replace("_", ""), "amount_cents": self.amount}
+
+
+async def become_agent(platform: Platform, user: User) -> None:
+    """Make the caller an agent: development only. Raises Refusal `not_allowed`."""
+    if platform.settings.env != "dev":
+        raise Refusal("not_allowed", "Agents are appointed by an administrator.")
+    async with platform.database.transaction() as connection:
+        if await connection.fetchval(_sql.make_agent, user.id) is not None:
+            entry = audited("cash.become_agent", by_user(user.id), {}, user_id=user.id)
+            await record(connection, entry)
+
+
+async def ask(
+    platform: Platform, customer: User, direction: Direction, amount: int, *, key: str | None = None
+) -> CashRequest:
+    """Ask an agent to take in or to pay out `amount` minor units; an equal call under the same key finds the first one.
+
+    A cash-out sets the amount and its fee aside, and counts against the customer's limits at once. Raises Refusal
+    `insufficient_funds` and the KYC limits for a cash-out, `idempotency_conflict`.
+    """
+    request_key = None if key is None else RequestKey(customer.principal_id, key, (direction, amount))
+    minutes = platform.settings.cash_request_expiry_minutes
+    new = NewPayable(
+        kind=direction,
+        currency=platform.currency,
+        payee_id=customer.id if direction == "cash_in" else None,
+        payer_id=customer.id if direction == "cash_out" else None,
+        amount=amount,
+        expires_at=datetime.now(UTC) + timedelta(minutes=minutes) if minutes else None,
+    )
+    hold: Posting | None = None
+    if direction == "cash_out":
+        hold, terms = await _hold(platform, customer, new)
+        new = new._replace(hold_id=hold.id, details=terms)
+
+    async def stored(connection: Connection) -> CashRequest:
+        made = await store(connection, new, key=request_key)
+        if made.new:
+            await _open(platform, connection, customer, made.id, new, hold)
+        return CashRequest(
+            made.id, direction, customer.phone, None, amount, new.currency, "open", made.created_at
+        )
+
+    try:
+        request = await change(platform.database, stored)
+    except _HoldRefusedError as refused:
+        raise await _cause(platform, customer, refused) from None
+    platform.wake()
+    return request
+
+
+async def requests(platform: Platform, user: User) -> tuple[list[CashRequest], list[CashRequest]]:
+    """Return the newest requests of a user and, for an agent, the oldest of all that wait for one."""
+    mine = await platform.database.fetch(_sql.cash_requests_of, user.id, MAX_MINE)
+    waiting = await platform.database.fetch(_sql.cash_requests_open, MAX_INCOMING) if user.is_agent else []
+    return [_listed(row) for row in mine], [_listed(row) for row in waiting]
+
+
+async def accept(platform: Platform, agent: User, request_id: UUID | None) -> str:
+    """Complete a request as an agent; return the payable's state that it found, `open` if it was this call.
+
+    Raises Refusal `not_an_agent`, `request_not_found`, `agent_insufficient_funds`.
+    """
+    known = await _found(platform, agent, request_id)
+    if known.state != "open":
+        return known.state
+    pay = _pay_in if known.kind == "cash_in" else _pay_out
+    try:
+        await pay(platform, agent, known)
+    except Refusal as refusal:
+        if refusal.code == "payable_not_open":
+            return str(refusal.extra["state"])
+        raise
+    return "open"
+
+
+async def reject(platform: Platform, agent: User, request_id: UUID | None) -> str:
+    """Turn a request down, as any agent may; return the state that it found, `open` if it was this call.
+
+    Raises Refusal `not_an_agent`, `request_not_found`.
+    """
+    return await _end(platform, await _found(platform, agent, request_id), "rejected", agent)
+
+
+async def cancel(platform: Platform, customer: User, request_id: UUID | None) -> str:
+    """Take a request back; return the state that it found, `open` if it was this call.
+
+    Raises Refusal `request_not_found`, `not_owner`.
+    """
+    known = await _known(platform, request_id)
+    if known.customer.id != customer.id:
+        raise Refusal("not_owner", "Only who made a request can cancel it.")
+    return await _end(platform, known, "canceled", customer)
+
+
+class _HoldRefusedError(Exception):
+    """A hold that the ledger refuses: the request that it belongs to is taken back with it."""
+
+    def __init__(self, hold: Posting, outcome: Outcome) -> None:
+        super().__init__(outcome.kind.code)
+        self.hold = hold
+        self.outcome = outcome
+
+
+async def _open(
+    platform: Platform,
+    connection: Connection,
+    customer: User,
+    request_id: UUID,
+    new: NewPayable,
+    hold: Posting | None,
+) -> None:
+    """Write what comes with a new request: the hold, the audit, the event."""
+    data = {"id": str(request_id), "type": new.kind.replace("_", ""), "amount_cents": new.amount}
+    object_id = str(request_id)
+    entry = audited("cash.request", by_user(customer.id), data, user_id=customer.id, object_id=object_id)
+    told = tell(customer, "cash.request", data, object_id=object_id)
+    if hold is None:
+        await write(connection, told, [entry])
+        return
+    effects = Effects(told=told, audited=(entry,))
+    hold = msgspec.structs.replace(hold, effects=effects)
+    (outcome,) = await platform.ledger.post_within(connection, [hold])
+    if not outcome.posted:
+        raise _HoldRefusedError(hold, outcome)
+
+
+async def _cause(platform: Platform, customer: User, refused: _HoldRefusedError) -> Refusal:
+    """Return the refusal of a hold: of several causes the contract tells the limits first, then the funds."""
+    hold, refusal = refused.hold, refused.outcome.refusal()
+    if hold.limits is None:
+        return refusal
+    taken = -hold.legs[0].amount
+    code = await first_cause(platform.database, refused.outcome, customer, taken, hold.limits, LIMITS_FIRST)
+    return refusal if code == refusal.code else Refusal(code, refusal.detail)
+
+
+async def _hold(platform: Platform, customer: User, new: NewPayable) -> tuple[Posting, dict[str, Any]]:
+    """Return what sets a cash-out's money aside until the request ends, and what the request remembers of it."""
+    amount = new.amount or 0
+    await platform.users.open_system_accounts()
+    cost = fee(amount, platform.config.current.cashout_fee_bps)
+    fee_account = await platform.fee_account() if cost else None
+    hold = Posting(
+        id=ids.new_uuid(),
+        principal_id=customer.principal_id,
+        legs=_held(customer, new.currency, amount, cost, fee_account),
+        operation=Operation.HOLD,
+        kind="cash.out",
+        currency=new.currency,
+        expires_at=new.expires_at,
+        limits=payer_limits(platform.settings, customer, fee_on_top=cost),
+        unfrozen=True,
+    )
+    return hold, {"fee": cost, "fee_account": fee_account}
+
+
+def _held(customer: User, currency: str, amount: int, cost: int, fee_account: str | None) -> tuple[Leg, ...]:
+    legs = (
+        Leg(customer.account, -(amount + cost)),
+        Leg(system_account(CASH_OUT, currency), amount),
+    )
+    return legs if fee_account is None else (*legs, Leg(fee_account, cost))
+
+
+async def _pay_in(platform: Platform, agent: User, known: _Known) -> None:
+    cost = fee(known.amount, platform.config.current.cashin_fee_bps)
+    told, entry = _accepted(agent, known)
+    payment = Payment(
+        id=ids.new_uuid(),
+        principal_id=agent.principal_id,
+        kind="cash.in",
+        source=agent.account,
+        target=known.customer.account,
+        amount=known.amount,
+        currency=known.currency,
+        identity=(str(known.id),),
+        fee=cost,
+        fee_payer=agent.account,
+        fee_account=await platform.fee_account() if cost else None,
+        payable=known.id,
+        settler=agent.id,
+        told=told,
+        audited=(entry,),
+    )
+    try:
+        await platform.pay(payment)
+    except Refusal as refusal:
+        if refusal.code == "insufficient_funds" and refusal.extra.get("account") == agent.account:
+            raise Refusal("agent_insufficient_funds", refusal.detail) from None
+        raise
+
+
+async def _pay_out(platform: Platform, agent: User, known: _Known) -> None:
+    """Capture the hold and pay the agent, both or neither."""
+    if known.hold_no is None:
+        raise LookupError(f"cash-out {known.id} has no hold")
+    if known.frozen:  # a capture of the ledger takes what was set aside before, frozen or not
+        raise Refusal("account_frozen", "The wallet is frozen: nothing leaves it.")
+    told, entry = _accepted(agent, known)
+    group = next_group()
+    capture = Posting(
+        id=ids.new_uuid(),
+        principal_id=agent.principal_id,
+        legs=known.held,
+        operation=Operation.CAPTURE,
+        kind="cash.out",
+        target_no=known.hold_no,
+        target_id=known.hold_id,
+        group=group,
+        effects=Effects(known.id, agent.id, told, (entry,)),
+        unfrozen=True,
+    )
+    clearing = system_account(CASH_OUT, known.currency)
+    payout = Posting(
+        id=ids.new_uuid(),
+        principal_id=agent.principal_id,
+        legs=(Leg(clearing, -known.amount), Leg(agent.account, known.amount)),
+        kind="cash.out",
+        currency=known.currency,
+        group=group,
+        unfrozen=True,
+    )
+    for outcome in await platform.ledger.poster.submit_many([capture, payout]):
+        if outcome.posted or outcome.kind.code == "group_failed":
+            continue
+        refusal = outcome.refusal()
+        if refusal.code == "payable_not_open" and outcome.figure is not None:
+            refusal.extra["state"] = PAYABLE_STATES[outcome.figure]
+        raise refusal
+    platform.wake()
+
+
+def _accepted(agent: User, known: _Known) -> tuple[tuple[Told, ...], Any]:
+    object_id = str(known.id)
+    told = tell_all((known.customer, agent), "cash.accept", known.told, object_id=object_id)
+    entry = audited(
+        "cash.accept", by_user(agent.id), known.told, user_id=known.customer.id, object_id=object_id
+    )
+    return told, entry
+
+
+async def _end(platform: Platform, known: _Known, state: Literal["canceled", "rejected"], by: User) -> str:
+    """End a request and give back what its hold has set aside, in one transaction: the payable first, as always."""
+    event = "cash.cancel" if state == "canceled" else "cash.reject"
+
+    async def ended(connection: Connection) -> bool:
+        if not await end(connection, known.id, state, by=by.id):
+            return False
+        if known.hold_no is not None:
+            (outcome,) = await platform.ledger.post_within(connection, [_void(known)])
+            # What is not open any more has been given back, or the request would have been paid.
+            if not outcome.posted and outcome.kind.code != "hold_not_open":
+                raise outcome.refusal()
+        entry = audited(event, by_user(by.id), known.told, user_id=known.customer.id, object_id=str(known.id))
+        told = tell(known.customer, event, known.told, object_id=str(known.id))
+        await write(connection, told, [entry])
+        return True
+
+    if known.state == "open" and await change(platform.database, ended):
+        platform.wake()
+        return "open"
+    return (await _known(platform, known.id)).state
+
+
+def _void(known: _Known) -> Posting:
+    return Posting(
+        id=operation_id(SYSTEM_PRINCIPAL, f"cash-void:{known.id}"),
+        principal_id=SYSTEM_PRINCIPAL,
+        legs=known.held[:1],
+        operation=Operation.VOID,
+        kind="cash.out",
+        target_no=known.hold_no,
+        target_id=known.hold_id,
+        unfrozen=True,
+    )
+
+
+async def _found(platform: Platform, agent: User, request_id: UUID | None) -> _Known:
+    if not agent.is_agent:
+        raise Refusal("not_an_agent", "Only agents take cash in and pay it out.")
+    return await _known(platform, request_id)
+
+
+async def _known(platform: Platform, request_id: UUID | None) -> _Known:
+    row = await platform.database.fetchrow(_sql.cash_request, request_id)
+    if row is None:
+        raise Refusal("request_not_found", "There is no such cash request.")
+    terms = msgspec.json.decode(row["details"])
+    return _Known(
+        row["request_id"],
+        row["request_kind"],
+        row["amount"],
+        row["currency"],
+        row["request_state"],
+        user_of(row),
+        row["hold_id"],
+        row["hold_no"],
+        terms.get("fee", 0),
+        terms.get("fee_account"),
+        row["wallet_frozen"],
+    )
+
+
+def _listed(row: Row) -> CashRequest:
+    return CashRequest(*(row[name] for name in CashRequest._fields))

@@ -1,0 +1,125 @@
+"""Paying by code: what a code asks for, paying it, the receipt. QR codes and links are the same to whoever pays.
+
+The rules are those of `core.payables.qr` and `core.payables.links`, which the API's routes call, too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+
+from core.errors import Refusal
+from core.identity.phones import masked
+from core.ledger.items import operation_id
+from core.ledger.stored import load_outcomes
+from core.payables import links, qr
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
+    from core.payables.payables import State, ToPay
+    from core.payables.payments import Paid
+    from core.platform import Platform
+    from core.wallets.users import User
+
+_PREFIXES: Final = {"qr": qr.PREFIX, "link": links.PREFIX}
+MAX_CODE_CHARACTERS: Final = 64
+
+
+class Asked(NamedTuple):
+    """What a code asks for: minor units (None: what the payer says), for whom, until when, and how it stands.
+
+    `text` is what the QR code or link holds. `settled_by` and `transfer_id` tell of a code that was paid once.
+    """
+
+    kind: Literal["qr", "link"]
+    code: str
+    text: str
+    payee: str
+    payee_account: str
+    amount: int | None
+    currency: str
+    state: State
+    expires_at: datetime | None
+    settled_by: UUID | None
+    transfer_id: UUID | None
+
+
+class Receipt(NamedTuple):
+    """A payment as its payer keeps it, in minor units; the payee's fee is not the payer's business."""
+
+    transfer_id: UUID
+    payee: str
+    amount: int
+    currency: str
+    paid_at: datetime
+
+
+def bare(text: str) -> str:
+    """Return the code in a text, with or without the prefix of a QR code or link.
+
+    >>> bare(" LINK:v1;code=abc "), bare("abc")
+    ('abc', 'abc')
+    """
+    text = text.strip()
+    for prefix in _PREFIXES.values():
+        text = text.removeprefix(prefix)
+    return text
+
+
+def is_code(code: str) -> bool:
+    """Whether it can be a code, without its prefix."""
+    return code.isascii() and code.isprintable() and 0 < len(code) <= MAX_CODE_CHARACTERS
+
+
+async def find(platform: Platform, text: str) -> Asked:
+    """Return what a code asks for, whatever its state. Raises Refusal `code_not_found`."""
+    code = bare(text)
+    found: ToPay | None = None
+    if is_code(code):
+        found = await platform.payables.to_pay_by_code(code)
+    if found is None or found.payee is None or (kind := found.payable.kind) not in {"qr", "link"}:
+        raise Refusal("code_not_found", "There is no such code. Check the link, or scan the code again.")
+    payable, payee = found.payable, found.payee
+    return Asked(
+        "qr" if kind == "qr" else "link",
+        code,
+        _PREFIXES[kind] + code,
+        payee.name or masked(payee.phone),
+        payee.account,
+        payable.amount,
+        payable.currency,
+        payable.state,
+        payable.expires_at,
+        payable.settled_by,
+        payable.transfer_id,
+    )
+
+
+async def pay(platform: Platform, payer: User, asked: Asked, amount: int | None, key: str) -> Paid:
+    """Pay it; `amount` in minor units counts where the code leaves it to the payer. A repeated call pays nothing more.
+
+    Raises Refusal as `core.payables.qr.pay_qr` and `core.payables.links.pay`.
+    """
+    operation = qr.pay_qr if asked.kind == "qr" else links.pay
+    return await operation(platform, payer, asked.text, amount, key)
+
+
+def payment_id(payer: User, key: str) -> UUID:
+    """Return the id of what a payer pays under a key."""
+    return operation_id(payer.principal_id, key)
+
+
+async def receipt(platform: Platform, payer: User, asked: Asked, transfer_id: UUID) -> Receipt:
+    """Return the receipt of a payment of `payer` to the payee of a code. Raises Refusal `receipt_not_found`."""
+    outcome = (await load_outcomes(platform.database, [transfer_id])).get(transfer_id)
+    if outcome is None or not outcome.posted or outcome.recorded_at is None or len(outcome.entries) <= 1:
+        raise _no_receipt()
+    source, target = outcome.entries[0], outcome.entries[1]
+    if (source.account, target.account) != (payer.account, asked.payee_account):
+        raise _no_receipt()
+    return Receipt(transfer_id, asked.payee, target.amount, asked.currency, outcome.recorded_at)
+
+
+def _no_receipt() -> Refusal:
+    return Refusal("receipt_not_found", "You have no such payment.")

@@ -1,0 +1,127 @@
+"""Money that an administrator gives: the starting credit for everybody, and users for a demonstration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from core.audit import audited, record
+from core.database import queries
+from core.errors import Refusal
+from core.ledger.items import Effects, operation_id
+from core.payables.payments import Payment
+from core.wallets.administration import ADMIN
+from core.wallets.books import PROMOTIONS, SYSTEM_PRINCIPAL, system_account
+from core.wallets.notifications import tell
+from core.wallets.users import credit, user_of
+
+if TYPE_CHECKING:
+    from core.ledger.items import Posting
+    from core.platform import Platform
+    from core.wallets.users import User
+
+_sql = queries(__name__)
+_log = structlog.get_logger(__name__)
+
+# A batch is one call of the ledger: long enough to be cheap, short enough that payments get in between.
+BATCH: Final = 250
+_FIRST: Final = UUID(int=0)
+
+
+class Airdrop(NamedTuple):
+    """How many users were looked at, how many got the credit now, and how many had it or could not get it."""
+
+    processed: int
+    credited: int
+    skipped: int
+
+
+class Demo(NamedTuple):
+    """What a demo user is to be."""
+
+    phone: str
+    name: str | None
+    kyc_level: int
+    kyc_status: str
+    is_merchant: bool
+    fee_bps: int | None
+
+
+async def airdrop(platform: Platform, amount: int, *, limit: int, offset: int) -> Airdrop:
+    """Give the starting credit of `amount` minor units to `limit` users behind the first `offset`, oldest first.
+
+    Each user gets it once in all, however it comes: at sign-up, from here, from two calls at once. Each batch is
+    committed by itself, so a call that breaks off is continued by the same call.
+    """
+    await platform.users.open_system_accounts()
+    done = Airdrop(0, 0, 0)
+    start = _FIRST if offset == 0 else await platform.database.fetchval(_sql.user_at, offset)
+    while start is not None and done.processed < limit:
+        size = min(BATCH, limit - done.processed)
+        # One more, with which the next batch begins.
+        rows = await platform.database.fetch(_sql.users_from, start, size + 1)
+        users = [user_of(row) for row in rows[:size]]
+        credited = await _credit(platform, users, amount)
+        done = Airdrop(
+            done.processed + len(users), done.credited + credited, done.skipped + len(users) - credited
+        )
+        _log.info("airdrop.progress", processed=done.processed, credited=done.credited, limit=limit)
+        start = rows[size]["id"] if len(rows) > size else None
+    return done
+
+
+async def _credit(platform: Platform, users: list[User], amount: int) -> int:
+    outcomes = await platform.ledger.poster.submit_many([_gift(platform, user, amount) for user in users])
+    credited = [
+        user for user, outcome in zip(users, outcomes, strict=True) if outcome.posted and not outcome.replayed
+    ]
+    if any(user.is_merchant for user in credited):
+        platform.wake()
+    return len(credited)
+
+
+def _gift(platform: Platform, user: User, amount: int) -> Posting:
+    posting = credit(user.id, user.wallet_id, amount, platform.currency)
+    data = {"transfer_id": str(posting.id), "amount_cents": amount}
+    effects = Effects(
+        told=tell(user, "wallet.airdrop", data, object_id=str(posting.id)),
+        audited=(audited("wallet.airdrop.admin", ADMIN, data, user_id=user.id, object_id=str(posting.id)),),
+    )
+    return msgspec.structs.replace(posting, effects=effects)
+
+
+async def seed_demo(platform: Platform, demo: Demo, balance: int) -> User:
+    """Make a demo user, or make an existing one such, with `balance` minor units more; the same balance comes once.
+
+    Raises Refusal `not_allowed` outside development and tests: it gives away money and a sign-in.
+    """
+    if platform.settings.env not in {"dev", "test"}:
+        raise Refusal("not_allowed", "Demo users are for development and tests.")
+    user = await platform.users.ensure(demo.phone, name=demo.name, actor=ADMIN)
+    async with platform.database.transaction() as connection:
+        await connection.execute(_sql.seed_user, user.id, *demo[1:])
+        data = {**demo._asdict(), "balance_cents": balance}
+        await record(connection, audited("wallet.seed_demo", ADMIN, data, user_id=user.id))
+    if balance:
+        await platform.users.open_system_accounts()
+        await platform.pay(_seed(platform, user, balance))
+    found = await platform.users.by_id(user.id)
+    if found is None:
+        raise LookupError(f"user {user.id} has gone")
+    return found
+
+
+def _seed(platform: Platform, user: User, balance: int) -> Payment:
+    return Payment(
+        id=operation_id(SYSTEM_PRINCIPAL, f"seed:{user.id}:{balance}"),
+        principal_id=SYSTEM_PRINCIPAL,
+        kind="wallet.seed_demo",
+        source=system_account(PROMOTIONS, platform.currency),
+        target=user.account,
+        amount=balance,
+        currency=platform.currency,
+        identity=(str(user.id), balance),
+    )

@@ -1,0 +1,79 @@
+"""The end of payables whose time is over: they are marked, money that was set aside for them is given back, and told.
+
+Whoever reads one sees it expired at once (`core.payables.payables.payable_of`); the mark is for lists and receivers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from core.audit import audited
+from core.database import queries
+from core.ledger.holds import get_hold, void
+from core.ledger.items import operation_id
+from core.wallets.books import SYSTEM_PRINCIPAL
+from core.wallets.notifications import tell_all, write
+from core.wallets.users import users_of
+from core.work.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from uuid import UUID
+
+    from core.database import Connection
+    from core.ledger.items import Audited, Posting, Told
+    from core.payables.payables import Kind
+    from core.platform import Platform
+
+_sql = queries(__name__)
+_log = structlog.get_logger(__name__)
+
+# About 10 ms of the database, during which nobody can pay these; they could not anyway.
+BATCH: Final = 100
+ACTOR: Final = "system:expire"
+SIDES: Final = ("payee_id", "payer_id")
+# What the audit and the receivers call it, by what has expired.
+EVENTS: Final[Mapping[Kind, str]] = {
+    "qr": "payments.qr_expire",
+    "link": "links.expire",
+    "request": "requests.expire",
+    "invoice": "invoices.expire",
+    "cash_in": "cash.expire",
+    "cash_out": "cash.expire",
+    "voucher": "vouchers.expire",
+}
+
+
+async def expire(platform: Platform) -> Progress:
+    """Mark up to 100 payables whose time is over, and void what was held for them."""
+    async with platform.database.transaction() as connection:
+        rows = await connection.fetch(_sql.expire_payables, BATCH)
+        if not rows:
+            return Progress()
+        await _give_back(platform, connection, [row["hold_id"] for row in rows if row["hold_id"]])
+        sides = await users_of(connection, (row[side] for row in rows for side in SIDES if row[side]))
+        told: list[Told] = []
+        records: list[Audited] = []
+        for row in rows:
+            event, data = EVENTS[row["kind"]], {"id": str(row["id"])}
+            concerned = [sides[key] for key in (row[side] for side in SIDES) if key is not None]
+            told += tell_all(concerned, event, data, object_id=data["id"])
+            records.append(audited(event, ACTOR, data, user_id=concerned[0].id, object_id=data["id"]))
+        some = await write(connection, told, records)
+    if some:
+        platform.wake()
+    return Progress(len(rows))
+
+
+async def _give_back(platform: Platform, connection: Connection, hold_ids: Sequence[UUID]) -> None:
+    """Void holds. The payables are locked before the accounts, as everywhere."""
+    voids: list[Posting] = []
+    for hold_id in hold_ids:
+        stored = await get_hold(connection, hold_id)
+        id_ = operation_id(SYSTEM_PRINCIPAL, f"expire-payable:{hold_id}")
+        voids.append(void(stored, id_=id_, principal_id=SYSTEM_PRINCIPAL))
+    for posting, outcome in zip(voids, await platform.ledger.post_within(connection, voids), strict=True):
+        if not outcome.posted:  # its own time was over before, or somebody has given it back
+            _log.info("expiry.hold_not_open", hold=str(posting.target_id), code=outcome.kind.code)

@@ -1,0 +1,164 @@
+"""What sibling services ask for: payments without limits and fees, payment requests, invoices, a look at a wallet.
+
+A phone that is not known gets a user and a wallet. Keys are the platform's own, one space for each operation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from core import ids, metrics
+from core.audit import audited
+from core.errors import Refusal
+from core.ledger.items import operation_id
+from core.payables import demands
+from core.payables.p2p import Standing, standing
+from core.payables.payables import NewPayable, RequestKey, create, with_metadata
+from core.payables.payments import Paid, Payment
+from core.wallets.books import SYSTEM_PRINCIPAL
+from core.wallets.notifications import tell_all, write
+from core.work.changes import change
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from uuid import UUID
+
+    from core.database import Connection
+    from core.payables.demands import Claim
+    from core.platform import Platform
+    from core.wallets.users import User
+
+ACTOR: Final = "internal"
+# A week, of the contract.
+MAX_REQUEST_MINUTES: Final = 10_080
+
+
+class Asked(NamedTuple):
+    """Who wants how much, in minor units, of whom: phones that have been validated."""
+
+    from_phone: str
+    to_phone: str
+    amount: int
+    key: str | None
+
+
+async def transfer(platform: Platform, asked: Asked) -> Paid:
+    """Pay from one phone's wallet to another's; both may be the same, which moves nothing.
+
+    Raises Refusal `insufficient_funds`, `idempotency_conflict`.
+    """
+    payer, payee = await _both(platform, asked)
+    key = _key("transfer", asked.key)
+    transfer_id = ids.new_uuid() if key is None else operation_id(SYSTEM_PRINCIPAL, key)
+    data = {"transfer_id": str(transfer_id), "amount_cents": asked.amount}
+    told = tell_all((payee, payer), "internal.transfer", data, object_id=str(transfer_id))
+    payment = Payment(
+        id=transfer_id,
+        principal_id=SYSTEM_PRINCIPAL,
+        kind="internal.transfer",
+        source=payer.account,
+        target=payee.account,
+        amount=asked.amount,
+        currency=platform.currency,
+        identity=(asked.from_phone, asked.to_phone, asked.amount),
+        told=told,
+        audited=(audited("internal.transfer", ACTOR, data, user_id=payer.id, object_id=str(transfer_id)),),
+    )
+    return await platform.pay(payment)
+
+
+async def request(
+    platform: Platform, asked: Asked, *, minutes: int | None, metadata: Mapping[str, Any] | None
+) -> UUID:
+    """Request a payment: `from_phone` wants it of `to_phone`, for `minutes`, a week at most (REQUEST_EXPIRY_MINUTES).
+
+    Raises Refusal `idempotency_conflict`.
+    """
+    requester, target = await _both(platform, asked)
+    life = min(minutes, MAX_REQUEST_MINUTES) if minutes else platform.settings.request_expiry_minutes
+    new = NewPayable(
+        kind="request",
+        currency=platform.currency,
+        payee_id=requester.id,
+        payer_id=target.id,
+        amount=asked.amount,
+        expires_at=datetime.now(UTC) + timedelta(minutes=life) if life else None,
+        details=with_metadata(metadata),
+    )
+    request_id, is_new = await _create(platform, asked, new, requester, target, (minutes, metadata))
+    if is_new:
+        metrics.PAYMENT_REQUESTS.add("create")
+    return request_id
+
+
+async def invoice(
+    platform: Platform, asked: Asked, *, due_in_days: int, reference: str | None, description: str | None
+) -> UUID:
+    """Send an invoice of `from_phone` to `to_phone`. Raises Refusal `idempotency_conflict`."""
+    issuer, payer = await _both(platform, asked)
+    new = NewPayable(
+        kind="invoice",
+        currency=platform.currency,
+        payee_id=issuer.id,
+        payer_id=payer.id,
+        amount=asked.amount,
+        due_at=datetime.now(UTC) + timedelta(days=due_in_days),
+        details={"reference": reference, "description": description},
+    )
+    terms = (due_in_days, reference, description)
+    return (await _create(platform, asked, new, issuer, payer, terms))[0]
+
+
+async def wallet(platform: Platform, phone: str) -> tuple[User, Standing]:
+    """Return the user of a phone and what is in their wallet; a new user gets one, and nobody's state is touched."""
+    user = await platform.users.ensure(phone, actor=ACTOR)
+    return user, await standing(platform, user)
+
+
+async def find_request(platform: Platform, request_id: UUID) -> Claim:
+    """Return a payment request. Raises Refusal `internal_request_not_found`."""
+    found = await demands.find(platform.database, "request", request_id)
+    if found is None:
+        raise unknown_request()
+    return found
+
+
+def unknown_request() -> Refusal:
+    """Return the refusal of an id that no payment request has."""
+    return Refusal("internal_request_not_found", "There is no payment request with this id.")
+
+
+async def _both(platform: Platform, asked: Asked) -> tuple[User, User]:
+    first, second = await asyncio.gather(
+        platform.users.ensure(asked.from_phone, actor=ACTOR),
+        platform.users.ensure(asked.to_phone, actor=ACTOR),
+    )
+    return first, second
+
+
+async def _create(
+    platform: Platform, asked: Asked, new: NewPayable, payee: User, payer: User, terms: tuple[Any, ...]
+) -> tuple[UUID, bool]:
+    """Store it and tell both sides; return its id, and whether it is new."""
+    key = _key(new.kind, asked.key)
+    request_key = None if key is None else RequestKey(SYSTEM_PRINCIPAL, key, (new.kind, *asked[:3], *terms))
+    event = f"{new.kind}s.create"
+
+    async def created(connection: Connection) -> tuple[UUID, bool]:
+        payable_id, is_new = await create(connection, new, key=request_key)
+        if is_new:
+            data = {"id": str(payable_id), "amount_cents": asked.amount}
+            entry = audited(event, ACTOR, data, user_id=payer.id, object_id=str(payable_id))
+            events = tell_all((payee, payer), event, data, object_id=str(payable_id))
+            await write(connection, events, [entry])
+        return payable_id, is_new
+
+    made = await change(platform.database, created)
+    platform.wake()
+    return made
+
+
+def _key(operation: str, key: str | None) -> str | None:
+    return None if key is None else f"internal:{operation}:{key}"

@@ -1,0 +1,146 @@
+"""Moving money between wallets: one posting with its fee, its limits and what it tells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from core.errors import Refusal
+from core.ledger.items import Condition, Effects, ItemLimits, Leg, Posting
+from core.ledger.outcomes import PAYABLE_STATES
+from core.payables.limits import FUNDS, FUNDS_FIRST, first_cause
+from core.wallets.books import wallet_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from core.database import Connection, Database
+    from core.ledger.items import Audited, Outcome, Told
+    from core.ledger.ledger import Ledger
+    from core.wallets.users import User
+
+
+class Paid(NamedTuple):
+    """A payment as its caller sees it: the gross amount in minor units, from wallet to wallet.
+
+    `wakes` tells that an event waits for the workers.
+    """
+
+    transfer_id: UUID
+    from_wallet_id: str | None
+    to_wallet_id: str
+    amount: int
+    currency: str
+    replayed: bool
+    wakes: bool = False
+
+
+class Payment(NamedTuple):
+    """A payment to post.
+
+    `id` is derived from whose key it is and the key (`core.ledger.items.operation_id`); `identity` is what was asked
+    for, with which a repeated key is compared. `amount` leaves `source` and reaches `target`; `fee` then leaves
+    `fee_payer` (an account code) for `fee_account`. `payer` is whose limits count, if anybody's do. `conditions` are
+    what must hold of balances beside that.
+    """
+
+    id: UUID
+    principal_id: int
+    kind: str
+    source: str
+    target: str
+    amount: int
+    currency: str
+    identity: tuple[Any, ...]
+    payer: User | None = None
+    limits: ItemLimits | None = None
+    order: Sequence[str] = FUNDS_FIRST
+    fee: int = 0
+    fee_payer: str | None = None
+    fee_account: str | None = None
+    payable: UUID | None = None
+    settler: UUID | None = None
+    told: tuple[Told, ...] = ()
+    audited: tuple[Audited, ...] = ()
+    reference: str | None = None
+    metadata: dict[str, str] | None = None
+    conditions: tuple[Condition, ...] = ()
+
+    def posting(self) -> Posting:
+        """Return what goes to the ledger: the two legs of the payment, then the two of its fee."""
+        legs = [Leg(self.source, -self.amount), Leg(self.target, self.amount)]
+        if self.fee > 0:
+            if self.fee_payer is None or self.fee_account is None:
+                raise ValueError("a fee has somebody who pays it and somebody who gets it")
+            legs += [Leg(self.fee_payer, -self.fee), Leg(self.fee_account, self.fee)]
+        conditions = self.conditions
+        if self.source == self.target:
+            # Who pays themselves loses the fee at most, so the floor alone would let a sum pass that they do not have.
+            kept = self.fee if self.fee_payer == self.source else 0
+            conditions = (*conditions, Condition(self.source, balance_at_least=self.amount - kept))
+        effects = None
+        if self.payable is not None or self.told or self.audited:
+            effects = Effects(self.payable, self.settler, self.told, self.audited)
+        return Posting(
+            self.id,
+            self.principal_id,
+            tuple(legs),
+            kind=self.kind,
+            currency=self.currency,
+            reference=self.reference,
+            metadata=self.metadata,
+            conditions=conditions,
+            limits=self.limits,
+            effects=effects,
+            unfrozen=True,
+            identity=(self.kind, *self.identity),
+        )
+
+
+async def pay(database: Database, ledger: Ledger, payment: Payment) -> Paid:
+    """Post a payment through the lane and return it; an equal call under the same key returns the first one.
+
+    Raises Refusal with the ledger's code, the first of the payment's own order of causes; `payable_not_open` carries
+    the payable's `state`. Wake `core.work.wakeup.OUTBOX` where the payment `wakes`.
+    """
+    outcome = await ledger.poster.submit(payment.posting())
+    if not outcome.posted:
+        raise await _refusal(database, payment, outcome)
+    return _paid(payment, outcome)
+
+
+async def pay_within(connection: Connection, database: Database, ledger: Ledger, payment: Payment) -> Paid:
+    """Post a payment as part of a transaction. Raises like `pay`; the transaction is then to be rolled back."""
+    (outcome,) = await ledger.post_within(connection, [payment.posting()])
+    if not outcome.posted:
+        raise await _refusal(database, payment, outcome)
+    return _paid(payment, outcome)
+
+
+def _paid(payment: Payment, outcome: Outcome) -> Paid:
+    """Return the payment as it was posted, which under a repeated key is the first one."""
+    source, target = outcome.entries[0], outcome.entries[1]
+    return Paid(
+        payment.id,
+        wallet_of(source.account),
+        wallet_of(target.account) or target.account,
+        target.amount,
+        payment.currency,
+        outcome.replayed,
+        outcome.wakes,
+    )
+
+
+async def _refusal(database: Database, payment: Payment, outcome: Outcome) -> Refusal:
+    refusal = outcome.refusal()
+    if refusal.code == "payable_not_open" and outcome.figure is not None:
+        refusal.extra["state"] = PAYABLE_STATES[outcome.figure]
+        return refusal
+    if refusal.code == "balance_too_low" and payment.source == payment.target:
+        return Refusal(FUNDS, "There is less in this wallet than is to be paid.", account=payment.source)
+    if payment.payer is not None and payment.limits is not None and outcome.account == payment.source:
+        taken = payment.amount + (payment.fee if payment.fee_payer == payment.source else 0)
+        code = await first_cause(database, outcome, payment.payer, taken, payment.limits, payment.order)
+        if code != refusal.code:
+            return Refusal(code, refusal.detail, account=outcome.account)
+    return refusal

@@ -1,0 +1,320 @@
+"""Vouchers: money in a code, for whoever comes first.
+
+Who makes one pays for it at once: the money waits in a system account, from which it is redeemed or, when the voucher
+is revoked, given back. Those of an administrator's bulk are paid for by the promotions account. So no voucher makes
+money, and what is out there is the balance of that account.
+"""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from core.audit import audited, by_user
+from core.database import queries
+from core.errors import Refusal
+from core.ledger.items import MAX_AMOUNT_MINOR, operation_id
+from core.payables.fees import fee
+from core.payables.limits import payer_limits
+from core.payables.payables import end
+from core.payables.payments import Payment, pay_within
+from core.wallets.books import PROMOTIONS, SYSTEM_PRINCIPAL, VOUCHERS, system_account
+from core.wallets.notifications import tell, write
+from core.wallets.users import User, user_of
+from core.work.changes import change
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from core.database import Connection, Row
+    from core.platform import Platform
+
+_sql = queries(__name__)
+
+REDEEM: Final = "vouchers.redeem"
+# 64 bits in the 16 characters of the contract; whoever guesses is slowed down by the rate limit.
+CODE_BYTES: Final = 8
+# Of the contract.
+MAX_MINE: Final = 200
+MAX_BULK: Final = 1_000
+# Whole units are written in vouchers, minor ones in the ledger.
+UNIT: Final = 100
+MAX_UNITS: Final = MAX_AMOUNT_MINOR // UNIT
+
+# Behind every voucher there can be: where a list that begins at the newest begins.
+_NEWEST: Final = (datetime(9000, 1, 1, tzinfo=UTC), UUID(int=2**128 - 1))
+
+
+class Voucher(NamedTuple):
+    """A voucher, in minor units; `state` is the payable's. Whose phones they are only an administrator's lists say."""
+
+    id: UUID
+    code: str
+    amount: int
+    currency: str
+    state: str
+    created_at: datetime
+    redeemed_at: datetime | None = None
+    created_by_phone: str | None = None
+    redeemed_by_phone: str | None = None
+
+
+class Filter(NamedTuple):
+    """What a list is narrowed to; None: not at all."""
+
+    state: str | None = None
+    prefix: str | None = None
+    creator: UUID | None = None
+
+
+class Summary(NamedTuple):
+    """How many vouchers there are, and minor units of all, of the redeemed ones, and of the fees on those."""
+
+    total_count: int
+    active_count: int
+    redeemed_count: int
+    revoked_count: int
+    total: int
+    redeemed_total: int
+    fees: int
+
+
+class FeeEntry(NamedTuple):
+    """The fee of a redemption, in minor units."""
+
+    transfer_id: UUID
+    code: str
+    amount: int
+    recorded_at: datetime
+
+
+class _Known(NamedTuple):
+    """A voucher with what it takes to settle it: who made it, and the account that paid for it."""
+
+    voucher: Voucher
+    creator: User
+    funded_by: str
+
+
+async def issue(
+    platform: Platform, creator: User, amount: int, *, currency: str, funding_id: UUID
+) -> Voucher:
+    """Make a voucher over `amount` minor units, paid for by its creator, whose KYC limits count.
+
+    `funding_id` is the id of the key (`core.ledger.items.operation_id`), or a new one: an equal call under it returns
+    the first voucher. Raises Refusal `insufficient_funds`, the KYC limits, `currency_mismatch`,
+    `idempotency_conflict`.
+    """
+    payment = Payment(
+        id=funding_id,
+        principal_id=creator.principal_id,
+        kind="vouchers.create",
+        source=creator.account,
+        target=system_account(VOUCHERS, currency),
+        amount=amount,
+        currency=currency,
+        identity=(amount, currency),
+        payer=creator,
+        limits=payer_limits(platform.settings, creator),
+    )
+    (made,) = await _issue(platform, creator, amount, 1, "", payment, actor=by_user(creator.id))
+    return made
+
+
+async def issue_bulk(
+    platform: Platform,
+    creator: User,
+    amount: int,
+    *,
+    count: int,
+    currency: str,
+    prefix: str,
+    funding_id: UUID,
+) -> list[Voucher]:
+    """Make `count` vouchers, 1 to MAX_BULK, over `amount` minor units each, paid for by the promotions account.
+
+    Their codes begin with `prefix`. Raises Refusal `balance_overflow`, `currency_mismatch`, `idempotency_conflict`.
+    """
+    if amount * count > MAX_AMOUNT_MINOR:
+        raise Refusal("balance_overflow", "So much money cannot be in one account.")
+    payment = Payment(
+        id=funding_id,
+        principal_id=creator.principal_id,
+        kind="vouchers.create",
+        source=system_account(PROMOTIONS, currency),
+        target=system_account(VOUCHERS, currency),
+        amount=amount * count,
+        currency=currency,
+        identity=("bulk", amount, count, currency, prefix),
+    )
+    return await _issue(platform, creator, amount, count, prefix, payment, actor="admin")
+
+
+async def redeem(platform: Platform, user: User, code: str, *, redemption_id: UUID, keyed: bool) -> Voucher:
+    """Pay a voucher into the wallet of `user`, less the fee (VOUCHER_FEE_BPS), in one transfer; its creator may, too.
+
+    `redemption_id` is the id of the key where it is `keyed`: an equal call under it gets the first answer. Raises
+    Refusal `voucher_not_found`, `voucher_not_active`, `idempotency_conflict`.
+    """
+    known = await _known(platform, code)
+    voucher = known.voucher
+    if voucher.state != "open" and not keyed:
+        raise _not_active()
+    cost = fee(voucher.amount, platform.settings.voucher_fee_bps)
+    source = system_account(VOUCHERS, voucher.currency)
+    data = {"id": str(voucher.id), "amount_cents": voucher.amount, "transfer_id": str(redemption_id)}
+    payment = Payment(
+        id=redemption_id,
+        principal_id=user.principal_id,
+        kind=REDEEM,
+        source=source,
+        target=user.account,
+        amount=voucher.amount - cost,
+        currency=voucher.currency,
+        identity=(code,),
+        fee=cost,
+        fee_payer=source,
+        fee_account=await platform.fee_account() if cost else None,
+        payable=voucher.id,
+        settler=user.id,
+        told=tell(known.creator, REDEEM, data, object_id=str(voucher.id)),
+        audited=(audited(REDEEM, by_user(user.id), data, user_id=user.id, object_id=str(voucher.id)),),
+    )
+    outcome = await platform.ledger.poster.submit(payment.posting())
+    if not outcome.posted:
+        raise _not_active() if outcome.kind.code == "payable_not_open" else outcome.refusal()
+    platform.wake()
+    return voucher._replace(state="paid", redeemed_at=outcome.recorded_at)
+
+
+async def revoke(platform: Platform, admin: User, code: str) -> Voucher:
+    """End a voucher and give its money back to the account that paid for it, in one transaction.
+
+    Raises Refusal `voucher_not_found`, `voucher_not_revocable` for one that is not active.
+    """
+    known = await _known(platform, code)
+    voucher = known.voucher
+    data = {"id": str(voucher.id), "amount_cents": voucher.amount, "by": str(admin.id)}
+    payment = Payment(
+        id=operation_id(SYSTEM_PRINCIPAL, f"voucher-revoke:{voucher.id}"),
+        principal_id=SYSTEM_PRINCIPAL,
+        kind="vouchers.revoke",
+        source=system_account(VOUCHERS, voucher.currency),
+        target=known.funded_by,
+        amount=voucher.amount,
+        currency=voucher.currency,
+        identity=(str(voucher.id),),
+    )
+
+    async def revoked(connection: Connection) -> None:
+        if not await end(connection, voucher.id, "canceled", by=admin.id):
+            raise Refusal("voucher_not_revocable", "Only an active voucher can be revoked.")
+        await pay_within(connection, platform.database, platform.ledger, payment)
+        entry = audited("vouchers.revoke", "admin", data, user_id=known.creator.id, object_id=str(voucher.id))
+        told = tell(known.creator, "vouchers.revoke", data, object_id=str(voucher.id))
+        await write(connection, told, [entry])
+
+    await change(platform.database, revoked)
+    platform.wake()
+    return voucher._replace(state="canceled")
+
+
+async def list_mine(platform: Platform, user: User) -> list[Voucher]:
+    """Return the newest vouchers that a user has made, newest first."""
+    return [_voucher(row) for row in await platform.database.fetch(_sql.vouchers_of, user.id, MAX_MINE)]
+
+
+async def list_page(
+    platform: Platform, wanted: Filter, *, limit: int, after: Voucher | None = None
+) -> list[Voucher]:
+    """Return up to `limit` vouchers of everybody, newest first, from the one that follows `after` on."""
+    begin = _NEWEST if after is None else (after.created_at, after.id)
+    rows = await platform.database.fetch(_sql.vouchers_page, *begin, *wanted, limit)
+    return [_voucher(row) for row in rows]
+
+
+async def pages(platform: Platform, wanted: Filter, *, size: int) -> AsyncIterator[list[Voucher]]:
+    """Read all of them in pages, each in a transaction of its own: a slow reader holds nothing open."""
+    after: Voucher | None = None
+    while page := await list_page(platform, wanted, limit=size, after=after):
+        yield page
+        after = page[-1]
+
+
+async def summary(platform: Platform, creator: UUID | None) -> Summary:
+    """Count all vouchers, or those of one creator."""
+    row = await platform.database.fetchrow(_sql.voucher_summary, creator)
+    if row is None:
+        raise LookupError("a count has a row")
+    return Summary(*(int(row[name]) for name in Summary._fields))
+
+
+async def fee_entries(platform: Platform, limit: int) -> list[FeeEntry]:
+    """Return the newest fees of redemptions, newest first."""
+    rows = await platform.database.fetch(_sql.voucher_fees, REDEEM, limit)
+    return [FeeEntry(*(row[name] for name in FeeEntry._fields)) for row in rows]
+
+
+async def _issue(
+    platform: Platform,
+    creator: User,
+    amount: int,
+    count: int,
+    prefix: str,
+    payment: Payment,
+    *,
+    actor: str,
+) -> list[Voucher]:
+    """Store vouchers and what pays for them, both or neither.
+
+    Their ids follow from the payment's, so a repeated call finds them. The rows come first, so that the accounts, which
+    everybody wants, are locked for the shorter time.
+    """
+    if payment.currency != platform.currency:
+        raise Refusal("currency_mismatch", f"Wallets are in {platform.currency} here.")
+    await platform.users.open_system_accounts()
+    voucher_ids = [operation_id(SYSTEM_PRINCIPAL, f"voucher:{payment.id}:{place}") for place in range(count)]
+    data: dict[str, Any] = {"amount_cents": amount, "transfer_id": str(payment.id)}
+    data |= {"id": str(voucher_ids[0])} if actor != "admin" else {"count": count, "prefix": prefix}
+    object_id = str(payment.id)
+    payment = payment._replace(
+        told=tell(creator, payment.kind, data, object_id=object_id),
+        audited=(audited(payment.kind, actor, data, user_id=creator.id, object_id=object_id),),
+    )
+    details = msgspec.json.encode({"funded_by": payment.source}).decode()
+
+    async def issued(connection: Connection) -> list[Row]:
+        codes = [f"{prefix}{secrets.token_hex(CODE_BYTES)}" for _ in voucher_ids]
+        rows = await connection.fetch(
+            _sql.issue_vouchers, voucher_ids, codes, creator.id, amount, payment.currency, details
+        )
+        paid = await pay_within(connection, platform.database, platform.ledger, payment)
+        return await connection.fetch(_sql.vouchers_issued, voucher_ids) if paid.replayed else rows
+
+    rows = await change(platform.database, issued)
+    platform.wake()
+    return [
+        Voucher(row["id"], row["code"], amount, payment.currency, "open", row["created_at"]) for row in rows
+    ]
+
+
+async def _known(platform: Platform, code: str) -> _Known:
+    row = await platform.database.fetchrow(_sql.voucher_of_code, code)
+    if row is None:
+        raise Refusal("voucher_not_found", "There is no voucher with this code.")
+    voucher = Voucher(
+        row["voucher_id"], row["code"], row["amount"], row["currency"], row["state"], row["issued_at"]
+    )
+    return _Known(voucher, user_of(row), msgspec.json.decode(row["details"])["funded_by"])
+
+
+def _not_active() -> Refusal:
+    return Refusal("voucher_not_active", "This voucher was redeemed or revoked.")
+
+
+def _voucher(row: Row) -> Voucher:
+    return Voucher(*(row[name] for name in Voucher._fields))

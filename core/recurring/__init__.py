@@ -1,0 +1,1 @@
+"""Payments on a schedule: mandates that pay invoices, subscriptions that are charged."""

@@ -1,0 +1,122 @@
+"""Due invoices are paid by mandate: each in a transaction of its own, so that one that fails touches no other.
+
+Any number of sweepers may run at once. Each takes an invoice under its lock and passes by what another has in hand;
+the ledger's key `auto-invoice-<id>` is the invoice's, so that a sweeper that died after its commit pays nothing twice.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import structlog
+
+from core.audit import audited, by_user
+from core.database import queries
+from core.errors import Refusal, Unavailable
+from core.ledger.items import operation_id
+from core.payables import invoices
+from core.payables.payables import payable_of
+from core.payables.payments import pay_within
+from core.wallets.books import SYSTEM_PRINCIPAL
+from core.wallets.notifications import write
+from core.work.attempts import Postponed, attempt, reason_of, retry_in
+from core.work.progress import Progress
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from core.database import Row
+    from core.platform import Platform
+    from core.wallets.users import User
+
+_sql = queries(__name__)
+_log = structlog.get_logger(__name__)
+
+# Of the contract for a call of its payer's; as a step of the job about half a second.
+BATCH: Final = 100
+ACTOR: Final = "system:autopay"
+
+
+class Swept(NamedTuple):
+    """The invoices that were paid, and those that were not, with the reason."""
+
+    processed: list[UUID]
+    errors: list[tuple[UUID, Refusal]]
+
+
+async def step(platform: Platform) -> Progress:
+    """Pay up to 100 due invoices that a mandate covers; what fails is tried again later, and later each time."""
+    swept = await sweep(platform)
+    return Progress(len(swept.processed), len(swept.errors))
+
+
+async def sweep(platform: Platform, payer: User | None = None) -> Swept:
+    """Pay up to 100 due invoices that a mandate covers, longest due first.
+
+    With a payer only theirs, and those that failed a moment ago, too, after the others: they ask for it by hand.
+    """
+    rows = await platform.database.fetch(_sql.invoices_to_autopay, None if payer is None else payer.id, BATCH)
+    users = await platform.users.by_ids(row[side] for row in rows for side in ("payer_id", "payee_id"))
+    swept = Swept([], [])
+    for row in rows:
+        try:
+            if await _pay(platform, row["id"], users):
+                swept.processed.append(row["id"])
+        except Postponed:
+            _log.info("autopay.postponed", invoice=str(row["id"]))
+        except (
+            Unavailable
+        ):  # PostgreSQL is away: that is no invoice's failure, and all of them are safe to repeat
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever one invoice meets, the others are paid
+            refusal = await _failed(platform, row, error)
+            swept.errors.append((row["id"], refusal))
+    if swept.processed:
+        platform.wake()
+    return swept
+
+
+async def force_due(platform: Platform, user: User, invoice_id: UUID) -> None:
+    """Make an open invoice due now, and let mandates try it at once: development only.
+
+    Raises Refusal `forbidden`, `invoice_not_found`.
+    """
+    if platform.settings.env != "dev":
+        raise Refusal("forbidden", "Time is moved by hand in development only.")
+    claim = await invoices.get(platform, user, invoice_id)
+    async with platform.database.transaction() as connection:
+        await connection.execute(_sql.force_invoice_due, claim.payable.id)
+        await connection.execute(_sql.forget_autopay_failure, claim.payable.id)
+        data = {"id": str(claim.payable.id)}
+        entry = audited("invoices.dev_force_due", by_user(user.id), data, object_id=data["id"])
+        await write(connection, (), [entry])
+
+
+async def _pay(platform: Platform, invoice_id: UUID, users: dict[UUID, User]) -> bool:
+    """Pay one; False when it is not due any more, its mandate is gone, or somebody else is at it."""
+
+    async def transaction() -> bool:
+        async with platform.database.transaction() as connection:
+            # The mandate's lock makes a revocation wait for us, or us find it revoked.
+            row = await connection.fetchrow(_sql.lock_invoice_to_autopay, invoice_id)
+            if row is None:
+                return False
+            invoice = payable_of(row)
+            key = operation_id(SYSTEM_PRINCIPAL, f"auto-invoice-{invoice_id}")
+            payer, issuer = users[row["payer_id"]], users[row["payee_id"]]
+            payment = invoices.payment(platform, payer, issuer, invoice, key, ACTOR)
+            await connection.execute(_sql.forget_autopay_failure, invoice_id)
+            # Last, because everybody who pays the same issuer waits for these locks.
+            await pay_within(connection, platform.database, platform.ledger, payment)
+        return True
+
+    return await attempt(transaction)
+
+
+async def _failed(platform: Platform, row: Row, error: Exception) -> Refusal:
+    refusal = reason_of(error)
+    if refusal is not error:
+        _log.error("autopay.failed", invoice=str(row["id"]), exc_info=error)
+    retry = retry_in(row["attempts"] + 1)
+    await platform.database.execute(_sql.note_autopay_failure, row["id"], refusal.code, retry)
+    return refusal

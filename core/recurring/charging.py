@@ -1,0 +1,189 @@
+"""Subscriptions are charged, each in a transaction of its own that locks it, moves the money and moves the period on.
+
+A period is charged once: under the subscription's lock, which parallel chargers pass by, and under the ledger's key
+`subscription:<id>:<beginning of the period>`. What fails is tried again within the period, told each time, and past
+due meanwhile. A period that ends unpaid is missed and told, never charged later: nobody pays two periods at once.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import structlog
+
+from core import metrics
+from core.audit import audited
+from core.database import queries
+from core.errors import Refusal, Unavailable
+from core.ledger.items import operation_id
+from core.payables.fees import merchant_fee
+from core.payables.limits import FUNDS_FIRST, payer_limits
+from core.payables.payments import Payment, pay_within
+from core.recurring.subscriptions import Subscription, subscription_of
+from core.wallets.books import SYSTEM_PRINCIPAL
+from core.wallets.notifications import tell_all, write
+from core.work.attempts import Postponed, attempt, reason_of, retry_in
+from core.work.progress import Progress
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from core.database import Connection
+    from core.platform import Platform
+    from core.wallets.users import User
+
+_sql = queries(__name__)
+_log = structlog.get_logger(__name__)
+
+# About half a second.
+BATCH: Final = 100
+ACTOR: Final = "system:charge"
+
+
+class Sides(NamedTuple):
+    """Who pays a subscription, and who is paid."""
+
+    payer: User
+    merchant: User
+
+
+class Period(NamedTuple):
+    """What is to be charged: the period that runs now, and how many before it went by unpaid."""
+
+    starts: datetime
+    ends: datetime
+    missed: int
+
+
+def period_of(subscription: Subscription, now: datetime) -> Period:
+    """Return the period that `now` is in: periods follow each other from `next_charge_at` on."""
+    interval = timedelta(days=subscription.interval_days)
+    missed = max(0, (now - subscription.next_charge_at) // interval)
+    starts = subscription.next_charge_at + missed * interval
+    return Period(starts, starts + interval, missed)
+
+
+async def step(platform: Platform) -> Progress:
+    """Charge up to 100 subscriptions that are due, longest due first."""
+    return await charge_due(platform, BATCH)
+
+
+async def charge_due(platform: Platform, limit: int) -> Progress:
+    """Charge up to `limit` subscriptions that are due, longest due first."""
+    rows = await platform.database.fetch(_sql.subscriptions_due, limit)
+    users = await platform.users.by_ids(row[side] for row in rows for side in ("payer_id", "merchant_id"))
+    charged = failed = 0
+    for row in rows:
+        sides = Sides(users[row["payer_id"]], users[row["merchant_id"]])
+        try:
+            charged += await _charge(platform, row["id"], sides)
+        except Postponed:
+            _log.info("charging.postponed", subscription=str(row["id"]))
+        except Unavailable:  # PostgreSQL is away: no subscription's failure
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever one subscription meets, the others are charged
+            failed += await _failed(platform, row["id"], sides, error)
+    if rows:
+        platform.wake()
+    return Progress(charged, failed)
+
+
+async def _charge(platform: Platform, subscription_id: UUID, sides: Sides) -> bool:
+    """Charge one; False when it is not due any more, or somebody else is at it."""
+    fee_account = await platform.fee_account()
+
+    async def transaction() -> Subscription | None:
+        async with platform.database.transaction() as connection:
+            row = await connection.fetchrow(_sql.lock_subscription_due, subscription_id)
+            if row is None:
+                return None
+            subscription = subscription_of(row)
+            period = period_of(subscription, row["now"])
+            if not sides.merchant.is_merchant:
+                raise Refusal("target_not_a_merchant", "Who is to be paid is no merchant any more.")
+            payment = _payment(platform, subscription, sides, period, fee_account)
+            await connection.execute(
+                _sql.subscription_charged, subscription_id, period.ends, period.missed, payment.id
+            )
+            await _tell_missed(connection, subscription, sides, period)
+            # Last, because everybody who pays the same merchant waits for these locks.
+            await pay_within(connection, platform.database, platform.ledger, payment)
+        return subscription
+
+    charged = await attempt(transaction)
+    if charged is None:
+        return False
+    metrics.SUBSCRIPTIONS.add("charged")
+    metrics.SUBSCRIPTION_CENTS.add(charged.currency, by=charged.amount)
+    return True
+
+
+async def _failed(platform: Platform, subscription_id: UUID, sides: Sides, error: Exception) -> bool:
+    """Note a failure, once; False when the subscription was charged, ended or noted by somebody else meanwhile."""
+    refusal = reason_of(error)
+    if refusal is not error:
+        _log.error("charging.failed", subscription=str(subscription_id), exc_info=error)
+    async with platform.database.transaction() as connection:
+        row = await connection.fetchrow(_sql.lock_subscription_due, subscription_id)
+        if row is None:
+            return False
+        subscription = subscription_of(row)
+        period = period_of(subscription, row["now"])
+        attempts = 1 if period.missed else subscription.attempts + 1
+        try_at = min(row["now"] + retry_in(attempts), period.ends)
+        await connection.execute(
+            _sql.subscription_failed,
+            subscription_id,
+            period.starts,
+            try_at,
+            attempts,
+            refusal.code,
+            period.missed,
+        )
+        await _tell_missed(connection, subscription, sides, period)
+        data = {"id": str(subscription_id), "reason": refusal.code, "attempts": attempts}
+        await _tell(connection, "subscriptions.charge_failed", data, sides)
+    return True
+
+
+def _payment(
+    platform: Platform, subscription: Subscription, sides: Sides, period: Period, fee_account: str
+) -> Payment:
+    payer, merchant = sides
+    subscription_id, starts = str(subscription.id), period.starts.isoformat()
+    transfer_id = operation_id(SYSTEM_PRINCIPAL, f"subscription:{subscription_id}:{starts}")
+    event = "subscriptions.charge"
+    data = {"id": subscription_id, "transfer_id": str(transfer_id), "amount_cents": subscription.amount}
+    return Payment(
+        id=transfer_id,
+        principal_id=payer.principal_id,
+        kind=event,
+        source=payer.account,
+        target=merchant.account,
+        amount=subscription.amount,
+        currency=subscription.currency,
+        identity=(subscription_id, starts),
+        payer=payer,
+        limits=payer_limits(platform.settings, payer),
+        order=FUNDS_FIRST,
+        fee=merchant_fee(platform.config.current, merchant, subscription.amount),
+        fee_payer=merchant.account,
+        fee_account=fee_account,
+        told=tell_all((merchant, payer), event, data, object_id=subscription_id),
+        audited=(audited(event, ACTOR, data, user_id=payer.id, object_id=subscription_id),),
+    )
+
+
+async def _tell_missed(
+    connection: Connection, subscription: Subscription, sides: Sides, period: Period
+) -> None:
+    if period.missed:
+        data = {"id": str(subscription.id), "periods": period.missed}
+        await _tell(connection, "subscriptions.missed", data, sides)
+
+
+async def _tell(connection: Connection, event: str, data: dict[str, Any], sides: Sides) -> None:
+    entry = audited(event, ACTOR, data, user_id=sides.payer.id, object_id=data["id"])
+    events = tell_all((sides.merchant, sides.payer), event, data, object_id=data["id"])
+    await write(connection, events, [entry])

@@ -1,0 +1,101 @@
+"""Mandates: a payer lets invoices of one issuer be paid when they are due, without being asked."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from uuid import UUID
+
+from core import ids
+from core.audit import audited, by_user
+from core.database import queries
+from core.errors import Refusal
+from core.wallets.notifications import tell_all, write
+
+if TYPE_CHECKING:
+    from core.database import Row
+    from core.platform import Platform
+    from core.wallets.users import User
+
+_sql = queries(__name__)
+
+LISTED: Final = 100
+
+
+class Mandate(NamedTuple):
+    """A mandate as stored; `max_amount` in minor units, None for any. Only an active one with autopay pays."""
+
+    id: UUID
+    payer_id: UUID
+    issuer_id: UUID
+    issuer_phone: str
+    autopay: bool
+    max_amount: int | None
+    state: str
+    created_at: datetime
+    updated_at: datetime
+
+
+async def upsert(
+    platform: Platform, payer: User, issuer_phone: str, *, autopay: bool, max_amount: int | None
+) -> Mandate:
+    """Set what a payer lets an issuer have, one mandate a pair; an issuer who is not known gets a wallet.
+
+    It makes a revoked one active again.
+    """
+    issuer = await platform.users.ensure(issuer_phone, actor=by_user(payer.id))
+    async with platform.database.transaction() as connection:
+        row = await connection.fetchrow(
+            _sql.upsert_mandate, ids.new_uuid(), payer.id, issuer.id, autopay, max_amount
+        )
+        if row is None:
+            raise LookupError("an upsert returned no mandate")
+        mandate_id = str(row["id"])
+        data = {"id": mandate_id, "autopay": autopay, "max_amount_cents": max_amount}
+        entry = audited(
+            "invoices.mandate_upsert", by_user(payer.id), data, user_id=issuer.id, object_id=mandate_id
+        )
+        events = tell_all((issuer, payer), "invoices.mandate_upsert", data, object_id=mandate_id)
+        told = await write(connection, events, [entry])
+    if told:
+        platform.wake()
+    return _mandate(row, issuer_phone=issuer.phone)
+
+
+async def of_payer(platform: Platform, payer: User) -> list[Mandate]:
+    """Return the newest 100 mandates of a payer."""
+    return [_mandate(row) for row in await platform.database.fetch(_sql.mandates_of, payer.id, LISTED)]
+
+
+async def revoke(platform: Platform, payer: User, mandate_id: UUID) -> bool:
+    """End a mandate: what begins to be paid by it has to wait for this, and finds it revoked. False: it was already.
+
+    Raises Refusal `mandate_not_found`, `forbidden`.
+    """
+    row = await platform.database.fetchrow(_sql.find_mandate, mandate_id)
+    if row is None:
+        raise Refusal("mandate_not_found", f"There is no mandate {mandate_id}.")
+    if row["payer_id"] != payer.id:
+        raise Refusal("forbidden", "Only who pays can revoke a mandate.")
+    users = await platform.users.by_ids([row["payer_id"], row["issuer_id"]])
+    data = {"id": str(mandate_id)}
+    told = False
+    async with platform.database.transaction() as connection:
+        revoked = await connection.fetchval(_sql.revoke_mandate, mandate_id) is not None
+        if revoked:
+            entry = audited(
+                "invoices.mandate_revoke",
+                by_user(payer.id),
+                data,
+                user_id=row["issuer_id"],
+                object_id=data["id"],
+            )
+            events = tell_all(users.values(), "invoices.mandate_revoke", data, object_id=data["id"])
+            told = await write(connection, events, [entry])
+    if told:
+        platform.wake()
+    return revoked
+
+
+def _mandate(row: Row, **known: Any) -> Mandate:
+    return Mandate(**{name: known[name] if name in known else row[name] for name in Mandate._fields})

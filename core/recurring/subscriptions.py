@@ -1,0 +1,172 @@
+"""Subscriptions: a payer lets a merchant have the same amount every so many days; `charging` takes it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final, NamedTuple
+from uuid import UUID
+
+from core import ids, metrics
+from core.audit import audited, by_user
+from core.database import queries
+from core.errors import Refusal
+from core.payables.limits import PER_DAY, PER_TRANSFER, payer_limits, read_outgoing
+from core.wallets.notifications import tell_all, write
+
+if TYPE_CHECKING:
+    from core.database import Row
+    from core.platform import Platform
+    from core.wallets.users import User
+
+_sql = queries(__name__)
+
+LISTED: Final = 200
+
+
+class Subscription(NamedTuple):
+    """A subscription as stored, the amount in minor units.
+
+    `next_charge_at` is where the next unpaid period begins and `try_at` when that is charged: later, after `attempts`
+    failures in this period, the last of which was `last_error`. `missed_periods` went by unpaid.
+    """
+
+    id: UUID
+    payer_id: UUID
+    merchant_id: UUID
+    amount: int
+    currency: str
+    interval_days: int
+    state: str
+    next_charge_at: datetime
+    try_at: datetime
+    attempts: int
+    last_error: str | None
+    missed_periods: int
+    last_transfer_id: UUID | None
+    created_at: datetime
+
+
+def subscription_of(row: Row) -> Subscription:
+    """Read a subscription out of a row that has the columns of one."""
+    return Subscription(*(row[name] for name in Subscription._fields))
+
+
+async def create(
+    platform: Platform, payer: User, merchant_phone: str, amount: int, interval_days: int
+) -> Subscription:
+    """Subscribe; the first period is charged when it is over, nothing now.
+
+    Raises Refusal `merchant_not_found`, `target_not_a_merchant`, `transfer_limit_exceeded`, `daily_amount_exceeded`.
+    """
+    merchant = await platform.users.by_phone(merchant_phone)
+    if merchant is None:
+        raise Refusal("merchant_not_found", "Nobody has a wallet under this phone.")
+    if not merchant.is_merchant:
+        raise Refusal("target_not_a_merchant", "Subscriptions go to merchants.")
+    await _within_limits(platform, payer, amount)
+    starts = datetime.now(UTC) + timedelta(days=interval_days)
+    subscription_id = ids.new_uuid()
+    data = {"id": str(subscription_id), "amount_cents": amount, "interval_days": interval_days}
+    async with platform.database.transaction() as connection:
+        row = await connection.fetchrow(
+            _sql.create_subscription,
+            subscription_id,
+            payer.id,
+            merchant.id,
+            amount,
+            platform.currency,
+            interval_days,
+            starts,
+        )
+        if row is None:
+            raise LookupError("a new subscription was not stored")
+        event = "subscriptions.create"
+        entry = audited(event, by_user(payer.id), data, user_id=merchant.id, object_id=str(subscription_id))
+        events = tell_all((merchant, payer), event, data, object_id=str(subscription_id))
+        told = await write(connection, events, [entry])
+    if told:
+        platform.wake()
+    metrics.SUBSCRIPTIONS.add("created")
+    return subscription_of(row)
+
+
+async def of_payer(platform: Platform, payer: User) -> list[Subscription]:
+    """Return the newest 200 subscriptions that a user pays."""
+    rows = await platform.database.fetch(_sql.subscriptions_of, payer.id, LISTED)
+    return [subscription_of(row) for row in rows]
+
+
+async def get(platform: Platform, user: User, subscription_id: UUID) -> Subscription:
+    """Return a subscription to its payer or its merchant. Raises Refusal `subscription_not_found`, `forbidden`."""
+    found = await _find(platform, subscription_id)
+    if user.id not in {found.payer_id, found.merchant_id}:
+        raise Refusal("forbidden", "This subscription is between others.")
+    return found
+
+
+async def cancel(platform: Platform, payer: User, subscription_id: UUID) -> bool:
+    """End a subscription; a charge that is under way is waited for, none follows. False: it was ended already.
+
+    Raises Refusal `subscription_not_found`, `forbidden`.
+    """
+    found = await _of_payer(platform, payer, subscription_id)
+    users = await platform.users.by_ids([found.payer_id, found.merchant_id])
+    data = {"id": str(subscription_id)}
+    told = False
+    async with platform.database.transaction() as connection:
+        ended = await connection.fetchval(_sql.cancel_subscription, subscription_id) is not None
+        if ended:
+            event = "subscriptions.cancel"
+            entry = audited(event, by_user(payer.id), data, user_id=found.merchant_id, object_id=data["id"])
+            events = tell_all(users.values(), event, data, object_id=data["id"])
+            told = await write(connection, events, [entry])
+    if told:
+        platform.wake()
+    if ended:
+        metrics.SUBSCRIPTIONS.add("canceled")
+    return ended
+
+
+async def force_due(platform: Platform, payer: User, subscription_id: UUID) -> None:
+    """Let the next period begin a minute ago: development only.
+
+    Raises Refusal `forbidden`, `subscription_not_found`.
+    """
+    require_dev(platform)
+    await _of_payer(platform, payer, subscription_id)
+    data = {"id": str(subscription_id)}
+    async with platform.database.transaction() as connection:
+        await connection.execute(_sql.force_subscription_due, subscription_id)
+        entry = audited("subscriptions.dev_force_due", by_user(payer.id), data, object_id=data["id"])
+        await write(connection, (), [entry])
+
+
+def require_dev(platform: Platform) -> None:
+    """Raise Refusal `forbidden` outside development."""
+    if platform.settings.env != "dev":
+        raise Refusal("forbidden", "Time is moved by hand in development only.")
+
+
+async def _within_limits(platform: Platform, payer: User, amount: int) -> None:
+    """Refuse what could not be charged today; whether it can be on the day is seen then, under the wallet's lock."""
+    limits = payer_limits(platform.settings, payer)
+    if limits.transfer_max is not None and amount > limits.transfer_max:
+        raise Refusal(PER_TRANSFER, f"At most {limits.transfer_max} may be sent in one transfer.")
+    outgoing = await read_outgoing(platform.database, payer)
+    sent = 0 if outgoing is None else outgoing.day_sum
+    if limits.day_amount_max is not None and sent + amount > limits.day_amount_max:
+        raise Refusal(PER_DAY, f"At most {limits.day_amount_max} may be sent on one UTC day.")
+
+
+async def _of_payer(platform: Platform, payer: User, subscription_id: UUID) -> Subscription:
+    found = await _find(platform, subscription_id)
+    if found.payer_id != payer.id:
+        raise Refusal("forbidden", "This subscription is somebody else's.")
+    return found
+
+
+async def _find(platform: Platform, subscription_id: UUID) -> Subscription:
+    row = await platform.database.fetchrow(_sql.find_subscription, subscription_id)
+    if row is None:
+        raise Refusal("subscription_not_found", f"There is no subscription {subscription_id}.")
+    return subscription_of(row)

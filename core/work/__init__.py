@@ -1,0 +1,1 @@
+"""Work that is done again, later, or by somebody else: leases, wake-ups, due windows, retries."""

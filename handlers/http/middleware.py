@@ -1,0 +1,181 @@
+"""Around every request: its id and trace, a log line, its metrics, the headers of every answer, CORS, the last net.
+
+It is a function around each handler, which knows its route when the application is built: middlewares of aiohttp would
+cost some microseconds and a look for the route. One signal adds the headers, since only that sees streamed answers
+before they leave.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import structlog
+from aiohttp import hdrs, web
+from multidict import CIMultiDict, CIMultiDictProxy, istr
+
+from core import ids, log, metrics
+from core.access.rates import Headers
+from handlers.http import problems
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection
+
+    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+X_REQUEST_ID = istr("X-Request-ID")
+X_TRACEPARENT = istr("traceparent")
+X_TRACE_ID = istr("X-Trace-Id")
+# The client hung up before it had its answer; nginx's number for it, seen in logs and metrics only.
+CLIENT_CLOSED_REQUEST = 499
+# One series for all paths that do not exist, so that a scanner cannot fill the metrics.
+UNMATCHED = "unmatched"
+
+_SAFE_METHODS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
+
+_EXPOSED = (
+    "X-Request-ID, X-Trace-Id, traceparent, Location, Retry-After,"
+    " RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset"
+)
+_log = structlog.get_logger(__name__)
+
+SECURITY_HEADERS = CIMultiDictProxy(
+    CIMultiDict(
+        {
+            "X-Content-Type-Options": "nosniff",
+            "X-Frame-Options": "DENY",
+            "Referrer-Policy": "no-referrer",
+            "Permissions-Policy": (
+                "accelerometer=(), camera=(), geolocation=(), gyroscope=(), magnetometer=(), microphone=(),"
+                " payment=(), usb=()"
+            ),
+        }
+    )
+)
+
+
+class CrossOrigin:
+    """Which origins' scripts may read our answers (the Fetch standard's CORS protocol).
+
+    An allowed origin is echoed, and may send credentials; for `*` none are allowed, since any page could use them.
+    """
+
+    def __init__(self, allowed_origins: Collection[str]) -> None:
+        self._any = "*" in allowed_origins
+        self._allowed = frozenset(origin.rstrip("/").lower() for origin in allowed_origins)
+
+    def allow(self, origin: str, headers: CIMultiDict[str]) -> bool:
+        """Add what an answer to `origin` needs; say whether it is allowed."""
+        if not self._any:
+            headers.add(hdrs.VARY, hdrs.ORIGIN)
+        if origin.lower() in self._allowed:
+            headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+            headers[hdrs.ACCESS_CONTROL_ALLOW_CREDENTIALS] = "true"
+        elif self._any:
+            headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = "*"
+        else:
+            return False
+        headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _EXPOSED
+        return True
+
+    def preflight(self, request: web.Request) -> web.Response | None:
+        """Answer a browser's question whether it may send the real request; None if this is no such question."""
+        method = request.headers.get(hdrs.ACCESS_CONTROL_REQUEST_METHOD)
+        origin = request.headers.get(hdrs.ORIGIN)
+        if method is None or origin is None:
+            return None
+        response = web.Response(status=204)
+        if self.allow(origin, CIMultiDict()):  # the answer's own headers come with every answer, in `dress`
+            response.headers[hdrs.ACCESS_CONTROL_ALLOW_METHODS] = method
+            asked = request.headers.get(hdrs.ACCESS_CONTROL_REQUEST_HEADERS)
+            if asked:
+                response.headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = asked
+            response.headers[hdrs.ACCESS_CONTROL_MAX_AGE] = "600"
+        return response
+
+
+class Exchange:
+    """What belongs to one request and its answer, beside what aiohttp knows of them."""
+
+    __slots__ = ("counted", "rate_headers", "request_id", "trace_id", "traced", "traceparent")
+
+    def __init__(self, request: web.Request) -> None:
+        """Take over a sane request id and trace, or begin them; all that is logged on the way then carries both."""
+        headers = request.headers
+        self.request_id = request_id = ids.request_id_of(headers.get(X_REQUEST_ID))
+        parent = headers.get(X_TRACEPARENT)
+        # Whoever sends no trace reads none.
+        self.traced = parent is not None
+        self.traceparent = ids.continue_trace(parent)
+        self.trace_id = ids.trace_id_of(headers.get(X_TRACE_ID), self.traceparent if self.traced else None)
+        self.rate_headers: Headers = ()
+        # Whether the request has been counted against its address.
+        self.counted = False
+        log.begin_exchange(request_id, self.traceparent)
+
+
+EXCHANGE: web.RequestKey[Exchange] = web.RequestKey("exchange", Exchange)
+
+
+class Edge:
+    """What stands around every handler of one application, and `dress`, its signal."""
+
+    def __init__(self, allowed_origins: Collection[str]) -> None:
+        self._cross_origin = CrossOrigin(allowed_origins)
+
+    def around(self, template: str, handler: Handler) -> Handler:
+        """Return `handler` so that it always answers, and each answer is logged and measured under `template`."""
+        cross_origin = self._cross_origin
+
+        async def answered(request: web.Request) -> web.StreamResponse:
+            started = perf_counter()
+            exchange = request[EXCHANGE] = Exchange(request)
+            response: web.StreamResponse | None = None
+            try:
+                if request.method == hdrs.METH_OPTIONS:
+                    response = cross_origin.preflight(request)
+                if response is None:
+                    response = await handler(request)
+            except web.HTTPException as error:
+                response = problems.from_http_exception(error, request.path, request.method)
+            except (
+                ConnectionError
+            ):  # nobody is left to answer to; aiohttp would log what is raised as our mistake
+                return web.Response(status=CLIENT_CLOSED_REQUEST)
+            except Exception:
+                _log.exception("request failed")
+                if request.writer.output_size:  # a stream that broke off cannot be answered again
+                    raise
+                response = problems.internal_error(exchange.request_id)
+            finally:
+                status = CLIENT_CLOSED_REQUEST if response is None else response.status
+                seconds = perf_counter() - started
+                metrics.observe_request(
+                    request.method, template, status, seconds, request.content_length or 0
+                )
+                log.access_log(request.method, template, status, seconds)
+            return response
+
+        return answered
+
+    async def dress(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Add the headers that every answer has, just before they leave."""
+        headers = response.headers
+        # aiohttp answers some requests itself, such as an `Expect` that it does not know.
+        exchange = request.get(EXCHANGE) or Exchange(request)
+        del headers[hdrs.SERVER]
+        headers.extend(SECURITY_HEADERS)
+        if hdrs.CACHE_CONTROL not in headers:
+            headers[hdrs.CACHE_CONTROL] = (
+                "no-cache, max-age=0" if request.method in _SAFE_METHODS else "no-store"
+            )
+        headers[X_REQUEST_ID] = exchange.request_id
+        if exchange.traced:
+            headers[X_TRACEPARENT] = exchange.traceparent
+        if exchange.trace_id is not None:
+            headers[X_TRACE_ID] = exchange.trace_id
+        if exchange.rate_headers:
+            headers.extend(exchange.rate_headers)
+        origin = request.headers.get(hdrs.ORIGIN)
+        if origin is not None:
+            self._cross_origin.allow(origin, headers)

@@ -1,0 +1,174 @@
+"""What a surface is made of: routes, calls and answers.
+
+A handlers module exports `ROUTES`. `handlers.http.dispatch` turns each route into one aiohttp handler, and
+`handlers.http.openapi` into one operation of the document; both from the same fields, so that they cannot disagree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import msgspec
+from aiohttp import hdrs, web
+from multidict import CIMultiDict, CIMultiDictProxy
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from core.access.api_keys import Principal
+    from core.payables.payables import ToPay
+    from core.service import Service
+    from core.wallets.users import User
+
+Item = TypeVar("Item")
+
+MIB = 1024 * 1024
+
+Caller = Literal["anyone", "user", "user+admin", "admin", "internal", "merchant_key"]
+
+JSON = CIMultiDictProxy(CIMultiDict({hdrs.CONTENT_TYPE: "application/json"}))
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One operation of the HTTP surface; the OpenAPI document is made of the same fields.
+
+    `path` is a template as aiohttp writes it (`/v1/accounts/{account}`), `operation` the operationId in snake_case,
+    `scope` what the caller's key must carry (None: anyone may call). An `admin` route wants the admin token; where it
+    has a scope, too, a key that carries it does as well, and there is no principal when the administrator calls.
+    `body` and `query` are frozen Structs that forbid unknown fields; `parameters` gives types to names in the path (a
+    name without one is a text of 1 to 255 characters). `answers` maps a status to the type of its JSON body (None: no
+    JSON), `media` adds other media types of the good answer, and `problems` are the codes that the operation itself can
+    refuse with: those of the dispatcher are added.
+
+    `caller` says who calls a route of the wallet surface, which has callers of its own; its `body` and `query` are
+    pydantic models, since the contract's leniency and its list of errors are pydantic's.
+
+    `pays_code` says that the body's `code` is one of a payable, which is then looked for together with the user.
+
+    `body_limit` is in bytes at the default MAX_REQUEST_SIZE of 1 MiB and grows and shrinks with it. `cost` says, from
+    the decoded body, what the request counts against the rate limits (1). `idempotent` routes want an Idempotency-Key.
+    `raw` routes get the bytes of the body undecoded. `limited` is False for what must answer under any load. `surface`
+    chooses how refusals are written (`handlers.http.problems`), `hidden` leaves the route out of the document.
+    """
+
+    method: str
+    path: str
+    handler: Callable[[Call], Awaitable[web.StreamResponse]]
+    operation: str
+    summary: str
+    tag: str
+    _: KW_ONLY
+    scope: str | None = None
+    admin: bool = False
+    caller: Caller | None = None
+    pays_code: bool = False
+    body: Any = None
+    query: Any = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    answers: Mapping[int, Any] = field(default_factory=dict)
+    media: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    body_limit: int = MIB
+    cost: Callable[[Any], int] | None = None
+    idempotent: bool = False
+    raw: bool = False
+    limited: bool = True
+    surface: str = "v1"
+    description: str = ""
+    example: Mapping[str, Any] | None = None
+    hidden: bool = False
+
+
+class Call:
+    """One request to one route, checked: what a handler gets."""
+
+    __slots__ = (
+        "_path",
+        "_user",
+        "address",
+        "body",
+        "frozen",
+        "idempotency_key",
+        "principal",
+        "query",
+        "raw",
+        "request",
+        "request_id",
+        "service",
+        "to_pay",
+    )
+
+    def __init__(  # noqa: PLR0913, PLR0917 - one call site; a record of what was checked
+        self,
+        request: web.Request,
+        service: Service,
+        principal: Principal | None,
+        address: str,
+        path: Mapping[str, Any],
+        query: Any,
+        body: Any,
+        raw: bytes,
+        idempotency_key: str | None,
+        request_id: str,
+    ) -> None:
+        self.request = request
+        self.service = service
+        self.principal = principal
+        self.address = address
+        self._path = path
+        self.query = query
+        self.body = body
+        self.raw = raw
+        self.idempotency_key = idempotency_key
+        self.request_id = request_id
+        self._user: User | None = None
+        self.to_pay: ToPay | None = None
+        """What is behind the code in the body, on a route that `pays_code`; looked for together with the user."""
+        self.frozen = False
+        """Set by the handler when PostgreSQL will repeat this answer under the key for ever: Redis may then, too."""
+
+    @property
+    def caller(self) -> Principal:
+        """Who calls, on a route with a scope."""
+        if self.principal is None:
+            raise TypeError("a route without a scope has no caller")
+        return self.principal
+
+    @property
+    def user(self) -> User:
+        """Who is signed in, on a route of the wallet surface whose caller is a user."""
+        if self._user is None:
+            raise TypeError("a route without a user has none")
+        return self._user
+
+    @user.setter
+    def user(self, user: User) -> None:
+        self._user = user
+
+    def path(self, name: str) -> Any:
+        """Return what the path holds in the place of `{name}`, in the type that `Route.parameters` gives it.
+
+        Without one it is a text of 1 to 255 characters, none of them a control character.
+        """
+        return self._path[name]
+
+
+def cut(found: list[Item], limit: int) -> tuple[list[Item], bool]:
+    """Return a page of what was asked for with one more than its `limit`, and whether another page follows."""
+    return found[:limit], len(found) > limit
+
+
+def answer(status: int, value: Any, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Answer `value` as JSON."""
+    return json_answer(status, _encode(value), headers)
+
+
+def json_answer(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Answer JSON that is already encoded, such as the stored answer of an earlier call."""
+    response = web.Response(status=status, body=body, headers=JSON)
+    if headers:
+        response.headers.update(headers)
+    return response

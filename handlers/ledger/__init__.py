@@ -1,0 +1,1 @@
+"""The ledger surface: accounts, transfers, holds and the feed of `/v1`."""

@@ -1,0 +1,277 @@
+"""Accounts over HTTP: opened by their own code, changed, read now and as of any time, and their statements."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+import msgspec
+from aiohttp import hdrs, web
+from msgspec import Meta
+
+from core.database import Database
+from core.ledger import accounts
+from core.ledger.accounts import Account, AccountState, Limits, Opening, PastBalance, StatementLine
+from core.ledger.items import MAX_AMOUNT_MINOR
+from core.ledger.transfers import NEWEST
+from handlers.http.route import Call, Route, answer, cut
+from handlers.ledger.bodies import ACCOUNT_CODE, AccountCode, Balance, Currency, Metadata, Time, moment
+from handlers.ledger.transfers import Limit
+
+TAG = "Accounts"
+# One page of a streamed statement: a transaction of a few milliseconds.
+STREAM_PAGE = 1_000
+
+Positive = Annotated[int, Meta(ge=1, le=MAX_AMOUNT_MINOR)]
+NotNegative = Annotated[int, Meta(ge=0, le=MAX_AMOUNT_MINOR)]
+
+
+class LimitsBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What bounds the account, in minor units; null: no bound.
+
+    `floor` bounds balance minus held, `ceiling` the balance; the rest bounds what leaves the account in one transfer,
+    within an hour, and on one UTC day.
+    """
+
+    floor: Balance | None = 0
+    ceiling: Balance | None = None
+    transfer_max: Positive | None = None
+    hour_amount_max: NotNegative | None = None
+    hour_count_max: NotNegative | None = None
+    day_amount_max: NotNegative | None = None
+    day_count_max: NotNegative | None = None
+
+
+class LimitsChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The limits to change; those that are absent stay as they are, null lifts one."""
+
+    floor: Balance | msgspec.UnsetType | None = msgspec.UNSET
+    ceiling: Balance | msgspec.UnsetType | None = msgspec.UNSET
+    transfer_max: Positive | msgspec.UnsetType | None = msgspec.UNSET
+    hour_amount_max: NotNegative | msgspec.UnsetType | None = msgspec.UNSET
+    hour_count_max: NotNegative | msgspec.UnsetType | None = msgspec.UNSET
+    day_amount_max: NotNegative | msgspec.UnsetType | None = msgspec.UNSET
+    day_count_max: NotNegative | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class AccountBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An account to open. A system account, such as a provider's clearing account, has no floor: `"floor": null`."""
+
+    code: AccountCode
+    currency: Currency
+    limits: LimitsBody = LimitsBody()
+    metadata: Metadata = {}
+
+
+class AccountChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to change of an account. `closed` is for good and needs a balance and holds of zero."""
+
+    state: AccountState | None = None
+    limits: LimitsChange | None = None
+    metadata: Metadata | None = None
+
+
+class AccountPage(msgspec.Struct, frozen=True):
+    """A page in the order of the codes; `next` is null on the last one."""
+
+    accounts: list[Account]
+    next: str | None
+
+
+class AccountQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a list of accounts is narrowed to; `prefix` is the beginning of the code."""
+
+    currency: Currency | None = None
+    state: AccountState | None = None
+    prefix: AccountCode | None = None
+    cursor: AccountCode | None = None
+    limit: Limit = 100
+
+
+class BalanceQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When: now when absent. By which time: when entries were recorded, or when they took effect."""
+
+    at: Time | None = None
+    by: Literal["recorded", "effective"] = "recorded"
+
+
+class StatementQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which entries: by version, or by the time they were recorded (`recorded_from` on, before `recorded_before`)."""
+
+    order: Literal["ascending", "descending"] = "ascending"
+    cursor: (
+        Annotated[int, Meta(ge=0, le=NEWEST, description="The version after which the page begins.")] | None
+    ) = None
+    recorded_from: Time | None = None
+    recorded_before: Time | None = None
+    limit: Limit = 100
+    format: Literal["json", "csv"] = "json"
+
+
+class StatementPage(msgspec.Struct, frozen=True):
+    """A page of entries; `next` is null on the last one."""
+
+    code: str
+    currency: str
+    entries: list[StatementLine]
+    next: int | None
+
+
+async def open_account(call: Call) -> web.Response:
+    """Open an account."""
+    body: AccountBody = call.body
+    limits = msgspec.convert(msgspec.to_builtins(body.limits), Limits)
+    opening = Opening(body.code, body.currency, limits, dict(body.metadata))
+    account, opened = await accounts.open_account(call.service.database, opening, call.caller.id)
+    return answer(201 if opened else 200, account)
+
+
+async def change_account(call: Call) -> web.Response:
+    """Change limits, state or metadata."""
+    body: AccountChange = call.body
+    changed = await accounts.change_account(
+        call.service.database,
+        call.path("account"),
+        state=body.state,
+        limits=msgspec.to_builtins(body.limits) if body.limits is not None else None,
+        metadata=body.metadata,
+    )
+    return answer(200, changed)
+
+
+async def get_account(call: Call) -> web.Response:
+    """Show an account."""
+    return answer(200, await accounts.get_account(call.service.database, call.path("account")))
+
+
+async def list_accounts(call: Call) -> web.Response:
+    """List accounts."""
+    query: AccountQuery = call.query
+    found = await accounts.list_accounts(
+        call.service.database, after=query.cursor, currency=query.currency, state=query.state, prefix=query.prefix,
+        limit=query.limit + 1,
+    )  # fmt: skip
+    page, more = cut(found, query.limit)
+    return answer(200, AccountPage(page, page[-1].code if more else None))
+
+
+async def get_balance(call: Call) -> web.Response:
+    """Show a balance, now or at a past time."""
+    query: BalanceQuery = call.query
+    database = call.service.database
+    at = moment(query.at) or datetime.now(UTC)
+    return answer(200, await accounts.balance_at(database, call.path("account"), at, query.by))
+
+
+async def get_entries(call: Call) -> web.StreamResponse:
+    """Show an account's statement."""
+    query: StatementQuery = call.query
+    database = call.service.database
+    account = await accounts.get_account(database, call.path("account"))
+    after, before = 0, account.version + 1
+    if (recorded_from := moment(query.recorded_from)) is not None:
+        after = await accounts.version_before(database, account.id, recorded_from)
+    if (recorded_before := moment(query.recorded_before)) is not None:
+        before = await accounts.version_before(database, account.id, recorded_before) + 1
+    descending = query.order == "descending"
+    if query.cursor is not None:
+        after, before = (
+            (after, min(before, query.cursor)) if descending else (max(after, query.cursor), before)
+        )
+    if query.format == "csv":
+        return await _stream_csv(
+            call, account, _pages(database, account.id, after, before, descending=descending)
+        )
+    entries = await accounts.statement_page(
+        database, account.id, after=after, before=before, limit=query.limit + 1, newest_first=descending
+    )
+    page, more = cut(entries, query.limit)
+    return answer(
+        200, StatementPage(account.code, account.currency, page, page[-1].version if more else None)
+    )
+
+
+async def _pages(
+    database: Database, account_id: int, after: int, before: int, *, descending: bool
+) -> AsyncIterator[list[StatementLine]]:
+    """Read the statement in pages, each its own short transaction: a slow reader holds nothing open."""
+    while page := await accounts.statement_page(
+        database, account_id, after=after, before=before, limit=STREAM_PAGE, newest_first=descending
+    ):
+        yield page
+        if descending:
+            before = page[-1].version
+        else:
+            after = page[-1].version
+
+
+async def _stream_csv(
+    call: Call, account: Account, pages: AsyncIterator[list[StatementLine]]
+) -> web.StreamResponse:
+    response = web.StreamResponse(
+        headers={
+            "Content-Type": "text/csv; charset=utf-8",
+            "Content-Disposition": f'attachment; filename="{account.code.replace(":", "_")}.csv"',
+        }
+    )
+    await response.prepare(call.request)
+    if call.request.method == hdrs.METH_HEAD:
+        return response  # aiohttp would write the rows after these headers
+    names = StatementLine.__struct_fields__
+    await response.write((",".join(names) + "\r\n").encode())
+    async for page in pages:
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerows([_cell(getattr(line, name)) for name in names] for line in page)
+        await response.write(text.getvalue().encode())
+    await response.write_eof()
+    return response
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    # A text that a spreadsheet would run as a formula is shown as a text.
+    if isinstance(value, str) and value[:1] in "=+-@":
+        return f"'{value}" if value else value
+    return "" if value is None else value
+
+
+_ACCOUNT = {"account": Annotated[str, Meta(min_length=1, max_length=128, pattern=ACCOUNT_CODE)]}
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "POST", "/v1/accounts", open_account, "open_account", "Open an account", TAG, scope="accounts:write",
+        body=AccountBody, answers={201: Account, 200: Account}, problems=("account_exists",),
+        example={"code": "customer:17", "currency": "USD"},
+        description="Idempotent by `code`: the same body again answers 200 with the account as it is now.",
+    ),
+    Route(
+        "GET", "/v1/accounts", list_accounts, "list_accounts", "List accounts", TAG, scope="accounts:read",
+        query=AccountQuery, answers={200: AccountPage},
+    ),
+    Route(
+        "GET", "/v1/accounts/{account}", get_account, "get_account", "Show an account", TAG, scope="accounts:read",
+        parameters=_ACCOUNT, answers={200: Account}, problems=("account_not_found",),
+    ),
+    Route(
+        "PATCH", "/v1/accounts/{account}", change_account, "change_account", "Change an account", TAG,
+        scope="accounts:write", parameters=_ACCOUNT, body=AccountChange, answers={200: Account},
+        problems=("account_not_found", "account_closed", "account_not_empty"),
+        description="Limits, state and metadata. What is absent stays as it is.",
+    ),
+    Route(
+        "GET", "/v1/accounts/{account}/balance", get_balance, "get_balance", "Show a balance at a time", TAG,
+        scope="accounts:read", parameters=_ACCOUNT, query=BalanceQuery, answers={200: PastBalance},
+        problems=("account_not_found",),
+    ),
+    Route(
+        "GET", "/v1/accounts/{account}/entries", get_entries, "get_entries", "Show a statement", TAG,
+        scope="accounts:read", parameters=_ACCOUNT, query=StatementQuery, answers={200: StatementPage},
+        media=("text/csv",), problems=("account_not_found",),
+        description="Paged by version as JSON, or streamed whole as CSV.",
+    ),
+)  # fmt: skip

@@ -1,0 +1,63 @@
+"""The feed over HTTP: a consumer keeps one number, the position it has read, and asks for what comes after it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta
+
+from core.ledger import feed
+from core.ledger.feed import MAX_PAGE_EVENTS, FeedEvent
+from core.ledger.transfers import NEWEST
+from handlers.http.route import Call, Route, answer
+
+MAX_WAIT_SECONDS = 30
+# How often a waiting call looks: a fraction of the sequencer's own interval would find nothing new.
+WAIT_STEP_SECONDS = 0.1
+
+
+class FeedPage(msgspec.Struct, frozen=True):
+    """Events in order. Pass `next` as `after` to go on; `head` is the last position, `epoch` names the history."""
+
+    events: list[FeedEvent]
+    next: int
+    head: int
+    epoch: str
+
+
+class FeedQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """From where, how many, and how long to wait when there is nothing yet."""
+
+    after: Annotated[int, Meta(ge=0, le=NEWEST)] = 0
+    limit: Annotated[int, Meta(ge=1, le=MAX_PAGE_EVENTS)] = 100
+    wait: Annotated[int, Meta(ge=0, le=MAX_WAIT_SECONDS, description="Seconds.")] = 0
+
+
+async def read_feed(call: Call) -> web.Response:
+    """Read the feed."""
+    query: FeedQuery = call.query
+    database = call.service.database
+    head = await feed.feed_head(database)
+    for _ in range(int(query.wait / WAIT_STEP_SECONDS)):
+        if head > query.after:
+            break
+        await asyncio.sleep(WAIT_STEP_SECONDS)
+        head = await feed.feed_head(database)
+    events = (
+        await feed.read_feed(database, after=query.after, limit=query.limit) if head > query.after else []
+    )
+    following = events[-1].position if events else query.after
+    return answer(200, FeedPage(events, following, max(head, following if events else 0), call.service.epoch))
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "GET", "/v1/feed", read_feed, "read_feed", "Read the feed", "Feed", scope="feed:read", query=FeedQuery,
+        answers={200: FeedPage},
+        description="Every event of the ledger in commit order, numbered without gaps. With `wait` the call answers "
+        "as soon as there is something, or after that many seconds.",
+    ),
+)  # fmt: skip

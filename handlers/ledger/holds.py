@@ -1,0 +1,178 @@
+"""Holds over HTTP: made, captured, voided, extended, and how they are found."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import msgspec
+from aiohttp import web
+
+from core.errors import Refusal
+from core.ledger import accounts, holds, transfers
+from core.ledger.holds import Hold, HoldState, StoredHold
+from core.ledger.items import Outcome, Posting, operation_id
+from core.ledger.transfers import Transfer
+from handlers.http.route import Call, Route, answer, cut
+from handlers.ledger.bodies import (
+    AccountCode,
+    CaptureBody,
+    ExtendBody,
+    HoldBody,
+    VoidBody,
+    expiry,
+    hold_posting,
+)
+from handlers.ledger.transfers import REPLAYED, Cursor, Limit, position
+
+TAG = "Holds"
+
+_OPENING = (
+    "idempotency_conflict", "account_not_found", "account_closed", "account_frozen", "currency_mismatch",
+    "legs_unbalanced", "version_mismatch", "balance_too_low", "balance_too_high", "transfer_limit_exceeded",
+    "insufficient_funds", "ceiling_exceeded", "hourly_amount_exceeded", "hourly_count_exceeded",
+    "daily_amount_exceeded", "daily_count_exceeded", "balance_overflow",
+)  # fmt: skip
+_CHANGING = ("idempotency_conflict", "hold_not_found", "hold_not_open", "hold_expired")
+
+
+class Captured(msgspec.Struct, frozen=True):
+    """The hold after the capture, and the transfer that the capture posted."""
+
+    hold: Hold
+    transfer: Transfer
+
+
+class HoldPage(msgspec.Struct, frozen=True):
+    """A page, newest first; `next` is null on the last one."""
+
+    holds: list[Hold]
+    next: str | None
+
+
+class HoldQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a list of holds is narrowed to; `account` is the source's code."""
+
+    account: AccountCode | None = None
+    state: HoldState | None = None
+    cursor: Cursor | None = None
+    limit: Limit = 100
+
+
+async def create_hold(call: Call) -> web.Response:
+    """Make a hold."""
+    posting = hold_posting(call.caller.id, call.idempotency_key or "", call.body)
+    outcome = await _post(call, posting)
+    return _answer(201, holds.describe(posting, outcome), outcome)
+
+
+async def capture_hold(call: Call) -> web.Response:
+    """Capture a hold, whole or in part."""
+    body: CaptureBody = call.body
+    stored = await _stored(call)
+    posting = holds.capture(
+        stored, id_=_id(call), principal_id=call.caller.id, amount=body.amount, reference=body.reference,
+        metadata=body.metadata,
+    )  # fmt: skip
+    outcome = await _post(call, posting)
+    captured = Captured(holds.after(stored, posting, outcome), transfers.describe(posting, outcome))
+    return _answer(201, captured, outcome)
+
+
+async def void_hold(call: Call) -> web.Response:
+    """Give back what a hold has left."""
+    stored = await _stored(call)
+    posting = holds.void(stored, id_=_id(call), principal_id=call.caller.id)
+    outcome = await _post(call, posting)
+    return _answer(200, holds.after(stored, posting, outcome), outcome)
+
+
+async def extend_hold(call: Call) -> web.Response:
+    """Move a hold's end."""
+    body: ExtendBody = call.body
+    until = expiry(body)
+    if until is None:
+        raise Refusal("invalid_request", "Give expires_in or expires_at.")
+    stored = await _stored(call)
+    posting = holds.extend(
+        stored, id_=_id(call), principal_id=call.caller.id, expires_at=until, expires_in_secs=body.expires_in
+    )
+    outcome = await _post(call, posting)
+    return _answer(200, holds.after(stored, posting, outcome), outcome)
+
+
+async def get_hold(call: Call) -> web.Response:
+    """Show a hold as it is now."""
+    return answer(200, (await _stored(call)).hold)
+
+
+async def list_holds(call: Call) -> web.Response:
+    """List holds."""
+    query: HoldQuery = call.query
+    service = call.service
+    account = (
+        await accounts.get_account(service.database, query.account) if query.account is not None else None
+    )
+    found = await holds.list_holds(
+        service.database,
+        account_id=account.id if account is not None else None,
+        state=query.state,
+        before=position(query.cursor),
+        limit=query.limit + 1,
+    )
+    page, more = cut(found, query.limit)
+    return answer(200, HoldPage([stored.hold for stored in page], str(page[-1].no) if more else None))
+
+
+def _id(call: Call) -> UUID:
+    return operation_id(call.caller.id, call.idempotency_key or "")
+
+
+async def _stored(call: Call) -> StoredHold:
+    return await holds.get_hold(call.service.database, call.path("hold"))
+
+
+async def _post(call: Call, posting: Posting) -> Outcome:
+    outcome = await call.service.ledger.poster.submit(posting)
+    call.frozen = outcome.kind.freezes
+    if not outcome.posted:
+        raise outcome.refusal()
+    return outcome
+
+
+def _answer(status: int, value: Hold | Captured, outcome: Outcome) -> web.Response:
+    return answer(status, value, REPLAYED if outcome.replayed else None)
+
+
+_HOLD = {"hold": UUID}
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "POST", "/v1/holds", create_hold, "create_hold", "Make a hold", TAG, scope="holds:write", body=HoldBody,
+        answers={201: Hold}, idempotent=True, problems=_OPENING,
+        example={"from": "customer:17", "to": "merchant:4", "amount": 5000, "expires_in": 604800},
+        description="Sets money aside: it counts against the source's limits at once, so that a capture cannot fail "
+        "for lack of funds. Source, destinations and fee legs are fixed here.",
+    ),
+    Route(
+        "GET", "/v1/holds", list_holds, "list_holds", "List holds, newest first", TAG, scope="holds:read",
+        query=HoldQuery, answers={200: HoldPage}, problems=("account_not_found",),
+    ),
+    Route(
+        "GET", "/v1/holds/{hold}", get_hold, "get_hold", "Show a hold", TAG, scope="holds:read", parameters=_HOLD,
+        answers={200: Hold}, problems=("hold_not_found",),
+    ),
+    Route(
+        "POST", "/v1/holds/{hold}/capture", capture_hold, "capture_hold", "Capture a hold", TAG, scope="holds:write",
+        parameters=_HOLD, body=CaptureBody, answers={201: Captured}, idempotent=True,
+        problems=(*_CHANGING, "exceeds_hold", "account_closed", "balance_overflow"),
+        description="Repeatedly, in parts, until nothing remains. A part takes its share of every leg.",
+    ),
+    Route(
+        "POST", "/v1/holds/{hold}/void", void_hold, "void_hold", "Void a hold", TAG, scope="holds:write",
+        parameters=_HOLD, body=VoidBody, answers={200: Hold}, idempotent=True, problems=_CHANGING,
+    ),
+    Route(
+        "POST", "/v1/holds/{hold}/extend", extend_hold, "extend_hold", "Extend a hold", TAG, scope="holds:write",
+        parameters=_HOLD, body=ExtendBody, answers={200: Hold}, idempotent=True, problems=_CHANGING,
+    ),
+)  # fmt: skip

@@ -1,0 +1,296 @@
+"""Transfers over HTTP: one, a batch, reversals, and how they are found."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta
+
+from core import metrics
+from core.access.guard import batch_cost
+from core.errors import Refusal
+from core.ledger import accounts, transfers
+from core.ledger.items import (
+    MAX_CALL_ITEMS,
+    MAX_CALL_LEGS,
+    Outcome,
+    Posting,
+    next_group,
+    operation_id,
+    sentence,
+)
+from core.ledger.outcomes import OUTCOMES_BY_CODE
+from core.ledger.transfers import NEWEST, ListedTransfer, Transfer, TransferFilter
+from handlers.http.route import MIB, Call, Route, answer
+from handlers.ledger.bodies import (
+    MAX_BATCH_LEGS,
+    AccountCode,
+    BatchBody,
+    BatchItem,
+    Kind,
+    Reference,
+    ReversalBody,
+    Time,
+    TransferBody,
+    moment,
+    transfer_posting,
+)
+
+REPLAYED = {"Idempotent-Replayed": "true"}
+TAG = "Transfers"
+
+Limit = Annotated[int, Meta(ge=1, le=1_000, description="At most so many; 100 when absent.")]
+Cursor = Annotated[
+    str,
+    Meta(
+        pattern=r"^[0-9]{1,19}$",
+        description="What the page before gave as `next`; absent for the first page.",
+    ),
+]
+
+_REFUSALS = tuple(code for code in OUTCOMES_BY_CODE if code != "posted")
+_TRANSFER_REFUSALS = tuple(
+    code
+    for code in _REFUSALS
+    if not code.startswith(("hold_", "exceeds_", "transfer_not", "already_", "group_"))
+)
+
+
+class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why an item was refused."""
+
+    code: str
+    message: str
+    account: str | None = None
+    differs: tuple[str, ...] = ()
+
+
+class BatchResult(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of one item: `transfer` when its outcome is `posted`, else `error`."""
+
+    key: str
+    outcome: str
+    transfer: Transfer | None = None
+    error: Failure | None = None
+
+
+class BatchAnswer(msgspec.Struct, frozen=True):
+    """One result an item, in the order of the request."""
+
+    posted: int
+    refused: int
+    results: list[BatchResult]
+
+
+class TransferPage(msgspec.Struct, frozen=True):
+    """A page, newest first; `next` is null on the last one."""
+
+    transfers: list[ListedTransfer]
+    next: str | None
+
+
+class TransferQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a list of transfers is narrowed to."""
+
+    account: AccountCode | None = None
+    kind: Kind | None = None
+    reference: Reference | None = None
+    metadata: (
+        Annotated[str, Meta(pattern=r"^[^:]{1,40}:.{0,500}$", description="One pair, as `name:value`.")]
+        | None
+    ) = None
+    recorded_from: Time | None = None
+    recorded_before: Time | None = None
+    cursor: Cursor | None = None
+    limit: Limit = 100
+
+
+async def create_transfer(call: Call) -> web.Response:
+    """Post one transfer."""
+    body: TransferBody = call.body
+    posting = transfer_posting(call.caller.id, _key(call), body)
+    poster = call.service.ledger.poster
+    outcome = (await poster.dry_run([posting]))[0] if body.dry_run else await poster.submit(posting)
+    _settle(call, outcome, dry_run=body.dry_run)
+    return answer(200 if body.dry_run else 201, transfers.describe(posting, outcome), _replayed(outcome))
+
+
+async def create_batch(call: Call) -> web.Response:
+    """Post a batch of transfers."""
+    body: BatchBody = call.body
+    postings = _batch_postings(call.caller.id, body.transfers)
+    poster = call.service.ledger.poster
+    if body.dry_run:
+        if len(postings) > MAX_CALL_ITEMS or sum(len(posting.legs) for posting in postings) > MAX_CALL_LEGS:
+            raise Refusal(
+                "invalid_request", f"A dry run takes at most {MAX_CALL_ITEMS} items and {MAX_CALL_LEGS} legs."
+            )
+        outcomes = await poster.dry_run(postings)
+    else:
+        outcomes = await poster.submit_many(postings)
+    posted = sum(outcome.posted for outcome in outcomes)
+    if not body.dry_run:
+        _count(outcomes)
+    results = [
+        _result(item.key, posting, outcome)
+        for item, posting, outcome in zip(body.transfers, postings, outcomes, strict=True)
+    ]
+    return answer(200, BatchAnswer(posted, len(results) - posted, results))
+
+
+async def reverse_transfer(call: Call) -> web.Response:
+    """Reverse a transfer, whole or in part."""
+    body: ReversalBody = call.body
+    posting = await transfers.prepare_reversal(
+        call.service.database,
+        call.path("transfer"),
+        id_=operation_id(call.caller.id, _key(call)),
+        principal_id=call.caller.id,
+        amount=body.amount,
+        kind=body.kind,
+        reference=body.reference,
+        metadata=body.metadata or None,
+        effective_at=moment(body.effective_at),
+    )
+    outcome = await call.service.ledger.poster.submit(posting)
+    _settle(call, outcome)
+    return answer(201, transfers.describe(posting, outcome), _replayed(outcome))
+
+
+async def get_transfer(call: Call) -> web.Response:
+    """Show one transfer."""
+    return answer(200, await transfers.get_transfer(call.service.database, call.path("transfer")))
+
+
+async def list_transfers(call: Call) -> web.Response:
+    """List transfers."""
+    query: TransferQuery = call.query
+    name, _, value = (query.metadata or "").partition(":")
+    database = call.service.database
+    wanted = TransferFilter(
+        account=await accounts.get_account(database, query.account) if query.account is not None else None,
+        recorded_from=moment(query.recorded_from),
+        recorded_before=moment(query.recorded_before),
+        kind=query.kind,
+        reference=query.reference,
+        metadata={name: value} if name else None,
+    )
+    page, more = await transfers.list_transfers(
+        database, wanted, before=position(query.cursor), limit=query.limit
+    )
+    return answer(200, TransferPage([transfer for _, transfer in page], str(page[-1][0]) if more else None))
+
+
+def position(cursor: str | None) -> int:
+    """Return the number that a page begins below."""
+    return min(int(cursor), NEWEST) if cursor is not None else NEWEST
+
+
+def _key(call: Call) -> str:
+    return call.idempotency_key or ""  # the dispatcher refuses a call without one on these routes
+
+
+def _settle(call: Call, outcome: Outcome, *, dry_run: bool = False) -> None:
+    """Count the outcome, tell whether it is final under the key, and raise what refuses the call."""
+    if not dry_run:
+        call.frozen = outcome.kind.freezes
+        _count([outcome])
+    if not outcome.posted:
+        raise outcome.refusal()
+
+
+def _count(outcomes: list[Outcome]) -> None:
+    for outcome in outcomes:
+        metrics.LEDGER_TRANSFERS.add("replayed" if outcome.replayed else outcome.kind.code)
+
+
+def _replayed(outcome: Outcome) -> dict[str, str] | None:
+    return REPLAYED if outcome.replayed else None
+
+
+def _batch_postings(principal_id: int, items: tuple[BatchItem, ...]) -> list[Posting]:
+    postings: list[Posting] = []
+    group, number, legs = None, 0, 0
+    members = [0, 0]
+    seen: set[str] = set()
+    for place, item in enumerate(items):
+        if item.group != group:
+            group, number, members = item.group, next_group() if item.group is not None else 0, [0, 0]
+            if group in seen:
+                raise Refusal(
+                    "invalid_request", f"Item {place}: the items of group {group!r} do not follow each other."
+                )
+            if group is not None:
+                seen.add(group)
+        posting = transfer_posting(principal_id, item.key, item, group=number, subject=f"Item {place}: ")
+        size = len(posting.legs) + len(posting.conditions)
+        members = [members[0] + 1, members[1] + size]
+        if number and (members[0] > MAX_CALL_ITEMS or members[1] > MAX_CALL_LEGS):
+            raise Refusal(
+                "invalid_request",
+                f"Group {group!r} has more than {MAX_CALL_ITEMS} items or {MAX_CALL_LEGS} legs and conditions.",
+            )
+        legs += size
+        postings.append(posting)
+    if legs > MAX_BATCH_LEGS:
+        raise Refusal(
+            "invalid_request",
+            f"A batch has at most {MAX_BATCH_LEGS} legs and conditions; this one has {legs}.",
+        )
+    return postings
+
+
+def _result(key: str, posting: Posting, outcome: Outcome) -> BatchResult:
+    if outcome.posted:
+        return BatchResult(key, outcome.kind.code, transfer=transfers.describe(posting, outcome))
+    failure = Failure(outcome.kind.code, sentence(outcome), outcome.account, outcome.differs)
+    return BatchResult(key, outcome.kind.code, error=failure)
+
+
+def _cost(body: Any) -> int:
+    return batch_cost(len(body.transfers))
+
+
+_ID = {"transfer": UUID}
+_EXAMPLE = {
+    "from": "customer:17",
+    "to": "merchant:4",
+    "amount": 1250,
+    "kind": "payment",
+    "reference": "order-981",
+}
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "POST", "/v1/transfers", create_transfer, "create_transfer", "Post a transfer", TAG,
+        scope="transfers:write", body=TransferBody, answers={201: Transfer, 200: Transfer}, idempotent=True,
+        problems=_TRANSFER_REFUSALS, example=_EXAMPLE,
+        description="All legs are posted or none. The answer carries each account's balance right after its entry. "
+        "With `dry_run` nothing is kept, no key is used up, and the status is 200.",
+    ),
+    Route(
+        "POST", "/v1/transfers/batch", create_batch, "create_transfers", "Post a batch of transfers", TAG,
+        scope="transfers:write", body=BatchBody, answers={200: BatchAnswer}, body_limit=4 * MIB, cost=_cost,
+        description="Up to 5,000 transfers and 20,000 legs, done in order, each with its own key and its own outcome. "
+        "Neighbours with the same `group` are done together or not at all.",
+    ),
+    Route(
+        "GET", "/v1/transfers", list_transfers, "list_transfers", "List transfers, newest first", TAG,
+        scope="transfers:read", query=TransferQuery, answers={200: TransferPage}, problems=("account_not_found",),
+    ),
+    Route(
+        "GET", "/v1/transfers/{transfer}", get_transfer, "get_transfer", "Show a transfer", TAG,
+        scope="transfers:read", parameters=_ID, answers={200: ListedTransfer}, problems=("transfer_not_found",),
+    ),
+    Route(
+        "POST", "/v1/transfers/{transfer}/reversals", reverse_transfer, "reverse_transfer", "Reverse a transfer", TAG,
+        scope="transfers:write", parameters=_ID, body=ReversalBody, answers={201: Transfer}, idempotent=True,
+        problems=(
+            *_TRANSFER_REFUSALS, "transfer_not_found", "not_reversible", "already_reversed", "exceeds_reversible",
+        ),
+        description="Whole, or `amount` of it in minor units of its first leg; never more than the transfer in all.",
+    ),
+)  # fmt: skip

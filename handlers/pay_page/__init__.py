@@ -1,0 +1,1 @@
+"""The payment page: a QR code or link paid in a browser, without a script."""

@@ -1,0 +1,321 @@
+"""How the payment page looks: HTML by small functions that escape whatever is not HTML already.
+
+It works without JavaScript, and nothing stands inside it that its content security policy would have to allow.
+"""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from core.wallets.amounts import decimals, shown
+from handlers.wallets.surface import timestamp
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from core.payables.codes import Asked, Receipt
+
+HOME: Final = "/pay"
+# An anchor that is there whether or not a field has the problem.
+_PROBLEM_ID: Final = "problem"
+
+
+class Html(str):
+    """Text that is HTML already."""
+
+    __slots__ = ()
+
+
+class Trouble(NamedTuple):
+    """What went wrong, for a person, and the field that it belongs to, if it is one's."""
+
+    sentence: str
+    field: str | None = None
+
+
+class Form(NamedTuple):
+    """What a form carries besides its fields: where it goes, and the proof that it is ours."""
+
+    code: str
+    token: str
+    trouble: Trouble | None = None
+
+    def action(self, step: str) -> str:
+        """Return where the form of a step goes."""
+        return f"{HOME}/{self.code}/{step}"
+
+
+def fill(template: str, **values: str | int) -> Html:
+    """Return a template with its values, each escaped unless it is Html."""
+    escaped = {
+        name: value if isinstance(value, Html) else html.escape(str(value)) for name, value in values.items()
+    }
+    return Html(template.format(**escaped))
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta name="robots" content="noindex">
+<title>{title}</title>
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="/pay/files/pay.css">
+<script src="/pay/files/pay.js" defer></script>
+</head>
+<body>
+<main>
+<h1>{heading}</h1>
+{content}
+</main>
+</body>
+</html>
+"""
+
+_PROOF = '<input type="hidden" name="form" value="{token}">'
+
+_CODE = """<form method="get" action="/pay">
+<label for="code">Code</label>
+<p class="hint" id="code-hint">The text of a QR code or a payment link.</p>
+<input id="code" name="code" required maxlength="100" autocomplete="off" autocapitalize="none" spellcheck="false"
+ aria-describedby="code-hint">
+<button>Continue</button>
+</form>
+"""
+
+_PHONE = """{trouble}
+{asked}
+<form method="post" action="{action}">
+{token}
+<label for="phone">Your phone number</label>
+<p class="hint" id="phone-hint">With the country code, such as +963 944 123 456. We send you a code to sign in.</p>
+{beside}
+<input id="phone" name="phone" type="tel" inputmode="tel" autocomplete="tel" required maxlength="40" value="{phone}"
+ {marks}>
+<button>Send me a code</button>
+</form>
+"""
+
+_VERIFY = """{trouble}
+{asked}
+<p>We sent a code to <bdi>{phone}</bdi>.{hint}</p>
+<form method="post" action="{action}">
+{token}
+<label for="otp">Sign-in code</label>
+<p class="hint" id="otp-hint">The digits of the message.</p>
+{beside}
+<input id="otp" name="otp" inputmode="numeric" autocomplete="one-time-code" required maxlength="20" {marks}>
+<button>Sign in</button>
+</form>
+<form method="post" action="{again}" class="aside">
+{token}
+<input type="hidden" name="phone" value="{phone}">
+<button class="plain">Send another code</button>
+<a href="{back}">Use another number</a>
+</form>
+"""
+
+_CONFIRM = """{trouble}
+{asked}
+<form method="post" action="{action}">
+{token}
+<input type="hidden" name="key" value="{key}">
+{amount}
+<button>{pay}</button>
+</form>
+<form method="post" action="{sign_out}" class="aside">
+{token}
+<p>Signed in as <bdi>{phone}</bdi>{balance}.</p>
+<button class="plain">Sign out</button>
+</form>
+"""
+
+_AMOUNT = """<label for="amount">Amount in {currency}</label>
+<p class="hint" id="amount-hint">{payee} leaves it to you. {example}</p>
+{beside}
+<input id="amount" name="amount" inputmode="{keyboard}" autocomplete="off" required maxlength="40" value="{amount}"
+ {marks}>"""
+
+_RECEIPT = """<p class="done" role="status">{amount} paid to <bdi>{payee}</bdi>.</p>
+<dl>
+<dt>To</dt><dd><bdi>{payee}</bdi></dd>
+<dt>Amount</dt><dd>{amount}</dd>
+<dt>When</dt><dd>{when}</dd>
+<dt>Number</dt><dd class="number">{number}</dd>
+</dl>
+<form method="post" action="{sign_out}" class="aside">
+{token}
+<p>Keep the number. You may close this page.</p>
+<button class="plain">Sign out</button>
+</form>
+"""
+
+
+def page(heading: str, content: Html, *, trouble: Trouble | None = None) -> bytes:
+    """Return a whole page. One with a trouble says so in its title, which a screen reader reads first."""
+    title = f"Error: {heading}" if trouble is not None else heading
+    return fill(_PAGE, title=title, heading=heading, content=content).encode()
+
+
+def code_page() -> bytes:
+    """Ask for a code."""
+    return page("Pay", Html(_CODE))
+
+
+def phone_page(asked: Asked, form: Form, phone: str = "") -> bytes:
+    """Ask for the phone."""
+    content = fill(
+        _PHONE,
+        trouble=_at_top(form.trouble, "phone"),
+        asked=_asked(asked),
+        action=form.action("phone"),
+        token=fill(_PROOF, token=form.token),
+        phone=phone,
+        beside=_beside("phone", form.trouble),
+        marks=_marks("phone", form.trouble),
+    )
+    return page(_heading(asked), content, trouble=form.trouble)
+
+
+def verify_page(asked: Asked, form: Form, phone: str, dev_code: str | None) -> bytes:
+    """Ask for the code that was sent; `dev_code` is the one of development, which is no secret."""
+    hint = "" if dev_code is None else f" This is a development service: the code is {dev_code}."
+    content = fill(
+        _VERIFY,
+        trouble=_at_top(form.trouble, "otp"),
+        asked=_asked(asked),
+        action=form.action("verify"),
+        again=form.action("phone"),
+        back=f"{HOME}/{form.code}",
+        token=fill(_PROOF, token=form.token),
+        phone=phone,
+        hint=hint,
+        beside=_beside("otp", form.trouble),
+        marks=_marks("otp", form.trouble),
+    )
+    return page(_heading(asked), content, trouble=form.trouble)
+
+
+class Payer(NamedTuple):
+    """Who pays: their phone, and what is in the wallet, in minor units (None: not known at the moment)."""
+
+    phone: str
+    balance: int | None
+    currency: str
+
+
+def confirm_page(asked: Asked, form: Form, payer: Payer, key: str, amount: str = "") -> bytes:
+    """Ask whether to pay, and how much where the code leaves it open; `amount` is what was typed."""
+    field = Html("")
+    if asked.amount is None:
+        places = decimals(asked.currency)
+        field = fill(
+            _AMOUNT,
+            currency=asked.currency,
+            payee=asked.payee,
+            example=f"For example 12{'.' + '5'.ljust(places, '0') if places else ''}.",
+            keyboard="decimal" if places else "numeric",
+            amount=amount,
+            beside=_beside("amount", form.trouble),
+            marks=_marks("amount", form.trouble),
+        )
+    content = fill(
+        _CONFIRM,
+        trouble=_at_top(form.trouble, "amount" if asked.amount is None else None),
+        asked=_asked(asked),
+        action=form.action("confirm"),
+        sign_out=form.action("sign-out"),
+        token=fill(_PROOF, token=form.token),
+        key=key,
+        amount=field,
+        pay="Pay" if asked.amount is None else f"Pay {shown(asked.amount, asked.currency)}",
+        phone=payer.phone,
+        balance="" if payer.balance is None else f", with {shown(payer.balance, payer.currency)}",
+    )
+    return page(_heading(asked), content, trouble=form.trouble)
+
+
+def receipt_page(form: Form, receipt: Receipt) -> bytes:
+    """Show a payment to its payer."""
+    content = fill(
+        _RECEIPT,
+        payee=receipt.payee,
+        amount=shown(receipt.amount, receipt.currency),
+        when=moment(receipt.paid_at),
+        number=str(receipt.transfer_id),
+        sign_out=form.action("sign-out"),
+        token=fill(_PROOF, token=form.token),
+    )
+    return page("Paid", content)
+
+
+_CLOSED: Final = {
+    "paid": ("Paid already", "This code has been paid. There is nothing left to pay."),
+    "expired": ("Too late", "The time of this code is over. Ask for a new one."),
+}
+
+
+def closed_page(asked: Asked, receipt: str | None) -> bytes:
+    """Say that a code can be paid no more; `receipt` is where its payer finds the receipt."""
+    heading, sentence = _CLOSED.get(asked.state, ("Withdrawn", "This code was withdrawn. Ask for a new one."))
+    link = Html("") if receipt is None else fill('<p><a href="{at}">Your receipt</a></p>', at=receipt)
+    return page(
+        heading, fill("<p>{sentence}</p>{asked}{link}", sentence=sentence, asked=_asked(asked), link=link)
+    )
+
+
+def trouble_page(heading: str, sentence: str) -> bytes:
+    """Say what went wrong where there is no form to say it in."""
+    content = fill('<p role="alert">{sentence}</p><p><a href="/pay">Enter a code</a></p>', sentence=sentence)
+    return page(heading, content)
+
+
+def moment(when: datetime) -> Html:
+    """Show a moment in UTC; the script writes the reader's own time over it."""
+    text = f"{when.day} {when:%B %Y, %H:%M} UTC"
+    return fill('<time datetime="{iso}">{text}</time>', iso=timestamp(when), text=text)
+
+
+def _heading(asked: Asked) -> str:
+    return f"Pay {asked.payee}"
+
+
+def _asked(asked: Asked) -> Html:
+    """Show what, to whom, how much, until when."""
+    amount = "You say how much" if asked.amount is None else shown(asked.amount, asked.currency)
+    rows = [
+        ("To", fill("<bdi>{payee}</bdi>", payee=asked.payee)),
+        ("Amount", fill("{amount}", amount=amount)),
+    ]
+    if asked.expires_at is not None and asked.state == "open":
+        rows.append(("Until", moment(asked.expires_at)))
+    lines = "".join(fill("<dt>{name}</dt><dd>{value}</dd>", name=name, value=value) for name, value in rows)
+    return fill("<dl>{rows}</dl>", rows=Html(lines))
+
+
+def _at_top(trouble: Trouble | None, field: str | None) -> Html:
+    """Say a trouble at the top of the page, unless it is one of the page's `field` and stands there."""
+    stands_there = trouble is not None and field is not None and trouble.field == field
+    return Html("") if trouble is None or stands_there else _told(trouble)
+
+
+def _beside(field: str, trouble: Trouble | None) -> Html:
+    """Say the trouble of a field next to it."""
+    return Html("") if trouble is None or trouble.field != field else _told(trouble)
+
+
+def _told(trouble: Trouble) -> Html:
+    template = '<p class="trouble" role="alert" id="{id}">{sentence}</p>'
+    return fill(template, id=_PROBLEM_ID, sentence=trouble.sentence)
+
+
+def _marks(field: str, trouble: Trouble | None) -> Html:
+    """Return what a field says of itself: its hint, and its trouble if it has one, which moves the focus to it."""
+    if trouble is not None and trouble.field == field:
+        return fill(
+            'aria-invalid="true" aria-describedby="{id} {field}-hint" autofocus', field=field, id=_PROBLEM_ID
+        )
+    return fill('aria-describedby="{field}-hint"', field=field)

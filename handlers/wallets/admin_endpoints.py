@@ -1,0 +1,173 @@
+"""Administration: users' webhook endpoints, and what was sent to them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+import pydantic
+from aiohttp import web
+
+from core.errors import Refusal
+from core.outbox import deliveries
+from core.wallets import merchant_endpoints
+from handlers.http.route import Call, Route, answer
+from handlers.wallets.surface import Body, Detail, platform_of, timestamp
+from handlers.webhooks.outbox_parts import OUTBOUND
+
+TAG = "administration"
+MAX_PAGE = 200
+# Further back a list is continued by `before`, which costs the same however far it is.
+MAX_OFFSET = 100_000
+_NEWEST = UUID(int=2**128 - 1)
+
+Limit = Annotated[int, pydantic.Field(ge=1, le=MAX_PAGE)]
+Offset = Annotated[int, pydantic.Field(ge=0, le=MAX_OFFSET)]
+
+
+class EndpointsQuery(Body):
+    """How many; `before` continues the list behind the id of its last one."""
+
+    limit: Limit = MAX_PAGE
+    before: UUID | None = None
+
+
+class DeliveriesQuery(Body):
+    """Which part of the list; `before` continues it behind the id of its last one."""
+
+    limit: Limit = 50
+    offset: Offset = 0
+    before: UUID | None = None
+
+
+class ToggleIn(Body):
+    """Whether deliveries are sent."""
+
+    active: bool
+
+
+class ToggleOut(msgspec.Struct, frozen=True):
+    """An endpoint after the change."""
+
+    id: str
+    active: bool
+
+
+class EndpointOut(msgspec.Struct, frozen=True):
+    """An endpoint and whose it is."""
+
+    id: str
+    user_id: str
+    user_phone: str
+    url: str
+    active: bool
+    created_at: str
+
+
+class AdminDeliveryOut(msgspec.Struct, frozen=True):
+    """What became of one delivery: `attempt_count` are those that failed."""
+
+    id: str
+    event_type: str
+    status: str
+    attempt_count: int
+    last_error: str | None
+    created_at: str
+
+
+class AdminDeliveries(msgspec.Struct, frozen=True):
+    """Deliveries, newest first."""
+
+    items: list[AdminDeliveryOut]
+    limit: int
+    offset: int
+
+
+async def list_endpoints(call: Call) -> web.Response:
+    """List all users' endpoints, newest first."""
+    query: EndpointsQuery = call.query
+    found = await merchant_endpoints.list_endpoints(
+        platform_of(call), before=query.before or _NEWEST, limit=query.limit
+    )
+    return answer(
+        200,
+        [
+            EndpointOut(
+                str(one.id), str(one.user_id), one.user_phone, one.url, one.active, timestamp(one.created_at)
+            )
+            for one in found
+        ],
+    )
+
+
+async def toggle(call: Call) -> web.Response:
+    """Switch an endpoint on or off."""
+    body: ToggleIn = call.body
+    endpoint_id: UUID = call.path("endpoint_id")
+    await merchant_endpoints.switch(platform_of(call), endpoint_id, active=body.active)
+    return answer(200, ToggleOut(str(endpoint_id), body.active))
+
+
+async def list_deliveries(call: Call) -> web.Response:
+    """List what was sent to an endpoint, newest first."""
+    query: DeliveriesQuery = call.query
+    found = await merchant_endpoints.sent_to(
+        platform_of(call),
+        call.path("endpoint_id"),
+        before=query.before or _NEWEST,
+        limit=query.limit,
+        offset=query.offset,
+    )
+    items = [
+        AdminDeliveryOut(
+            str(one.id),
+            one.event_type,
+            one.status,
+            one.attempt_count,
+            one.last_error,
+            timestamp(one.created_at),
+        )
+        for one in found
+    ]
+    return answer(200, AdminDeliveries(items, query.limit, query.offset))
+
+
+async def requeue_delivery(call: Call) -> web.Response:
+    """Send one delivery of anybody again."""
+    try:
+        await deliveries.resend(
+            call.service.database, principal_id=None, delivery_id=call.path("delivery_id")
+        )
+    except Refusal as refusal:
+        if refusal.code != "not_found":
+            raise
+        raise Refusal("delivery_not_found", refusal.detail) from None
+    call.request.app[OUTBOUND].wake()
+    return answer(200, Detail("requeued"))
+
+
+_ENDPOINT_ID = {"endpoint_id": UUID}
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "GET", "/admin/webhooks/endpoints", list_endpoints, "admin_list_endpoints", "List users' endpoints", TAG,
+        caller="admin", surface="wallet", query=EndpointsQuery, answers={200: list[EndpointOut]},
+    ),
+    Route(
+        "POST", "/admin/webhooks/endpoints/{endpoint_id}/toggle", toggle, "admin_toggle_endpoint",
+        "Switch an endpoint on or off", TAG, caller="admin", surface="wallet", parameters=_ENDPOINT_ID,
+        body=ToggleIn, answers={200: ToggleOut}, problems=("endpoint_not_found",),
+    ),
+    Route(
+        "GET", "/admin/webhooks/endpoints/{endpoint_id}/deliveries", list_deliveries,
+        "admin_list_endpoint_deliveries", "List what was sent to an endpoint", TAG, caller="admin",
+        surface="wallet", parameters=_ENDPOINT_ID, query=DeliveriesQuery, answers={200: AdminDeliveries},
+    ),
+    Route(
+        "POST", "/admin/webhooks/deliveries/{delivery_id}/requeue", requeue_delivery, "requeue_delivery",
+        "Send a delivery of anybody again", TAG, caller="admin", surface="wallet",
+        parameters={"delivery_id": UUID}, answers={200: Detail},
+        problems=("delivery_not_found", "endpoint_missing", "endpoint_disabled", "delivery_in_progress"),
+    ),
+)  # fmt: skip

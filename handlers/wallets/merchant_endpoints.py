@@ -1,0 +1,236 @@
+"""Merchants' webhook endpoints and deliveries."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+import msgspec
+import pydantic
+from aiohttp import web
+
+from core import metrics
+from core.errors import Refusal
+from core.outbox import deliveries, endpoints
+from core.outbox.deliver_now import deliver_due
+from core.outbox.deliveries import Delivery, Filter
+from core.outbox.endpoints import MAX_ENDPOINTS
+from core.wallets import merchants
+from handlers.http.route import Call, Route, answer
+from handlers.wallets.surface import Body, Detail, platform_of, timestamp
+from handlers.wallets.validation import invalid
+from handlers.webhooks.outbox_parts import OUTBOUND
+
+LISTED: Final = 200
+MAX_ROUNDS: Final = 50
+
+Url = Annotated[str, pydantic.Field(min_length=1, max_length=512)]
+Secret = Annotated[str, pydantic.Field(min_length=1, max_length=64, pattern=r"^[^\x00]*$")]
+
+
+class MerchantEndpointQuery(Body):
+    """An endpoint to make; what is missing here is looked for in the body."""
+
+    url: Url | None = None
+    secret: Secret | None = None
+
+
+class MerchantEndpointIn(Body):
+    """An endpoint to make, as a body."""
+
+    url: Url | None = None
+    secret: Secret | None = None
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _nothing_is_empty(cls, value: Any) -> Any:
+        return {} if value is None else value
+
+
+class RoundsQuery(Body):
+    """How many rounds of deliveries at most; the size of a batch is ours to choose."""
+
+    max_cycles: Annotated[int, pydantic.Field(ge=0)] = 5
+    batch_size: int = 50
+
+
+class MerchantEndpointOut(msgspec.Struct, frozen=True):
+    """A new endpoint."""
+
+    id: str
+    url: str
+    active: bool
+
+
+class ListedEndpointOut(msgspec.Struct, frozen=True):
+    """An endpoint; one that is not active gets nothing."""
+
+    id: str
+    url: str
+    active: bool
+    created_at: str
+
+
+class TestsOut(msgspec.Struct, frozen=True):
+    """The deliveries of a test, one an active endpoint."""
+
+    deliveries: list[str]
+
+
+class DeliveryOut(msgspec.Struct, frozen=True):
+    """A delivery; `status` is pending, delivered or failed, `attempt_count` how often it has failed."""
+
+    id: str
+    endpoint_id: str
+    event_type: str
+    status: str
+    attempt_count: int
+    created_at: str
+
+
+class RoundsOut(msgspec.Struct, frozen=True):
+    """What was done, and in how many rounds."""
+
+    detail: str
+    cycles: int
+
+
+async def create_endpoint(call: Call) -> web.Response:
+    """Make an endpoint."""
+    url, secret = _given(call, "url"), _given(call, "secret")
+    endpoint = await merchants.create_endpoint(
+        platform_of(call), call.request.app[OUTBOUND].destinations, call.user, url=url, secret=secret
+    )
+    return answer(200, MerchantEndpointOut(str(endpoint.id), endpoint.url, active=True))
+
+
+async def list_endpoints(call: Call) -> web.Response:
+    """List the caller's endpoints, newest first."""
+    found = await endpoints.list_page(
+        call.service.database, principal_id=call.user.principal_id, after=None, limit=MAX_ENDPOINTS
+    )
+    return answer(
+        200,
+        [
+            ListedEndpointOut(str(one.id), one.url, one.disabled_at is None, timestamp(one.created_at))
+            for one in reversed(found)
+        ],
+    )
+
+
+async def send_tests(call: Call) -> web.Response:
+    """Send a test to each of the caller's endpoints."""
+    sent = await endpoints.send_test_to_all(
+        call.service.database, principal_id=call.user.principal_id, data={"user": str(call.user.id)}
+    )
+    if sent:
+        metrics.DELIVERIES.add("created", by=len(sent))
+        call.request.app[OUTBOUND].wake()
+    return answer(200, TestsOut([str(delivery_id) for delivery_id in sent]))
+
+
+async def list_deliveries(call: Call) -> web.Response:
+    """List the newest deliveries to the caller's endpoints."""
+    wanted = Filter(principal_id=call.user.principal_id)
+    found = await deliveries.list_deliveries(call.service.database, wanted, before=None, limit=LISTED)
+    return answer(200, [_shown(delivery) for delivery in found])
+
+
+async def process_once(call: Call) -> web.Response:
+    """Send what is due, in development."""
+    await _process(call, 1)
+    return answer(200, Detail("ok"))
+
+
+async def process_pending(call: Call) -> web.Response:
+    """Send what is due, round by round, in development."""
+    query: RoundsQuery = call.query
+    return answer(200, RoundsOut("ok", await _process(call, min(query.max_cycles, MAX_ROUNDS))))
+
+
+async def requeue_delivery(call: Call) -> web.Response:
+    """Send one of the caller's deliveries again, whatever became of it."""
+    database, delivery_id = call.service.database, call.path("delivery_id")
+    try:
+        await deliveries.resend(database, principal_id=call.user.principal_id, delivery_id=delivery_id)
+    except Refusal as refusal:
+        if refusal.code != "not_found":
+            raise
+        await _refuse_delivery(call, delivery_id)
+    call.request.app[OUTBOUND].wake()
+    return answer(200, Detail("requeued"))
+
+
+async def _refuse_delivery(call: Call, delivery_id: UUID) -> None:
+    try:
+        await deliveries.find_delivery(call.service.database, principal_id=None, delivery_id=delivery_id)
+    except Refusal:
+        raise Refusal("delivery_not_found", "There is no such delivery.") from None
+    raise Refusal("forbidden", "This delivery is to somebody else's endpoint.")
+
+
+async def _process(call: Call, rounds: int) -> int:
+    settings = platform_of(call).settings
+    if settings.env != "dev":
+        raise Refusal("forbidden", "Only in development; elsewhere the workers do it.")
+    destinations = call.request.app[OUTBOUND].destinations
+    return await deliver_due(call.service.database, settings, destinations, most_rounds=rounds)
+
+
+def _given(call: Call, name: str) -> str:
+    """Return a field of the query, or else of the body; both are lists of what an endpoint is made of."""
+    value: str | None = getattr(call.query, name) or getattr(call.body, name)
+    if value is None:
+        raise invalid([{"type": "missing", "loc": ["query", name], "msg": "Field required", "input": None}])
+    return value
+
+
+def _shown(delivery: Delivery) -> DeliveryOut:
+    # The contract counts failures; ours counts tries, one that is under way or was the last and good among them.
+    failures = delivery.attempts - (delivery.state in {"sending", "delivered"})
+    return DeliveryOut(
+        str(delivery.id),
+        str(delivery.endpoint),
+        delivery.type,
+        "pending" if delivery.state in {"sending", "waiting"} else delivery.state,
+        max(failures, 0),
+        timestamp(delivery.created_at),
+    )
+
+
+_DELIVERY_ID: dict[str, Any] = {"delivery_id": UUID}
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "POST", "/webhooks/endpoints", create_endpoint, "create_merchant_endpoint", "Make an endpoint",
+        "merchant webhooks", caller="user", surface="wallet", query=MerchantEndpointQuery, body=MerchantEndpointIn,
+        answers={200: MerchantEndpointOut}, problems=("merchant_only", "invalid_request"),
+    ),
+    Route(
+        "GET", "/webhooks/endpoints", list_endpoints, "list_merchant_endpoints", "My endpoints",
+        "merchant webhooks", caller="user", surface="wallet", answers={200: list[ListedEndpointOut]},
+    ),
+    Route(
+        "POST", "/webhooks/test", send_tests, "test_merchant_endpoints", "Send a test to my endpoints",
+        "merchant webhooks", caller="user", surface="wallet", answers={200: TestsOut},
+    ),
+    Route(
+        "GET", "/webhooks/deliveries", list_deliveries, "list_merchant_deliveries", "The newest 200 deliveries",
+        "merchant webhooks", caller="user", surface="wallet", answers={200: list[DeliveryOut]},
+    ),
+    Route(
+        "POST", "/webhooks/process_once", process_once, "process_webhooks_once", "Send what is due (development)",
+        "merchant webhooks", caller="user", surface="wallet", answers={200: Detail}, problems=("forbidden",),
+    ),
+    Route(
+        "POST", "/webhooks/process_pending", process_pending, "process_pending_webhooks",
+        "Send what is due in rounds (development)", "merchant webhooks", caller="user", surface="wallet",
+        query=RoundsQuery, answers={200: RoundsOut}, problems=("forbidden",),
+    ),
+    Route(
+        "POST", "/webhooks/deliveries/{delivery_id}/requeue", requeue_delivery, "requeue_merchant_delivery",
+        "Send a delivery again", "merchant webhooks", caller="user", surface="wallet", parameters=_DELIVERY_ID,
+        answers={200: Detail},
+        problems=("delivery_not_found", "endpoint_missing", "endpoint_disabled", "delivery_in_progress", "forbidden"),
+    ),
+)  # fmt: skip

@@ -1,0 +1,242 @@
+"""Webhooks in: where providers send their events. Verify, store, answer; nothing else happens before the answer.
+
+What a provider is told is the existing inbox's contract: `{"status","message","event_id"}`, or a `detail` in its words.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from core import metrics
+from core.errors import Unavailable
+from core.inbox import cloudpayments, paypal, paypal_api
+from core.inbox.cloudpayments import CloudPaymentsVerifier
+from core.inbox.cloudpayments_check import answer_check
+from core.inbox.intake import Intake
+from core.inbox.paypal_certificates import Certificates
+from core.inbox.paypal_client import Client
+from core.inbox.rules import RULES
+from core.inbox.source_verifiers import SourceVerifiers
+from core.inbox.stripe import StripeVerifier
+from core.inbox.verifying import NotGenuine, Verifier
+from core.service import Service
+from core.settings import Settings
+from core.settings.providers import PAYPAL_CERT_HOSTS
+from core.work.wakeup import Waker
+from handlers.http.route import Call, Route, answer
+
+if TYPE_CHECKING:
+    from core.inbox.intake import Receipt
+
+log = structlog.get_logger(__name__)
+
+# What the existing dashboards call every event; types that we do not know would make a series each.
+OTHER_TYPE = "webhook"
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """What the routes of webhooks share in one process."""
+
+    intake: Intake
+    refusals: RefusalLog
+    stripe: Verifier
+    paypal: Verifier
+    cloudpayments: Mapping[str, Verifier]
+    sources: SourceVerifiers
+
+
+class RefusalLog:
+    """Says in the log that signatures are refused: once a second, since a line costs more than the refusal itself."""
+
+    def __init__(self) -> None:
+        self._silent_until = 0.0
+        self._unsaid = 0
+
+    def note(self, provider: str, reason: str) -> None:
+        """Count a refusal, and write a line unless one was written within the last second."""
+        now = time.monotonic()
+        self._unsaid += 1
+        if now >= self._silent_until:
+            log.warning("webhook.refused", provider=provider, reason=reason, refused=self._unsaid)
+            self._silent_until, self._unsaid = now + 1.0, 0
+
+
+INBOUND: web.AppKey[Inbound] = web.AppKey("inbound", Inbound)
+
+
+@asynccontextmanager
+async def open_inbound(service: Service) -> AsyncIterator[Inbound]:
+    """Open it; at the end store what was accepted and send the last wake-up."""
+    settings = service.settings
+    async with AsyncExitStack() as stack:
+        waker = Waker(service.redis, service.epoch)
+        stack.push_async_callback(waker.close)
+        intake = Intake(service.database, waker)
+        stack.push_async_callback(intake.close)
+        client = Client(settings.paypal_roots_file)
+        stack.push_async_callback(client.close)
+        yield Inbound(
+            intake=intake,
+            refusals=RefusalLog(),
+            stripe=StripeVerifier(settings.stripe_signing_secrets, settings.stripe_timestamp_tolerance),
+            paypal=_paypal(settings, client),
+            cloudpayments={
+                kind: CloudPaymentsVerifier(settings.cloudpayments_api_secrets, kind)
+                for kind in cloudpayments.KINDS
+            },
+            sources=SourceVerifiers(service.database),
+        )
+
+
+def _paypal(settings: Settings, client: Client) -> Verifier:
+    mode = settings.paypal_mode
+    if mode == "demo_hmac":
+        return paypal.DemoVerifier(settings.demo_hmac_secret)
+    certificates = Certificates(
+        client, hosts=settings.paypal_cert_hosts or PAYPAL_CERT_HOSTS[mode], sandbox=mode == "sandbox"
+    )
+    if settings.paypal_verify == "offline":
+        return paypal.OfflineVerifier(settings.paypal_webhook_id, certificates)
+    api = paypal_api.VerificationApi(
+        client,
+        base_url=settings.paypal_api_base or paypal_api.BASES[mode],
+        client_id=settings.paypal_client_id,
+        client_secret=settings.paypal_client_secret,
+    )
+    return paypal.ApiVerifier(settings.paypal_webhook_id, certificates, api)
+
+
+class WebhookAnswer(msgspec.Struct, frozen=True):
+    """What a provider is told: the event is stored, now or before."""
+
+    status: str
+    message: str
+    event_id: str | None
+
+
+class CloudPaymentsAnswer(msgspec.Struct, frozen=True):
+    """What CloudPayments is told; 0 is yes, and to a notification there is no other answer."""
+
+    code: int
+
+
+async def receive_stripe(call: Call) -> web.Response:
+    """Take in an event of Stripe."""
+    return await _receive(call, call.request.app[INBOUND].stripe)
+
+
+async def receive_paypal(call: Call) -> web.Response:
+    """Take in an event of PayPal."""
+    return await _receive(call, call.request.app[INBOUND].paypal)
+
+
+async def receive_from_source(call: Call) -> web.Response:
+    """Take in an event of a registered source."""
+    return await _receive(call, await call.request.app[INBOUND].sources.get(call.path("source")))
+
+
+async def receive_cloudpayments(call: Call) -> web.Response:
+    """Take in a notification of CloudPayments, or answer its question whether a payment may be made."""
+    kind = call.path("kind")
+    verifier = call.request.app[INBOUND].cloudpayments[kind]
+    if kind == "check":
+        receipt = await _verified(call, verifier)
+        fields = cloudpayments.read_fields(receipt.body)
+        return answer(200, CloudPaymentsAnswer(await answer_check(call.service.database, fields)))
+    await _take_in(call, verifier)
+    return answer(200, CloudPaymentsAnswer(cloudpayments.ACCEPTED))
+
+
+async def _receive(call: Call, verifier: Verifier) -> web.Response:
+    receipt, new = await _take_in(call, verifier)
+    message = "processed" if new else "duplicate ignored"
+    return answer(200, WebhookAnswer("ok", message, receipt.event_id))
+
+
+async def _take_in(call: Call, verifier: Verifier) -> tuple[Receipt, bool]:
+    """Verify and store an event; say whether it is new. It is durable when this returns."""
+    started = time.perf_counter()
+    status, event_type = "failed", OTHER_TYPE
+    try:
+        receipt = await _verified(call, verifier)
+        if (receipt.provider, receipt.event_type) in RULES:
+            event_type = receipt.event_type
+        new = await call.request.app[INBOUND].intake.receive(receipt)
+        status = "processed" if new else "duplicate"
+        return receipt, new
+    except Unavailable:
+        status = "error"
+        raise
+    finally:
+        metrics.observe_webhook(verifier.provider, event_type, status, time.perf_counter() - started)
+
+
+async def _verified(call: Call, verifier: Verifier) -> Receipt:
+    try:
+        receipt = await verifier.verify(call.raw, _headers(call.request), time.time())
+    except NotGenuine as refusal:
+        metrics.observe_signature(verifier.provider, valid=False)
+        call.request.app[INBOUND].refusals.note(verifier.provider, refusal.reason)
+        raise
+    metrics.observe_signature(verifier.provider, valid=True)
+    return receipt
+
+
+def _headers(request: web.Request) -> Mapping[str, str]:
+    found: dict[str, str] = {}
+    for name, value in request.headers.items():
+        key = name.lower()
+        # A proxy may have split a header in two; joining them is what RFC 9110, section 5.3, says they mean.
+        found[key] = f"{found[key]},{value}" if key in found else value
+    return found
+
+
+# What a provider hears of when it should come again.
+_LATER = ("database_unavailable", "overloaded", "shutting_down")
+
+_REFUSALS = ("invalid_signature", "malformed_json", "invalid_request", *_LATER)
+_TAG = "webhooks in"
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "POST", "/webhooks/stripe", receive_stripe, "receive_stripe_event", "Take in an event of Stripe", _TAG,
+        raw=True, surface="webhooks", answers={200: WebhookAnswer}, problems=_REFUSALS,
+        description=(
+            "The raw bytes are verified against `Stripe-Signature` with every active secret, stored once by the event's"
+            " id, and acknowledged when they are durable. What the event does is done afterwards, by a worker."
+        ),
+    ),
+    Route(
+        "POST", "/webhooks/paypal", receive_paypal, "receive_paypal_event", "Take in an event of PayPal", _TAG,
+        raw=True, surface="webhooks", answers={200: WebhookAnswer}, problems=_REFUSALS,
+        description=(
+            "Verified by the certificate that `PAYPAL-CERT-URL` names, when that is PayPal's, or (PAYPAL_VERIFY=api) by"
+            " asking PayPal; in the mode demo_hmac by `X-Demo-Signature`."
+        ),
+    ),
+    Route(
+        "POST", "/webhooks/cloudpayments/{kind}", receive_cloudpayments, "receive_cloudpayments_notification",
+        "Take in a notification of CloudPayments", _TAG, raw=True, surface="webhooks",
+        parameters={"kind": cloudpayments.Kind},
+        answers={200: CloudPaymentsAnswer}, problems=_REFUSALS,
+        description=(
+            "Forms and JSON, verified by `Content-HMAC` or `X-Content-HMAC`. `check` is answered at once: 0, or 11, 12"
+            " or 13 when the account, the amount or the moment is wrong; the others are stored and answered with 0."
+        ),
+    ),
+    Route(
+        "POST", "/webhooks/in/{source}", receive_from_source, "receive_source_event",
+        "Take in an event of a registered source", _TAG, raw=True, surface="webhooks",
+        answers={200: WebhookAnswer}, problems=("not_found", *_REFUSALS),
+        description="Verified as the source was registered under /v1/webhook-sources.",
+    ),
+)  # fmt: skip

@@ -1,0 +1,258 @@
+"""Webhooks out: where principals say where they want our events."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from aiohttp import web
+
+from core.errors import Refusal
+from core.outbox import endpoints
+from core.outbox.signing import message_id
+from handlers.http.route import Call, Route, answer, cut
+from handlers.webhooks.outbox_bodies import (
+    EndpointBody,
+    EndpointChange,
+    EndpointPage,
+    EndpointQuery,
+    EndpointView,
+    NewEndpointView,
+    Rotation,
+    SecretView,
+    TestView,
+)
+from handlers.webhooks.outbox_parts import OUTBOUND
+
+
+async def create_endpoint(call: Call) -> web.Response:
+    """Create an endpoint of the caller's principal."""
+    body: EndpointBody = call.body
+    endpoint, secret = await endpoints.create(
+        call.service.database,
+        call.request.app[OUTBOUND].destinations,
+        principal_id=call.caller.id,
+        wanted=endpoints.Wanted(**msgspec.structs.asdict(body)),
+    )
+    if endpoint.verify:
+        endpoint = await _challenged(call, endpoint.id)
+    view = NewEndpointView(**_fields(endpoint), secret=secret)
+    return answer(201, view, {"Location": f"/v1/webhook-endpoints/{endpoint.id}"})
+
+
+async def list_endpoints(call: Call) -> web.Response:
+    """List the endpoints of the caller's principal."""
+    query: EndpointQuery = call.query
+    found = await endpoints.list_page(
+        call.service.database,
+        principal_id=call.caller.id,
+        after=query.after,
+        limit=query.limit + 1,
+    )
+    page, more = cut(found, query.limit)
+    return answer(200, EndpointPage([_view(endpoint) for endpoint in page], page[-1].id if more else None))
+
+
+async def get_endpoint(call: Call) -> web.Response:
+    """Show one endpoint."""
+    return answer(200, _view(await _found(call, call.path("endpoint_id"))))
+
+
+async def update_endpoint(call: Call) -> web.Response:
+    """Change one endpoint."""
+    body: EndpointChange = call.body
+    endpoint = await endpoints.update(
+        call.service.database,
+        call.request.app[OUTBOUND].destinations,
+        principal_id=call.caller.id,
+        endpoint_id=call.path("endpoint_id"),
+        changes=endpoints.Changes(**msgspec.structs.asdict(body)),
+    )
+    if (body.url is not None or body.verify) and endpoint.verify and endpoint.verified_at is None:
+        endpoint = await _challenged(call, endpoint.id)
+    return answer(200, _view(endpoint))
+
+
+async def challenge_endpoint(call: Call) -> web.Response:
+    """Have the URL of one endpoint prove itself."""
+    endpoint_id = call.path("endpoint_id")
+    await call.request.app[OUTBOUND].challenge(call.service, call.caller.id, endpoint_id)
+    return answer(200, _view(await _found(call, endpoint_id)))
+
+
+async def delete_endpoint(call: Call) -> web.Response:
+    """Delete one endpoint."""
+    await endpoints.delete(
+        call.service.database, principal_id=call.caller.id, endpoint_id=call.path("endpoint_id")
+    )
+    return web.Response(status=204)
+
+
+async def rotate_secret(call: Call) -> web.Response:
+    """Give an endpoint a new secret."""
+    body: Rotation = call.body
+    rotated = await endpoints.rotate_secret(
+        call.service.database,
+        principal_id=call.caller.id,
+        endpoint_id=call.path("endpoint_id"),
+        secret=body.secret,
+        overlap_seconds=body.overlap_seconds,
+    )
+    return answer(200, SecretView(**rotated._asdict()))
+
+
+async def send_test(call: Call) -> web.Response:
+    """Send an endpoint an event `webhook.test`."""
+    event_id, delivery_id = await endpoints.send_test(
+        call.service.database, principal_id=call.caller.id, endpoint_id=call.path("endpoint_id")
+    )
+    call.request.app[OUTBOUND].wake()
+    return answer(
+        202,
+        TestView(message_id(event_id), delivery_id),
+        {"Location": f"/v1/webhook-deliveries/{delivery_id}"},
+    )
+
+
+async def _found(call: Call, endpoint_id: UUID) -> endpoints.Endpoint:
+    return await endpoints.find(call.service.database, principal_id=call.caller.id, endpoint_id=endpoint_id)
+
+
+async def _challenged(call: Call, endpoint_id: UUID) -> endpoints.Endpoint:
+    # The change is made in any case: who has not passed stays off, and can be challenged again.
+    with contextlib.suppress(Refusal):
+        await call.request.app[OUTBOUND].challenge(call.service, call.caller.id, endpoint_id)
+    return await _found(call, endpoint_id)
+
+
+def _view(endpoint: endpoints.Endpoint) -> EndpointView:
+    return EndpointView(**_fields(endpoint))
+
+
+def _fields(endpoint: endpoints.Endpoint) -> dict[str, Any]:
+    return endpoint._asdict() | {"enabled": endpoint.disabled_at is None}
+
+
+_ENDPOINT_ID: dict[str, Any] = {"endpoint_id": UUID}
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "POST",
+        "/v1/webhook-endpoints",
+        create_endpoint,
+        "create_webhook_endpoint",
+        "Create an endpoint that events are delivered to",
+        "webhooks out",
+        scope="webhooks:write",
+        body=EndpointBody,
+        answers={201: NewEndpointView},
+        description=(
+            "Deliveries are signed in both forms: Standard Webhooks (`webhook-id`, `webhook-timestamp`,"
+            " `webhook-signature`) and `X-Webhook-Ts`, `X-Webhook-Event`, `X-Webhook-Sign`, `X-Delivery-ID`."
+            " The secret is shown in this answer only."
+        ),
+        example={"url": "https://shop.example.com/hooks", "event_types": ["payment.*"]},
+    ),
+    Route(
+        "GET",
+        "/v1/webhook-endpoints",
+        list_endpoints,
+        "list_webhook_endpoints",
+        "List endpoints",
+        "webhooks out",
+        scope="webhooks:read",
+        query=EndpointQuery,
+        answers={200: EndpointPage},
+    ),
+    Route(
+        "GET",
+        "/v1/webhook-endpoints/{endpoint_id}",
+        get_endpoint,
+        "get_webhook_endpoint",
+        "Show an endpoint",
+        "webhooks out",
+        scope="webhooks:read",
+        parameters=_ENDPOINT_ID,
+        answers={200: EndpointView},
+        problems=("not_found",),
+    ),
+    Route(
+        "PATCH",
+        "/v1/webhook-endpoints/{endpoint_id}",
+        update_endpoint,
+        "update_webhook_endpoint",
+        "Change an endpoint, or switch it off and on",
+        "webhooks out",
+        scope="webhooks:write",
+        body=EndpointChange,
+        parameters=_ENDPOINT_ID,
+        answers={200: EndpointView},
+        problems=("not_found", "endpoint_unverified"),
+        description=(
+            "While an endpoint is off its events are kept as failed deliveries; after switching it on, recover them."
+        ),
+        example={"enabled": True},
+    ),
+    Route(
+        "DELETE",
+        "/v1/webhook-endpoints/{endpoint_id}",
+        delete_endpoint,
+        "delete_webhook_endpoint",
+        "Delete an endpoint",
+        "webhooks out",
+        scope="webhooks:write",
+        parameters=_ENDPOINT_ID,
+        answers={204: None},
+        problems=("not_found",),
+        description="What is still due to it is not sent any more.",
+    ),
+    Route(
+        "POST",
+        "/v1/webhook-endpoints/{endpoint_id}/secret/rotate",
+        rotate_secret,
+        "rotate_webhook_secret",
+        "Give an endpoint a new secret",
+        "webhooks out",
+        scope="webhooks:write",
+        body=Rotation,
+        parameters=_ENDPOINT_ID,
+        answers={200: SecretView},
+        problems=("not_found",),
+        description=(
+            "For `overlap_seconds` deliveries carry the signatures of both secrets in `webhook-signature`, and"
+            " `X-Webhook-Sign` is made with the old one; at most four secrets overlap."
+        ),
+        example={"overlap_seconds": 3600},
+    ),
+    Route(
+        "POST",
+        "/v1/webhook-endpoints/{endpoint_id}/challenge",
+        challenge_endpoint,
+        "challenge_webhook_endpoint",
+        "Have the URL of an endpoint prove itself",
+        "webhooks out",
+        scope="webhooks:write",
+        parameters=_ENDPOINT_ID,
+        answers={200: EndpointView},
+        problems=("not_found", "challenge_failed", "busy"),
+        description=(
+            "Sends `webhook.challenge` to the URL, which answers 2xx with `data.challenge` as its body, plain or as"
+            ' `{"challenge": ...}`, within five seconds. An endpoint that is off as `unverified` is on then.'
+        ),
+    ),
+    Route(
+        "POST",
+        "/v1/webhook-endpoints/{endpoint_id}/test",
+        send_test,
+        "test_webhook_endpoint",
+        "Send an endpoint a test event",
+        "webhooks out",
+        scope="webhooks:write",
+        parameters=_ENDPOINT_ID,
+        answers={202: TestView},
+        problems=("not_found", "endpoint_disabled"),
+        description="An event `webhook.test` for this endpoint alone, whatever types it wants.",
+    ),
+)

@@ -1,0 +1,69 @@
+"""What the routes of outgoing webhooks share in one process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from aiohttp import web
+
+from core.errors import Refusal
+from core.outbox.challenge import prove
+from core.outbox.destinations import Destinations
+from core.outbox.egress import Egress
+from core.outbox.events import EVENT_TYPE_PATTERN, MAX_EVENT_TYPE
+from core.service import Service
+from core.work import wakeup
+from core.work.wakeup import Waker
+
+EventType = Annotated[str, msgspec.Meta(pattern=f"^{EVENT_TYPE_PATTERN}$", max_length=MAX_EVENT_TYPE)]
+# A type, or a pattern: `transfer.*` is every type that begins with `transfer.`, `*` is every type.
+EventPattern = Annotated[
+    str, msgspec.Meta(pattern=rf"^(?:\*|{EVENT_TYPE_PATTERN}(?:\.\*)?)$", max_length=MAX_EVENT_TYPE)
+]
+# Challenges that a process has under way at once: each waits for a stranger's server for up to five seconds.
+CHALLENGES = 8
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class Outbound:
+    """Where deliveries may go, how the workers are told that one is due, and what challenges URLs."""
+
+    destinations: Destinations
+    waker: Waker
+    egress: Egress
+    challenges: asyncio.Semaphore
+
+    def wake(self) -> None:
+        """Tell the workers that a delivery is due."""
+        self.waker.wake(wakeup.DELIVERIES)
+
+    async def challenge(self, service: Service, principal_id: int, endpoint_id: UUID) -> None:
+        """Have an endpoint's URL prove itself. Raises Refusal like `prove`, and `busy` when many do so."""
+        if self.challenges.locked():
+            raise Refusal("busy", "Other URLs are being challenged. Come again.", retry_after=1.0)
+        async with self.challenges:
+            await prove(service.database, self.egress, principal_id=principal_id, endpoint_id=endpoint_id)
+
+
+OUTBOUND: web.AppKey[Outbound] = web.AppKey("outbound", Outbound)
+
+
+@asynccontextmanager
+async def open_outbound(service: Service) -> AsyncIterator[Outbound]:
+    """Open it; at the end send the last wake-up."""
+    settings = service.settings
+    destinations = Destinations.of(settings.outbound_allow_hosts, require_https=settings.env == "prod")
+    waker, egress = Waker(service.redis, service.epoch), Egress(destinations)
+    try:
+        yield Outbound(destinations, waker, egress, asyncio.Semaphore(CHALLENGES))
+    finally:
+        await egress.close()
+        await waker.close()

@@ -1,0 +1,49 @@
+-- name: credentials_of
+-- One row for the username $1, in any case: the user's id and the hash of the password.
+SELECT id, password_hash FROM users WHERE lower(username) = lower($1::text);
+
+-- name: set_credentials
+-- Give user $1 the username $2 and the hash of a password $3. No row comes back.
+UPDATE users SET username = $2, password_hash = $3 WHERE id = $1;
+
+-- name: renew_hash
+-- Store a stronger hash $3 of the password of user $1, unless it is $2 no longer. No row comes back.
+UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2;
+
+-- name: reset_dev_state
+-- Take back the KYC and merchant state of user $1, and return the id if there was any (development).
+UPDATE users SET
+    kyc_level = 0, kyc_status = 'none', is_merchant = FALSE, merchant_status = 'none', merchant_fee_bps = NULL,
+    merchant_since = NULL
+WHERE id = $1 AND (kyc_level > 0 OR kyc_status <> 'none' OR is_merchant OR merchant_status <> 'none')
+RETURNING id;
+
+-- name: set_dev_role
+-- Make user $1 a merchant if $2, an agent if $3, and return the id if that is new (development).
+UPDATE users SET
+    is_merchant = is_merchant OR $2,
+    merchant_status = CASE WHEN $2 THEN 'approved' ELSE merchant_status END,
+    merchant_since = CASE WHEN $2 THEN coalesce(merchant_since, clock_timestamp()) ELSE merchant_since END,
+    is_agent = is_agent OR $3
+WHERE id = $1 AND (($2 AND NOT (is_merchant AND merchant_status = 'approved')) OR ($3 AND NOT is_agent))
+RETURNING id;
+
+-- name: prove_phone
+-- The phone of user $1 is proven from now on. A row comes back for the first time: `registered` tells whether somebody
+-- had put a password on the phone before, which counts no more.
+UPDATE users AS u SET phone_proven_at = clock_timestamp(), username = NULL, password_hash = NULL
+FROM (SELECT password_hash IS NOT NULL AS registered FROM users WHERE id = $1) AS was
+WHERE u.id = $1 AND u.phone_proven_at IS NULL
+RETURNING was.registered;
+
+-- name: forget_unproven
+-- Take back what somebody who never had the phone of user $1 may have left to come back by: passkeys, and what pays by
+-- itself. No row comes back.
+WITH passkey AS (DELETE FROM passkeys WHERE user_id = $1),
+
+mandate AS (
+    UPDATE mandates SET state = 'revoked', updated_at = clock_timestamp() WHERE payer_id = $1 AND state = 'active'
+)
+
+UPDATE subscriptions SET state = 'canceled', updated_at = clock_timestamp()
+WHERE payer_id = $1 AND state <> 'canceled';

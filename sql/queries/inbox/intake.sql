@@ -1,0 +1,29 @@
+-- name: store_inbox_events
+-- The ids of the events that are new, of those given. Sorted by key, so that two processes that store the
+-- same events at once wait for each other in one order; a twin that is not committed yet is waited for. A twin
+-- has the same event id, or (PayPal) the same transmission.
+INSERT INTO inbox_events (id, provider, event_id, event_type, object_id, occurred_at, headers, body)
+SELECT
+    given.id,
+    given.provider,
+    given.event_id,
+    given.event_type,
+    given.object_id,
+    given.occurred_at,
+    given.headers,
+    given.body
+FROM
+    unnest(
+        $1::uuid[],
+        $2::text[],
+        $3::text[],
+        $4::text[],
+        $5::text[],
+        $6::timestamptz[],
+        $7::jsonb[],
+        $8::bytea[]
+    )
+        AS given (id, provider, event_id, event_type, object_id, occurred_at, headers, body)
+ORDER BY given.provider, given.event_id
+ON CONFLICT DO NOTHING
+RETURNING id;

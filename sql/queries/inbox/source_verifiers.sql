@@ -1,0 +1,11 @@
+-- name: inbox_source_keys
+-- What is needed to verify a request to the enabled source of this name: kind, options and the keys that are good now.
+SELECT
+    kind,
+    options,
+    CASE
+        WHEN previous_until > clock_timestamp() THEN ARRAY[secret, previous_secret]
+        ELSE ARRAY[secret]
+    END AS secrets
+FROM inbox_sources
+WHERE name = $1 AND disabled_at IS NULL AND deleted_at IS NULL;

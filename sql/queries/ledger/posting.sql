@@ -1,0 +1,34 @@
+-- name: post
+-- One row: what became of each item; see sql/functions/ledger_post.sql. The arrays that every call has come as text
+-- and are parsed here: the driver takes 0.4 us to encode a number of an array and 1.2 us a text, this a quarter of it.
+SELECT
+    batch, recorded, outcomes, culprits, figures, leg_version, leg_balance, leg_posted, item_amount, item_captured,
+    item_expires
+FROM ledger_post(
+    $1::text::uuid[], $2::text::smallint[], $3::text::bigint[], $4::text::bigint[], $5::text::integer[],
+    $6::text::text[], $7::text::integer[], $8::text::integer[], $9::text::text[], $10::text::integer[],
+    $11::text::bigint[], $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30,
+    $31
+);
+
+-- name: post_with_effects
+-- The same, and what comes with what was posted, in the same transaction; see sql/functions/posting_effects.sql.
+WITH posted AS MATERIALIZED (
+    SELECT
+        batch, recorded, outcomes, culprits, figures, leg_version, leg_balance, leg_posted, item_amount, item_captured,
+        item_expires
+    FROM ledger_post(
+        $1::text::uuid[], $2::text::smallint[], $3::text::bigint[], $4::text::bigint[], $5::text::integer[],
+        $6::text::text[], $7::text::integer[], $8::text::integer[], $9::text::text[], $10::text::integer[],
+        $11::text::bigint[], $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29,
+        $30, $31
+    )
+)
+
+SELECT
+    posted.*,
+    posting_effects(
+        $1::text::uuid[], posted.outcomes, $28, $29, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41, $42, $43, $44,
+        $45
+    ) AS due
+FROM posted;

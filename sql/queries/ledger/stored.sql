@@ -1,0 +1,19 @@
+-- name: stored_outcomes
+-- A row a key of the given ids: what became of it, with the refusal where there was one.
+SELECT
+    k.id, k.no, k.fields, b.recorded_at, h.amount, h.captured, h.expires_at, r.outcome, r.figure, a.code AS account
+FROM keys AS k
+LEFT JOIN batches AS b ON b.seq = k.no >> 22
+LEFT JOIN hold_events AS h ON k.no = h.no
+LEFT JOIN refusals AS r ON k.id = r.id
+LEFT JOIN accounts AS a ON r.account_id = a.id
+WHERE k.id = ANY($1::uuid[]);
+
+-- name: stored_entries
+-- The entries of the given item numbers, the last leg of the highest number first, $3 at most.
+SELECT (e.no >> 12) << 12 AS item, a.code, e.amount, e.version, e.balance
+FROM entries AS e
+INNER JOIN accounts AS a ON e.account_id = a.id
+WHERE (e.no >> 22) = ANY($2::bigint[]) AND (e.no >> 12) << 12 = ANY($1::bigint[])
+ORDER BY e.no DESC
+LIMIT $3;

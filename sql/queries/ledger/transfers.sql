@@ -1,0 +1,118 @@
+-- name: currencies_of
+-- The currencies of the accounts of the given codes.
+SELECT DISTINCT currency FROM accounts WHERE code = ANY($1::text[]);
+
+-- name: find_item
+-- The number that the id of a transfer, a hold or another operation stands for.
+SELECT no FROM keys WHERE id = $1 AND no IS NOT NULL;
+
+-- name: get_transfers
+-- The transfers of these numbers, newest first.
+SELECT
+    t.no, t.id, t.kind, t.reference, t.metadata, b.recorded_at, t.effective_at, o.id AS reverses, h.id AS captures,
+    coalesce(r.amount, 0) AS reversed
+FROM transfers AS t
+INNER JOIN batches AS b ON b.seq = t.no >> 22
+LEFT JOIN transfers AS o ON t.target = o.no
+LEFT JOIN holds AS h ON t.target = h.no
+LEFT JOIN reversed_amounts AS r ON t.no = r.no
+WHERE t.no = ANY($1::bigint[])
+ORDER BY t.no DESC;
+
+-- name: list_transfers
+-- The numbers of a page of transfers below $1, newest first; null filters do not filter.
+SELECT t.no
+FROM transfers AS t
+INNER JOIN batches AS b ON b.seq = t.no >> 22
+WHERE
+    t.no < $1 AND t.no >= $2
+    AND ($3::timestamptz IS NULL OR b.recorded_at >= $3)
+    AND ($4::timestamptz IS NULL OR b.recorded_at < $4)
+    AND ($5::text IS NULL OR t.kind = $5)
+    AND ($6::text IS NULL OR t.reference = $6)
+    AND ($7::jsonb IS NULL OR t.metadata @> $7)
+ORDER BY t.no DESC
+LIMIT $8;
+
+-- name: list_transfers_of_kind
+-- The same for one kind.
+SELECT t.no
+FROM transfers AS t
+INNER JOIN batches AS b ON b.seq = t.no >> 22
+WHERE
+    t.kind = $5 AND (t.no >> 22) <= ($1::bigint >> 22) AND (t.no >> 22) >= ($2::bigint >> 22)
+    AND t.no < $1 AND t.no >= $2
+    AND ($3::timestamptz IS NULL OR b.recorded_at >= $3)
+    AND ($4::timestamptz IS NULL OR b.recorded_at < $4)
+    AND ($6::text IS NULL OR t.reference = $6)
+    AND ($7::jsonb IS NULL OR t.metadata @> $7)
+ORDER BY (t.no >> 22) DESC, t.no DESC
+LIMIT $8;
+
+-- name: list_transfers_by_reference
+-- The same for one reference.
+SELECT t.no
+FROM transfers AS t
+INNER JOIN batches AS b ON b.seq = t.no >> 22
+WHERE
+    t.reference = $6 AND t.no < $1 AND t.no >= $2
+    AND ($3::timestamptz IS NULL OR b.recorded_at >= $3)
+    AND ($4::timestamptz IS NULL OR b.recorded_at < $4)
+    AND ($5::text IS NULL OR t.kind = $5)
+    AND ($7::jsonb IS NULL OR t.metadata @> $7)
+ORDER BY t.no DESC
+LIMIT $8;
+
+-- name: list_transfers_by_metadata
+-- The same for one set of metadata, which the index finds before they are sorted.
+WITH matching AS MATERIALIZED (
+    SELECT t.no FROM transfers AS t
+    WHERE
+        t.metadata IS NOT NULL AND t.metadata @> $7 AND t.no < $1 AND t.no >= $2
+        AND ($5::text IS NULL OR t.kind = $5)
+        AND ($6::text IS NULL OR t.reference = $6)
+)
+
+SELECT m.no
+FROM matching AS m
+INNER JOIN batches AS b ON b.seq = m.no >> 22
+WHERE
+    ($3::timestamptz IS NULL OR b.recorded_at >= $3)
+    AND ($4::timestamptz IS NULL OR b.recorded_at < $4)
+ORDER BY m.no DESC
+LIMIT $8;
+
+-- name: list_transfers_of_account
+-- The same for one account ($9), over its entries; of several legs in a transfer, the one that no later leg follows
+-- counts.
+SELECT t.no
+FROM entries AS e
+INNER JOIN transfers AS t ON t.no = (e.no >> 12) << 12
+INNER JOIN batches AS b ON b.seq = t.no >> 22
+WHERE
+    e.account_id = $9 AND e.no < $1 AND e.no >= $2
+    AND ($3::timestamptz IS NULL OR b.recorded_at >= $3)
+    AND ($4::timestamptz IS NULL OR b.recorded_at < $4)
+    AND ($5::text IS NULL OR t.kind = $5)
+    AND ($6::text IS NULL OR t.reference = $6)
+    AND ($7::jsonb IS NULL OR t.metadata @> $7)
+    AND NOT EXISTS (
+        SELECT FROM entries AS l
+        WHERE l.account_id = e.account_id AND l.version = e.version + 1 AND l.no >> 12 = e.no >> 12
+    )
+ORDER BY e.version DESC
+LIMIT $8;
+
+-- name: batch_span
+-- The first batch that may have been recorded at or after $1, and the last that may have been recorded before $2.
+-- Numbers and times are drawn one right after the other, so they can disagree by a stall of a process: a minute
+-- covers that.
+SELECT
+    coalesce((
+        SELECT b.seq FROM batches AS b WHERE b.recorded_at >= $1::timestamptz - interval '1 minute'
+        ORDER BY b.recorded_at, b.seq LIMIT 1
+    ), 9223372036854775807 >> 22) AS first_batch,
+    coalesce((
+        SELECT b.seq FROM batches AS b WHERE b.recorded_at < $2::timestamptz + interval '1 minute'
+        ORDER BY b.recorded_at DESC, b.seq DESC LIMIT 1
+    ), 0) AS last_batch;

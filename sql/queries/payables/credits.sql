@@ -1,0 +1,27 @@
+-- name: seed_user
+-- Set what a demo user is: name where one is given ($2), KYC level and status, merchant or not, own fee ($6). No row
+-- comes back.
+UPDATE users SET
+    name = coalesce($2, name),
+    kyc_level = $3,
+    kyc_status = $4,
+    is_merchant = $5,
+    merchant_status = CASE WHEN $5::boolean THEN 'approved' ELSE 'none' END,
+    merchant_fee_bps = $6,
+    merchant_since = CASE WHEN $5::boolean THEN coalesce(merchant_since, clock_timestamp()) END
+WHERE id = $1;
+
+-- name: user_at
+-- The id of the user whom $1 others precede; no row where there are not so many.
+SELECT id FROM users ORDER BY id LIMIT 1 OFFSET $1;
+
+-- name: users_from
+-- Up to $2 users from the id $1 on, oldest first.
+SELECT
+    1 AS place, u.id, u.principal_id, u.wallet_id, u.phone, u.username, u.name, u.is_merchant, u.is_agent,
+    u.merchant_status, u.merchant_fee_bps, u.merchant_since, u.kyc_level, u.kyc_status, u.created_at,
+    u.tokens_valid_from, TRUE AS live
+FROM users AS u
+WHERE u.id >= $1
+ORDER BY u.id
+LIMIT $2;

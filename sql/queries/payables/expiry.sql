@@ -1,0 +1,14 @@
+-- name: expire_payables
+-- Mark up to $1 payables whose time is over as expired; those that somebody pays at this moment are left to the next
+-- round. One row each, with what an event says of it.
+WITH due AS (
+    SELECT id FROM payables
+    WHERE state = 'open' AND expires_at <= clock_timestamp()
+    ORDER BY expires_at
+    LIMIT $1
+    FOR UPDATE SKIP LOCKED
+)
+
+UPDATE payables AS p SET state = 'expired', updated_at = clock_timestamp()
+FROM due WHERE p.id = due.id
+RETURNING p.id, p.kind, p.payee_id, p.payer_id, p.amount, p.currency, p.hold_id;

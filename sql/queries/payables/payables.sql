@@ -1,0 +1,66 @@
+-- name: payables_wanted
+-- One row for each payable of the ids $1 or, where that is null, the codes $2: place, and the payable. `expired` tells
+-- of one whose time is over, whether it is marked so or not.
+SELECT
+    wanted.place, p.id, p.kind, p.code, p.payee_id, p.payer_id, p.amount, p.currency, p.reusable, p.state,
+    p.expires_at, p.due_at, p.details::text AS details, p.transfer_id, p.hold_id, p.settled_by, p.created_at,
+    p.updated_at, p.fingerprint, p.state = 'open' AND p.expires_at <= clock_timestamp() AS expired
+FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS wanted (id, code, place)
+INNER JOIN payables AS p ON wanted.id = p.id OR wanted.code = p.code;
+
+-- name: payables_to_pay
+-- Like payables_wanted, and after `expired` the payee, all null where there is none: one look for whoever pays.
+SELECT
+    wanted.place, p.id, p.kind, p.code, p.payee_id, p.payer_id, p.amount, p.currency, p.reusable, p.state,
+    p.expires_at, p.due_at, p.details::text AS details, p.transfer_id, p.hold_id, p.settled_by, p.created_at,
+    p.updated_at, p.fingerprint, p.state = 'open' AND p.expires_at <= clock_timestamp() AS expired,
+    payee.id AS payee_user_id, payee.principal_id, payee.wallet_id, payee.phone, payee.username, payee.name,
+    payee.is_merchant, payee.is_agent, payee.merchant_status, payee.merchant_fee_bps, payee.merchant_since,
+    payee.kyc_level, payee.kyc_status, payee.created_at AS payee_created_at, payee.tokens_valid_from
+FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS wanted (id, code, place)
+INNER JOIN payables AS p ON wanted.id = p.id OR wanted.code = p.code
+LEFT JOIN users AS payee ON p.payee_id = payee.id;
+
+-- name: payers_and_payables
+-- One row for each user of the ids $1, who come by the sign-ins $2: place, the user as in users_by_id, and the payable
+-- of the code in $3 with its payee as in payables_to_pay, all null where there is none.
+SELECT
+    wanted.place, u.id, u.principal_id, u.wallet_id, u.phone, u.username, u.name, u.is_merchant, u.is_agent,
+    u.merchant_status, u.merchant_fee_bps, u.merchant_since, u.kyc_level, u.kyc_status, u.created_at,
+    u.tokens_valid_from,
+    wanted.session_id IS NULL OR (s.user_id = u.id AND s.revoked_at IS NULL AND s.expires_at > now()) AS live,
+    p.id AS payable_id, p.kind, p.code, p.payee_id, p.payer_id, p.amount, p.currency, p.reusable, p.state,
+    p.expires_at, p.due_at, p.details::text AS details, p.transfer_id, p.hold_id, p.settled_by,
+    p.created_at AS payable_created_at, p.updated_at, p.fingerprint,
+    p.state = 'open' AND p.expires_at <= clock_timestamp() AS expired,
+    payee.id AS payee_user_id, payee.principal_id AS payee_principal_id, payee.wallet_id AS payee_wallet_id,
+    payee.phone AS payee_phone, payee.username AS payee_username, payee.name AS payee_name,
+    payee.is_merchant AS payee_is_merchant, payee.is_agent AS payee_is_agent,
+    payee.merchant_status AS payee_merchant_status, payee.merchant_fee_bps AS payee_fee_bps,
+    payee.merchant_since AS payee_since, payee.kyc_level AS payee_kyc_level, payee.kyc_status AS payee_kyc_status,
+    payee.created_at AS payee_created_at, payee.tokens_valid_from AS payee_tokens_valid_from
+FROM unnest($1::uuid[], $2::uuid[], $3::text[]) WITH ORDINALITY AS wanted (user_id, session_id, code, place)
+INNER JOIN users AS u ON wanted.user_id = u.id
+LEFT JOIN sessions AS s ON wanted.session_id = s.id
+LEFT JOIN payables AS p ON wanted.code = p.code
+LEFT JOIN users AS payee ON p.payee_id = payee.id;
+
+-- name: create_payable
+-- Store a payable and return its id; no row where the request key is taken already.
+INSERT INTO payables (
+    id, kind, code, payee_id, payer_id, amount, currency, reusable, expires_at, due_at, request_key, fingerprint,
+    details, hold_id
+)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::text::jsonb, $14)
+ON CONFLICT (request_key) DO NOTHING
+RETURNING id, created_at;
+
+-- name: payable_by_request_key
+-- The id and the fingerprint of what was made under a key, and when.
+SELECT id, fingerprint, created_at FROM payables WHERE request_key = $1;
+
+-- name: end_payable
+-- End the open payable $1 as $2, by user $3, unless its time is over: the state it is in afterwards is read from it.
+UPDATE payables SET state = $2, settled_by = $3, updated_at = clock_timestamp()
+WHERE id = $1 AND state = 'open' AND (expires_at > clock_timestamp() OR expires_at IS NULL)
+RETURNING id;

@@ -1,0 +1,17 @@
+-- name: platform_settings
+-- Everything that an administrator has set: name, value as JSON text.
+SELECT name, value::text AS value FROM platform_settings;
+
+-- name: lock_platform_settings
+-- Nothing; afterwards nobody else changes settings until this transaction ends.
+LOCK TABLE platform_settings IN SHARE ROW EXCLUSIVE MODE;
+
+-- name: set_platform_setting
+-- Store a setting $1 with the JSON text $2, by $3. No row comes back.
+INSERT INTO platform_settings (name, value, updated_by) VALUES ($1, $2::text::jsonb, $3)
+ON CONFLICT (name) DO UPDATE
+    SET value = excluded.value, updated_by = excluded.updated_by, updated_at = clock_timestamp();
+
+-- name: settings_in_force
+-- What an administrator has set, by name: value as JSON text, by whom and when.
+SELECT name, value::text AS value, updated_by, updated_at FROM platform_settings ORDER BY name;

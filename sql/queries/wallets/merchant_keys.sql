@@ -1,0 +1,48 @@
+-- name: create_merchant_key
+-- The time when key $1 of user $2 was stored with the sealed secret $3; nothing when there are $4 already.
+INSERT INTO merchant_api_keys (key_id, user_id, sealed_secret)
+SELECT $1 AS key_id, $2 AS user_id, $3 AS sealed_secret
+WHERE (SELECT count(*) FROM merchant_api_keys WHERE user_id = $2 AND deleted_at IS NULL) < $4
+RETURNING created_at;
+
+-- name: list_merchant_keys
+-- The living keys of user $1, $2 at most, newest first: key_id, created_at.
+SELECT key_id, created_at FROM merchant_api_keys
+WHERE user_id = $1 AND deleted_at IS NULL
+ORDER BY created_at DESC, key_id DESC
+LIMIT $2;
+
+-- name: delete_merchant_key
+-- The id when user $2 had a living key $1.
+UPDATE merchant_api_keys SET deleted_at = clock_timestamp()
+WHERE key_id = $1 AND user_id = $2 AND deleted_at IS NULL
+RETURNING key_id;
+
+-- name: find_merchant_key
+-- The living key $1: sealed_secret, scope, and its user.
+SELECT
+    k.sealed_secret, k.scope, u.id, u.principal_id, u.wallet_id, u.phone, u.username, u.name, u.is_merchant,
+    u.is_agent, u.merchant_status, u.merchant_fee_bps, u.merchant_since, u.kyc_level, u.kyc_status, u.created_at,
+    u.tokens_valid_from, TRUE AS live
+FROM merchant_api_keys AS k
+INNER JOIN users AS u ON k.user_id = u.id
+WHERE k.key_id = $1 AND k.deleted_at IS NULL;
+
+-- name: use_signature
+-- The digest $1 when it was not used before, remembered for $2 seconds; some that are past their time go.
+WITH gone AS (
+    DELETE FROM merchant_api_signatures
+    WHERE
+        digest IN (
+            SELECT old.digest FROM merchant_api_signatures AS old
+            WHERE old.expires_at < clock_timestamp() AND old.digest <> $1
+            ORDER BY old.expires_at
+            LIMIT 20
+            FOR UPDATE SKIP LOCKED
+        )
+)
+
+INSERT INTO merchant_api_signatures (digest, expires_at)
+VALUES ($1, clock_timestamp() + make_interval(secs => $2))
+ON CONFLICT (digest) DO NOTHING
+RETURNING digest;

@@ -1,0 +1,21 @@
+-- name: pulse
+-- One row: the age in seconds of the oldest batch that is not in the feed yet, 0 when there is none; the seconds since
+-- any worker's last heartbeat, infinite when there is no worker; and how many dead letters wait, counted up to 10,000.
+SELECT
+    (
+        SELECT coalesce(extract(EPOCH FROM clock_timestamp() - min(b.recorded_at)), 0)::float8
+        FROM batches AS b
+        WHERE b.seq > (SELECT h.batch FROM feed_head AS h)
+    ) AS feed_lag_seconds,
+    (
+        SELECT coalesce(extract(EPOCH FROM clock_timestamp() - max(w.seen_at))::float8, 'Infinity')
+        FROM workers AS w
+    ) AS heartbeat_age_seconds,
+    (
+        SELECT count(*) FROM (
+            SELECT 1 FROM inbox_events
+            WHERE state = 'dead'
+            ORDER BY finished_at
+            LIMIT 10000
+        ) AS dead
+    ) AS dead_letters;

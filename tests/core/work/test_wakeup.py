@@ -1,0 +1,80 @@
+"""Wake-ups over Redis: heard by everybody, coalesced, and never in anybody's way."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from core import tasks
+from core.redis import open_redis
+from core.settings import Settings
+from core.work import wakeup
+from core.work.wakeup import Alarm, Waker
+from ops.embedded import EmbeddedServers
+
+Eventually = Callable[..., Awaitable[Any]]
+
+
+@pytest.fixture
+async def redis(settings: Settings) -> AsyncIterator[Any]:
+    client = open_redis(settings)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def alarms(settings: Settings) -> AsyncIterator[list[Alarm]]:
+    clients = [open_redis(settings) for _ in range(2)]
+    found = [Alarm(client, "epoch") for client in clients]
+    listeners = [asyncio.create_task(alarm.listen()) for alarm in found]
+    yield found
+    await tasks.end(*listeners)
+    for client in clients:
+        await client.aclose()
+
+
+async def test_every_listener_hears_it(redis: Any, alarms: list[Alarm], eventually: Eventually) -> None:
+    async def listening() -> bool:
+        return bool((await redis.pubsub_numsub("ts:epoch:wake"))[0][1] == 2)
+
+    await eventually(listening)
+    for alarm in alarms:
+        for topic in wakeup.TOPICS:
+            await alarm.wait(topic, 0.01)  # the ring that a new subscription begins with
+    waker = Waker(redis, "epoch")
+    waker.wake(wakeup.INBOX)
+    for alarm in alarms:
+        assert await alarm.wait(wakeup.INBOX, 5.0)
+        assert not await alarm.wait(wakeup.OUTBOX, 0.0)
+    await waker.close()
+
+
+async def test_a_thousand_wake_ups_are_a_few_messages(redis: Any) -> None:
+    waker = Waker(redis, "epoch")
+    before = (await redis.info("commandstats")).get("cmdstat_publish", {"calls": 0})["calls"]
+    for _ in range(1000):
+        waker.wake(wakeup.INBOX)
+        waker.wake(wakeup.OUTBOX)
+    await waker.close()
+    after = (await redis.info("commandstats"))["cmdstat_publish"]["calls"]
+    assert 1 <= after - before <= 2
+
+
+async def test_without_redis_waking_costs_nothing_and_listening_heals(
+    redis: Any, alarms: list[Alarm], servers: EmbeddedServers, eventually: Eventually
+) -> None:
+    waker = Waker(redis, "epoch")
+    servers.valkey.stop()
+    try:
+        waker.wake(wakeup.INBOX)
+        await waker.close()
+    finally:
+        servers.valkey.start()
+
+    async def heard() -> bool:
+        waker.wake(wakeup.OUTBOX)
+        return await alarms[0].wait(wakeup.OUTBOX, 0.1)
+
+    await eventually(heard)
+    await waker.close()

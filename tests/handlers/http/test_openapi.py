@@ -1,0 +1,176 @@
+"""The document describes what the service does: valid by its standard, and true under fuzzing."""
+
+import asyncio
+import json
+import os
+import re
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import openapi_spec_validator
+import pytest
+
+from core.ledger.outcomes import OUTCOMES_BY_CODE
+from core.settings import load_settings
+from handlers.app import ROUTES, create_app
+from handlers.http import docs
+from handlers.http.dispatch import WALLETS
+from handlers.http.problems import PROBLEMS
+from handlers.wallets.forms import FORMS
+
+ROOT = Path(__file__).parents[2]
+# Each operation is tried so many times: enough to meet each kind of input in the suite; more by hand (make fuzz).
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "4"))
+# Refusals outside HTTP: of the command line and at the start.
+NOT_OVER_HTTP = {
+    "migration_changed",
+    "migration_locked",
+    "not_migrated",
+    "entries_disagree",
+    "event_too_large",
+    "provider_key_missing",
+    "provider_refused",
+    "provider_unreachable",
+}
+
+# Left out: positive_data_acceptance, for a schema cannot say that legs must balance, nor that `5.0` is no integer
+# to us; and the checks of sequences, for no links between our operations are described.
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+    "negative_data_rejection",
+    "missing_required_header",
+    "unsupported_method",
+    "allow_header_conformance",
+    "ignored_auth",
+)
+
+
+# A feed with nothing in it waits as long as it is asked to.
+CONFIG = """
+[[operations]]
+include-name = "GET /v1/feed"
+parameters = { wait = 0 }
+"""
+
+
+@pytest.fixture
+def document() -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(
+        create_app(load_settings(env_file=None, env="test"))[docs.DOCUMENT].body
+    )
+    return loaded
+
+
+def test_document_is_valid(document: dict[str, Any]) -> None:
+    assert document["openapi"] == "3.1.0"
+    openapi_spec_validator.validate(document)
+
+
+def test_every_route_is_in_it_once(document: dict[str, Any]) -> None:
+    told = {
+        (method.upper(), path): operation["operationId"]
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+    }
+    assert told == {(route.method, route.path): route.operation for route in ROUTES if not route.hidden}
+    assert len(set(told.values())) == len(told)
+
+
+def test_writes_of_the_ledger_ask_for_a_key(document: dict[str, Any]) -> None:
+    parameters = document["paths"]["/v1/transfers"]["post"]["parameters"]
+    assert {"$ref": "#/components/parameters/IdempotencyKey"} in parameters
+
+
+def test_examples_of_bodies_are_valid(document: dict[str, Any]) -> None:
+    from jsonschema import Draft202012Validator  # noqa: PLC0415
+
+    for route in ROUTES:
+        if route.example is None:
+            continue
+        schema = document["paths"][route.path][route.method.lower()]["requestBody"]["content"][
+            "application/json"
+        ]["schema"]
+        Draft202012Validator({**schema, "components": document["components"]}).validate(route.example)
+
+
+def test_every_code_has_a_form() -> None:
+    raised = set(OUTCOMES_BY_CODE) - {"posted"}
+    for folder in ("core", "handlers"):
+        for file in (ROOT / folder).rglob("*.py"):
+            raised |= set(
+                re.findall(r'(?:Refusal\(\s*|code(?:: str)? ?= ?)"([a-z][a-z_]+)"', file.read_text())
+            )
+    assert raised - NOT_OVER_HTTP <= {*PROBLEMS, *FORMS}
+    for route in ROUTES:
+        assert set(route.problems) <= ({*PROBLEMS, *FORMS} if route.surface == WALLETS else set(PROBLEMS)), (
+            route
+        )
+
+
+async def test_document_is_served_with_an_etag(api: Any) -> None:
+    response = await api.get("/openapi.json")
+    assert (response.status, response.content_type) == (200, "application/json")
+    assert (await response.json())["info"]["title"] == "Tallystick"
+    again = await api.get("/openapi.json", headers={"If-None-Match": response.headers["ETag"]})
+    assert (again.status, await again.read()) == (304, b"")
+
+
+async def test_page_loads_from_ourselves_only(api: Any) -> None:
+    response = await api.get("/docs")
+    page = await response.text()
+    policy = response.headers["Content-Security-Policy"]
+    assert "script-src 'self';" in policy
+    assert "connect-src 'self';" in policy
+    assert not re.search(r"<script(?! src=)|https?:|//", page)
+    links = re.findall(r'(?:src|href)="(/[^"]+)"', page)
+    assert len(links) == 3
+    for link in links:
+        file = await api.get(link)
+        assert file.status == 200
+        assert file.content_type in ("text/css", "text/javascript")
+    for name in ("LICENSE", "..%2F..%2Fapp.py", "x"):
+        assert (await api.get(f"/docs/{name}")).status == 404
+
+
+async def test_problem_types_lead_somewhere(api: Any) -> None:
+    response = await api.get("/problems/insufficient_funds")
+    assert await response.json() == {
+        "code": "insufficient_funds",
+        "status": 422,
+        "title": "Insufficient funds",
+    }
+    assert (await api.get("/problems/nothing")).status == 404
+
+
+@pytest.mark.timeout(300 + 10 * EXAMPLES)
+async def test_answers_conform_whatever_comes(
+    api: Any, api_key: Callable[..., Awaitable[str]], tmp_path: Path
+) -> None:
+    """Examples, boundaries and random input, good and bad: no 5xx, and each answer is one that the document names."""
+    config = tmp_path / "schemathesis.toml"
+    config.write_text(CONFIG)
+    fuzzer = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "schemathesis.cli", "--config-file", str(config),
+        "run", str(api.make_url("/openapi.json")),
+        "--url", str(api.make_url("/")),
+        "--header", f"Authorization: Bearer {await api_key()}",
+        # The wallet surface has callers of its own: tests/handlers/wallets/test_fuzz.py.
+        *(f"--exclude-tag={tag}" for tag in {route.tag for route in ROUTES if route.surface == WALLETS}),
+        "--checks", ",".join(CHECKS),
+        "--phases", "examples,coverage,fuzzing",
+        "--mode", "all",
+        "--max-examples", str(EXAMPLES),
+        "--generation-deterministic",
+        "--workers", "1",
+        "--no-color",
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    said, _ = await fuzzer.communicate()
+    assert fuzzer.returncode == 0, said.decode()
