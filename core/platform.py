@@ -11,7 +11,7 @@ import structlog
 from core.errors import Refusal
 from core.payables.limits import unreachable
 from core.payables.payables import Payables
-from core.payables.payments import pay
+from core.payables.payments import post
 from core.wallets.config import Config
 from core.wallets.users import Users
 from core.work import wakeup
@@ -61,9 +61,9 @@ class Platform:
         """The currency of new wallets."""
         return self.service.settings.default_currency
 
-    async def pay(self, payment: Payment) -> Paid:
-        """Post a payment, and have what it tells of delivered. Raises Refusal, see `core.payables.payments.pay`."""
-        paid = await pay(self.database, self.ledger, payment)
+    async def post(self, payment: Payment) -> Paid:
+        """Post a payment, and have what it tells of delivered. Raises Refusal, see `core.payables.payments.post`."""
+        paid = await post(self.database, self.ledger, payment)
         if paid.wakes:
             self.wake()
         return paid

@@ -17,14 +17,15 @@ from core import ids
 from core.audit import audited, by_user, record
 from core.database import queries
 from core.errors import Refusal
-from core.ledger.items import Effects, Leg, Operation, Outcome, Posting, next_group, operation_id
-from core.ledger.outcomes import PAYABLE_STATES
+from core.ledger.items import Effects, Leg, Operation, Outcome, Posting, operation_id
 from core.payables.fees import fee
+from core.payables.kinds import Order
 from core.payables.limits import LIMITS_FIRST, first_cause, payer_limits
+from core.payables.pay import Key, is_answered, pay
 from core.payables.payables import NewPayable, RequestKey, end, store
-from core.payables.payments import Payment
+from core.payables.payments import Held
 from core.wallets.books import CASH_OUT, SYSTEM_PRINCIPAL, system_account
-from core.wallets.notifications import tell, tell_all, write
+from core.wallets.notifications import tell, write
 from core.wallets.users import User, user_of
 from core.work.changes import change
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from core.database import Connection, Row
-    from core.ledger.items import Told
     from core.platform import Platform
 
 _sql = queries(__name__)
@@ -69,12 +69,18 @@ class _Known(NamedTuple):
     hold_no: int | None
     fee: int
     fee_account: str | None
+    level: int
     frozen: bool
 
     @property
-    def held(self) -> tuple[Leg, ...]:
+    def legs(self) -> tuple[Leg, ...]:
         """The legs of a cash-out's hold: from the customer to the agent's clearing, and the fee."""
-        return _held(self.customer, self.currency, self.amount, self.fee, self.fee_account)
+        return _legs(self.customer, self.currency, self.amount, self.fee, self.fee_account)
+
+    @property
+    def held(self) -> Held | None:
+        """The money of a cash-out, None for a cash-in."""
+        return None if self.hold_no is None else Held(self.hold_no, self.hold_id, self.legs, self.frozen)
 
     @property
     def told(self) -> dict[str, Any]:
@@ -137,17 +143,37 @@ async def requests(platform: Platform, user: User) -> tuple[list[CashRequest], l
     return [_listed(row) for row in mine], [_listed(row) for row in waiting]
 
 
-async def accept(platform: Platform, agent: User, request_id: UUID | None) -> str:
+async def accept(platform: Platform, agent: User, request_id: UUID | None, key: str | None = None) -> str:
     """Complete a request as an agent; return the payable's state that it found, `open` if it was this call.
 
-    Raises Refusal `not_an_agent`, `request_not_found`, `agent_insufficient_funds`.
+    The contract knows no key here; with one, a repetition gets the first answer. A cash-out that was asked for at a
+    KYC level that the customer has lost since waits until an administrator gives the level back. Raises Refusal
+    `not_an_agent`, `request_not_found`, `kyc_level_required`, `account_frozen`, `agent_insufficient_funds`.
     """
-    known = await _found(platform, agent, request_id)
-    if known.state != "open":
-        return known.state
-    pay = _pay_in if known.kind == "cash_in" else _pay_out
+    scoped = Key.of(agent, None if key is None else f"cash.accept:{request_id}:{key}")
+    if not agent.is_agent and not await is_answered(platform.database, scoped):
+        raise _no_agent()
+    known = await _known(platform, request_id)
+
+    async def find() -> Order:
+        payer, payee = (agent, known.customer) if known.kind == "cash_in" else (known.customer, agent)
+        return Order(
+            known.kind,
+            agent,
+            payee,
+            known.amount,
+            known.currency,
+            (str(known.id),),
+            payer=payer,
+            payable_id=known.id,
+            state=known.state,
+            held=known.held,
+            level=known.level,
+            object_id=str(known.id),
+        )
+
     try:
-        await pay(platform, agent, known)
+        await pay(platform, known.kind, agent, scoped, find)
     except Refusal as refusal:
         if refusal.code == "payable_not_open":
             return str(refusal.extra["state"])
@@ -225,7 +251,7 @@ async def _hold(platform: Platform, customer: User, new: NewPayable) -> tuple[Po
     hold = Posting(
         id=ids.new_uuid(),
         principal_id=customer.principal_id,
-        legs=_held(customer, new.currency, amount, cost, fee_account),
+        legs=_legs(customer, new.currency, amount, cost, fee_account),
         operation=Operation.HOLD,
         kind="cash.out",
         currency=new.currency,
@@ -233,92 +259,15 @@ async def _hold(platform: Platform, customer: User, new: NewPayable) -> tuple[Po
         limits=payer_limits(platform.settings, customer, fee_on_top=cost),
         unfrozen=True,
     )
-    return hold, {"fee": cost, "fee_account": fee_account}
+    return hold, {"fee": cost, "fee_account": fee_account, "level": customer.kyc_level}
 
 
-def _held(customer: User, currency: str, amount: int, cost: int, fee_account: str | None) -> tuple[Leg, ...]:
+def _legs(customer: User, currency: str, amount: int, cost: int, fee_account: str | None) -> tuple[Leg, ...]:
     legs = (
         Leg(customer.account, -(amount + cost)),
         Leg(system_account(CASH_OUT, currency), amount),
     )
     return legs if fee_account is None else (*legs, Leg(fee_account, cost))
-
-
-async def _pay_in(platform: Platform, agent: User, known: _Known) -> None:
-    cost = fee(known.amount, platform.config.current.cashin_fee_bps)
-    told, entry = _accepted(agent, known)
-    payment = Payment(
-        id=ids.new_uuid(),
-        principal_id=agent.principal_id,
-        kind="cash.in",
-        source=agent.account,
-        target=known.customer.account,
-        amount=known.amount,
-        currency=known.currency,
-        identity=(str(known.id),),
-        fee=cost,
-        fee_payer=agent.account,
-        fee_account=await platform.fee_account() if cost else None,
-        payable=known.id,
-        settler=agent.id,
-        told=told,
-        audited=(entry,),
-    )
-    try:
-        await platform.pay(payment)
-    except Refusal as refusal:
-        if refusal.code == "insufficient_funds" and refusal.extra.get("account") == agent.account:
-            raise Refusal("agent_insufficient_funds", refusal.detail) from None
-        raise
-
-
-async def _pay_out(platform: Platform, agent: User, known: _Known) -> None:
-    """Capture the hold and pay the agent, both or neither."""
-    if known.hold_no is None:
-        raise LookupError(f"cash-out {known.id} has no hold")
-    if known.frozen:  # a capture of the ledger takes what was set aside before, frozen or not
-        raise Refusal("account_frozen", "The wallet is frozen: nothing leaves it.")
-    told, entry = _accepted(agent, known)
-    group = next_group()
-    capture = Posting(
-        id=ids.new_uuid(),
-        principal_id=agent.principal_id,
-        legs=known.held,
-        operation=Operation.CAPTURE,
-        kind="cash.out",
-        target_no=known.hold_no,
-        target_id=known.hold_id,
-        group=group,
-        effects=Effects(known.id, agent.id, told, (entry,)),
-        unfrozen=True,
-    )
-    clearing = system_account(CASH_OUT, known.currency)
-    payout = Posting(
-        id=ids.new_uuid(),
-        principal_id=agent.principal_id,
-        legs=(Leg(clearing, -known.amount), Leg(agent.account, known.amount)),
-        kind="cash.out",
-        currency=known.currency,
-        group=group,
-        unfrozen=True,
-    )
-    for outcome in await platform.ledger.poster.submit_many([capture, payout]):
-        if outcome.posted or outcome.kind.code == "group_failed":
-            continue
-        refusal = outcome.refusal()
-        if refusal.code == "payable_not_open" and outcome.figure is not None:
-            refusal.extra["state"] = PAYABLE_STATES[outcome.figure]
-        raise refusal
-    platform.wake()
-
-
-def _accepted(agent: User, known: _Known) -> tuple[tuple[Told, ...], Any]:
-    object_id = str(known.id)
-    told = tell_all((known.customer, agent), "cash.accept", known.told, object_id=object_id)
-    entry = audited(
-        "cash.accept", by_user(agent.id), known.told, user_id=known.customer.id, object_id=object_id
-    )
-    return told, entry
 
 
 async def _end(platform: Platform, known: _Known, state: Literal["canceled", "rejected"], by: User) -> str:
@@ -330,7 +279,8 @@ async def _end(platform: Platform, known: _Known, state: Literal["canceled", "re
             return False
         if known.hold_no is not None:
             (outcome,) = await platform.ledger.post_within(connection, [_void(known)])
-            # What is not open any more has been given back, or the request would have been paid.
+            # `hold_not_open` is fine: the hold expired or was voided. A captured hold means a paid request, which
+            # `end` would have refused.
             if not outcome.posted and outcome.kind.code != "hold_not_open":
                 raise outcome.refusal()
         entry = audited(event, by_user(by.id), known.told, user_id=known.customer.id, object_id=str(known.id))
@@ -348,7 +298,7 @@ def _void(known: _Known) -> Posting:
     return Posting(
         id=operation_id(SYSTEM_PRINCIPAL, f"cash-void:{known.id}"),
         principal_id=SYSTEM_PRINCIPAL,
-        legs=known.held[:1],
+        legs=known.legs[:1],
         operation=Operation.VOID,
         kind="cash.out",
         target_no=known.hold_no,
@@ -359,8 +309,12 @@ def _void(known: _Known) -> Posting:
 
 async def _found(platform: Platform, agent: User, request_id: UUID | None) -> _Known:
     if not agent.is_agent:
-        raise Refusal("not_an_agent", "Only agents take cash in and pay it out.")
+        raise _no_agent()
     return await _known(platform, request_id)
+
+
+def _no_agent() -> Refusal:
+    return Refusal("not_an_agent", "Only agents take cash in and pay it out.")
 
 
 async def _known(platform: Platform, request_id: UUID | None) -> _Known:
@@ -379,6 +333,7 @@ async def _known(platform: Platform, request_id: UUID | None) -> _Known:
         row["hold_no"],
         terms.get("fee", 0),
         terms.get("fee_account"),
+        terms.get("level", 0),
         row["wallet_frozen"],
     )
 

@@ -26,7 +26,7 @@ _PREFIXES: Final = {"qr": qr.PREFIX, "link": links.PREFIX}
 MAX_CODE_CHARACTERS: Final = 64
 
 
-class Asked(NamedTuple):
+class Offer(NamedTuple):
     """What a code asks for: minor units (None: what the payer says), for whom, until when, and how it stands.
 
     `text` is what the QR code or link holds. `settled_by` and `transfer_id` tell of a code that was paid once.
@@ -72,7 +72,7 @@ def is_code(code: str) -> bool:
     return code.isascii() and code.isprintable() and 0 < len(code) <= MAX_CODE_CHARACTERS
 
 
-async def find(platform: Platform, text: str) -> Asked:
+async def find(platform: Platform, text: str) -> Offer:
     """Return what a code asks for, whatever its state. Raises Refusal `code_not_found`."""
     code = bare(text)
     found: ToPay | None = None
@@ -81,7 +81,7 @@ async def find(platform: Platform, text: str) -> Asked:
     if found is None or found.payee is None or (kind := found.payable.kind) not in {"qr", "link"}:
         raise Refusal("code_not_found", "There is no such code. Check the link, or scan the code again.")
     payable, payee = found.payable, found.payee
-    return Asked(
+    return Offer(
         "qr" if kind == "qr" else "link",
         code,
         _PREFIXES[kind] + code,
@@ -96,13 +96,13 @@ async def find(platform: Platform, text: str) -> Asked:
     )
 
 
-async def pay(platform: Platform, payer: User, asked: Asked, amount: int | None, key: str) -> Paid:
+async def pay(platform: Platform, payer: User, offer: Offer, amount: int | None, key: str) -> Paid:
     """Pay it; `amount` in minor units counts where the code leaves it to the payer. A repeated call pays nothing more.
 
-    Raises Refusal as `core.payables.qr.pay_qr` and `core.payables.links.pay`.
+    Raises Refusal as `core.payables.qr.pay_qr` and `core.payables.links.pay_link`.
     """
-    operation = qr.pay_qr if asked.kind == "qr" else links.pay
-    return await operation(platform, payer, asked.text, amount, key)
+    operation = qr.pay_qr if offer.kind == "qr" else links.pay_link
+    return await operation(platform, payer, offer.text, amount, key)
 
 
 def payment_id(payer: User, key: str) -> UUID:
@@ -110,15 +110,15 @@ def payment_id(payer: User, key: str) -> UUID:
     return operation_id(payer.principal_id, key)
 
 
-async def receipt(platform: Platform, payer: User, asked: Asked, transfer_id: UUID) -> Receipt:
+async def receipt(platform: Platform, payer: User, offer: Offer, transfer_id: UUID) -> Receipt:
     """Return the receipt of a payment of `payer` to the payee of a code. Raises Refusal `receipt_not_found`."""
     outcome = (await load_outcomes(platform.database, [transfer_id])).get(transfer_id)
     if outcome is None or not outcome.posted or outcome.recorded_at is None or len(outcome.entries) <= 1:
         raise _no_receipt()
     source, target = outcome.entries[0], outcome.entries[1]
-    if (source.account, target.account) != (payer.account, asked.payee_account):
+    if (source.account, target.account) != (payer.account, offer.payee_account):
         raise _no_receipt()
-    return Receipt(transfer_id, asked.payee, target.amount, asked.currency, outcome.recorded_at)
+    return Receipt(transfer_id, offer.payee, target.amount, offer.currency, outcome.recorded_at)
 
 
 def _no_receipt() -> Refusal:

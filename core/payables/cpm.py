@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
 from core import metrics
 from core.audit import audited, by_user
 from core.errors import Refusal
-from core.ledger.items import MAX_AMOUNT_MINOR
-from core.payables.payables import NewPayable, RequestKey, create, with_metadata
+from core.payables.payables import MERCHANT, NewPayable, RequestKey, answered, create, with_metadata
 from core.wallets.merchants import require_merchant
 from core.wallets.notifications import tell_all, write
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from core.platform import Platform
     from core.wallets.users import User
 
@@ -44,41 +41,35 @@ def customer_code(user: User, form: str) -> str:
     raise Refusal("invalid_format", "The formats are phone and id.")
 
 
-def scanned(body: Mapping[str, Any]) -> Scanned:
-    """Read what a till sends; the amount has to be a whole JSON number. Raises Refusal `invalid_payload`."""
-    amount, text = body.get("amount_cents"), body.get("code") or body.get("scanned_text")
-    if not isinstance(amount, int) or not 0 < amount <= MAX_AMOUNT_MINOR:
-        raise Refusal("invalid_payload", "Send amount_cents, a whole number above 0.")
-    if not isinstance(text, str) or not text:
-        raise Refusal("invalid_payload", "Send the scanned text.")
-    return Scanned(int(amount), text)
-
-
-async def request_payment(platform: Platform, merchant: User, asked: Scanned, key: str | None) -> UUID:
+async def request_payment(platform: Platform, merchant: User, scanned: Scanned, key: str | None) -> UUID:
     """Ask the customer whose code was scanned for money; return the id of the payment request.
 
     A phone that nobody has signed in with gets its user and wallet now, as the contract has it. Raises Refusal
     `invalid_phone_format`, `target_not_found`, `unsupported_cpm_format`, `idempotency_conflict`.
     """
+    request_key = None if key is None else RequestKey(merchant.principal_id, key, ("cpm", *scanned))
+    if not merchant.is_merchant:
+        stored = None if request_key is None else await answered(platform.database, request_key)
+        if stored is not None:
+            return stored.id
     require_merchant(merchant)
-    target = await _customer(platform, merchant, asked.text)
+    target = await _customer(platform, merchant, scanned.text)
     minutes = platform.settings.request_expiry_minutes
     new = NewPayable(
         "request",
         platform.currency,
         payee_id=merchant.id,
         payer_id=target.id,
-        amount=asked.amount,
+        amount=scanned.amount,
         expires_at=datetime.now(UTC) + timedelta(minutes=minutes) if minutes else None,
-        details=with_metadata({"source": "cpm", "via": "pos"}),
+        details={**with_metadata({"source": "cpm", "via": "pos"}), "collects": MERCHANT},
     )
-    request_key = None if key is None else RequestKey(merchant.principal_id, key, ("cpm", *asked))
     told = False
     async with platform.database.transaction() as connection:
         payable_id, is_new = await create(connection, new, key=request_key)
         if is_new:
             request_id = str(payable_id)
-            data = {"id": request_id, "amount_cents": asked.amount}
+            data = {"id": request_id, "amount_cents": scanned.amount}
             entry = audited(EVENT, by_user(merchant.id), data, user_id=target.id, object_id=request_id)
             events = tell_all((merchant, target), EVENT, data, object_id=request_id)
             told = await write(connection, events, [entry])

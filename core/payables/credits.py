@@ -107,7 +107,7 @@ async def seed_demo(platform: Platform, demo: Demo, balance: int) -> User:
         await record(connection, audited("wallet.seed_demo", ADMIN, data, user_id=user.id))
     if balance:
         await platform.users.open_system_accounts()
-        await platform.pay(_seed(platform, user, balance))
+        await platform.post(_seed(platform, user, balance))
     found = await platform.users.by_id(user.id)
     if found is None:
         raise LookupError(f"user {user.id} has gone")

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 _sql = queries(__name__)
 
-ClaimKind = Literal["request", "invoice"]
+DemandKind = Literal["request", "invoice"]
 # Of each of the two lists of a user, by the contract.
 LISTED: Final = 100
 
 
-class Claim(NamedTuple):
+class Demand(NamedTuple):
     """A request or an invoice, and the phones of who is paid and who pays."""
 
     payable: Payable
@@ -33,24 +33,24 @@ class Claim(NamedTuple):
     payer_phone: str
 
 
-class Claims(NamedTuple):
+class Demands(NamedTuple):
     """Those that a user is to pay, and those that a user is paid for, newest first."""
 
-    incoming: list[Claim]
-    outgoing: list[Claim]
+    incoming: list[Demand]
+    outgoing: list[Demand]
 
 
-async def find(source: Connection | Database, kind: ClaimKind, claim_id: UUID) -> Claim | None:
+async def find(source: Connection | Database, kind: DemandKind, demand_id: UUID) -> Demand | None:
     """Return a request or an invoice."""
-    row = await source.fetchrow(_sql.find_claim, claim_id, kind)
-    return None if row is None else _claim(row)
+    row = await source.fetchrow(_sql.find_demand, demand_id, kind)
+    return None if row is None else _demand(row)
 
 
-async def of_user(platform: Platform, kind: ClaimKind, user: User) -> Claims:
+async def of_user(platform: Platform, kind: DemandKind, user: User) -> Demands:
     """Return the newest 100 of each side."""
-    incoming = await platform.database.fetch(_sql.claims_on, user.id, kind, LISTED)
-    outgoing = await platform.database.fetch(_sql.claims_of, user.id, kind, LISTED)
-    return Claims([_claim(row) for row in incoming], [_claim(row) for row in outgoing])
+    incoming = await platform.database.fetch(_sql.demands_on, user.id, kind, LISTED)
+    outgoing = await platform.database.fetch(_sql.demands_of, user.id, kind, LISTED)
+    return Demands([_demand(row) for row in incoming], [_demand(row) for row in outgoing])
 
 
 async def create(
@@ -61,33 +61,33 @@ async def create(
     event: str,
     *,
     key: RequestKey | None = None,
-) -> Claim:
+) -> Demand:
     """Store a request or an invoice, tell both sides of it, and return it; under a used key the one that it made.
 
     Raises Refusal `idempotency_conflict`.
     """
     told = False
     async with platform.database.transaction() as connection:
-        claim_id, made = await payables.create(connection, new, key=key)
+        demand_id, made = await payables.create(connection, new, key=key)
         if made:
-            data = {"id": str(claim_id), "amount_cents": new.amount}
-            entry = audited(event, by_user(payee.id), data, user_id=payer.id, object_id=str(claim_id))
-            events = tell_all((payee, payer), event, data, object_id=str(claim_id))
+            data = {"id": str(demand_id), "amount_cents": new.amount}
+            entry = audited(event, by_user(payee.id), data, user_id=payer.id, object_id=str(demand_id))
+            events = tell_all((payee, payer), event, data, object_id=str(demand_id))
             told = await write(connection, events, [entry])
-        kind: ClaimKind = "invoice" if new.kind == "invoice" else "request"
-        claim = await find(connection, kind, claim_id)
-    if claim is None:
-        raise LookupError(f"{claim_id} is not there though it was just stored")
+        kind: DemandKind = "invoice" if new.kind == "invoice" else "request"
+        demand = await find(connection, kind, demand_id)
+    if demand is None:
+        raise LookupError(f"{demand_id} is not there though it was just stored")
     if told:
         platform.wake()
-    return claim
+    return demand
 
 
 async def end(
-    platform: Platform, claim: Claim, state: Literal["canceled", "rejected"], by: User, event: str
+    platform: Platform, demand: Demand, state: Literal["canceled", "rejected"], by: User, event: str
 ) -> State | None:
-    """End an open claim and tell both sides; None when that was done, else the state that it was in already."""
-    payable = claim.payable
+    """End an open demand and tell both sides; None when that was done, else the state that it was in already."""
+    payable = demand.payable
     data = {"id": str(payable.id)}
     users = await platform.users.by_ids(side for side in (payable.payee_id, payable.payer_id) if side)
     told = False
@@ -106,5 +106,5 @@ async def end(
     return None
 
 
-def _claim(row: Row) -> Claim:
-    return Claim(payable_of(row), row["payee_phone"], row["payer_phone"])
+def _demand(row: Row) -> Demand:
+    return Demand(payable_of(row), row["payee_phone"], row["payer_phone"])

@@ -14,9 +14,9 @@ from core.audit import audited
 from core.errors import Refusal
 from core.ledger.items import operation_id
 from core.payables import demands
-from core.payables.p2p import Standing, standing
-from core.payables.payables import NewPayable, RequestKey, create, with_metadata
+from core.payables.payables import ANYBODY, NewPayable, RequestKey, create, with_metadata
 from core.payables.payments import Paid, Payment
+from core.wallets.balances import Balance, read_balance
 from core.wallets.books import SYSTEM_PRINCIPAL
 from core.wallets.notifications import tell_all, write
 from core.work.changes import change
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from core.database import Connection
-    from core.payables.demands import Claim
+    from core.payables.demands import Demand
     from core.platform import Platform
     from core.wallets.users import User
 
@@ -35,7 +35,7 @@ ACTOR: Final = "internal"
 MAX_REQUEST_MINUTES: Final = 10_080
 
 
-class Asked(NamedTuple):
+class Instruction(NamedTuple):
     """Who wants how much, in minor units, of whom: phones that have been validated."""
 
     from_phone: str
@@ -44,15 +44,15 @@ class Asked(NamedTuple):
     key: str | None
 
 
-async def transfer(platform: Platform, asked: Asked) -> Paid:
+async def transfer(platform: Platform, wanted: Instruction) -> Paid:
     """Pay from one phone's wallet to another's; both may be the same, which moves nothing.
 
     Raises Refusal `insufficient_funds`, `idempotency_conflict`.
     """
-    payer, payee = await _both(platform, asked)
-    key = _key("transfer", asked.key)
+    payer, payee = await _both(platform, wanted)
+    key = _key("transfer", wanted.key)
     transfer_id = ids.new_uuid() if key is None else operation_id(SYSTEM_PRINCIPAL, key)
-    data = {"transfer_id": str(transfer_id), "amount_cents": asked.amount}
+    data = {"transfer_id": str(transfer_id), "amount_cents": wanted.amount}
     told = tell_all((payee, payer), "internal.transfer", data, object_id=str(transfer_id))
     payment = Payment(
         id=transfer_id,
@@ -60,64 +60,70 @@ async def transfer(platform: Platform, asked: Asked) -> Paid:
         kind="internal.transfer",
         source=payer.account,
         target=payee.account,
-        amount=asked.amount,
+        amount=wanted.amount,
         currency=platform.currency,
-        identity=(asked.from_phone, asked.to_phone, asked.amount),
+        identity=(wanted.from_phone, wanted.to_phone, wanted.amount),
         told=told,
         audited=(audited("internal.transfer", ACTOR, data, user_id=payer.id, object_id=str(transfer_id)),),
     )
-    return await platform.pay(payment)
+    return await platform.post(payment)
 
 
 async def request(
-    platform: Platform, asked: Asked, *, minutes: int | None, metadata: Mapping[str, Any] | None
+    platform: Platform, wanted: Instruction, *, minutes: int | None, metadata: Mapping[str, Any] | None
 ) -> UUID:
     """Request a payment: `from_phone` wants it of `to_phone`, for `minutes`, a week at most (REQUEST_EXPIRY_MINUTES).
 
     Raises Refusal `idempotency_conflict`.
     """
-    requester, target = await _both(platform, asked)
+    requester, target = await _both(platform, wanted)
     life = min(minutes, MAX_REQUEST_MINUTES) if minutes else platform.settings.request_expiry_minutes
     new = NewPayable(
         kind="request",
         currency=platform.currency,
         payee_id=requester.id,
         payer_id=target.id,
-        amount=asked.amount,
+        amount=wanted.amount,
         expires_at=datetime.now(UTC) + timedelta(minutes=life) if life else None,
         details=with_metadata(metadata),
     )
-    request_id, is_new = await _create(platform, asked, new, requester, target, (minutes, metadata))
+    request_id, is_new = await _create(platform, wanted, new, requester, target, (minutes, metadata))
     if is_new:
         metrics.PAYMENT_REQUESTS.add("create")
     return request_id
 
 
 async def invoice(
-    platform: Platform, asked: Asked, *, due_in_days: int, reference: str | None, description: str | None
+    platform: Platform,
+    wanted: Instruction,
+    *,
+    due_in_days: int,
+    reference: str | None,
+    description: str | None,
 ) -> UUID:
     """Send an invoice of `from_phone` to `to_phone`. Raises Refusal `idempotency_conflict`."""
-    issuer, payer = await _both(platform, asked)
+    issuer, payer = await _both(platform, wanted)
     new = NewPayable(
         kind="invoice",
         currency=platform.currency,
         payee_id=issuer.id,
         payer_id=payer.id,
-        amount=asked.amount,
+        amount=wanted.amount,
         due_at=datetime.now(UTC) + timedelta(days=due_in_days),
-        details={"reference": reference, "description": description},
+        # The service vouches for its issuer, who need not be a merchant.
+        details={"reference": reference, "description": description, "collects": ANYBODY},
     )
     terms = (due_in_days, reference, description)
-    return (await _create(platform, asked, new, issuer, payer, terms))[0]
+    return (await _create(platform, wanted, new, issuer, payer, terms))[0]
 
 
-async def wallet(platform: Platform, phone: str) -> tuple[User, Standing]:
+async def wallet(platform: Platform, phone: str) -> tuple[User, Balance]:
     """Return the user of a phone and what is in their wallet; a new user gets one, and nobody's state is touched."""
     user = await platform.users.ensure(phone, actor=ACTOR)
-    return user, await standing(platform, user)
+    return user, await read_balance(platform, user)
 
 
-async def find_request(platform: Platform, request_id: UUID) -> Claim:
+async def find_request(platform: Platform, request_id: UUID) -> Demand:
     """Return a payment request. Raises Refusal `internal_request_not_found`."""
     found = await demands.find(platform.database, "request", request_id)
     if found is None:
@@ -130,26 +136,26 @@ def unknown_request() -> Refusal:
     return Refusal("internal_request_not_found", "There is no payment request with this id.")
 
 
-async def _both(platform: Platform, asked: Asked) -> tuple[User, User]:
+async def _both(platform: Platform, wanted: Instruction) -> tuple[User, User]:
     first, second = await asyncio.gather(
-        platform.users.ensure(asked.from_phone, actor=ACTOR),
-        platform.users.ensure(asked.to_phone, actor=ACTOR),
+        platform.users.ensure(wanted.from_phone, actor=ACTOR),
+        platform.users.ensure(wanted.to_phone, actor=ACTOR),
     )
     return first, second
 
 
 async def _create(
-    platform: Platform, asked: Asked, new: NewPayable, payee: User, payer: User, terms: tuple[Any, ...]
+    platform: Platform, wanted: Instruction, new: NewPayable, payee: User, payer: User, terms: tuple[Any, ...]
 ) -> tuple[UUID, bool]:
     """Store it and tell both sides; return its id, and whether it is new."""
-    key = _key(new.kind, asked.key)
-    request_key = None if key is None else RequestKey(SYSTEM_PRINCIPAL, key, (new.kind, *asked[:3], *terms))
+    key = _key(new.kind, wanted.key)
+    request_key = None if key is None else RequestKey(SYSTEM_PRINCIPAL, key, (new.kind, *wanted[:3], *terms))
     event = f"{new.kind}s.create"
 
     async def created(connection: Connection) -> tuple[UUID, bool]:
         payable_id, is_new = await create(connection, new, key=request_key)
         if is_new:
-            data = {"id": str(payable_id), "amount_cents": asked.amount}
+            data = {"id": str(payable_id), "amount_cents": wanted.amount}
             entry = audited(event, ACTOR, data, user_id=payer.id, object_id=str(payable_id))
             events = tell_all((payee, payer), event, data, object_id=str(payable_id))
             await write(connection, events, [entry])

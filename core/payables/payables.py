@@ -18,6 +18,7 @@ from core.database import queries
 from core.errors import Refusal
 from core.ledger.items import operation_id
 from core.lookup import Lookup
+from core.payables.kinds import Collects, Order
 from core.wallets.users import User
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ Kind = Literal["qr", "link", "request", "invoice", "cash_in", "cash_out", "vouch
 State = Literal["open", "paid", "canceled", "rejected", "expired"]
 # 192 bits: nobody guesses one of them, and 32 characters are what the contract's clients expect.
 CODE_BYTES: Final = 24
+# In the details of a request or an invoice: whom it may pay, where that is not what holds for its kind.
+MERCHANT: Final = "merchant"
+ANYBODY: Final = "anybody"
 
 
 class Payable(NamedTuple):
@@ -88,6 +92,26 @@ class ToPay(NamedTuple):
 
     payable: Payable
     payee: User | None
+
+    def order(
+        self, payer: User, payee: User, amount: int | None, identity: tuple[Any, ...], object_id: str | None
+    ) -> Order:
+        """Return the order of `payer` to pay this; `amount` counts where the payable leaves it to the payer."""
+        payable = self.payable
+        collects = payable.details.get("collects")
+        return Order(
+            payable.kind,
+            payer,
+            payee,
+            amount if payable.amount is None else payable.amount,
+            payable.currency,
+            identity,
+            payer=payer,
+            payable_id=payable.id,
+            state=payable.state,
+            collects=None if collects is None else Collects(merchant=collects == MERCHANT),
+            object_id=object_id,
+        )
 
 
 class Paying(NamedTuple):
@@ -245,8 +269,18 @@ async def store(
         return Stored(payable_id, True, row["created_at"])
     if key is None:
         raise LookupError("a payable without a key was not stored")
-    known = await connection.fetchrow(_sql.payable_by_request_key, key.id)
-    if known is None or known["fingerprint"] != key.fingerprint:
+    known = await answered(connection, key)
+    if known is None:
+        raise LookupError(f"the payable of a key is not there: {key.id}")
+    return known
+
+
+async def answered(source: Connection | Database, key: RequestKey) -> Stored | None:
+    """Return what a key has made, None for a new key. Raises Refusal `idempotency_conflict` for another request."""
+    known = await source.fetchrow(_sql.payable_by_request_key, key.id)
+    if known is None:
+        return None
+    if known["fingerprint"] != key.fingerprint:
         raise Refusal("idempotency_conflict", "This idempotency key was used for another request.")
     return Stored(known["id"], False, known["created_at"])
 

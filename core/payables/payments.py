@@ -5,13 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.errors import Refusal
-from core.ledger.items import Condition, Effects, ItemLimits, Leg, Posting
+from core.ledger.items import (
+    Condition,
+    Effects,
+    ItemLimits,
+    Leg,
+    Operation,
+    Posting,
+    next_group,
+    operation_id,
+)
 from core.ledger.outcomes import PAYABLE_STATES
 from core.payables.limits import FUNDS, FUNDS_FIRST, first_cause
 from core.wallets.books import wallet_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
     from uuid import UUID
 
     from core.database import Connection, Database
@@ -23,7 +33,7 @@ if TYPE_CHECKING:
 class Paid(NamedTuple):
     """A payment as its caller sees it: the gross amount in minor units, from wallet to wallet.
 
-    `wakes` tells that an event waits for the workers.
+    `wakes` tells that an event waits for the workers; `recorded_at` is when it was posted.
     """
 
     transfer_id: UUID
@@ -33,6 +43,16 @@ class Paid(NamedTuple):
     currency: str
     replayed: bool
     wakes: bool = False
+    recorded_at: datetime | None = None
+
+
+class Held(NamedTuple):
+    """Money that was set aside for a payment: the number and id of its hold, all legs of it, whether it is frozen."""
+
+    no: int
+    id: UUID | None
+    legs: tuple[Leg, ...]
+    frozen: bool
 
 
 class Payment(NamedTuple):
@@ -41,7 +61,7 @@ class Payment(NamedTuple):
     `id` is derived from whose key it is and the key (`core.ledger.items.operation_id`); `identity` is what was asked
     for, with which a repeated key is compared. `amount` leaves `source` and reaches `target`; `fee` then leaves
     `fee_payer` (an account code) for `fee_account`. `payer` is whose limits count, if anybody's do. `conditions` are
-    what must hold of balances beside that.
+    what must hold of balances beside that. What is `held` is captured, and `amount` goes on from where that arrives.
     """
 
     id: UUID
@@ -65,6 +85,37 @@ class Payment(NamedTuple):
     reference: str | None = None
     metadata: dict[str, str] | None = None
     conditions: tuple[Condition, ...] = ()
+    held: Held | None = None
+
+    def postings(self) -> list[Posting]:
+        """Return what goes to the ledger, all or nothing: the payment, or the capture of its hold and a payout."""
+        if self.held is None:
+            return [self.posting()]
+        group, arrived = next_group(), self.held.legs[1].account
+        capture = Posting(
+            self.id,
+            self.principal_id,
+            self.held.legs,
+            operation=Operation.CAPTURE,
+            kind=self.kind,
+            target_no=self.held.no,
+            target_id=self.held.id,
+            group=group,
+            effects=Effects(self.payable, self.settler, self.told, self.audited),
+            unfrozen=True,
+            identity=(self.kind, *self.identity),
+        )
+        payout = Posting(
+            operation_id(self.principal_id, f"payout:{self.id}"),
+            self.principal_id,
+            (Leg(arrived, -self.amount), Leg(self.target, self.amount)),
+            kind=self.kind,
+            currency=self.currency,
+            group=group,
+            unfrozen=True,
+            identity=(self.kind, *self.identity),
+        )
+        return [capture, payout]
 
     def posting(self) -> Posting:
         """Return what goes to the ledger: the two legs of the payment, then the two of its fee."""
@@ -97,37 +148,44 @@ class Payment(NamedTuple):
         )
 
 
-async def pay(database: Database, ledger: Ledger, payment: Payment) -> Paid:
+async def post(database: Database, ledger: Ledger, payment: Payment) -> Paid:
     """Post a payment through the lane and return it; an equal call under the same key returns the first one.
 
     Raises Refusal with the ledger's code, the first of the payment's own order of causes; `payable_not_open` carries
     the payable's `state`. Wake `core.work.wakeup.OUTBOX` where the payment `wakes`.
     """
-    outcome = await ledger.poster.submit(payment.posting())
-    if not outcome.posted:
-        raise await _refusal(database, payment, outcome)
-    return _paid(payment, outcome)
+    if payment.held is None:
+        outcomes = [await ledger.poster.submit(payment.posting())]
+    else:
+        outcomes = await ledger.poster.submit_many(payment.postings())
+    return await _result(database, payment, outcomes)
 
 
-async def pay_within(connection: Connection, database: Database, ledger: Ledger, payment: Payment) -> Paid:
-    """Post a payment as part of a transaction. Raises like `pay`; the transaction is then to be rolled back."""
-    (outcome,) = await ledger.post_within(connection, [payment.posting()])
-    if not outcome.posted:
-        raise await _refusal(database, payment, outcome)
-    return _paid(payment, outcome)
+async def post_within(connection: Connection, database: Database, ledger: Ledger, payment: Payment) -> Paid:
+    """Post a payment as part of a transaction. Raises like `post`; the transaction is then to be rolled back."""
+    return await _result(database, payment, await ledger.post_within(connection, payment.postings()))
 
 
-def _paid(payment: Payment, outcome: Outcome) -> Paid:
+async def _result(database: Database, payment: Payment, outcomes: Sequence[Outcome]) -> Paid:
+    for outcome in outcomes:
+        if not outcome.posted and outcome.kind.code != "group_failed":
+            raise await _refusal(database, payment, outcome)
+    return _paid(payment, outcomes)
+
+
+def _paid(payment: Payment, outcomes: Sequence[Outcome]) -> Paid:
     """Return the payment as it was posted, which under a repeated key is the first one."""
-    source, target = outcome.entries[0], outcome.entries[1]
+    first, last = outcomes[0], outcomes[-1]
+    source, target = first.entries[0], last.entries[1]
     return Paid(
         payment.id,
         wallet_of(source.account),
         wallet_of(target.account) or target.account,
         target.amount,
         payment.currency,
-        outcome.replayed,
-        outcome.wakes,
+        first.replayed,
+        any(outcome.wakes for outcome in outcomes),
+        first.recorded_at,
     )
 
 

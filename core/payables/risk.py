@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from core.audit import audited, by_user, record
+from core.audit import audited, by_user
 from core.errors import Refusal
 
 if TYPE_CHECKING:
-    from core.database import Database
+    from core.ledger.items import Audited
     from core.settings import Settings
     from core.wallets.users import User
 
@@ -29,27 +29,29 @@ def score(settings: Settings, payer: User, amount: int, now: datetime, merchant:
     return points + (10 if since is not None and now - since < _RECENT else 0)
 
 
-async def assess(
-    database: Database,
+class Blocked(Refusal):
+    """A payment that the risk rules stop; `record` is what the audit keeps of it."""
+
+    def __init__(self, record: Audited) -> None:
+        super().__init__("risk_blocked", "This payment was stopped by the risk rules.")
+        self.record = record
+
+
+def assess(
     settings: Settings,
     payer: User,
     amount: int,
-    *,
+    now: datetime,
     operation: str,
     merchant: User | None = None,
-) -> None:
-    """Record a payment whose score is high, and raise Refusal `risk_blocked` for one whose score is too high.
-
-    It stands before the money moves, in a statement of its own: what was blocked is recorded, too.
-    """
+) -> Audited | None:
+    """Return the record of a payment whose score is high, None for any other. Raises Blocked for too high a score."""
     if not settings.fraud_risk_enabled:
-        return
-    points = score(settings, payer, amount, datetime.now(UTC), merchant)
-    blocked = points >= settings.fraud_block_score
-    if not blocked and points < settings.fraud_flag_score:
-        return
+        return None
+    points = score(settings, payer, amount, now, merchant)
     data = {"operation": operation, "amount_cents": amount, "score": points}
-    event = "fraud.block" if blocked else "fraud.flag"
-    await record(database, audited(event, by_user(payer.id), data, user_id=payer.id))
-    if blocked:
-        raise Refusal("risk_blocked", "This payment was stopped by the risk rules.")
+    if points >= settings.fraud_block_score:
+        raise Blocked(audited("fraud.block", by_user(payer.id), data, user_id=payer.id))
+    if points >= settings.fraud_flag_score:
+        return audited("fraud.flag", by_user(payer.id), data, user_id=payer.id)
+    return None

@@ -18,10 +18,11 @@ from core.audit import audited, by_user
 from core.database import queries
 from core.errors import Refusal
 from core.ledger.items import MAX_AMOUNT_MINOR, operation_id
-from core.payables.fees import fee
+from core.payables.kinds import KINDS, Order
 from core.payables.limits import payer_limits
+from core.payables.pay import Key, pay
 from core.payables.payables import end
-from core.payables.payments import Payment, pay_within
+from core.payables.payments import Payment, post_within
 from core.wallets.books import PROMOTIONS, SYSTEM_PRINCIPAL, VOUCHERS, system_account
 from core.wallets.notifications import tell, write
 from core.wallets.users import User, user_of
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 _sql = queries(__name__)
 
-REDEEM: Final = "vouchers.redeem"
+REDEEM: Final = KINDS["voucher"].event
 # 64 bits in the 16 characters of the contract; whoever guesses is slowed down by the rate limit.
 CODE_BYTES: Final = 8
 # Of the contract.
@@ -154,41 +155,31 @@ async def issue_bulk(
     return await _issue(platform, creator, amount, count, prefix, payment, actor="admin")
 
 
-async def redeem(platform: Platform, user: User, code: str, *, redemption_id: UUID, keyed: bool) -> Voucher:
+async def redeem(platform: Platform, user: User, code: str, key: str | None) -> Voucher:
     """Pay a voucher into the wallet of `user`, less the fee (VOUCHER_FEE_BPS), in one transfer; its creator may, too.
 
-    `redemption_id` is the id of the key where it is `keyed`: an equal call under it gets the first answer. Raises
-    Refusal `voucher_not_found`, `voucher_not_active`, `idempotency_conflict`.
+    Raises Refusal `voucher_not_found`, `voucher_not_active`, and as `core.payables.pay.pay`.
     """
     known = await _known(platform, code)
     voucher = known.voucher
-    if voucher.state != "open" and not keyed:
-        raise _not_active()
-    cost = fee(voucher.amount, platform.settings.voucher_fee_bps)
-    source = system_account(VOUCHERS, voucher.currency)
-    data = {"id": str(voucher.id), "amount_cents": voucher.amount, "transfer_id": str(redemption_id)}
-    payment = Payment(
-        id=redemption_id,
-        principal_id=user.principal_id,
-        kind=REDEEM,
-        source=source,
-        target=user.account,
-        amount=voucher.amount - cost,
-        currency=voucher.currency,
-        identity=(code,),
-        fee=cost,
-        fee_payer=source,
-        fee_account=await platform.fee_account() if cost else None,
-        payable=voucher.id,
-        settler=user.id,
-        told=tell(known.creator, REDEEM, data, object_id=str(voucher.id)),
-        audited=(audited(REDEEM, by_user(user.id), data, user_id=user.id, object_id=str(voucher.id)),),
-    )
-    outcome = await platform.ledger.poster.submit(payment.posting())
-    if not outcome.posted:
-        raise _not_active() if outcome.kind.code == "payable_not_open" else outcome.refusal()
-    platform.wake()
-    return voucher._replace(state="paid", redeemed_at=outcome.recorded_at)
+
+    async def find() -> Order:
+        return Order(
+            "voucher",
+            user,
+            user,
+            voucher.amount,
+            voucher.currency,
+            (code,),
+            payable_id=voucher.id,
+            state=voucher.state,
+            source=system_account(VOUCHERS, voucher.currency),
+            creator=known.creator,
+            object_id=str(voucher.id),
+        )
+
+    paid = await pay(platform, "voucher", user, Key.of(user, key), find)
+    return voucher._replace(state="paid", redeemed_at=paid.recorded_at)
 
 
 async def revoke(platform: Platform, admin: User, code: str) -> Voucher:
@@ -213,7 +204,7 @@ async def revoke(platform: Platform, admin: User, code: str) -> Voucher:
     async def revoked(connection: Connection) -> None:
         if not await end(connection, voucher.id, "canceled", by=admin.id):
             raise Refusal("voucher_not_revocable", "Only an active voucher can be revoked.")
-        await pay_within(connection, platform.database, platform.ledger, payment)
+        await post_within(connection, platform.database, platform.ledger, payment)
         entry = audited("vouchers.revoke", "admin", data, user_id=known.creator.id, object_id=str(voucher.id))
         told = tell(known.creator, "vouchers.revoke", data, object_id=str(voucher.id))
         await write(connection, told, [entry])
@@ -292,7 +283,7 @@ async def _issue(
         rows = await connection.fetch(
             _sql.issue_vouchers, voucher_ids, codes, creator.id, amount, payment.currency, details
         )
-        paid = await pay_within(connection, platform.database, platform.ledger, payment)
+        paid = await post_within(connection, platform.database, platform.ledger, payment)
         return await connection.fetch(_sql.vouchers_issued, voucher_ids) if paid.replayed else rows
 
     rows = await change(platform.database, issued)
@@ -310,10 +301,6 @@ async def _known(platform: Platform, code: str) -> _Known:
         row["voucher_id"], row["code"], row["amount"], row["currency"], row["state"], row["issued_at"]
     )
     return _Known(voucher, user_of(row), msgspec.json.decode(row["details"])["funded_by"])
-
-
-def _not_active() -> Refusal:
-    return Refusal("voucher_not_active", "This voucher was redeemed or revoked.")
 
 
 def _voucher(row: Row) -> Voucher:

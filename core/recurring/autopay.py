@@ -15,8 +15,9 @@ from core.database import queries
 from core.errors import Refusal, Unavailable
 from core.ledger.items import operation_id
 from core.payables import invoices
-from core.payables.payables import payable_of
-from core.payables.payments import pay_within
+from core.payables.pay import check, prepare
+from core.payables.payables import ToPay, payable_of
+from core.payables.payments import post_within
 from core.wallets.books import SYSTEM_PRINCIPAL
 from core.wallets.notifications import write
 from core.work.attempts import Postponed, attempt, reason_of, retry_in
@@ -104,10 +105,12 @@ async def _pay(platform: Platform, invoice_id: UUID, users: dict[UUID, User]) ->
             invoice = payable_of(row)
             key = operation_id(SYSTEM_PRINCIPAL, f"auto-invoice-{invoice_id}")
             payer, issuer = users[row["payer_id"]], users[row["payee_id"]]
-            payment = invoices.payment(platform, payer, issuer, invoice, key, ACTOR)
+            order = invoices.order_of(ToPay(invoice, issuer), payer, issuer)._replace(actor=ACTOR)
+            check(platform, order)
+            payment = await prepare(platform, order, key)
             await connection.execute(_sql.forget_autopay_failure, invoice_id)
             # Last, because everybody who pays the same issuer waits for these locks.
-            await pay_within(connection, platform.database, platform.ledger, payment)
+            await post_within(connection, platform.database, platform.ledger, payment)
         return True
 
     return await attempt(transaction)

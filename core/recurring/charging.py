@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import structlog
 
-from core import metrics
 from core.audit import audited
 from core.database import queries
-from core.errors import Refusal, Unavailable
+from core.errors import Unavailable
 from core.ledger.items import operation_id
-from core.payables.fees import merchant_fee
-from core.payables.limits import FUNDS_FIRST, payer_limits
-from core.payables.payments import Payment, pay_within
+from core.payables.kinds import KINDS, Order
+from core.payables.pay import check, prepare
+from core.payables.payments import Payment, post_within
 from core.recurring.subscriptions import Subscription, subscription_of
 from core.wallets.books import SYSTEM_PRINCIPAL
 from core.wallets.notifications import tell_all, write
@@ -91,31 +90,27 @@ async def charge_due(platform: Platform, limit: int) -> Progress:
 
 async def _charge(platform: Platform, subscription_id: UUID, sides: Sides) -> bool:
     """Charge one; False when it is not due any more, or somebody else is at it."""
-    fee_account = await platform.fee_account()
 
-    async def transaction() -> Subscription | None:
+    async def transaction() -> Payment | None:
         async with platform.database.transaction() as connection:
             row = await connection.fetchrow(_sql.lock_subscription_due, subscription_id)
             if row is None:
                 return None
             subscription = subscription_of(row)
             period = period_of(subscription, row["now"])
-            if not sides.merchant.is_merchant:
-                raise Refusal("target_not_a_merchant", "Who is to be paid is no merchant any more.")
-            payment = _payment(platform, subscription, sides, period, fee_account)
+            payment = await _payment(platform, subscription, sides, period)
             await connection.execute(
                 _sql.subscription_charged, subscription_id, period.ends, period.missed, payment.id
             )
             await _tell_missed(connection, subscription, sides, period)
             # Last, because everybody who pays the same merchant waits for these locks.
-            await pay_within(connection, platform.database, platform.ledger, payment)
-        return subscription
+            await post_within(connection, platform.database, platform.ledger, payment)
+        return payment
 
     charged = await attempt(transaction)
     if charged is None:
         return False
-    metrics.SUBSCRIPTIONS.add("charged")
-    metrics.SUBSCRIPTION_CENTS.add(charged.currency, by=charged.amount)
+    KINDS["subscription"].counted(charged)
     return True
 
 
@@ -147,32 +142,22 @@ async def _failed(platform: Platform, subscription_id: UUID, sides: Sides, error
     return True
 
 
-def _payment(
-    platform: Platform, subscription: Subscription, sides: Sides, period: Period, fee_account: str
-) -> Payment:
-    payer, merchant = sides
+async def _payment(platform: Platform, subscription: Subscription, sides: Sides, period: Period) -> Payment:
     subscription_id, starts = str(subscription.id), period.starts.isoformat()
-    transfer_id = operation_id(SYSTEM_PRINCIPAL, f"subscription:{subscription_id}:{starts}")
-    event = "subscriptions.charge"
-    data = {"id": subscription_id, "transfer_id": str(transfer_id), "amount_cents": subscription.amount}
-    return Payment(
-        id=transfer_id,
-        principal_id=payer.principal_id,
-        kind=event,
-        source=payer.account,
-        target=merchant.account,
-        amount=subscription.amount,
-        currency=subscription.currency,
-        identity=(subscription_id, starts),
-        payer=payer,
-        limits=payer_limits(platform.settings, payer),
-        order=FUNDS_FIRST,
-        fee=merchant_fee(platform.config.current, merchant, subscription.amount),
-        fee_payer=merchant.account,
-        fee_account=fee_account,
-        told=tell_all((merchant, payer), event, data, object_id=subscription_id),
-        audited=(audited(event, ACTOR, data, user_id=payer.id, object_id=subscription_id),),
+    order = Order(
+        "subscription",
+        sides.payer,
+        sides.merchant,
+        subscription.amount,
+        subscription.currency,
+        (subscription_id, starts),
+        payer=sides.payer,
+        actor=ACTOR,
+        object_id=subscription_id,
     )
+    check(platform, order)
+    transfer_id = operation_id(SYSTEM_PRINCIPAL, f"subscription:{subscription_id}:{starts}")
+    return await prepare(platform, order, transfer_id)
 
 
 async def _tell_missed(

@@ -14,7 +14,7 @@ from handlers.wallets.surface import timestamp
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from core.payables.codes import Asked, Receipt
+    from core.payables.codes import Offer, Receipt
 
 HOME: Final = "/pay"
 # An anchor that is there whether or not a field has the problem.
@@ -165,28 +165,28 @@ def code_page() -> bytes:
     return page("Pay", Html(_CODE))
 
 
-def phone_page(asked: Asked, form: Form, phone: str = "") -> bytes:
+def phone_page(offer: Offer, form: Form, phone: str = "") -> bytes:
     """Ask for the phone."""
     content = fill(
         _PHONE,
         trouble=_at_top(form.trouble, "phone"),
-        asked=_asked(asked),
+        asked=_asked(offer),
         action=form.action("phone"),
         token=fill(_PROOF, token=form.token),
         phone=phone,
         beside=_beside("phone", form.trouble),
         marks=_marks("phone", form.trouble),
     )
-    return page(_heading(asked), content, trouble=form.trouble)
+    return page(_heading(offer), content, trouble=form.trouble)
 
 
-def verify_page(asked: Asked, form: Form, phone: str, dev_code: str | None) -> bytes:
+def verify_page(offer: Offer, form: Form, phone: str, dev_code: str | None) -> bytes:
     """Ask for the code that was sent; `dev_code` is the one of development, which is no secret."""
     hint = "" if dev_code is None else f" This is a development service: the code is {dev_code}."
     content = fill(
         _VERIFY,
         trouble=_at_top(form.trouble, "otp"),
-        asked=_asked(asked),
+        asked=_asked(offer),
         action=form.action("verify"),
         again=form.action("phone"),
         back=f"{HOME}/{form.code}",
@@ -196,7 +196,7 @@ def verify_page(asked: Asked, form: Form, phone: str, dev_code: str | None) -> b
         beside=_beside("otp", form.trouble),
         marks=_marks("otp", form.trouble),
     )
-    return page(_heading(asked), content, trouble=form.trouble)
+    return page(_heading(offer), content, trouble=form.trouble)
 
 
 class Payer(NamedTuple):
@@ -207,15 +207,15 @@ class Payer(NamedTuple):
     currency: str
 
 
-def confirm_page(asked: Asked, form: Form, payer: Payer, key: str, amount: str = "") -> bytes:
+def confirm_page(offer: Offer, form: Form, payer: Payer, key: str, amount: str = "") -> bytes:
     """Ask whether to pay, and how much where the code leaves it open; `amount` is what was typed."""
     field = Html("")
-    if asked.amount is None:
-        places = decimals(asked.currency)
+    if offer.amount is None:
+        places = decimals(offer.currency)
         field = fill(
             _AMOUNT,
-            currency=asked.currency,
-            payee=asked.payee,
+            currency=offer.currency,
+            payee=offer.payee,
             example=f"For example 12{'.' + '5'.ljust(places, '0') if places else ''}.",
             keyboard="decimal" if places else "numeric",
             amount=amount,
@@ -224,18 +224,18 @@ def confirm_page(asked: Asked, form: Form, payer: Payer, key: str, amount: str =
         )
     content = fill(
         _CONFIRM,
-        trouble=_at_top(form.trouble, "amount" if asked.amount is None else None),
-        asked=_asked(asked),
+        trouble=_at_top(form.trouble, "amount" if offer.amount is None else None),
+        asked=_asked(offer),
         action=form.action("confirm"),
         sign_out=form.action("sign-out"),
         token=fill(_PROOF, token=form.token),
         key=key,
         amount=field,
-        pay="Pay" if asked.amount is None else f"Pay {shown(asked.amount, asked.currency)}",
+        pay="Pay" if offer.amount is None else f"Pay {shown(offer.amount, offer.currency)}",
         phone=payer.phone,
         balance="" if payer.balance is None else f", with {shown(payer.balance, payer.currency)}",
     )
-    return page(_heading(asked), content, trouble=form.trouble)
+    return page(_heading(offer), content, trouble=form.trouble)
 
 
 def receipt_page(form: Form, receipt: Receipt) -> bytes:
@@ -258,12 +258,12 @@ _CLOSED: Final = {
 }
 
 
-def closed_page(asked: Asked, receipt: str | None) -> bytes:
+def closed_page(offer: Offer, receipt: str | None) -> bytes:
     """Say that a code can be paid no more; `receipt` is where its payer finds the receipt."""
-    heading, sentence = _CLOSED.get(asked.state, ("Withdrawn", "This code was withdrawn. Ask for a new one."))
+    heading, sentence = _CLOSED.get(offer.state, ("Withdrawn", "This code was withdrawn. Ask for a new one."))
     link = Html("") if receipt is None else fill('<p><a href="{at}">Your receipt</a></p>', at=receipt)
     return page(
-        heading, fill("<p>{sentence}</p>{asked}{link}", sentence=sentence, asked=_asked(asked), link=link)
+        heading, fill("<p>{sentence}</p>{asked}{link}", sentence=sentence, asked=_asked(offer), link=link)
     )
 
 
@@ -279,19 +279,19 @@ def moment(when: datetime) -> Html:
     return fill('<time datetime="{iso}">{text}</time>', iso=timestamp(when), text=text)
 
 
-def _heading(asked: Asked) -> str:
-    return f"Pay {asked.payee}"
+def _heading(offer: Offer) -> str:
+    return f"Pay {offer.payee}"
 
 
-def _asked(asked: Asked) -> Html:
+def _asked(offer: Offer) -> Html:
     """Show what, to whom, how much, until when."""
-    amount = "You say how much" if asked.amount is None else shown(asked.amount, asked.currency)
+    amount = "You say how much" if offer.amount is None else shown(offer.amount, offer.currency)
     rows = [
-        ("To", fill("<bdi>{payee}</bdi>", payee=asked.payee)),
+        ("To", fill("<bdi>{payee}</bdi>", payee=offer.payee)),
         ("Amount", fill("{amount}", amount=amount)),
     ]
-    if asked.expires_at is not None and asked.state == "open":
-        rows.append(("Until", moment(asked.expires_at)))
+    if offer.expires_at is not None and offer.state == "open":
+        rows.append(("Until", moment(offer.expires_at)))
     lines = "".join(fill("<dt>{name}</dt><dd>{value}</dd>", name=name, value=value) for name, value in rows)
     return fill("<dl>{rows}</dl>", rows=Html(lines))
 

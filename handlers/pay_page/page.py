@@ -20,9 +20,10 @@ from core.identity import sessions, sign_in
 from core.identity.identity import Identity
 from core.identity.phones import normalized
 from core.identity.sign_in import Client
-from core.payables import codes, p2p
-from core.payables.codes import Asked
+from core.payables import codes
+from core.payables.codes import Offer
 from core.wallets import amounts
+from core.wallets.balances import read_balance
 from core.wallets.users import User
 from handlers.http.route import Call, Route
 from handlers.pay_page.html import (
@@ -56,20 +57,20 @@ async def show_start(call: Call) -> web.Response:
     code = call.request.query.get("code", "")
     if not code.strip():
         return visit.show(200, code_page())
-    asked = await codes.find(platform_of(call), code)
-    return visit.go(asked.code)
+    offer = await codes.find(platform_of(call), code)
+    return visit.go(offer.code)
 
 
 async def show_payable(call: Call) -> web.Response:
     """Show what a code asks for, and what comes next: the phone, or whether to pay."""
-    asked = await codes.find(platform_of(call), call.path("code"))
-    return await _next_step(call, asked)
+    offer = await codes.find(platform_of(call), call.path("code"))
+    return await _next_step(call, offer)
 
 
 async def send_code(call: Call) -> web.Response:
     """Send a sign-in code to the phone."""
     visit: Visit = call.body
-    asked = await codes.find(platform_of(call), call.path("code"))
+    offer = await codes.find(platform_of(call), call.path("code"))
     typed = visit.fields.get("phone", "")
     try:
         _check_form(visit)
@@ -79,28 +80,28 @@ async def send_code(call: Call) -> web.Response:
         sent = await sign_in.request_code(_identity(call), phone, _client(call))
     except Refusal as refusal:
         trouble = trouble_of(refusal)
-        return visit.refuse(refusal, phone_page(asked, _form(visit, asked, trouble), typed))
+        return visit.refuse(refusal, phone_page(offer, _form(visit, offer, trouble), typed))
     visit.set_cookie(PHONE, f"{phone}.{sent.session}", platform_of(call).settings.otp_ttl_secs)
-    return visit.go(asked.code, "verify")
+    return visit.go(offer.code, "verify")
 
 
 async def show_verify(call: Call) -> web.Response:
     """Ask for the sign-in code."""
     visit: Visit = call.body
-    asked = await codes.find(platform_of(call), call.path("code"))
+    offer = await codes.find(platform_of(call), call.path("code"))
     waiting = _WAITING.fullmatch(visit.cookie(PHONE))
-    if waiting is None or visit.user is not None or asked.state != "open":
-        return visit.go(asked.code)
-    return visit.show(200, verify_page(asked, _form(visit, asked), waiting[1], _dev_code(call)))
+    if waiting is None or visit.user is not None or offer.state != "open":
+        return visit.go(offer.code)
+    return visit.show(200, verify_page(offer, _form(visit, offer), waiting[1], _dev_code(call)))
 
 
 async def verify(call: Call) -> web.Response:
     """Sign in with the code, for some minutes."""
     visit: Visit = call.body
-    asked = await codes.find(platform_of(call), call.path("code"))
+    offer = await codes.find(platform_of(call), call.path("code"))
     waiting = _WAITING.fullmatch(visit.cookie(PHONE))
     if waiting is None:
-        return visit.go(asked.code)
+        return visit.go(offer.code)
     phone, session = waiting.groups()
     try:
         _check_form(visit)
@@ -110,18 +111,18 @@ async def verify(call: Call) -> web.Response:
             _identity(call), phone, code, session, None, _client(call), resets=False
         )
     except Refusal as refusal:
-        form = _form(visit, asked, trouble_of(refusal))
-        return visit.refuse(refusal, verify_page(asked, form, phone, _dev_code(call)))
+        form = _form(visit, offer, trouble_of(refusal))
+        return visit.refuse(refusal, verify_page(offer, form, phone, _dev_code(call)))
     visit.set_cookie(PHONE, "")
     visit.set_cookie(SESSION, signed_in.access_token, signed_in.expires_in)
-    return visit.go(asked.code)
+    return visit.go(offer.code)
 
 
 async def confirm(call: Call) -> web.Response:
     """Pay. The form's key makes a second press, or a second try after a lost answer, the same payment."""
     visit: Visit = call.body
     platform = platform_of(call)
-    asked = await codes.find(platform, call.path("code"))
+    offer = await codes.find(platform, call.path("code"))
     typed = visit.fields.get("amount", "")
     key = None
     try:
@@ -131,46 +132,46 @@ async def confirm(call: Call) -> web.Response:
         key = optional_key(visit.fields.get("key"))
         if key is None:
             raise Refusal("form_too_old", "The form has no key.")
-        amount = amounts.read(typed, asked.currency) if asked.amount is None else None
-        paid = await codes.pay(platform, visit.user, asked, amount, key)
+        amount = amounts.read(typed, offer.currency) if offer.amount is None else None
+        paid = await codes.pay(platform, visit.user, offer, amount, key)
     except Refusal as refusal:
-        return await _unpaid(call, asked, refusal, key, typed)
-    return visit.go(asked.code, "receipt", str(paid.transfer_id))
+        return await _unpaid(call, offer, refusal, key, typed)
+    return visit.go(offer.code, "receipt", str(paid.transfer_id))
 
 
 async def show_receipt(call: Call) -> web.Response:
     """Show a payment to whoever made it."""
     visit: Visit = call.body
     platform = platform_of(call)
-    asked = await codes.find(platform, call.path("code"))
+    offer = await codes.find(platform, call.path("code"))
     if visit.user is None:
-        return visit.go(asked.code)
+        return visit.go(offer.code)
     try:
         transfer_id = UUID(call.path("transfer"))
     except ValueError:
         raise Refusal("receipt_not_found", "You have no such payment.") from None
-    found = await codes.receipt(platform, visit.user, asked, transfer_id)
-    return visit.show(200, receipt_page(_form(visit, asked), found))
+    found = await codes.receipt(platform, visit.user, offer, transfer_id)
+    return visit.show(200, receipt_page(_form(visit, offer), found))
 
 
 async def sign_out(call: Call) -> web.Response:
     """End the sign-in."""
     visit: Visit = call.body
-    asked = await codes.find(platform_of(call), call.path("code"))
+    offer = await codes.find(platform_of(call), call.path("code"))
     _check_form(visit)
     if visit.user is not None and visit.session_id is not None:
         # One that was ended elsewhere meanwhile is no trouble.
         with suppress(Refusal):
             await sessions.end(platform_of(call).database, visit.user, visit.session_id)
     visit.set_cookie(SESSION, "")
-    return visit.go(asked.code)
+    return visit.go(offer.code)
 
 
 async def go_back(call: Call) -> web.Response:
     """Lead whoever opens the address of a form, as from a browser's history, to what the code asks for."""
     visit: Visit = call.body
-    asked = await codes.find(platform_of(call), call.path("code"))
-    return visit.go(asked.code)
+    offer = await codes.find(platform_of(call), call.path("code"))
+    return visit.go(offer.code)
 
 
 async def show_file(call: Call) -> web.StreamResponse:
@@ -182,42 +183,42 @@ async def show_file(call: Call) -> web.StreamResponse:
     return web.FileResponse(_FOLDER / call.path("file"), headers=headers)
 
 
-async def _next_step(call: Call, asked: Asked, refusal: Refusal | None = None) -> web.Response:
+async def _next_step(call: Call, offer: Offer, refusal: Refusal | None = None) -> web.Response:
     """Show the step that comes next: one that comes too late says so, with the way to the receipt."""
     visit: Visit = call.body
-    if asked.state != "open":
+    if offer.state != "open":
         receipt = None
-        if visit.user is not None and visit.user.id == asked.settled_by:
-            receipt = f"/pay/{asked.code}/receipt/{asked.transfer_id}"
-        return visit.show(410, closed_page(asked, receipt))
-    form = _form(visit, asked, None if refusal is None else trouble_of(refusal))
-    body = phone_page(asked, form) if visit.user is None else await _confirm(call, visit.user, asked, form)
+        if visit.user is not None and visit.user.id == offer.settled_by:
+            receipt = f"/pay/{offer.code}/receipt/{offer.transfer_id}"
+        return visit.show(410, closed_page(offer, receipt))
+    form = _form(visit, offer, None if refusal is None else trouble_of(refusal))
+    body = phone_page(offer, form) if visit.user is None else await _confirm(call, visit.user, offer, form)
     return visit.show(200, body) if refusal is None else visit.refuse(refusal, body)
 
 
-async def _unpaid(call: Call, asked: Asked, refusal: Refusal, key: str | None, typed: str) -> web.Response:
+async def _unpaid(call: Call, offer: Offer, refusal: Refusal, key: str | None, typed: str) -> web.Response:
     """Say why nothing was paid, in the form that is to be sent again, if there is anything left to pay."""
     visit: Visit = call.body
     if visit.user is None or key is None:
-        return await _next_step(call, asked, refusal)
+        return await _next_step(call, offer, refusal)
     if refusal.code in _ENDED:
-        return await _next_step(call, await codes.find(platform_of(call), asked.code), refusal)
+        return await _next_step(call, await codes.find(platform_of(call), offer.code), refusal)
     if refusal.code == "idempotency_conflict":
         key = None
-    form = _form(visit, asked, trouble_of(refusal))
-    return visit.refuse(refusal, await _confirm(call, visit.user, asked, form, key, typed))
+    form = _form(visit, offer, trouble_of(refusal))
+    return visit.refuse(refusal, await _confirm(call, visit.user, offer, form, key, typed))
 
 
 async def _confirm(
-    call: Call, user: User, asked: Asked, form: Form, key: str | None = None, typed: str = ""
+    call: Call, user: User, offer: Offer, form: Form, key: str | None = None, typed: str = ""
 ) -> bytes:
     try:
-        standing = await p2p.standing(platform_of(call), user)
+        standing = await read_balance(platform_of(call), user)
         payer = Payer(user.phone, standing.balance - standing.held, standing.currency)
     except Unavailable:
         # The form with its key is worth more than the balance in it.
-        payer = Payer(user.phone, None, asked.currency)
-    return confirm_page(asked, form, payer, key or secrets.token_urlsafe(KEY_BYTES), typed)
+        payer = Payer(user.phone, None, offer.currency)
+    return confirm_page(offer, form, payer, key or secrets.token_urlsafe(KEY_BYTES), typed)
 
 
 def _check_form(visit: Visit) -> None:
@@ -225,8 +226,8 @@ def _check_form(visit: Visit) -> None:
         raise Refusal("form_too_old", "This form is not one that we gave to this browser.")
 
 
-def _form(visit: Visit, asked: Asked, trouble: Trouble | None = None) -> Form:
-    return Form(asked.code, visit.token, trouble)
+def _form(visit: Visit, offer: Offer, trouble: Trouble | None = None) -> Form:
+    return Form(offer.code, visit.token, trouble)
 
 
 def _identity(call: Call) -> Identity:

@@ -12,10 +12,10 @@ from pydantic_core import PydanticCustomError
 
 from core.ledger.items import MAX_AMOUNT_MINOR
 from core.payables import credits as given
-from core.payables import p2p
 from core.payables.credits import Demo
 from core.wallets import administration
 from core.wallets.administration import Merchant, MerchantChanges
+from core.wallets.balances import read_balance
 from core.wallets.config import MAX_BASIS_POINTS
 from handlers.http.route import Call, Route, answer
 from handlers.wallets.admin_endpoints import TAG, Limit, Offset
@@ -242,7 +242,7 @@ async def seed_demo_user(call: Call) -> web.Response:
         body.phone, body.name, body.kyc_level, body.kyc_status, body.is_merchant, body.merchant_fee_bps
     )
     user = await given.seed_demo(platform, demo, body.starting_balance_cents)
-    standing = await p2p.standing(platform, user)
+    standing = await read_balance(platform, user)
     return answer(
         200,
         SeedOut(

@@ -11,7 +11,7 @@ from aiohttp import web
 from core.payables import cash
 from core.payables.cash import CashRequest, Direction
 from handlers.http.route import Call, Route, answer
-from handlers.wallets.surface import Body, Cents, Detail, header_key, platform_of, timestamp
+from handlers.wallets.surface import Body, Cents, Detail, header_key, ignorable_key, platform_of, timestamp
 
 # The contract's words for a payable's states.
 STATUSES: Final = {"open": "pending", "paid": "completed"}
@@ -67,7 +67,7 @@ async def list_requests(call: Call) -> web.Response:
 
 async def accept(call: Call) -> web.Response:
     """Complete a request, as an agent."""
-    found = await cash.accept(platform_of(call), call.user, _id(call))
+    found = await cash.accept(platform_of(call), call.user, _id(call), ignorable_key(call))
     return answer(200, Detail("completed" if found == "open" else _already(found)))
 
 

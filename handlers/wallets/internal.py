@@ -17,7 +17,7 @@ from core.access.internal_hmac import Credentials
 from core.errors import Refusal
 from core.ledger.items import MAX_AMOUNT_MINOR
 from core.payables import internal
-from core.payables.internal import MAX_REQUEST_MINUTES, Asked
+from core.payables.internal import MAX_REQUEST_MINUTES, Instruction
 from handlers.http.route import Call, Route, answer
 from handlers.wallets.surface import (
     Body,
@@ -139,7 +139,7 @@ async def get_request(call: Call) -> web.Response:
     return answer(200, shown)
 
 
-async def _asked(call: Call) -> Asked:
+async def _asked(call: Call) -> Instruction:
     """Return what all three writes have, from a caller who may write."""
     key = await _signed(call, [_parsed_anew(call.raw)], writes=True)
     body: dict[str, Any] = call.body
@@ -149,7 +149,7 @@ async def _asked(call: Call) -> Asked:
         raise _invalid("from_phone and to_phone are a plus and 6 to 31 digits each.")
     if not isinstance(amount, int) or not 0 < amount <= MAX_AMOUNT_MINOR:
         raise _invalid("amount_cents is a whole number above zero.")
-    return Asked(str(phones[0]), str(phones[1]), int(amount), key)
+    return Instruction(str(phones[0]), str(phones[1]), int(amount), key)
 
 
 async def _signed(call: Call, payloads: Sequence[Any], *, writes: bool = False) -> str | None:

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from core.ledger.items import MAX_AMOUNT_MINOR
 from core.payables import invoices
-from core.payables.demands import Claim
+from core.payables.demands import Demand
 from core.payables.invoices import Billed
 from core.recurring import autopay, mandates
 from core.recurring.mandates import Mandate
@@ -125,8 +125,8 @@ async def create_invoice(call: Call) -> web.Response:
     """Issue an invoice."""
     body: InvoiceIn = call.body
     billed = Billed(body.amount_cents, body.due_in_days, body.reference, body.description)
-    claim = await invoices.create(platform_of(call), call.user, body.payer_phone, billed)
-    return answer(200, invoice_out(claim))
+    demand = await invoices.create(platform_of(call), call.user, body.payer_phone, billed)
+    return answer(200, invoice_out(demand))
 
 
 async def list_invoices(call: Call) -> web.Response:
@@ -143,7 +143,9 @@ async def get_invoice(call: Call) -> web.Response:
 async def pay_invoice(call: Call) -> web.Response:
     """Pay an invoice."""
     invoice_id, key = call.path("invoice_id"), header_key(call)
-    return answer(200, transfer_out(await invoices.pay(platform_of(call), call.user, invoice_id, key)))
+    return answer(
+        200, transfer_out(await invoices.pay_invoice(platform_of(call), call.user, invoice_id, key))
+    )
 
 
 async def cancel_invoice(call: Call) -> web.Response:
@@ -192,13 +194,13 @@ async def revoke_mandate(call: Call) -> web.Response:
     return answer(200, Detail("revoked" if revoked else "already revoked"))
 
 
-def invoice_out(claim: Claim) -> InvoiceOut:
+def invoice_out(demand: Demand) -> InvoiceOut:
     """Show an invoice as the contract does."""
-    payable = claim.payable
+    payable = demand.payable
     return InvoiceOut(
         id=str(payable.id),
-        issuer_phone=claim.payee_phone,
-        payer_phone=claim.payer_phone,
+        issuer_phone=demand.payee_phone,
+        payer_phone=demand.payer_phone,
         amount_cents=payable.amount or 0,
         currency_code=payable.currency,
         status=STATES.get(payable.state, payable.state),

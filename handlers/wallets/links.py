@@ -66,7 +66,9 @@ async def pay_link(call: Call) -> web.Response:
     key = optional_key(body.idempotency_key)
     if key is None:
         raise Refusal("missing_idempotency_key", "Send an idempotency key, new for each new payment.")
-    paid = await links.pay(platform_of(call), call.user, body.code, body.amount_cents, key, known=call.to_pay)
+    paid = await links.pay_link(
+        platform_of(call), call.user, body.code, body.amount_cents, key, known=call.to_pay
+    )
     return answer(200, transfer_out(paid))
 
 

@@ -9,8 +9,8 @@ from aiohttp import web
 from multidict import istr
 
 from core.errors import Refusal
-from core.payables import p2p
 from core.wallets import merchant_keys
+from core.wallets.balances import read_balance, read_entries
 from core.wallets.merchant_keys import READ_TRANSACTIONS, Signed
 from handlers.http.route import Call, Route, answer
 from handlers.wallets.surface import Detail, platform_of, timestamp
@@ -77,8 +77,8 @@ async def list_transactions(call: Call) -> web.Response:
     platform = platform_of(call)
     signed = Signed(key_id, seconds, signature, TRANSACTIONS, call.raw)
     user = await merchant_keys.authenticate(platform, signed, READ_TRANSACTIONS)
-    newest = (await p2p.standing(platform, user)).entries
-    found = await p2p.entries(platform, user, newest=newest, count=LISTED)
+    newest = (await read_balance(platform, user)).entries
+    found = await read_entries(platform, user, newest=newest, count=LISTED)
     lines = [ApiEntryOut(str(one.transfer_id), one.amount, timestamp(one.recorded_at)) for one in found]
     return answer(200, ApiEntriesOut(str(user.wallet_id), lines))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
@@ -14,8 +14,11 @@ import pydantic
 from aiohttp import hdrs, web
 
 from core.errors import Refusal
+from core.ledger.items import MAX_AMOUNT_MINOR
 from core.payables import cpm, qr
+from core.payables.cpm import Scanned
 from core.wallets import merchants, statements
+from core.wallets.merchants import require_kyc
 from core.wallets.statements import Line
 from handlers.http.route import Call, Route, answer
 from handlers.wallets.surface import (
@@ -179,8 +182,12 @@ async def pay_qr(call: Call) -> web.Response:
     """Pay a QR code."""
     body: QrPayIn = call.body
     platform = platform_of(call)
-    qr.check_payer(platform, call.user)
-    key = required_key(call, body.idempotency_key)
+    try:
+        key = required_key(call, body.idempotency_key)
+    except Refusal:
+        # The contract tells the level before what is wrong with a key.
+        require_kyc(call.user, platform.settings.kyc_min_level_for_merchant_pay)
+        raise
     paid = await qr.pay_qr(platform, call.user, body.code, body.amount_cents, key, known=call.to_pay)
     return answer(200, transfer_out(paid))
 
@@ -211,11 +218,21 @@ async def get_cpm_code(call: Call) -> web.Response:
     return answer(200, CpmOut(cpm.customer_code(call.user, query.format.lower())))
 
 
+def _scanned(body: Mapping[str, Any]) -> Scanned:
+    """Read what a till sends; the amount has to be a whole JSON number. Raises Refusal `invalid_payload`."""
+    amount, text = body.get("amount_cents"), body.get("code") or body.get("scanned_text")
+    if not isinstance(amount, int) or not 0 < amount <= MAX_AMOUNT_MINOR:
+        raise Refusal("invalid_payload", "Send amount_cents, a whole number above 0.")
+    if not isinstance(text, str) or not text:
+        raise Refusal("invalid_payload", "Send the scanned text.")
+    return Scanned(int(amount), text)
+
+
 async def request_by_cpm(call: Call) -> web.Response:
     """Ask the customer whose code was scanned for money."""
     body: dict[str, Any] = call.body
     merchants.require_merchant(call.user)
-    request_id = await cpm.request_payment(platform_of(call), call.user, cpm.scanned(body), header_key(call))
+    request_id = await cpm.request_payment(platform_of(call), call.user, _scanned(body), header_key(call))
     return answer(200, CpmRequestOut(str(request_id), f"payments://request/{request_id}"))
 
 

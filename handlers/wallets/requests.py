@@ -10,9 +10,9 @@ import pydantic
 from aiohttp import web
 
 from core.payables import requests
-from core.payables.demands import Claim
+from core.payables.demands import Demand
 from core.payables.payables import metadata_of
-from core.payables.requests import Asked
+from core.payables.requests import Terms
 from handlers.http.route import Call, Route, answer
 from handlers.wallets.surface import (
     Body,
@@ -20,6 +20,7 @@ from handlers.wallets.surface import (
     Detail,
     Phone,
     header_key,
+    ignorable_key,
     maybe_timestamp,
     platform_of,
     timestamp,
@@ -91,9 +92,9 @@ class AcceptedOut(msgspec.Struct, frozen=True):
 async def create_request(call: Call) -> web.Response:
     """Ask somebody for money."""
     body: RequestIn = call.body
-    asked = Asked(body.amount_cents, body.expires_in_minutes, body.metadata)
-    claim = await requests.create(platform_of(call), call.user, body.to_phone, asked, key=header_key(call))
-    return answer(200, request_out(claim))
+    asked = Terms(body.amount_cents, body.expires_in_minutes, body.metadata)
+    demand = await requests.create(platform_of(call), call.user, body.to_phone, asked, key=header_key(call))
+    return answer(200, request_out(demand))
 
 
 async def list_requests(call: Call) -> web.Response:
@@ -104,13 +105,15 @@ async def list_requests(call: Call) -> web.Response:
 
 async def get_request(call: Call) -> web.Response:
     """Show a request to one of its sides."""
-    claim = await requests.get(platform_of(call), call.user, call.path("request_id"))
-    return answer(200, request_out(claim))
+    demand = await requests.get(platform_of(call), call.user, call.path("request_id"))
+    return answer(200, request_out(demand))
 
 
 async def accept_request(call: Call) -> web.Response:
     """Pay a request."""
-    accepted = await requests.accept(platform_of(call), call.user, call.path("request_id"))
+    accepted = await requests.accept(
+        platform_of(call), call.user, call.path("request_id"), ignorable_key(call)
+    )
     if accepted.transfer_id is None:
         return _already(accepted.state)
     return answer(200, AcceptedOut("accepted", str(accepted.transfer_id)))
@@ -128,13 +131,13 @@ async def cancel_request(call: Call) -> web.Response:
     return answer(200, Detail("canceled")) if was is None else _already(was)
 
 
-def request_out(claim: Claim) -> RequestOut:
+def request_out(demand: Demand) -> RequestOut:
     """Show a request as the contract does."""
-    payable = claim.payable
+    payable = demand.payable
     return RequestOut(
         id=str(payable.id),
-        requester_phone=claim.payee_phone,
-        target_phone=claim.payer_phone,
+        requester_phone=demand.payee_phone,
+        target_phone=demand.payer_phone,
         amount_cents=payable.amount or 0,
         currency_code=payable.currency,
         status=STATES.get(payable.state, payable.state),

@@ -106,6 +106,14 @@ def header_key(call: Call) -> str | None:
     return optional_key(call.request.headers.get(IDEMPOTENCY_KEY))
 
 
+def ignorable_key(call: Call) -> str | None:
+    """Return the key in the header of a call for which the contract knows none: one of a bad form is ignored."""
+    try:
+        return header_key(call)
+    except Refusal:
+        return None
+
+
 def optional_key(text: str | None) -> str | None:
     """Return an idempotency key without the blanks around it, None for a blank one. Raises Refusal for a bad one."""
     key = "" if text is None else text.strip()

@@ -167,14 +167,7 @@ async def list_vouchers(call: Call) -> web.Response:
 
 async def redeem_voucher(call: Call) -> web.Response:
     """Pay a voucher into the caller's wallet."""
-    key = header_key(call)
-    redeemed = await vouchers.redeem(
-        platform_of(call),
-        call.user,
-        call.path("code"),
-        redemption_id=key_id(call.user.principal_id, key),
-        keyed=key is not None,
-    )
+    redeemed = await vouchers.redeem(platform_of(call), call.user, call.path("code"), header_key(call))
     return answer(200, _shown(redeemed))
 
 

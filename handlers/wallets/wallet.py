@@ -12,7 +12,7 @@ from aiohttp import web
 
 from core.errors import Refusal
 from core.payables import p2p
-from core.payables.p2p import Entry
+from core.wallets.balances import Entry, read_balance, read_entries
 from handlers.http.route import Call, Route, answer
 from handlers.wallets.surface import (
     Body,
@@ -110,7 +110,7 @@ class EntryPage(msgspec.Struct, frozen=True):
 async def get_wallet(call: Call) -> web.Response:
     """Show the caller and their wallet."""
     user = call.user
-    found = await p2p.standing(platform_of(call), user)
+    found = await read_balance(platform_of(call), user)
     view = WalletView(
         UserOut(str(user.id), user.phone, user.name, user.is_merchant),
         WalletOut(str(user.wallet_id), found.balance, found.currency),
@@ -122,10 +122,13 @@ async def top_up(call: Call) -> web.Response:
     """Put money into the caller's wallet, in development."""
     body: TopUpIn = call.body
     platform = platform_of(call)
-    # Of the contract's order: this comes before what is wrong with the key.
-    if not platform.settings.dev_enable_topup:
-        raise Refusal("topup_disabled", "Top-ups are off here.")
-    key = required_key(call, body.idempotency_key)
+    try:
+        key = required_key(call, body.idempotency_key)
+    except Refusal:
+        # The contract tells this before what is wrong with a key.
+        if not platform.settings.dev_enable_topup:
+            raise Refusal("topup_disabled", "Top-ups are off here.") from None
+        raise
     return answer(200, transfer_out(await p2p.top_up(platform, call.user, body.amount_cents, key)))
 
 
@@ -150,8 +153,8 @@ async def page_transactions(call: Call) -> web.Response:
     query: PageQuery = call.query
     page, size = max(query.page, 1), min(max(query.page_size, 1), MAX_PAGE_ENTRIES)
     platform = platform_of(call)
-    total = (await p2p.standing(platform, call.user)).entries
-    found = await p2p.entries(platform, call.user, newest=total - (page - 1) * size, count=size)
+    total = (await read_balance(platform, call.user)).entries
+    found = await read_entries(platform, call.user, newest=total - (page - 1) * size, count=size)
     return answer(200, EntryPage(page, size, total, [_shown(call, entry) for entry in found]))
 
 
@@ -173,9 +176,9 @@ async def export_transactions(call: Call) -> web.Response:
 
 async def _newest(call: Call, count: int) -> list[EntryOut]:
     platform = platform_of(call)
-    newest = (await p2p.standing(platform, call.user)).entries
+    newest = (await read_balance(platform, call.user)).entries
     return [
-        _shown(call, entry) for entry in await p2p.entries(platform, call.user, newest=newest, count=count)
+        _shown(call, entry) for entry in await read_entries(platform, call.user, newest=newest, count=count)
     ]
 
 

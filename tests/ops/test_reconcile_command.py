@@ -15,6 +15,7 @@ from core.payables import p2p
 from core.platform import Platform, open_platform
 from core.service import Service
 from core.settings import Settings
+from core.wallets.balances import read_balance, read_entries
 from core.wallets.users import User
 from ops.process import python_environment
 from tests.invariants import faults
@@ -73,13 +74,13 @@ async def test_a_balance_that_is_off(
     expected = ["Wallet mismatches: 1", line, "Transfer issues: 0"]
     code, out, _ = await run(settings)
     assert (code, out) == (1, expected)
-    assert (await p2p.standing(platform, ann)).balance == 700 + drift  # looking changes nothing
+    assert (await read_balance(platform, ann)).balance == 700 + drift  # looking changes nothing
 
     code, out, err = await run(settings, "--fix-balances")
     assert (code, out[:3]) == (0, expected), err
     fixed = out[3].removeprefix(f"fixed: wallet={ann.wallet_id} off_by={drift} transfer=")
-    assert (await p2p.standing(platform, ann)).balance == 700
-    lines = await p2p.entries(platform, ann, newest=4, count=2)
+    assert (await read_balance(platform, ann)).balance == 700
+    lines = await read_entries(platform, ann, newest=4, count=2)
     assert [(line.transfer_id, line.amount) for line in lines] == [
         (UUID(fixed), -drift),
         (UUID(fixed), drift),

@@ -1,4 +1,4 @@
--- name: find_claim
+-- name: find_demand
 -- One row: the request or invoice $1, of the kind $2, with the phones of both sides.
 SELECT
     p.id, p.kind, p.code, p.payee_id, p.payer_id, p.amount, p.currency, p.reusable, p.state, p.expires_at, p.due_at,
@@ -10,8 +10,8 @@ INNER JOIN users AS payee ON p.payee_id = payee.id
 INNER JOIN users AS payer ON p.payer_id = payer.id
 WHERE p.id = $1 AND p.kind = $2;
 
--- name: claims_on
--- The newest $3 requests or invoices, of the kind $2, that the user $1 is to pay: like find_claim.
+-- name: demands_on
+-- The newest $3 requests or invoices, of the kind $2, that the user $1 is to pay: like find_demand.
 SELECT
     p.id, p.kind, p.code, p.payee_id, p.payer_id, p.amount, p.currency, p.reusable, p.state, p.expires_at, p.due_at,
     p.details::text AS details, p.transfer_id, p.hold_id, p.settled_by, p.created_at, p.updated_at, p.request_key,
@@ -24,8 +24,8 @@ WHERE p.payer_id = $1 AND p.kind = $2
 ORDER BY p.created_at DESC, p.id DESC
 LIMIT $3;
 
--- name: claims_of
--- The newest $3 requests or invoices, of the kind $2, that the user $1 is paid for: like find_claim.
+-- name: demands_of
+-- The newest $3 requests or invoices, of the kind $2, that the user $1 is paid for: like find_demand.
 SELECT
     p.id, p.kind, p.code, p.payee_id, p.payer_id, p.amount, p.currency, p.reusable, p.state, p.expires_at, p.due_at,
     p.details::text AS details, p.transfer_id, p.hold_id, p.settled_by, p.created_at, p.updated_at, p.request_key,

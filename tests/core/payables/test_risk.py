@@ -1,12 +1,14 @@
 """The risk score, point by point, and what it does: a record from one threshold on, a refusal from the other."""
 
+import dataclasses
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from core.errors import Refusal
-from core.payables.risk import assess, score
+from core.payables.p2p import transfer
+from core.payables.risk import score
 from core.settings import load_settings
 from tests.core.payables.conftest import Bank
 
@@ -42,15 +44,18 @@ async def test_points(bank: Bank, changes: dict[str, Any], amount: int, hour: in
 
 
 async def _assessed(bank: Bank, **changes: int) -> list[str]:
-    payer = await bank.user()  # of KYC level 0 and made just now: 50 points at noon, 60 at night
+    """Return the records of a payment whose payer was made just now: 50 points at noon, 60 at night."""
+    payer, payee = await bank.user(100), await bank.user()
     settings = SETTINGS.model_copy(update=changes)
+    service = dataclasses.replace(bank.platform.service, settings=settings)
     refused = False
     try:
-        await assess(bank.database, settings, payer, 1, operation="wallet.transfer")
+        await transfer(dataclasses.replace(bank.platform, service=service), payer, payee.phone, 1, "key")
     except Refusal as refusal:
         refused = refusal.code == "risk_blocked"
     rows = await bank.owner.fetch("SELECT type FROM audit_events WHERE type LIKE 'fraud.%'")
     assert refused is ("fraud.block" in [row["type"] for row in rows])
+    assert await bank.balances(payer) == [100 if refused else 99]
     return [row["type"] for row in rows]
 
 

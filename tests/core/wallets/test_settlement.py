@@ -50,7 +50,7 @@ async def person(platform: Platform, owner: Any, phone: str, *, merchant: bool =
 
 async def sell(platform: Platform, payer: User, shop: User, amount: int, fee: int) -> None:
     key = operation_id(payer.principal_id, f"{shop.id}-{amount}")
-    await platform.pay(
+    await platform.post(
         Payment(
             id=key,
             principal_id=payer.principal_id,

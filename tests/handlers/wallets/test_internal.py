@@ -355,7 +355,7 @@ async def test_invoices(person: MakePerson, sibling: Sibling, owner: Raw) -> Non
     assert (await sibling.post(REQUESTS, payment(ann, bob), key="k")).status == 200
     row = await only_row(owner, "SELECT * FROM payables WHERE id = $1", said.json["id"])
     assert (row["kind"], row["payee_id"], row["payer_id"]) == ("invoice", ann.user.id, bob.user.id)
-    assert json.loads(row["details"]) == {"reference": "R-1", "description": "tea"}
+    assert json.loads(row["details"]) == {"reference": "R-1", "description": "tea", "collects": "anybody"}
     assert timedelta(days=2) < row["due_at"] - row["created_at"] <= timedelta(days=3)
 
 

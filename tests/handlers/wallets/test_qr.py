@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from core import metrics
-from core.payables.p2p import standing
 from core.platform import Platform
+from core.wallets.balances import read_balance
 from tests.handlers.wallets.conftest import MakePerson, Person, Said, new_key
 
 FEES = {"merchant_fee_bps": 150}
@@ -34,7 +34,7 @@ async def overdue(owner: Any) -> None:
 async def fees(platform: Platform) -> int:
     """What is in the fee wallet."""
     collector = await platform.users.ensure(platform.config.current.fee_wallet_phone)
-    return (await standing(platform, collector)).balance
+    return (await read_balance(platform, collector)).balance
 
 
 # --- Making

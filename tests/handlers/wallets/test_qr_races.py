@@ -10,6 +10,7 @@ import pytest
 from core.ledger.items import Outcome, operation_id
 from core.ledger.poster import Poster
 from core.payables import qr
+from core.payables.pay import prepare
 from core.platform import Platform
 from tests.chaos.staging import BARRIER, LOCK, Wait, at_barrier, install
 from tests.handlers.wallets.conftest import MakePerson, Person, new_key
@@ -35,9 +36,8 @@ async def post(platform: Platform, poster: Poster, payer: Person, code: str) -> 
     found = await platform.payables.to_pay_by_code(code.removeprefix(qr.PREFIX))
     assert found is not None
     assert found.payee is not None
-    offer = qr.Offer(found.payable, found.payee)
-    payment_id = operation_id(payer.user.principal_id, new_key())
-    payment = await qr.payment_of(platform, payment_id, payer.user, offer, 100, (code, None))
+    order = found.order(payer.user, found.payee, 100, (code, None), object_id=None)
+    payment = await prepare(platform, order, operation_id(payer.user.principal_id, new_key()))
     return await poster.submit(payment.posting())
 
 

@@ -37,7 +37,7 @@ async def pay_with_fee(platform: Platform, payer: Person, payee: Person, amount:
         fee_payer=payee.user.account,
         fee_account=await platform.fee_account(),
     )
-    return (await platform.pay(payment)).transfer_id
+    return (await platform.post(payment)).transfer_id
 
 
 async def test_refund(person: MakePerson) -> None:

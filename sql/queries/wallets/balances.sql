@@ -8,6 +8,6 @@ INNER JOIN transfers AS t ON t.no = (e.no >> 12) << 12
 WHERE e.account_id = (SELECT a.id FROM accounts AS a WHERE a.code = $1) AND e.version BETWEEN $3 AND $2
 ORDER BY e.version DESC;
 
--- name: wallet_standing
+-- name: wallet_balance
 -- One row: what is in the account of the code $1, what of it is held, its currency and the number of its entries.
 SELECT balance, held, currency, version FROM accounts WHERE code = $1;

@@ -1,0 +1,204 @@
+"""Paying: one operation for every kind of payable. `core.payables.kinds` has the table of how the kinds differ.
+
+A key that is known gets its stored answer before any rule is asked: level, payee, state and risk here, limits and
+freezes in the ledger. The ledger looks at the key first in any case, so this module asks for it only where a rule
+says no: a payment that passes costs no further round trip.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from core import ids
+from core.audit import audited, by_user, record
+from core.errors import Refusal
+from core.ledger.items import operation_id
+from core.ledger.stored import load_outcomes
+from core.payables import risk
+from core.payables.kinds import KINDS
+from core.payables.limits import payer_limits
+from core.payables.payments import Payment
+from core.wallets.merchants import require_kyc
+from core.wallets.notifications import tell_all
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from uuid import UUID
+
+    from core.database import Database
+    from core.ledger.items import Audited
+    from core.payables.kinds import Kind, Order, Rules
+    from core.payables.payments import Paid
+    from core.platform import Platform
+    from core.settings import Settings
+    from core.wallets.users import User
+
+
+class Key(NamedTuple):
+    """The id that a payment gets, and whether the caller can ask for it again; see `operation_id`."""
+
+    id: UUID
+    given: bool = True
+
+    @classmethod
+    def of(cls, user: User, text: str | None) -> Key:
+        """Return the key of a user, or a new one that nobody can repeat."""
+        return cls(ids.new_uuid(), False) if text is None else cls(operation_id(user.principal_id, text))
+
+
+async def pay(
+    platform: Platform, kind: Kind, asker: User, key: Key, find: Callable[[], Awaitable[Order]]
+) -> Paid:
+    """Pay what `find` finds, which raises Refusal for what is no payable of this kind.
+
+    A repeated key gets the first answer. Raises Refusal `idempotency_conflict` for a key that was used for something
+    else, `kyc_level_required`, `risk_blocked`, the refusals of the kind (`core.payables.kinds`), `payable_not_open`
+    with the payable's `state` where the kind has no word for it, and what stands in the way of the money.
+    """
+    rules = KINDS[kind]
+    order: Order | None = None
+    flagged: Audited | None = None
+    try:
+        require_kyc(asker, rules.level(platform.settings))
+        order = await find()
+        check(platform, order)
+        flagged = _assess(platform.settings, rules, order)
+    except Refusal as refusal:
+        if not await is_answered(platform.database, key):
+            if isinstance(refusal, risk.Blocked):
+                await record(platform.database, refusal.record)
+            raise
+        order = order or await _found(find)
+        if order is None or order.amount is None:
+            raise Refusal("idempotency_conflict", "This key was used for another request.") from refusal
+    payment = await prepare(platform, order, key.id, flagged)
+    try:
+        paid = await platform.post(payment)
+    except Refusal as refusal:
+        if flagged is not None and refusal.code != "idempotency_conflict":
+            await record(platform.database, flagged)
+        raise _in_the_kinds_words(rules, payment, refusal) from refusal
+    if not paid.replayed:
+        rules.counted(payment)
+    return paid
+
+
+def check(platform: Platform, order: Order) -> None:
+    """Raise Refusal unless what is known of an order lets it be paid; the ledger decides what needs a lock."""
+    rules, settings = KINDS[order.kind], platform.settings
+    collects = order.collects or rules.collects
+    if (collects.merchant and not order.payee.is_merchant) or (
+        order.payee.kyc_level < collects.level(settings)
+    ):
+        raise Refusal(*rules.not_collectable)
+    if order.state != "open":
+        raise _closed(rules, order.state)
+    if order.currency != platform.currency:
+        raise Refusal(
+            "currency_mismatch", f"This is in {order.currency}, and wallets are in {platform.currency}."
+        )
+    if order.payer is not None:
+        require_kyc(order.payer, order.level)
+    if order.held is not None and order.held.frozen:
+        # The ledger captures what was held before, frozen or not.
+        raise Refusal("account_frozen", "The wallet is frozen: nothing leaves it.")
+    if order.amount is None:
+        raise Refusal(rules.amount_required, "Say how much you pay: this code leaves it to you.")
+
+
+async def prepare(
+    platform: Platform, order: Order, payment_id: UUID, flagged: Audited | None = None
+) -> Payment:
+    """Return what paying an order posts: amount and fee, the payer's limits, and what is told and audited."""
+    rules = KINDS[order.kind]
+    if order.amount is None:
+        raise LookupError(f"nobody said how much to pay for {order.object_id}")
+    cost = rules.fee(platform, order, order.amount)
+    source = order.source or (order.payer.account if order.payer is not None else None)
+    if source is None:
+        raise LookupError(f"a payment of the kind {order.kind} comes from nowhere")
+    bearer = {"payee": order.payee.account, "payer": source, "source": source}[rules.bears]
+    members = _members(order, payment_id, cost)
+    object_id = order.object_id or str(payment_id)
+    about = order.side(rules.about) or order.asker
+    noted = audited(
+        rules.event,
+        order.actor or by_user(order.asker.id),
+        {name: members[name] for name in rules.noted},
+        user_id=about.id,
+        object_id=object_id,
+    )
+    hearers = [user for user in map(order.side, rules.tells) if user is not None]
+    told = {name: members[name] for name in rules.told}
+    limited = order.payer if rules.limits is not None else None
+    return Payment(
+        id=payment_id,
+        principal_id=order.asker.principal_id,
+        kind=rules.posts or rules.event,
+        source=source,
+        target=order.payee.account,
+        amount=order.amount - (cost if rules.bears == "source" else 0),
+        currency=order.currency,
+        identity=order.identity,
+        payer=limited,
+        limits=payer_limits(platform.settings, limited, rules.limits) if limited and rules.limits else None,
+        order=rules.causes,
+        fee=cost,
+        fee_payer=bearer,
+        fee_account=await platform.fee_account() if cost else None,
+        payable=order.payable_id,
+        settler=None if order.payable_id is None else order.asker.id,
+        told=tell_all(hearers, rules.event, told, object_id=object_id),
+        audited=(noted,) if flagged is None else (flagged, noted),
+        held=order.held,
+    )
+
+
+async def is_answered(database: Database, key: Key) -> bool:
+    """Whether something was paid under a key before, so that its answer is stored."""
+    return key.given and bool(await load_outcomes(database, [key.id]))
+
+
+def _assess(settings: Settings, rules: Rules, order: Order) -> Audited | None:
+    """Return the record of a payment of a high score; raise `risk.Blocked` for one of too high a score."""
+    if not rules.assessed or order.payer is None or order.amount is None:
+        return None
+    merchant = order.payee if order.payable_id is not None else None
+    return risk.assess(settings, order.payer, order.amount, datetime.now(UTC), rules.event, merchant)
+
+
+async def _found(find: Callable[[], Awaitable[Order]]) -> Order | None:
+    try:
+        return await find()
+    except Refusal:
+        return None
+
+
+def _members(order: Order, payment_id: UUID, cost: int) -> dict[str, Any]:
+    return {
+        "id": order.object_id,
+        "qr_id": str(order.payable_id),
+        "transfer_id": str(payment_id),
+        "type": order.kind.replace("_", ""),
+        "amount_cents": order.amount,
+        "fee_cents": cost,
+    }
+
+
+def _closed(rules: Rules, state: str) -> Refusal:
+    words = rules.closed.get(state) or rules.closed.get("")
+    return (
+        Refusal("payable_not_open", f"This is {state} already.", state=state)
+        if words is None
+        else Refusal(*words)
+    )
+
+
+def _in_the_kinds_words(rules: Rules, payment: Payment, refusal: Refusal) -> Refusal:
+    if refusal.code in {"payable_not_open", "payable_not_found"}:
+        return _closed(rules, refusal.extra.get("state", "gone"))
+    word = rules.words.get(refusal.code)
+    if word is not None and refusal.extra.get("account") == payment.source:
+        return Refusal(word, refusal.detail)
+    return refusal

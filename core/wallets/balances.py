@@ -1,0 +1,54 @@
+"""What a user sees of a wallet: the balance, and the entries, newest first."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+from uuid import UUID
+
+from core.database import queries
+
+if TYPE_CHECKING:
+    from core.platform import Platform
+    from core.wallets.users import User
+
+_sql = queries(__name__)
+
+
+class Balance(NamedTuple):
+    """The money in a wallet in minor units, and how many entries the wallet has."""
+
+    balance: int
+    held: int
+    currency: str
+    entries: int
+
+
+class Entry(NamedTuple):
+    """One line of a wallet: minor units that came (positive) or went."""
+
+    transfer_id: UUID
+    kind: str
+    amount: int
+    recorded_at: datetime
+    version: int
+
+
+async def read_balance(platform: Platform, user: User) -> Balance:
+    """Return what is in a user's wallet."""
+    row = await platform.database.fetchrow(_sql.wallet_balance, user.account)
+    if row is None:
+        raise LookupError(f"user {user.id} has no wallet")
+    return Balance(row["balance"], row["held"], row["currency"], row["version"])
+
+
+async def read_entries(platform: Platform, user: User, *, newest: int, count: int) -> list[Entry]:
+    """Return `count` entries from the version `newest` down."""
+    if newest < 1 or count < 1:
+        return []
+    oldest = max(1, newest - count + 1)
+    rows = await platform.database.fetch(_sql.wallet_entries, user.account, newest, oldest)
+    return [
+        Entry(row["transfer_id"], row["kind"], row["amount"], row["recorded_at"], row["version"])
+        for row in rows
+    ]
