@@ -39,6 +39,34 @@ FOREIGN = {
     "jobs": ("aiohttp.web", "click", "rich"),
 }
 
+# The rooms of core, from the floor up: at run time a module imports from its own room and from those before it. Modules
+# that stand directly in core are the floor, unless they are named here.
+ROOMS = (
+    "floor",
+    "work",
+    "ledger",
+    "audit",
+    "access",
+    "outbox",
+    "inbox",
+    "wallets",
+    "identity",
+    "payables",
+    "recurring",
+)
+# What puts the rooms together in one process. No room imports it at run time.
+ASSEMBLY = {"core.service", "core.platform", "core.identity.identity"}
+# Surfaces stand beside each other on `http`; the payment page is a door to what wallets do.
+SURFACES = {
+    "http": set[str](),
+    "ledger": {"http"},
+    "webhooks": {"http"},
+    "wallets": {"http", "webhooks"},
+    "pay_page": {"http", "wallets"},
+}
+# What a reader takes in at one look.
+MOST_FILES = 22
+
 # Settings are read once, into one object, by pydantic-settings. What else looks at the environment, with its reason:
 MAY_READ_ENVIRONMENT = {
     "ops/setup/*.py": "run before there is a settings object, and hand pip and the linters their environment",
@@ -108,6 +136,32 @@ def imports(path: Path) -> Iterator[Import]:
                 yield Import(file, node.lineno, f"{base}.{alias.name}")
 
 
+def run_time_imports(path: Path) -> Iterator[Import]:
+    """Every import of a file that is made when the program runs, so not those under TYPE_CHECKING."""
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        node.lineno
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING"
+        for node in ast.walk(block)
+        if isinstance(node, ast.ImportFrom | ast.Import)
+    }
+    for found in imports(path):
+        if found.line not in typing_only:
+            yield found
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room_of(name: str) -> str:
+    """Return the room of core that a dotted name is in."""
+    parts = name.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in ROOMS else "floor"
+
+
 def is_within(name: str, module: str) -> bool:
     return name == module or name.startswith(f"{module}.")
 
@@ -124,6 +178,77 @@ def test_imports_go_one_way(package: str) -> None:
     ]
 
     assert forbidden == []
+
+
+def test_rooms_of_core_stand_on_those_below() -> None:
+    upwards = []
+    for path in sources("core"):
+        module = module_of(path)
+        for found in run_time_imports(path):
+            if not is_within(found.name, "core") or module in ASSEMBLY:
+                continue
+            assembly = any(is_within(found.name, part) for part in ASSEMBLY)
+            if assembly or ROOMS.index(room_of(found.name)) > ROOMS.index(room_of(module)):
+                upwards.append(found)
+
+    assert upwards == []
+
+
+def test_rooms_of_core_hold_no_circle() -> None:
+    modules = {module_of(path): path for path in sources("core")}
+    needs = {
+        module: {
+            target
+            for found in run_time_imports(path)
+            for target in (found.name, found.name.rpartition(".")[0])
+            if target in modules and target != module and modules[target].name != "__init__.py"
+        }
+        for module, path in modules.items()
+    }
+    while free := [module for module, targets in needs.items() if not targets]:
+        for module in free:
+            del needs[module]
+        for targets in needs.values():
+            targets.difference_update(free)
+
+    assert needs == {}
+
+
+def test_surfaces_stand_beside_each_other() -> None:
+    crossing = []
+    for path in sources("handlers"):
+        parts = module_of(path).split(".")
+        if len(parts) < 3:  # the application puts them together
+            continue
+        for found in run_time_imports(path):
+            target = found.name.split(".")
+            if target[0] == "handlers" and target[1] not in SURFACES[parts[1]] | {parts[1]}:
+                crossing.append(found)
+
+    assert crossing == []
+
+
+def test_no_folder_is_a_drawer() -> None:
+    folders: dict[str, int] = {}
+    for path in sources(*PACKAGES[:-1]):
+        if path.name != "__init__.py":
+            folders[relative(path.parent)] = folders.get(relative(path.parent), 0) + 1
+
+    assert {folder: count for folder, count in folders.items() if count > MOST_FILES} == {}
+
+
+def test_every_file_of_queries_has_its_module() -> None:
+    asking = {
+        module_of(path).removeprefix("core.").replace(".", "/")
+        for path in sources("core")
+        if "queries(__name__)" in path.read_text()
+    }
+    files = {
+        path.relative_to(ROOT / "sql" / "queries").with_suffix("").as_posix()
+        for path in (ROOT / "sql" / "queries").rglob("*.sql")
+    }
+
+    assert files == asking
 
 
 @pytest.mark.parametrize("package", FOREIGN)

@@ -119,6 +119,7 @@ FORMS: dict[str, Form] = {
     "invoice_expired": Form(400, "Cannot pay expired invoice"),
     "mandate_not_found": Form(404, "Mandate not found"),
     "merchant_not_found": Form(404, "Merchant not found"),
+    "payee_not_verified": Form(403, "Payee not verified"),
     "target_not_a_merchant": Form(400, "Target is not a merchant"),
     "subscription_not_found": Form(404, "Not found"),
     # Refunds.

@@ -329,6 +329,7 @@ ROUTES: tuple[Route, ...] = (
             "not_your_invoice",
             "invoice_canceled",
             "invoice_expired",
+            "payee_not_verified",
             "currency_mismatch",
             "insufficient_funds",
             "transfer_limit_exceeded",

@@ -231,8 +231,13 @@ def _scanned(body: Mapping[str, Any]) -> Scanned:
 async def request_by_cpm(call: Call) -> web.Response:
     """Ask the customer whose code was scanned for money."""
     body: dict[str, Any] = call.body
-    merchants.require_merchant(call.user)
-    request_id = await cpm.request_payment(platform_of(call), call.user, _scanned(body), header_key(call))
+    try:
+        scanned = _scanned(body)
+    except Refusal:
+        # The contract tells this before what is wrong with the body.
+        merchants.require_merchant(call.user)
+        raise
+    request_id = await cpm.request_payment(platform_of(call), call.user, scanned, header_key(call))
     return answer(200, CpmRequestOut(str(request_id), f"payments://request/{request_id}"))
 
 

@@ -86,6 +86,25 @@ async def test_pressed_twice_it_pays_once(shop: Person, person: MakePerson, brow
     assert (await payer.balance(), await shop.balance()) == (8_000, 2_000)
 
 
+async def test_pressed_again_it_shows_the_receipt_whatever_the_rules_say(
+    shop: Person, person: MakePerson, browser: OpenBrowser, owner: Any
+) -> None:
+    """The payer is of level 0 by then, and the payee no merchant: neither is asked for a payment that was made."""
+    payer, anns = await person(balance=10_000, kyc=1), browser()
+    for code in (await link(shop), await qr(shop, 100, "static")):
+        await owner.execute("UPDATE users SET kyc_level = 1, is_merchant = true")
+        ready = await anns.sign_in(code, payer.phone)
+        first = await anns.send(ready, "confirm", amount="10")
+        await owner.execute("UPDATE users SET kyc_level = 0, is_merchant = false")
+        again = await anns.send(ready, "confirm", amount="10")
+        assert (again.heading, again.path) == ("Paid", first.path)
+        other = await anns.get(ready.path)
+        refused = await anns.send(other, "confirm", amount="10")
+        assert (refused.status, "Nothing was paid" in refused.words) == (403, True)
+        await anns.send(refused, "sign-out")
+    assert await payer.balance() == 8_000
+
+
 async def test_without_the_forms_key_it_would_pay_twice(
     shop: Person, person: MakePerson, browser: OpenBrowser
 ) -> None:
