@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-import asyncpg
 import structlog
 
 from core import ids
@@ -29,17 +28,16 @@ from core.inbox.rules import (
     UnusableEventError,
 )
 from core.ledger.accounts import Limits, Opening, open_accounts
-from core.ledger.poster import KEY_TAKEN
 from core.work import wakeup
-from core.work.backoff import full_jitter
 from core.work.due_window import Horizon
 from core.work.leases import DEAD_AFTER_SECONDS
+from core.work.retries import full_jitter, in_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Self
 
-    from core.database import Database
+    from core.database import Connection, Database
     from core.inbox.dead_letters import DeadLetterStream
     from core.inbox.rules import Rule
     from core.ledger.ledger import Ledger
@@ -57,8 +55,8 @@ CONCURRENCY: Final = 4
 LEASE_SECONDS: Final = 60.0
 TAKE_OVER_BATCH: Final = 1000
 
-# Another try at once, for what is over by then: a twin took the key first, or an account had to be opened.
-MAX_TRIES_AT_ONCE: Final = 3
+# An event is applied again at once where its effect needed an account that had to be opened first, this often at most.
+MAX_OPENINGS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,29 +171,27 @@ class Processor:
             if await self._database.fetchval(_sql.finish_inbox_event, event.id, token, IGNORED) is None:
                 raise _LeaseLostError
             return IGNORED
-        for _ in range(MAX_TRIES_AT_ONCE):
+        for _ in range(MAX_OPENINGS):
             try:
-                outcome = await self._apply_rule(rule, event, token)
+                outcome = await in_transaction(
+                    self._database, lambda connection: self._apply_rule(connection, rule, event, token)
+                )
             except AccountNeededError as needed:
                 opening = Opening(needed.code, needed.currency, Limits(floor=None))
                 await open_accounts(self._database, [opening], SYSTEM_PRINCIPAL)
-            except asyncpg.PostgresError as error:
-                if error.sqlstate != KEY_TAKEN:
-                    raise
             else:
                 self._wake(wakeup.OUTBOX)
                 return outcome
-        raise Refusal("busy", "Others take the same keys all the time.")
+        raise Refusal("busy", "The effect needs more accounts than are opened at once.")
 
-    async def _apply_rule(self, rule: Rule, event: InboxEvent, token: UUID) -> str:
-        async with self._database.transaction() as connection:
-            if await connection.fetchval(_sql.finish_inbox_event, event.id, token, APPLIED) is None:
-                raise _LeaseLostError
-            if event.object_id is not None:
-                await connection.fetchval(_sql.lock_inbox_object, event.provider, event.object_id)
-            outcome = await rule(connection, self._ledger, event)
-            if outcome != APPLIED:
-                await connection.execute(_sql.correct_inbox_outcome, event.id, outcome)
+    async def _apply_rule(self, connection: Connection, rule: Rule, event: InboxEvent, token: UUID) -> str:
+        if await connection.fetchval(_sql.finish_inbox_event, event.id, token, APPLIED) is None:
+            raise _LeaseLostError
+        if event.object_id is not None:
+            await connection.fetchval(_sql.lock_inbox_object, event.provider, event.object_id)
+        outcome = await rule(connection, self._ledger, event)
+        if outcome != APPLIED:
+            await connection.execute(_sql.correct_inbox_outcome, event.id, outcome)
         return outcome
 
     async def _fail(

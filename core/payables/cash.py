@@ -26,7 +26,7 @@ from core.payables.payments import Payment
 from core.wallets.books import CASH_OUT, SYSTEM_PRINCIPAL, system_account
 from core.wallets.notifications import tell, tell_all, write
 from core.wallets.users import User, user_of
-from core.work.changes import change
+from core.work.retries import in_transaction
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -123,7 +123,7 @@ async def ask(
         )
 
     try:
-        request = await change(platform.database, stored)
+        request = await in_transaction(platform.database, stored)
     except _HoldRefusedError as refused:
         raise await _cause(platform, customer, refused) from None
     platform.wake()
@@ -338,7 +338,7 @@ async def _end(platform: Platform, known: _Known, state: Literal["canceled", "re
         await write(connection, told, [entry])
         return True
 
-    if known.state == "open" and await change(platform.database, ended):
+    if known.state == "open" and await in_transaction(platform.database, ended):
         platform.wake()
         return "open"
     return (await _known(platform, known.id)).state

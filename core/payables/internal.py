@@ -19,7 +19,7 @@ from core.payables.payables import NewPayable, RequestKey, create, with_metadata
 from core.payables.payments import Paid, Payment
 from core.wallets.books import SYSTEM_PRINCIPAL
 from core.wallets.notifications import tell_all, write
-from core.work.changes import change
+from core.work.retries import in_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -155,7 +155,7 @@ async def _create(
             await write(connection, events, [entry])
         return payable_id, is_new
 
-    made = await change(platform.database, created)
+    made = await in_transaction(platform.database, created)
     platform.wake()
     return made
 

@@ -25,7 +25,7 @@ from core.payables.payments import Payment, pay_within
 from core.wallets.books import PROMOTIONS, SYSTEM_PRINCIPAL, VOUCHERS, system_account
 from core.wallets.notifications import tell, write
 from core.wallets.users import User, user_of
-from core.work.changes import change
+from core.work.retries import in_transaction
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -218,7 +218,7 @@ async def revoke(platform: Platform, admin: User, code: str) -> Voucher:
         told = tell(known.creator, "vouchers.revoke", data, object_id=str(voucher.id))
         await write(connection, told, [entry])
 
-    await change(platform.database, revoked)
+    await in_transaction(platform.database, revoked)
     platform.wake()
     return voucher._replace(state="canceled")
 
@@ -295,7 +295,7 @@ async def _issue(
         paid = await pay_within(connection, platform.database, platform.ledger, payment)
         return await connection.fetch(_sql.vouchers_issued, voucher_ids) if paid.replayed else rows
 
-    rows = await change(platform.database, issued)
+    rows = await in_transaction(platform.database, issued)
     platform.wake()
     return [
         Voucher(row["id"], row["code"], amount, payment.currency, "open", row["created_at"]) for row in rows
