@@ -18,18 +18,11 @@ from core import ids
 from core.database import queries
 from core.errors import Refusal, Unavailable
 from core.inbox.dead_letters import say_dead
-from core.inbox.rules import (
-    APPLIED,
-    IGNORED,
-    RULES,
-    SYSTEM_PRINCIPAL,
-    AccountNeededError,
-    InboxEvent,
-    UnusableEventError,
-)
+from core.inbox.rules import APPLIED, IGNORED, RULES, AccountNeededError, InboxEvent, UnusableEventError
 from core.ledger.accounts import Limits, Opening, open_accounts
+from core.ledger.items import SYSTEM_PRINCIPAL
 from core.work import wakeup
-from core.work.due_window import Horizon
+from core.work.due_window import DueWindow
 from core.work.leases import DEAD_AFTER_SECONDS
 from core.work.retries import full_jitter, in_transaction
 
@@ -101,7 +94,7 @@ class Processor:
         self._stream = stream
         self._slots = asyncio.Semaphore(CONCURRENCY)
         self._left_behind = False
-        self._horizon = Horizon()
+        self._due_window = DueWindow()
 
     async def step(self) -> int:
         """Claim and apply one batch; return how many events it had."""
@@ -109,14 +102,14 @@ class Processor:
             # The database went away under the last batch: what we still hold of it would wait for its lease to end.
             await self.release()
         token = ids.new_uuid()
-        look = self._horizon.look()
+        look = self._due_window.look()
         self._left_behind = True
         rows = await self._database.fetch(
             _sql.claim_inbox_events, BATCH, self._worker.id, token, LEASE_SECONDS, look.seconds
         )
         self._left_behind = False
         more = len(rows) == BATCH
-        self._horizon.seen(look, min(row["waited_seconds"] for row in rows) if more else 0.0)
+        self._due_window.seen(look, min(row["waited_seconds"] for row in rows) if more else 0.0)
         if not rows:
             return 0
         # Events of one object go one after the other, in the order of their arrival, as far as that is known here. The

@@ -17,13 +17,22 @@ from core import ids
 from core.audit import audited, by_user, record
 from core.database import queries
 from core.errors import Refusal
-from core.ledger.items import Effects, Leg, Operation, Outcome, Posting, next_group, operation_id
+from core.ledger.items import (
+    SYSTEM_PRINCIPAL,
+    Effects,
+    Leg,
+    Operation,
+    Outcome,
+    Posting,
+    next_group,
+    operation_id,
+)
 from core.ledger.outcomes import PAYABLE_STATES
 from core.payables.fees import fee
 from core.payables.limits import LIMITS_FIRST, first_cause, payer_limits
 from core.payables.payables import NewPayable, RequestKey, end, store
 from core.payables.payments import Payment
-from core.wallets.books import CASH_OUT, SYSTEM_PRINCIPAL, system_account
+from core.wallets.books import CASH_OUT, system_account
 from core.wallets.notifications import tell, tell_all, write
 from core.wallets.users import User, user_of
 from core.work.retries import in_transaction

@@ -10,7 +10,7 @@ from uuid import UUID
 from core import metrics
 from core.audit import audited, by_user
 from core.errors import Refusal
-from core.ledger.items import MAX_AMOUNT_MINOR
+from core.money import MAX_AMOUNT_MINOR
 from core.payables.payables import NewPayable, RequestKey, create, with_metadata
 from core.wallets.merchants import require_merchant
 from core.wallets.notifications import tell_all, write

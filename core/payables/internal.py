@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from core import ids, metrics
 from core.audit import audited
 from core.errors import Refusal
-from core.ledger.items import operation_id
+from core.ledger.items import SYSTEM_PRINCIPAL, operation_id
 from core.payables import demands
 from core.payables.p2p import Standing, standing
 from core.payables.payables import NewPayable, RequestKey, create, with_metadata
 from core.payables.payments import Paid, Payment
-from core.wallets.books import SYSTEM_PRINCIPAL
 from core.wallets.notifications import tell_all, write
 from core.work.retries import in_transaction
 

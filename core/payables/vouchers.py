@@ -17,12 +17,13 @@ import msgspec
 from core.audit import audited, by_user
 from core.database import queries
 from core.errors import Refusal
-from core.ledger.items import MAX_AMOUNT_MINOR, operation_id
+from core.ledger.items import SYSTEM_PRINCIPAL, operation_id
+from core.money import MAX_AMOUNT_MINOR
 from core.payables.fees import fee
 from core.payables.limits import payer_limits
 from core.payables.payables import end
 from core.payables.payments import Payment, pay_within
-from core.wallets.books import PROMOTIONS, SYSTEM_PRINCIPAL, VOUCHERS, system_account
+from core.wallets.books import PROMOTIONS, VOUCHERS, system_account
 from core.wallets.notifications import tell, write
 from core.wallets.users import User, user_of
 from core.work.retries import in_transaction

@@ -13,11 +13,10 @@ import structlog
 from core.audit import audited, by_user
 from core.database import queries
 from core.errors import Refusal, Unavailable
-from core.ledger.items import operation_id
+from core.ledger.items import SYSTEM_PRINCIPAL, operation_id
 from core.payables import invoices
 from core.payables.payables import payable_of
 from core.payables.payments import pay_within
-from core.wallets.books import SYSTEM_PRINCIPAL
 from core.wallets.notifications import write
 from core.work.progress import Progress
 from core.work.retries import in_transaction, reason_of, retry_in

@@ -16,12 +16,11 @@ from core import metrics
 from core.audit import audited
 from core.database import queries
 from core.errors import Refusal, Unavailable
-from core.ledger.items import operation_id
+from core.ledger.items import SYSTEM_PRINCIPAL, operation_id
 from core.payables.fees import merchant_fee
 from core.payables.limits import FUNDS_FIRST, payer_limits
 from core.payables.payments import Payment, pay_within
 from core.recurring.subscriptions import Subscription, subscription_of
-from core.wallets.books import SYSTEM_PRINCIPAL
 from core.wallets.notifications import tell_all, write
 from core.work.progress import Progress
 from core.work.retries import in_transaction, reason_of, retry_in
