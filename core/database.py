@@ -51,7 +51,11 @@ _LOST = (
     asyncpg.InsufficientResourcesError,
     asyncpg.ReadOnlySQLTransactionError,
 )
-_RETRIABLE = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+# The posting function raises it when a key or an account of its call was taken or opened by another meanwhile.
+KEY_TAKEN = "TS001"
+_RETRIABLE = frozenset(
+    {asyncpg.DeadlockDetectedError.sqlstate, asyncpg.SerializationError.sqlstate, KEY_TAKEN}
+)
 
 
 class Query(NamedTuple):
@@ -99,9 +103,9 @@ def is_lost(error: BaseException) -> bool:
     return isinstance(error, _LOST)
 
 
-def is_retriable(error: BaseException) -> bool:
+def is_retriable(error: BaseException | None) -> bool:
     """Whether the transaction was certainly rolled back for a reason that another try may not meet."""
-    return isinstance(error, _RETRIABLE)
+    return isinstance(error, asyncpg.PostgresError) and error.sqlstate in _RETRIABLE
 
 
 class Connection:

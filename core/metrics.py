@@ -193,7 +193,9 @@ RECONCILIATION_LAST_RUN = Gauge(
 
 LEDGER_TRANSFERS = Count("ledger_transfers_total", "Transfers by outcome", ("outcome",))
 LEDGER_BATCH_ITEMS = Spread("ledger_batch_items", "Transfers posted by one call of the database", (), _ITEMS)
-LEDGER_RETRIES = Count("ledger_batch_retries_total", "Batches posted again, by what they met", ("reason",))
+TRANSACTION_RETRIES = Count(
+    "transaction_retries_total", "Transactions run again, by what they met", ("reason",)
+)
 LEDGER_LANE_WAITING = Gauge(
     "ledger_lane_waiting", "Transfers that wait for the lane", registry=REGISTRY, multiprocess_mode="livesum"
 )

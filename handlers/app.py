@@ -25,7 +25,7 @@ from core.identity.tokens import Tokens
 from core.platform import Platform, open_platform
 from core.service import Service, open_service
 from core.settings import Settings
-from core.work.backoff import half_jitter
+from core.work.retries import half_jitter
 from handlers.http import docs, health, openapi, problems
 from handlers.http.dispatch import PAGES, WALLETS, Desk, dispatcher
 from handlers.http.middleware import UNMATCHED, Edge

@@ -10,7 +10,7 @@ import structlog
 
 from core import metrics
 from core.errors import Refusal
-from core.work.backoff import full_jitter
+from core.work.retries import full_jitter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -7,7 +7,6 @@ import hashlib
 import hmac
 import json
 import os
-import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -15,12 +14,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from core.pem import LEAST_RSA_BITS, private_keys
+
 if TYPE_CHECKING:
     from core.settings import Settings
 
-_PEM = re.compile(r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL)
-# RFC 7518, section 3.3.
-LEAST_RSA_BITS: Final = 2048
 DEV_KEY_FILE: Final = "jwt-rs256.pem"
 
 
@@ -83,19 +81,6 @@ def load_keys(settings: Settings) -> KeyRing:
     ]
     # Tokens of the time before the change to RS256 count only as long as their secret is named as a previous one.
     return KeyRing((*keys, *previous) if keys else (), (secret or pem).encode())
-
-
-def private_keys(pem: str) -> list[rsa.RSAPrivateKey]:
-    r"""Return the RSA keys in a PEM text, whose line ends may be written as `\n`. Raises ValueError."""
-    found = []
-    for block in _PEM.finditer(pem.replace("\\n", "\n")):
-        key = serialization.load_pem_private_key(block[0].encode(), None)
-        if not isinstance(key, rsa.RSAPrivateKey) or key.key_size < LEAST_RSA_BITS:
-            raise ValueError(f"RS256 wants RSA keys of {LEAST_RSA_BITS} bits or more")
-        found.append(key)
-    if pem.strip() and not found:
-        raise ValueError("no private key in PEM is in it")
-    return found
 
 
 def thumbprint(key: rsa.RSAPublicKey) -> str:

@@ -12,34 +12,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-import asyncpg
 import structlog
 
 from core import ids
 from core.database import queries
 from core.errors import Refusal, Unavailable
 from core.inbox.dead_letters import say_dead
-from core.inbox.rules import (
-    APPLIED,
-    IGNORED,
-    RULES,
-    SYSTEM_PRINCIPAL,
-    AccountNeededError,
-    InboxEvent,
-    UnusableEventError,
-)
+from core.inbox.rules import APPLIED, IGNORED, RULES, AccountNeededError, InboxEvent, UnusableEventError
 from core.ledger.accounts import Limits, Opening, open_accounts
-from core.ledger.poster import KEY_TAKEN
+from core.ledger.items import SYSTEM_PRINCIPAL
 from core.work import wakeup
-from core.work.backoff import full_jitter
-from core.work.due_window import Horizon
+from core.work.due_window import DueWindow
 from core.work.leases import DEAD_AFTER_SECONDS
+from core.work.retries import full_jitter, in_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Self
 
-    from core.database import Database
+    from core.database import Connection, Database
     from core.inbox.dead_letters import DeadLetterStream
     from core.inbox.rules import Rule
     from core.ledger.ledger import Ledger
@@ -57,8 +48,8 @@ CONCURRENCY: Final = 4
 LEASE_SECONDS: Final = 60.0
 TAKE_OVER_BATCH: Final = 1000
 
-# Another try at once, for what is over by then: a twin took the key first, or an account had to be opened.
-MAX_TRIES_AT_ONCE: Final = 3
+# An event is applied again at once where its effect needed an account that had to be opened first, this often at most.
+MAX_OPENINGS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +94,7 @@ class Processor:
         self._stream = stream
         self._slots = asyncio.Semaphore(CONCURRENCY)
         self._left_behind = False
-        self._horizon = Horizon()
+        self._due_window = DueWindow()
 
     async def step(self) -> int:
         """Claim and apply one batch; return how many events it had."""
@@ -111,14 +102,14 @@ class Processor:
             # The database went away under the last batch: what we still hold of it would wait for its lease to end.
             await self.release()
         token = ids.new_uuid()
-        look = self._horizon.look()
+        look = self._due_window.look()
         self._left_behind = True
         rows = await self._database.fetch(
             _sql.claim_inbox_events, BATCH, self._worker.id, token, LEASE_SECONDS, look.seconds
         )
         self._left_behind = False
         more = len(rows) == BATCH
-        self._horizon.seen(look, min(row["waited_seconds"] for row in rows) if more else 0.0)
+        self._due_window.seen(look, min(row["waited_seconds"] for row in rows) if more else 0.0)
         if not rows:
             return 0
         # Events of one object go one after the other, in the order of their arrival, as far as that is known here. The
@@ -173,29 +164,27 @@ class Processor:
             if await self._database.fetchval(_sql.finish_inbox_event, event.id, token, IGNORED) is None:
                 raise _LeaseLostError
             return IGNORED
-        for _ in range(MAX_TRIES_AT_ONCE):
+        for _ in range(MAX_OPENINGS):
             try:
-                outcome = await self._apply_rule(rule, event, token)
+                outcome = await in_transaction(
+                    self._database, lambda connection: self._apply_rule(connection, rule, event, token)
+                )
             except AccountNeededError as needed:
                 opening = Opening(needed.code, needed.currency, Limits(floor=None))
                 await open_accounts(self._database, [opening], SYSTEM_PRINCIPAL)
-            except asyncpg.PostgresError as error:
-                if error.sqlstate != KEY_TAKEN:
-                    raise
             else:
                 self._wake(wakeup.OUTBOX)
                 return outcome
-        raise Refusal("busy", "Others take the same keys all the time.")
+        raise Refusal("busy", "The effect needs more accounts than are opened at once.")
 
-    async def _apply_rule(self, rule: Rule, event: InboxEvent, token: UUID) -> str:
-        async with self._database.transaction() as connection:
-            if await connection.fetchval(_sql.finish_inbox_event, event.id, token, APPLIED) is None:
-                raise _LeaseLostError
-            if event.object_id is not None:
-                await connection.fetchval(_sql.lock_inbox_object, event.provider, event.object_id)
-            outcome = await rule(connection, self._ledger, event)
-            if outcome != APPLIED:
-                await connection.execute(_sql.correct_inbox_outcome, event.id, outcome)
+    async def _apply_rule(self, connection: Connection, rule: Rule, event: InboxEvent, token: UUID) -> str:
+        if await connection.fetchval(_sql.finish_inbox_event, event.id, token, APPLIED) is None:
+            raise _LeaseLostError
+        if event.object_id is not None:
+            await connection.fetchval(_sql.lock_inbox_object, event.provider, event.object_id)
+        outcome = await rule(connection, self._ledger, event)
+        if outcome != APPLIED:
+            await connection.execute(_sql.correct_inbox_outcome, event.id, outcome)
         return outcome
 
     async def _fail(

@@ -13,7 +13,8 @@ from uuid import UUID
 import msgspec
 
 from core.database import queries
-from core.ledger.items import MAX_AMOUNT_MINOR, Leg, Posting, operation_id
+from core.ledger.items import SYSTEM_PRINCIPAL, Leg, Posting, operation_id
+from core.money import MAX_AMOUNT_MINOR
 from core.outbox.events import emit
 
 if TYPE_CHECKING:
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from core.ledger.ledger import Ledger
 
 _sql = queries(__name__)
-
-# The owner of the keys of what we post by ourselves. Principals of the API have positive ids.
-SYSTEM_PRINCIPAL: Final = 0
 
 MAX_ACCOUNT_CODE: Final = 128
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from core import ids
+from core.ledger.items import Audited, Told
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def pack_effects(effects: Sequence[Effects | None]) -> tuple[list[Any], list[Any]]:
-    """Return the two arguments of `ledger_post` about payables, and all that `posting_effects` takes beside them."""
+    """Return the two arguments of `ledger_post` about payables, and those of `posting_effects` beside them.
+
+    Each stands in the order of the function's parameters.
+    """
     payables: dict[UUID, int] = {}  # places, from 1
     item_payable = [
         payables.setdefault(effect.payable, len(payables) + 1)
@@ -23,24 +27,18 @@ def pack_effects(effects: Sequence[Effects | None]) -> tuple[list[Any], list[Any
         for effect in effects
     ]
     settlers = [None if effect is None else effect.settler for effect in effects]
-    told = [
-        (place, ids.new_uuid(), *one)
-        for place, effect in enumerate(effects, 1)
-        if effect is not None
-        for one in effect.told
-    ]
-    audited = [
-        (place, ids.new_uuid(), *one)
-        for place, effect in enumerate(effects, 1)
-        if effect is not None
-        for one in effect.audited
-    ]
-    events = [list(column) for column in zip(*told, strict=True)] if told else [None] * 6
-    # (place, id, principal, type, body, object) as the function takes them
-    events = [*events[:4], events[5], events[4]]
-    audit = [list(column) for column in zip(*audited, strict=True)] if audited else [None] * 7
     some = bool(payables)
     return (
         [list(payables) if some else None, item_payable if some else None],
-        [settlers if some else None, *events, *audit],
+        [
+            settlers if some else None,
+            *_columns(Told, [() if effect is None else effect.told for effect in effects]),
+            *_columns(Audited, [() if effect is None else effect.audited for effect in effects]),
+        ],
     )
+
+
+def _columns(kind: type[Told | Audited], of_items: Sequence[Sequence[Told | Audited]]) -> list[Any]:
+    """Return an array for the item's place, one for new ids, and one for each field of `kind`; nulls where none is."""
+    rows = [(place, ids.new_uuid(), *one) for place, some in enumerate(of_items, 1) for one in some]
+    return [list(column) for column in zip(*rows, strict=True)] if rows else [None] * (2 + len(kind._fields))

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import zlib
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 from asyncpg.pgproto import pgproto
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-# Amounts and balances stay within 2^62 - 1 minor units, so that two of them always add up within a bigint.
-MAX_AMOUNT_MINOR = 2**62 - 1
+# The owner of the keys of what the service does by itself. Principals of users and API keys have positive ids.
+SYSTEM_PRINCIPAL: Final = 0
+
 # One call of the posting function takes at most this much; the numbers of items and legs are packed for it.
 MAX_CALL_ITEMS = 1_000
 MAX_CALL_LEGS = 4_000
@@ -71,8 +72,8 @@ class Told(NamedTuple):
 
     principal_id: int
     event_type: str
+    object_id: str | None
     body: bytes
-    object_id: str | None = None
 
 
 class Audited(NamedTuple):

@@ -6,7 +6,6 @@ One lane a process: it beat two in every measurement, since two calls at once mo
 from __future__ import annotations
 
 import asyncio
-import random
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -14,11 +13,12 @@ import asyncpg
 import structlog
 
 from core import metrics
-from core.database import is_retriable, queries, translated
+from core.database import queries
 from core.errors import Refusal, Unavailable
 from core.lane import Lane
 from core.ledger.items import MAX_CALL_LEGS, Outcome, Posting
 from core.ledger.posting import post
+from core.work.retries import repeated, wait_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
 SQL = queries(__name__)
 logger = structlog.get_logger("ledger")
 
-# Raised by ledger_post when a twin in another process's batch took a key first.
-KEY_TAKEN = "TS001"
-# A batch that meets a deadlock or a twin is rolled back as a whole and sent again, this often at most.
-MAX_TRIES = 6
 # After a lost connection the batch is sent again, keys telling what was done, while the server may come back quickly.
 LOST_TRIES = 3
 # A client's batch goes in parts of this many items, so that the singles of others get in between.
@@ -143,27 +139,15 @@ class Poster:
 
     async def _post(self, postings: Sequence[Posting], *, dry_run: bool = False) -> list[Outcome]:
         lost = 0
-        for attempt in range(MAX_TRIES):
+        while True:
             try:
-                with translated():
-                    return await post(self._database, postings, dry_run=dry_run)
-            except asyncpg.PostgresError as error:
-                if error.sqlstate != KEY_TAKEN:
-                    raise
+                return await repeated(lambda: post(self._database, postings, dry_run=dry_run))
             except Unavailable as error:
-                cause = error.__cause__
-                if isinstance(cause, (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)):
-                    raise  # its wait was the bound
-                if cause is None or not is_retriable(cause):
-                    lost += 1
-                    if lost >= LOST_TRIES:
-                        raise
-                metrics.LEDGER_RETRIES.add(type(cause).__name__)
-            # Full jitter, so that two batches that met do not meet again; 1, 2, 4, ... ms at most.
-            await asyncio.sleep(random.uniform(0, 0.001 * 2**attempt))  # noqa: S311 - jitter, no secret
-        raise Unavailable(
-            "The rows of this call are busy at the moment. Repeat the call.", code="busy", retry_after=0.1
-        )
+                lost += 1
+                if error.code == "busy" or lost == LOST_TRIES:
+                    raise
+                metrics.TRANSACTION_RETRIES.add(type(error.__cause__).__name__)
+            await asyncio.sleep(wait_seconds(lost))
 
 
 def chunks(postings: Sequence[Posting]) -> Iterator[list[Posting]]:

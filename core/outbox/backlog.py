@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
 from core.database import queries
-from core.work.due_window import Horizon
+from core.work.due_window import DueWindow
 
 if TYPE_CHECKING:
     from collections.abc import ItemsView, Mapping, Sequence
@@ -50,7 +50,7 @@ class Backlog:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._horizon = Horizon()
+        self._due_window = DueWindow()
         self._waiting: OrderedDict[UUID, Waiting] = OrderedDict()
         self._looked_at = float("-inf")
         self._cursor = _START
@@ -70,7 +70,7 @@ class Backlog:
 
     async def look(self) -> None:
         """Find who has something due."""
-        look = self._horizon.look()
+        look = self._due_window.look()
         if look.seconds is None:
             rows = await self._database.fetch(_sql.endpoints_due, self._cursor, FOUND)
             self._cursor = rows[-1]["endpoint_id"] if len(rows) == FOUND else _START
@@ -82,7 +82,7 @@ class Backlog:
             self._waiting[row["endpoint_id"]] = Waiting(since, row["batch_size"])
         self._looked_at = time.monotonic()
         if look.seconds is None or len(rows) < FOUND:
-            self._horizon.seen(look)
+            self._due_window.seen(look)
 
     def note(self, asked: Mapping[UUID, Share], rows: Sequence[Row]) -> None:
         """Note what a claim has found of those that it asked for."""

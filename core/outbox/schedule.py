@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from core.work.backoff import half_jitter
+from core.work.retries import half_jitter
 
 if TYPE_CHECKING:
     from core.settings import Settings

@@ -17,17 +17,17 @@ from core import ids
 from core.audit import audited, by_user, record
 from core.database import queries
 from core.errors import Refusal
-from core.ledger.items import Effects, Leg, Operation, Outcome, Posting, operation_id
+from core.ledger.items import SYSTEM_PRINCIPAL, Effects, Leg, Operation, Outcome, Posting, operation_id
 from core.payables.fees import fee
 from core.payables.kinds import Order
 from core.payables.limits import LIMITS_FIRST, first_cause, payer_limits
 from core.payables.pay import Key, is_answered, pay
 from core.payables.payables import NewPayable, RequestKey, end, store
 from core.payables.payments import Held
-from core.wallets.books import CASH_OUT, SYSTEM_PRINCIPAL, system_account
+from core.wallets.books import CASH_OUT, system_account
 from core.wallets.notifications import tell, write
 from core.wallets.users import User, user_of
-from core.work.changes import change
+from core.work.retries import in_transaction
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -129,7 +129,7 @@ async def ask(
         )
 
     try:
-        request = await change(platform.database, stored)
+        request = await in_transaction(platform.database, stored)
     except _HoldRefusedError as refused:
         raise await _cause(platform, customer, refused) from None
     platform.wake()
@@ -288,7 +288,7 @@ async def _end(platform: Platform, known: _Known, state: Literal["canceled", "re
         await write(connection, told, [entry])
         return True
 
-    if known.state == "open" and await change(platform.database, ended):
+    if known.state == "open" and await in_transaction(platform.database, ended):
         platform.wake()
         return "open"
     return (await _known(platform, known.id)).state

@@ -11,10 +11,10 @@ import structlog
 from core.audit import audited, record
 from core.database import queries
 from core.errors import Refusal
-from core.ledger.items import Effects, operation_id
+from core.ledger.items import SYSTEM_PRINCIPAL, Effects, operation_id
 from core.payables.payments import Payment
 from core.wallets.administration import ADMIN
-from core.wallets.books import PROMOTIONS, SYSTEM_PRINCIPAL, system_account
+from core.wallets.books import PROMOTIONS, system_account
 from core.wallets.notifications import tell
 from core.wallets.users import credit, user_of
 

@@ -12,8 +12,7 @@ import structlog
 from core.audit import audited
 from core.database import queries
 from core.ledger.holds import get_hold, void
-from core.ledger.items import operation_id
-from core.wallets.books import SYSTEM_PRINCIPAL
+from core.ledger.items import SYSTEM_PRINCIPAL, operation_id
 from core.wallets.notifications import tell_all, write
 from core.wallets.users import users_of
 from core.work.progress import Progress

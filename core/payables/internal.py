@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from core import ids, metrics
 from core.audit import audited
 from core.errors import Refusal
-from core.ledger.items import operation_id
+from core.ledger.items import SYSTEM_PRINCIPAL, operation_id
 from core.payables import demands
 from core.payables.payables import ANYBODY, NewPayable, RequestKey, create, with_metadata
 from core.payables.payments import Paid, Payment
 from core.wallets.balances import Balance, read_balance
-from core.wallets.books import SYSTEM_PRINCIPAL
 from core.wallets.notifications import tell_all, write
-from core.work.changes import change
+from core.work.retries import in_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -161,7 +160,7 @@ async def _create(
             await write(connection, events, [entry])
         return payable_id, is_new
 
-    made = await change(platform.database, created)
+    made = await in_transaction(platform.database, created)
     platform.wake()
     return made
 

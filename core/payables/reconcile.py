@@ -18,10 +18,10 @@ from core.audit import audited
 from core.database import queries
 from core.errors import Refusal
 from core.ledger.accounts import Limits, Opening, open_accounts
-from core.ledger.items import Effects, Leg, Posting
+from core.ledger.items import SYSTEM_PRINCIPAL, Effects, Leg, Posting
 from core.ledger.posting import post
 from core.ledger.verify import end_of_range
-from core.wallets.books import SYSTEM_PRINCIPAL, system_account, wallet_of
+from core.wallets.books import system_account, wallet_of
 from core.work.progress import Progress
 
 if TYPE_CHECKING:

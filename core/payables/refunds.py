@@ -13,9 +13,9 @@ from core import ids, metrics
 from core.audit import audited, by_user
 from core.database import queries
 from core.errors import Refusal
-from core.ledger.items import Effects, Leg, Operation, Posting, operation_id
+from core.ledger.items import SYSTEM_PRINCIPAL, Effects, Leg, Operation, Posting, operation_id
 from core.payables.payments import Paid
-from core.wallets.books import SYSTEM_PRINCIPAL, wallet_of
+from core.wallets.books import wallet_of
 from core.wallets.notifications import tell
 from core.wallets.users import user_of
 

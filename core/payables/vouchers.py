@@ -17,16 +17,17 @@ import msgspec
 from core.audit import audited, by_user
 from core.database import queries
 from core.errors import Refusal
-from core.ledger.items import MAX_AMOUNT_MINOR, operation_id
+from core.ledger.items import SYSTEM_PRINCIPAL, operation_id
+from core.money import MAX_AMOUNT_MINOR
 from core.payables.kinds import KINDS, Order
 from core.payables.limits import payer_limits
 from core.payables.pay import Key, pay
 from core.payables.payables import end
 from core.payables.payments import Payment, post_within
-from core.wallets.books import PROMOTIONS, SYSTEM_PRINCIPAL, VOUCHERS, system_account
+from core.wallets.books import PROMOTIONS, VOUCHERS, system_account
 from core.wallets.notifications import tell, write
 from core.wallets.users import User, user_of
-from core.work.changes import change
+from core.work.retries import in_transaction
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -209,7 +210,7 @@ async def revoke(platform: Platform, admin: User, code: str) -> Voucher:
         told = tell(known.creator, "vouchers.revoke", data, object_id=str(voucher.id))
         await write(connection, told, [entry])
 
-    await change(platform.database, revoked)
+    await in_transaction(platform.database, revoked)
     platform.wake()
     return voucher._replace(state="canceled")
 
@@ -286,7 +287,7 @@ async def _issue(
         paid = await post_within(connection, platform.database, platform.ledger, payment)
         return await connection.fetch(_sql.vouchers_issued, voucher_ids) if paid.replayed else rows
 
-    rows = await change(platform.database, issued)
+    rows = await in_transaction(platform.database, issued)
     platform.wake()
     return [
         Voucher(row["id"], row["code"], amount, payment.currency, "open", row["created_at"]) for row in rows

@@ -13,20 +13,19 @@ import structlog
 from core.audit import audited, by_user
 from core.database import queries
 from core.errors import Refusal, Unavailable
-from core.ledger.items import operation_id
+from core.ledger.items import SYSTEM_PRINCIPAL, operation_id
 from core.payables import invoices
 from core.payables.pay import check, prepare
 from core.payables.payables import ToPay, payable_of
 from core.payables.payments import post_within
-from core.wallets.books import SYSTEM_PRINCIPAL
 from core.wallets.notifications import write
-from core.work.attempts import Postponed, attempt, reason_of, retry_in
 from core.work.progress import Progress
+from core.work.retries import in_transaction, reason_of, retry_in
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from core.database import Row
+    from core.database import Connection, Row
     from core.platform import Platform
     from core.wallets.users import User
 
@@ -63,12 +62,11 @@ async def sweep(platform: Platform, payer: User | None = None) -> Swept:
         try:
             if await _pay(platform, row["id"], users):
                 swept.processed.append(row["id"])
-        except Postponed:
+        except Unavailable as error:
+            # A PostgreSQL that is away is no invoice's failure, and all of them are safe to repeat.
+            if error.code != "busy":
+                raise
             _log.info("autopay.postponed", invoice=str(row["id"]))
-        except (
-            Unavailable
-        ):  # PostgreSQL is away: that is no invoice's failure, and all of them are safe to repeat
-            raise
         except Exception as error:  # noqa: BLE001 - whatever one invoice meets, the others are paid
             refusal = await _failed(platform, row, error)
             swept.errors.append((row["id"], refusal))
@@ -96,24 +94,22 @@ async def force_due(platform: Platform, user: User, invoice_id: UUID) -> None:
 async def _pay(platform: Platform, invoice_id: UUID, users: dict[UUID, User]) -> bool:
     """Pay one; False when it is not due any more, its mandate is gone, or somebody else is at it."""
 
-    async def transaction() -> bool:
-        async with platform.database.transaction() as connection:
-            # The mandate's lock makes a revocation wait for us, or us find it revoked.
-            row = await connection.fetchrow(_sql.lock_invoice_to_autopay, invoice_id)
-            if row is None:
-                return False
-            invoice = payable_of(row)
-            key = operation_id(SYSTEM_PRINCIPAL, f"auto-invoice-{invoice_id}")
-            payer, issuer = users[row["payer_id"]], users[row["payee_id"]]
-            order = invoices.order_of(ToPay(invoice, issuer), payer, issuer)._replace(actor=ACTOR)
-            check(platform, order)
-            payment = await prepare(platform, order, key)
-            await connection.execute(_sql.forget_autopay_failure, invoice_id)
-            # Last, because everybody who pays the same issuer waits for these locks.
-            await post_within(connection, platform.database, platform.ledger, payment)
+    async def paid(connection: Connection) -> bool:
+        # The mandate's lock makes a revocation wait for this payment, or this payment find the mandate revoked.
+        row = await connection.fetchrow(_sql.lock_invoice_to_autopay, invoice_id)
+        if row is None:
+            return False
+        payer, issuer = users[row["payer_id"]], users[row["payee_id"]]
+        order = invoices.order_of(ToPay(payable_of(row), issuer), payer, issuer)._replace(actor=ACTOR)
+        check(platform, order)
+        key = operation_id(SYSTEM_PRINCIPAL, f"auto-invoice-{invoice_id}")
+        payment = await prepare(platform, order, key)
+        await connection.execute(_sql.forget_autopay_failure, invoice_id)
+        # Last, because everybody who pays the same issuer waits for these locks.
+        await post_within(connection, platform.database, platform.ledger, payment)
         return True
 
-    return await attempt(transaction)
+    return await in_transaction(platform.database, paid)
 
 
 async def _failed(platform: Platform, row: Row, error: Exception) -> Refusal:

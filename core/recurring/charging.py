@@ -15,15 +15,14 @@ import structlog
 from core.audit import audited
 from core.database import queries
 from core.errors import Unavailable
-from core.ledger.items import operation_id
+from core.ledger.items import SYSTEM_PRINCIPAL, operation_id
 from core.payables.kinds import KINDS, Order
 from core.payables.pay import check, prepare
 from core.payables.payments import Payment, post_within
 from core.recurring.subscriptions import Subscription, subscription_of
-from core.wallets.books import SYSTEM_PRINCIPAL
 from core.wallets.notifications import tell_all, write
-from core.work.attempts import Postponed, attempt, reason_of, retry_in
 from core.work.progress import Progress
+from core.work.retries import in_transaction, reason_of, retry_in
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -77,10 +76,11 @@ async def charge_due(platform: Platform, limit: int) -> Progress:
         sides = Sides(users[row["payer_id"]], users[row["merchant_id"]])
         try:
             charged += await _charge(platform, row["id"], sides)
-        except Postponed:
+        except Unavailable as error:
+            # A PostgreSQL that is away is no subscription's failure.
+            if error.code != "busy":
+                raise
             _log.info("charging.postponed", subscription=str(row["id"]))
-        except Unavailable:  # PostgreSQL is away: no subscription's failure
-            raise
         except Exception as error:  # noqa: BLE001 - whatever one subscription meets, the others are charged
             failed += await _failed(platform, row["id"], sides, error)
     if rows:
@@ -91,23 +91,22 @@ async def charge_due(platform: Platform, limit: int) -> Progress:
 async def _charge(platform: Platform, subscription_id: UUID, sides: Sides) -> bool:
     """Charge one; False when it is not due any more, or somebody else is at it."""
 
-    async def transaction() -> Payment | None:
-        async with platform.database.transaction() as connection:
-            row = await connection.fetchrow(_sql.lock_subscription_due, subscription_id)
-            if row is None:
-                return None
-            subscription = subscription_of(row)
-            period = period_of(subscription, row["now"])
-            payment = await _payment(platform, subscription, sides, period)
-            await connection.execute(
-                _sql.subscription_charged, subscription_id, period.ends, period.missed, payment.id
-            )
-            await _tell_missed(connection, subscription, sides, period)
-            # Last, because everybody who pays the same merchant waits for these locks.
-            await post_within(connection, platform.database, platform.ledger, payment)
+    async def charge(connection: Connection) -> Payment | None:
+        row = await connection.fetchrow(_sql.lock_subscription_due, subscription_id)
+        if row is None:
+            return None
+        subscription = subscription_of(row)
+        period = period_of(subscription, row["now"])
+        payment = await _payment(platform, subscription, sides, period)
+        await connection.execute(
+            _sql.subscription_charged, subscription_id, period.ends, period.missed, payment.id
+        )
+        await _tell_missed(connection, subscription, sides, period)
+        # Last, because everybody who pays the same merchant waits for these locks.
+        await post_within(connection, platform.database, platform.ledger, payment)
         return payment
 
-    charged = await attempt(transaction)
+    charged = await in_transaction(platform.database, charge)
     if charged is None:
         return False
     KINDS["subscription"].counted(charged)

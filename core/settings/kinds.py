@@ -139,7 +139,7 @@ def _currency(value: str) -> str:
 
 def _private_keys(value: str) -> Secret:
     if value:
-        from core.identity.keys import private_keys  # noqa: PLC0415 - a cipher library, for those who have keys
+        from core.pem import private_keys  # noqa: PLC0415 - a cipher library, for those who have keys
 
         try:
             private_keys(value)

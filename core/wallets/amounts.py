@@ -6,24 +6,12 @@ import re
 from typing import Final
 
 from core.errors import Refusal
-from core.ledger.items import MAX_AMOUNT_MINOR
+from core.money import MAX_AMOUNT_MINOR, decimals
 
-# Currencies whose minor unit is not a hundredth (ISO 4217).
-_DECIMALS: Final = {
-    **dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3),
-    **dict.fromkeys(("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND"), 0),
-    **dict.fromkeys(("VUV", "XAF", "XOF", "XPF"), 0),
-}
-_HUNDREDTHS: Final = 2
 # Longer texts are no amounts, whatever they hold.
 MAX_CHARACTERS: Final = 40
 
 _BLANKS = re.compile(r"[\s\u00a0\u202f\u2009'\u2019\u066c]")
-
-
-def decimals(currency: str) -> int:
-    """Return how many digits the minor unit has."""
-    return _DECIMALS.get(currency, _HUNDREDTHS)
 
 
 def shown(amount: int, currency: str) -> str:

@@ -8,16 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from core.ledger.accounts import Limits, Opening, open_accounts
-from core.ledger.items import MAX_AMOUNT_MINOR
+from core.ledger.items import SYSTEM_PRINCIPAL
+from core.money import MAX_AMOUNT_MINOR
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from uuid import UUID
 
     from core.database import Connection, Database
-
-# The owner of the keys of what the platform does by itself. Principals of users and API keys have positive ids.
-SYSTEM_PRINCIPAL: Final = 0
 
 TOPUPS: Final = "topups"
 PROMOTIONS: Final = "promotions"  # starting credit, airdrops, demo users

@@ -28,7 +28,7 @@ def tell(
     """
     if not user.is_merchant:
         return ()
-    return (Told(user.principal_id, event_type, encode(event_type, data), object_id),)
+    return (Told(user.principal_id, event_type, object_id, encode(event_type, data)),)
 
 
 def tell_all(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from core.database import queries
-from core.ledger.items import MAX_AMOUNT_MINOR
+from core.money import MAX_AMOUNT_MINOR
 from core.wallets.books import wallet_account
 
 if TYPE_CHECKING:

@@ -7,16 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from core import ids
 from core.audit import audited, record
 from core.database import queries
-from core.ledger.items import Leg, Posting, operation_id
+from core.ledger.items import SYSTEM_PRINCIPAL, Leg, Posting, operation_id
 from core.lookup import Lookup
-from core.wallets.books import (
-    PROMOTIONS,
-    SYSTEM_PRINCIPAL,
-    open_system_accounts,
-    open_wallet,
-    system_account,
-    wallet_account,
-)
+from core.wallets.books import PROMOTIONS, open_system_accounts, open_wallet, system_account, wallet_account
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable

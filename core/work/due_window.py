@@ -33,8 +33,8 @@ class Look(NamedTuple):
     seconds: float | None
 
 
-class Horizon:
-    """Of one kind of work, up to where this process has seen it all."""
+class DueWindow:
+    """The span of due times, in seconds, that the next look for one kind of work has to cover."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -15,8 +15,8 @@ from msgspec import Meta
 from core.database import Database
 from core.ledger import accounts
 from core.ledger.accounts import Account, AccountState, Limits, Opening, PastBalance, StatementLine
-from core.ledger.items import MAX_AMOUNT_MINOR
 from core.ledger.transfers import NEWEST
+from core.money import MAX_AMOUNT_MINOR
 from handlers.http.route import Call, Route, answer, cut
 from handlers.ledger.bodies import ACCOUNT_CODE, AccountCode, Balance, Currency, Metadata, Time, moment
 from handlers.ledger.transfers import Limit

@@ -9,15 +9,8 @@ import msgspec
 from msgspec import Meta, field
 
 from core.errors import Refusal
-from core.ledger.items import (
-    MAX_AMOUNT_MINOR,
-    MAX_CALL_LEGS,
-    Condition,
-    Leg,
-    Operation,
-    Posting,
-    operation_id,
-)
+from core.ledger.items import MAX_CALL_LEGS, Condition, Leg, Operation, Posting, operation_id
+from core.money import MAX_AMOUNT_MINOR
 
 ACCOUNT_CODE = r"^[A-Za-z0-9][A-Za-z0-9._:@+-]*$"
 MAX_BATCH_ITEMS = 5_000

@@ -8,7 +8,8 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from core.wallets.amounts import decimals, shown
+from core.money import decimals
+from core.wallets.amounts import shown
 from handlers.wallets.surface import timestamp
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pydantic
 from aiohttp import web
 from pydantic_core import PydanticCustomError
 
-from core.ledger.items import MAX_AMOUNT_MINOR
+from core.money import MAX_AMOUNT_MINOR
 from core.payables import credits as given
 from core.payables.credits import Demo
 from core.wallets import administration

@@ -15,7 +15,7 @@ from multidict import istr
 from core.access import internal_hmac
 from core.access.internal_hmac import Credentials
 from core.errors import Refusal
-from core.ledger.items import MAX_AMOUNT_MINOR
+from core.money import MAX_AMOUNT_MINOR
 from core.payables import internal
 from core.payables.internal import MAX_REQUEST_MINUTES, Instruction
 from handlers.http.route import Call, Route, answer

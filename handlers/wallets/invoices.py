@@ -9,7 +9,7 @@ import msgspec
 import pydantic
 from aiohttp import web
 
-from core.ledger.items import MAX_AMOUNT_MINOR
+from core.money import MAX_AMOUNT_MINOR
 from core.payables import invoices
 from core.payables.demands import Demand
 from core.payables.invoices import Billed

@@ -14,7 +14,7 @@ import pydantic
 from aiohttp import hdrs, web
 
 from core.errors import Refusal
-from core.ledger.items import MAX_AMOUNT_MINOR
+from core.money import MAX_AMOUNT_MINOR
 from core.payables import cpm, qr
 from core.payables.cpm import Scanned
 from core.wallets import merchants, statements

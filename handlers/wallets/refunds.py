@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 from core.errors import Refusal
-from core.ledger.items import MAX_AMOUNT_MINOR
+from core.money import MAX_AMOUNT_MINOR
 from core.payables import refunds
 from handlers.http.route import Call, Route, answer
 from handlers.wallets.surface import (

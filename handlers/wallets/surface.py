@@ -16,7 +16,8 @@ from core import ids
 from core.errors import Refusal
 from core.identity.identity import Identity
 from core.identity.tokens import Tokens
-from core.ledger.items import MAX_AMOUNT_MINOR, operation_id
+from core.ledger.items import operation_id
+from core.money import MAX_AMOUNT_MINOR
 from core.payables.payments import Paid
 from core.platform import Platform
 from handlers.http.route import Call

@@ -7,8 +7,8 @@ SELECT
 FROM ledger_post(
     $1::text::uuid[], $2::text::smallint[], $3::text::bigint[], $4::text::bigint[], $5::text::integer[],
     $6::text::text[], $7::text::integer[], $8::text::integer[], $9::text::text[], $10::text::integer[],
-    $11::text::bigint[], $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30,
-    $31
+    $11::text::bigint[], $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27,
+    payable_ids => $28, item_payable => $29, item_limits => $30, unfrozen => $31
 );
 
 -- name: post_with_effects
@@ -20,15 +20,18 @@ WITH posted AS MATERIALIZED (
     FROM ledger_post(
         $1::text::uuid[], $2::text::smallint[], $3::text::bigint[], $4::text::bigint[], $5::text::integer[],
         $6::text::text[], $7::text::integer[], $8::text::integer[], $9::text::text[], $10::text::integer[],
-        $11::text::bigint[], $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29,
-        $30, $31
+        $11::text::bigint[], $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27,
+        payable_ids => $28, item_payable => $29, item_limits => $30, unfrozen => $31
     )
 )
 
 SELECT
     posted.*,
     posting_effects(
-        $1::text::uuid[], posted.outcomes, $28, $29, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41, $42, $43, $44,
-        $45
+        ids => $1::text::uuid[], outcomes => posted.outcomes, payable_ids => $28, item_payable => $29, settlers => $32,
+        event_items => $33, event_ids => $34, event_principals => $35, event_types => $36, event_objects => $37,
+        event_bodies => $38,
+        audit_items => $39, audit_ids => $40, audit_types => $41, audit_actors => $42, audit_users => $43,
+        audit_objects => $44, audit_data => $45
     ) AS due
 FROM posted;

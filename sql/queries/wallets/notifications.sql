@@ -1,9 +1,9 @@
 -- name: write_events
--- Store events in the transaction whose effects they tell of: ids, principals, types, bodies, objects.
-INSERT INTO outbox_events (id, principal_id, event_type, body, object_id)
-SELECT e.id, e.principal_id, e.event_type, e.body, e.object_id
-FROM unnest($1::uuid[], $2::integer[], $3::text[], $4::bytea[], $5::text[])
-    AS e (id, principal_id, event_type, body, object_id);
+-- Store events in the transaction whose effects they tell of: ids, principals, types, objects, bodies.
+INSERT INTO outbox_events (id, principal_id, event_type, object_id, body)
+SELECT e.id, e.principal_id, e.event_type, e.object_id, e.body
+FROM unnest($1::uuid[], $2::integer[], $3::text[], $4::text[], $5::bytea[])
+    AS e (id, principal_id, event_type, object_id, body);
 
 -- name: write_audit_events
 -- Store audit records in the transaction that they are about: ids, types, actors, users, objects, data.

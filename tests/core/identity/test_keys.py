@@ -7,7 +7,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from core.identity.keys import load_keys, private_keys, thumbprint
+from core.identity.keys import load_keys, thumbprint
+from core.pem import private_keys
 from core.settings import SettingsError, load_settings
 
 

@@ -8,14 +8,8 @@ import pytest
 from core.errors import Refusal
 from core.ledger import holds
 from core.ledger.accounts import change_account
-from core.ledger.items import (
-    MAX_AMOUNT_MINOR,
-    MAX_CALL_ITEMS,
-    MAX_CALL_LEGS,
-    Operation,
-    Posting,
-    operation_id,
-)
+from core.ledger.items import MAX_CALL_ITEMS, MAX_CALL_LEGS, Operation, Posting, operation_id
+from core.money import MAX_AMOUNT_MINOR
 from tests.core.ledger.book import Book, codes, condition, pay, posting
 
 TOP = MAX_AMOUNT_MINOR

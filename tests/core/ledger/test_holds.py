@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from core.errors import Refusal
 from core.ledger import holds
 from core.ledger.accounts import change_account
-from core.ledger.items import MAX_AMOUNT_MINOR, Leg, Operation, Posting, operation_id
+from core.ledger.items import Leg, Operation, Posting, operation_id
 from core.ledger.posting import post
 from core.ledger.transfers import describe
+from core.money import MAX_AMOUNT_MINOR
 from tests.core.ledger.book import PRINCIPAL, Book, codes, pay, posting
 from tests.core.ledger.model import shares
 

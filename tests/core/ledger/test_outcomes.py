@@ -14,16 +14,9 @@ import pytest
 from core.errors import Refusal
 from core.ledger import holds, transfers
 from core.ledger.accounts import Limits, Opening, change_account, open_accounts
-from core.ledger.items import (
-    MAX_AMOUNT_MINOR,
-    Condition,
-    Operation,
-    Outcome,
-    Posting,
-    operation_id,
-    sentence,
-)
+from core.ledger.items import Condition, Operation, Outcome, Posting, operation_id, sentence
 from core.ledger.outcomes import OUTCOMES_BY_CODE
+from core.money import MAX_AMOUNT_MINOR
 from handlers.http.problems import PROBLEMS
 from tests.core.ledger.book import PRINCIPAL, Book, condition, pay, posting
 

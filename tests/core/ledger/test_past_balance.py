@@ -4,7 +4,7 @@ import random
 from datetime import UTC, datetime, timedelta
 
 from core.ledger.accounts import balance_at, statement_page, version_before
-from core.ledger.items import MAX_AMOUNT_MINOR
+from core.money import MAX_AMOUNT_MINOR
 from tests.core.ledger.book import Book, pay
 
 NOW = datetime.now(UTC)

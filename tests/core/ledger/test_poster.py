@@ -9,13 +9,14 @@ import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
-from core.database import Database, Query, Row
+from core.database import Database, Query, Row, translated
 from core.errors import Refusal, Unavailable
 from core.ledger.accounts import Limits, Opening, open_accounts
 from core.ledger.items import MAX_CALL_LEGS, Leg, Outcome, Posting, operation_id
-from core.ledger.poster import CHUNK_ITEMS, LOST_TRIES, MAX_TRIES, SHARE, Poster, chunks
+from core.ledger.poster import CHUNK_ITEMS, LOST_TRIES, SHARE, Poster, chunks
 from core.service import Service, open_service
 from core.settings import Settings
+from core.work.retries import MAX_TRIES
 from tests.chaos.staging import BARRIER, LOCK, PAYER_FIRST, UNGUARDED, at_barrier, install
 from tests.invariants import faults
 
@@ -69,10 +70,8 @@ class Faulty(Database):
         when, cause = self.fails.pop(0)
         if when == "after":  # it was committed; the answer was lost
             await super().fetchrow(statement, *args)
-        try:
+        with translated():
             raise cause
-        except type(cause) as error:
-            raise Unavailable from error
 
 
 @pytest.fixture

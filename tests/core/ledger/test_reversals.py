@@ -5,8 +5,9 @@ import asyncio
 import pytest
 
 from core.errors import Refusal
-from core.ledger.items import MAX_AMOUNT_MINOR, operation_id
+from core.ledger.items import operation_id
 from core.ledger.transfers import describe, get_transfer
+from core.money import MAX_AMOUNT_MINOR
 from tests.core.ledger.book import PRINCIPAL, Book, codes, pay, posting
 
 

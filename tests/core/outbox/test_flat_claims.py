@@ -14,7 +14,7 @@ from core.database import Query
 from core.inbox.processing import Processor
 from core.service import Service
 from core.settings import Settings
-from core.work.due_window import Horizon
+from core.work.due_window import DueWindow
 from core.work.leases import Worker
 from tests.core.outbox.office import Office
 from tests.jobs.merchant import Receiver
@@ -105,9 +105,9 @@ async def test_what_was_committed_late_is_found_by_the_look_at_everything(
     now = 1000.0
     await office.listen(receiver)
     deliverer = office.deliverer()
-    deliverer._backlog._horizon = Horizon(clock=lambda: now)
+    deliverer._backlog._due_window = DueWindow(clock=lambda: now)
     processor = Processor(service.database, service.ledger, Worker(), wake=lambda topic: None)
-    processor._horizon = Horizon(clock=lambda: now)
+    processor._due_window = DueWindow(clock=lambda: now)
     try:
         assert (await deliverer.step(), await processor.step()) == (0, 0)
         await office.emit()

@@ -7,14 +7,24 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from core.ledger.items import Audited, Effects, ItemLimits, Leg, Outcome, Posting, Told, operation_id
+from core.ledger.items import (
+    SYSTEM_PRINCIPAL,
+    Audited,
+    Effects,
+    ItemLimits,
+    Leg,
+    Outcome,
+    Posting,
+    Told,
+    operation_id,
+)
 from core.ledger.posting import post
 from core.payables import payables
 from core.payables.payables import NewPayable
 from core.platform import Platform, open_platform
 from core.service import Service
 from core.settings import Settings
-from core.wallets.books import SYSTEM_PRINCIPAL, TOPUPS, system_account
+from core.wallets.books import TOPUPS, system_account
 from core.wallets.users import User
 from tests.invariants import faults
 
@@ -95,7 +105,7 @@ def payment(
     effects = Effects(
         payable,
         payer.id,
-        (Told(payee.principal_id, "paid", b'{"type":"paid","data":{}}', key),),
+        (Told(payee.principal_id, "paid", key, b'{"type":"paid","data":{}}'),),
         (Audited("paid", f"user:{payer.id}", payee.id, key, "{}"),),
     )
     fields: dict[str, Any] = {"unfrozen": True, "identity": (str(payee.id), amount), **more}

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import Refusal
-from core.ledger.items import MAX_AMOUNT_MINOR
+from core.money import MAX_AMOUNT_MINOR
 from core.wallets.amounts import read, shown
 
 CURRENCIES = st.sampled_from(["SYP", "USD", "JPY", "KWD"])

@@ -10,12 +10,9 @@ from core.ledger.holds import expire_due
 from core.platform import Platform
 from core.service import Service
 from core.settings import Settings
-from tests.chaos.staging import BARRIER, LOCK, Raw, Wait, at_barrier, install
+from tests.chaos.staging import BARRIER, LOCK, PAYABLE_LOCK, Raw, Wait, at_barrier, install
 from tests.handlers.wallets.conftest import ApiClient, MakePerson, Person, Said
 
-PAYABLE_LOCK = (
-    "        PERFORM FROM payables AS p WHERE p.id = ANY (payable_ids) ORDER BY p.id FOR NO KEY UPDATE;\n"
-)
 FEES = Query("fees", "SELECT balance FROM accounts WHERE code = $1")
 IN, OUT = "/cash/cashin/request", "/cash/cashout/request"
 

@@ -12,14 +12,11 @@ from core.ledger.poster import Poster
 from core.payables import qr
 from core.payables.pay import prepare
 from core.platform import Platform
-from tests.chaos.staging import BARRIER, LOCK, Wait, at_barrier, install
+from tests.chaos.staging import BARRIER, LOCK, PAYABLE_LOCK, Wait, at_barrier, install
 from tests.handlers.wallets.conftest import MakePerson, Person, new_key
 from tests.handlers.wallets.test_qr import FEES, code_of, fees, overdue, pay
 
 # Two guards, as they stand in the posting function.
-PAYABLE_LOCK = (
-    "        PERFORM FROM payables AS p WHERE p.id = ANY (payable_ids) ORDER BY p.id FOR NO KEY UPDATE;\n"
-)
 EXPIRY = "IF payable_state[payable] = 0 AND payable_expires[payable] <= now_at THEN"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.staging import BARRIER, LOCK, Raw, Wait, at_barrier, install
+from tests.chaos.staging import BARRIER, LOCK, PAYABLE_LOCK, Raw, Wait, at_barrier, install
 from tests.handlers.wallets.conftest import (
     ADMIN,
     ApiClient,
@@ -17,9 +17,6 @@ from tests.handlers.wallets.conftest import (
     new_key,
 )
 
-PAYABLE_LOCK = (
-    "        PERFORM FROM payables AS p WHERE p.id = ANY (payable_ids) ORDER BY p.id FOR NO KEY UPDATE;\n"
-)
 BULK = "/vouchers/admin/vouchers/bulk"
 TOKEN = {"X-Admin-Token": ADMIN}
 
