@@ -58,17 +58,11 @@ def audited(
     return Audited(type_, actor, user_id, object_id, _encode(data).decode())
 
 
-async def record(source: Connection | Database, entry: Audited) -> None:
-    """Write a record: within the transaction that it is about, wherever there is one."""
-    await source.execute(
-        _sql.write_audit_event,
-        ids.new_uuid(),
-        entry.type,
-        entry.actor,
-        entry.user_id,
-        entry.object_id,
-        entry.data,
-    )
+async def record(source: Connection | Database, *entries: Audited) -> None:
+    """Write records: within the transaction that they are about, wherever there is one."""
+    if entries:
+        columns = zip(*((ids.new_uuid(), *entry) for entry in entries), strict=True)
+        await source.execute(_sql.write_audit_events, *map(list, columns))
 
 
 def by_user(user_id: UUID) -> str:

@@ -14,7 +14,7 @@ import asyncpg
 from core import ids
 from core.database import queries
 from core.errors import Refusal
-from core.outbox.events import encode
+from core.outbox.events import new_event, write_events
 from core.outbox.fanout import NewDelivery, create_deliveries
 from core.outbox.signing import (
     check_own_secret,
@@ -250,11 +250,8 @@ async def send_test(database: Database, *, principal_id: int, endpoint_id: UUID)
     endpoint = await find(database, principal_id=principal_id, endpoint_id=endpoint_id)
     if endpoint.disabled_at is not None:
         raise Refusal("endpoint_disabled", "This endpoint is switched off. Enable it first.")
-    event_id = ids.new_uuid()
-    body = encode(TEST_EVENT, {"endpoint": str(endpoint_id)})
-    async with database.transaction() as connection:
-        await connection.execute(_sql.write_test_event, event_id, principal_id, TEST_EVENT, body)
-        (delivery_id,) = await create_deliveries(connection, [NewDelivery(event_id, endpoint_id)])
+    data = {"endpoint": str(endpoint_id)}
+    event_id, (delivery_id,) = await _write_test(database, principal_id, data, [endpoint_id])
     return event_id, delivery_id
 
 
@@ -267,12 +264,19 @@ async def send_test_to_all(database: Database, *, principal_id: int, data: Mappi
     living = [endpoint.id for endpoint in found if endpoint.disabled_at is None]
     if not living:
         return []
-    event_id = ids.new_uuid()
+    _, delivery_ids = await _write_test(database, principal_id, data, living)
+    return delivery_ids
+
+
+async def _write_test(
+    database: Database, principal_id: int, data: Mapping[str, Any], endpoint_ids: Sequence[UUID]
+) -> tuple[UUID, list[UUID]]:
+    """Write an event `webhook.test` for these endpoints alone; return its id and those of its deliveries."""
+    event = new_event(principal_id, TEST_EVENT, data)
     async with database.transaction() as connection:
-        await connection.execute(
-            _sql.write_test_event, event_id, principal_id, TEST_EVENT, encode(TEST_EVENT, data)
-        )
-        return await create_deliveries(connection, [NewDelivery(event_id, living_id) for living_id in living])
+        (event_id,) = await write_events(connection, [event], for_one_endpoint=True)
+        new = [NewDelivery(event_id, endpoint_id) for endpoint_id in endpoint_ids]
+        return event_id, await create_deliveries(connection, new)
 
 
 async def delete(database: Database, *, principal_id: int, endpoint_id: UUID) -> None:

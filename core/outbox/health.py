@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from core.database import queries
-from core.outbox.events import emit
+from core.outbox.events import new_event, write_events
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -72,18 +72,14 @@ async def note_failure(
             return False
         reason = GONE if gone else FAILING
         disabled_at = await connection.fetchval(_sql.disable_endpoint, endpoint_id, reason)
-        await emit(
-            connection,
-            principal_id=row["principal_id"],
-            event_type=DISABLED_EVENT,
-            object_id=str(endpoint_id),
-            data={
-                "id": str(endpoint_id),
-                "url": row["url"],
-                "reason": reason,
-                "failing_since": row["failing_since"].isoformat(),
-                "disabled_at": disabled_at.isoformat(),
-            },
-        )
+        data = {
+            "id": str(endpoint_id),
+            "url": row["url"],
+            "reason": reason,
+            "failing_since": row["failing_since"].isoformat(),
+            "disabled_at": disabled_at.isoformat(),
+        }
+        event = new_event(row["principal_id"], DISABLED_EVENT, data, object_id=str(endpoint_id))
+        await write_events(connection, [event])
     log.warning("endpoint.disabled", endpoint_id=str(endpoint_id), reason=reason)
     return True

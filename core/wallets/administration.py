@@ -11,7 +11,7 @@ from core.audit import audited, record
 from core.database import queries
 from core.errors import Refusal
 from core.ledger.accounts import change_account, get_account
-from core.outbox.events import emit
+from core.outbox.events import new_event, write_events
 from core.wallets.users import User, user_of
 
 if TYPE_CHECKING:
@@ -174,13 +174,9 @@ async def _done(
     """Write the audit record and, for a merchant, the event of the same name."""
     await record(connection, audited(name, ADMIN, data, user_id=user.id, object_id=str(user.id)))
     if told:
-        await emit(
-            connection,
-            principal_id=user.principal_id,
-            event_type=name,
-            data={"user": str(user.id), **data},
-            object_id=str(user.id),
-        )
+        told_data = {"user": str(user.id), **data}
+        event = new_event(user.principal_id, name, told_data, object_id=str(user.id))
+        await write_events(connection, [event])
 
 
 def _missing() -> Refusal:

@@ -190,8 +190,3 @@ RETURNING old_secrets_until, signing_keys;
 UPDATE webhook_endpoints SET deleted_at = clock_timestamp()
 WHERE principal_id = $1 AND id = $2 AND deleted_at IS NULL
 RETURNING id;
-
--- name: write_test_event
--- Store an event that is for one endpoint alone: it has no fan-out and no position. No row comes back.
-INSERT INTO outbox_events (id, principal_id, event_type, body, fanned_out_at)
-VALUES ($1, $2, $3, $4, clock_timestamp());

@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from core.outbox.breakers import Standings
 from core.outbox.destinations import Destinations
 from core.outbox.egress import Egress
-from core.outbox.events import emit
+from core.outbox.events import new_event, write_events
 from core.outbox.fanout import fan_out
 from core.outbox.health import Patience
 from core.outbox.schedule import Schedule
@@ -70,9 +70,9 @@ class Office:
 
     async def emit(self, event_type: str = "a.b", data: dict[str, Any] | None = None, **more: Any) -> UUID:
         async with self.service.database.transaction() as connection:
-            return await emit(
-                connection, principal_id=self.principal_id, event_type=event_type, data=data or {}, **more
-            )
+            event = new_event(self.principal_id, event_type, data or {}, **more)
+            (event_id,) = await write_events(connection, [event])
+            return event_id
 
     def deliverer(self) -> Deliverer:
         return Deliverer(

@@ -11,7 +11,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from core import ids
-from core.outbox.events import emit
+from core.outbox.events import new_event, write_events
 from core.platform import Platform
 from core.service import Service
 from core.settings import Settings
@@ -203,7 +203,7 @@ async def _deliveries(
     made = []
     for state in states:
         async with platform.database.transaction() as connection:
-            event_id = await emit(connection, principal_id=user.principal_id, event_type="a.b", data={})
+            (event_id,) = await write_events(connection, [new_event(user.principal_id, "a.b", {})])
         made.append(ids.new_uuid())
         await owner.execute(
             "INSERT INTO webhook_deliveries (id, event_id, endpoint_id, state, attempts, finished_at, last_error)"
