@@ -19,7 +19,8 @@ from core.payables.limits import VELOCITY_FIRST, payer_limits
 from core.payables.payables import NewPayable, create, new_code
 from core.payables.payments import Paid, Payment
 from core.payables.risk import assess
-from core.wallets.merchants import require_kyc, require_merchant
+from core.wallets.kyc import require_kyc
+from core.wallets.merchants import require_merchant
 from core.wallets.notifications import tell, write
 
 if TYPE_CHECKING:
