@@ -223,8 +223,6 @@ async def update(
 
 
 async def _switched_by_owner(connection: Connection, endpoint: Endpoint, *, enabled: bool | None) -> Endpoint:
-    if enabled and endpoint.verify and endpoint.verified_at is None:
-        raise Refusal("endpoint_unverified", "The URL has yet to echo a challenge. Have it challenged first.")
     # A challenge switches on what is off as unverified, and must not do so after its owner has switched it off.
     if enabled or (enabled is False and endpoint.disabled_reason in {None, UNVERIFIED}):
         return await switch(connection, endpoint.id, None if enabled else BY_OWNER)
@@ -234,11 +232,12 @@ async def _switched_by_owner(connection: Connection, endpoint: Endpoint, *, enab
 async def switch(connection: Connection, endpoint_id: UUID, off_for: str | None) -> Endpoint:
     """Switch an endpoint off for a reason, or on (None), which forgets its failures; return it as it is then.
 
-    Raises Refusal `not_found`.
+    The caller knows that the endpoint exists and holds its row. Raises Refusal `endpoint_unverified` when it shall be
+    on and its URL has yet to prove itself.
     """
     row = await connection.fetchrow(_sql.switch_webhook_endpoint, endpoint_id, off_for)
     if row is None:
-        raise _missing(endpoint_id)
+        raise Refusal("endpoint_unverified", "The URL has yet to echo a challenge. Have it challenged first.")
     return _endpoint(row)
 
 

@@ -63,7 +63,10 @@ async def list_endpoints(platform: Platform, *, before: UUID, limit: int) -> lis
 
 
 async def switch(platform: Platform, endpoint_id: UUID, *, active: bool) -> None:
-    """Switch an endpoint on or off; a repetition changes nothing. Raises Refusal `endpoint_not_found`."""
+    """Switch an endpoint on or off; a repetition changes nothing.
+
+    Raises Refusal `endpoint_not_found`, and `endpoint_unverified` like `core.outbox.endpoints.switch`.
+    """
     async with platform.database.transaction() as connection:
         row = await connection.fetchrow(_sql.lock_endpoint, endpoint_id)
         if row is None:

@@ -153,7 +153,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST", "/admin/webhooks/endpoints/{endpoint_id}/toggle", toggle, "admin_toggle_endpoint",
         "Switch an endpoint on or off", TAG, caller="admin", surface="wallet", parameters=_ENDPOINT_ID,
-        body=ToggleIn, answers={200: ToggleOut}, problems=("endpoint_not_found",),
+        body=ToggleIn, answers={200: ToggleOut}, problems=("endpoint_not_found", "endpoint_unverified"),
     ),
     Route(
         "GET", "/admin/webhooks/endpoints/{endpoint_id}/deliveries", list_deliveries,

@@ -79,7 +79,8 @@ RETURNING
     endpoint.failed_deliveries;
 
 -- name: switch_webhook_endpoint
--- Endpoint $1, switched off for reason $2, or on (null), which forgets its failures.
+-- Endpoint $1, switched off for reason $2, or on (null), which forgets its failures. No row when it shall be on and its
+-- URL has yet to prove itself.
 UPDATE webhook_endpoints
 SET
     disabled_at = CASE WHEN $2::text IS NOT NULL THEN coalesce(disabled_at, clock_timestamp()) END,
@@ -87,7 +88,7 @@ SET
     failing_since = CASE WHEN $2 IS NOT NULL THEN failing_since END,
     failed_attempts = CASE WHEN $2 IS NOT NULL THEN failed_attempts ELSE 0 END,
     failed_deliveries = CASE WHEN $2 IS NOT NULL THEN failed_deliveries ELSE 0 END
-WHERE id = $1
+WHERE id = $1 AND ($2::text IS NOT NULL OR NOT verify OR verified_at IS NOT NULL)
 RETURNING
     id, url, event_types, description, headers, signing_keys, ordered, batch_size, verify, verified_at, created_at,
     old_secrets_until, disabled_at, disabled_reason, failing_since, failed_deliveries;
