@@ -1,4 +1,4 @@
-"""The audit: who did what to whom, with what it was before and after, written by the transaction that does it."""
+"""The audit: records of acts, their actors and their objects, written by the transaction that does the act."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OLDEST = UUID(int=0)
 
 
 class AuditEvent(NamedTuple):
-    """A record as stored; `data` is a JSON object, for a change with what it was `before` and `after`."""
+    """A record as stored; `data` is a JSON object, for a change with the values `before` and `after`."""
 
     id: UUID
     type: str
@@ -36,7 +36,7 @@ class AuditEvent(NamedTuple):
 
 
 class AuditFilter(NamedTuple):
-    """Which records; None: any. `since` is included, `until` is not."""
+    """The records that are wanted; None means any. `since` is included, `until` is not."""
 
     type: str | None = None
     user_id: UUID | None = None
@@ -54,32 +54,26 @@ def audited(
     user_id: UUID | None = None,
     object_id: str | None = None,
 ) -> Audited:
-    """Return a record for a posting's effects. `actor`: `user:<id>`, `admin`, `internal` or `system:<job>`."""
+    """Return a record to be written. `actor`: `user:<id>`, `admin`, `internal` or `system:<job>`."""
     return Audited(type_, actor, user_id, object_id, _encode(data).decode())
 
 
-async def record(source: Connection | Database, entry: Audited) -> None:
-    """Write a record: within the transaction that it is about, wherever there is one."""
-    await source.execute(
-        _sql.write_audit_event,
-        ids.new_uuid(),
-        entry.type,
-        entry.actor,
-        entry.user_id,
-        entry.object_id,
-        entry.data,
-    )
+async def record(source: Connection | Database, *entries: Audited) -> None:
+    """Write records. Where an act has a transaction, its record is written in it."""
+    if entries:
+        columns = zip(*((ids.new_uuid(), *entry) for entry in entries), strict=True)
+        await source.execute(_sql.write_audit_events, *map(list, columns))
 
 
 def by_user(user_id: UUID) -> str:
-    """Name a user as an actor."""
+    """Return the name of a user as an actor."""
     return f"user:{user_id}"
 
 
 async def list_events(
     database: Database, wanted: AuditFilter, *, before: UUID | None, limit: int
 ) -> list[AuditEvent]:
-    """Return up to `limit` records behind the id `before`, newest first. Ids are in the order of time."""
+    """Return up to `limit` records older than the id `before`, newest first. Ids are in the order of time."""
     newest = before or _NEWEST
     if wanted.until is not None:
         newest = min(newest, ids.first_uuid_at(wanted.until))

@@ -31,14 +31,14 @@ from core.inbox.dead_letters import DeadLetterStream
 from core.inbox.processing import Processor, Retries, take_over_inbox_events
 from core.ledger.holds import expire_due
 from core.ledger.sealing import seal_once
-from core.outbox.breakers import Standings
+from core.outbox.breakers import Breakers
 from core.outbox.destinations import Destinations
 from core.outbox.egress import Egress
 from core.outbox.fanout import fan_out
 from core.outbox.health import Patience
 from core.outbox.ordering import Stalled
 from core.outbox.schedule import Schedule
-from core.outbox.sender import Deliverer, prune_attempts, take_over_deliveries
+from core.outbox.sender import Sender, prune_attempts, take_over_deliveries
 from core.platform import open_platform
 from core.redis import open_redis
 from core.service import open_service
@@ -143,12 +143,12 @@ class _Shift:
             stream=self._stream,
         )
         self._stalled = Stalled(service.database)
-        self._deliverer = Deliverer(
+        self._sender = Sender(
             service.database,
             egress,
             worker,
             self._schedule,
-            standings=Standings(service.settings.webhook_breaker_open_secs),
+            breakers=Breakers(service.settings.webhook_breaker_open_secs),
             patience=Patience.of(service.settings),
             on_free=lambda: alarm.ring([wakeup.DELIVERIES]),
             on_event=lambda: self._wake(wakeup.OUTBOX),
@@ -190,7 +190,7 @@ class _Shift:
         await self._waker.close()
         # If PostgreSQL is gone, the others find what we held: this worker's heart stops now.
         with contextlib.suppress(Exception):
-            await self._deliverer.drain(grace)
+            await self._sender.drain(grace)
             await self._processor.release()
             await self._worker.retire(self._database)
 
@@ -205,7 +205,7 @@ class _Shift:
                 "deliveries",
                 wakeup.DELIVERIES,
                 settings.webhook_worker_poll_secs or outbox_poll,
-                self._deliverer.step,
+                self._sender.step,
             ),
             Loop("stalled", None, STALLED_SECONDS, self._release_stalled),
             Loop(

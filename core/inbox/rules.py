@@ -15,7 +15,7 @@ import msgspec
 from core.database import queries
 from core.ledger.items import SYSTEM_PRINCIPAL, Leg, Posting, operation_id
 from core.money import MAX_AMOUNT_MINOR
-from core.outbox.events import emit
+from core.outbox.events import new_event, write_events
 
 if TYPE_CHECKING:
     from core.database import Connection
@@ -118,20 +118,16 @@ async def stripe_payment_succeeded(connection: Connection, ledger: Ledger, event
         raise outcome.refusal()
     if outcome.replayed:
         return ALREADY_APPLIED
-    await emit(
-        connection,
-        principal_id=await connection.fetchval(_sql.account_owner, account),
-        event_type="payment.succeeded",
-        data={
-            "id": intent.id,
-            "provider": event.provider,
-            "account": account,
-            "amount": intent.amount_received,
-            "currency": currency,
-            "transfer": str(posting.id),
-        },
-        object_id=intent.id,
-    )
+    owner = await connection.fetchval(_sql.account_owner, account)
+    data = {
+        "id": intent.id,
+        "provider": event.provider,
+        "account": account,
+        "amount": intent.amount_received,
+        "currency": currency,
+        "transfer": str(posting.id),
+    }
+    await write_events(connection, [new_event(owner, "payment.succeeded", data, object_id=intent.id)])
     return APPLIED
 
 

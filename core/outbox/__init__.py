@@ -1,1 +1,1 @@
-"""What we tell others: written with its effect, signed, sent until it is received or given up."""
+"""Outgoing events: written with their effect, signed, and sent until they are received or given up."""

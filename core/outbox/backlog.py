@@ -1,6 +1,6 @@
-"""Which endpoints have something due, as one worker process knows it, and from when on to look for it.
+"""The endpoints with due deliveries, as one worker process knows them, and the time from which to look for those.
 
-Kept so that a claim asks for a few endpoints by name and begins behind what it took before: see `core.work.due_window`.
+With it a claim asks for a few endpoints by name and begins behind what it took before: see `core.work.due_window`.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _sql = queries(__name__)
 
 # Endpoints that one look finds at most; the next one goes on.
 FOUND: Final = 10_000
-# A look serves the claims of so long: work that is known keeps a process busy meanwhile.
+# A look serves the claims of this time: known work keeps a process busy meanwhile.
 LOOK_SECONDS: Final = 0.01
 
 _START: Final = UUID(int=0)
 
 
 class Share(NamedTuple):
-    """What a claim takes of one endpoint: so many deliveries at most, of which so many carry a batch."""
+    """The share of one endpoint in a claim: the most deliveries, and the most of them that carry a batch."""
 
     most: int
     batches: int
@@ -39,14 +39,14 @@ class Share(NamedTuple):
 
 @dataclass(slots=True)
 class Waiting:
-    """What is known of one endpoint that waits: nothing of it is due from before `since`."""
+    """An endpoint that waits: none of its deliveries is due from before `since`."""
 
     since: datetime
     batch_size: int
 
 
 class Backlog:
-    """The endpoints that wait, in the order of their turns."""
+    """The endpoints that wait to be sent to, in the order of their turns."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -56,11 +56,11 @@ class Backlog:
         self._cursor = _START
 
     def items(self) -> ItemsView[UUID, Waiting]:
-        """Return those that wait, whose turn it is first."""
+        """Return the endpoints that wait, in the order of their turns."""
         return self._waiting.items()
 
     def __getitem__(self, endpoint_id: UUID) -> Waiting:
-        """Return what is known of one that waits."""
+        """Return one endpoint that waits."""
         return self._waiting[endpoint_id]
 
     @property
@@ -69,7 +69,7 @@ class Backlog:
         return time.monotonic() < self._looked_at + LOOK_SECONDS
 
     async def look(self) -> None:
-        """Find who has something due."""
+        """Find endpoints with due deliveries."""
         look = self._due_window.look()
         if look.seconds is None:
             rows = await self._database.fetch(_sql.endpoints_due, self._cursor, FOUND)
@@ -85,7 +85,7 @@ class Backlog:
             self._due_window.seen(look)
 
     def note(self, asked: Mapping[UUID, Share], rows: Sequence[Row]) -> None:
-        """Note what a claim has found of those that it asked for."""
+        """Note what a claim has found of the endpoints that it asked for."""
         found: defaultdict[UUID, list[Row]] = defaultdict(list)
         for row in rows:
             found[row["endpoint_id"]].append(row)

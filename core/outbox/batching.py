@@ -1,4 +1,4 @@
-"""What is sent of what was claimed: each delivery on its own, or several in one message for who asks for that.
+"""Messages made from claimed deliveries: one for each, or one for several if their endpoint asks for batches.
 
 A batch is made of deliveries that one claim has brought and that were never tried, and is written down before it is
 sent. One of its deliveries carries it: that one is leased, tried again, given up and found by its id, and the others
@@ -26,8 +26,8 @@ _sql = queries(__name__)
 
 BATCH_TYPE: Final = "batch"
 MAX_BATCH_SIZE: Final = 100
-# Of a message's body: what servers take without a word about it (nginx: client_max_body_size is 1 MiB), and a twelfth
-# of it for the largest event.
+# A message's body stays well below what servers take without being set up for it (nginx: client_max_body_size is
+# 1 MiB), and holds twelve of the largest events.
 MAX_BATCH_BYTES: Final = 256 * 1024
 
 _HEAD: Final = b'{"type":"batch","data":['
@@ -35,9 +35,9 @@ _TAIL: Final = b"]}"
 
 
 class Message(NamedTuple):
-    """One request to be sent: of the delivery `row`, which alone or for a batch has the lease.
+    """One request to be sent, for the delivery `row`, which has the lease, alone or for its batch.
 
-    `identity` is the `webhook-id`, the same at every try as the body is.
+    `identity` is the `webhook-id`; like the body it is the same at every attempt.
     """
 
     row: Row
@@ -52,21 +52,24 @@ class Message(NamedTuple):
 
 
 class _LeaseLostError(Exception):
-    """This worker stood still after its claim for longer than the lease."""
+    """The lease ran out before the batch was written down, because this worker stood still for so long."""
 
 
 async def carry(connection: Connection, carriers: Collection[UUID]) -> int:
-    """Bring what these carry up to where they are, in the transaction that changed them; return how many that is."""
+    """Give the members of batches the state of their carriers, in the transaction that changed those.
+
+    Return the number of members.
+    """
     return len(await connection.fetch(_sql.carry_batches, list(carriers))) if carriers else 0
 
 
 def carriers_of(rows: Iterable[Row]) -> list[UUID]:
-    """Return those of the deliveries that carry a batch."""
+    """Return the ids of the deliveries that carry a batch."""
     return [row["id"] for row in rows if row["batch_id"] is not None]
 
 
 async def messages_of(database: Database, rows: Sequence[Row], token: UUID) -> list[Message]:
-    """Return what is to be sent of the deliveries claimed under `token`, with the batches written down."""
+    """Return the messages for the deliveries claimed under `token`; their batches are written down."""
     messages: list[Message] = []
     to_batch: defaultdict[UUID, list[Row]] = defaultdict(list)
     for row in rows:
@@ -75,7 +78,7 @@ async def messages_of(database: Database, rows: Sequence[Row], token: UUID) -> l
             messages.append(_batch(row, events))
         elif row["batch_size"] > 1 and row["attempts"] == 1 and not row["disabled"]:
             to_batch[row["endpoint_id"]].append(row)
-        else:  # one that was tried alone stays alone
+        else:  # a delivery that was tried alone stays alone
             messages.append(Message(row, message_id(row["event_id"]), row["event_type"], row["body"]))
     groups = [group for found in to_batch.values() for group in _groups(found)]
     if groups:

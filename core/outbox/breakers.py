@@ -1,9 +1,9 @@
-"""How the receivers fare, as one worker process sees it: who is swift, and who is left alone for a while.
+"""Circuit breakers, one for each receiver as one worker process knows it: swift, slow, or left alone for a while.
 
-Two rules keep the slots of a process for those who use them well. A receiver that has answered swiftly gets many
-slots, everybody else a few, and all of those together a part: so a hundred dead receivers do not fill a process. And
-one that mostly fails is left alone (a circuit breaker): what is due to it waits and uses up no attempt, until one
-delivery tries it again.
+Two rules keep the slots of a process for receivers that use them well. A receiver that has answered swiftly gets many
+slots; any other gets a few, and all of those together get a part, so that a hundred dead receivers do not fill a
+process. A receiver that mostly fails is left alone: its deliveries wait and use up no attempt, until one delivery
+tries it again.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ if TYPE_CHECKING:
 
 Known = TypeVar("Known")
 
-# A breaker opens when of the last RESULTS attempts, and of LEAST_RESULTS at least, this share had no good answer.
+# A breaker opens when this share of the last RESULTS attempts, LEAST_RESULTS at least, had no good answer.
 RESULTS: Final = 20
 LEAST_RESULTS: Final = 10
 FAILING_SHARE: Final = 0.7
-# Each try that fails doubles the time, up to 2 ** MOST_DOUBLINGS.
+# Each trial that fails doubles the time for which a receiver is left alone, up to 2 ** MOST_DOUBLINGS.
 MOST_DOUBLINGS: Final = 4
-# An answer that takes longer occupies a slot for too long to be given many of them.
+# A receiver whose answers take longer would occupy slots for too long to be given many of them.
 SWIFT_SECONDS: Final = 1.0
-# Receivers that a process remembers, of each kind; the ones it has forgotten are met like new ones.
+# Receivers that a process remembers, of each kind; a forgotten one is met like a new one.
 REMEMBERED: Final = 4_096
 
 
 @dataclass(slots=True)
 class _Breaker:
     results: deque[bool] = field(default_factory=lambda: deque(maxlen=RESULTS))
-    """True for each attempt that failed, oldest first."""
+    """True for each attempt that failed, the oldest first."""
     opened: int = 0
-    """How often it has opened since the receiver was last well; 0 means closed."""
+    """The number of times that it has opened since the receiver was last well; 0 means closed."""
     open_until: float = 0.0
     trying: bool = False
 
 
-class Standings:
-    """What one process knows of its receivers. `open_seconds` 0 leaves nobody alone."""
+class Breakers:
+    """The breakers of one process, by endpoint. With `open_seconds` 0 no receiver is left alone."""
 
     def __init__(self, open_seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._open_seconds = open_seconds
@@ -55,7 +55,7 @@ class Standings:
         return endpoint_id in self._swift
 
     def left_alone(self) -> tuple[set[UUID], set[UUID]]:
-        """Return who gets nothing now, and who gets one delivery to try it with."""
+        """Return the endpoints that get nothing now, and those that get one delivery as a trial."""
         now = self._clock()
         nothing: set[UUID] = set()
         one: set[UUID] = set()
@@ -66,7 +66,7 @@ class Standings:
         return nothing, one
 
     def started(self, endpoint_id: UUID) -> bool:
-        """Note that an attempt begins, and say whether it is the one that tries a receiver that was left alone."""
+        """Note that an attempt begins, and say whether it is the trial of a receiver that was left alone."""
         breaker = self._breakers.get(endpoint_id)
         if breaker is None or not breaker.opened:
             return False
@@ -80,7 +80,7 @@ class Standings:
             breaker.trying = False
 
     def note(self, endpoint_id: UUID, *, good: bool, seconds: float) -> None:
-        """Note how an attempt ended. Good is an answer that is neither 5xx nor 429, whatever it says."""
+        """Note how an attempt ended. A good answer is any that is neither 5xx nor 429."""
         if good and seconds <= SWIFT_SECONDS:
             _remember(self._swift, endpoint_id, None)
         else:
@@ -94,11 +94,11 @@ class Standings:
                 _remember(self._breakers, endpoint_id, breaker)
 
     def _is_well(self, breaker: _Breaker, *, good: bool) -> bool:
-        """Take the result into account and say whether the breaker need not be kept any longer."""
+        """Count the result, and say whether the breaker need not be kept any longer."""
         if breaker.opened:
             if good:
                 return True
-            # Else it is the end of an attempt that began before the breaker opened, which tells nothing new.
+            # An attempt that began before the breaker opened tells nothing new.
             if breaker.trying:
                 breaker.trying = False
                 self._open(breaker)

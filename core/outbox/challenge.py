@@ -1,7 +1,7 @@
-"""The challenge that a URL answers to prove that whoever holds it wants our events.
+"""The challenge that a URL answers to prove that its owner wants our events.
 
-It goes the way of every delivery (`core.outbox.egress`), signed with the endpoint's secrets, and never from inside a
-transaction. Any 2xx with the challenge as its body, plain or as JSON, is the proof.
+The challenge goes the way of every delivery (`core.outbox.egress`), signed with the endpoint's secrets, and never from
+inside a transaction. Any 2xx with the challenge as its body, plain or as JSON, is the proof.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from core.database import Database
-    from core.outbox.egress import Attempt, Egress
+    from core.outbox.egress import Egress, Reply
 
 log = structlog.get_logger(__name__)
 _sql = queries(__name__)
 
 CHALLENGE_EVENT: Final = "webhook.challenge"
-# Nobody guesses these, and they fit into the beginning of an answer that egress reads.
+# So many random bytes cannot be guessed, and fit into the beginning of an answer that egress reads.
 CHALLENGE_BYTES: Final = 32
 
 
@@ -44,9 +44,10 @@ _echo = msgspec.json.Decoder(_Echo)
 
 
 async def prove(database: Database, egress: Egress, *, principal_id: int, endpoint_id: UUID) -> None:
-    """Challenge the endpoint's URL once; if it passes, an endpoint that is off for want of this is on.
+    """Challenge the endpoint's URL once. An endpoint that was off as unverified is on when the URL has passed.
 
-    Raises Refusal `not_found`, and `challenge_failed` when the URL has not echoed it, or is another one meanwhile.
+    Raises Refusal `not_found`, and `challenge_failed` when the URL has not echoed the challenge, or is another one
+    meanwhile.
     """
     row = await database.fetchrow(_sql.endpoint_to_challenge, principal_id, endpoint_id)
     if row is None:
@@ -62,23 +63,23 @@ async def prove(database: Database, egress: Egress, *, principal_id: int, endpoi
         signing_keys=row["signing_keys"],
         timestamp=int(time.time()),
     )
-    attempt = await egress.post(row["url"], body=body, headers=headers)
-    failure = _failure(attempt, challenge)
-    log.info("endpoint.challenged", endpoint_id=str(endpoint_id), status=attempt.status, failure=failure)
+    reply = await egress.post(row["url"], body=body, headers=headers)
+    failure = _failure(reply, challenge)
+    log.info("endpoint.challenged", endpoint_id=str(endpoint_id), status=reply.status, failure=failure)
     if failure is not None:
         raise Refusal("challenge_failed", f"The URL has not passed the challenge: {failure}.")
     if await database.fetchval(_sql.note_endpoint_proven, endpoint_id, row["url"]) is None:
         raise Refusal("challenge_failed", "The endpoint was given another URL or deleted meanwhile.")
 
 
-def _failure(attempt: Attempt, challenge: str) -> str | None:
-    if attempt.status is None:
-        return attempt.error
-    if not attempt.succeeded:
-        return f"it answered {attempt.status}"
-    answers = [attempt.excerpt.strip()]
+def _failure(reply: Reply, challenge: str) -> str | None:
+    if reply.status is None:
+        return reply.error
+    if not reply.succeeded:
+        return f"it answered {reply.status}"
+    answers = [reply.excerpt.strip()]
     with contextlib.suppress(msgspec.MsgspecError):
-        answers.append(_echo.decode(attempt.excerpt).challenge)
+        answers.append(_echo.decode(reply.excerpt).challenge)
     if any(hmac.compare_digest(answer.encode(), challenge.encode()) for answer in answers):
         return None
     return "it answered without the challenge"

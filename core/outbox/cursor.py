@@ -1,4 +1,4 @@
-"""The events of a principal, read by a cursor: for those who cannot receive, and for those who missed something."""
+"""The events of a principal, read by a cursor: for readers that cannot receive, or have missed something."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 _sql = queries(__name__)
 
 MAX_PAGE: Final = 500
-# Positions that one call looks through for the types it was asked for, so that a rare type reads no whole history.
+# Positions that one call looks through, so that a call for a rare type reads no whole history.
 WINDOW: Final = 10_000
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """One event. `id` is what a receiver sees as `webhook-id`, `data` is the same as in a delivery's body."""
+    """One event. `id` is the `webhook-id` that a receiver sees; `data` is the same as in a delivery's body."""
 
     position: int
     id: str
@@ -33,7 +33,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Page(NamedTuple):
-    """Events in order; the position to go on from, and that of the last event there is."""
+    """Events in order; `next` is the position to go on from, `head` that of the last event there is."""
 
     events: list[Event]
     next: int
@@ -52,8 +52,8 @@ async def read_events(
 ) -> Page:
     """Return up to `limit` events behind position `after`, of the types or patterns given (none: all).
 
-    Positions count from 1 and become visible in their order, so a reader that keeps `next` misses nothing. A page
-    may be empty and yet `next` move on, when none of the events that it covers has a wanted type.
+    Positions count from 1 and become visible in their order, so a reader that keeps `next` misses nothing. An empty
+    page may move `next` on, when none of the events that it covers has a wanted type.
     """
     head: int = await database.fetchval(_sql.events_head, principal_id) or 0
     if head <= after:

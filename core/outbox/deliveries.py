@@ -1,4 +1,4 @@
-"""What became of what we sent: deliveries and their attempts as people see them, and sending them again."""
+"""Deliveries and their attempts as people see them, and how deliveries are sent again."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 _sql = queries(__name__)
 
-# What one delivery shows of its attempts; a schedule has no more, and one that was sent again shows the newest.
+# Attempts that one delivery shows, the newest; a schedule has no more, but a delivery can be sent again.
 SHOWN_ATTEMPTS: Final = 100
-# Deliveries that one call makes due again, and how many of them in one statement.
+# Deliveries that one call makes due again, and those that one statement does.
 REPLAYED: Final = 5_000
 REPLAY_BATCH: Final = 500
 
 NEWEST: Final = UUID(int=2**128 - 1)
 OLDEST: Final = UUID(int=0)
 
-# The states as people know them, and as the table does.
+# The states as people know them, and as the table names them.
 STATES: Final = {
     "waiting": "waiting",
     "pending": "pending",
@@ -42,11 +42,11 @@ _SHOWN: Final = {stored: shown for shown, stored in STATES.items()}
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
-    """One event on its way to one endpoint. `event` is the `webhook-id`, `attempts` those since it was last (re)sent.
+    """One event on its way to one endpoint. `event` is the `webhook-id`, `attempts` counts since it was last (re)sent.
 
-    `next_attempt_at` is there while it is pending, `finished_at` once it is delivered or failed. One that is waiting
-    goes when the ones before it, about the same object, are delivered or failed; or its message is that of `batch`,
-    another delivery that carries it.
+    A pending delivery has `next_attempt_at`, a delivered or failed one `finished_at`. A waiting delivery goes when the
+    ones before it, about the same object, are delivered or failed; or another delivery, `batch`, carries it in its
+    message.
     """
 
     id: UUID
@@ -65,7 +65,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """One try: the status and the beginning of the answer, personal data masked, or the error if there was none."""
+    """One request: the status and the beginning of the answer, personal data masked, or the error without an answer."""
 
     at: datetime
     status: int | None
@@ -76,9 +76,9 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Which deliveries; None means any. Times are of the delivery's making, `failed_since` of its end.
+    """The deliveries that are wanted; None means any. Times are of the delivery's making, `failed_since` of its end.
 
-    `principal_id` None is for operators.
+    Only operators look without a `principal_id`.
     """
 
     principal_id: int | None
@@ -91,18 +91,19 @@ class Filter:
     failed_since: datetime | None = None
 
 
-class Progress(NamedTuple):
-    """How many deliveries were made due again, and where to go on (None: that was all)."""
+class Replayed(NamedTuple):
+    """The number of deliveries that were made due again, and the id to go on from (None: that was all)."""
 
     replayed: int
     next: UUID | None
 
 
 async def list_deliveries(
-    database: Database, wanted: Filter, *, before: UUID | None, limit: int
+    database: Database, wanted: Filter, *, before: UUID | None, limit: int, offset: int = 0
 ) -> list[Delivery]:
-    """Return up to `limit` deliveries behind `before`, newest first."""
-    return [_delivery(row) for row in await _rows(database, wanted, before=before, limit=limit)]
+    """Return up to `limit` deliveries behind `before` and `offset` others, newest first."""
+    rows = await _rows(database, wanted, before=before, limit=limit, offset=offset)
+    return [_delivery(row) for row in rows]
 
 
 async def find_delivery(
@@ -115,7 +116,7 @@ async def find_delivery(
 
 
 async def resend(database: Database, *, principal_id: int | None, delivery_id: UUID) -> None:
-    """Make one delivery due again, whatever became of it, with all its attempts before it.
+    """Make one delivery due again, whatever became of it; all its attempts are before it again.
 
     Raises Refusal `not_found`; `endpoint_missing` or `endpoint_disabled` when there is nobody to send it to; and
     `delivery_in_progress` while it is being sent. Wake `core.work.wakeup.DELIVERIES` then.
@@ -133,12 +134,12 @@ async def resend(database: Database, *, principal_id: int | None, delivery_id: U
 
 async def replay(
     database: Database, wanted: Filter, *, before: UUID | None = None, limit: int = REPLAYED
-) -> Progress:
+) -> Replayed:
     """Make up to `limit` deliveries due again, newest first, and say how many and from where to go on.
 
-    Those that are being sent, and those of endpoints that are gone or off, stay as they are. Each batch is a
-    transaction of its own: a call that breaks off has done what it has done, and the same call again does the rest,
-    as what is due already is not failed any more.
+    Deliveries that are being sent, and those of endpoints that are gone or off, stay as they are. Each batch is a
+    transaction of its own. A call that breaks off keeps what it has done, and the same call again does the rest, since
+    a delivery that is due again is not failed any more.
     """
     replayed, looked_at = 0, 0
     turns: set[Turn] = set()
@@ -154,22 +155,29 @@ async def replay(
             turns |= turns_of(due)
             before = chosen[-1]
             looked_at += len(rows)
-    # When all of them wait, so that the oldest goes first. A call that breaks off leaves this to the workers.
+    # The release comes when all of them wait, so that the oldest goes first. A call that breaks off leaves it to the
+    # workers.
     await release(database, turns)
-    return Progress(replayed, before if more else None)
+    return Replayed(replayed, before if more else None)
 
 
 async def _make_due(database: Database, chosen: list[UUID]) -> tuple[list[Row], int]:
-    """Make them due again; return those that are, and how many more those carry in batches."""
+    """Make deliveries due again; return those that are, and how many more they carry in batches."""
     async with database.transaction() as connection:
         due = await connection.fetch(_sql.resend_deliveries, chosen)
         return due, await carry(connection, carriers_of(due))
 
 
 async def _rows(
-    database: Database, wanted: Filter, *, before: UUID | None, limit: int, sendable: bool = False
+    database: Database,
+    wanted: Filter,
+    *,
+    before: UUID | None,
+    limit: int,
+    offset: int = 0,
+    sendable: bool = False,
 ) -> list[Row]:
-    # The ids of deliveries are in the order of their making.
+    # Ids are in the order in which deliveries were made, so that times become bounds of ids.
     newest = before or NEWEST
     if wanted.until is not None:
         newest = min(newest, ids.first_uuid_at(wanted.until))
@@ -186,6 +194,7 @@ async def _rows(
         sendable,
         not sendable,
         limit,
+        offset,
     )
 
 

@@ -1,7 +1,7 @@
-"""Where outgoing calls may go: public addresses, and what the operator allows besides.
+"""Destinations of outgoing calls: public addresses, and what the operator allows besides.
 
 The judgement is made on the address of the socket (`core.outbox.egress`), because a name says nothing: it may resolve
-to a private address, and to another one a moment later. What is judged here before is only what can be known early.
+to a private address, and to another one a moment later. A URL is judged before that only by what its text shows.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 Network: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"
 
 MAX_URL_LENGTH: Final = 2048
-# What the wallet contract's developers name in the place of a receiver: it takes everything, and there is no network.
+# The wallet contract's developers name this in the place of a receiver: it takes everything, without a network.
 ECHO: Final = "app://echo"
 
-# https://www.iana.org/assignments/iana-ipv4-special-registry: all that is not a public unicast address.
+# Networks without public unicast addresses, by https://www.iana.org/assignments/iana-ipv4-special-registry.
 _NOT_PUBLIC_V4: Final = tuple(
     ipaddress.IPv4Network(text)
     for text in (
@@ -33,7 +33,7 @@ _NOT_PUBLIC_V4: Final = tuple(
         "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
     )
 )  # fmt: skip
-# Only 2000::/3 is global unicast; within it, what is documentation, benchmarking, or a tunnel that carries IPv4.
+# Only 2000::/3 is global unicast; these of its networks are for documentation, benchmarks, or tunnels of IPv4.
 _PUBLIC_V6: Final = ipaddress.IPv6Network("2000::/3")
 _NOT_PUBLIC_V6: Final = tuple(
     ipaddress.IPv6Network(text)
@@ -41,16 +41,16 @@ _NOT_PUBLIC_V6: Final = tuple(
 )
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 
-# A label of a name; underscores are not for hosts (RFC 1123, section 2.1) but exist.
+# A label of a name. Underscores are not for hosts (RFC 1123, section 2.1), but exist.
 _LABEL: Final = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?", re.IGNORECASE)
 MAX_NAME_LENGTH: Final = 253
-# Names that lead nowhere outside: special-use (RFC 6761, 6762, 7686, 8375, 9476), ICANN's .internal, and what is used
-# privately so often that it was never delegated.
+# Names that lead nowhere outside: special-use (RFC 6761, 6762, 7686, 8375, 9476), ICANN's .internal, and names that
+# were never delegated because they are used privately so often.
 _LOCAL_NAMES: Final = (
     "localhost", "local", "internal", "home.arpa", "onion", "alt", "test", "invalid", "localdomain", "intranet", "lan",
     "home", "corp", "private",
 )  # fmt: skip
-# https://fetch.spec.whatwg.org/#port-blocking: ports of protocols that could take a request for one of theirs.
+# Ports of protocols that could take a request for one of theirs (https://fetch.spec.whatwg.org/#port-blocking).
 _BAD_PORTS: Final = frozenset(
     {
         1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109,
@@ -80,7 +80,7 @@ def _embedded(address: Address) -> Address:
 
 @dataclass(frozen=True, slots=True)
 class Destinations:
-    """The rule of one deployment.
+    """The rule of one deployment for outgoing calls.
 
     `allowed_hosts` are names in lower case; `require_https` is off in development and tests.
     """
@@ -93,7 +93,7 @@ class Destinations:
     def of(cls, allow: Iterable[str], *, require_https: bool) -> Destinations:
         """Read an allow-list of names, addresses and networks.
 
-        A wildcard is taken as a name that no host has: it allows nothing.
+        A wildcard counts as a name that no host has, and so allows nothing.
         """
         hosts: set[str] = set()
         networks: list[Network] = []
@@ -118,11 +118,11 @@ class Destinations:
         return host.lower().rstrip(".") in self.allowed_hosts
 
     def is_echo(self, url: str) -> bool:
-        """Say whether `url` is the receiver that is none; in production there is no such thing."""
+        """Say whether `url` is the stand-in of a receiver, ECHO, which production does not have."""
         return url.startswith(ECHO) and not self.require_https
 
     def check_url(self, url: str) -> None:
-        """Raise Refusal `invalid_request` when `url` can be seen to lead nowhere we would go."""
+        """Raise Refusal `invalid_request` when the text of `url` shows that no call may go there."""
         reason = self._objection(url)
         if reason is not None:
             raise Refusal("invalid_request", f"The URL cannot be used: {reason}.")
@@ -158,7 +158,7 @@ class Destinations:
             address = ipaddress.ip_address(host)
         except ValueError:
             address = None
-        # On a network of the operator's own a port means what the operator says.
+        # The operator decides what a port means on a network of the operator's own.
         if address is not None and any(address in network for network in self.allowed_networks):
             return None
         return "its port belongs to another protocol than HTTP"
@@ -175,7 +175,7 @@ class Destinations:
             if bracketed or not sound or labels[-1][:1].isdigit():
                 return "its host is not a name or an address"
             local = len(labels) == 1 or any(f".{name}".endswith(f".{end}") for end in _LOCAL_NAMES)
-            # Where private networks are allowed, their names are; then the address of the socket decides alone.
+            # Private names are allowed where private networks are; then the address of the socket decides alone.
             if local and not allowed and not self.allowed_networks:
                 return "its host is a name of private networks"
             return None

@@ -28,27 +28,27 @@ if TYPE_CHECKING:
 # The existing contract's limit for a whole delivery; receivers are told to answer first and work afterwards.
 TOTAL_TIMEOUT_SECONDS: Final = 5.0
 CONNECT_TIMEOUT_SECONDS: Final = 3.0
-# Once the status line is in, the verdict stands; this is for the excerpt that people read later.
+# The verdict stands once the status line is in; this time is for the excerpt that people read later.
 EXCERPT_TIMEOUT_SECONDS: Final = 1.0
 EXCERPT_BYTES: Final = 1024
 # Answers up to this size are read to their end, so that the connection can be used again; longer ones are cut off.
 READ_BYTES: Final = 16 * 1024
-# Sockets kept open to receivers in all; one of them gets at most as many as deliveries run to it at once.
+# Sockets kept open to all receivers; one receiver has at most as many as requests run to it at once.
 CONNECTIONS: Final = 200
 DNS_CACHE_SECONDS: Final = 10
 KEEPALIVE_SECONDS: Final = 30
 
-# The receiver wants nothing any more; and what a receiver that is overloaded says.
+# The status of a receiver that wants nothing any more, and that of one that is overloaded.
 GONE_STATUS: Final = 410
 TOO_MANY_STATUS: Final = 429
 
 FORBIDDEN: Final = "the address is not a permitted one"
 
 
-class Attempt(NamedTuple):
-    """What came of one request: the status if there was an answer, else the error.
+class Reply(NamedTuple):
+    """The reply to one request: the status if there was an answer, else the error. `seconds` is the time it took.
 
-    `excerpt` is the beginning of the answer's body, `retry_after` how many seconds the answer asks to wait.
+    `excerpt` is the beginning of the answer's body, `retry_after` the seconds that the answer asks us to wait.
     """
 
     status: int | None
@@ -59,12 +59,12 @@ class Attempt(NamedTuple):
 
     @property
     def succeeded(self) -> bool:
-        """Only 2xx counts. A redirect is a failure: following it would hand the body to whoever wrote the header."""
+        """Whether it is 2xx. A redirect is a failure: to follow it would hand the body to the author of the header."""
         return self.status is not None and 200 <= self.status < 300
 
     @property
     def well(self) -> bool:
-        """Whether the receiver is up: it has answered, though perhaps with a no."""
+        """Whether the receiver is up: it has answered, perhaps with a no, but with neither 5xx nor 429."""
         return self.status is not None and self.status < 500 and self.status != TOO_MANY_STATUS
 
     @property
@@ -78,13 +78,13 @@ class ForbiddenAddressError(OSError):
 
 
 class Egress:
-    """The client side of all deliveries of a process."""
+    """The HTTP client of all deliveries of a process."""
 
     def __init__(self, destinations: Destinations, resolver: AbstractResolver | None = None) -> None:
         self._destinations = destinations
         self._resolver = resolver or Resolver()
         self._public = self._session(host_allowed=False)
-        # The factory of a socket sees its address and not the host it is for, hence a session for each rule.
+        # The factory of a socket sees an address and not the host that it is for, hence a session for each rule.
         self._named = self._session(host_allowed=True)
 
     async def close(self) -> None:
@@ -93,13 +93,13 @@ class Egress:
         await self._named.close()
         await self._resolver.close()
 
-    async def post(self, url: str, *, body: bytes, headers: Mapping[str, str]) -> Attempt:
-        """Send `body` to `url` and say what came of it. Never raises for what the receiver does."""
+    async def post(self, url: str, *, body: bytes, headers: Mapping[str, str]) -> Reply:
+        """Send `body` to `url` and return the reply. Nothing that the receiver does raises an error."""
         started = time.perf_counter()
         try:
             self._destinations.check_url(url)
             if self._destinations.is_echo(url):
-                return Attempt(200, None, time.perf_counter() - started)
+                return Reply(200, None, time.perf_counter() - started)
             return await self._exchange(url, body, headers, started)
         except TimeoutError:
             error = f"no answer within {TOTAL_TIMEOUT_SECONDS:g} s"
@@ -107,17 +107,19 @@ class Egress:
             error = FORBIDDEN if FORBIDDEN in str(failure.os_error) else _named(failure, failure.os_error)
         except (aiohttp.ClientError, OSError, ValueError) as failure:
             error = _named(failure, failure)
-        except Refusal as refusal:  # the settings forbid now what they allowed when the endpoint was made
+        except (
+            Refusal
+        ) as refusal:  # the settings allowed this URL when the endpoint was made, and forbid it now
             error = refusal.detail
-        return Attempt(None, error[:500], time.perf_counter() - started)
+        return Reply(None, error[:500], time.perf_counter() - started)
 
-    async def _exchange(self, url: str, body: bytes, headers: Mapping[str, str], started: float) -> Attempt:
+    async def _exchange(self, url: str, body: bytes, headers: Mapping[str, str], started: float) -> Reply:
         named = self._destinations.allows_host(urlsplit(url).hostname or "")
         session = self._named if named else self._public
         async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
             excerpt = await _excerpt(response)
             seconds = time.perf_counter() - started
-            return Attempt(response.status, None, seconds, excerpt, _retry_after(response))
+            return Reply(response.status, None, seconds, excerpt, _retry_after(response))
 
     def _session(self, *, host_allowed: bool) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
@@ -125,7 +127,7 @@ class Egress:
             resolver=self._resolver,
             ttl_dns_cache=DNS_CACHE_SECONDS,
             keepalive_timeout=KEEPALIVE_SECONDS,
-            # Called with the concrete address of every socket, for names and literals alike.
+            # The factory is called with the concrete address of every socket, for names and literals alike.
             socket_factory=self._guard(host_allowed=host_allowed),
         )
         return aiohttp.ClientSession(
@@ -134,7 +136,7 @@ class Egress:
             cookie_jar=aiohttp.DummyCookieJar(),
             # A compressed answer of a few bytes may unpack to gigabytes.
             auto_decompress=False,
-            # Neither a proxy nor credentials from the environment.
+            # The environment gives neither a proxy nor credentials.
             trust_env=False,
             skip_auto_headers={hdrs.ACCEPT_ENCODING},
         )

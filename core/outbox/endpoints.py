@@ -1,4 +1,4 @@
-"""The receivers of a principal: made with a secret that is shown once, changed, tried, switched off, deleted."""
+"""Endpoints, the receivers of a principal: made with a secret that is shown once, changed, tried, switched, deleted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import asyncpg
 from core import ids
 from core.database import queries
 from core.errors import Refusal
-from core.outbox.events import encode
+from core.outbox.events import new_event, write_events
 from core.outbox.fanout import NewDelivery, create_deliveries
 from core.outbox.signing import (
     check_own_secret,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _sql = queries(__name__)
 
-# An event becomes one delivery for each endpoint that wants it, in one transaction; this bounds that.
+# An event becomes one delivery for each endpoint that wants it, in one transaction; this number bounds it.
 MAX_ENDPOINTS: Final = 100
 MAX_DESCRIPTION: Final = 500
 # Servers accept 8 KiB of headers in all (nginx: large_client_header_buffers); these leave room for ours.
@@ -43,14 +43,20 @@ MAX_HEADER_BYTES: Final = 4096
 # A week: longer than any roll-out, short enough that a leaked secret ends.
 MAX_OVERLAP_SECONDS: Final = 7 * 86_400
 TEST_EVENT: Final = "webhook.test"
+# The reasons why an endpoint is off, as `disabled_reason` tells them.
+UNVERIFIED: Final = "unverified"
+BY_OWNER: Final = "by_owner"
+BY_ADMIN: Final = "by_admin"
+GONE: Final = "gone"
+FAILING: Final = "failing"
 # The signatures of Standard Webhooks: HMAC alone, or ed25519 beside it.
 SYMMETRIC: Final = "v1"
 ASYMMETRIC: Final = "v1a"
 
-# RFC 9110, section 5.6.2, and values without what is not visible ASCII, space and tab.
+# Names are tokens of RFC 9110, section 5.6.2; values hold visible ASCII, spaces and tabs.
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
-# What frames the message, belongs to the connection, or is ours to say.
+# Headers that frame the message, belong to the connection, or are ours to set.
 _RESERVED: Final = frozenset(
     {
         "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect", "host",
@@ -66,10 +72,10 @@ class Endpoint(NamedTuple):
     """One receiver, without its secret. No `event_types` means all types; a pattern ends in `*`.
 
     `failing_since` is the first failure since the last success, `old_secrets_until` the end of a rotation's overlap.
-    `public_key` is what its receiver checks the signatures v1a with, if it asked for them. `verify`: it is off until
-    its URL has echoed a challenge (`core.outbox.challenge`), which it did at `verified_at`. `ordered`: the events of
-    one object go to it one after the other (`core.outbox.ordering`); `batch_size`: the events of one message at most
-    (`core.outbox.batching`).
+    `public_key` checks the signatures v1a, for a receiver that asked for them. An endpoint with `verify` is off until
+    its URL has echoed a challenge (`core.outbox.challenge`); `verified_at` is when it did. The events of one object go
+    to an `ordered` endpoint one after the other (`core.outbox.ordering`). `batch_size` is the most events that one
+    message carries (`core.outbox.batching`).
     """
 
     id: UUID
@@ -91,8 +97,8 @@ class Endpoint(NamedTuple):
     failed_deliveries: int
 
 
-class Wanted(NamedTuple):
-    """An endpoint to create. Without a secret one is made; `own_secret`: any text, as the wallet contract takes it."""
+class NewEndpoint(NamedTuple):
+    """An endpoint to create. Without a secret one is made; an `own_secret` is any text, as in the wallet contract."""
 
     url: str
     event_types: Sequence[str] = ()
@@ -107,15 +113,15 @@ class Wanted(NamedTuple):
 
 
 class Rotated(NamedTuple):
-    """What came of a rotation; the secret is never shown again."""
+    """The new secret of an endpoint, which is never shown again, and when the old ones end."""
 
     secret: str
     public_key: str | None
     old_secrets_until: datetime
 
 
-class Changes(NamedTuple):
-    """What is to change about an endpoint; None stays as it is."""
+class EndpointChanges(NamedTuple):
+    """Changes of an endpoint; a field that is None stays as it is."""
 
     url: str | None = None
     event_types: Sequence[str] | None = None
@@ -129,14 +135,12 @@ class Changes(NamedTuple):
 
 
 async def create(
-    database: Connection | Database, destinations: Destinations, *, principal_id: int, wanted: Wanted
+    database: Connection | Database, destinations: Destinations, *, principal_id: int, wanted: NewEndpoint
 ) -> tuple[Endpoint, str]:
     """Store an endpoint and return it with its secret, which is never shown again.
 
-    `own_secret` says that `secret` is one of the wallet contract's, any text of its owner's.
-
-    Raises Refusal `invalid_request` for a URL that leads nowhere we would go, for a weak secret, for headers that are
-    not its to set, for order together with batches, and when there are MAX_ENDPOINTS already.
+    Raises Refusal `invalid_request` for a URL that no delivery may go to, for a weak secret, for headers that an
+    endpoint may not set, for order together with batches, and when there are MAX_ENDPOINTS already.
     """
     destinations.check_url(wanted.url)
     check_headers(wanted.headers)
@@ -186,13 +190,13 @@ async def update(
     *,
     principal_id: int,
     endpoint_id: UUID,
-    changes: Changes,
+    changes: EndpointChanges,
 ) -> Endpoint:
-    """Change what is not None in `changes`, and return the endpoint as it is then.
+    """Make the changes, and return the endpoint as it is then.
 
-    To switch it on again forgets its failures; what was kept for it meanwhile is sent by a recovery. Another URL has to
-    prove itself, if the endpoint wants that. Raises Refusal like `create`, `not_found`, and `endpoint_unverified` for
-    one that cannot be switched on before it is proven.
+    An endpoint that was off is sent what was kept for it meanwhile by a recovery only. Another URL has to prove
+    itself, if the endpoint wants that. Raises Refusal like `create`, `not_found`, and `endpoint_unverified` when an
+    endpoint shall be switched on before its URL is proven.
     """
     if changes.url is not None:
         destinations.check_url(changes.url)
@@ -208,7 +212,6 @@ async def update(
                 None if changes.event_types is None else sorted(set(changes.event_types)),
                 changes.description,
                 None if changes.headers is None else json.dumps(dict(changes.headers)),
-                changes.enabled,
                 None if changes.signature is None else _new_signing_keys(changes.signature),
                 changes.verify,
                 changes.ordered,
@@ -216,10 +219,25 @@ async def update(
             )
             if row is None:
                 raise _missing(endpoint_id)
-            if changes.enabled and row["disabled_at"] is not None:
-                raise Refusal(
-                    "endpoint_unverified", "The URL has yet to echo a challenge. Have it challenged first."
-                )
+            return await _switched_by_owner(connection, _endpoint(row), enabled=changes.enabled)
+
+
+async def _switched_by_owner(connection: Connection, endpoint: Endpoint, *, enabled: bool | None) -> Endpoint:
+    # A challenge switches on what is off as unverified, and must not do so after its owner has switched it off.
+    if enabled or (enabled is False and endpoint.disabled_reason in {None, UNVERIFIED}):
+        return await switch(connection, endpoint.id, None if enabled else BY_OWNER)
+    return endpoint
+
+
+async def switch(connection: Connection, endpoint_id: UUID, off_for: str | None) -> Endpoint:
+    """Switch an endpoint off for a reason, or on (None), which forgets its failures; return it as it is then.
+
+    The caller knows that the endpoint exists and holds its row. Raises Refusal `endpoint_unverified` when it shall be
+    on and its URL has yet to prove itself.
+    """
+    row = await connection.fetchrow(_sql.switch_webhook_endpoint, endpoint_id, off_for)
+    if row is None:
+        raise Refusal("endpoint_unverified", "The URL has yet to echo a challenge. Have it challenged first.")
     return _endpoint(row)
 
 
@@ -243,18 +261,16 @@ async def rotate_secret(
 
 
 async def send_test(database: Database, *, principal_id: int, endpoint_id: UUID) -> tuple[UUID, UUID]:
-    """Write an event `webhook.test` for this endpoint alone, whatever types it wants; return its id and delivery's.
+    """Write an event `webhook.test` for this endpoint alone, whatever types it wants.
 
-    Raises Refusal `not_found`, and `endpoint_disabled`. Wake `core.work.wakeup.DELIVERIES` then.
+    Return the ids of the event and of its delivery. Raises Refusal `not_found`, and `endpoint_disabled`. Wake
+    `core.work.wakeup.DELIVERIES` then.
     """
     endpoint = await find(database, principal_id=principal_id, endpoint_id=endpoint_id)
     if endpoint.disabled_at is not None:
         raise Refusal("endpoint_disabled", "This endpoint is switched off. Enable it first.")
-    event_id = ids.new_uuid()
-    body = encode(TEST_EVENT, {"endpoint": str(endpoint_id)})
-    async with database.transaction() as connection:
-        await connection.execute(_sql.write_test_event, event_id, principal_id, TEST_EVENT, body)
-        (delivery_id,) = await create_deliveries(connection, [NewDelivery(event_id, endpoint_id)])
+    data = {"endpoint": str(endpoint_id)}
+    event_id, (delivery_id,) = await _write_test(database, principal_id, data, [endpoint_id])
     return event_id, delivery_id
 
 
@@ -267,22 +283,29 @@ async def send_test_to_all(database: Database, *, principal_id: int, data: Mappi
     living = [endpoint.id for endpoint in found if endpoint.disabled_at is None]
     if not living:
         return []
-    event_id = ids.new_uuid()
+    _, delivery_ids = await _write_test(database, principal_id, data, living)
+    return delivery_ids
+
+
+async def _write_test(
+    database: Database, principal_id: int, data: Mapping[str, Any], endpoint_ids: Sequence[UUID]
+) -> tuple[UUID, list[UUID]]:
+    """Write an event `webhook.test` for these endpoints alone; return its id and those of its deliveries."""
+    event = new_event(principal_id, TEST_EVENT, data)
     async with database.transaction() as connection:
-        await connection.execute(
-            _sql.write_test_event, event_id, principal_id, TEST_EVENT, encode(TEST_EVENT, data)
-        )
-        return await create_deliveries(connection, [NewDelivery(event_id, living_id) for living_id in living])
+        (event_id,) = await write_events(connection, [event], for_one_endpoint=True)
+        new = [NewDelivery(event_id, endpoint_id) for endpoint_id in endpoint_ids]
+        return event_id, await create_deliveries(connection, new)
 
 
 async def delete(database: Database, *, principal_id: int, endpoint_id: UUID) -> None:
-    """Delete one endpoint; what is still due to it fails as `endpoint_missing`. Raises Refusal `not_found`."""
+    """Delete one endpoint. Deliveries still due to it fail as `endpoint_missing`. Raises Refusal `not_found`."""
     if await database.fetchval(_sql.delete_webhook_endpoint, principal_id, endpoint_id) is None:
         raise _missing(endpoint_id)
 
 
 def check_headers(headers: Mapping[str, str]) -> None:
-    """Raise Refusal `invalid_request` unless these may be sent with every delivery beside ours."""
+    """Raise Refusal `invalid_request` unless these headers may be sent with every delivery beside ours."""
     if len(headers) > MAX_HEADERS:
         raise _bad_headers(f"there are more than {MAX_HEADERS}")
     if len({name.lower() for name in headers}) < len(headers):
@@ -293,14 +316,14 @@ def check_headers(headers: Mapping[str, str]) -> None:
         if _HEADER_NAME.fullmatch(name) is None:
             raise _bad_headers("a name is not a token of 1 to 64 characters")
         if name.lower() in _RESERVED or name.lower().startswith(_RESERVED_PREFIXES):
-            raise _bad_headers(f"{name} is not yours to set")
+            raise _bad_headers(f"{name} may not be set by an endpoint")
         if len(value) > MAX_HEADER_VALUE or _HEADER_VALUE.fullmatch(value) is None:
             raise _bad_headers(f"the value of {name} is not 1 to {MAX_HEADER_VALUE} visible ASCII characters")
 
 
 @contextmanager
 def _ordered_or_batched() -> Iterator[None]:
-    """Make a refusal of what the database does not take: one object's events in one message are not one by one."""
+    """Turn the database's no into a refusal: the events of one message do not go one after the other."""
     try:
         yield
     except asyncpg.CheckViolationError as error:

@@ -1,4 +1,7 @@
-"""Telling of an effect: the event is written by the transaction that makes the effect, and by nothing else."""
+"""The one writer of outgoing events: an event is written by the transaction that makes the effect it tells of.
+
+Whom a user's event goes to is decided in `core.wallets.notifications`; this module knows principals only.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 from core import ids
 from core.database import queries
 from core.errors import Refusal
+from core.ledger.items import Told
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from uuid import UUID
 
     from core.database import Connection
@@ -34,24 +38,35 @@ def encode(event_type: str, data: Mapping[str, Any]) -> bytes:
     return _compact({"type": event_type, "data": data}).encode("ascii")
 
 
-async def emit(
-    connection: Connection,
-    *,
-    principal_id: int,
-    event_type: str,
-    data: Mapping[str, Any],
-    object_id: str | None = None,
-) -> UUID:
-    """Write an event in the caller's transaction and return its id (UUID version 7).
+def new_event(
+    principal_id: int, event_type: str, data: Mapping[str, Any], *, object_id: str | None = None
+) -> Told:
+    """Return an event of a principal, to be written by `write_events` or by the posting that it is about.
 
-    It goes to those endpoints of `principal_id` that want its type once the transaction is committed; wake
-    `core.work.wakeup.OUTBOX` then. `object_id` is what it is about, by which its story is found.
+    No other function makes a Told, so every event has passed this check. `object_id` names the object that the event
+    is about; its story is found by it. Raises Refusal `event_too_large` above MAX_BODY_BYTES, and ValueError for a type
+    that no receiver could subscribe to.
     """
     if _EVENT_TYPE.fullmatch(event_type) is None or len(event_type) > MAX_EVENT_TYPE:
         raise ValueError(f"not an event type: {event_type!r}")
     body = encode(event_type, data)
     if len(body) > MAX_BODY_BYTES:
         raise Refusal("event_too_large", f"An event of {len(body)} bytes is longer than {MAX_BODY_BYTES}.")
-    event_id = ids.new_uuid()
-    await connection.execute(_sql.write_outbox_event, event_id, principal_id, event_type, object_id, body)
-    return event_id
+    return Told(principal_id, event_type, object_id, body)
+
+
+async def write_events(
+    connection: Connection, events: Sequence[Told], *, for_one_endpoint: bool = False
+) -> list[UUID]:
+    """Write events in the caller's transaction and return their ids (UUID version 7), in their order.
+
+    After the commit each goes to those endpoints of its principal that want its type; wake
+    `core.work.wakeup.OUTBOX` then. An event `for_one_endpoint` has no fan-out and no position: the caller makes its
+    deliveries.
+    """
+    if not events:
+        return []
+    event_ids = [ids.new_uuid() for _ in events]
+    columns = zip(*events, strict=True)
+    await connection.execute(_sql.write_events, event_ids, *map(list, columns), for_one_endpoint)
+    return event_ids

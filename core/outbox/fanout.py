@@ -1,11 +1,11 @@
-"""From an event to one delivery for each endpoint that wants it.
+"""Fan-out: one event becomes one delivery for each endpoint that wants it.
 
-This is a step of its own after the commit, and not part of the money transaction: that one must not grow with the
-number of a merchant's endpoints nor wait for them. Nothing can be lost in between, as an event without its mark is
-found by its index, and the mark and the deliveries are one transaction.
+Fan-out is a step of its own after the commit, and not part of the money transaction: that one must not grow with the
+number of a merchant's endpoints nor wait for them. Nothing is lost in between: an index finds every event without its
+mark, and the mark and the deliveries are one transaction.
 
 The same step numbers the events of each principal, for those who read them instead of receiving them. Ids would not do:
-they are drawn before the commit, and what is committed late would lie behind a reader's cursor for ever.
+they are drawn before the commit, and an event that is committed late would lie behind a reader's cursor for ever.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ COLUMNS: Final = ("id", "principal_id", "event_type", "object_id", "created_at")
 
 
 class NewDelivery(NamedTuple):
-    """A delivery to make: of an endpoint that is switched off it fails at once; `ordered_object` waits for its turn."""
+    """A delivery to make: one to a `disabled` endpoint fails at once, one with `ordered_object` waits for its turn."""
 
     event_id: UUID
     endpoint_id: UUID
@@ -61,8 +61,8 @@ async def fan_out(database: Database, *, limit: int = BATCH) -> int:
                 for row in wanted
             ],
         )
-        # Last, since it makes other steps with events of the same principals wait for the commit.
+        # The mark comes last, since other steps with events of the same principals wait for the commit from then on.
         await connection.execute(_sql.mark_fanned_out, columns[0], columns[1])
-    # Not before the commit: only then does everybody see which events have their deliveries.
+    # The release comes after the commit: only then does every process see which events have their deliveries.
     await release(database, turns_of(wanted))
     return len(events)

@@ -1,6 +1,6 @@
-"""How the receivers fare for good: since when one has only failed, and when it is switched off for that.
+"""The health of receivers in the long run: since when one has only failed, and when it is switched off for that.
 
-Kept in PostgreSQL, where all workers add to it and its owner can see it. A receiver that is well costs no write.
+PostgreSQL keeps it, so that all workers add to it and its owner can see it. A receiver that is well costs no write.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from core.database import queries
-from core.outbox.events import emit
+from core.outbox.endpoints import FAILING, GONE, switch
+from core.outbox.events import new_event, write_events
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -26,13 +27,10 @@ DISABLED_EVENT: Final = "webhook_endpoint.disabled"
 # A span without a success says little when it held one or two attempts only.
 LEAST_ATTEMPTS: Final = 10
 
-GONE: Final = "gone"
-FAILING: Final = "failing"
-
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """When an endpoint is switched off: after so many deliveries given up in a row, or so long without a success.
+    """The bounds at which an endpoint is switched off: deliveries given up in a row, or seconds without a success.
 
     0 means never.
     """
@@ -42,11 +40,11 @@ class Patience:
 
     @classmethod
     def of(cls, settings: Settings) -> Patience:
-        """Read it of WEBHOOK_DISABLE_AFTER_FAILS and WEBHOOK_DISABLE_AFTER_HOURS."""
+        """Read the patience from WEBHOOK_DISABLE_AFTER_FAILS and WEBHOOK_DISABLE_AFTER_HOURS."""
         return cls(settings.webhook_disable_after_fails, settings.webhook_disable_after_hours * 3600.0)
 
     def ends(self, row: Row) -> bool:
-        """Say whether what `row` counts is enough."""
+        """Say whether the failures that `row` counts are enough."""
         if 0 < self.deliveries <= row["failed_deliveries"]:
             return True
         attempted: bool = row["failed_attempts"] >= LEAST_ATTEMPTS
@@ -63,27 +61,23 @@ async def note_failure(
 ) -> bool:
     """Count a failed attempt, and return whether the endpoint was switched off for it.
 
-    `given_up`: its delivery will not be tried again; `gone`: the receiver has said 410. The endpoint's owner is told
-    by an event, in the same transaction, which goes to the owner's other endpoints.
+    A delivery that is `given_up` will not be tried again; a receiver that is `gone` has answered 410. The event that
+    tells the endpoint's owner is written in the same transaction and goes to the owner's other endpoints.
     """
     async with database.transaction() as connection:
         row = await connection.fetchrow(_sql.count_endpoint_failure, endpoint_id, int(given_up))
         if row is None or not (gone or patience.ends(row)):
             return False
         reason = GONE if gone else FAILING
-        disabled_at = await connection.fetchval(_sql.disable_endpoint, endpoint_id, reason)
-        await emit(
-            connection,
-            principal_id=row["principal_id"],
-            event_type=DISABLED_EVENT,
-            object_id=str(endpoint_id),
-            data={
-                "id": str(endpoint_id),
-                "url": row["url"],
-                "reason": reason,
-                "failing_since": row["failing_since"].isoformat(),
-                "disabled_at": disabled_at.isoformat(),
-            },
-        )
+        disabled = await switch(connection, endpoint_id, reason)
+        data = {
+            "id": str(endpoint_id),
+            "url": disabled.url,
+            "reason": reason,
+            "failing_since": row["failing_since"].isoformat(),
+            "disabled_at": disabled.disabled_at.isoformat() if disabled.disabled_at else None,
+        }
+        event = new_event(row["principal_id"], DISABLED_EVENT, data, object_id=str(endpoint_id))
+        await write_events(connection, [event])
     log.warning("endpoint.disabled", endpoint_id=str(endpoint_id), reason=reason)
     return True

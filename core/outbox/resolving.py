@@ -12,11 +12,11 @@ from aiohttp.abc import AbstractResolver
 if TYPE_CHECKING:
     from aiohttp.abc import ResolveResult
 
-# A thread that waits for a name server cannot be interrupted; these many may.
+# Threads that may wait for a name server at once; such a thread cannot be interrupted.
 THREADS: Final = 16
-# Lookups that may wait for a thread beyond that: more would not be answered within a connection's time anyway.
+# Lookups that may wait for a thread; more would not be answered within a connection's time anyway.
 MOST_WAITING: Final = 200
-# A name with more addresses than this is no receiver's.
+# Addresses that are taken of one name; a receiver has fewer.
 MOST_ADDRESSES: Final = 16
 
 
@@ -41,10 +41,10 @@ class Resolver(AbstractResolver):
     def _done(self, work: asyncio.Future[list[ResolveResult]]) -> None:
         self._waiting -= 1
         if not work.cancelled():
-            work.exception()  # whoever asked may be gone by now
+            work.exception()  # the caller may be gone by now
 
     async def close(self) -> None:
-        """Give up on what was not looked up yet."""
+        """Give up the lookups that have not begun."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 

@@ -1,4 +1,4 @@
-"""When a delivery is tried again."""
+"""The schedule by which a delivery is tried again."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from core.work.retries import half_jitter
 if TYPE_CHECKING:
     from core.settings import Settings
 
-# With factors set for it, a wait could grow to years.
+# A wait could grow to years by the factor that is set.
 MAX_RETRY_SECONDS: Final = 86_400.0
 # The example schedule of Standard Webhooks v1.0.0, in seconds: ten attempts within 76 hours.
 STANDARD_WAITS: Final = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
-# Of the wait, so that what failed together does not come back together.
+# The share of the wait by which it varies, so that deliveries that failed together do not come back together.
 STANDARD_JITTER: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How often a delivery is tried and how long is waited: about `base * factor ** (attempt - 1)` seconds.
+    """The number of attempts, and the waits between them: about `base * factor ** (attempt - 1)` seconds each.
 
-    With `waits` it is these, one less than there are attempts.
+    `waits`, where given, are the waits in seconds instead, one less than there are attempts.
     """
 
     base_seconds: float
@@ -33,9 +33,9 @@ class Schedule:
 
     @classmethod
     def of(cls, settings: Settings) -> Schedule:
-        """Read it of WEBHOOK_BASE_DELAY_SECS, WEBHOOK_BACKOFF_FACTOR, WEBHOOK_MAX_ATTEMPTS.
+        """Read the schedule from WEBHOOK_BASE_DELAY_SECS, WEBHOOK_BACKOFF_FACTOR, WEBHOOK_MAX_ATTEMPTS.
 
-        If none is set it is the schedule of Standard Webhooks.
+        Without any of them it is the schedule of Standard Webhooks.
         """
         base, factor = settings.webhook_base_delay_secs, settings.webhook_backoff_factor
         attempts = settings.webhook_max_attempts
@@ -46,7 +46,7 @@ class Schedule:
     def wait_seconds(self, attempt: int, asked_seconds: float | None = None) -> float | None:
         """Return the wait after the failed `attempt`, which counts from 1, or None when it was the last one.
 
-        It is at least what the receiver has asked for, and at most MAX_RETRY_SECONDS.
+        The wait is at least what the receiver has asked for, and at most MAX_RETRY_SECONDS.
         """
         if attempt >= self.max_attempts:
             return None

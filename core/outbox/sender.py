@@ -1,8 +1,8 @@
-"""Sending what is due: claim with a lease, commit, and only then HTTP; afterwards write down what came of it.
+"""The sender of due deliveries: a claim with a lease, its commit, only then the request, at last the record of it.
 
-A delivery may be sent twice (a worker that dies after the receiver has answered), always with the same ids and bytes;
-it is never lost. No receiver holds up another: each has a share of the slots, a claim visits them in turn, and who is
-slow or dead gets a small share (`core.outbox.breakers`).
+A delivery may be sent twice, when a worker dies after the receiver has answered, always with the same ids and bytes; it
+is never lost. No receiver holds up another: each has a share of the slots, a claim visits the receivers in turn, and
+a slow or dead one gets a small share (`core.outbox.breakers`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from core.lane import Lane
 from core.masking import mask_text
 from core.outbox.backlog import Backlog, Share
 from core.outbox.batching import carriers_of, carry, messages_of
-from core.outbox.breakers import Standings
+from core.outbox.breakers import Breakers
 from core.outbox.egress import EXCERPT_BYTES, GONE_STATUS, TOTAL_TIMEOUT_SECONDS
 from core.outbox.health import Patience, note_failure, note_success
 from core.outbox.ordering import Turn, lock, release, release_locked, turns_of
@@ -36,19 +36,19 @@ if TYPE_CHECKING:
 
     from core.database import Database, Row
     from core.outbox.batching import Message
-    from core.outbox.egress import Attempt, Egress
+    from core.outbox.egress import Egress, Reply
     from core.work.leases import Worker
 
 log = structlog.get_logger(__name__)
 _sql = queries(__name__)
 
-# A send ends within TOTAL_TIMEOUT_SECONDS and the second for the excerpt; the rest is for writing down the result.
+# A request ends within TOTAL_TIMEOUT_SECONDS and the second for the excerpt; the rest is for the record of the result.
 LEASE_SECONDS: Final = 30.0
 assert LEASE_SECONDS > 3 * TOTAL_TIMEOUT_SECONDS  # noqa: S101 - a relation between two constants
-# Deliveries of a process under way at once. Receivers that are not known to be swift share a half of them.
+# Requests that a process has under way at once. Receivers that are not known to be swift share a half of them.
 SLOTS: Final = 200
 SLOTS_OF_OTHERS: Final = 100
-# A receiver that has this many of them gets no more, while one claim may bring as many again.
+# A receiver with this many of them gets no more; one claim may bring as many again.
 SLOTS_OF_ENDPOINT: Final = 8
 SLOTS_OF_OTHER_ENDPOINT: Final = 2
 TAKE_OVER_BATCH: Final = 1000
@@ -60,9 +60,9 @@ GIVE_UP_BATCH: Final = 1_000
 
 
 class Result(NamedTuple):
-    """What is to be written down about one claimed delivery. Without `sent_at` nothing was sent.
+    """The result of one claimed delivery, to be written down. Without `sent_at` nothing was sent.
 
-    `status`, `excerpt` and `error` are the attempt's, `last_error` is the delivery's: what a list shows.
+    `status`, `excerpt` and `error` are the attempt's; `last_error` is the delivery's, which a list shows.
     """
 
     id: UUID
@@ -78,18 +78,18 @@ class Result(NamedTuple):
 
 
 class Written(NamedTuple):
-    """A result to be written down, with whose turn it ends, and whether others share it."""
+    """A result to be written down, the turn that it ends, and whether the delivery carries others that share it."""
 
     result: Result
     turn: Turn | None
     carries: bool
 
 
-class Deliverer:
-    """The sending of one worker process. `step` starts what can be started; `drain` waits for what is under way.
+class Sender:
+    """The sender of one worker process. `step` starts requests, as many as there are slots; `drain` ends them.
 
-    `on_free` is called when a receiver can be sent more than before, so that what waits for it goes on at once, and
-    `on_event` when an event was written.
+    `on_free` is called when a receiver may be sent more than before, so that its deliveries go on at once; `on_event`
+    is called when an event was written.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Deliverer:
         worker: Worker,
         schedule: Schedule,
         *,
-        standings: Standings | None = None,
+        breakers: Breakers | None = None,
         patience: Patience | None = None,
         on_free: Callable[[], None] = lambda: None,
         on_event: Callable[[], None] = lambda: None,
@@ -108,7 +108,7 @@ class Deliverer:
         self._egress = egress
         self._worker = worker
         self._schedule = schedule
-        self._standings = standings or Standings(0)
+        self._breakers = breakers or Breakers(0)
         self._patience = patience or Patience(0, 0)
         self._on_free = on_free
         self._on_event = on_event
@@ -119,7 +119,7 @@ class Deliverer:
         self._results: Lane[Written, bool] = Lane(self._record, max_batch=RECORD_BATCH, max_waiting=2 * SLOTS)
 
     async def step(self) -> int:
-        """Claim what is due, as much as there are free slots, start sending it, and return how much that was."""
+        """Claim due deliveries, as many as there are free slots, start sending them, and return how many that was."""
         while len(self._sending) >= SLOTS:
             await asyncio.wait(self._sending, return_when=asyncio.FIRST_COMPLETED)
         token = ids.new_uuid()
@@ -131,17 +131,17 @@ class Deliverer:
             rows = await self._claim(token)
         for message in await messages_of(self._database, rows, token):
             endpoint_id = message.row["endpoint_id"]
-            swift = self._standings.is_swift(endpoint_id)
+            swift = self._breakers.is_swift(endpoint_id)
             self._of_endpoint[endpoint_id] += 1
             self._others += not swift
-            trial = self._standings.started(endpoint_id)
-            task = asyncio.create_task(self._deliver(message, token, swift=swift, trial=trial))
+            trial = self._breakers.started(endpoint_id)
+            task = asyncio.create_task(self._send_and_record(message, token, swift=swift, trial=trial))
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)
         return len(rows)
 
     async def drain(self, timeout_seconds: float) -> None:
-        """Wait for what is under way, then give back what is not done."""
+        """Wait for the requests that are under way, then give back the deliveries that are not done."""
         if self._sending:
             _, late = await asyncio.wait(self._sending, timeout=timeout_seconds)
             await tasks.end(*late)
@@ -149,7 +149,7 @@ class Deliverer:
         await self._database.execute(_sql.release_deliveries, self._worker.id)
 
     async def _claim(self, token: UUID) -> list[Row]:
-        """Claim of those that wait until something is found or nobody is left whose turn it could be."""
+        """Claim from endpoints that wait until a delivery is found or no endpoint is left whose turn it could be."""
         while asked := self._choose():
             rows = await self._database.fetch(
                 _sql.claim_deliveries,
@@ -167,22 +167,22 @@ class Deliverer:
         return []
 
     def _choose(self) -> dict[UUID, Share]:
-        """Return how many deliveries of whom to claim: in turn, as far as the slots reach."""
-        nothing, one = self._standings.left_alone()
+        """Return how many deliveries to claim from each endpoint: in turn, as far as the slots reach."""
+        nothing, one = self._breakers.left_alone()
         free = SLOTS - len(self._sending)
         free_of_others = SLOTS_OF_OTHERS - self._others
         asked: dict[UUID, Share] = {}
         for endpoint_id, waiting in self._backlog.items():
             if free <= 0:
                 break
-            swift = self._standings.is_swift(endpoint_id)
+            swift = self._breakers.is_swift(endpoint_id)
             if endpoint_id in nothing or self._is_full(endpoint_id, swift=swift):
                 continue
             trial = endpoint_id in one
             slots = 1 if trial else SLOTS_OF_ENDPOINT if swift else SLOTS_OF_OTHER_ENDPOINT
             slots = min(slots, free if swift else free_of_others)
             if slots > 0:
-                # Of what becomes a batch, one batch at a time.
+                # An endpoint of batches gets one batch at a time, which takes one slot.
                 batched = waiting.batch_size > 1 and not trial
                 asked[endpoint_id] = Share(waiting.batch_size if batched else slots, slots)
                 free -= slots
@@ -192,7 +192,7 @@ class Deliverer:
     def _is_full(self, endpoint_id: UUID, *, swift: bool) -> bool:
         return self._of_endpoint[endpoint_id] >= (SLOTS_OF_ENDPOINT if swift else SLOTS_OF_OTHER_ENDPOINT)
 
-    async def _deliver(self, message: Message, token: UUID, *, swift: bool, trial: bool) -> None:
+    async def _send_and_record(self, message: Message, token: UUID, *, swift: bool, trial: bool) -> None:
         row = message.row
         endpoint_id = row["endpoint_id"]
         try:
@@ -203,12 +203,12 @@ class Deliverer:
                 log.warning("delivery.lease_lost", delivery_id=str(row["id"]), state=result.state)
             if result.sent_at is not None:
                 await self._note_health(row, result)
-            else:  # nobody is there; the rest of its backlog need not be claimed to learn that
+            else:  # the endpoint is off or gone; its backlog need not be claimed to learn that
                 await self._give_up_backlog(endpoint_id, result.last_error)
-        except Exception:  # the lease runs out and the delivery is sent again
+        except Exception:  # the lease will run out, and the delivery is sent again
             log.exception("delivery.not_recorded", delivery_id=str(row["id"]))
         finally:
-            self._standings.abandoned(endpoint_id)
+            self._breakers.abandoned(endpoint_id)
             held_back = trial or self._others >= SLOTS_OF_OTHERS or self._is_full(endpoint_id, swift=swift)
             self._others -= not swift
             self._of_endpoint[endpoint_id] -= 1
@@ -232,34 +232,34 @@ class Deliverer:
             timestamp=int(time.time()),
         )
         sent_at = datetime.now(UTC)
-        attempt = await self._egress.post(row["url"], body=message.body, headers=headers)
-        self._standings.note(row["endpoint_id"], good=attempt.well, seconds=attempt.seconds)
-        result = self._judge(row, token, attempt, sent_at)
-        metrics.DELIVERY_ATTEMPTS.add("success" if attempt.succeeded else "error")
-        metrics.DELIVERY_SECONDS.observe(attempt.seconds)
+        reply = await self._egress.post(row["url"], body=message.body, headers=headers)
+        self._breakers.note(row["endpoint_id"], good=reply.well, seconds=reply.seconds)
+        result = self._judge(row, token, reply, sent_at)
+        metrics.DELIVERY_ATTEMPTS.add("success" if reply.succeeded else "error")
+        metrics.DELIVERY_SECONDS.observe(reply.seconds)
         if result.state != "pending":
             metrics.DELIVERIES.add(result.state)
-        # A line a delivery would cost more than the delivery; successes are counted by the metrics.
-        (log.debug if attempt.succeeded else log.warning)(
+        # A line for each delivery would cost more than the delivery; the metrics count successes.
+        (log.debug if reply.succeeded else log.warning)(
             "delivery.attempt",
             delivery_id=str(row["id"]),
             webhook_id=message.identity,
             event_type=message.event_type,
             attempt=row["attempts"],
-            status=attempt.status,
-            error=attempt.error,
+            status=reply.status,
+            error=reply.error,
             state=result.state,
-            seconds=round(attempt.seconds, 4),
+            seconds=round(reply.seconds, 4),
         )
         return result
 
-    def _judge(self, row: Row, token: UUID, attempt: Attempt, sent_at: datetime) -> Result:
-        excerpt = mask_text(attempt.excerpt)[:EXCERPT_BYTES]
-        wait = None if attempt.gone else self._schedule.wait_seconds(row["attempts"], attempt.retry_after)
-        state = "delivered" if attempt.succeeded else "failed" if wait is None else "pending"
+    def _judge(self, row: Row, token: UUID, reply: Reply, sent_at: datetime) -> Result:
+        excerpt = mask_text(reply.excerpt)[:EXCERPT_BYTES]
+        wait = None if reply.gone else self._schedule.wait_seconds(row["attempts"], reply.retry_after)
+        state = "delivered" if reply.succeeded else "failed" if wait is None else "pending"
         error = None
-        if not attempt.succeeded:
-            error = (attempt.error or f"answered {attempt.status}: {excerpt}")[:500]
+        if not reply.succeeded:
+            error = (reply.error or f"answered {reply.status}: {excerpt}")[:500]
         return Result(
             row["id"],
             token,
@@ -267,10 +267,10 @@ class Deliverer:
             error,
             wait or 0.0,
             sent_at,
-            round(attempt.seconds * 1000),
-            attempt.status,
+            round(reply.seconds * 1000),
+            reply.status,
             excerpt,
-            attempt.error,
+            reply.error,
         )
 
     async def _note_health(self, row: Row, result: Result) -> None:
@@ -313,12 +313,12 @@ class Deliverer:
 
 
 async def prune_attempts(database: Database, days: int) -> int:
-    """Remove attempts that are older than `days`, a bounded number of them; return how many."""
+    """Remove attempts that are older than `days`, up to PRUNE_BATCH of them; return how many that was."""
     return await database.execute(_sql.prune_attempts, days, PRUNE_BATCH)
 
 
 async def take_over_deliveries(database: Database, schedule: Schedule) -> int:
-    """Free the deliveries of workers that are gone or too slow; return how many."""
+    """Free the deliveries of workers that are gone or too slow; return how many that was."""
     async with database.transaction() as connection:
         rows = await connection.fetch(
             _sql.take_over_deliveries, DEAD_AFTER_SECONDS, schedule.max_attempts, TAKE_OVER_BATCH

@@ -30,7 +30,7 @@ MIN_KEY_BYTES: Final = 24
 MAX_KEY_BYTES: Final = 64
 NEW_KEY_BYTES: Final = 32
 
-# Of the wallet contract, whose merchants bring a secret of their own.
+# The wallet contract's bound in characters; its merchants bring a secret of their own.
 MAX_OWN_SECRET: Final = 64
 
 USER_AGENT: Final = "Payments-Webhooks/0.1"
@@ -70,7 +70,7 @@ def check_own_secret(secret: str) -> None:
 
 
 def message_id(event_id: UUID) -> str:
-    """Return the id of an event as receivers know it: the same at every endpoint and try, without a full stop."""
+    """Return the id of an event as receivers know it: the same at every endpoint and attempt, without a full stop."""
     return f"msg_{event_id.hex}"
 
 
@@ -84,10 +84,10 @@ def signed_headers(
     signing_keys: Sequence[str] = (),
     timestamp: int,
 ) -> dict[str, str]:
-    """Return the headers of one try at `timestamp` (Unix seconds, of the try and not of the event).
+    """Return the headers of one attempt at `timestamp` (Unix seconds, of the attempt and not of the event).
 
     `identity` is the `webhook-id`. `secrets` and `signing_keys` are the endpoint's, newest first. Standard Webhooks
-    carries one signature for each; the wallet form has room for one, of the oldest secret: during a rotation its
+    carries one signature for each. The wallet form has room for one, made with the oldest secret: during a rotation its
     receiver still checks with the secret that it has.
     """
     content = f"{identity}.{timestamp}.".encode() + body
@@ -102,14 +102,14 @@ def signed_headers(
         "webhook-signature": " ".join(signatures),
         "X-Webhook-Ts": str(timestamp),
         "X-Webhook-Event": event_type,
-        # Here the key is the whole text of the secret, as it is shown.
+        # The key of the wallet form is the whole text of the secret, as it is shown.
         "X-Webhook-Sign": hmac.digest(secrets[-1].encode(), wallet_content, "sha256").hex(),
         "X-Delivery-ID": str(delivery_id),
     }
 
 
 def _key(secret: str) -> bytes:
-    """Return the key of Standard Webhooks: what is encoded in `whsec_...`, or the text of any other secret."""
+    """Return the key of Standard Webhooks: the bytes encoded in `whsec_...`, or the text of any other secret."""
     return _decoded(secret) or secret.encode()
 
 

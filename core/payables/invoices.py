@@ -16,7 +16,8 @@ from core.payables.pay import Key, pay
 from core.payables.payables import NewPayable
 from core.payables.payments import Paid
 from core.wallets.books import wallet_of
-from core.wallets.merchants import require_kyc, require_merchant
+from core.wallets.kyc import require_kyc
+from core.wallets.merchants import require_merchant
 
 if TYPE_CHECKING:
     from uuid import UUID

@@ -15,7 +15,7 @@ from core.payables import payables
 from core.payables.kinds import LINK_GONE
 from core.payables.pay import Key, pay
 from core.payables.payables import NewPayable
-from core.wallets.merchants import require_kyc
+from core.wallets.kyc import require_kyc
 from core.wallets.notifications import tell, write
 
 if TYPE_CHECKING:

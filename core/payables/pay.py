@@ -19,7 +19,7 @@ from core.payables import risk
 from core.payables.kinds import KINDS
 from core.payables.limits import payer_limits
 from core.payables.payments import Payment
-from core.wallets.merchants import require_kyc
+from core.wallets.kyc import require_kyc
 from core.wallets.notifications import tell_all
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from core.errors import Refusal
 from core.payables.kinds import QR_GONE
 from core.payables.pay import Key, pay
 from core.payables.payables import NewPayable, create, new_code
-from core.wallets.merchants import require_kyc, require_merchant
+from core.wallets.kyc import require_kyc
+from core.wallets.merchants import require_merchant
 from core.wallets.notifications import tell, write
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
-"""What an administrator does to people: merchants, KYC reviews, frozen wallets, sign-ins that end.
+"""Administration of people: merchants, KYC reviews, frozen wallets, the end of sign-ins.
 
-Each is one transaction with its audit record, and with the event for the merchant whom it concerns.
+Each act is one transaction with its audit record, and with the event for the merchant whom it concerns.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from core.audit import audited, record
 from core.database import queries
 from core.errors import Refusal
 from core.ledger.accounts import change_account, get_account
-from core.outbox.events import emit
+from core.outbox.events import new_event, write_events
 from core.wallets.users import User, user_of
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ Decision = Literal["approve", "reject"]
 
 
 class Merchant(NamedTuple):
-    """A user as a merchant; `fee_bps` None: the platform's fee."""
+    """A user as a merchant. `fee_bps` is the own fee in hundredths of a per cent; None means the platform's fee."""
 
     user_id: UUID
     phone: str
@@ -40,7 +40,7 @@ class Merchant(NamedTuple):
 
 
 class MerchantChanges(NamedTuple):
-    """What is to change; None stays as it is. `no_own_fee` takes a merchant's own fee away."""
+    """Changes of a merchant; a field that is None stays as it is. `no_own_fee` takes a merchant's own fee away."""
 
     is_merchant: bool | None = None
     status: str | None = None
@@ -72,7 +72,7 @@ async def merchants(
 ) -> list[Merchant]:
     """Return up to `limit` merchants behind the id `after` and `offset` others, oldest first.
 
-    With a `status` those who have it, merchants yet or not: whoever has applied is none.
+    With a `status`, users who have that status, merchants or not: a user who has applied is no merchant yet.
     """
     if status is None:
         rows = await platform.database.fetch(_sql.merchants, after, limit, offset)
@@ -82,7 +82,7 @@ async def merchants(
 
 
 async def set_merchant(platform: Platform, user_id: UUID, changes: MerchantChanges) -> None:
-    """Make a user a merchant, or change what kind of one they are. Raises Refusal `user_not_found`."""
+    """Make a user a merchant, or change the terms of one. Raises Refusal `user_not_found`."""
     async with platform.database.transaction() as connection:
         user = await _locked(connection, user_id)
         after = await connection.fetchrow(_sql.set_merchant, user_id, *changes)
@@ -107,9 +107,9 @@ async def review(
 ) -> tuple[int, str]:
     """Approve a user to a KYC level (1 or 2), or reject them for a reason; return their level and status then.
 
-    Whoever was approved may be approved to another level, or rejected, which takes the level away; an equal decision
-    again changes nothing. Raises Refusal `user_not_found`, and `kyc_not_pending` for a user who has sent nothing in or
-    was rejected since.
+    An approved user may be approved to another level, or rejected, which takes the level away. An equal decision again
+    changes nothing. Raises Refusal `user_not_found`, and `kyc_not_pending` for a user who has sent nothing in or was
+    rejected since.
     """
     wanted = (level, "approved") if decision == "approve" else (0, "rejected")
     async with platform.database.transaction() as connection:
@@ -130,14 +130,14 @@ async def review(
 
 
 async def freeze(platform: Platform, user_id: UUID, *, frozen: bool, reason: str) -> bool:
-    """Freeze a wallet, so that nothing leaves or reaches it, or undo that; False when it stands so already.
+    """Freeze a wallet, so that nothing leaves or reaches it, or undo that; return False when nothing changes.
 
     Raises Refusal `user_not_found`.
     """
     wanted: Literal["frozen", "open"] = "frozen" if frozen else "open"
     async with platform.database.transaction() as connection:
         user = await _locked(connection, user_id)
-        # Under the lock of the user's row, which every freeze takes: so two of them are one change.
+        # Every freeze takes the lock of the user's row, so two of them at once are one change.
         before = (await get_account(connection, user.account)).state
         if before == wanted:
             return False
@@ -152,7 +152,7 @@ async def freeze(platform: Platform, user_id: UUID, *, frozen: bool, reason: str
 async def end_sign_ins(platform: Platform, user_id: UUID) -> int:
     """End all sign-ins of a user, on every device; return how many sessions that were. Raises Refusal `user_not_found`.
 
-    Tokens without a session end, too: those issued until now, to the second, count no longer.
+    Tokens without a session end, too: a token issued until now, to the second, is not valid any more.
     """
     async with platform.database.transaction() as connection:
         user = await _locked(connection, user_id)
@@ -174,13 +174,9 @@ async def _done(
     """Write the audit record and, for a merchant, the event of the same name."""
     await record(connection, audited(name, ADMIN, data, user_id=user.id, object_id=str(user.id)))
     if told:
-        await emit(
-            connection,
-            principal_id=user.principal_id,
-            event_type=name,
-            data={"user": str(user.id), **data},
-            object_id=str(user.id),
-        )
+        told_data = {"user": str(user.id), **data}
+        event = new_event(user.principal_id, name, told_data, object_id=str(user.id))
+        await write_events(connection, [event])
 
 
 def _missing() -> Refusal:

@@ -1,4 +1,4 @@
-"""Know your customer: asking for approval, and giving it to oneself in development."""
+"""Know your customer: the check of a level, the request for approval, and one's own approval in development."""
 
 from __future__ import annotations
 
@@ -19,8 +19,14 @@ SUBMITTED: Final = "submitted"
 APPROVED: Final = "already approved"
 
 
+def require_kyc(user: User, level: int) -> None:
+    """Raise Refusal `kyc_level_required` below a level of identification."""
+    if user.kyc_level < level:
+        raise Refusal("kyc_level_required", f"This needs KYC level {level}; yours is {user.kyc_level}.")
+
+
 async def submit(platform: Platform, user: User) -> str:
-    """Ask for approval; return what to say. Whoever waits already goes on waiting."""
+    """Ask for approval; return SUBMITTED or APPROVED. A repetition changes nothing."""
     if user.kyc_status == "approved":
         return APPROVED
     async with platform.database.transaction() as connection:
@@ -34,9 +40,9 @@ async def submit(platform: Platform, user: User) -> str:
 
 
 async def approve_oneself(platform: Platform, user: User) -> int:
-    """Approve the user, and return the level. Raises Refusal `not_allowed` outside development."""
+    """Approve the user and return the level. Raises Refusal `not_allowed` outside development."""
     if platform.settings.env != "dev":
-        raise Refusal("not_allowed", "Only in development people approve themselves.")
+        raise Refusal("not_allowed", "People approve themselves in development only.")
     async with platform.database.transaction() as connection:
         level: int | None = await connection.fetchval(_sql.approve_kyc, user.id)
         if level is None:

@@ -1,4 +1,4 @@
-"""Users' webhook endpoints as an administrator sees them: all of them, what was sent to one, switching one off."""
+"""Users' webhook endpoints: a merchant makes one; an administrator lists all of them and switches one."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
-from core.audit import audited, record
+from core.audit import audited, by_user, record
 from core.database import queries
 from core.errors import Refusal
+from core.outbox import endpoints
 from core.wallets.administration import ADMIN
+from core.wallets.merchants import require_merchant
 
 if TYPE_CHECKING:
+    from core.outbox.destinations import Destinations
     from core.platform import Platform
+    from core.wallets.users import User
 
 _sql = queries(__name__)
 
 
 class UserEndpoint(NamedTuple):
-    """An endpoint and whose it is."""
+    """An endpoint and the user who owns it."""
 
     id: UUID
     user_id: UUID
@@ -28,15 +32,28 @@ class UserEndpoint(NamedTuple):
     created_at: datetime
 
 
-class SentTo(NamedTuple):
-    """A delivery to an endpoint: `status` is pending, delivered or failed, `attempt_count` those that failed."""
+async def create_endpoint(
+    platform: Platform, destinations: Destinations, user: User, *, url: str, secret: str
+) -> endpoints.Endpoint:
+    """Make an endpoint for the merchant's events, signed with a secret of the merchant's own.
 
-    id: UUID
-    event_type: str
-    status: str
-    attempt_count: int
-    last_error: str | None
-    created_at: datetime
+    Raises Refusal `merchant_only`, and `invalid_request` like `core.outbox.endpoints.create`.
+    """
+    require_merchant(user, "merchant_only")
+    wanted = endpoints.NewEndpoint(url, secret=secret, own_secret=True)
+    async with platform.database.transaction() as connection:
+        endpoint, _ = await endpoints.create(
+            connection, destinations, principal_id=user.principal_id, wanted=wanted
+        )
+        entry = audited(
+            "webhooks.endpoint_create",
+            by_user(user.id),
+            {"url": url},
+            user_id=user.id,
+            object_id=str(endpoint.id),
+        )
+        await record(connection, entry)
+    return endpoint
 
 
 async def list_endpoints(platform: Platform, *, before: UUID, limit: int) -> list[UserEndpoint]:
@@ -46,36 +63,17 @@ async def list_endpoints(platform: Platform, *, before: UUID, limit: int) -> lis
 
 
 async def switch(platform: Platform, endpoint_id: UUID, *, active: bool) -> None:
-    """Switch an endpoint on or off; nothing changes when it is so already. Raises Refusal `endpoint_not_found`."""
+    """Switch an endpoint on or off; a repetition changes nothing.
+
+    Raises Refusal `endpoint_not_found`, and `endpoint_unverified` like `core.outbox.endpoints.switch`.
+    """
     async with platform.database.transaction() as connection:
         row = await connection.fetchrow(_sql.lock_endpoint, endpoint_id)
         if row is None:
             raise Refusal("endpoint_not_found", f"There is no endpoint {endpoint_id}.")
         if row["active"] == active:
             return
-        await connection.execute(_sql.switch_endpoint, endpoint_id, active)
+        await endpoints.switch(connection, endpoint_id, None if active else endpoints.BY_ADMIN)
         data = {"before": {"active": row["active"]}, "after": {"active": active}}
         entry = audited("webhooks.toggle", ADMIN, data, user_id=row["user_id"], object_id=str(endpoint_id))
         await record(connection, entry)
-
-
-async def sent_to(
-    platform: Platform, endpoint_id: UUID, *, before: UUID, limit: int, offset: int
-) -> list[SentTo]:
-    """Return up to `limit` deliveries to an endpoint, older than the id `before`, newest first.
-
-    The first `offset` of them are left out.
-    """
-    rows = await platform.database.fetch(_sql.endpoint_deliveries, endpoint_id, before, limit, offset)
-    return [
-        SentTo(
-            row["id"],
-            row["event_type"],
-            # The contract knows no delivery in the making, and counts no attempt that went well.
-            "pending" if row["state"] == "leased" else row["state"],
-            row["attempts"] - (row["state"] in {"leased", "delivered"}),
-            row["last_error"],
-            row["created_at"],
-        )
-        for row in rows
-    ]

@@ -1,6 +1,6 @@
 """Merchants' API keys, and the signatures made with them (the wallet contract, section 1.14).
 
-Whoever checks an HMAC needs the secret itself, so it cannot be stored as a hash: it is encrypted (AES-256-GCM) under
+The check of an HMAC needs the secret itself, so it cannot be stored as a hash: it is encrypted (AES-256-GCM) under
 MERCHANT_SECRET_KEYS, or JWT_SECRET where that is unset, and bound to its key's id.
 """
 
@@ -35,11 +35,11 @@ _sql = queries(__name__)
 _log = structlog.get_logger(__name__)
 
 READ_TRANSACTIONS: Final = "transactions:read"
-# Of one merchant: a till each, and room for a change of them.
+# Keys of one merchant: one for each till, and room for their replacement.
 MAX_KEYS: Final = 100
-# Of the contract: how far the time of a signature may be off.
+# The contract's bound on how far the time of a signature may be off.
 WINDOW_SECONDS: Final = 300
-# A time of WINDOW_SECONDS ahead counts for twice as long; the rest is for clocks that differ.
+# A time that lies WINDOW_SECONDS ahead is good for twice as long; the rest is for clocks that differ.
 REMEMBERED_SECONDS: Final = 2 * WINDOW_SECONDS + 60
 
 _NONCE_BYTES: Final = 12
@@ -49,14 +49,14 @@ _PURPOSE: Final = b"merchant-secrets"
 
 
 class MerchantKey(NamedTuple):
-    """A key as it is listed."""
+    """A key as it is listed, without its secret."""
 
     key_id: str
     created_at: datetime
 
 
 class Signed(NamedTuple):
-    """A call as it came: the three headers, the path without its query, the body."""
+    """A signed call: its three headers, the path without its query, the body."""
 
     key_id: str
     seconds: str
@@ -66,7 +66,7 @@ class Signed(NamedTuple):
 
 
 async def create_key(platform: Platform, user: User) -> tuple[str, str]:
-    """Make a key; return its id and the secret, which is never shown again.
+    """Make a key; return its id and its secret, which is never shown again.
 
     Raises Refusal `merchant_only`, and `invalid_request` when there are MAX_KEYS.
     """
@@ -85,14 +85,14 @@ async def create_key(platform: Platform, user: User) -> tuple[str, str]:
 
 
 async def list_keys(platform: Platform, user: User) -> list[MerchantKey]:
-    """Return the keys, newest first. Raises Refusal `merchant_only`."""
+    """Return the merchant's keys, newest first. Raises Refusal `merchant_only`."""
     require_merchant(user, "merchant_only")
     rows = await platform.database.fetch(_sql.list_merchant_keys, user.id, MAX_KEYS)
     return [MerchantKey(row["key_id"], row["created_at"]) for row in rows]
 
 
 async def delete_key(platform: Platform, user: User, key_id: str) -> None:
-    """End a key. Raises Refusal `merchant_only`, and `merchant_key_not_found`, for another's too."""
+    """End a key. Raises Refusal `merchant_only`, and `merchant_key_not_found`, for another merchant's key too."""
     require_merchant(user, "merchant_only")
     async with platform.database.transaction() as connection:
         if await connection.fetchval(_sql.delete_merchant_key, key_id, user.id) is None:
@@ -104,10 +104,10 @@ async def delete_key(platform: Platform, user: User, key_id: str) -> None:
 
 
 async def authenticate(platform: Platform, call: Signed, scope: str) -> User:
-    """Return whose key has signed a call, once: the same signature does not count again.
+    """Return the user whose key has signed a call, once: the same signature does not count again.
 
-    The contract signs time and path; a signature that goes over the body as well is taken, too. That a signature was
-    used is kept in PostgreSQL, for it to hold while Redis is away. Raises Refusal `invalid_signature`,
+    The contract signs time and path; a signature over the body as well is taken, too. PostgreSQL keeps the signatures
+    that were used, so that the rule holds while Redis is away. Raises Refusal `invalid_signature`, and
     `insufficient_scope`.
     """
     if not _KEY_ID.fullmatch(call.key_id) or not _SECONDS.fullmatch(call.seconds):
@@ -150,7 +150,7 @@ def seal(settings: Settings, key_id: str, secret: str) -> bytes:
 
 
 def unseal(settings: Settings, key_id: str, sealed: bytes) -> str:
-    """Decrypt a secret with whichever key it was encrypted under; empty when that key is not set any more."""
+    """Decrypt a secret with the key that it was encrypted under; return "" when that key is not set any more."""
     for key in _keys(settings):
         try:
             plain = AESGCM(key).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], key_id.encode())
@@ -162,7 +162,7 @@ def unseal(settings: Settings, key_id: str, sealed: bytes) -> str:
 
 
 def _keys(settings: Settings) -> Iterator[bytes]:
-    """Yield the keys, newest first; the token's keys last, for what was sealed before there were others."""
+    """Yield the keys, newest first; the tokens' keys come last, for secrets sealed before there were others."""
     for text in (*settings.merchant_secret_keys, settings.jwt_secret, settings.jwt_rs_private_pem):
         if text:
             yield hashlib.blake2b(text.encode(), digest_size=32, person=_PURPOSE).digest()
@@ -170,5 +170,5 @@ def _keys(settings: Settings) -> Iterator[bytes]:
 
 def _invalid() -> Refusal:
     return Refusal(
-        "invalid_signature", "The key, the time or the signature is not right, or was used before."
+        "invalid_signature", "The key, the time or the signature is wrong, or the signature was used before."
     )

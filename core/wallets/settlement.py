@@ -1,4 +1,4 @@
-"""The daily report: what each merchant has sold on a UTC day, kept, and told to the merchant once."""
+"""The daily report: the sales of each merchant on a UTC day, kept, and told to the merchant once."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 _sql = queries(__name__)
 
-# Merchants of one step: each is a few ranges of its own entries.
+# Merchants of one step; each costs the reading of a few ranges of its own entries.
 BATCH: Final = 50
 EVENT: Final = "settlement.report"
 ACTOR: Final = "system:settlement"
-# Sales that were committed while the day ended are visible by then.
+# The wait after the end of a day: sales that were committed while the day ended are visible by then.
 SETTLES_AFTER: Final = timedelta(minutes=5)
 
 
 async def step(platform: Platform) -> Progress:
     """Report the day before for up to BATCH merchants; nothing is done when all have their report.
 
-    A day is reported five minutes after its end, and by one process at a time: whoever holds its row. The rows, the
-    events and how far it has come are one transaction, so that a merchant is told once, whatever is killed.
+    A day is reported five minutes after its end, and by one process at a time, which holds the day's row. The rows,
+    the events and the progress are one transaction, so that a merchant is told once, whatever process is killed.
     """
     day = day_to_report()
     await platform.database.execute(_sql.begin_settlement_day, day)

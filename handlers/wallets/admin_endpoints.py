@@ -1,4 +1,4 @@
-"""Administration: users' webhook endpoints, and what was sent to them."""
+"""Administration: users' webhook endpoints, and the deliveries to them."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ from aiohttp import web
 
 from core.errors import Refusal
 from core.outbox import deliveries
+from core.outbox.deliveries import NEWEST, Filter
 from core.wallets import merchant_endpoints
 from handlers.http.route import Call, Route, answer
+from handlers.wallets.merchant_endpoints import contract_state
 from handlers.wallets.surface import Body, Detail, platform_of, timestamp
 from handlers.webhooks.outbox_parts import OUTBOUND
 
 TAG = "administration"
 MAX_PAGE = 200
-# Further back a list is continued by `before`, which costs the same however far it is.
+# A list goes on by `before` behind this offset: that costs the same however far it is.
 MAX_OFFSET = 100_000
-_NEWEST = UUID(int=2**128 - 1)
 
 Limit = Annotated[int, pydantic.Field(ge=1, le=MAX_PAGE)]
 Offset = Annotated[int, pydantic.Field(ge=0, le=MAX_OFFSET)]
 
 
 class EndpointsQuery(Body):
-    """How many; `before` continues the list behind the id of its last one."""
+    """The length of the list; `before` continues it behind the id of its last one."""
 
     limit: Limit = MAX_PAGE
     before: UUID | None = None
 
 
 class DeliveriesQuery(Body):
-    """Which part of the list; `before` continues it behind the id of its last one."""
+    """A part of the list; `before` continues it behind the id of its last one."""
 
     limit: Limit = 50
     offset: Offset = 0
@@ -42,7 +43,7 @@ class DeliveriesQuery(Body):
 
 
 class ToggleIn(Body):
-    """Whether deliveries are sent."""
+    """The wanted state of an endpoint: whether deliveries are sent to it."""
 
     active: bool
 
@@ -55,7 +56,7 @@ class ToggleOut(msgspec.Struct, frozen=True):
 
 
 class EndpointOut(msgspec.Struct, frozen=True):
-    """An endpoint and whose it is."""
+    """An endpoint and the user who owns it."""
 
     id: str
     user_id: str
@@ -66,7 +67,7 @@ class EndpointOut(msgspec.Struct, frozen=True):
 
 
 class AdminDeliveryOut(msgspec.Struct, frozen=True):
-    """What became of one delivery: `attempt_count` are those that failed."""
+    """A delivery; `status` is pending, delivered or failed, `attempt_count` how often it has failed."""
 
     id: str
     event_type: str
@@ -88,7 +89,7 @@ async def list_endpoints(call: Call) -> web.Response:
     """List all users' endpoints, newest first."""
     query: EndpointsQuery = call.query
     found = await merchant_endpoints.list_endpoints(
-        platform_of(call), before=query.before or _NEWEST, limit=query.limit
+        platform_of(call), before=query.before or NEWEST, limit=query.limit
     )
     return answer(
         200,
@@ -110,23 +111,18 @@ async def toggle(call: Call) -> web.Response:
 
 
 async def list_deliveries(call: Call) -> web.Response:
-    """List what was sent to an endpoint, newest first."""
+    """List the deliveries to an endpoint, newest first."""
     query: DeliveriesQuery = call.query
-    found = await merchant_endpoints.sent_to(
-        platform_of(call),
-        call.path("endpoint_id"),
-        before=query.before or _NEWEST,
+    found = await deliveries.list_deliveries(
+        call.service.database,
+        Filter(principal_id=None, endpoint_id=call.path("endpoint_id")),
+        before=query.before,
         limit=query.limit,
         offset=query.offset,
     )
     items = [
         AdminDeliveryOut(
-            str(one.id),
-            one.event_type,
-            one.status,
-            one.attempt_count,
-            one.last_error,
-            timestamp(one.created_at),
+            str(one.id), one.type, *contract_state(one), one.last_error, timestamp(one.created_at)
         )
         for one in found
     ]
@@ -134,7 +130,7 @@ async def list_deliveries(call: Call) -> web.Response:
 
 
 async def requeue_delivery(call: Call) -> web.Response:
-    """Send one delivery of anybody again."""
+    """Send one delivery to any endpoint again."""
     try:
         await deliveries.resend(
             call.service.database, principal_id=None, delivery_id=call.path("delivery_id")
@@ -157,16 +153,16 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST", "/admin/webhooks/endpoints/{endpoint_id}/toggle", toggle, "admin_toggle_endpoint",
         "Switch an endpoint on or off", TAG, caller="admin", surface="wallet", parameters=_ENDPOINT_ID,
-        body=ToggleIn, answers={200: ToggleOut}, problems=("endpoint_not_found",),
+        body=ToggleIn, answers={200: ToggleOut}, problems=("endpoint_not_found", "endpoint_unverified"),
     ),
     Route(
         "GET", "/admin/webhooks/endpoints/{endpoint_id}/deliveries", list_deliveries,
-        "admin_list_endpoint_deliveries", "List what was sent to an endpoint", TAG, caller="admin",
+        "admin_list_endpoint_deliveries", "List the deliveries to an endpoint", TAG, caller="admin",
         surface="wallet", parameters=_ENDPOINT_ID, query=DeliveriesQuery, answers={200: AdminDeliveries},
     ),
     Route(
         "POST", "/admin/webhooks/deliveries/{delivery_id}/requeue", requeue_delivery, "requeue_delivery",
-        "Send a delivery of anybody again", TAG, caller="admin", surface="wallet",
+        "Send a delivery to any endpoint again", TAG, caller="admin", surface="wallet",
         parameters={"delivery_id": UUID}, answers={200: Detail},
         problems=("delivery_not_found", "endpoint_missing", "endpoint_disabled", "delivery_in_progress"),
     ),

@@ -12,10 +12,10 @@ from aiohttp import web
 from core import metrics
 from core.errors import Refusal
 from core.outbox import deliveries, endpoints
-from core.outbox.deliver_now import deliver_due
 from core.outbox.deliveries import Delivery, Filter
 from core.outbox.endpoints import MAX_ENDPOINTS
-from core.wallets import merchants
+from core.outbox.send_now import send_due
+from core.wallets import merchant_endpoints
 from handlers.http.route import Call, Route, answer
 from handlers.wallets.surface import Body, Detail, platform_of, timestamp
 from handlers.wallets.validation import invalid
@@ -29,7 +29,7 @@ Secret = Annotated[str, pydantic.Field(min_length=1, max_length=64, pattern=r"^[
 
 
 class MerchantEndpointQuery(Body):
-    """An endpoint to make; what is missing here is looked for in the body."""
+    """An endpoint to make; the body gives the fields that are missing here."""
 
     url: Url | None = None
     secret: Secret | None = None
@@ -48,7 +48,7 @@ class MerchantEndpointIn(Body):
 
 
 class RoundsQuery(Body):
-    """How many rounds of deliveries at most; the size of a batch is ours to choose."""
+    """The most rounds of deliveries; `batch_size` is read and has no effect, since the sender chooses its batches."""
 
     max_cycles: Annotated[int, pydantic.Field(ge=0)] = 5
     batch_size: int = 50
@@ -63,7 +63,7 @@ class MerchantEndpointOut(msgspec.Struct, frozen=True):
 
 
 class ListedEndpointOut(msgspec.Struct, frozen=True):
-    """An endpoint; one that is not active gets nothing."""
+    """An endpoint as it is listed; only an active one is sent events."""
 
     id: str
     url: str
@@ -72,7 +72,7 @@ class ListedEndpointOut(msgspec.Struct, frozen=True):
 
 
 class TestsOut(msgspec.Struct, frozen=True):
-    """The deliveries of a test, one an active endpoint."""
+    """The ids of the deliveries of a test, one for each active endpoint."""
 
     deliveries: list[str]
 
@@ -89,7 +89,7 @@ class DeliveryOut(msgspec.Struct, frozen=True):
 
 
 class RoundsOut(msgspec.Struct, frozen=True):
-    """What was done, and in how many rounds."""
+    """The word `ok`, and the number of rounds that had anything to send."""
 
     detail: str
     cycles: int
@@ -98,7 +98,7 @@ class RoundsOut(msgspec.Struct, frozen=True):
 async def create_endpoint(call: Call) -> web.Response:
     """Make an endpoint."""
     url, secret = _given(call, "url"), _given(call, "secret")
-    endpoint = await merchants.create_endpoint(
+    endpoint = await merchant_endpoints.create_endpoint(
         platform_of(call), call.request.app[OUTBOUND].destinations, call.user, url=url, secret=secret
     )
     return answer(200, MerchantEndpointOut(str(endpoint.id), endpoint.url, active=True))
@@ -137,19 +137,19 @@ async def list_deliveries(call: Call) -> web.Response:
 
 
 async def process_once(call: Call) -> web.Response:
-    """Send what is due, in development."""
+    """Send due deliveries in one round, in development."""
     await _process(call, 1)
     return answer(200, Detail("ok"))
 
 
 async def process_pending(call: Call) -> web.Response:
-    """Send what is due, round by round, in development."""
+    """Send due deliveries round by round, in development."""
     query: RoundsQuery = call.query
     return answer(200, RoundsOut("ok", await _process(call, min(query.max_cycles, MAX_ROUNDS))))
 
 
 async def requeue_delivery(call: Call) -> web.Response:
-    """Send one of the caller's deliveries again, whatever became of it."""
+    """Send one of the caller's deliveries again, in whatever state it is."""
     database, delivery_id = call.service.database, call.path("delivery_id")
     try:
         await deliveries.resend(database, principal_id=call.user.principal_id, delivery_id=delivery_id)
@@ -172,29 +172,32 @@ async def _refuse_delivery(call: Call, delivery_id: UUID) -> None:
 async def _process(call: Call, rounds: int) -> int:
     settings = platform_of(call).settings
     if settings.env != "dev":
-        raise Refusal("forbidden", "Only in development; elsewhere the workers do it.")
+        raise Refusal("forbidden", "This is for development only; elsewhere the workers send.")
     destinations = call.request.app[OUTBOUND].destinations
-    return await deliver_due(call.service.database, settings, destinations, most_rounds=rounds)
+    return await send_due(call.service.database, settings, destinations, most_rounds=rounds)
 
 
 def _given(call: Call, name: str) -> str:
-    """Return a field of the query, or else of the body; both are lists of what an endpoint is made of."""
+    """Return a field of the query, or else of the body. A field that is in neither is an error of the query."""
     value: str | None = getattr(call.query, name) or getattr(call.body, name)
     if value is None:
         raise invalid([{"type": "missing", "loc": ["query", name], "msg": "Field required", "input": None}])
     return value
 
 
-def _shown(delivery: Delivery) -> DeliveryOut:
-    # The contract counts failures; ours counts tries, one that is under way or was the last and good among them.
+def contract_state(delivery: Delivery) -> tuple[str, int]:
+    """Return the status of a delivery (pending, delivered or failed) and how often it has failed.
+
+    The contract counts failures. Our attempts also count the one that is under way, and the last one if it was good.
+    """
     failures = delivery.attempts - (delivery.state in {"sending", "delivered"})
+    return "pending" if delivery.state in {"sending", "waiting"} else delivery.state, max(failures, 0)
+
+
+def _shown(delivery: Delivery) -> DeliveryOut:
+    created_at = timestamp(delivery.created_at)
     return DeliveryOut(
-        str(delivery.id),
-        str(delivery.endpoint),
-        delivery.type,
-        "pending" if delivery.state in {"sending", "waiting"} else delivery.state,
-        max(failures, 0),
-        timestamp(delivery.created_at),
+        str(delivery.id), str(delivery.endpoint), delivery.type, *contract_state(delivery), created_at
     )
 
 

@@ -18,7 +18,7 @@ from core.money import MAX_AMOUNT_MINOR
 from core.payables import cpm, qr
 from core.payables.cpm import Scanned
 from core.wallets import merchants, statements
-from core.wallets.merchants import require_kyc
+from core.wallets.kyc import require_kyc
 from core.wallets.statements import Line
 from handlers.http.route import Call, Route, answer
 from handlers.wallets.surface import (

@@ -1,4 +1,4 @@
-"""What the routes of endpoints read and answer."""
+"""Bodies that the routes of endpoints read and answer."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class EndpointBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class EndpointChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to change about an endpoint; what is left out or null stays as it is."""
+    """Changes of an endpoint; a field that is left out or null stays as it is."""
 
     url: Url | None = None
     event_types: Patterns | None = None
@@ -104,7 +104,7 @@ class EndpointChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class Rotation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A secret to change. `overlap_seconds` 0 ends the old one at once, for one that has leaked."""
+    """A new secret for an endpoint. `overlap_seconds` 0 ends the old one at once, for one that has leaked."""
 
     secret: Secret | None = None
     overlap_seconds: Annotated[int, msgspec.Meta(ge=0, le=MAX_OVERLAP_SECONDS)] = 86_400
@@ -113,8 +113,8 @@ class Rotation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class EndpointView(msgspec.Struct, frozen=True, kw_only=True):
     """An endpoint as it is shown. `public_key` is `whpk_` and 32 bytes in base64, null unless it asked for v1a.
 
-    `disabled_reason`: `by_owner`, `gone` (it answered 410), `failing` or `unverified`. `failing_since` is the first
-    failure since the last success, `failed_deliveries` how many were given up since then.
+    `disabled_reason`: `by_owner`, `by_admin`, `gone` (it answered 410), `failing` or `unverified`. `failing_since` is
+    the first failure since the last success, `failed_deliveries` how many deliveries were given up since then.
     """
 
     id: UUID
@@ -138,13 +138,13 @@ class EndpointView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NewEndpointView(EndpointView, frozen=True, kw_only=True):
-    """An endpoint just created, with its secret: this is the only time that it is shown."""
+    """An endpoint just created, with its secret, which is shown this once."""
 
     secret: str
 
 
 class SecretView(msgspec.Struct, frozen=True):
-    """A new secret, shown this once, and until when deliveries are signed with the old one, too.
+    """A new secret, shown this once. Until `old_secrets_until` deliveries are signed with the old one, too.
 
     `public_key` is new as well, for an endpoint that has one.
     """
@@ -155,7 +155,7 @@ class SecretView(msgspec.Struct, frozen=True):
 
 
 class TestView(msgspec.Struct, frozen=True):
-    """A test on its way: its `webhook-id`, and the delivery that tells what became of it."""
+    """A test on its way: its `webhook-id`, and the id of its delivery."""
 
     event: str
     delivery: UUID
@@ -169,7 +169,7 @@ class EndpointPage(msgspec.Struct, frozen=True):
 
 
 class EndpointQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which page of the list."""
+    """A page of the list."""
 
     after: UUID | None = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 50

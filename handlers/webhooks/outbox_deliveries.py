@@ -1,4 +1,4 @@
-"""Webhooks out: what became of them, sending them again, and reading events instead of receiving them."""
+"""Webhooks out: deliveries and their attempts, sent again on demand, and events read instead of received."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EventId = Annotated[
 NEWEST_POSITION = 2**63 - 1
 MOST_TYPES = 20
 MAX_WAIT_SECONDS = 30
-# How often a waiting call looks. An event takes a few hundredths of a second to its position.
+# A waiting call looks so often. An event takes a few hundredths of a second to its position.
 WAIT_STEP_SECONDS = 0.25
 
 
@@ -32,7 +32,7 @@ _Patterns = Annotated[list[EventPattern], msgspec.Meta(max_length=MOST_TYPES)]
 
 
 class DeliveryQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which deliveries. `from` and `to` are times of their making, `to` is not included."""
+    """The deliveries that are wanted. `from` and `to` are times of their making, `to` is not included."""
 
     endpoint: UUID | None = None
     event: EventId | None = None
@@ -59,14 +59,14 @@ class DeliveryView(msgspec.Struct, frozen=True):
 
 
 class Recovery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Since when what has failed is to be sent again, and where an earlier call ended."""
+    """The time since which failed deliveries are sent again; `after` is where an earlier call ended."""
 
     since: Moment
     after: UUID | None = None
 
 
 class Replay(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which deliveries are to be sent again. `from` and `to` are times of their making, `to` is not included."""
+    """The deliveries that are to be sent again. `from` and `to` are times of their making, `to` is not included."""
 
     since: Moment = msgspec.field(name="from")
     until: Moment | None = msgspec.field(default=None, name="to")
@@ -84,14 +84,14 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class ReplayView(msgspec.Struct, frozen=True):
-    """How many deliveries are due again. If `next` is not null there are more: call again with it as `after`."""
+    """The number of deliveries that are due again. If `next` is not null, call again with it as `after`."""
 
     replayed: int
     next: UUID | None
 
 
 class EventQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """From which position on, how many, and of which types (comma separated, patterns such as transfer.* too).
+    """The position to begin behind, the number of events, and their types (comma separated; transfer.* is a pattern).
 
     With `wait` the call answers as soon as there is anything behind `after`, or after that many seconds.
     """
@@ -147,7 +147,7 @@ async def resend_delivery(call: Call) -> web.Response:
 
 
 async def recover_endpoint(call: Call) -> web.Response:
-    """Send an endpoint everything again that has failed since a time."""
+    """Send an endpoint the deliveries again that have failed since a time."""
     body: Recovery = call.body
     endpoint = await endpoints.find(
         call.service.database, principal_id=call.caller.id, endpoint_id=call.path("endpoint_id")
@@ -161,7 +161,7 @@ async def recover_endpoint(call: Call) -> web.Response:
 
 
 async def replay_deliveries(call: Call) -> web.Response:
-    """Send all deliveries again that a filter finds."""
+    """Send the deliveries again that a filter finds."""
     body: Replay = call.body
     wanted = Filter(
         principal_id=call.caller.id,
@@ -175,10 +175,10 @@ async def replay_deliveries(call: Call) -> web.Response:
 
 
 async def _replay(call: Call, wanted: Filter, after: UUID | None, limit: int) -> web.Response:
-    progress = await deliveries.replay(call.service.database, wanted, before=after, limit=limit)
-    if progress.replayed:
+    replayed = await deliveries.replay(call.service.database, wanted, before=after, limit=limit)
+    if replayed.replayed:
         call.request.app[OUTBOUND].wake()
-    return answer(202, ReplayView(progress.replayed, progress.next))
+    return answer(202, ReplayView(*replayed))
 
 
 async def read_events(call: Call) -> web.Response:
@@ -233,7 +233,7 @@ ROUTES: tuple[Route, ...] = (
         "/v1/webhook-deliveries/replay",
         replay_deliveries,
         "replay_webhook_deliveries",
-        "Send again what a filter finds",
+        "Send the deliveries again that a filter finds",
         "webhooks out",
         scope="webhooks:write",
         body=Replay,
@@ -267,14 +267,14 @@ ROUTES: tuple[Route, ...] = (
         parameters=_DELIVERY_ID,
         answers={202: ReplayView},
         problems=("not_found", "endpoint_missing", "endpoint_disabled", "delivery_in_progress"),
-        description="Whatever became of it, with the same id and bytes and all its attempts before it.",
+        description="It may be in any state. It keeps its id and bytes, and has all its attempts before it again.",
     ),
     Route(
         "POST",
         "/v1/webhook-endpoints/{endpoint_id}/recover",
         recover_endpoint,
         "recover_webhook_endpoint",
-        "Send an endpoint again what has failed since a time",
+        "Send an endpoint its failed deliveries again",
         "webhooks out",
         scope="webhooks:write",
         body=Recovery,

@@ -1,4 +1,4 @@
-"""Webhooks out: where principals say where they want our events."""
+"""Webhooks out: the endpoints of principals, which our events are delivered to."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def create_endpoint(call: Call) -> web.Response:
         call.service.database,
         call.request.app[OUTBOUND].destinations,
         principal_id=call.caller.id,
-        wanted=endpoints.Wanted(**msgspec.structs.asdict(body)),
+        wanted=endpoints.NewEndpoint(**msgspec.structs.asdict(body)),
     )
     if endpoint.verify:
         endpoint = await _challenged(call, endpoint.id)
@@ -68,7 +68,7 @@ async def update_endpoint(call: Call) -> web.Response:
         call.request.app[OUTBOUND].destinations,
         principal_id=call.caller.id,
         endpoint_id=call.path("endpoint_id"),
-        changes=endpoints.Changes(**msgspec.structs.asdict(body)),
+        changes=endpoints.EndpointChanges(**msgspec.structs.asdict(body)),
     )
     if (body.url is not None or body.verify) and endpoint.verify and endpoint.verified_at is None:
         endpoint = await _challenged(call, endpoint.id)
@@ -121,7 +121,7 @@ async def _found(call: Call, endpoint_id: UUID) -> endpoints.Endpoint:
 
 
 async def _challenged(call: Call, endpoint_id: UUID) -> endpoints.Endpoint:
-    # The change is made in any case: who has not passed stays off, and can be challenged again.
+    # The change is made in any case: an endpoint that has not passed stays off, and can be challenged again.
     with contextlib.suppress(Refusal):
         await call.request.app[OUTBOUND].challenge(call.service, call.caller.id, endpoint_id)
     return await _found(call, endpoint_id)
@@ -206,7 +206,7 @@ ROUTES: tuple[Route, ...] = (
         parameters=_ENDPOINT_ID,
         answers={204: None},
         problems=("not_found",),
-        description="What is still due to it is not sent any more.",
+        description="Deliveries that are still due to it are not sent any more.",
     ),
     Route(
         "POST",

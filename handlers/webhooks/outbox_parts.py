@@ -1,4 +1,4 @@
-"""What the routes of outgoing webhooks share in one process."""
+"""Parts that the routes of outgoing webhooks share in one process."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from core.work import wakeup
 from core.work.wakeup import Waker
 
 EventType = Annotated[str, msgspec.Meta(pattern=f"^{EVENT_TYPE_PATTERN}$", max_length=MAX_EVENT_TYPE)]
-# A type, or a pattern: `transfer.*` is every type that begins with `transfer.`, `*` is every type.
+# A pattern is a type, or a type's beginning: `transfer.*` is every type that begins with `transfer.`, `*` every type.
 EventPattern = Annotated[
     str, msgspec.Meta(pattern=rf"^(?:\*|{EVENT_TYPE_PATTERN}(?:\.\*)?)$", max_length=MAX_EVENT_TYPE)
 ]
-# Challenges that a process has under way at once: each waits for a stranger's server for up to five seconds.
+# Challenges that a process has under way at once; each waits for a stranger's server for up to five seconds.
 CHALLENGES = 8
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 @dataclass(frozen=True, slots=True)
 class Outbound:
-    """Where deliveries may go, how the workers are told that one is due, and what challenges URLs."""
+    """The parts of one process: where deliveries may go, the waker of the workers, the client that challenges URLs."""
 
     destinations: Destinations
     waker: Waker
@@ -46,9 +46,11 @@ class Outbound:
         self.waker.wake(wakeup.DELIVERIES)
 
     async def challenge(self, service: Service, principal_id: int, endpoint_id: UUID) -> None:
-        """Have an endpoint's URL prove itself. Raises Refusal like `prove`, and `busy` when many do so."""
+        """Have an endpoint's URL prove itself. Raises Refusal like `prove`, and `busy` above CHALLENGES at once."""
         if self.challenges.locked():
-            raise Refusal("busy", "Other URLs are being challenged. Come again.", retry_after=1.0)
+            raise Refusal(
+                "busy", "Other URLs are being challenged. Repeat the call in a second.", retry_after=1.0
+            )
         async with self.challenges:
             await prove(service.database, self.egress, principal_id=principal_id, endpoint_id=endpoint_id)
 
@@ -58,7 +60,7 @@ OUTBOUND: web.AppKey[Outbound] = web.AppKey("outbound", Outbound)
 
 @asynccontextmanager
 async def open_outbound(service: Service) -> AsyncIterator[Outbound]:
-    """Open it; at the end send the last wake-up."""
+    """Open the parts; at the end send the last wake-up and close them."""
     settings = service.settings
     destinations = Destinations.of(settings.outbound_allow_hosts, require_https=settings.env == "prod")
     waker, egress = Waker(service.redis, service.epoch), Egress(destinations)

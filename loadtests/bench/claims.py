@@ -13,7 +13,7 @@ from core.outbox.destinations import Destinations
 from core.outbox.egress import Egress
 from core.outbox.fanout import fan_out
 from core.outbox.schedule import Schedule
-from core.outbox.sender import Deliverer
+from core.outbox.sender import Sender
 from core.service import open_service
 from core.settings import load_settings
 from core.work.leases import Worker
@@ -86,7 +86,7 @@ async def claims(stand: Stand, meter: Meter) -> None:
             database, worker = TimedDatabase(service.database), Worker()
             await worker.beat(database)
             processor = Processor(database, service.ledger, worker, wake=lambda _: None)
-            deliverer = Deliverer(database, egress, worker, Schedule.of(settings))
+            sender = Sender(database, egress, worker, Schedule.of(settings))
             turns = 0
 
             async def process() -> None:
@@ -100,7 +100,7 @@ async def claims(stand: Stand, meter: Meter) -> None:
                 await fan_out(database)
                 left = EVENTS_A_CLAIM
                 while left > 0:
-                    left -= (taken := await deliverer.step())
+                    left -= (taken := await sender.step())
                     if not taken:
                         await asyncio.sleep(PAUSE_SECONDS)
 
@@ -116,7 +116,7 @@ async def claims(stand: Stand, meter: Meter) -> None:
                     ):
                         work = _part(database.claims[claim], turn, seconds, said)
                         await meter.measure(f"claims.{name}.{part}", work, connections=1, unit="claims/s")
-                await deliverer.drain(seconds)
+                await sender.drain(seconds)
             await transaction.rollback()
     await egress.close()
 

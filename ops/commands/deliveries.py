@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from core.database import Database
-    from core.outbox.deliveries import Attempt, Delivery, Filter, Progress
+    from core.outbox.deliveries import Attempt, Delivery, Filter, Replayed
 
 
 @click.group()
@@ -187,7 +187,7 @@ async def _replay_all(database: Database, wanted: Filter) -> int:
 
     total, before = 0, None
     while True:
-        progress: Progress = await replay(database, wanted, before=before)
+        progress: Replayed = await replay(database, wanted, before=before)
         total += progress.replayed
         if progress.next is None:
             return total

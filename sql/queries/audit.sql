@@ -1,6 +1,10 @@
--- name: write_audit_event
--- Store an audit record in the transaction that it is about. No row comes back.
-INSERT INTO audit_events (id, type, actor, user_id, object_id, data) VALUES ($1, $2, $3, $4, $5, $6::text::jsonb);
+-- name: write_audit_events
+-- Store audit records in the transaction that they are about: ids, types, actors, users, objects, data. No row comes
+-- back.
+INSERT INTO audit_events (id, type, actor, user_id, object_id, data)
+SELECT a.id, a.type, a.actor, a.user_id, a.object_id, a.data::jsonb
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::text[], $6::text[])
+    AS a (id, type, actor, user_id, object_id, data);
 
 -- name: audit_events
 -- Up to $7 audit records with ids below $5 and not below $6, newest first: of type $1, about user $2, by actor $3, of

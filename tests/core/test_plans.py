@@ -23,7 +23,7 @@ HOT = (
     "bury_inbox_event",
     "correct_inbox_outcome",
     "lock_inbox_object",
-    "write_outbox_event",
+    "write_events",
     "create_deliveries",
     "read_events",
     "endpoints_due_lately",

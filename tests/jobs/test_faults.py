@@ -14,7 +14,7 @@ from aiohttp import web
 from core import ids, metrics
 from core.database import queries
 from core.inbox.processing import Processor, Retries, take_over_inbox_events
-from core.outbox.events import emit
+from core.outbox.events import new_event, write_events
 from core.outbox.schedule import Schedule
 from core.outbox.sender import take_over_deliveries
 from core.settings import Settings
@@ -95,13 +95,8 @@ async def test_order_outlives_a_killed_worker(
     principal_id = await database.connections.pool.fetchval("SELECT id FROM principals WHERE name = 'shop'")
     for number in range(4):
         async with database.transaction() as connection:
-            await emit(
-                connection,
-                principal_id=principal_id,
-                event_type="a.b",
-                data={"number": number},
-                object_id="pi_1",
-            )
+            event = new_event(principal_id, "a.b", {"number": number}, object_id="pi_1")
+            await write_events(connection, [event])
     victim = worker_process()
     await eventually(lambda: thread.receiver.deliveries, timeout=30)
     victim.kill()

@@ -11,7 +11,7 @@ from core.inbox import processing
 from core.inbox.processing import Processor, Retries, take_over_inbox_events
 from core.inbox.rules import APPLIED, InboxEvent
 from core.ledger.ledger import Ledger
-from core.outbox.events import emit
+from core.outbox.events import new_event, write_events
 from core.settings import load_settings
 from core.work.leases import Worker
 from tests.jobs.merchant import Thread, payment
@@ -40,13 +40,8 @@ async def emitted(thread: Thread) -> int:
 
 async def tell(connection: Connection, _ledger: Ledger, event: InboxEvent) -> str:
     """A rule whose effect has no key of its own: only the lease's token keeps it from being had twice."""
-    await emit(
-        connection,
-        principal_id=1,
-        event_type="test.told",
-        data={"of": event.event_id},
-        object_id=event.object_id,
-    )
+    told = new_event(1, "test.told", {"of": event.event_id}, object_id=event.object_id)
+    await write_events(connection, [told])
     return APPLIED
 
 

@@ -1,73 +1,53 @@
 -- name: endpoints_due
 -- Up to $2 endpoints with ids above $1 that have something due, and since when: endpoint_id, since, batch_size. One
--- index seek for each endpoint, whatever its backlog; but each walks over the dead entries of what was taken.
+-- index seek serves each endpoint, whatever its backlog; but each walks over the dead entries of what was taken.
 WITH RECURSIVE waiting AS (
     (
-        SELECT
-            endpoint_id,
-            due_at
-        FROM webhook_deliveries
+        SELECT endpoint_id, due_at FROM webhook_deliveries
         WHERE state = 'pending' AND endpoint_id > $1
         ORDER BY endpoint_id, due_at
         LIMIT 1
     )
     UNION ALL
-    SELECT
-        after.endpoint_id,
-        after.due_at
+    SELECT after.endpoint_id, after.due_at
     FROM waiting
     CROSS JOIN
         LATERAL (
-            SELECT
-                delivery.endpoint_id,
-                delivery.due_at
-            FROM webhook_deliveries AS delivery
+            SELECT delivery.endpoint_id, delivery.due_at FROM webhook_deliveries AS delivery
             WHERE delivery.state = 'pending' AND delivery.endpoint_id > waiting.endpoint_id
             ORDER BY delivery.endpoint_id, delivery.due_at
             LIMIT 1
         ) AS after
 )
 
-SELECT
-    waiting.endpoint_id,
-    waiting.due_at AS since,
-    coalesce(endpoint.batch_size, 1) AS batch_size
+SELECT waiting.endpoint_id, waiting.due_at AS since, coalesce(endpoint.batch_size, 1) AS batch_size
 FROM waiting
 LEFT JOIN webhook_endpoints AS endpoint ON waiting.endpoint_id = endpoint.id
 WHERE waiting.due_at <= now()
--- In the order in which they are found, which is that of their ids: sorting would visit every endpoint first.
+-- The order in which they are found is that of their ids: sorting would visit every endpoint first.
 LIMIT $2; -- noqa: AM09
 
 -- name: endpoints_due_lately
 -- Up to $2 endpoints to which something came due within the last $1 seconds, and since when: endpoint_id, since,
--- batch_size. By an index of its own, which has the times in UTC.
+-- batch_size. An index of its own serves this query; it has the times in UTC.
 WITH lately AS (
-    SELECT
-        endpoint_id,
-        due_at
-    FROM webhook_deliveries
+    SELECT endpoint_id, due_at FROM webhook_deliveries
     WHERE
         state = 'pending'
         AND due_at AT TIME ZONE 'UTC' >= (now() - make_interval(secs => $1)) AT TIME ZONE 'UTC'
         AND due_at AT TIME ZONE 'UTC' <= now() AT TIME ZONE 'UTC'
-    -- In the order of that index, and by a column that no other has.
+    -- The order is that of this index, by a column that no other has.
     ORDER BY due_at AT TIME ZONE 'UTC', attempts
     OFFSET 0 -- noqa: AM09
 ),
 
 waiting AS (
-    SELECT
-        endpoint_id,
-        min(due_at) AS since
-    FROM lately
+    SELECT endpoint_id, min(due_at) AS since FROM lately
     GROUP BY endpoint_id
     ORDER BY since
     LIMIT $2
 )
 
-SELECT
-    waiting.endpoint_id,
-    waiting.since,
-    coalesce(endpoint.batch_size, 1) AS batch_size
+SELECT waiting.endpoint_id, waiting.since, coalesce(endpoint.batch_size, 1) AS batch_size
 FROM waiting
 LEFT JOIN webhook_endpoints AS endpoint ON waiting.endpoint_id = endpoint.id;

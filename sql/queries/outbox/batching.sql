@@ -1,6 +1,6 @@
 -- name: form_batches
--- Make batches of deliveries $1 that are leased under token $3, each carried by the one in $2 at its place. The ids
--- of those whose lease still held: all of them, or it has to be taken back.
+-- Make batches of deliveries $1 that are leased under token $3, each carried by the one in $2 at its place. Answers the
+-- ids of those whose lease still held: unless that is all of them, the caller rolls back.
 UPDATE webhook_deliveries AS delivery
 SET
     batch_id = given.carrier,
@@ -14,15 +14,13 @@ WHERE delivery.id = given.id AND delivery.state = 'leased' AND delivery.lease_to
 RETURNING delivery.id;
 
 -- name: carry_batches
--- Bring what is in the batches that deliveries $1 carry up to where those are: the ids of the members. In the
--- transaction that changed those, and a statement of its own: joined to theirs, the planner may read the table.
+-- Give the members of the batches that deliveries $1 carry the state of those: the ids of the members. It runs in the
+-- transaction that changed the carriers, as a statement of its own: joined to theirs, the planner may read the table.
 UPDATE webhook_deliveries AS member
 SET
     state = CASE WHEN carrier.finished_at IS NULL THEN 'waiting' ELSE carrier.state END,
-    attempts = carrier.attempts,
-    finished_at = carrier.finished_at,
-    last_status = carrier.last_status,
-    last_error = carrier.last_error
+    attempts = carrier.attempts, finished_at = carrier.finished_at,
+    last_status = carrier.last_status, last_error = carrier.last_error
 FROM webhook_deliveries AS carrier
 WHERE carrier.id = any($1::uuid[]) AND member.batch_id = carrier.id AND member.id <> carrier.id
 RETURNING member.id;

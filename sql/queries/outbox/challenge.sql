@@ -1,16 +1,14 @@
 -- name: endpoint_to_challenge
--- What a challenge to the living endpoint $2 of principal $1 takes, or nothing: url, headers, secrets,
--- signing_keys.
+-- The living endpoint $2 of principal $1 as a challenge needs it, or no row: url, headers, secrets, signing_keys.
 SELECT
-    url,
-    headers,
+    url, headers,
     CASE WHEN old_secrets_until <= clock_timestamp() THEN secrets[1:1] ELSE secrets END AS secrets,
     CASE WHEN old_secrets_until <= clock_timestamp() THEN signing_keys[1:1] ELSE signing_keys END AS signing_keys
 FROM webhook_endpoints
 WHERE principal_id = $1 AND id = $2 AND deleted_at IS NULL;
 
 -- name: note_endpoint_proven
--- URL $2 of endpoint $1 has echoed a challenge, and if it was off for want of that it is on: the id, or nothing
+-- URL $2 of endpoint $1 has echoed a challenge: an endpoint that was off as unverified is on. Answers the id, or no row
 -- when it has another URL by now.
 UPDATE webhook_endpoints
 SET

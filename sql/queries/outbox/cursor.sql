@@ -1,13 +1,7 @@
 -- name: read_events
--- Up to $5 events of principal $1 with positions above $2 up to $3, of a type that $4 wants (empty: all), in
--- the order of their positions: id, position, event_type, object_id, body, created_at.
-SELECT
-    told.id,
-    told.position,
-    told.event_type,
-    told.object_id,
-    told.body,
-    told.created_at
+-- Up to $5 events of principal $1 with positions above $2 up to $3, of a type that $4 wants (empty: all), in the order
+-- of their positions: id, position, event_type, object_id, body, created_at.
+SELECT told.id, told.position, told.event_type, told.object_id, told.body, told.created_at
 FROM outbox_events AS told
 WHERE
     told.principal_id = $1
@@ -18,9 +12,7 @@ WHERE
         OR told.event_type = any($4::text[])
         OR EXISTS (
             SELECT 1 FROM unnest($4::text[]) AS wanted (pattern)
-            WHERE
-                right(wanted.pattern, 1) = '*'
-                AND starts_with(told.event_type, left(wanted.pattern, -1))
+            WHERE right(wanted.pattern, 1) = '*' AND starts_with(told.event_type, left(wanted.pattern, -1))
         )
     )
 ORDER BY told.position

@@ -1,39 +1,18 @@
 -- name: list_deliveries
--- Up to $11 deliveries with ids below $1 and not below $2, newest first: of principal $3, endpoint $4, event $5,
--- in one of the states $6, of one of the types $7, given up or received at or after $8 (null: of any). Each
--- endpoint's newest are read by its index, so that nobody else's deliveries are. With $9, only those that can
--- be sent again; with $10, also of endpoints that were deleted.
+-- Up to $11 deliveries after the first $12, with ids below $1 and not below $2, newest first: of principal $3,
+-- endpoint $4, event $5, in one of the states $6, of one of the types $7, given up or received at or after $8 (null: of
+-- any). With $9, only those that can be sent again; with $10, also of endpoints that were deleted. The index of each
+-- endpoint serves its newest, so that nobody else's deliveries are read.
 SELECT
-    found.id,
-    found.event_id,
-    found.endpoint_id,
-    found.batch_id,
-    found.event_type,
-    found.object_id,
-    found.state,
-    found.attempts,
-    found.due_at,
-    found.last_status,
-    found.last_error,
-    found.created_at,
-    found.finished_at
+    found.id, found.event_id, found.endpoint_id, found.batch_id, found.event_type, found.object_id, found.state,
+    found.attempts, found.due_at, found.last_status, found.last_error, found.created_at, found.finished_at
 FROM webhook_endpoints AS endpoint
 CROSS JOIN
     LATERAL (
         SELECT
-            delivery.id,
-            delivery.event_id,
-            delivery.endpoint_id,
-            delivery.batch_id,
-            told.event_type,
-            told.object_id,
-            delivery.state,
-            delivery.attempts,
-            delivery.due_at,
-            delivery.last_status,
-            delivery.last_error,
-            delivery.created_at,
-            delivery.finished_at
+            delivery.id, delivery.event_id, delivery.endpoint_id, delivery.batch_id, told.event_type, told.object_id,
+            delivery.state, delivery.attempts, delivery.due_at, delivery.last_status, delivery.last_error,
+            delivery.created_at, delivery.finished_at
         FROM webhook_deliveries AS delivery
         INNER JOIN outbox_events AS told ON delivery.event_id = told.id
         WHERE
@@ -45,7 +24,7 @@ CROSS JOIN
             AND ($7::text[] IS NULL OR told.event_type = any($7))
             AND ($8::timestamptz IS NULL OR delivery.finished_at >= $8)
         ORDER BY delivery.id DESC
-        LIMIT $11
+        LIMIT $11::bigint + $12::bigint
     ) AS found
 WHERE
     ($3::integer IS NULL OR endpoint.principal_id = $3)
@@ -53,27 +32,15 @@ WHERE
     AND (NOT $9::boolean OR endpoint.disabled_at IS NULL)
     AND ($10::boolean OR endpoint.deleted_at IS NULL)
 ORDER BY found.id DESC
-LIMIT $11;
+LIMIT $11 OFFSET $12;
 
 -- name: find_delivery
--- Delivery $2 of principal $1 (null: of any), or nothing; with url, and whether its endpoint is gone or off.
+-- Delivery $2 of principal $1 (null: of any), or no row; with url, and whether its endpoint is deleted or disabled.
 SELECT
-    delivery.id,
-    delivery.event_id,
-    delivery.endpoint_id,
-    delivery.batch_id,
-    told.event_type,
-    told.object_id,
-    delivery.state,
-    delivery.attempts,
-    delivery.due_at,
-    delivery.last_status,
-    delivery.last_error,
-    delivery.created_at,
-    delivery.finished_at,
-    endpoint.url,
-    endpoint.deleted_at IS NOT NULL AS deleted,
-    endpoint.disabled_at IS NOT NULL AS disabled
+    delivery.id, delivery.event_id, delivery.endpoint_id, delivery.batch_id, told.event_type, told.object_id,
+    delivery.state, delivery.attempts, delivery.due_at, delivery.last_status, delivery.last_error,
+    delivery.created_at, delivery.finished_at, endpoint.url,
+    endpoint.deleted_at IS NOT NULL AS deleted, endpoint.disabled_at IS NOT NULL AS disabled
 FROM webhook_deliveries AS delivery
 INNER JOIN outbox_events AS told ON delivery.event_id = told.id
 INNER JOIN webhook_endpoints AS endpoint ON delivery.endpoint_id = endpoint.id
@@ -81,12 +48,7 @@ WHERE delivery.id = $2 AND ($1::integer IS NULL OR endpoint.principal_id = $1);
 
 -- name: delivery_attempts
 -- The last $2 attempts at delivery $1, or at the batch that it is in, that are kept, newest first.
-SELECT
-    at,
-    status,
-    latency_ms,
-    excerpt,
-    error
+SELECT at, status, latency_ms, excerpt, error
 FROM webhook_attempts
 WHERE delivery_id = (SELECT coalesce(d.batch_id, d.id) FROM webhook_deliveries AS d WHERE d.id = $1)
 ORDER BY at DESC
@@ -94,48 +56,37 @@ LIMIT $2;
 
 -- name: resend_deliveries
 -- Make deliveries $1 due again as if they were new, but for those that are being sent just now or whose endpoint
--- is gone or off; of what is in a batch, the one that carries it. id, endpoint_id, ordered_object, batch_id of those
--- that are. They are due in the order of their events; those that go in the order of their object wait to be
--- released, unless they are in turn.
+-- is gone or off; for a member of a batch, the delivery that carries the batch. Answers id, endpoint_id,
+-- ordered_object, batch_id. They are due in the order of their events. A delivery that goes in the order of its object
+-- waits to be released, unless it is in turn.
 WITH wanted AS (
     SELECT DISTINCT coalesce(batch_id, id) AS id FROM webhook_deliveries
     WHERE id = any($1::uuid[])
 ),
 
 chosen AS (
-    SELECT
-        delivery.id,
-        delivery.event_id
+    SELECT delivery.id, delivery.event_id
     FROM webhook_deliveries AS delivery
     INNER JOIN wanted ON delivery.id = wanted.id
     INNER JOIN webhook_endpoints AS endpoint ON delivery.endpoint_id = endpoint.id
-    WHERE
-        delivery.state <> 'leased'
-        AND endpoint.deleted_at IS NULL
-        AND endpoint.disabled_at IS NULL
+    WHERE delivery.state <> 'leased' AND endpoint.deleted_at IS NULL AND endpoint.disabled_at IS NULL
     ORDER BY delivery.id
     FOR UPDATE OF delivery
 ),
 
 placed AS (
-    SELECT
-        id,
-        row_number() OVER (ORDER BY event_id) AS place
-    FROM chosen
+    SELECT id, row_number() OVER (ORDER BY event_id) AS place FROM chosen
 )
 
 UPDATE webhook_deliveries AS delivery
 SET
     state = CASE
-        WHEN delivery.ordered_object IS NULL OR delivery.state = 'pending' THEN 'pending'
-        ELSE 'waiting'
+        WHEN delivery.ordered_object IS NULL OR delivery.state = 'pending' THEN 'pending' ELSE 'waiting'
     END,
     attempts = 0,
     -- Just now, since claims look behind what they took before, and apart by what a time can tell.
     due_at = now() - interval '1 millisecond' + placed.place * interval '1 microsecond',
-    last_status = NULL,
-    last_error = NULL,
-    finished_at = NULL
+    last_status = NULL, last_error = NULL, finished_at = NULL
 FROM placed
 WHERE delivery.id = placed.id
 RETURNING delivery.id, delivery.endpoint_id, delivery.ordered_object, delivery.batch_id;

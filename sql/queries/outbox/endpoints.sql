@@ -1,114 +1,49 @@
 -- name: create_webhook_endpoint
--- The endpoint as stored, switched off if its URL has to prove itself ($10). Nothing when the principal has $8
--- living ones already.
+-- The endpoint as stored, switched off if its URL has to prove itself ($10). No row when the principal has $8 living
+-- ones already.
 INSERT INTO webhook_endpoints (
-    id,
-    principal_id,
-    url,
-    event_types,
-    description,
-    headers,
-    secrets,
-    signing_keys,
-    verify,
-    disabled_at,
-    disabled_reason,
-    ordered,
-    batch_size
+    id, principal_id, url, event_types, description, headers, secrets, signing_keys, verify, disabled_at,
+    disabled_reason, ordered, batch_size
 )
 SELECT
-    $1 AS id,
-    $2 AS principal_id,
-    $3 AS url,
-    $4 AS event_types,
-    $5 AS description,
-    $6::jsonb AS headers,
-    $7 AS secrets,
-    $9 AS signing_keys,
-    $10 AS verify,
+    $1 AS id, $2 AS principal_id, $3 AS url, $4 AS event_types, $5 AS description, $6::jsonb AS headers,
+    $7 AS secrets, $9 AS signing_keys, $10 AS verify,
     CASE WHEN $10 THEN clock_timestamp() END AS disabled_at,
     CASE WHEN $10 THEN 'unverified' END AS disabled_reason,
-    $11 AS ordered,
-    $12 AS batch_size
-WHERE (
-    SELECT count(*) FROM webhook_endpoints
-    WHERE principal_id = $2 AND deleted_at IS NULL
-) < $8
+    $11 AS ordered, $12 AS batch_size
+WHERE (SELECT count(*) FROM webhook_endpoints WHERE principal_id = $2 AND deleted_at IS NULL) < $8
 RETURNING
-    id,
-    url,
-    event_types,
-    description,
-    headers,
-    signing_keys,
-    ordered,
-    batch_size,
-    verify,
-    verified_at,
-    created_at,
-    old_secrets_until,
-    disabled_at,
-    disabled_reason,
-    failing_since,
-    failed_deliveries;
+    id, url, event_types, description, headers, signing_keys, ordered, batch_size, verify, verified_at, created_at,
+    old_secrets_until, disabled_at, disabled_reason, failing_since, failed_deliveries;
 
 -- name: list_webhook_endpoints
 -- Up to $3 living endpoints of principal $1 with an id above $2, in the order of their ids.
 SELECT
-    id,
-    url,
-    event_types,
-    description,
-    headers,
-    signing_keys,
-    ordered,
-    batch_size,
-    verify,
-    verified_at,
-    created_at,
-    old_secrets_until,
-    disabled_at,
-    disabled_reason,
-    failing_since,
-    failed_deliveries
+    id, url, event_types, description, headers, signing_keys, ordered, batch_size, verify, verified_at, created_at,
+    old_secrets_until, disabled_at, disabled_reason, failing_since, failed_deliveries
 FROM webhook_endpoints
 WHERE principal_id = $1 AND id > $2 AND deleted_at IS NULL
 ORDER BY id
 LIMIT $3;
 
 -- name: find_webhook_endpoint
--- The living endpoint $2 of principal $1 (null: of any), or nothing.
+-- The living endpoint $2 of principal $1 (null: of any), or no row.
 SELECT
-    id,
-    url,
-    event_types,
-    description,
-    headers,
-    signing_keys,
-    ordered,
-    batch_size,
-    verify,
-    verified_at,
-    created_at,
-    old_secrets_until,
-    disabled_at,
-    disabled_reason,
-    failing_since,
-    failed_deliveries
+    id, url, event_types, description, headers, signing_keys, ordered, batch_size, verify, verified_at, created_at,
+    old_secrets_until, disabled_at, disabled_reason, failing_since, failed_deliveries
 FROM webhook_endpoints
 WHERE ($1::integer IS NULL OR principal_id = $1) AND id = $2 AND deleted_at IS NULL;
 
 -- name: update_webhook_endpoint
--- The living endpoint $2 of principal $1 after the change, or nothing; what is null stays as it is. Enabling
--- ($7) forgets the failures, and does nothing to an endpoint whose URL has yet to prove itself ($9, or as before):
--- that one is off. Signing keys ($8) are dropped when none are given and else only taken by an endpoint that has
--- none.
+-- The living endpoint $2 of principal $1 after the change, or no row; a field that is null stays as it is. An endpoint
+-- whose URL has yet to prove itself ($8, or as before) is off. Signing keys ($7) are dropped when none are given, and
+-- else only taken by an endpoint that has none.
 WITH known AS (
     SELECT
         id,
-        coalesce($9::boolean, verify) AS verify,
+        coalesce($8::boolean, verify) AS verify,
         CASE WHEN url = coalesce($3, url) THEN verified_at END AS verified_at,
-        coalesce($9::boolean, verify) AND (url <> coalesce($3, url) OR verified_at IS NULL) AS unproven
+        coalesce($8::boolean, verify) AND (url <> coalesce($3, url) OR verified_at IS NULL) AS unproven
     FROM webhook_endpoints
     WHERE principal_id = $1 AND id = $2 AND deleted_at IS NULL
     FOR UPDATE
@@ -121,53 +56,47 @@ SET
     description = coalesce($5, endpoint.description),
     headers = coalesce($6::jsonb, endpoint.headers),
     signing_keys = CASE
-        WHEN $8::text[] = '{}' THEN '{}'
-        WHEN endpoint.signing_keys = '{}' THEN coalesce($8, '{}')
+        WHEN $7::text[] = '{}' THEN '{}'
+        WHEN endpoint.signing_keys = '{}' THEN coalesce($7, '{}')
         ELSE endpoint.signing_keys
     END,
-    ordered = coalesce($10, endpoint.ordered),
-    batch_size = coalesce($11, endpoint.batch_size),
+    ordered = coalesce($9, endpoint.ordered),
+    batch_size = coalesce($10, endpoint.batch_size),
     verify = known.verify,
     verified_at = known.verified_at,
     disabled_at = CASE
-        WHEN known.unproven OR NOT $7::boolean THEN coalesce(endpoint.disabled_at, clock_timestamp())
-        WHEN $7::boolean THEN NULL
-        ELSE endpoint.disabled_at
+        WHEN known.unproven THEN coalesce(endpoint.disabled_at, clock_timestamp()) ELSE endpoint.disabled_at
     END,
     disabled_reason = CASE
-        -- What its owner switches off is not switched on by a challenge.
-        WHEN NOT $7::boolean THEN coalesce(nullif(endpoint.disabled_reason, 'unverified'), 'by_owner')
-        WHEN known.unproven THEN coalesce(endpoint.disabled_reason, 'unverified')
-        WHEN $7::boolean THEN NULL
-        ELSE endpoint.disabled_reason
-    END,
-    failing_since = CASE WHEN $7::boolean THEN NULL ELSE endpoint.failing_since END,
-    failed_attempts = CASE WHEN $7::boolean THEN 0 ELSE endpoint.failed_attempts END,
-    failed_deliveries = CASE WHEN $7::boolean THEN 0 ELSE endpoint.failed_deliveries END
+        WHEN known.unproven THEN coalesce(endpoint.disabled_reason, 'unverified') ELSE endpoint.disabled_reason
+    END
 FROM known
 WHERE endpoint.id = known.id
 RETURNING
-    endpoint.id,
-    endpoint.url,
-    endpoint.event_types,
-    endpoint.description,
-    endpoint.headers,
-    endpoint.signing_keys,
-    endpoint.ordered,
-    endpoint.batch_size,
-    endpoint.verify,
-    endpoint.verified_at,
-    endpoint.created_at,
-    endpoint.old_secrets_until,
-    endpoint.disabled_at,
-    endpoint.disabled_reason,
-    endpoint.failing_since,
+    endpoint.id, endpoint.url, endpoint.event_types, endpoint.description, endpoint.headers, endpoint.signing_keys,
+    endpoint.ordered, endpoint.batch_size, endpoint.verify, endpoint.verified_at, endpoint.created_at,
+    endpoint.old_secrets_until, endpoint.disabled_at, endpoint.disabled_reason, endpoint.failing_since,
     endpoint.failed_deliveries;
 
+-- name: switch_webhook_endpoint
+-- Endpoint $1, switched off for reason $2, or on (null), which forgets its failures. No row when it shall be on and its
+-- URL has yet to prove itself.
+UPDATE webhook_endpoints
+SET
+    disabled_at = CASE WHEN $2::text IS NOT NULL THEN coalesce(disabled_at, clock_timestamp()) END,
+    disabled_reason = $2,
+    failing_since = CASE WHEN $2 IS NOT NULL THEN failing_since END,
+    failed_attempts = CASE WHEN $2 IS NOT NULL THEN failed_attempts ELSE 0 END,
+    failed_deliveries = CASE WHEN $2 IS NOT NULL THEN failed_deliveries ELSE 0 END
+WHERE id = $1 AND ($2::text IS NOT NULL OR NOT verify OR verified_at IS NOT NULL)
+RETURNING
+    id, url, event_types, description, headers, signing_keys, ordered, batch_size, verify, verified_at, created_at,
+    old_secrets_until, disabled_at, disabled_reason, failing_since, failed_deliveries;
+
 -- name: rotate_webhook_secret
--- Put secret $3, and signing key $5 where it has such, before the others of endpoint $2 of principal $1; those
--- count for $4 seconds more, or at once no longer. old_secrets_until, and signing_keys; or nothing when there is
--- no such endpoint.
+-- Secret $3, and signing key $5 for an endpoint that has such, are the first of endpoint $2 of principal $1 from now
+-- on; the others count for $4 seconds more, or no longer. Answers old_secrets_until and signing_keys, or no row when
+-- there is no such endpoint.
 UPDATE webhook_endpoints
 SET
     secrets = CASE
@@ -190,8 +119,3 @@ RETURNING old_secrets_until, signing_keys;
 UPDATE webhook_endpoints SET deleted_at = clock_timestamp()
 WHERE principal_id = $1 AND id = $2 AND deleted_at IS NULL
 RETURNING id;
-
--- name: write_test_event
--- Store an event that is for one endpoint alone: it has no fan-out and no position. No row comes back.
-INSERT INTO outbox_events (id, principal_id, event_type, body, fanned_out_at)
-VALUES ($1, $2, $3, $4, clock_timestamp());

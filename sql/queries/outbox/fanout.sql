@@ -1,26 +1,18 @@
 -- name: take_events_to_fan_out
 -- Up to $1 events that have no deliveries yet, oldest first, locked: id, principal_id, event_type, object_id,
 -- created_at.
-SELECT
-    id,
-    principal_id,
-    event_type,
-    object_id,
-    created_at
-FROM outbox_events
+SELECT id, principal_id, event_type, object_id, created_at FROM outbox_events
 WHERE fanned_out_at IS NULL
 ORDER BY id
 LIMIT $1
 FOR UPDATE SKIP LOCKED;
 
 -- name: endpoints_for_events
--- One row for each of the given events and each living endpoint of its principal that wants its type and is
--- not younger than it: event_id, endpoint_id, disabled, and ordered_object for an endpoint that wants order. In
--- the order of the events.
+-- One row for each of the given events and each living endpoint of its principal that wants its type and is not younger
+-- than it, in the order of the events: event_id, endpoint_id, disabled, and ordered_object for an endpoint that wants
+-- order.
 SELECT
-    given.id AS event_id,
-    endpoint.id AS endpoint_id,
-    endpoint.disabled_at IS NOT NULL AS disabled,
+    given.id AS event_id, endpoint.id AS endpoint_id, endpoint.disabled_at IS NOT NULL AS disabled,
     CASE WHEN endpoint.ordered THEN given.object_id END AS ordered_object
 FROM
     unnest($1::uuid[], $2::integer[], $3::text[], $4::text[], $5::timestamptz[])
@@ -35,27 +27,19 @@ INNER JOIN webhook_endpoints AS endpoint
             OR given.event_type = any(endpoint.event_types)
             OR EXISTS (
                 SELECT 1 FROM unnest(endpoint.event_types) AS wanted (pattern)
-                WHERE
-                    right(wanted.pattern, 1) = '*'
-                    AND starts_with(given.event_type, left(wanted.pattern, -1))
+                WHERE right(wanted.pattern, 1) = '*' AND starts_with(given.event_type, left(wanted.pattern, -1))
             )
         )
 ORDER BY given.id, endpoint.id;
 
 -- name: create_deliveries
--- One delivery for each event and endpoint given. Those to an endpoint that is switched off are kept as failed,
--- from where they can be sent later; those that go in the order of their object wait to be released. No row comes
--- back.
+-- One delivery for each event and endpoint given. A delivery to an endpoint that is switched off is kept as failed, and
+-- can be sent later; one that goes in the order of its object waits to be released. No row comes back.
 INSERT INTO webhook_deliveries (id, event_id, endpoint_id, ordered_object, state, last_error, finished_at)
 SELECT
-    given.id,
-    given.event_id,
-    given.endpoint_id,
-    given.ordered_object,
+    given.id, given.event_id, given.endpoint_id, given.ordered_object,
     CASE
-        WHEN given.disabled THEN 'failed'
-        WHEN given.ordered_object IS NULL THEN 'pending'
-        ELSE 'waiting'
+        WHEN given.disabled THEN 'failed' WHEN given.ordered_object IS NULL THEN 'pending' ELSE 'waiting'
     END AS state,
     CASE WHEN given.disabled THEN 'endpoint_disabled' END AS last_error,
     CASE WHEN given.disabled THEN clock_timestamp() END AS finished_at
@@ -65,13 +49,12 @@ FROM
 ON CONFLICT (event_id, endpoint_id) DO NOTHING;
 
 -- name: mark_fanned_out
--- The deliveries of events $1, of principals $2, exist now; and each gets the next position of its principal,
--- whose row stays locked until the commit. In the order of the principals, so that two of these never wait for
--- each other in a circle.
+-- The deliveries of events $1, of principals $2, exist now; each event gets the next position of its principal, whose
+-- row stays locked until the commit. The order is that of the principals, so that two such steps never wait for each
+-- other in a circle.
 WITH given AS (
     SELECT
-        event.id,
-        event.principal_id,
+        event.id, event.principal_id,
         row_number() OVER (PARTITION BY event.principal_id ORDER BY event.id) AS place,
         count(*) OVER (PARTITION BY event.principal_id) AS events
     FROM unnest($1::uuid[], $2::integer[]) AS event (id, principal_id)
@@ -79,10 +62,7 @@ WITH given AS (
 
 drawn AS (
     INSERT INTO outbox_positions AS known (principal_id, last_position)
-    SELECT
-        given.principal_id,
-        count(*) AS last_position
-    FROM given
+    SELECT given.principal_id, count(*) AS last_position FROM given
     GROUP BY given.principal_id
     ORDER BY given.principal_id
     ON CONFLICT (principal_id) DO UPDATE SET last_position = known.last_position + excluded.last_position
@@ -90,9 +70,7 @@ drawn AS (
 )
 
 UPDATE outbox_events AS told
-SET
-    fanned_out_at = clock_timestamp(),
-    position = drawn.last_position - given.events + given.place
+SET fanned_out_at = clock_timestamp(), position = drawn.last_position - given.events + given.place
 FROM given
 INNER JOIN drawn ON given.principal_id = drawn.principal_id
 WHERE told.id = given.id;

@@ -1,19 +1,17 @@
 -- name: lock_endpoints
--- Lock endpoints $1, in the order of their ids: whoever lets the next delivery of an object go, or ends the one
--- before it, does so under this lock. First in its transaction.
+-- Lock endpoints $1, in the order of their ids. The next delivery of an object is let go, and the one before it ended,
+-- under this lock only. It is the first statement of its transaction.
 SELECT id FROM webhook_endpoints
 WHERE id = any($1::uuid[])
 ORDER BY id
 FOR NO KEY UPDATE;
 
 -- name: release_deliveries_in_turn
--- Let the next delivery of each endpoint in $1 and object in $2 go: the waiting one of the oldest event, unless
--- one is in turn already, or an older event of the object has no deliveries yet (its fan-out is not committed).
--- The ids of those that are due now. After lock_endpoints.
+-- Let the next delivery of each endpoint in $1 and object in $2 go: the waiting one of the oldest event, unless one is
+-- in turn already, or an older event of the object has no deliveries yet (its fan-out is not committed). Answers the
+-- ids of those that are due now. lock_endpoints comes before.
 WITH given AS (
-    SELECT DISTINCT
-        endpoint_id,
-        object_id
+    SELECT DISTINCT endpoint_id, object_id
     FROM unnest($1::uuid[], $2::text[]) AS named (endpoint_id, object_id)
 ),
 
@@ -23,10 +21,7 @@ turn AS (
     INNER JOIN webhook_endpoints AS endpoint ON given.endpoint_id = endpoint.id
     CROSS JOIN
         LATERAL (
-            SELECT
-                delivery.id,
-                delivery.event_id
-            FROM webhook_deliveries AS delivery
+            SELECT delivery.id, delivery.event_id FROM webhook_deliveries AS delivery
             WHERE
                 delivery.endpoint_id = given.endpoint_id
                 AND delivery.ordered_object = given.object_id
@@ -53,9 +48,7 @@ turn AS (
 )
 
 UPDATE webhook_deliveries AS delivery
-SET
-    state = 'pending',
-    due_at = clock_timestamp()
+SET state = 'pending', due_at = clock_timestamp()
 FROM turn
 WHERE delivery.id = turn.id AND delivery.state = 'waiting'
 RETURNING delivery.id;
@@ -65,31 +58,21 @@ RETURNING delivery.id;
 -- endpoint_id, object_id, and stalled, if none of their deliveries is in turn.
 WITH RECURSIVE found AS (
     (
-        SELECT
-            endpoint_id,
-            ordered_object
-        FROM webhook_deliveries
+        SELECT endpoint_id, ordered_object FROM webhook_deliveries
         WHERE
-            state = 'waiting'
-            AND ordered_object IS NOT NULL
+            state = 'waiting' AND ordered_object IS NOT NULL
             AND (endpoint_id, ordered_object) > ($1::uuid, $2::text)
         ORDER BY endpoint_id, ordered_object
         LIMIT 1
     )
     UNION ALL
-    SELECT
-        after.endpoint_id,
-        after.ordered_object
+    SELECT after.endpoint_id, after.ordered_object
     FROM found
     CROSS JOIN
         LATERAL (
-            SELECT
-                delivery.endpoint_id,
-                delivery.ordered_object
-            FROM webhook_deliveries AS delivery
+            SELECT delivery.endpoint_id, delivery.ordered_object FROM webhook_deliveries AS delivery
             WHERE
-                delivery.state = 'waiting'
-                AND delivery.ordered_object IS NOT NULL
+                delivery.state = 'waiting' AND delivery.ordered_object IS NOT NULL
                 AND (delivery.endpoint_id, delivery.ordered_object) > (found.endpoint_id, found.ordered_object)
             ORDER BY delivery.endpoint_id, delivery.ordered_object
             LIMIT 1
@@ -97,8 +80,7 @@ WITH RECURSIVE found AS (
 )
 
 SELECT
-    found.endpoint_id,
-    found.ordered_object AS object_id,
+    found.endpoint_id, found.ordered_object AS object_id,
     NOT EXISTS (
         SELECT 1 FROM webhook_deliveries AS other
         WHERE
@@ -107,5 +89,5 @@ SELECT
             AND other.state IN ('pending', 'leased')
     ) AS stalled
 FROM found
--- In the order in which they are found: sorting would visit all of them first.
+-- The order is that in which they are found: sorting would visit all of them first.
 LIMIT $3; -- noqa: AM09

@@ -1,34 +1,26 @@
 -- name: claim_deliveries
--- Due deliveries, leased to worker $5 under token $6 for $7 seconds: of each endpoint in $1 up to as many as $2
--- says, of which no more carry a batch than $3 says, from the time in $4 on. One index seek for each endpoint, so
--- that every receiver gets its share whatever the backlog of the others. url and secrets are null when the endpoint
--- is gone; batch_events and batch_bodies are there when it carries a batch. No join of large tables: one plan, made
--- while they are small, has to be right when they are not.
+-- Due deliveries, leased to worker $5 under token $6 for $7 seconds: of each endpoint in $1 up to as many as $2 says,
+-- of which no more carry a batch than $3 says, from the time in $4 on. One index seek serves each endpoint, so that
+-- every receiver gets its share whatever the backlog of the others. url and secrets are null when the endpoint is gone;
+-- batch_events and batch_bodies are null unless it carries a batch. Large tables are not joined: one plan, made while
+-- they are small, has to be right when they are not.
 WITH asked AS (
-    SELECT *
-    FROM
+    SELECT * FROM
         unnest($1::uuid[], $2::integer[], $3::integer[], $4::timestamptz[])
             AS given (endpoint_id, most, most_batches, since)
 ),
 
 picked AS (
     SELECT
-        pick.id,
-        asked.most_batches,
+        pick.id, asked.most_batches,
         count(pick.batch_id) OVER (PARTITION BY asked.endpoint_id ORDER BY pick.due_at, pick.id) AS batches
     FROM asked
     CROSS JOIN
         LATERAL (
-            SELECT
-                delivery.id,
-                delivery.batch_id,
-                delivery.due_at
-            FROM webhook_deliveries AS delivery
+            SELECT delivery.id, delivery.batch_id, delivery.due_at FROM webhook_deliveries AS delivery
             WHERE
-                delivery.endpoint_id = asked.endpoint_id
-                AND delivery.state = 'pending'
-                AND delivery.due_at >= asked.since
-                AND delivery.due_at <= now()
+                delivery.endpoint_id = asked.endpoint_id AND delivery.state = 'pending'
+                AND delivery.due_at >= asked.since AND delivery.due_at <= now()
             ORDER BY delivery.due_at
             LIMIT asked.most
             FOR UPDATE SKIP LOCKED
@@ -38,72 +30,41 @@ picked AS (
 claimed AS (
     UPDATE webhook_deliveries AS delivery
     SET
-        state = 'leased',
-        attempts = delivery.attempts + 1,
-        lease_worker = $5,
-        lease_token = $6,
+        state = 'leased', attempts = delivery.attempts + 1, lease_worker = $5, lease_token = $6,
         lease_until = clock_timestamp() + make_interval(secs => $7)
     WHERE delivery.id = any(array(SELECT picked.id FROM picked WHERE picked.batches <= picked.most_batches))
     RETURNING
-        delivery.id,
-        delivery.event_id,
-        delivery.endpoint_id,
-        delivery.ordered_object,
-        delivery.batch_id,
-        delivery.attempts,
-        delivery.due_at
+        delivery.id, delivery.event_id, delivery.endpoint_id, delivery.ordered_object, delivery.batch_id,
+        delivery.attempts, delivery.due_at
 )
 
 SELECT
-    claimed.id,
-    claimed.event_id,
-    claimed.endpoint_id,
-    claimed.ordered_object,
-    claimed.batch_id,
-    claimed.attempts,
-    claimed.due_at,
-    told.event_type,
-    told.body,
-    batch.events AS batch_events,
-    batch.bodies AS batch_bodies,
-    endpoint.url,
-    endpoint.headers,
-    endpoint.disabled_at IS NOT NULL AS disabled,
-    endpoint.failing_since IS NOT NULL AS failing,
+    claimed.id, claimed.event_id, claimed.endpoint_id, claimed.ordered_object, claimed.batch_id, claimed.attempts,
+    claimed.due_at, told.event_type, told.body, batch.events AS batch_events, batch.bodies AS batch_bodies,
+    endpoint.url, endpoint.headers,
+    endpoint.disabled_at IS NOT NULL AS disabled, endpoint.failing_since IS NOT NULL AS failing,
     coalesce(endpoint.batch_size, 1) AS batch_size,
+    CASE WHEN endpoint.old_secrets_until <= now() THEN endpoint.secrets[1:1] ELSE endpoint.secrets END AS secrets,
     CASE
-        WHEN endpoint.old_secrets_until <= now() THEN endpoint.secrets[1:1]
-        ELSE endpoint.secrets
-    END AS secrets,
-    CASE
-        WHEN endpoint.old_secrets_until <= now() THEN endpoint.signing_keys[1:1]
-        ELSE endpoint.signing_keys
+        WHEN endpoint.old_secrets_until <= now() THEN endpoint.signing_keys[1:1] ELSE endpoint.signing_keys
     END AS signing_keys
 FROM claimed
 CROSS JOIN
     LATERAL (
-        SELECT
-            sent.event_type,
-            sent.body
-        FROM outbox_events AS sent
+        SELECT sent.event_type, sent.body FROM outbox_events AS sent
         WHERE sent.id = claimed.event_id
         OFFSET 0 -- noqa: AM09
     ) AS told
 LEFT JOIN webhook_endpoints AS endpoint ON claimed.endpoint_id = endpoint.id AND endpoint.deleted_at IS NULL
 LEFT JOIN
     LATERAL (
-        SELECT
-            array_agg(event.id ORDER BY event.id) AS events,
-            array_agg(event.body ORDER BY event.id) AS bodies
+        SELECT array_agg(event.id ORDER BY event.id) AS events, array_agg(event.body ORDER BY event.id) AS bodies
         FROM webhook_deliveries AS member
         CROSS JOIN
             LATERAL (
-                SELECT
-                    sent.id,
-                    sent.body
-                FROM outbox_events AS sent
+                SELECT sent.id, sent.body FROM outbox_events AS sent
                 WHERE sent.id = member.event_id
-                -- One index seek each: the planner may take a batch for so large that it would read all events.
+                -- One index seek serves each: the planner may take a batch for so large that it would read all events.
                 OFFSET 0 -- noqa: AM09
             ) AS event
         WHERE member.batch_id = claimed.batch_id
@@ -112,37 +73,20 @@ LEFT JOIN
 ORDER BY claimed.endpoint_id, claimed.event_id;
 
 -- name: record_deliveries
--- Write down what came of deliveries: state `delivered`, `failed`, or `pending` again in retry_seconds; and the
--- attempt, if there was one (sent_at). The ids of those whose lease still held; the others were taken over and
+-- Write down the results of deliveries: state `delivered`, `failed`, or `pending` again in retry_seconds; and the
+-- attempt, if there was one (sent_at). Answers the ids of those whose lease still held; the others were taken over and
 -- are sent again with the same id.
 WITH result AS (
-    SELECT *
-    FROM
+    SELECT * FROM
         unnest(
-            $1::uuid[],
-            $2::uuid[],
-            $3::text[],
-            $4::text[],
-            $5::double precision[],
-            $6::timestamptz[],
-            $7::integer[],
-            $8::integer[],
-            $9::text[],
-            $10::text[]
-        ) AS given (
-            id, token, state, last_error, retry_seconds, sent_at, latency_ms, status, excerpt, error
-        )
+            $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::double precision[], $6::timestamptz[], $7::integer[],
+            $8::integer[], $9::text[], $10::text[]
+        ) AS given (id, token, state, last_error, retry_seconds, sent_at, latency_ms, status, excerpt, error)
 ),
 
 kept AS (
     INSERT INTO webhook_attempts (delivery_id, at, status, latency_ms, excerpt, error)
-    SELECT
-        result.id,
-        result.sent_at,
-        result.status,
-        result.latency_ms,
-        result.excerpt,
-        result.error
+    SELECT result.id, result.sent_at, result.status, result.latency_ms, result.excerpt, result.error
     FROM result
     WHERE result.sent_at IS NOT NULL
     ON CONFLICT (delivery_id, at) DO NOTHING
@@ -157,17 +101,14 @@ SET
         ELSE delivery.due_at
     END,
     finished_at = CASE WHEN result.state <> 'pending' THEN clock_timestamp() END,
-    last_status = result.status,
-    last_error = result.last_error,
-    lease_worker = NULL,
-    lease_token = NULL,
-    lease_until = NULL
+    last_status = result.status, last_error = result.last_error,
+    lease_worker = NULL, lease_token = NULL, lease_until = NULL
 FROM result
 WHERE delivery.id = any($1::uuid[]) AND delivery.id = result.id AND delivery.lease_token = result.token
 RETURNING delivery.id;
 
 -- name: fail_backlog
--- Give up $3 of what is due to endpoint $1 for reason $2, and as many of what waits in order, as long as it is off
+-- Give up $3 deliveries that are due to endpoint $1 for reason $2, and as many that wait in order, as long as it is off
 -- or gone: id, batch_id.
 WITH closed AS (
     SELECT id FROM webhook_endpoints
@@ -193,10 +134,7 @@ behind AS (
 )
 
 UPDATE webhook_deliveries AS delivery
-SET
-    state = 'failed',
-    last_error = $2,
-    finished_at = clock_timestamp()
+SET state = 'failed', last_error = $2, finished_at = clock_timestamp()
 FROM (
     SELECT id FROM due
     UNION ALL
@@ -206,9 +144,8 @@ WHERE delivery.id = given.id
 RETURNING delivery.id, delivery.batch_id;
 
 -- name: take_over_deliveries
--- Free up to $3 deliveries whose worker was not seen for $1 seconds or whose lease ran out; those that have
--- used up $2 attempts have failed. One row each: id, state, endpoint_id, ordered_object,
--- batch_id.
+-- Free up to $3 deliveries whose worker was not seen for $1 seconds or whose lease ran out; those that have used up $2
+-- attempts have failed. One row each: id, state, endpoint_id, ordered_object, batch_id.
 WITH lost AS (
     SELECT delivery.id FROM webhook_deliveries AS delivery
     LEFT JOIN workers AS worker ON delivery.lease_worker = worker.id
@@ -231,48 +168,28 @@ freed AS (
         finished_at = CASE WHEN delivery.attempts >= $2 THEN clock_timestamp() END,
         due_at = clock_timestamp(),
         last_error = 'The worker that was sending this is gone; the outcome is not known.',
-        lease_worker = NULL,
-        lease_token = NULL,
-        lease_until = NULL
+        lease_worker = NULL, lease_token = NULL, lease_until = NULL
     FROM lost
     WHERE delivery.id = lost.id
-    RETURNING
-        delivery.id,
-        delivery.state,
-        delivery.endpoint_id,
-        delivery.ordered_object,
-        delivery.batch_id
+    RETURNING delivery.id, delivery.state, delivery.endpoint_id, delivery.ordered_object, delivery.batch_id
 ),
 
 kept AS (
     INSERT INTO webhook_attempts (delivery_id, at, latency_ms, excerpt, error)
     SELECT
-        freed.id,
-        clock_timestamp() AS at,
-        0 AS latency_ms,
-        '' AS excerpt,
+        freed.id, clock_timestamp() AS at, 0 AS latency_ms, '' AS excerpt,
         'The worker that was sending this is gone; the outcome is not known.' AS error
     FROM freed
 )
 
-SELECT
-    freed.id,
-    freed.state,
-    freed.endpoint_id,
-    freed.ordered_object,
-    freed.batch_id
-FROM freed;
+SELECT freed.id, freed.state, freed.endpoint_id, freed.ordered_object, freed.batch_id FROM freed;
 
 -- name: release_deliveries
--- Give back what worker $1 holds and has not sent, without counting the attempt.
+-- Give back the deliveries that worker $1 holds and has not sent, without counting the attempt. No row comes back.
 UPDATE webhook_deliveries
 SET
-    state = 'pending',
-    attempts = attempts - 1,
-    due_at = clock_timestamp(),
-    lease_worker = NULL,
-    lease_token = NULL,
-    lease_until = NULL
+    state = 'pending', attempts = attempts - 1, due_at = clock_timestamp(),
+    lease_worker = NULL, lease_token = NULL, lease_until = NULL
 WHERE lease_worker = $1 AND state = 'leased';
 
 -- name: prune_attempts
@@ -280,10 +197,7 @@ WHERE lease_worker = $1 AND state = 'leased';
 DELETE FROM webhook_attempts
 WHERE
     (delivery_id, at) IN (
-        SELECT
-            old.delivery_id,
-            old.at
-        FROM webhook_attempts AS old
+        SELECT old.delivery_id, old.at FROM webhook_attempts AS old
         WHERE old.at < clock_timestamp() - make_interval(days => $1)
         ORDER BY old.at
         LIMIT $2

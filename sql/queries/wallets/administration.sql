@@ -23,8 +23,8 @@ WHERE u.id = $1
 FOR NO KEY UPDATE;
 
 -- name: set_merchant
--- Set what is given of user $1: merchant or not ($2), status ($3), own fee ($4), or none of their own ($5): the values
--- after it.
+-- User $1 as a merchant after the change of what is given: merchant or not ($2), status ($3), own fee ($4), or no own
+-- fee ($5).
 UPDATE users SET
     is_merchant = coalesce($2, is_merchant),
     merchant_status = coalesce($3, merchant_status),
@@ -47,8 +47,8 @@ ORDER BY id
 LIMIT $2;
 
 -- name: end_sign_ins
--- End all sign-ins of user $1: how many there were. Tokens name the second of their making, so none of this second
--- count.
+-- End all sign-ins of user $1: how many there were. Tokens name the second in which they were made, so those of this
+-- second end, too.
 WITH told AS (
     UPDATE users SET tokens_valid_from = date_trunc('second', clock_timestamp()) + interval '1 second'
     WHERE id = $1

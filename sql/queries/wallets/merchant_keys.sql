@@ -1,5 +1,5 @@
 -- name: create_merchant_key
--- The time when key $1 of user $2 was stored with the sealed secret $3; nothing when there are $4 already.
+-- The time when key $1 of user $2 was stored with the sealed secret $3; no row when there are $4 keys already.
 INSERT INTO merchant_api_keys (key_id, user_id, sealed_secret)
 SELECT $1 AS key_id, $2 AS user_id, $3 AS sealed_secret
 WHERE (SELECT count(*) FROM merchant_api_keys WHERE user_id = $2 AND deleted_at IS NULL) < $4
@@ -13,7 +13,7 @@ ORDER BY created_at DESC, key_id DESC
 LIMIT $2;
 
 -- name: delete_merchant_key
--- The id when user $2 had a living key $1.
+-- The id when user $2 had a living key $1; else no row.
 UPDATE merchant_api_keys SET deleted_at = clock_timestamp()
 WHERE key_id = $1 AND user_id = $2 AND deleted_at IS NULL
 RETURNING key_id;
@@ -29,7 +29,7 @@ INNER JOIN users AS u ON k.user_id = u.id
 WHERE k.key_id = $1 AND k.deleted_at IS NULL;
 
 -- name: use_signature
--- The digest $1 when it was not used before, remembered for $2 seconds; some that are past their time go.
+-- The digest $1, remembered for $2 seconds, when it was not used before; else no row. Some old digests are removed.
 WITH gone AS (
     DELETE FROM merchant_api_signatures
     WHERE

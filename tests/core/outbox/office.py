@@ -10,14 +10,14 @@ from uuid import UUID
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from core.outbox.breakers import Standings
+from core.outbox.breakers import Breakers
 from core.outbox.destinations import Destinations
 from core.outbox.egress import Egress
-from core.outbox.events import emit
+from core.outbox.events import new_event, write_events
 from core.outbox.fanout import fan_out
 from core.outbox.health import Patience
 from core.outbox.schedule import Schedule
-from core.outbox.sender import Deliverer
+from core.outbox.sender import Sender
 from core.service import Service
 from core.work.leases import Worker
 from tests.jobs.merchant import Receiver
@@ -40,7 +40,7 @@ class Office:
     principal_id: int
     schedule: Schedule = AT_ONCE
     patience: Patience = field(default_factory=lambda: Patience(0, 0))
-    standings: Standings = field(default_factory=lambda: Standings(0))
+    breakers: Breakers = field(default_factory=lambda: Breakers(0))
 
     async def call(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
         answer = await self.api.request(
@@ -70,40 +70,40 @@ class Office:
 
     async def emit(self, event_type: str = "a.b", data: dict[str, Any] | None = None, **more: Any) -> UUID:
         async with self.service.database.transaction() as connection:
-            return await emit(
-                connection, principal_id=self.principal_id, event_type=event_type, data=data or {}, **more
-            )
+            event = new_event(self.principal_id, event_type, data or {}, **more)
+            (event_id,) = await write_events(connection, [event])
+            return event_id
 
-    def deliverer(self) -> Deliverer:
-        return Deliverer(
+    def sender(self) -> Sender:
+        return Sender(
             self.service.database,
             Egress(HERE),
             Worker(),
             self.schedule,
-            standings=self.standings,
+            breakers=self.breakers,
             patience=self.patience,
         )
 
     async def deliver(self) -> None:
         await self.fan_out()
-        deliverer = self.deliverer()
+        sender = self.sender()
         try:
             idle = False
-            while await deliverer.step() or not idle:
+            while await sender.step() or not idle:
                 # Nothing was under way when the next step looks, and it finds nothing: then that is all.
-                idle = not deliverer._sending
-                if deliverer._sending:
-                    await asyncio.wait(deliverer._sending, return_when=asyncio.FIRST_COMPLETED)
+                idle = not sender._sending
+                if sender._sending:
+                    await asyncio.wait(sender._sending, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await self.close(deliverer)
+            await self.close(sender)
 
     async def fan_out(self) -> None:
         while await fan_out(self.service.database):
             pass
 
-    async def close(self, deliverer: Deliverer) -> None:
-        await deliverer.drain(5)
-        await deliverer._egress.close()
+    async def close(self, sender: Sender) -> None:
+        await sender.drain(5)
+        await sender._egress.close()
 
     async def deliveries(self, query: str = "") -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = (await self.get(f"/v1/webhook-deliveries{query}"))["data"]

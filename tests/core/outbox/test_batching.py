@@ -11,7 +11,7 @@ from core import ids
 from core.database import Database
 from core.outbox import batching
 from core.outbox.batching import MAX_BATCH_BYTES
-from core.outbox.breakers import LEAST_RESULTS, Standings
+from core.outbox.breakers import LEAST_RESULTS, Breakers
 from core.outbox.schedule import Schedule
 from core.outbox.sender import take_over_deliveries
 from core.work.leases import Worker
@@ -80,16 +80,16 @@ async def test_a_batch_is_tried_again_with_the_same_bytes_whatever_comes_meanwhi
     receiver.answers += [says(500, "not now"), says(302)]
     await emit(office, 3)
     await office.fan_out()
-    deliverer = office.deliverer()
+    sender = office.sender()
     try:
-        assert await deliverer.step() == 3
-        await asyncio.wait(deliverer._sending)
+        assert await sender.step() == 3
+        await asyncio.wait(sender._sending)
         assert await states(office) == {"pending": 1, "waiting": 2}
         for row in await office.deliveries():
             assert (row["attempts"], row["last_status"]) == (1, 500)
             assert row["last_error"] == "answered 500: not now"
     finally:
-        await office.close(deliverer)
+        await office.close(sender)
     # More events, and another size: the batch is what it was.
     await office.call("PATCH", f"/v1/webhook-endpoints/{endpoint['id']}", {"batch_size": 2})
     await emit(office, 3)
@@ -141,11 +141,11 @@ async def test_a_killed_workers_batch_is_taken_over_as_it_was(office: Office, re
     await office.listen(receiver, batch_size=5)
     await emit(office, 3)
     await office.fan_out()
-    deliverer = office.deliverer()
+    sender = office.sender()
     receiver.answers.append(says(500))
-    await deliverer.step()
-    await asyncio.wait(deliverer._sending)
-    await office.close(deliverer)
+    await sender.step()
+    await asyncio.wait(sender._sending)
+    await office.close(sender)
     lease = (
         "UPDATE webhook_deliveries SET state = 'leased', attempts = $2, lease_worker = $1, lease_token = $1,"
         " lease_until = now() + interval '1 h' WHERE state = 'pending'"
@@ -185,16 +185,16 @@ async def test_a_worker_that_stood_still_makes_no_batch_of_what_others_have(
         await form(database, *rest)
 
     monkeypatch.setattr(batching, "_form", stand_still)
-    deliverer = office.deliverer()
+    sender = office.sender()
     try:
-        assert await deliverer.step() == 3
-        assert not deliverer._sending
+        assert await sender.step() == 3
+        assert not sender._sending
         rows = await office.sql("SELECT state, batch_id FROM webhook_deliveries")
         assert {(row["state"], row["batch_id"]) for row in rows} == {("leased", None)}
         await office.sql("UPDATE webhook_deliveries SET lease_until = now() - interval '1 s'")
         assert await take_over_deliveries(office.service.database, office.schedule) == 3
     finally:
-        await office.close(deliverer)
+        await office.close(sender)
     monkeypatch.undo()
     await office.deliver()
     # Who knows what the other worker has sent: these go alone.
@@ -207,10 +207,10 @@ async def test_what_was_tried_alone_stays_alone(office: Office, receiver: Receiv
     receiver.answers.append(says(500))
     await emit(office, 1)
     await office.fan_out()
-    deliverer = office.deliverer()
-    await deliverer.step()
-    await asyncio.wait(deliverer._sending)
-    await office.close(deliverer)
+    sender = office.sender()
+    await sender.step()
+    await asyncio.wait(sender._sending)
+    await office.close(sender)
     await office.call("PATCH", f"/v1/webhook-endpoints/{endpoint['id']}", {"batch_size": 5})
     await office.deliver()
     first, second = receiver.deliveries
@@ -226,12 +226,12 @@ async def test_the_batches_of_an_endpoint_that_is_off_are_given_up_and_recovered
     receiver.answers += [says(500)] * 3
     await emit(office, 6)
     await office.fan_out()
-    deliverer = office.deliverer()
+    sender = office.sender()
     while len(receiver.deliveries) < 3:
-        await deliverer.step()
-        if deliverer._sending:
-            await asyncio.wait(deliverer._sending)
-    await office.close(deliverer)
+        await sender.step()
+        if sender._sending:
+            await asyncio.wait(sender._sending)
+    await office.close(sender)
     await office.call("PATCH", path, {"enabled": False})
     await office.deliver()
     assert await states(office) == {"failed": 6}
@@ -258,21 +258,21 @@ async def test_batches_that_are_due_again_take_no_more_slots_than_others(
         return await says(200)(request)
 
     receiver.answers += [hang] * 2
-    deliverer = office.deliverer()
+    sender = office.sender()
     try:
-        while await deliverer.step():
+        while await sender.step():
             pass
-        assert len(deliverer._sending) == 2
+        assert len(sender._sending) == 2
     finally:
         go_on.set()
-        await office.close(deliverer)
+        await office.close(sender)
     await office.deliver()
     assert await states(office) == {"delivered": 40}
 
 
 async def test_a_receiver_that_was_left_alone_is_tried_with_one(office: Office, receiver: Receiver) -> None:
     now = 0.0
-    office.standings = Standings(30, clock=lambda: now)
+    office.breakers = Breakers(30, clock=lambda: now)
     office.schedule = Schedule(0.0, 1.0, max_attempts=100)
     await office.listen(receiver, batch_size=3)
     receiver.answers += [says(500)] * (LEAST_RESULTS + 10)

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from core.outbox import cursor
-from core.outbox.events import emit
+from core.outbox.events import new_event, write_events
 from core.outbox.fanout import fan_out
 from tests.core.outbox.office import Office, OpenOffice
 from tests.jobs.merchant import Receiver
@@ -36,7 +36,7 @@ async def test_events_are_read_in_order_and_are_what_is_delivered(office: Office
 async def test_what_is_committed_late_is_behind_no_cursor(office: Office) -> None:
     database = office.service.database
     async with database.transaction() as slow:
-        await emit(slow, principal_id=office.principal_id, event_type="a.slow", data={})
+        await write_events(slow, [new_event(office.principal_id, "a.slow", {})])
         await office.emit("a.quick")
         await office.fan_out()
         page = await office.get("/v1/events")

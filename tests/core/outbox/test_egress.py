@@ -13,7 +13,7 @@ from aiohttp.test_utils import BaseTestServer, TestServer
 
 from core.outbox import egress as egress_module
 from core.outbox.destinations import Destinations
-from core.outbox.egress import EXCERPT_BYTES, FORBIDDEN, Attempt, Egress
+from core.outbox.egress import EXCERPT_BYTES, FORBIDDEN, Egress, Reply
 from core.outbox.resolving import MOST_WAITING, THREADS, Resolver
 from tests.core.outbox.names import Names
 
@@ -28,7 +28,7 @@ async def server_of(handler: object) -> AsyncIterator[BaseTestServer]:
         yield server
 
 
-async def post(url: object, destinations: Destinations = HERE) -> Attempt:
+async def post(url: object, destinations: Destinations = HERE) -> Reply:
     egress = Egress(destinations)
     try:
         return await egress.post(str(url), body=b"{}", headers={"Content-Type": "application/json"})
@@ -44,8 +44,8 @@ async def test_only_2xx_is_success(status: int, succeeded: bool) -> None:  # noq
         return web.Response(status=status)
 
     async with server_of(handler) as server:
-        attempt = await post(server.make_url("/"))
-    assert (attempt.status, attempt.succeeded) == (status, succeeded)
+        reply = await post(server.make_url("/"))
+    assert (reply.status, reply.succeeded) == (status, succeeded)
 
 
 async def test_redirects_are_not_followed() -> None:
@@ -56,8 +56,8 @@ async def test_redirects_are_not_followed() -> None:
         return web.Response(status=307, headers={"Location": "/other"})
 
     async with server_of(handler) as server:
-        attempt = await post(server.make_url("/first"))
-    assert (attempt.status, paths) == (307, ["/first"])
+        reply = await post(server.make_url("/first"))
+    assert (reply.status, paths) == (307, ["/first"])
 
 
 async def test_an_answer_without_an_end_is_cut_off() -> None:
@@ -71,9 +71,9 @@ async def test_an_answer_without_an_end_is_cut_off() -> None:
             return response
 
     async with server_of(handler) as server:
-        attempt = await post(server.make_url("/"))
-    assert attempt.status == 200
-    assert attempt.excerpt == "x" * EXCERPT_BYTES
+        reply = await post(server.make_url("/"))
+    assert reply.status == 200
+    assert reply.excerpt == "x" * EXCERPT_BYTES
 
 
 async def test_an_answer_that_drips_does_not_hold_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,9 +88,9 @@ async def test_an_answer_that_drips_does_not_hold_the_verdict(monkeypatch: pytes
         return response
 
     async with server_of(handler) as server:
-        attempt = await post(server.make_url("/"))
+        reply = await post(server.make_url("/"))
         ended.set()
-    assert (attempt.status, attempt.excerpt) == (201, "a\ufffdb")
+    assert (reply.status, reply.excerpt) == (201, "a\ufffdb")
 
 
 async def test_no_answer_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,10 +102,10 @@ async def test_no_answer_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
         return web.Response()
 
     async with server_of(handler) as server:
-        attempt = await post(server.make_url("/"))
+        reply = await post(server.make_url("/"))
         ended.set()
-    assert attempt.status is None
-    assert attempt.error == "no answer within 0.1 s"
+    assert reply.status is None
+    assert reply.error == "no answer within 0.1 s"
 
 
 @pytest.mark.parametrize(
@@ -120,17 +120,17 @@ async def test_what_is_not_http(answer: bytes) -> None:
     server = await asyncio.start_server(speak, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        attempt = await post(f"http://127.0.0.1:{port}/")
-    assert attempt.status is None
-    assert attempt.error
+        reply = await post(f"http://127.0.0.1:{port}/")
+    assert reply.status is None
+    assert reply.error
 
 
 async def test_nobody_listens() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        attempt = await post(f"http://127.0.0.1:{probe.getsockname()[1]}/")
-    assert attempt.status is None
-    assert (attempt.error or "").startswith("ClientConnectorError")
+        reply = await post(f"http://127.0.0.1:{probe.getsockname()[1]}/")
+    assert reply.status is None
+    assert (reply.error or "").startswith("ClientConnectorError")
 
 
 async def test_a_name_that_leads_inside_is_closed_at_the_socket() -> None:
@@ -144,9 +144,9 @@ async def test_a_name_that_leads_inside_is_closed_at_the_socket() -> None:
     nowhere = Destinations.of((), require_https=False)
     async with server_of(handler) as server:
         egress = Egress(nowhere, Names([("127.0.0.1",)]))
-        attempt = await egress.post(f"http://inside.example.com:{server.port}/", body=b"{}", headers={})
+        reply = await egress.post(f"http://inside.example.com:{server.port}/", body=b"{}", headers={})
         await egress.close()
-        assert (attempt.status, attempt.error) == (None, FORBIDDEN)
+        assert (reply.status, reply.error) == (None, FORBIDDEN)
         by_name = await post(f"http://localhost:{server.port}/", nowhere)
         assert "name of private networks" in (by_name.error or "")
         literal = await post(f"http://127.0.0.1:{server.port}/", nowhere)
@@ -165,8 +165,8 @@ async def test_neither_proxies_nor_credentials_of_the_environment(monkeypatch: p
         return web.Response(text=request.headers.get("Authorization", "none"))
 
     async with server_of(handler) as server:
-        attempt = await post(server.make_url("/"))
-    assert (attempt.status, attempt.excerpt) == (200, "none")
+        reply = await post(server.make_url("/"))
+    assert (reply.status, reply.excerpt) == (200, "none")
 
 
 async def test_a_compressed_answer_is_not_unpacked() -> None:
@@ -193,9 +193,9 @@ async def test_how_long_the_receiver_asks_to_wait(said: str, least: float, most:
         return web.Response(status=503, headers={"Retry-After": said})
 
     async with server_of(handler) as server:
-        attempt = await post(server.make_url("/"))
-    assert attempt.retry_after is not None
-    assert least <= attempt.retry_after <= most
+        reply = await post(server.make_url("/"))
+    assert reply.retry_after is not None
+    assert least <= reply.retry_after <= most
 
 
 @pytest.mark.parametrize("said", ["", "soon", "-5", "1.5", "\u0663", "Wed, 99 Jan 2020 00:00:00 GMT"])
@@ -204,8 +204,8 @@ async def test_a_wait_that_nobody_understands(said: str) -> None:
         return web.Response(status=503, headers={"Retry-After": said})
 
     async with server_of(handler) as server:
-        attempt = await post(server.make_url("/"))
-    assert (attempt.status, attempt.retry_after) == (503, None)
+        reply = await post(server.make_url("/"))
+    assert (reply.status, reply.retry_after) == (503, None)
 
 
 async def test_an_answer_that_would_unpack_to_gigabytes() -> None:
@@ -215,9 +215,9 @@ async def test_an_answer_that_would_unpack_to_gigabytes() -> None:
         return web.Response(body=bomb, headers={"Content-Encoding": "gzip"})
 
     async with server_of(handler) as server:
-        attempt = await post(server.make_url("/"))
-    assert attempt.status == 200
-    assert len(attempt.excerpt) <= EXCERPT_BYTES
+        reply = await post(server.make_url("/"))
+    assert reply.status == 200
+    assert len(reply.excerpt) <= EXCERPT_BYTES
 
 
 async def test_headers_that_drip_do_not_outlast_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,9 +239,9 @@ async def test_headers_that_drip_do_not_outlast_the_time(monkeypatch: pytest.Mon
 
     server = await asyncio.start_server(drip, "127.0.0.1", 0)
     async with server:
-        attempt = await post(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+        reply = await post(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
         await closed.wait()
-    assert (attempt.status, attempt.error) == (None, "no answer within 0.2 s")
+    assert (reply.status, reply.error) == (None, "no answer within 0.2 s")
 
 
 async def test_a_name_server_that_hangs_holds_up_no_other_work(monkeypatch: pytest.MonkeyPatch) -> None:

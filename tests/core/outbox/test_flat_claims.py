@@ -104,12 +104,12 @@ async def test_what_was_committed_late_is_found_by_the_look_at_everything(
     """Both a delivery and an event of the inbox bear a time of long before their commit."""
     now = 1000.0
     await office.listen(receiver)
-    deliverer = office.deliverer()
-    deliverer._backlog._due_window = DueWindow(clock=lambda: now)
+    sender = office.sender()
+    sender._backlog._due_window = DueWindow(clock=lambda: now)
     processor = Processor(service.database, service.ledger, Worker(), wake=lambda topic: None)
     processor._due_window = DueWindow(clock=lambda: now)
     try:
-        assert (await deliverer.step(), await processor.step()) == (0, 0)
+        assert (await sender.step(), await processor.step()) == (0, 0)
         await office.emit()
         await office.fan_out()
         await office.sql(
@@ -118,11 +118,11 @@ async def test_what_was_committed_late_is_found_by_the_look_at_everything(
         )
         await office.sql("UPDATE webhook_deliveries SET due_at = now() - interval '1 min'")
         await office.sql("UPDATE inbox_events SET due_at = now() - interval '1 min'")
-        assert (await deliverer.step(), await processor.step()) == (0, 0)
+        assert (await sender.step(), await processor.step()) == (0, 0)
         now += 5.0
-        assert (await deliverer.step(), await processor.step()) == (1, 1)
+        assert (await sender.step(), await processor.step()) == (1, 1)
     finally:
-        await office.close(deliverer)
+        await office.close(sender)
     assert [row["state"] for row in await office.deliveries()] == ["delivered"]
 
 

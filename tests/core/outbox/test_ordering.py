@@ -268,8 +268,8 @@ async def test_order_holds_with_several_workers_and_a_receiver_that_fails(
             await step()
             await asyncio.sleep(0)
 
-    deliverers = [office.deliverer() for _ in range(3)]
-    steps = [deliverer.step for deliverer in deliverers]
+    senders = [office.sender() for _ in range(3)]
+    steps = [sender.step for sender in senders]
     steps += [
         partial(fan_out, database, limit=7),
         partial(fan_out, database, limit=7),
@@ -284,8 +284,8 @@ async def test_order_holds_with_several_workers_and_a_receiver_that_fails(
     finally:
         stopping.set()
         await asyncio.gather(*work)
-        for deliverer in deliverers:
-            await office.close(deliverer)
+        for sender in senders:
+            await office.close(sender)
     assert witness.broken == []
     assert all(witness.accepted[object_id] == list(range(count)) for object_id in objects)
     assert set(await states(office)) == {"delivered"}

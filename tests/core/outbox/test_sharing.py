@@ -4,7 +4,7 @@ import asyncio
 
 from aiohttp import web
 
-from core.outbox.breakers import LEAST_RESULTS, Standings
+from core.outbox.breakers import LEAST_RESULTS, Breakers
 from core.outbox.schedule import Schedule
 from tests.core.outbox.office import Office, OpenReceiver, says
 from tests.jobs.merchant import Receiver
@@ -22,14 +22,14 @@ async def test_the_backlog_of_an_endpoint_that_is_off_is_not_claimed_piece_by_pi
         endpoint["id"],
     )
     await office.call("PATCH", f"/v1/webhook-endpoints/{endpoint['id']}", {"enabled": False})
-    deliverer = office.deliverer()
+    sender = office.sender()
     claimed = 0
     try:
-        while found := await deliverer.step():
+        while found := await sender.step():
             claimed += found
-            await asyncio.wait(deliverer._sending)
+            await asyncio.wait(sender._sending)
     finally:
-        await office.close(deliverer)
+        await office.close(sender)
     assert claimed <= 8
     rows = await office.sql("SELECT DISTINCT state, last_error, attempts FROM webhook_deliveries")
     assert [tuple(row) for row in rows] == [("failed", "endpoint_disabled", 0)]
@@ -37,7 +37,7 @@ async def test_the_backlog_of_an_endpoint_that_is_off_is_not_claimed_piece_by_pi
 
 async def test_while_a_receiver_is_left_alone_nothing_is_burnt(office: Office, receiver: Receiver) -> None:
     now = 0.0
-    office.standings = Standings(30, clock=lambda: now)
+    office.breakers = Breakers(30, clock=lambda: now)
     office.schedule = Schedule(0.0, 1.0, max_attempts=100)
     await office.listen(receiver)
     receiver.answers += [says(500)] * (LEAST_RESULTS + 10)
@@ -74,14 +74,14 @@ async def test_a_backlog_of_ten_thousand_is_not_in_the_way(office: Office, recei
     )
     await office.emit("live.a")
     await office.fan_out()
-    deliverer = office.deliverer()
+    sender = office.sender()
     try:
-        claimed = await deliverer.step()
+        claimed = await sender.step()
         assert claimed <= 10
         while not receiver.deliveries:
-            await asyncio.wait(deliverer._sending, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(sender._sending, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        await office.close(deliverer)
+        await office.close(sender)
     receiver.verify(receiver.deliveries[0])
 
 
@@ -104,19 +104,19 @@ async def test_receivers_that_hang_leave_slots_to_those_that_do_not(
     for _ in range(4):
         await office.emit("slow.a")
     await office.fan_out()
-    deliverer = office.deliverer()
+    sender = office.sender()
     try:
-        while await deliverer.step():
+        while await sender.step():
             pass
         # Two for each of them, and of all of them together a half of what there is.
-        assert len(deliverer._sending) == 100
+        assert len(sender._sending) == 100
         for _ in range(3):
             await office.emit("live.next")
         await office.fan_out()
-        assert await deliverer.step() == 3
+        assert await sender.step() == 3
         while len(receiver.deliveries) < 4:
-            await asyncio.wait(deliverer._sending, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(sender._sending, return_when=asyncio.FIRST_COMPLETED)
         go_on.set()
     finally:
         go_on.set()
-        await office.close(deliverer)
+        await office.close(sender)

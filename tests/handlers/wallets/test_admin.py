@@ -11,7 +11,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from core import ids
-from core.outbox.events import emit
+from core.outbox.events import new_event, write_events
 from core.platform import Platform
 from core.service import Service
 from core.settings import Settings
@@ -203,7 +203,7 @@ async def _deliveries(
     made = []
     for state in states:
         async with platform.database.transaction() as connection:
-            event_id = await emit(connection, principal_id=user.principal_id, event_type="a.b", data={})
+            (event_id,) = await write_events(connection, [new_event(user.principal_id, "a.b", {})])
         made.append(ids.new_uuid())
         await owner.execute(
             "INSERT INTO webhook_deliveries (id, event_id, endpoint_id, state, attempts, finished_at, last_error)"
@@ -238,6 +238,60 @@ async def test_endpoints(admin: Administrator, person: MakePerson, owner: Any) -
     missing = await admin.post(f"/admin/webhooks/endpoints/{uuid4()}/toggle", {"active": True})
     assert missing.refusal == (404, "Not found")
     assert (await admin.post(path)).status == 422
+
+
+@pytest.mark.parametrize(
+    ("before", "verify", "active", "after"),
+    [
+        (None, False, False, "by_admin"),
+        (None, False, True, None),
+        ("failing", False, False, "failing"),
+        ("by_owner", False, True, None),
+        ("unverified", True, False, "unverified"),
+        # The URL has to prove itself, whoever asks.
+        ("unverified", True, True, "unverified"),
+    ],
+)
+async def test_the_reason_why_an_endpoint_is_off(
+    admin: Administrator,
+    person: MakePerson,
+    owner: Any,
+    *,
+    before: str | None,
+    verify: bool,
+    active: bool,
+    after: str | None,
+) -> None:
+    endpoint_id = await _endpoint(owner, (await person(merchant=True)).user)
+    await owner.execute(
+        "UPDATE webhook_endpoints SET disabled_reason = $1, verify = $2, failing_since = now(), failed_attempts = 3,"
+        " disabled_at = CASE WHEN $1::text IS NOT NULL THEN '2026-01-31'::timestamptz END",
+        before,
+        verify,
+    )
+    said = await admin.post(f"/admin/webhooks/endpoints/{endpoint_id}/toggle", {"active": active})
+    assert said.status == (409 if verify and active else 200)
+    row = await owner.fetchrow(
+        "SELECT disabled_reason, disabled_at, failing_since, failed_attempts FROM webhook_endpoints"
+    )
+    assert row["disabled_reason"] == after
+    assert (row["disabled_at"] is None) == (after is None)
+    switched_on = before is not None and after is None
+    assert (row["failing_since"] is None, row["failed_attempts"]) == (switched_on, 0 if switched_on else 3)
+
+
+async def test_a_waiting_delivery_is_pending_in_both_lists(
+    admin: Administrator, person: MakePerson, platform: Platform, owner: Any
+) -> None:
+    ann = await person(merchant=True)
+    endpoint_id = await _endpoint(owner, ann.user)
+    (made,) = await _deliveries(platform, owner, ann.user, endpoint_id, "failed")
+    await owner.execute(
+        "UPDATE webhook_deliveries SET state = 'waiting', ordered_object = 'pi_1', attempts = 0, finished_at = NULL"
+    )
+    items = (await admin.get(f"/admin/webhooks/endpoints/{endpoint_id}/deliveries")).json["items"]
+    for listed in (*items, *(await ann.get("/webhooks/deliveries")).json):
+        assert (listed["id"], listed["status"], listed["attempt_count"]) == (str(made), "pending", 0)
 
 
 async def test_deliveries_of_an_endpoint(

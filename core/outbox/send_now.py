@@ -1,4 +1,4 @@
-"""One round of what the workers do all the time, for development without a worker."""
+"""Rounds of what the workers do all the time, for development without a worker."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from core.outbox.egress import TOTAL_TIMEOUT_SECONDS, Egress
 from core.outbox.fanout import fan_out
 from core.outbox.schedule import Schedule
-from core.outbox.sender import Deliverer
+from core.outbox.sender import Sender
 from core.work.leases import Worker
 
 if TYPE_CHECKING:
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from core.settings import Settings
 
 
-async def deliver_due(
+async def send_due(
     database: Database, settings: Settings, destinations: Destinations, *, most_rounds: int
 ) -> int:
-    """Send what is due, in up to `most_rounds` rounds; return how many of them had anything to send.
+    """Fan out and send in up to `most_rounds` rounds; return how many of them had anything to do.
 
-    It holds leases as a worker does, so it may run beside one.
+    The call holds leases as a worker does, so it may run beside one.
     """
     worker, egress, rounds = Worker(), Egress(destinations), 0
     try:
         while rounds < most_rounds:
             await worker.beat(database)
-            deliverer = Deliverer(database, egress, worker, Schedule.of(settings))
+            sender = Sender(database, egress, worker, Schedule.of(settings))
             events = await fan_out(database)
-            started = await deliverer.step()
-            await deliverer.drain(2 * TOTAL_TIMEOUT_SECONDS)
+            started = await sender.step()
+            await sender.drain(2 * TOTAL_TIMEOUT_SECONDS)
             if not events and not started:
                 break
             rounds += 1
