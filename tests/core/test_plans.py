@@ -44,7 +44,7 @@ HOT = (
     "payers_and_payables",
     "end_payable",
     "wallet_entries",
-    "wallet_standing",
+    "wallet_balance",
 )
 
 
