@@ -64,8 +64,7 @@ class Platform:
     async def post(self, payment: Payment) -> Paid:
         """Post a payment, and have what it tells of delivered. Raises Refusal, see `core.payables.payments.post`."""
         paid = await post(self.database, self.ledger, payment)
-        if paid.wakes:
-            self.wake()
+        self.wake(paid.wakes)
         return paid
 
     async def fee_account(self) -> str:
@@ -82,9 +81,10 @@ class Platform:
         if user is not None and user.username is not None:
             raise Refusal("invalid_request", "Somebody signs in under this phone.", field="fee_wallet_phone")
 
-    def wake(self) -> None:
-        """Tell the workers, after the commit, that there are events to deliver."""
-        self.waker.wake(wakeup.OUTBOX)
+    def wake(self, told: bool = True) -> None:  # noqa: FBT001, FBT002 - the answer of `write`, passed on
+        """Tell the workers, after the commit, that there are events to deliver, if there are (`told`)."""
+        if told:
+            self.waker.wake(wakeup.OUTBOX)
 
 
 @asynccontextmanager

@@ -25,7 +25,7 @@ from core.payables.pay import Key, is_answered, pay
 from core.payables.payables import NewPayable, RequestKey, end, store
 from core.payables.payments import Held
 from core.wallets.books import CASH_OUT, system_account
-from core.wallets.notifications import tell, write
+from core.wallets.notifications import announce, tell, write
 from core.wallets.users import User, user_of
 from core.work.retries import in_transaction
 
@@ -283,9 +283,8 @@ async def _end(platform: Platform, known: _Known, state: Literal["canceled", "re
             # `end` would have refused.
             if not outcome.posted and outcome.kind.code != "hold_not_open":
                 raise outcome.refusal()
-        entry = audited(event, by_user(by.id), known.told, user_id=known.customer.id, object_id=str(known.id))
-        told = tell(known.customer, event, known.told, object_id=str(known.id))
-        await write(connection, told, [entry])
+        customer = known.customer
+        await announce(connection, event, known.told, [customer], actor=by_user(by.id), about=customer.id)
         return True
 
     if known.state == "open" and await in_transaction(platform.database, ended):

@@ -7,12 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
-from core import metrics
-from core.audit import audited, by_user
+from core.audit import by_user
 from core.errors import Refusal
-from core.payables.payables import MERCHANT, NewPayable, RequestKey, answered, create, with_metadata
+from core.payables import demands
+from core.payables.payables import MERCHANT, NewPayable, RequestKey, answered, with_metadata
 from core.wallets.merchants import require_merchant
-from core.wallets.notifications import tell_all, write
 
 if TYPE_CHECKING:
     from core.platform import Platform
@@ -64,20 +63,10 @@ async def request_payment(platform: Platform, merchant: User, scanned: Scanned, 
         expires_at=datetime.now(UTC) + timedelta(minutes=minutes) if minutes else None,
         details={**with_metadata({"source": "cpm", "via": "pos"}), "collects": MERCHANT},
     )
-    told = False
-    async with platform.database.transaction() as connection:
-        payable_id, is_new = await create(connection, new, key=request_key)
-        if is_new:
-            request_id = str(payable_id)
-            data = {"id": request_id, "amount_cents": scanned.amount}
-            entry = audited(EVENT, by_user(merchant.id), data, user_id=target.id, object_id=request_id)
-            events = tell_all((merchant, target), EVENT, data, object_id=request_id)
-            told = await write(connection, events, [entry])
-    if told:
-        platform.wake()
-    if is_new:
-        metrics.PAYMENT_REQUESTS.add("create")
-    return payable_id
+    stored = await demands.store(
+        platform, new, merchant, target, EVENT, key=request_key, actor=by_user(merchant.id)
+    )
+    return stored.id
 
 
 async def _customer(platform: Platform, merchant: User, text: str) -> User:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from core.audit import audited, by_user
+from core import metrics
+from core.audit import by_user
 from core.database import queries
 from core.payables import payables
 from core.payables.payables import Payable, payable_of
-from core.wallets.notifications import tell_all, write
+from core.wallets.notifications import announce
+from core.work.retries import in_transaction
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from core.database import Connection, Database, Row
-    from core.payables.payables import NewPayable, RequestKey, State
+    from core.payables.payables import NewPayable, RequestKey, State, Stored
     from core.platform import Platform
     from core.wallets.users import User
 
@@ -66,21 +68,39 @@ async def create(
 
     Raises Refusal `idempotency_conflict`.
     """
-    told = False
-    async with platform.database.transaction() as connection:
-        demand_id, made = await payables.create(connection, new, key=key)
-        if made:
-            data = {"id": str(demand_id), "amount_cents": new.amount}
-            entry = audited(event, by_user(payee.id), data, user_id=payer.id, object_id=str(demand_id))
-            events = tell_all((payee, payer), event, data, object_id=str(demand_id))
-            told = await write(connection, events, [entry])
-        kind: DemandKind = "invoice" if new.kind == "invoice" else "request"
-        demand = await find(connection, kind, demand_id)
+    stored = await store(platform, new, payee, payer, event, key=key, actor=by_user(payee.id))
+    kind: DemandKind = "invoice" if new.kind == "invoice" else "request"
+    demand = await find(platform.database, kind, stored.id)
     if demand is None:
-        raise LookupError(f"{demand_id} is not there though it was just stored")
-    if told:
-        platform.wake()
+        raise LookupError(f"{stored.id} is not there though it was just stored")
     return demand
+
+
+async def store(
+    platform: Platform,
+    new: NewPayable,
+    payee: User,
+    payer: User,
+    event: str,
+    *,
+    key: RequestKey | None,
+    actor: str,
+) -> Stored:
+    """Do as `create` does for an `actor` who need not be the payee; return what was stored, or had been before."""
+
+    async def created(connection: Connection) -> tuple[Stored, bool]:
+        stored = await payables.store(connection, new, key=key)
+        if not stored.new:
+            return stored, False
+        data = {"id": str(stored.id), "amount_cents": new.amount}
+        told = await announce(connection, event, data, (payee, payer), actor=actor, about=payer.id)
+        return stored, told
+
+    stored, told = await in_transaction(platform.database, created)
+    platform.wake(told)
+    if stored.new and new.kind == "request":
+        metrics.PAYMENT_REQUESTS.add("create")
+    return stored
 
 
 async def end(
@@ -90,20 +110,19 @@ async def end(
     payable = demand.payable
     data = {"id": str(payable.id)}
     users = await platform.users.by_ids(side for side in (payable.payee_id, payable.payer_id) if side)
+    other = next((user_id for user_id in users if user_id != by.id), by.id)
     told = False
     async with platform.database.transaction() as connection:
         ended = await payables.end(connection, payable.id, state, by=by.id)
         if ended:
-            other = next((user_id for user_id in users if user_id != by.id), by.id)
-            entry = audited(event, by_user(by.id), data, user_id=other, object_id=data["id"])
-            events = tell_all(users.values(), event, data, object_id=data["id"])
-            told = await write(connection, events, [entry])
-    if not ended:
-        now = await platform.payables.by_id(payable.id)
-        return payable.state if now is None else now.state
-    if told:
-        platform.wake()
-    return None
+            told = await announce(connection, event, data, users.values(), actor=by_user(by.id), about=other)
+    platform.wake(told)
+    if ended:
+        if payable.kind == "request":
+            metrics.PAYMENT_REQUESTS.add("reject" if state == "rejected" else "cancel")
+        return None
+    now = await platform.payables.by_id(payable.id)
+    return payable.state if now is None else now.state
 
 
 def _demand(row: Row) -> Demand:

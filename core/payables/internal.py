@@ -9,22 +9,20 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from core import ids, metrics
+from core import ids
 from core.audit import audited
 from core.errors import Refusal
 from core.ledger.items import SYSTEM_PRINCIPAL, operation_id
 from core.payables import demands
-from core.payables.payables import ANYBODY, NewPayable, RequestKey, create, with_metadata
+from core.payables.payables import ANYBODY, NewPayable, RequestKey, with_metadata
 from core.payables.payments import Paid, Payment
 from core.wallets.balances import Balance, read_balance
-from core.wallets.notifications import tell_all, write
-from core.work.retries import in_transaction
+from core.wallets.notifications import tell_all
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from uuid import UUID
 
-    from core.database import Connection
     from core.payables.demands import Demand
     from core.platform import Platform
     from core.wallets.users import User
@@ -86,10 +84,7 @@ async def request(
         expires_at=datetime.now(UTC) + timedelta(minutes=life) if life else None,
         details=with_metadata(metadata),
     )
-    request_id, is_new = await _create(platform, wanted, new, requester, target, (minutes, metadata))
-    if is_new:
-        metrics.PAYMENT_REQUESTS.add("create")
-    return request_id
+    return await _create(platform, wanted, new, requester, target, (minutes, metadata))
 
 
 async def invoice(
@@ -113,7 +108,7 @@ async def invoice(
         details={"reference": reference, "description": description, "collects": ANYBODY},
     )
     terms = (due_in_days, reference, description)
-    return (await _create(platform, wanted, new, issuer, payer, terms))[0]
+    return await _create(platform, wanted, new, issuer, payer, terms)
 
 
 async def wallet(platform: Platform, phone: str) -> tuple[User, Balance]:
@@ -145,24 +140,12 @@ async def _both(platform: Platform, wanted: Instruction) -> tuple[User, User]:
 
 async def _create(
     platform: Platform, wanted: Instruction, new: NewPayable, payee: User, payer: User, terms: tuple[Any, ...]
-) -> tuple[UUID, bool]:
-    """Store it and tell both sides; return its id, and whether it is new."""
+) -> UUID:
+    """Store a demand and tell both sides; return its id."""
     key = _key(new.kind, wanted.key)
     request_key = None if key is None else RequestKey(SYSTEM_PRINCIPAL, key, (new.kind, *wanted[:3], *terms))
     event = f"{new.kind}s.create"
-
-    async def created(connection: Connection) -> tuple[UUID, bool]:
-        payable_id, is_new = await create(connection, new, key=request_key)
-        if is_new:
-            data = {"id": str(payable_id), "amount_cents": wanted.amount}
-            entry = audited(event, ACTOR, data, user_id=payer.id, object_id=str(payable_id))
-            events = tell_all((payee, payer), event, data, object_id=str(payable_id))
-            await write(connection, events, [entry])
-        return payable_id, is_new
-
-    made = await in_transaction(platform.database, created)
-    platform.wake()
-    return made
+    return (await demands.store(platform, new, payee, payer, event, key=request_key, actor=ACTOR)).id
 
 
 def _key(operation: str, key: str | None) -> str | None:

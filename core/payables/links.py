@@ -9,14 +9,14 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from core import metrics
-from core.audit import audited, by_user
+from core.audit import by_user
 from core.errors import Refusal
 from core.payables import payables
 from core.payables.kinds import LINK_GONE
 from core.payables.pay import Key, pay
 from core.payables.payables import NewPayable
 from core.wallets.kyc import require_kyc
-from core.wallets.notifications import tell, write
+from core.wallets.notifications import announce
 
 if TYPE_CHECKING:
     from core.payables.kinds import Order
@@ -57,10 +57,10 @@ async def create(
         payable_id, _ = await payables.create(connection, new)
         link_id = str(payable_id)
         data = {"id": link_id, "amount_cents": amount}
-        entry = audited("links.create", by_user(owner.id), data, user_id=owner.id, object_id=link_id)
-        told = await write(connection, tell(owner, "links.create", data, object_id=link_id), [entry])
-    if told:
-        platform.wake()
+        told = await announce(
+            connection, "links.create", data, [owner], actor=by_user(owner.id), about=owner.id
+        )
+    platform.wake(told)
     metrics.PAYMENT_LINKS.add("create")
     return Link(f"{PREFIX}{new.code}", new.expires_at)
 

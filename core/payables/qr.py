@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import segno
 
-from core.audit import audited, by_user
+from core.audit import by_user
 from core.errors import Refusal
 from core.payables.kinds import QR_GONE
 from core.payables.pay import Key, pay
 from core.payables.payables import NewPayable, create, new_code
 from core.wallets.kyc import require_kyc
 from core.wallets.merchants import require_merchant
-from core.wallets.notifications import tell, write
+from core.wallets.notifications import announce
 
 if TYPE_CHECKING:
     from core.payables.kinds import Order
@@ -69,16 +69,10 @@ async def create_qr(
     async with platform.database.transaction() as connection:
         payable_id, _ = await create(connection, new)
         data = {"id": str(payable_id), "amount_cents": amount, "currency_code": currency, "mode": mode}
-        entry = audited(
-            "payments.qr_create",
-            by_user(merchant.id),
-            data,
-            user_id=merchant.id,
-            object_id=str(payable_id),
+        told = await announce(
+            connection, "payments.qr_create", data, [merchant], actor=by_user(merchant.id), about=merchant.id
         )
-        events = tell(merchant, "payments.qr_create", data, object_id=str(payable_id))
-        await write(connection, events, [entry])
-    platform.wake()
+    platform.wake(told)
     return PREFIX + code, expires_at
 
 

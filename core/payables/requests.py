@@ -8,7 +8,6 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from core import metrics
 from core.errors import Refusal
 from core.payables import demands
 from core.payables.pay import Key, pay
@@ -72,9 +71,7 @@ async def ask(
     request_key = None
     if key is not None:
         request_key = RequestKey(requester.principal_id, key, ("request", str(target.id), *terms))
-    demand = await demands.create(platform, new, requester, target, "requests.create", key=request_key)
-    metrics.PAYMENT_REQUESTS.add("create")
-    return demand
+    return await demands.create(platform, new, requester, target, "requests.create", key=request_key)
 
 
 async def of_user(platform: Platform, user: User) -> Demands:
@@ -124,10 +121,7 @@ async def reject(platform: Platform, user: User, request_id: UUID) -> State | No
     demand = await _find(platform, request_id)
     if user.id not in {demand.payable.payee_id, demand.payable.payer_id}:
         raise Refusal("not_allowed", "Only its two sides can reject a request.")
-    was = await demands.end(platform, demand, "rejected", user, "requests.reject")
-    if was is None:
-        metrics.PAYMENT_REQUESTS.add("reject")
-    return was
+    return await demands.end(platform, demand, "rejected", user, "requests.reject")
 
 
 async def cancel(platform: Platform, user: User, request_id: UUID) -> State | None:
@@ -138,10 +132,7 @@ async def cancel(platform: Platform, user: User, request_id: UUID) -> State | No
     demand = await _find(platform, request_id)
     if user.id != demand.payable.payee_id:
         raise Refusal("only_requester_can_cancel", "Only who asks can cancel a request.")
-    was = await demands.end(platform, demand, "canceled", user, "requests.cancel")
-    if was is None:
-        metrics.PAYMENT_REQUESTS.add("cancel")
-    return was
+    return await demands.end(platform, demand, "canceled", user, "requests.cancel")
 
 
 async def _find(platform: Platform, request_id: UUID) -> Demand:

@@ -25,7 +25,7 @@ from core.payables.pay import Key, pay
 from core.payables.payables import end
 from core.payables.payments import Payment, post_within
 from core.wallets.books import PROMOTIONS, VOUCHERS, system_account
-from core.wallets.notifications import tell, write
+from core.wallets.notifications import announce, tell
 from core.wallets.users import User, user_of
 from core.work.retries import in_transaction
 
@@ -206,9 +206,8 @@ async def revoke(platform: Platform, admin: User, code: str) -> Voucher:
         if not await end(connection, voucher.id, "canceled", by=admin.id):
             raise Refusal("voucher_not_revocable", "Only an active voucher can be revoked.")
         await post_within(connection, platform.database, platform.ledger, payment)
-        entry = audited("vouchers.revoke", "admin", data, user_id=known.creator.id, object_id=str(voucher.id))
-        told = tell(known.creator, "vouchers.revoke", data, object_id=str(voucher.id))
-        await write(connection, told, [entry])
+        creator = known.creator
+        await announce(connection, "vouchers.revoke", data, [creator], actor="admin", about=creator.id)
 
     await in_transaction(platform.database, revoked)
     platform.wake()

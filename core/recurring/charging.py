@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import structlog
 
-from core.audit import audited
 from core.database import queries
 from core.errors import Unavailable
 from core.ledger.items import SYSTEM_PRINCIPAL, operation_id
@@ -20,7 +19,7 @@ from core.payables.kinds import KINDS, Order
 from core.payables.pay import check, prepare
 from core.payables.payments import Payment, post_within
 from core.recurring.subscriptions import Subscription, subscription_of
-from core.wallets.notifications import tell_all, write
+from core.wallets.notifications import announce
 from core.work.progress import Progress
 from core.work.retries import in_transaction, reason_of, retry_in
 
@@ -168,6 +167,5 @@ async def _tell_missed(
 
 
 async def _tell(connection: Connection, event: str, data: dict[str, Any], sides: Sides) -> None:
-    entry = audited(event, ACTOR, data, user_id=sides.payer.id, object_id=data["id"])
-    events = tell_all((sides.merchant, sides.payer), event, data, object_id=data["id"])
-    await write(connection, events, [entry])
+    payer, merchant = sides
+    await announce(connection, event, data, (merchant, payer), actor=ACTOR, about=payer.id)

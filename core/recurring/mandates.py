@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
 from core import ids
-from core.audit import audited, by_user
+from core.audit import by_user
 from core.database import queries
 from core.errors import Refusal
-from core.wallets.notifications import tell_all, write
+from core.wallets.notifications import announce
 
 if TYPE_CHECKING:
     from core.database import Row
@@ -52,13 +52,15 @@ async def upsert(
             raise LookupError("an upsert returned no mandate")
         mandate_id = str(row["id"])
         data = {"id": mandate_id, "autopay": autopay, "max_amount_cents": max_amount}
-        entry = audited(
-            "invoices.mandate_upsert", by_user(payer.id), data, user_id=issuer.id, object_id=mandate_id
+        told = await announce(
+            connection,
+            "invoices.mandate_upsert",
+            data,
+            (issuer, payer),
+            actor=by_user(payer.id),
+            about=issuer.id,
         )
-        events = tell_all((issuer, payer), "invoices.mandate_upsert", data, object_id=mandate_id)
-        told = await write(connection, events, [entry])
-    if told:
-        platform.wake()
+    platform.wake(told)
     return _mandate(row, issuer_phone=issuer.phone)
 
 
@@ -83,17 +85,15 @@ async def revoke(platform: Platform, payer: User, mandate_id: UUID) -> bool:
     async with platform.database.transaction() as connection:
         revoked = await connection.fetchval(_sql.revoke_mandate, mandate_id) is not None
         if revoked:
-            entry = audited(
+            told = await announce(
+                connection,
                 "invoices.mandate_revoke",
-                by_user(payer.id),
                 data,
-                user_id=row["issuer_id"],
-                object_id=data["id"],
+                users.values(),
+                actor=by_user(payer.id),
+                about=row["issuer_id"],
             )
-            events = tell_all(users.values(), "invoices.mandate_revoke", data, object_id=data["id"])
-            told = await write(connection, events, [entry])
-    if told:
-        platform.wake()
+    platform.wake(told)
     return revoked
 
 

@@ -11,7 +11,7 @@ from core.audit import audited, by_user
 from core.database import queries
 from core.errors import Refusal
 from core.payables.limits import PER_DAY, PER_TRANSFER, payer_limits, read_outgoing
-from core.wallets.notifications import tell_all, write
+from core.wallets.notifications import announce, write
 
 if TYPE_CHECKING:
     from core.database import Row
@@ -80,12 +80,15 @@ async def create(
         )
         if row is None:
             raise LookupError("a new subscription was not stored")
-        event = "subscriptions.create"
-        entry = audited(event, by_user(payer.id), data, user_id=merchant.id, object_id=str(subscription_id))
-        events = tell_all((merchant, payer), event, data, object_id=str(subscription_id))
-        told = await write(connection, events, [entry])
-    if told:
-        platform.wake()
+        told = await announce(
+            connection,
+            "subscriptions.create",
+            data,
+            (merchant, payer),
+            actor=by_user(payer.id),
+            about=merchant.id,
+        )
+    platform.wake(told)
     metrics.SUBSCRIPTIONS.add("created")
     return subscription_of(row)
 
@@ -116,12 +119,15 @@ async def cancel(platform: Platform, payer: User, subscription_id: UUID) -> bool
     async with platform.database.transaction() as connection:
         ended = await connection.fetchval(_sql.cancel_subscription, subscription_id) is not None
         if ended:
-            event = "subscriptions.cancel"
-            entry = audited(event, by_user(payer.id), data, user_id=found.merchant_id, object_id=data["id"])
-            events = tell_all(users.values(), event, data, object_id=data["id"])
-            told = await write(connection, events, [entry])
-    if told:
-        platform.wake()
+            told = await announce(
+                connection,
+                "subscriptions.cancel",
+                data,
+                users.values(),
+                actor=by_user(payer.id),
+                about=found.merchant_id,
+            )
+    platform.wake(told)
     if ended:
         metrics.SUBSCRIPTIONS.add("canceled")
     return ended

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from core.audit import record
+from core.audit import audited, record
 from core.outbox.events import new_event, write_events
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from uuid import UUID
 
     from core.database import Connection
     from core.ledger.items import Audited, Told
@@ -39,11 +40,29 @@ def tell_all(
     return tuple(told for user in different for told in tell(user, event_type, data, object_id=object_id))
 
 
-async def write(connection: Connection, told: Iterable[Told], audited: Iterable[Audited] = ()) -> bool:
+async def write(connection: Connection, told: Iterable[Told], records: Iterable[Audited] = ()) -> bool:
     """Write events and audit records in the transaction that they are about; return whether there are events.
 
     If there are, wake `core.work.wakeup.OUTBOX` after the commit.
     """
     written = await write_events(connection, list(told))
-    await record(connection, *audited)
+    await record(connection, *records)
     return bool(written)
+
+
+async def announce(
+    connection: Connection,
+    event: str,
+    data: Mapping[str, Any],
+    hearers: Iterable[User],
+    *,
+    actor: str,
+    about: UUID,
+) -> bool:
+    """Write one audit record, and the event of the same name for each of `hearers` who can receive it, as `write` does.
+
+    `data` has the `id` of the object, `about` is the user whom the record concerns, `actor` who did it.
+    """
+    object_id = data["id"]
+    entry = audited(event, actor, data, user_id=about, object_id=object_id)
+    return await write(connection, tell_all(hearers, event, data, object_id=object_id), [entry])
