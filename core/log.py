@@ -36,9 +36,9 @@ _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
 
 def configure_logging(settings: Settings, stream: BinaryIO | None = None) -> None:
-    """Send all logs of this process to `stream` (standard output), from LOG_LEVEL up."""
+    """Send all logs of this process to `stream` (standard output), from LOG_LEVEL up; with DEBUG all there are."""
     out = sys.stdout.buffer if stream is None else stream
-    level = _LEVELS[settings.log_level]
+    level = _LEVELS["debug" if settings.debug else settings.log_level]
     pretty = settings.env == "dev" and out.isatty()
     structlog.configure(
         processors=[

@@ -41,8 +41,11 @@ def askable(settings: Settings) -> list[Fetch]:
     ]
 
 
-async def backfill(settings: Settings, database: Database, waker: Waker) -> None:
-    """Fetch what was missed within INBOX_BACKFILL_HOURS. A provider that is away is asked again at the next run."""
+async def backfill(settings: Settings, database: Database, waker: Waker) -> int:
+    """Fetch what was missed within INBOX_BACKFILL_HOURS; return 0, for one run asks for all of it.
+
+    A provider that is away is asked again at the next run.
+    """
     intake = Intake(database, waker)
     since = datetime.now(UTC) - timedelta(hours=settings.inbox_backfill_hours)
     try:
@@ -53,3 +56,4 @@ async def backfill(settings: Settings, database: Database, waker: Waker) -> None
                 log.warning("backfill.failed", job=fetch.__name__, code=refusal.code, detail=refusal.detail)
     finally:
         await intake.close()
+    return 0

@@ -1,4 +1,4 @@
-"""A resident loop drains one kind of due work, sleeps until it is woken or its poll interval is over, and repeats."""
+"""How a job is run: by a resident loop, which drains it, sleeps until it is woken or polls, and repeats; or once."""
 
 from __future__ import annotations
 
@@ -10,17 +10,21 @@ import structlog
 
 from core import metrics
 from core.errors import Refusal
+from core.work.progress import Progress
 from core.work.retries import full_jitter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from core.work.wakeup import Alarm
+    from jobs.table import Job, Tools
 
 log = structlog.get_logger(__name__)
 
 # While PostgreSQL is away every loop asks for it again, after up to this long.
 MAX_PAUSE_SECONDS: Final = 2.0
+# A run ends after so many steps even if something is always due; the next run goes on.
+MAX_STEPS: Final = 10_000
 
 
 class Loop(NamedTuple):
@@ -78,3 +82,32 @@ async def _sleep(seconds: float, stopping: asyncio.Event) -> None:
         await asyncio.wait_for(stopping.wait(), seconds)
     except TimeoutError:
         return
+
+
+async def step_of(tools: Tools, job: Job) -> Progress:
+    """Do one step of a job; return how much it did."""
+    done = await job.step(tools)
+    return done if isinstance(done, Progress) else Progress(done)
+
+
+async def drain(
+    tools: Tools, job: Job, *, on_step: Callable[[Progress], None] = lambda _: None, once: bool = False
+) -> Progress:
+    """Run steps until nothing is due, or only one step; return what was done. `on_step` gets the sums so far."""
+    total = Progress()
+    for _ in range(1 if once else MAX_STEPS):
+        started = time.perf_counter()
+        try:
+            done = await step_of(tools, job)
+        except Exception:
+            metrics.JOB_RUNS.add(job.name, "failed")
+            raise
+        if not done.any:  # an empty look is no run
+            break
+        metrics.JOB_RUNS.add(job.name, "failed" if done.failed else "success")
+        metrics.JOB_SECONDS.observe(time.perf_counter() - started, job.name)
+        total = total.and_then(done)
+        on_step(total)
+    if total.any:
+        log.info("job.done", job=job.name, done=total.done, failed=total.failed)
+    return total

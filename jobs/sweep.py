@@ -1,4 +1,4 @@
-"""What the clock does: find what a lost wake-up left, and measure how much waits. arq runs it once for all workers."""
+"""The sweep finds the work that a lost wake-up left, and measures how much waits. arq runs it once for all workers."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ log = structlog.get_logger(__name__)
 LATE_SECONDS: Final = 10.0
 
 
-async def sweep(database: Database, waker: Waker) -> None:
-    """Wake every loop of every worker, publish the backlog as metrics, and say so in the log when it is old."""
+async def sweep(database: Database, waker: Waker) -> int:
+    """Wake every loop of every worker, publish the backlog as metrics, and say so in the log when it is old.
+
+    Returns 0: the sweep itself does no work.
+    """
     for topic in wakeup.TOPICS:
         waker.wake(topic)
     backlog = await read_backlog(database)
@@ -30,3 +33,4 @@ async def sweep(database: Database, waker: Waker) -> None:
     metrics.DLQ_PENDING.set(backlog.inbox_dead)
     late = max(backlog.inbox_oldest_seconds, backlog.outbox_oldest_seconds) > LATE_SECONDS
     (log.warning if late else log.debug)("sweep.backlog", **backlog._asdict())
+    return 0

@@ -103,6 +103,15 @@ TOP_LEVEL = {
 }
 
 
+# Installers, archives, fonts and bundled front-end code are other people's: a package of a registry brings them.
+FOREIGN_FILES = ("*.whl", "*.gz", "*.zip", "*.jar", "*.min.js", "*.min.css", "*.map", "*.woff", "*.woff2")
+LARGEST_FILE_BYTES = 200_000
+MAY_BE_LARGER = {
+    "ops/lock/*.txt": "the hashes of all files of all packages",
+    "loadtests/results/*.json": "the reports of benchmarks",
+}
+
+
 class Import(NamedTuple):
     """One imported name, as a dotted path from the root, and where it is imported."""
 
@@ -363,3 +372,17 @@ def test_the_root_holds_only_what_belongs_there() -> None:
     }
 
     assert entries - TOP_LEVEL - {".git"} == set()
+
+
+def test_the_repository_holds_no_file_of_other_people() -> None:
+    files = [
+        path
+        for entry in TOP_LEVEL
+        for path in (ROOT / entry, *(ROOT / entry).rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
+    foreign = [relative(path) for path in files if any(fnmatch(path.name, kind) for kind in FOREIGN_FILES)]
+    large = {relative(path) for path in files if path.stat().st_size > LARGEST_FILE_BYTES}
+
+    assert foreign == []
+    assert {file for file in large if not any(fnmatch(file, known) for known in MAY_BE_LARGER)} == set()

@@ -226,7 +226,7 @@ def expectation(field: FieldInfo) -> str:
     """What a key takes, in words: `a whole number from 1 to 300 (seconds)`."""
     extra = extra_of(field)
     if get_origin(field.annotation) is Literal:
-        choices = get_args(field.annotation)
+        choices = [choice for choice in get_args(field.annotation) if choice]
         return f"{', '.join(choices[:-1])} or {choices[-1]}"
     if field.annotation is bool:
         return "1/true/yes/on or 0/false/no/off"

@@ -17,7 +17,7 @@ from pydantic_settings import (
 from core.settings.kinds import expectation, extra_of, names_of, shown, text_of
 from core.settings.production import RULES
 from core.settings.providers import Orchestration, Upstreams
-from core.settings.retired import UNREMARKABLE_DATABASE_URL, back_doors, retired_notices
+from core.settings.retired import UNREMARKABLE_DATABASE_URL, back_doors, effect_notices, retired_notices
 from core.settings.service import Inbox, Ledger, Limits, Network, Outbox, Process, Storage
 from core.settings.wallets import Money, SignIn, Tokens
 
@@ -85,9 +85,8 @@ def load_settings(*, env_file: str | os.PathLike[str] | None = ".env", **overrid
         problems += _broken_rules(settings, _environment_word(values), broken, given_as)
     if problems:
         raise SettingsError(problems)
-    return settings.model_copy(
-        update={"notices": (*retired_notices(environment), *_remarks(settings, values))}
-    )
+    notices = [*retired_notices(environment), *effect_notices(settings, values), *_remarks(settings, values)]
+    return settings.model_copy(update={"notices": tuple(notices)})
 
 
 def _read(env_file: str | os.PathLike[str] | None) -> tuple[Mapping[str, str], ...]:
@@ -168,9 +167,7 @@ def _remarks(settings: Settings, values: Mapping[str, Any]) -> list[str]:
             "DATABASE_URL is unset: the embedded PostgreSQL of this machine alone keeps the books."
         )
     if settings.dlq_backend == "redis":
-        remarks.append("DLQ_BACKEND=redis has no effect: dead letters are kept in PostgreSQL.")
-    if "passkeys_dev_unsafe" in values and settings.passkeys_dev_unsafe:
-        remarks.append("PASSKEYS_DEV_UNSAFE has no effect: a passkey always proves itself.")
+        remarks.append("DLQ_BACKEND=redis announces dead letters there, too; they are kept in PostgreSQL.")
     if (
         settings.env == "prod"
         and settings.otp_sms_provider == "log"

@@ -1,7 +1,10 @@
 """Keys of the services before this one that have no use here: each gets one sentence, and back doors a refusal."""
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from core.settings.load import Settings
 
 
 class Retired(NamedTuple):
@@ -35,6 +38,32 @@ RETIRED = (
     Retired(
         ("UVICORN_EXTRA_ARGS",), "the service serves itself: see SERVE_WORKERS and SHUTDOWN_TIMEOUT_SECS"
     ),
+    Retired(("EVENT_SINK",), "audit records are kept in PostgreSQL, and GET /admin/audit shows them"),
+    Retired(("REDIS_TEST_URL",), "sign-in codes are kept in the Redis of REDIS_URL"),
+    Retired(
+        ("RATE_LIMIT_REDIS_PREFIX",),
+        "keys in Redis carry the database's epoch, so that deployments may share a Redis",
+    ),
+    Retired(
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_SERVICE_NAME"),
+        "no traces are exported; a request's traceparent stands in the log and goes on with deliveries",
+    ),
+)
+
+
+class WithoutEffect(NamedTuple):
+    """A key that only a rule of prod reads; the value that asks for something, and what happens instead."""
+
+    attribute: str
+    asked: bool | str
+    sentence: str
+
+
+WITHOUT_EFFECT = (
+    WithoutEffect("passkeys_dev_unsafe", True, "a passkey always proves itself"),
+    WithoutEffect(
+        "rate_limit_backend", "memory", "Redis counts rates, and each process only while Redis is away"
+    ),
 )
 
 BACK_DOORS = ("STATIC_OTP_CODES", "MASTER_OTP_", "BACKDOOR_")
@@ -51,6 +80,14 @@ def retired_notices(environment: Mapping[str, str]) -> list[str]:
         for name in row.names
         if environment.get(name) and not environment[name].startswith(row.unremarkable or ("\0",))
     ]
+
+
+def effect_notices(settings: "Settings", given: Mapping[str, object]) -> Iterator[str]:
+    """Yield one sentence for each key among the `given` ones that asks for what has no effect."""
+    for row in WITHOUT_EFFECT:
+        if row.attribute in given and getattr(settings, row.attribute) == row.asked:
+            value = "" if row.asked is True else f"={row.asked}"
+            yield f"{row.attribute.upper()}{value} has no effect: {row.sentence}."
 
 
 def back_doors(environment: Mapping[str, str]) -> list[str]:

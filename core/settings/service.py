@@ -61,7 +61,9 @@ class Process(BaseModel):
         "Least level that is logged: debug, info, warning, error or critical",
         also=("UVICORN_LOG_LEVEL",),
     )
-    debug: Switch = key(False, "Development toggle: verbose errors and SQL in the log")
+    debug: Switch = key(
+        False, "Development toggle: all is logged, whatever LOG_LEVEL says, and each SQL statement"
+    )
     max_request_size: int = key(
         1_048_576,
         "Largest body of a request; /v1/transfers/batch allows four times as much",
@@ -79,11 +81,6 @@ class Process(BaseModel):
         ge=0,
         le=65535,
     )
-    event_sink: Literal["log", "none"] = key("log", "Where audit events go beside their table: log or none")
-    otel_exporter_otlp_endpoint: BaseUrl = key(
-        "http://localhost:4318", "OpenTelemetry collector, used when the tracing extra is installed and on"
-    )
-    otel_service_name: str = key("payments", "Name of the service in traces")
 
 
 class Network(BaseModel):
@@ -130,17 +127,17 @@ class Storage(BaseModel):
     redis_url: RedisUrl = key(
         "", "Redis or Valkey, as redis://:password@host:6379/0; unset: an embedded server"
     )
-    redis_test_url: RedisUrl = key("", "Redis for sign-in codes; unset: REDIS_URL")
 
 
 class Limits(BaseModel):
     """Rate limits."""
 
     rate_limit_enabled: Switch = key(True, "Whether rates are limited at all")
-    rate_limit_backend: Literal["memory", "redis"] = key(
-        "memory", "Where rates are counted: redis (all processes together) or memory; prod wants redis"
+    rate_limit_backend: Literal["", "memory", "redis"] = key(
+        "",
+        "Of the old service: where rates are counted. It has no effect: Redis counts them for all processes, and each"
+        " process for itself while Redis is away; prod wants redis",
     )
-    rate_limit_redis_prefix: str = key("rl", "Part of the names of rate limits' keys in Redis")
     v1_rate_limit_per_second: int = key(
         5_000, "Requests of one API key under /v1", unit="requests a second", ge=1, le=1_000_000
     )

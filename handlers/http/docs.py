@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,15 @@ from handlers.http.problems import PROBLEMS
 from handlers.http.route import Call, Route, answer, json_answer
 from handlers.wallets.forms import FORMS
 
-# Swagger UI as its makers publish it, unchanged; see LICENSE and NOTICE beside it.
-_UI = Path(str(resources.files("handlers"))) / "static" / "swagger-ui"
+# The package holds Swagger UI as its makers publish it. It is not imported, since it would read 9 MB into memory.
+_UI = Path(str(metadata.distribution("offapi").locate_file("offapi")))
+_OWN = Path(str(resources.files("handlers.http"))) / "static"
+_CSS, _SCRIPT = "text/css; charset=utf-8", "text/javascript; charset=utf-8"
+# The page's files by their names: where they lie, and their media types.
 _FILES = {
-    "swagger-ui.css": "text/css; charset=utf-8",
-    "swagger-ui-bundle.js": "text/javascript; charset=utf-8",
-    "start.js": "text/javascript; charset=utf-8",
+    "swagger-ui.css": (_UI / "swagger_style.css", _CSS),
+    "swagger-ui-bundle.js": (_UI / "swagger_bundle.js", _SCRIPT),
+    "start.js": (_OWN / "docs.js", _SCRIPT),
 }
 # Everything comes from ourselves and nothing stands inside the page, so that it works offline and runs nobody's code.
 _POLICY = (
@@ -82,10 +85,10 @@ async def show_page(_call: Call) -> web.Response:
 
 async def show_file(call: Call) -> web.StreamResponse:
     """Answer one of the page's files."""
-    media_type = _FILES.get(call.path("file"))
-    if media_type is None:
+    if call.path("file") not in _FILES:
         raise Refusal("not_found", "There is no such file.")
-    return web.FileResponse(_UI / call.path("file"), headers={hdrs.CONTENT_TYPE: media_type})
+    path, media_type = _FILES[call.path("file")]
+    return web.FileResponse(path, headers={hdrs.CONTENT_TYPE: media_type})
 
 
 async def show_problem(call: Call) -> web.Response:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def _command(name: str, help_: str) -> click.Command:
-    """Return the command that runs a job of `jobs.wallet_jobs.JOBS` until nothing is due."""
+    """Return the command that runs a job of `jobs.table.JOBS` until nothing is due."""
 
     def run(*, once: bool) -> None:
         from core.log import configure_logging
@@ -36,11 +36,12 @@ def _command(name: str, help_: str) -> click.Command:
 async def _run(settings: Settings, name: str, *, once: bool) -> Progress:
     from core.platform import open_platform
     from core.service import open_service
-    from jobs.wallet_jobs import JOBS, drain
+    from jobs.loops import drain
+    from jobs.table import JOBS, Tools
 
     async with open_service(settings) as service, open_platform(service) as platform:
         return await drain(
-            platform,
+            Tools(platform),
             JOBS[name],
             once=once,
             on_step=lambda done: click.echo(f"{done.done} done, {done.failed} failed", err=True),

@@ -1,8 +1,9 @@
 """What `./tallystick` does: brings `.venv` to what the lock file says, then becomes the command that was asked for.
 
-Runs on the standard library alone and imports nothing of the project. When nothing has changed it reads a few files
-and is gone. pip comes from the wheel beside this file, because Debian's Python has no ensurepip; it reads its own
-configuration (`PIP_INDEX_URL`, `PIP_FIND_LINKS`, pip.conf), so a mirror or a folder of wheels works as for any project.
+The script runs on the standard library alone and imports nothing of the project. When nothing has changed it reads a
+few files and is gone. Python's own pip installs the packages; for a Python without pip, virtualenv or uv does. pip
+reads its own configuration (`PIP_INDEX_URL`, `PIP_FIND_LINKS`, pip.conf), so that a mirror or a folder of wheels works
+as for any project.
 """
 
 import contextlib
@@ -23,9 +24,17 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
+# The interpreter behind `.venv`, also when this process runs in `.venv`.
+BASE: str = getattr(sys, "_base_executable", sys.executable)
 # What was installed from which lock file. Absent: another tool made .venv. Without "root": a set-up was cut off.
 STAMP = VENV / "tallystick-setup.json"
 GUARD = VENV / ".setup.lock"
+
+PIP_OPTIONS = ("--no-input", "--no-warn-script-location", "--disable-pip-version-check", "--progress-bar=off")
+# The settings of pip about indexes, as options of uv, which reads its own settings only.
+UV_OPTIONS = {"INDEX_URL": "--default-index", "EXTRA_INDEX_URL": "--index", "FIND_LINKS": "--find-links"}
+# The installers announce with these words that they begin to change packages.
+FIRST_CHANGES = ("Installing collected packages", "Prepared ", "Uninstalled ", "error: Failed to install")
 
 # These need the tools of the dev lock; every other command runs on what is served.
 DEV_COMMANDS = {"check", "load", "test"}
@@ -80,7 +89,7 @@ class SetupError(Exception):
 
 
 class NothingInstalledError(SetupError):
-    """pip failed before it changed anything."""
+    """The installation failed before it changed any package."""
 
 
 def main(arguments: list[str]) -> None:
@@ -214,7 +223,7 @@ def install(lock: str) -> None:
     # From here to the last line `.venv` counts as cut off, and the next set-up would make it anew.
     write_stamp({})
     try:
-        pip_install(lock_file(lock))
+        install_packages(lock_file(lock))
     except NothingInstalledError:
         write_stamp(before)
         raise
@@ -252,68 +261,101 @@ def create() -> None:
         else:
             entry.unlink()
     say(f"making {VENV} with Python {sys.version.split()[0]}")
-    # When this process runs in `.venv`: the interpreter behind it.
-    base = getattr(sys, "_base_executable", sys.executable)
     made = subprocess.run(
-        [base, "-I", "-m", "venv", "--without-pip", VENV],
+        [BASE, "-I", "-m", "venv", "--without-pip", VENV],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
     )
     if made.returncode:
-        raise SetupError(f"`{base} -m venv` failed:\n{made.stdout.strip()}")
+        raise SetupError(f"`{BASE} -m venv` failed:\n{made.stdout.strip()}")
 
 
-def pip_install(lock: Path) -> None:
+def installer() -> list[str]:
+    """Return the command that installs into `.venv`, after pip was put there if need be. Raises SetupError."""
+    own = [str(PYTHON), "-I", "-m", "pip"]
+    # pip installs into another environment from its version 22.3 on.
+    lent = [BASE, "-I", "-m", "pip", "--python", str(PYTHON)]
+    for pip in (own, lent):
+        if succeeds(*pip, "--version"):
+            return [*pip, "install", *PIP_OPTIONS]
+    around = ["--python", BASE, str(VENV)]
+    seeds = (
+        [str(PYTHON), "-I", "-m", "ensurepip"],
+        ["virtualenv", *around],
+        [BASE, "-I", "-m", "virtualenv", *around],
+    )
+    if any(succeeds(*seed) for seed in seeds):
+        return [*own, "install", *PIP_OPTIONS]
+    if uv := shutil.which("uv"):
+        return [uv, "pip", "install", *uv_options()]
+    raise NothingInstalledError(
+        f"Python {sys.version.split()[0]} ({BASE}) has neither pip nor ensurepip to install the packages with.\n"
+        f"Install what it lacks (Debian, Ubuntu: apt-get install python{python_version()}-venv), virtualenv or uv,"
+        " and run this again."
+    )
+
+
+def succeeds(*command: str) -> bool:
+    """Run a command without showing what it says; return whether it exists and succeeds."""
+    try:
+        return not subprocess.run(command, env=environment(), capture_output=True, check=False).returncode
+    except OSError:
+        return False
+
+
+def install_packages(lock: Path) -> None:
     """Install the lock file's packages, each only if its hash is in the file. Raises SetupError."""
     total = sum(line[0].isalnum() for line in lock.read_text().splitlines() if line)
+    command = installer()
     say(f"installing up to {total} packages")
-    (wheel,) = HERE.glob("pip-*.whl")
-    arguments = [
-        "install",
-        "--requirement",
-        str(lock),
-        "--require-hashes",
-        "--only-binary",
-        ":all:",
-        "--no-input",
-    ]
-    arguments += ["--no-warn-script-location", "--disable-pip-version-check", "--progress-bar", "off"]
     output: list[str] = []
     with subprocess.Popen(
-        [str(PYTHON), "-I", str(wheel / "pip"), *arguments],
-        env=pip_environment(),
+        [*command, "--requirement", str(lock), "--require-hashes", "--only-binary=:all:"],
+        env=environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-    ) as pip:
-        for line in pip.stdout or ():
+    ) as process:
+        for line in process.stdout or ():
             output.append(line)
             show_progress(output, total)
     if sys.stderr.isatty():
         sys.stderr.write("\r\033[K")
-    if pip.returncode == 0:
+    if process.returncode == 0:
         return
-    begun = any(line.startswith("Installing collected packages") for line in output)
+    begun = any(line.startswith(FIRST_CHANGES) for line in output)
     raise (SetupError if begun else NothingInstalledError)(
-        f"pip could not install the packages; the end of what it said:\n\n{''.join(output[-15:])}\n"
-        "It reads PIP_INDEX_URL (a mirror), PIP_FIND_LINKS with PIP_NO_INDEX=1 (a folder of wheels), HTTPS_PROXY\n"
-        "and pip.conf. Run this again when the cause is gone: it goes on from here."
+        f"the packages could not be installed; the end of what was said:\n\n{''.join(output[-15:])}\n"
+        "PIP_INDEX_URL (a mirror), PIP_FIND_LINKS with PIP_NO_INDEX=1 (a folder of wheels), HTTPS_PROXY and pip.conf\n"
+        "are read. Run this again when the cause is gone: it goes on from here."
     )
 
 
-def pip_environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Return the caller's environment without what would make pip install elsewhere or otherwise than the lock says."""
-    redirecting = {"PIP_CONSTRAINT", "PIP_DRY_RUN", "PIP_PREFIX", "PIP_REQUIREMENT", "PIP_ROOT", "PIP_TARGET"}
-    environment = {key: value for key, value in os.environ.items() if key not in redirecting}
-    environment["PIP_USER"] = "0"
+    redirecting = ("CONSTRAINT", "DRY_RUN", "PREFIX", "PYTHON", "REQUIREMENT", "ROOT", "TARGET")
+    names = {f"PIP_{name}" for name in redirecting}
+    kept = {key: value for key, value in os.environ.items() if key not in names}
+    kept["PIP_USER"] = "0"
     home = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home() raises for a user without an entry
     if not (home.is_absolute() and os.access(home, os.W_OK)):
-        environment.setdefault("PIP_NO_CACHE_DIR", "1")
-    return environment
+        kept.setdefault("PIP_NO_CACHE_DIR", "1")
+        kept.setdefault("UV_NO_CACHE", "1")
+    return kept
+
+
+def uv_options() -> list[str]:
+    """Return what makes uv install into `.venv`, and what pip is told about indexes, which uv does not read itself."""
+    options = ["--python", str(PYTHON), "--no-progress"]
+    if os.environ.get("PIP_NO_INDEX", "0").lower() in {"1", "true", "yes", "on"}:
+        options.append("--no-index")
+    for name, option in UV_OPTIONS.items():
+        options += [f"{option}={value}" for value in os.environ.get(f"PIP_{name}", "").split()]
+    return options
 
 
 def show_progress(output: list[str], total: int) -> None:

@@ -1,6 +1,8 @@
 """The pool and the named queries: what they say when the server is away, slow or busy, and what they may not do."""
 
 import asyncio
+import io
+import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 from core import database as database_module
 from core.database import SERVING_ROLE, Database, Query, open_database, queries
 from core.errors import Refusal, Unavailable
+from core.log import configure_logging
 from core.settings import Settings, load_settings
 from ops.process import choose_port
 from tests.queries import MODULES, QUERIES
@@ -40,6 +43,22 @@ async def owner(settings: Settings) -> AsyncIterator[Database]:
     opened = await open_database(settings, role=None, size=4)
     yield opened
     await opened.close()
+
+
+@pytest.mark.usefixtures("logging_as_before")
+async def test_debug_logs_each_statement_but_not_its_values(settings: Settings) -> None:
+    stream = io.BytesIO()
+    debug = settings.model_copy(update={"debug": True, "log_level": "error"})
+    configure_logging(debug, stream)
+    opened = await open_database(debug)
+    try:
+        for _ in range(2):  # a connection that was given back and taken again
+            await opened.fetchrow(Query("secret", "SELECT $1::text"), "hunter2")
+    finally:
+        await opened.close()
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["event"] for line in lines if line.get("statement") == "SELECT $1::text"] == ["sql", "sql"]
+    assert b"hunter2" not in stream.getvalue()
 
 
 def test_queries_are_found_by_module_and_name_and_say_what_they_return() -> None:

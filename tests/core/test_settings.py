@@ -256,6 +256,10 @@ def test_what_signing_in_does_without_is_told() -> None:
     assert load_settings(env_file=None, env="dev", passkeys_dev_unsafe="true").notices == (
         "PASSKEYS_DEV_UNSAFE has no effect: a passkey always proves itself.",
     )
+    assert load_settings(env_file=None, env="dev", rate_limit_backend="memory").notices == (
+        "RATE_LIMIT_BACKEND=memory has no effect: Redis counts rates, and each process only while Redis is away.",
+    )
+    assert load_settings(env_file=None, env="dev", rate_limit_backend="redis").notices == ()
     assert load_settings(env_file=None, env="dev").notices == ()
 
 

@@ -4,9 +4,9 @@ import asyncio
 import json
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiohttp import web
@@ -17,7 +17,7 @@ from core.inbox.backfill import Fetched, backfill_paypal, backfill_stripe
 from core.inbox.intake import Intake
 from core.settings import Settings
 from core.work.wakeup import Waker
-from jobs import worker as worker_module
+from jobs import table
 from jobs.backfill import askable
 from tests.jobs.merchant import Thread, payment
 
@@ -205,8 +205,8 @@ async def test_the_worker_asks_by_the_clock(
     eventually: Eventually,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(worker_module, "BACKFILL_MINUTES", frozenset(range(60)))
-    monkeypatch.setattr(worker_module, "BACKFILL_SECONDS", frozenset(range(60)))
+    each_second = replace(table.JOBS["backfill"], clock={"second": set(range(60))})
+    monkeypatch.setitem(cast("dict[str, table.Job]", table.JOBS), "backfill", each_second)
     await thread.open_account("shop:main")
     stripe.events = [payment("pi_1", "shop:main")]
     start_worker()

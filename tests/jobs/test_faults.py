@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 from aiohttp import web
@@ -19,7 +20,7 @@ from core.outbox.schedule import Schedule
 from core.outbox.sender import take_over_deliveries
 from core.settings import Settings
 from core.work.leases import Worker
-from jobs import worker as worker_module
+from jobs import table
 from ops.embedded import EmbeddedServers
 from tests.jobs.merchant import Thread, payment
 
@@ -219,7 +220,8 @@ async def test_a_restart_of_postgresql_is_survived(
 async def test_the_clock_sweeps(
     thread: Thread, start_worker: StartWorker, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "SWEEP_SECONDS", frozenset(range(60)))
+    each_second = replace(table.JOBS["sweep"], clock={"second": set(range(60))})
+    monkeypatch.setitem(cast("dict[str, table.Job]", table.JOBS), "sweep", each_second)
     await thread.service.database.connections.pool.execute(
         "INSERT INTO workers (id, name, seen_at) VALUES (gen_random_uuid(), 'long dead', now() - interval '2 h')"
     )
@@ -255,7 +257,7 @@ async def test_wake_ups_are_what_makes_it_quick(
     thread: Thread, start_worker: StartWorker, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the poll as good as off, only wake-ups can move an event along."""
-    monkeypatch.setattr(worker_module, "POLL_SECONDS", 3600.0)
+    monkeypatch.setattr(table, "POLL_SECONDS", 3600.0)
     await thread.open_account("shop:main")
     await thread.subscribe()
     start_worker()

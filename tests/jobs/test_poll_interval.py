@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from core.settings import Settings
-from jobs import worker as worker_module
+from jobs import table
 from tests.jobs.merchant import Thread, payment
 
 
@@ -28,7 +28,7 @@ async def test_a_retry_is_found_by_the_interval_that_is_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """WEBHOOK_WORKER_POLL_SECS. With the worker's own interval it would wait for the sweep, up to ten seconds."""
-    monkeypatch.setattr(worker_module, "POLL_SECONDS", 3600.0)
+    monkeypatch.setattr(table, "POLL_SECONDS", 3600.0)
     thread.receiver.answers += [unwell, unwell]
     await thread.open_account("shop:main")
     await thread.subscribe()

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from core.settings import Settings
-from jobs import worker as worker_module
+from jobs import table
 from tests.jobs.merchant import Thread, payment
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -55,7 +55,7 @@ async def test_the_other_endpoints_hear_at_once_of_one_that_was_switched_off(
     thread: Thread, start_worker: StartWorker, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the poll as good as off, only the wake-up can bring the second event."""
-    monkeypatch.setattr(worker_module, "POLL_SECONDS", 3600.0)
+    monkeypatch.setattr(table, "POLL_SECONDS", 3600.0)
     await thread.open_account("shop:main")
     dead = await thread.subscribe(event_types=("payment.*",))
     await thread.subscribe(event_types=("webhook_endpoint.*",))
@@ -72,7 +72,7 @@ async def test_the_other_endpoints_hear_at_once_of_one_that_was_switched_off(
 async def test_what_is_sent_again_on_demand_is_sent_at_once(
     thread: Thread, start_worker: StartWorker, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "POLL_SECONDS", 3600.0)
+    monkeypatch.setattr(table, "POLL_SECONDS", 3600.0)
     await thread.open_account("shop:main")
     endpoint = await thread.subscribe()
     start_worker()

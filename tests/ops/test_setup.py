@@ -1,7 +1,5 @@
 """`./tallystick` in a checkout of its own, with a package index that is a folder of two wheels."""
 
-import base64
-import hashlib
 import os
 import re
 import shutil
@@ -10,93 +8,15 @@ import socket
 import subprocess
 import sys
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from ops.setup import bootstrap
+from tests.ops.checkouts import Checkout, make_checkout, wheel
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("core", "handlers", "jobs", "loadtests", "ops", "sql")
-COMMAND = """\
-import sys
-
-import alpha
-
-
-def main():
-    print("alpha", alpha.VERSION, *sys.argv[1:])
-    return 7 if "fail" in sys.argv else 0
-"""
-
-
-def wheel(folder: Path, version: str) -> str:
-    """Write a package `alpha` of one line; return its line in a lock file."""
-    files = {
-        "alpha.py": f"VERSION = {version!r}\n",
-        f"alpha-{version}.dist-info/METADATA": f"Metadata-Version: 2.1\nName: alpha\nVersion: {version}\n",
-        f"alpha-{version}.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    record = ""
-    for name, text in files.items():
-        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
-        record += f"{name},sha256={digest},{len(text)}\n"
-    files[f"alpha-{version}.dist-info/RECORD"] = f"{record}alpha-{version}.dist-info/RECORD,,\n"
-    path = folder / f"alpha-{version}-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, text in files.items():
-            archive.writestr(name, text)
-    return f"alpha=={version} \\\n    --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}\n"
-
-
-@dataclass
-class Checkout:
-    """A copy of what sets a checkout up, with a command line that prints what it was given."""
-
-    root: Path
-    bin: Path
-    wheels: Path
-
-    def environment(self, **extra: str) -> dict[str, str]:
-        """Nothing of ours: no HOME, no proxy, no index."""
-        return {"PATH": str(self.bin), "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.wheels)} | extra
-
-    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [self.root / "tallystick", *arguments],
-            env=self.environment(**environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        with self.start(*arguments, **environment) as process:
-            out, err = process.communicate(timeout=100)
-        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
-
-    def lock(self, *lines: str, name: str = "runtime") -> None:
-        (self.root / "ops" / "lock" / f"{name}.txt").write_text("".join(lines))
-
-
-def make_checkout(tmp_path: Path) -> Checkout:
-    made = Checkout(tmp_path / "it's a checkout", tmp_path / "bin", tmp_path / "wheels")
-    for folder in (made.root / "ops" / "lock", made.bin, made.wheels):
-        folder.mkdir(parents=True)
-    shutil.copy(ROOT / "tallystick", made.root)
-    shutil.copytree(ROOT / "ops" / "setup", made.root / "ops" / "setup")
-    (made.root / "ops" / "cli.py").write_text(COMMAND)
-    # Just what the script needs, so that no interpreter but the test's own is found.
-    for tool in ("dirname", "readlink", "sh"):
-        (made.bin / tool).symlink_to(shutil.which(tool) or pytest.fail(f"no {tool}"))
-    (made.bin / "python3").symlink_to(Path(sys.executable).resolve())
-    lines = wheel(made.wheels, "1.0")
-    made.lock(lines)
-    made.lock(lines, name="dev")
-    return made
 
 
 @pytest.fixture
@@ -264,13 +184,16 @@ def test_pip_is_not_led_elsewhere_by_the_callers_habits(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PIP_TARGET", "/elsewhere")
+    monkeypatch.setenv("PIP_PYTHON", "/elsewhere/python")
+    monkeypatch.setenv("TARGET", "/mine")
     monkeypatch.setenv("PIP_USER", "1")
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1/simple")
     monkeypatch.setenv("HOME", str(tmp_path / "missing"))
 
-    environment = bootstrap.pip_environment()
+    environment = bootstrap.environment()
 
-    assert "PIP_TARGET" not in environment
+    assert {"PIP_TARGET", "PIP_PYTHON"} & set(environment) == set()
+    assert environment["TARGET"] == "/mine"
     assert environment["PIP_USER"] == "0"
     assert environment["PIP_INDEX_URL"] == "http://127.0.0.1/simple"
     assert environment["PIP_NO_CACHE_DIR"] == "1"
@@ -303,7 +226,7 @@ def test_check_names_what_it_does_not_know() -> None:
 
 
 def test_a_built_distribution_carries_everything_that_is_read_at_run_time(tmp_path: Path) -> None:
-    unread = shutil.ignore_patterns("__pycache__", "results", "*.whl")
+    unread = shutil.ignore_patterns("__pycache__", "results")
     for package in PACKAGES:
         shutil.copytree(ROOT / package, tmp_path / package, ignore=unread)
     for file in ("pyproject.toml", "LICENSE", "README.md"):

@@ -1,4 +1,4 @@
-"""The jobs of the wallet platform: drained by the worker's clock, by its loop, and by hand."""
+"""The table of jobs, and how a job is drained: by the worker's clock, by its loop, and by hand."""
 
 import asyncio
 import subprocess
@@ -22,8 +22,10 @@ from core.service import Service
 from core.settings import Settings
 from core.wallets.users import User
 from core.work.progress import Progress
-from jobs import wallet_jobs, worker
-from jobs.wallet_jobs import JOBS, Job, drain
+from jobs import clock, loops
+from jobs.loops import drain
+from jobs.table import JOBS, Job, Tools
+from ops.cli import COMMANDS
 from ops.process import python_environment
 from tests.invariants import faults
 
@@ -94,7 +96,7 @@ async def run(settings: Settings, *arguments: str) -> tuple[int, str, str]:
 # --- The table, and how a job is drained
 
 
-@pytest.mark.parametrize("job", JOBS.values(), ids=lambda job: job.name)
+@pytest.mark.parametrize("job", [job for job in JOBS.values() if job.clock], ids=lambda job: job.name)
 def test_each_has_a_clock_that_arq_takes(job: Job) -> None:
     async def nothing(ctx: dict[Any, Any], *_: Any, **__: Any) -> None:
         return None
@@ -103,29 +105,41 @@ def test_each_has_a_clock_that_arq_takes(job: Job) -> None:
     taken.calculate_next(datetime.now(UTC))
     assert taken.next_run is not None
     assert taken.next_run - datetime.now(UTC) < timedelta(days=2)
-    assert job.about.endswith(".")
+
+
+async def test_each_job_is_described_and_runs_by_a_loop_or_by_the_clock(settings: Settings) -> None:
+    assert [job.name for job in JOBS.values() if not job.about.endswith(".")] == []
+    assert [job.name for job in JOBS.values() if not (job.clock or job.poll_seconds(settings) > 0)] == []
+    assert [job.name for job in JOBS.values() if job.topic and not job.poll_seconds(settings)] == []
+
+
+def test_the_commands_of_jobs_are_those_of_the_table() -> None:
+    commands = {
+        name for name, (place, _) in COMMANDS.items() if place.startswith("ops.commands.wallet_jobs:")
+    }
+    assert commands == {job.name for job in JOBS.values() if job.command}
 
 
 async def test_drained_until_nothing_is_due(platform: Platform) -> None:
     left = [Progress(2, 1), Progress(0, 1), Progress(3, 0), Progress(), Progress(9, 9)]
 
-    async def step(given: Platform) -> Progress:
-        assert given is platform
+    async def step(given: Tools) -> Progress:
+        assert given.platform is platform
         return left.pop(0)
 
     sums: list[Progress] = []
-    job = Job("test", "A test.", step, {})
-    assert await drain(platform, job, once=True) == Progress(2, 1)
-    assert await drain(platform, job, on_step=sums.append) == Progress(3, 1)
+    job = Job("test", "A test.", step)
+    assert await drain(Tools(platform), job, once=True) == Progress(2, 1)
+    assert await drain(Tools(platform), job, on_step=sums.append) == Progress(3, 1)
     assert sums == [Progress(0, 1), Progress(3, 1)]
 
 
 async def test_drained_in_bounds(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def step(_: Platform) -> Progress:
-        return Progress(1)
+    async def step(_: Tools) -> int:
+        return 1
 
-    monkeypatch.setattr(wallet_jobs, "MAX_STEPS", 7)
-    assert await drain(platform, Job("endless", "It never ends.", step, {})) == Progress(7)
+    monkeypatch.setattr(loops, "MAX_STEPS", 7)
+    assert await drain(Tools(platform), Job("endless", "It never ends.", step)) == Progress(7)
 
 
 # --- In the worker
@@ -155,15 +169,16 @@ async def test_the_workers_clock_drains_a_job(
     left = [Progress(1), Progress(1, 1)]
     done: list[Platform] = []
 
-    async def step(platform: Platform) -> Progress:
-        done.append(platform)
+    async def step(tools: Tools) -> Progress:
+        done.append(tools.platform)
         return left.pop(0) if left else Progress()
 
     # The next seconds only, so that the queue is empty afterwards: a run that the stop cut off could leave a
     # connection of arq's to Redis half open.
     now = datetime.now(UTC).second
-    job = Job("each-second", "A test.", step, {"second": {(now + later) % 60 for later in range(2, 6)}})
-    monkeypatch.setattr(worker, "JOBS", {job.name: job})
+    seconds = {(now + later) % 60 for later in range(2, 6)}
+    job = Job("each-second", "A test.", step, clock={"second": seconds})
+    monkeypatch.setattr(clock, "JOBS", {job.name: job})
     start_worker()
     await eventually(lambda: len(done) >= 3)
     assert left == []
@@ -238,7 +253,7 @@ async def test_expired_in_batches(platform: Platform, shop: User, owner: Any) ->
         shop.id,
     )
     assert await expiry.expire(platform) == Progress(100)
-    assert await drain(platform, JOBS["expire"]) == Progress(150)
+    assert await drain(Tools(platform), JOBS["expire"]) == Progress(150)
     told = await owner.fetchval("SELECT count(*) FROM outbox_events WHERE event_type = 'payments.qr_expire'")
     audited = await owner.fetchval("SELECT count(*) FROM audit_events WHERE type = 'payments.qr_expire'")
     assert (told, audited) == (250, 250)

@@ -1,0 +1,200 @@
+"""The table of all jobs: loops, arq's clock, commands and the names in metrics are read from it.
+
+To add a job, write a bounded step in the core and a row here; a command is also named in `ops.commands.wallet_jobs` and
+`ops.cli`. A step does a part of what is due, each object in a transaction of its own wherever money moves, so a job may
+be killed between any two statements, and may run in any number of processes at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from core.access.internal_hmac import FORGET_SECONDS, forget_signatures
+from core.inbox import replays
+from core.ledger.holds import expire_due
+from core.ledger.sealing import seal_once
+from core.outbox.fanout import fan_out
+from core.outbox.sender import prune_attempts
+from core.payables import expiry, reconcile
+from core.recurring import autopay, charging
+from core.wallets import retention, settlement
+from core.work import wakeup
+from jobs.backfill import askable, backfill
+from jobs.sweep import sweep
+
+if TYPE_CHECKING:
+    from core.database import Database
+    from core.platform import Platform
+    from core.settings import Settings
+    from core.work.progress import Progress
+
+log = structlog.get_logger(__name__)
+
+# A lost wake-up costs at most this.
+POLL_SECONDS: Final = 1.0
+# How late the next delivery of an object can be when a worker dies before it lets it go.
+STALLED_SECONDS: Final = 5.0
+# How often old rows are removed: often enough that each time is short.
+PRUNE_SECONDS: Final = 60.0
+
+
+async def _nothing() -> int:
+    return 0
+
+
+def _nobody(_topic: str) -> None:
+    return
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """The objects that steps work with. A command has the platform alone; a worker adds its claims and its wake-ups."""
+
+    platform: Platform
+    wake: Callable[[str], None] = _nobody
+    process: Callable[[], Awaitable[int]] = _nothing
+    deliver: Callable[[], Awaitable[int]] = _nothing
+    release_stalled: Callable[[], Awaitable[int]] = _nothing
+
+    @property
+    def settings(self) -> Settings:
+        """The settings."""
+        return self.platform.settings
+
+    @property
+    def database(self) -> Database:
+        """The database."""
+        return self.platform.database
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One kind of due work.
+
+    `step` does a bounded part of it and tells how much; when that is nothing, nothing is due. A worker looks when
+    `topic` is woken and every `poll_seconds` at the latest; 0: it has no loop for the job. `clock` is the time at which
+    arq begins a run, in arq's words; empty: never. `timeout_seconds` ends such a run, and the next one goes on.
+    `wanted` tells whether the settings ask for the job at all. A `command` is a subcommand of `tallystick`, too.
+    """
+
+    name: str
+    about: str
+    step: Callable[[Tools], Awaitable[int | Progress]]
+    topic: str | None = None
+    poll_seconds: Callable[[Settings], float] = lambda _: 0.0
+    clock: Mapping[str, Any] = field(default_factory=dict)
+    timeout_seconds: float = 300
+    wanted: Callable[[Settings], object] = lambda _: True
+    command: bool = False
+
+
+def _outbox_poll(settings: Settings) -> float:
+    return settings.webhook_process_interval_secs or POLL_SECONDS
+
+
+async def _replay(tools: Tools) -> int:
+    letters = await replays.step(tools.database)
+    if letters:
+        tools.wake(wakeup.INBOX)
+    return letters
+
+
+async def _fan_out(tools: Tools) -> int:
+    events = await fan_out(tools.database)
+    if events:
+        log.info("fan_out.batch", events=events)
+        tools.wake(wakeup.DELIVERIES)
+    return events
+
+
+async def _release_stalled(tools: Tools) -> int:
+    released = await tools.release_stalled()
+    if released:
+        log.warning("deliveries.were_stalled", deliveries=released)
+        tools.wake(wakeup.DELIVERIES)
+    return released
+
+
+JOBS: Final[Mapping[str, Job]] = {
+    job.name: job
+    for job in (
+        Job(
+            "inbox", "Apply events that came in.", lambda tools: tools.process(),
+            topic=wakeup.INBOX, poll_seconds=lambda _: POLL_SECONDS,
+        ),
+        Job("replays", "Make replayed dead letters due.", _replay, poll_seconds=lambda _: POLL_SECONDS),
+        Job(
+            "fan_out", "Make a delivery of each event for each endpoint that asked for it.", _fan_out,
+            topic=wakeup.OUTBOX, poll_seconds=_outbox_poll,
+        ),
+        Job(
+            "deliveries", "Send due deliveries to their receivers.", lambda tools: tools.deliver(),
+            topic=wakeup.DELIVERIES,
+            poll_seconds=lambda settings: settings.webhook_worker_poll_secs or _outbox_poll(settings),
+        ),
+        Job(
+            "stalled", "Let go of deliveries that wait for one that is done.", _release_stalled,
+            poll_seconds=lambda _: STALLED_SECONDS,
+        ),
+        Job(
+            "prune_attempts", "Remove old attempts at deliveries.",
+            lambda tools: prune_attempts(tools.database, tools.settings.webhook_attempts_days),
+            poll_seconds=lambda _: PRUNE_SECONDS,
+        ),
+        Job(
+            "seal", "Number and seal committed transfers.", lambda tools: seal_once(tools.database),
+            poll_seconds=lambda settings: settings.seal_interval_ms / 1000,
+        ),
+        Job(
+            "forget_signatures", "Forget signatures of /internal that are too old to be replayed.",
+            lambda tools: forget_signatures(tools.database), poll_seconds=lambda _: FORGET_SECONDS,
+        ),
+        Job(
+            "expire_holds", "Release holds whose time is over.", lambda tools: expire_due(tools.database),
+            poll_seconds=lambda settings: settings.hold_expiry_interval_ms / 1000,
+        ),
+        Job(
+            "sweep", "Wake every loop, and measure how much waits.",
+            lambda tools: sweep(tools.database, tools.platform.waker),
+            clock={"second": set(range(0, 60, 10))}, timeout_seconds=9,
+        ),
+        # Once an hour, away from the full hour, when all others ask.
+        Job(
+            "backfill", "Ask providers for events that they could not deliver.",
+            lambda tools: backfill(tools.settings, tools.database, tools.platform.waker),
+            clock={"minute": {23}, "second": {17}}, timeout_seconds=1_800, wanted=askable,
+        ),
+        Job(
+            "autopay", "Pay due invoices that a mandate covers.", lambda tools: autopay.step(tools.platform),
+            poll_seconds=lambda settings: settings.invoices_autopay_poll_secs,
+            clock={"minute": set(range(4, 60, 5)), "second": {11}}, command=True,
+        ),
+        Job(
+            "charge", "Charge subscriptions whose period begins, or that could not be charged before.",
+            lambda tools: charging.step(tools.platform), clock={"second": {21}}, timeout_seconds=55, command=True,
+        ),
+        Job(
+            "expire", "Expire codes, links, requests and cash requests whose time is over; give back what was held.",
+            lambda tools: expiry.expire(tools.platform), clock={"second": {5, 35}}, timeout_seconds=25, command=True,
+        ),
+        Job(
+            "settle", "Report to each merchant what was sold on the day before.",
+            lambda tools: settlement.step(tools.platform),
+            clock={"hour": {0}, "minute": set(range(6, 60, 10)), "second": {31}}, command=True,
+        ),
+        Job(
+            "retain", "Remove old audit records, if AUDIT_RETENTION_DAYS says so, and ended sign-ins.",
+            lambda tools: retention.step(tools.platform), clock={"second": {47}}, timeout_seconds=50, command=True,
+        ),
+        # It tells and changes nothing; `tallystick reconcile`, which may change balances, is no run of it.
+        Job(
+            "reconcile", "Compare balances with their entries, and transfers with their legs; tell what is wrong.",
+            lambda tools: reconcile.watch(tools.platform),
+            clock={"hour": {3}, "minute": {13}, "second": {7}}, timeout_seconds=3_600,
+        ),
+    )
+}  # fmt: skip
