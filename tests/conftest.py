@@ -31,6 +31,7 @@ from core.migrations import migrate
 from core.settings import Settings, load_settings
 from core.settings.kinds import names_of
 from ops.embedded import EmbeddedServers, embedded_servers
+from tests import commands
 
 if TYPE_CHECKING:
     from core.service import Service
@@ -220,6 +221,11 @@ def logging_as_before() -> Iterator[None]:
     root.handlers[:], (sys.excepthook, threading.excepthook) = handlers, hooks
     root.setLevel(level)
     structlog.reset_defaults()
+
+
+def pytest_sessionfinish() -> None:
+    """End the process that the commands of the session were forked from."""
+    commands.end()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
