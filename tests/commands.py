@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -44,7 +44,7 @@ class Forker:
         assert self.process.stdout.readline() == READY
 
     def run(
-        self, arguments: Sequence[str], typed: str, environment: dict[str, str]
+        self, arguments: Sequence[str], typed: str, folder: Path, environment: dict[str, str]
     ) -> subprocess.CompletedProcess[str]:
         with (
             tempfile.TemporaryDirectory(dir=self.folder.name) as name,
@@ -54,7 +54,7 @@ class Forker:
             files[0].write_text(typed)
             connection.settimeout(TIMEOUT_SECONDS)
             connection.connect(str(self.socket))
-            asked = [*arguments], [str(file) for file in files], environment, str(Path.cwd())
+            asked = [*arguments], [str(file) for file in files], environment, str(folder)
             connection.sendall(json.dumps(asked).encode())
             connection.shutdown(socket.SHUT_WR)
             with connection.makefile() as told:
@@ -71,13 +71,20 @@ class Forker:
         self.folder.cleanup()
 
 
-async def tallystick(
-    *arguments: str, typed: str = "", **environment: str
-) -> "subprocess.CompletedProcess[str]":
+async def tallystick(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Run a command to its end; `environment` is added to the test's own."""
+    return await perform(arguments, environment)
+
+
+async def perform(
+    arguments: Sequence[str], environment: Mapping[str, str], *, typed: str = "", folder: Path | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Run a command to its end, in a folder of the caller's choice, with what a person types there."""
     global _forker  # noqa: PLW0603 - one a session
     _forker = _forker or Forker()
-    return await asyncio.to_thread(_forker.run, arguments, typed, python_environment(**environment))
+    return await asyncio.to_thread(
+        _forker.run, arguments, typed, folder or Path.cwd(), python_environment(**environment)
+    )
 
 
 def end() -> None:
@@ -100,7 +107,7 @@ def _serve(path: str) -> int:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         os.write(1, READY)
         while True:
-            ready, _, _ = select.select([0, listener], [], [])
+            ready, _, _ = select.select([0, listener.fileno()], [], [])
             if 0 in ready:
                 return 0
             connection, _ = listener.accept()

@@ -11,7 +11,7 @@ import pytest
 import standardwebhooks
 
 from core.settings import Settings
-from tests.commands import tallystick
+from tests.commands import perform
 from tests.conftest import ApiClient
 
 Run = Callable[..., Awaitable["subprocess.CompletedProcess[str]"]]
@@ -22,14 +22,12 @@ BODY = b'{"type":"invoice.paid","id":5}'
 @pytest.fixture
 def sources(settings: Settings) -> Run:
     async def run(*arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
-        return await tallystick(
-            "sources",
-            *arguments,
-            typed=typed,
-            DATABASE_URL=str(settings.database_url),
-            ENV="test",
-            STATE_DIR=settings.state_dir,
-        )
+        environment = {
+            "DATABASE_URL": str(settings.database_url),
+            "STATE_DIR": settings.state_dir,
+            "ENV": "test",
+        }
+        return await perform(("sources", *arguments), environment, typed=typed)
 
     return run
 
