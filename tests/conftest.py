@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ from core.migrations import migrate
 from core.settings import Settings, load_settings
 from core.settings.kinds import names_of
 from ops.embedded import EmbeddedServers, embedded_servers
+from tests import commands
 
 if TYPE_CHECKING:
     from core.service import Service
@@ -54,11 +56,35 @@ POSTGRES_OPTIONS = {
     "shared_buffers": "128MB",
 }
 
+# An application is 20,000 objects that live for a test: a look at them for each 700 new ones finds nothing.
+GARBAGE = (10_000, 10, 10)
+
+# Each of these takes as long as a hundred others: the fuzzers and the benchmark, then what starts and kills processes.
+SLOW_FIRST = (
+    "tests/handlers/http/test_openapi.py",
+    "tests/loadtests/test_harness.py",
+    "tests/chaos/",
+    "tests/ops/test_setup.py",
+    "tests/ops/test_cli.py",
+    "tests/handlers/wallets/test_fuzz.py",
+    "tests/handlers/wallets/test_authorisation.py",
+    "tests/jobs/",
+    "tests/ops/",
+    "tests/loadtests/",
+    "tests/core/ledger/",
+    "tests/core/test_metrics.py",
+    "tests/handlers/http/",
+    "tests/test_readme.py",
+)
+LONG_RUN_SECONDS = 120
+SLOWEST_SHOWN = 10
+
 TIMER = pytest.StashKey[threading.Timer]()
 
 _copies = itertools.count(1)
 
 ApiClient = TestClient[web.Request, web.Application]
+Administer = Callable[[str], Awaitable[None]]
 
 
 def pytest_asyncio_loop_factories(
@@ -68,10 +94,17 @@ def pytest_asyncio_loop_factories(
     return {"uvloop": uvloop.new_event_loop}
 
 
+def pytest_collection_finish() -> None:
+    """Take what the imports made, which stays, out of the collector's sight: looking at it is a tenth of a test."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GARBAGE)
+
+
 @pytest.fixture(scope="session")
 def servers() -> Iterator[EmbeddedServers]:
     """PostgreSQL and Valkey on free ports. A test may stop and kill them; the next one finds them running."""
-    folder = Path(tempfile.mkdtemp(prefix="tallystick-tests-", dir=_in_memory()))
+    folder = Path(tempfile.mkdtemp(prefix="tallystick-tests-", dir=in_memory()))
     # Root's servers run as another user; pytest's own temporary folders are closed to it.
     folder.chmod(0o755)
     try:
@@ -84,24 +117,41 @@ def servers() -> Iterator[EmbeddedServers]:
 
 
 @pytest.fixture(scope="session")
-async def template(servers: EmbeddedServers) -> str:
+async def administer(servers: EmbeddedServers) -> AsyncIterator[Administer]:
+    """What runs a statement as the superuser. Its connection stays: each test makes a database and drops it."""
+    kept: asyncpg.Connection[asyncpg.Record] | None = None
+
+    async def run(statement: str) -> None:
+        nonlocal kept
+        # A test before this one may have left the server dead, or have ended it and the connection with it.
+        servers.postgres.start()
+        if kept is None or not await _still_there(kept):
+            kept = await asyncpg.connect(servers.postgres.url("postgres"))
+        await kept.execute(statement)
+
+    yield run
+    if kept is not None:
+        kept.terminate()
+
+
+@pytest.fixture(scope="session")
+async def template(servers: EmbeddedServers, administer: Administer) -> str:
     """The name of a database that holds the migrated schema and no rows; the cluster has its roles from then on."""
     # The password's 4,096 rounds are a quarter of the time of a connection, of which each test has several.
-    await _administer(
-        servers, f"SET scram_iterations = 1; ALTER ROLE tallystick PASSWORD '{servers.postgres.password}'"
-    )
-    await _administer(servers, f"CREATE DATABASE {TEMPLATE}")
+    password = servers.postgres.password
+    await administer(f"SET scram_iterations = 1; ALTER ROLE tallystick PASSWORD '{password}'")
+    await administer(f"CREATE DATABASE {TEMPLATE}")
     await migrate(servers.postgres.url(TEMPLATE))
     return TEMPLATE
 
 
 @pytest.fixture
-async def database_url(servers: EmbeddedServers, template: str) -> AsyncIterator[str]:
+async def database_url(servers: EmbeddedServers, template: str, administer: Administer) -> AsyncIterator[str]:
     """The DSN, as the owner, of a fresh copy of the migrated schema."""
     name = f"test_{next(_copies)}"
-    await _administer(servers, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+    await administer(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
     yield servers.postgres.url(name)
-    await _administer(servers, f"DROP DATABASE {name} WITH (FORCE)")
+    await administer(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
@@ -192,21 +242,19 @@ def eventually() -> Callable[..., Awaitable[Any]]:
     return wait
 
 
-def _in_memory() -> Path | None:
+def in_memory() -> Path | None:
     """Where files cost no disk, if there is room: making a database for each test is most of what a disk slows down."""
     memory = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a folder of our own in it
     roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > MEMORY_BYTES
     return memory if roomy else None
 
 
-async def _administer(servers: EmbeddedServers, statement: str) -> None:
-    # A test before this one may have left the server dead; and a connection kept open would not outlive that.
-    servers.postgres.start()
-    connection = await asyncpg.connect(servers.postgres.url("postgres"))
+async def _still_there(connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
     try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()
+        await connection.execute("SELECT 1")
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        return False
+    return True
 
 
 @pytest.fixture
@@ -222,16 +270,60 @@ def logging_as_before() -> Iterator[None]:
     structlog.reset_defaults()
 
 
+def pytest_sessionfinish() -> None:
+    """End the process that the commands of the session were forked from."""
+    commands.end()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slow files: the last file to end is then a quick one, and no process waits long for another."""
+
+    def place(item: pytest.Item) -> int:
+        return next(
+            (at for at, path in enumerate(SLOW_FIRST) if item.nodeid.startswith(path)), len(SLOW_FIRST)
+        )
+
+    items.sort(key=place)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what was left out since a program is not on this machine: a test tells it by the property `left_out`."""
+    """Say what was left out since a program is not on this machine, and, of a long run, what its time went into.
+
+    A test tells what it left out by the property `left_out`.
+    """
+    reports = [
+        report
+        for report in itertools.chain.from_iterable(terminalreporter.stats.values())
+        if isinstance(report, pytest.TestReport)
+    ]
     told = {
         str(value)
-        for report in terminalreporter.stats.get("passed", [])
+        for report in reports
+        if report.passed
         for name, value in report.user_properties
         if name == "left_out"
     }
     for sentence in sorted(told):
         terminalreporter.write_line(f"LEFT OUT: {sentence}", yellow=True)
+    if sum(report.duration for report in reports) > LONG_RUN_SECONDS:
+        for line in _costs(reports):
+            terminalreporter.write_line(line)
+
+
+def _costs(reports: list[pytest.TestReport]) -> Iterator[str]:
+    """What set-up and tests took together and for each test, and the slowest tests with all that belongs to them."""
+    phases: defaultdict[str, float] = defaultdict(float)
+    tests: defaultdict[str, float] = defaultdict(float)
+    for report in reports:
+        phases[report.when] += report.duration
+        tests[report.nodeid] += report.duration
+    yield f"TIME of {len(tests)} tests, in seconds over all processes (and milliseconds a test):"
+    for phase, seconds in phases.items():
+        yield f"  {phase:<8} {seconds:7.1f} ({seconds / len(tests) * 1000:.0f})"
+    yield "  slowest:"
+    for test, seconds in sorted(tests.items(), key=lambda test: -test[1])[:SLOWEST_SHOWN]:
+        yield f"  {seconds:16.1f} {test}"
 
 
 # pytest-timeout's own ways fail here: uvloop swallows what a signal's handler raises, and the stack of the thread shows

@@ -69,14 +69,21 @@ QUESTIONS = {
 }
 
 
+# Which questions have an answer. One statement for all takes half the time of one for each, and every test of the
+# wallets asks.
+WHICH = " UNION ALL ".join(
+    f"SELECT {number} WHERE EXISTS ({text})" for number, text in enumerate(QUESTIONS.values())
+)
+
+
 async def faults(database_url: str) -> dict[str, list[Any]]:
     """The first rows of each question that has an answer; none when the books are sound."""
     connection = await asyncpg.connect(database_url)
     try:
         found = {}
-        for question, text in QUESTIONS.items():
-            if rows := await connection.fetch(f"{text} LIMIT 5"):
-                found[question] = [tuple(row) for row in rows]
+        for (number,) in await connection.fetch(WHICH):
+            question, text = list(QUESTIONS.items())[number]
+            found[question] = [tuple(row) for row in await connection.fetch(f"{text} LIMIT 5")]
         return found
     finally:
         await connection.close()

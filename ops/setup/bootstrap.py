@@ -38,9 +38,10 @@ FIRST_CHANGES = ("Installing collected packages", "Prepared ", "Uninstalled ", "
 
 # These need the tools of the dev lock; every other command runs on what is served.
 DEV_COMMANDS = {"check", "load", "test"}
-# Two processes with servers of their own; a file stays whole, for what its tests share. A test that is out of time ends
-# its process and with it the run: begun anew, its file would hang again.
-WHOLE_SUITE = ("-n", "2", "--dist", "loadfile", "--max-worker-restart", "0")
+# Three processes with servers of their own, for two cores: a test often waits. A file stays whole, for what its tests
+# share, and files are taken in the order of tests/conftest.py. A test that is out of time ends its process and with it
+# the run: begun anew, its file would hang again.
+WHOLE_SUITE = ("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder", "--max-worker-restart", "0")
 
 CHECKOUT_HELP = """\
 In a checkout, besides the commands below:
@@ -60,7 +61,7 @@ Usage: ./tallystick setup [--dev]
     "test": """\
 Usage: ./tallystick test [ARGS]
 
-  Run the tests, on servers of their own. ARGS go to pytest; without any, the whole suite runs in two processes.
+  Run the tests, on servers of their own. ARGS go to pytest; without any, the whole suite runs in three processes.
 
   Examples:
     ./tallystick test tests/core -x

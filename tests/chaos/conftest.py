@@ -23,6 +23,7 @@ from core.settings import Settings, load_settings
 from ops.embedded import embedded_servers
 from ops.process import choose_port, python_environment
 from tests.chaos.load import Load, Serving, Stand
+from tests.conftest import in_memory
 
 # As in the tests' other servers: a kill of a process, which is what is tested, loses nothing without fsync either.
 POSTGRES_OPTIONS = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
@@ -34,7 +35,7 @@ Wait = Callable[..., Awaitable[Any]]
 
 @pytest.fixture(scope="module")
 def stand() -> Iterator[Stand]:
-    folder = Path(tempfile.mkdtemp(prefix="tallystick-chaos-"))
+    folder = Path(tempfile.mkdtemp(prefix="tallystick-chaos-", dir=in_memory()))
     folder.chmod(0o755)
     context = embedded_servers(folder, postgres_options=POSTGRES_OPTIONS)
     with ThreadPoolExecutor(1) as thread:

@@ -1,8 +1,6 @@
 """The table of jobs, and how a job is drained: by the worker's clock, by its loop, and by hand."""
 
 import asyncio
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,7 +24,7 @@ from jobs import clock, loops
 from jobs.loops import drain
 from jobs.table import JOBS, Job, Tools
 from ops.cli import COMMANDS
-from ops.process import python_environment
+from tests.commands import tallystick
 from tests.invariants import faults
 
 Wait = Callable[..., Awaitable[Any]]
@@ -79,18 +77,9 @@ async def state_of(owner: Any, payable_id: UUID) -> str:
 
 
 async def run(settings: Settings, *arguments: str) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "ops.cli",
-        *arguments,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=python_environment(DATABASE_URL=str(settings.database_url), REDIS_URL=str(settings.redis_url)),
-    )
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
+    urls = {"DATABASE_URL": str(settings.database_url), "REDIS_URL": str(settings.redis_url)}
+    done = await tallystick(*arguments, **urls)
+    return done.returncode, done.stdout, done.stderr
 
 
 # --- The table, and how a job is drained

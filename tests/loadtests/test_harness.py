@@ -22,6 +22,7 @@ from loadtests.bench.show import show
 from loadtests.bench.tallystick import Tallystick
 from loadtests.bench.targets import TARGETS
 from ops.process import PROJECT, spawn
+from tests.conftest import in_memory
 from tests.loadtests.stub_bench import Stubbed, tiny
 
 # A run starts servers, databases and thirty programs: seconds each on a machine that is busy otherwise.
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.timeout(600)
 @pytest.fixture(scope="module")
 def parent() -> Iterator[Path]:
     """A folder that the user of root's servers can enter."""
-    folder = Path(tempfile.mkdtemp(prefix="tallystick-bench-"))
+    folder = Path(tempfile.mkdtemp(prefix="tallystick-bench-", dir=in_memory()))
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder)

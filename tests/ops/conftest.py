@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import in_memory
+
 
 @pytest.fixture
 def state() -> Iterator[Path]:
-    """An empty state directory that root's servers can enter, which pytest's own folders are closed to."""
-    folder = Path(tempfile.mkdtemp(prefix="tallystick-state-"))
+    """An empty state directory in memory that root's servers can enter, which pytest's own folders are closed to."""
+    folder = Path(tempfile.mkdtemp(prefix="tallystick-state-", dir=in_memory()))
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder)

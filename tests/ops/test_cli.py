@@ -22,6 +22,7 @@ from core import __version__
 from ops.cli import COMMANDS
 from ops.embedded import EmbeddedServers
 from ops.process import choose_port, command_line_of, is_free, python_environment
+from tests.commands import tallystick
 
 Wait = Callable[..., Awaitable[Any]]
 Start = Callable[..., Awaitable["Up"]]
@@ -32,15 +33,8 @@ def command(*arguments: str) -> list[str]:
 
 
 async def run(*arguments: str, **environment: str) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        *command(*arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=python_environment(**environment),
-    )
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
+    done = await tallystick(*arguments, **environment)
+    return done.returncode, done.stdout, done.stderr
 
 
 class Up:
@@ -129,9 +123,12 @@ async def test_the_overview_names_every_command_and_imports_none() -> None:
 
 
 async def test_version() -> None:
-    code, out, _ = await run("version")
-    assert code == 0
-    assert __version__ in out
+    started = await asyncio.create_subprocess_exec(
+        *command("version"), stdout=subprocess.PIPE, env=python_environment()
+    )
+    out, _ = await started.communicate()
+    assert started.returncode == 0
+    assert __version__ in out.decode()
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,7 @@
 """`tallystick deliveries` as an operator uses it, in a process of its own."""
 
-import asyncio
 import json
 import subprocess
-import sys
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -13,7 +11,7 @@ import asyncpg
 import pytest
 
 from core.settings import Settings
-from ops.process import python_environment
+from tests.commands import tallystick
 
 Run = Callable[..., Awaitable["subprocess.CompletedProcess[str]"]]
 ENDPOINT = uuid.UUID(int=7)
@@ -22,15 +20,12 @@ ENDPOINT = uuid.UUID(int=7)
 @pytest.fixture
 def deliveries(settings: Settings) -> Run:
     async def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return await asyncio.to_thread(
-            subprocess.run,
-            [sys.executable, "-m", "ops.cli", "deliveries", *arguments],
-            env=python_environment(
-                DATABASE_URL=str(settings.database_url), ENV="test", STATE_DIR=settings.state_dir
-            ),
-            capture_output=True,
-            text=True,
-            check=False,
+        return await tallystick(
+            "deliveries",
+            *arguments,
+            DATABASE_URL=str(settings.database_url),
+            ENV="test",
+            STATE_DIR=settings.state_dir,
         )
 
     return run
@@ -123,16 +118,14 @@ async def test_recovering_what_failed_since_a_time(deliveries: Run, failed: list
 
 async def test_requeue_as_the_old_tool_did(failed: list[uuid.UUID], settings: Settings) -> None:
     async def requeue(*arguments: str) -> str:
-        done = await asyncio.to_thread(
-            subprocess.run,
-            [sys.executable, "-m", "ops.cli", "requeue", *arguments],
-            env=python_environment(
-                DATABASE_URL=str(settings.database_url), ENV="test", STATE_DIR=settings.state_dir
-            ),
-            capture_output=True,
-            text=True,
-            check=True,
+        done = await tallystick(
+            "requeue",
+            *arguments,
+            DATABASE_URL=str(settings.database_url),
+            ENV="test",
+            STATE_DIR=settings.state_dir,
         )
+        assert done.returncode == 0, done.stderr
         return done.stdout
 
     assert (

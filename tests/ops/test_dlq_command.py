@@ -3,7 +3,6 @@
 import asyncio
 import json
 import subprocess
-import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
@@ -14,7 +13,7 @@ from core import ids
 from core.database import Database, open_database
 from core.inbox import replays
 from core.settings import Settings
-from ops.process import python_environment
+from tests import commands
 
 Run = Callable[..., Coroutine[Any, Any, "subprocess.CompletedProcess[str]"]]
 
@@ -50,18 +49,12 @@ def tallystick(settings: Settings) -> Run:
     """Runs `tallystick` in a process of its own."""
 
     async def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return await asyncio.to_thread(
-            subprocess.run,
-            [sys.executable, "-m", "ops.cli", *arguments],
-            env=python_environment(
-                DATABASE_URL=str(settings.database_url),
-                REDIS_URL=str(settings.redis_url),
-                ENV="test",
-                STATE_DIR=settings.state_dir,
-            ),
-            capture_output=True,
-            text=True,
-            check=False,
+        return await commands.tallystick(
+            *arguments,
+            DATABASE_URL=str(settings.database_url),
+            REDIS_URL=str(settings.redis_url),
+            ENV="test",
+            STATE_DIR=settings.state_dir,
         )
 
     return run

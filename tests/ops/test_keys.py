@@ -1,10 +1,8 @@
 """`tallystick keys` as a person and a script use it."""
 
-import asyncio
 import json
 import re
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
@@ -14,7 +12,7 @@ from core.access.api_keys import ApiKeys
 from core.database import Database, open_database
 from core.errors import Refusal
 from core.settings import Settings
-from ops.process import python_environment
+from tests.commands import tallystick
 
 Run = Callable[..., Awaitable["subprocess.CompletedProcess[str]"]]
 
@@ -33,13 +31,8 @@ def keys(settings: Settings) -> Run:
     async def run(
         *arguments: str, database_url: str = str(settings.database_url)
     ) -> subprocess.CompletedProcess[str]:
-        return await asyncio.to_thread(
-            subprocess.run,
-            [sys.executable, "-m", "ops.cli", "keys", *arguments],
-            env=python_environment(DATABASE_URL=database_url, ENV="test", STATE_DIR=settings.state_dir),
-            capture_output=True,
-            text=True,
-            check=False,
+        return await tallystick(
+            "keys", *arguments, DATABASE_URL=database_url, ENV="test", STATE_DIR=settings.state_dir
         )
 
     return run

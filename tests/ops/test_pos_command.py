@@ -3,7 +3,6 @@
 import asyncio
 import json
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -18,7 +17,7 @@ from core.service import Service
 from core.settings import Settings
 from handlers.app import create_app
 from ops.commands.pos import Refused, Till, _wait
-from ops.process import python_environment
+from tests.commands import tallystick
 
 Run = Callable[..., Coroutine[Any, Any, "subprocess.CompletedProcess[str]"]]
 ApiClient = TestClient[web.Request, web.Application]
@@ -74,15 +73,7 @@ def pos(client: ApiClient, people: tuple[str, str]) -> Run:
         environment = {"PAYMENTS_BASE_URL": base or str(client.make_url("/"))}
         if token is not None:
             environment["PAYMENTS_MERCHANT_TOKEN"] = token
-        return await asyncio.to_thread(
-            subprocess.run,
-            [sys.executable, "-m", "ops.cli", "pos", *arguments],
-            env=python_environment(**environment),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+        return await tallystick("pos", *arguments, **environment)
 
     return run
 

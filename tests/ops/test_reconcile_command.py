@@ -1,8 +1,5 @@
 """`tallystick reconcile`, run as a person runs it."""
 
-import asyncio
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from uuid import UUID
 
@@ -17,19 +14,13 @@ from core.service import Service
 from core.settings import Settings
 from core.wallets.balances import read_balance, read_entries
 from core.wallets.users import User
-from ops.process import python_environment
+from tests.commands import tallystick
 from tests.invariants import faults
 
 
 async def run(settings: Settings, *arguments: str) -> tuple[int, list[str], str]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "ops.cli", "reconcile", *arguments,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env=python_environment(DATABASE_URL=str(settings.database_url)),
-    )  # fmt: skip
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode().splitlines(), err.decode()
+    done = await tallystick("reconcile", *arguments, DATABASE_URL=str(settings.database_url))
+    return done.returncode, done.stdout.splitlines(), done.stderr
 
 
 @pytest.fixture

@@ -1,10 +1,8 @@
 """`tallystick sources` as an operator uses it, in a process of its own, while the service runs."""
 
-import asyncio
 import hashlib
 import hmac
 import subprocess
-import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +11,7 @@ import pytest
 import standardwebhooks
 
 from core.settings import Settings
-from ops.process import python_environment
+from tests.commands import perform
 from tests.conftest import ApiClient
 
 Run = Callable[..., Awaitable["subprocess.CompletedProcess[str]"]]
@@ -24,17 +22,12 @@ BODY = b'{"type":"invoice.paid","id":5}'
 @pytest.fixture
 def sources(settings: Settings) -> Run:
     async def run(*arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
-        return await asyncio.to_thread(
-            subprocess.run,
-            [sys.executable, "-m", "ops.cli", "sources", *arguments],
-            env=python_environment(
-                DATABASE_URL=str(settings.database_url), ENV="test", STATE_DIR=settings.state_dir
-            ),
-            input=typed,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        environment = {
+            "DATABASE_URL": str(settings.database_url),
+            "STATE_DIR": settings.state_dir,
+            "ENV": "test",
+        }
+        return await perform(("sources", *arguments), environment, typed=typed)
 
     return run
 

@@ -4,7 +4,6 @@ import asyncio
 import re
 import shlex
 import signal
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from core.settings import load_settings
 from core.settings.example import example
 from ops.process import choose_port, python_environment
 from ops.state import ROOTS_STATE, Running, announced, overlooked_state, state_dir, state_lock
+from tests.commands import perform
 
 Wait = Callable[..., Awaitable[Any]]
 Start = Callable[..., Awaitable[Path]]
@@ -25,19 +25,8 @@ NEEDY = [["verify"], ["serve"], ["worker"], ["migrate"], ["keys", "list"], ["dem
 
 async def run(folder: Path, *arguments: str, **environment: str) -> tuple[int, str, str]:
     """Run a command in `folder`, where no .env lies."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "ops.cli",
-        *arguments,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=python_environment(**environment),
-        cwd=folder,
-    )
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
+    done = await perform(arguments, environment, folder=folder)
+    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture

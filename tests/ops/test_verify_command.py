@@ -1,9 +1,6 @@
 """`tallystick verify`, run as a person runs it."""
 
-import asyncio
 import json
-import subprocess
-import sys
 
 import asyncpg
 
@@ -12,18 +9,12 @@ from core.ledger.items import Leg, Posting, operation_id
 from core.ledger.sealing import seal_once
 from core.service import Service
 from core.settings import Settings
-from ops.process import python_environment
+from tests.commands import tallystick
 
 
 async def run(settings: Settings, *arguments: str) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "ops.cli", "verify", *arguments,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env=python_environment(DATABASE_URL=str(settings.database_url)),
-    )  # fmt: skip
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
+    done = await tallystick("verify", *arguments, DATABASE_URL=str(settings.database_url))
+    return done.returncode, done.stdout, done.stderr
 
 
 async def fill(service: Service) -> None:

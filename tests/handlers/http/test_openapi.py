@@ -20,7 +20,7 @@ from handlers.http.dispatch import WALLETS
 from handlers.http.problems import PROBLEMS
 from handlers.wallets.forms import FORMS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 # Each operation is tried so many times: enough to meet each kind of input in the suite; more by hand (make fuzz).
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "4"))
 # Refusals outside HTTP: of the command line and at the start.

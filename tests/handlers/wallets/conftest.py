@@ -134,19 +134,6 @@ async def wallets(settings: Settings, service: Service) -> AsyncIterator[ApiClie
     async with TestClient(TestServer(create_app(settings, service))) as client:
         yield client
     assert await faults(str(settings.database_url)) == {}
-    assert await totals(settings) == {}
-
-
-async def totals(settings: Settings) -> dict[str, int]:
-    """What the balances of each currency sum to, where that is not zero."""
-    connection = await asyncpg.connect(str(settings.database_url))
-    try:
-        rows = await connection.fetch(
-            "SELECT currency, sum(balance)::bigint AS total FROM accounts GROUP BY 1 HAVING sum(balance) <> 0"
-        )
-    finally:
-        await connection.close()
-    return {row["currency"]: row["total"] for row in rows}
 
 
 @pytest.fixture

@@ -1,10 +1,7 @@
 """Statements and settlements: what was sold, what it cost, what was given back."""
 
-import asyncio
 import csv
 import io
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -12,7 +9,7 @@ import pytest
 
 from core.settings import Settings
 from core.wallets import statements
-from ops.process import python_environment
+from tests.commands import tallystick
 from tests.handlers.wallets.conftest import MakePerson, Person, new_key
 
 PATH = "/payments/merchant/statement"
@@ -136,14 +133,8 @@ async def test_any_length(person: MakePerson, monkeypatch: pytest.MonkeyPatch) -
 
 
 async def run(settings: Settings, *arguments: str) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "ops.cli", "settlement", *arguments,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env=python_environment(DATABASE_URL=str(settings.database_url)),
-    )  # fmt: skip
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
+    done = await tallystick("settlement", *arguments, DATABASE_URL=str(settings.database_url))
+    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("changed", [FEES])
