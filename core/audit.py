@@ -59,7 +59,7 @@ def audited(
 
 
 async def record(source: Connection | Database, *entries: Audited) -> None:
-    """Write records. Where an act has a transaction, its record is written in it."""
+    """Write records. The record of an act is written in the act's transaction, if it has one."""
     if entries:
         columns = zip(*((ids.new_uuid(), *entry) for entry in entries), strict=True)
         await source.execute(_sql.write_audit_events, *map(list, columns))

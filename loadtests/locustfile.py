@@ -23,7 +23,7 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from loadtests.budgets import BUDGETS, Seen, breached, budgets_table, judge, load_budgets
-from loadtests.stripe_events import payment_intent_succeeded, stripe_signature
+from ops.stripe_events import payment_intent_succeeded, stripe_signature
 
 CURRENCY = "KZT"
 #: Where the money of all users comes from: an account without a floor.

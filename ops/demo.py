@@ -7,9 +7,8 @@ import json
 import secrets
 import time
 from collections import Counter, defaultdict
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -17,12 +16,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from ops.receiving import problem_of
+from ops.receiving import Delivery, Receiver, problem_of
+from ops.stripe_events import payment_intent_succeeded
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-# From the last event sent to the last delivery verified, on a machine that is busy with other things.
+# The time from the last event sent to the last delivery verified, on a machine that is busy with other things.
 DELIVERED_WITHIN_SECONDS = 15.0
 POLL_SECONDS = 0.05
 CURRENCY = "USD"
@@ -32,7 +29,7 @@ console = Console(highlight=False)
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The service that is shown, and what is needed to speak to it."""
+    """The service that is shown, with a key and the secret of Stripe's side."""
 
     url: str
     api_key: str
@@ -41,7 +38,7 @@ class Target:
 
 @dataclass(slots=True)
 class Sending:
-    """One request to the webhook route: what is sent, what the answer should be, and what it was."""
+    """One request to the webhook route: its event, the answer that is expected, and the answer that came."""
 
     label: str
     event: dict[str, Any]
@@ -58,35 +55,32 @@ class Sending:
         return identity
 
 
-@dataclass(slots=True)
-class Merchant:
-    """The receiver. `verified` counts the deliveries of a payment by their event id, `refused` says what was wrong."""
+@dataclass
+class Merchant(Receiver):
+    """The receiver. `verified` counts the deliveries of a payment by their event id, `refused` lists the mistakes."""
 
-    secret: str = ""
     verified: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     refused: list[str] = field(default_factory=list)
 
-    async def receive(self, request: web.Request) -> web.Response:
+    def respond(self, delivery: Delivery) -> web.Response:
         """Accept a delivery whose two signatures are right; nothing else of it is believed before."""
-        body = await request.read()
-        problem = problem_of(self.secret, request.headers, body)
+        problem = problem_of(self.secret, delivery.headers, delivery.body)
         if problem:
             self.refused.append(problem)
             return web.Response(status=400, text=problem)
-        data = json.loads(body)["data"]
-        self.verified[data["id"]][request.headers["webhook-id"]] += 1
+        self.verified[delivery.event["data"]["id"]][delivery.headers["webhook-id"]] += 1
         return web.Response(status=204)
 
 
 async def run_demo(target: Target, *, payments: int) -> bool:
-    """Play everything once and show it; say whether all was as it should be."""
+    """Play the demo once and show it; say whether all was as it should be."""
     run = secrets.token_hex(3)
     accounts = [f"demo:{run}:{name}" for name in ("anna", "bert")]
     sendings = plan(run, accounts, payments)
     merchant = Merchant()
     async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {target.api_key}"}) as client:
         try:
-            async with _listening(merchant) as receiver_url:
+            async with merchant.listening():
                 for account in accounts:
                     await _call(
                         client, "POST", f"{target.url}/v1/accounts", {"code": account, "currency": CURRENCY}
@@ -95,7 +89,7 @@ async def run_demo(target: Target, *, payments: int) -> bool:
                     client,
                     "POST",
                     f"{target.url}/v1/webhook-endpoints",
-                    {"url": receiver_url, "event_types": ["payment.succeeded"]},
+                    {"url": merchant.url, "event_types": ["payment.succeeded"]},
                 )
                 merchant.secret = endpoint["secret"]
                 with Live(console=console, refresh_per_second=10) as live:
@@ -115,61 +109,27 @@ async def run_demo(target: Target, *, payments: int) -> bool:
 
 
 def plan(run: str, accounts: list[str], payments: int) -> list[Sending]:
-    """Return what is sent: paid intents for the accounts in turn, one event twice, one twin event, one forged."""
+    """Return the requests: paid intents for the accounts in turn, one event twice, one twin event, one forged."""
     sendings = []
     for number in range(payments):
         intent = f"pi_demo_{run}_{number}"
         account = accounts[number % len(accounts)]
-        event = payment_event(f"evt_demo_{run}_{number}", intent, account, 1_000 + 750 * number)
+        event = _paid(account, intent, 1_000 + 750 * number)
         sendings.append(Sending(f"payment {number + 1}", event, (200, "processed"), paid=True))
     first, second = sendings[0].event, sendings[1].event
     sendings.append(Sending("payment 1, sent again", first, (200, "duplicate ignored")))
     twin = {**second, "id": f"{second['id']}_twin"}
     sendings.append(Sending("payment 2, another event", twin, (200, "processed")))
-    forged = payment_event(f"evt_demo_{run}_forged", f"pi_demo_{run}_forged", accounts[0], 1_000_000)
+    forged = _paid(accounts[0], f"pi_demo_{run}_forged", 1_000_000)
     sendings.append(Sending("forged", forged, (400, "Invalid signature"), forged=True))
     return sendings
 
 
-def payment_event(event_id: str, intent: str, account: str, amount: int) -> dict[str, Any]:
-    """Return an event as Stripe sends it when a payment intent has succeeded; `amount` in the minor unit."""
-    return {
-        "id": event_id,
-        "object": "event",
-        "api_version": "2026-10-28.endive",
-        "created": int(time.time()),
-        "type": "payment_intent.succeeded",
-        "livemode": False,
-        "pending_webhooks": 1,
-        "request": {"id": None, "idempotency_key": None},
-        "data": {
-            "object": {
-                "id": intent,
-                "object": "payment_intent",
-                "amount": amount,
-                "amount_received": amount,
-                "currency": CURRENCY.lower(),
-                "metadata": {"account": account},
-                "status": "succeeded",
-            }
-        },
-    }
-
-
-@asynccontextmanager
-async def _listening(merchant: Merchant) -> AsyncIterator[str]:
-    """Run the merchant's server on a free port of this machine."""
-    app = web.Application()
-    app.router.add_post("/hooks", merchant.receive)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        port = runner.addresses[0][1]
-        yield f"http://127.0.0.1:{port}/hooks"
-    finally:
-        await runner.cleanup()
+def _paid(account: str, intent: str, amount: int) -> dict[str, Any]:
+    event_id = intent.replace("pi_", "evt_", 1)
+    return payment_intent_succeeded(
+        account, event_id=event_id, intent=intent, amount=amount, currency=CURRENCY.lower()
+    )
 
 
 async def _call(client: aiohttp.ClientSession, method: str, url: str, body: Any = None) -> Any:
@@ -185,7 +145,7 @@ async def _call(client: aiohttp.ClientSession, method: str, url: str, body: Any 
 async def _send_all(
     client: aiohttp.ClientSession, target: Target, sendings: list[Sending], merchant: Merchant, live: Live
 ) -> None:
-    # Stripe's library is large and only this command signs with it.
+    # Stripe's library is large, and only this command signs with it.
     import stripe
 
     for sending in sendings:

@@ -1,6 +1,6 @@
-"""What a merchant's server checks of a delivery: both signatures, written from their public descriptions.
+"""A merchant's server: it receives deliveries and checks both signatures, as their public descriptions have them.
 
-It shares no code with what signs, so that a mistake there cannot hide here.
+The checks share no code with the module that signs, so that a mistake there cannot hide here.
 """
 
 from __future__ import annotations
@@ -8,18 +8,82 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import json
 import time
-from typing import TYPE_CHECKING
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
-# Standard Webhooks: a delivery that is older or younger than this is refused by its receiver.
+    from multidict import CIMultiDictProxy
+
+    Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+# Standard Webhooks: a receiver refuses a delivery that is older or younger than this.
 TOLERANCE_SECONDS = 300
+# A handler that still runs when the server stops has this time to end.
+SHUTDOWN_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One request as it reached the receiver. `headers` ignore the case of names."""
+
+    headers: CIMultiDictProxy[str]
+    body: bytes
+
+    @property
+    def event(self) -> Any:
+        """Return the body as JSON."""
+        return json.loads(self.body)
+
+
+@dataclass
+class Receiver:
+    """A merchant's server on a free port of this machine, at `url` while it is `listening`.
+
+    The first requests get the `answers`, one each; after them it answers `status`.
+    """
+
+    deliveries: list[Delivery] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+    status: int = 200
+    url: str = ""
+    secret: str = ""
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Keep the request and answer it."""
+        delivery = Delivery(request.headers, await request.read())
+        self.deliveries.append(delivery)
+        if self.answers:
+            return await self.answers.pop(0)(request)
+        return self.respond(delivery)
+
+    def respond(self, _delivery: Delivery) -> web.Response:
+        """Return the answer to a delivery that no answer was set for."""
+        return web.Response(status=self.status, text="thanks")
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        """Serve `POST /hooks`."""
+        app = web.Application()
+        app.router.add_post("/hooks", self.handle)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            self.url = f"http://127.0.0.1:{runner.addresses[0][1]}/hooks"
+            yield
+        finally:
+            await runner.cleanup()
 
 
 def problem_of(secret: str, headers: Mapping[str, str], body: bytes) -> str:
-    """Return what is wrong with a delivery, or an empty text. `headers` ignore the case of names."""
+    """Return the first mistake of a delivery's signatures, or an empty text. `headers` ignore the case of names."""
     return standard_problem(secret, headers, body) or wallet_problem(secret, headers, body)
 
 

@@ -1,4 +1,4 @@
-"""Which users are told of an effect, under the names and in the bytes of the wallet contract (section 4).
+"""The users who are told of an effect, under the names and in the bytes of the wallet contract (section 4).
 
 `core.outbox.events` makes and writes the events; this module decides whose they are.
 """

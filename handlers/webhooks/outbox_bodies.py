@@ -47,7 +47,7 @@ Verify = Annotated[
     bool,
     msgspec.Meta(
         description=(
-            "Nothing is sent until the URL has echoed a challenge. It is challenged when it is given, and on demand."
+            "Nothing is sent until the URL has echoed a challenge. A challenge follows each new URL, and each demand."
         )
     ),
 ]

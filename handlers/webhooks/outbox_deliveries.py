@@ -239,8 +239,8 @@ ROUTES: tuple[Route, ...] = (
         body=Replay,
         answers={202: ReplayView},
         description=(
-            "Deliveries keep their ids and bytes, so a receiver that has seen one knows it. Those that are being sent,"
-            " and those to endpoints that are gone or off, are left out."
+            "Deliveries keep their ids and bytes, so a receiver that has seen one knows it. Deliveries that are being"
+            " sent, and those to endpoints that are gone or off, are left out."
         ),
         example={"from": "2026-01-31T12:00:00Z", "states": ["failed"]},
     ),
@@ -267,7 +267,7 @@ ROUTES: tuple[Route, ...] = (
         parameters=_DELIVERY_ID,
         answers={202: ReplayView},
         problems=("not_found", "endpoint_missing", "endpoint_disabled", "delivery_in_progress"),
-        description="It may be in any state. It keeps its id and bytes, and has all its attempts before it again.",
+        description="The delivery may be in any state. Its id and bytes stay; all its attempts are before it again.",
     ),
     Route(
         "POST",
@@ -294,7 +294,7 @@ ROUTES: tuple[Route, ...] = (
         query=EventQuery,
         answers={200: EventPage},
         description=(
-            "What is delivered to endpoints, for those who cannot receive. Positions count each principal's events from"
+            "The events that endpoints are sent, for readers that cannot receive. Positions count each principal's events from"
             " 1 and become visible in order: keep `next`, pass it as `after`, and nothing is missed."
         ),
     ),

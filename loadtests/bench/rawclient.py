@@ -20,7 +20,7 @@ import uvloop
 from loadtests.bench.client import RESULT_MARK, ClientResult, Job
 from loadtests.bench.figures import latency_summary
 from loadtests.bench.workload import COUNTER_DIGITS, Workload, template_pieces
-from loadtests.stripe_events import stripe_signature
+from ops.stripe_events import stripe_signature
 
 CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:\s*(\d+)", re.IGNORECASE)
 HEADERS_END = b"\r\n\r\n"

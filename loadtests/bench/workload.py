@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from loadtests.stripe_events import payment_intent_succeeded
+from ops.stripe_events import payment_intent_succeeded
 
 COUNTER_DIGITS = 9
 WIDTHS = {"from": 6, "to": 6, "amount": 3, "at": 20}

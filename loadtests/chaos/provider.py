@@ -10,7 +10,7 @@ import aiohttp
 import msgspec
 
 from loadtests.chaos.plan import Event, Plan
-from loadtests.stripe_events import payment_intent_succeeded, stripe_signature
+from ops.stripe_events import payment_intent_succeeded, stripe_signature
 
 SECRET = "whsec_of_the_chaos_run"  # noqa: S105 - both sides of it run here
 SOMEBODY_ELSES = "whsec_of_somebody_else"

@@ -5,8 +5,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestServer
 
 from core.inbox.processing import Retries
 from core.service import Service
@@ -32,10 +30,7 @@ def settings(settings: Settings) -> Settings:
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
     found = Receiver()
-    app = web.Application()
-    app.router.add_post("/hooks", found.handle)
-    async with TestServer(app) as server:
-        found.url = str(server.make_url("/hooks"))
+    async with found.listening():
         yield found
 
 

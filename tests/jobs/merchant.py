@@ -1,12 +1,9 @@
 """The two neighbours of the service: Stripe, which signs with its own library, and a merchant who checks signatures."""
 
-import hashlib
-import hmac
 import json
 import time
 import uuid
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import stripe
@@ -16,48 +13,22 @@ from standardwebhooks import Webhook
 
 from core.ledger.accounts import Opening, get_account, open_account
 from core.service import Service
+from ops import receiving
+from ops.receiving import Delivery, wallet_problem
+from ops.stripe_events import payment_intent_succeeded
 
 STRIPE_SECRET = "whsec_of_these_tests"
 
 ApiClient = TestClient[web.Request, web.Application]
-Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-@dataclass
-class Delivery:
-    """One request as it reached the receiver."""
-
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def event(self) -> Any:
-        return json.loads(self.body)
-
-
-@dataclass
-class Receiver:
-    """A merchant's server, written from the public contracts only: it checks both forms of signature."""
-
-    deliveries: list[Delivery] = field(default_factory=list)
-    answers: list[Answer] = field(default_factory=list)
-    """Taken one by one for the first requests; after that it answers 200."""
-    url: str = ""
-    secret: str = ""
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        body = await request.read()
-        self.deliveries.append(Delivery(dict(request.headers), body))
-        if self.answers:
-            return await self.answers.pop(0)(request)
-        return web.Response(text="thanks")
+class Receiver(receiving.Receiver):
+    """A merchant's server that checks both forms of signature, one with the library of Standard Webhooks."""
 
     def verify(self, delivery: Delivery) -> None:
         headers = {name.lower(): value for name, value in delivery.headers.items()}
         Webhook(self.secret).verify(delivery.body, headers)
-        signed = f"{headers['x-webhook-ts']}{headers['x-webhook-event']}".encode() + delivery.body
-        expected = hmac.new(self.secret.encode(), signed, hashlib.sha256).hexdigest()
-        assert hmac.compare_digest(expected, headers["x-webhook-sign"])
+        assert wallet_problem(self.secret, delivery.headers, delivery.body) == ""
         assert abs(int(headers["x-webhook-ts"]) - time.time()) < 300
         assert headers["content-type"] == "application/json"
         assert headers["x-webhook-event"] == delivery.event["type"]
@@ -66,7 +37,7 @@ class Receiver:
 
 @dataclass
 class Thread:
-    """What a test drives: the HTTP surface on one side, the receiver on the other."""
+    """The handle of a test: the HTTP surface on one side, the receiver on the other."""
 
     api: ApiClient
     service: Service
@@ -125,25 +96,12 @@ def payment(
     event_id: str | None = None,
     currency: str = "usd",
 ) -> dict[str, Any]:
-    """A snapshot event as Stripe sends it."""
-    return {
-        "id": event_id or f"evt_{intent}",
-        "object": "event",
-        "api_version": "2026-10-28.endive",
-        "created": int(time.time()),
-        "type": "payment_intent.succeeded",
-        "livemode": False,
-        "pending_webhooks": 1,
-        "request": {"id": None, "idempotency_key": None},
-        "data": {
-            "object": {
-                "id": intent,
-                "object": "payment_intent",
-                "amount": amount,
-                "amount_received": amount,
-                "currency": currency,
-                "status": "succeeded",
-                "metadata": {} if account is None else {"account": account},
-            }
-        },
-    }
+    """A snapshot event as Stripe sends it. `account` and `amount` may be what Stripe would not send."""
+    event = payment_intent_succeeded(
+        account or "", event_id=event_id or f"evt_{intent}", intent=intent, currency=currency
+    )
+    paid = event["data"]["object"]
+    paid.update(
+        amount=amount, amount_received=amount, metadata={} if account is None else {"account": account}
+    )
+    return event

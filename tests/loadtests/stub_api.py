@@ -19,7 +19,7 @@ from aiohttp import web
 from loadtests.bench import posting
 from loadtests.bench.subject import Connection
 from loadtests.bench.workload import BATCH_ITEM_DONE, QR_PATH, STRIPE_PATH, STRIPE_SECRET
-from loadtests.stripe_events import stripe_signature
+from ops.stripe_events import stripe_signature
 
 DATABASE_URL = os.environ.get("DATABASE_URL", "")
 DELAY_SECONDS = float(os.environ.get("STUB_DELAY_MS", "0")) / 1000

@@ -1,7 +1,7 @@
 -- name: list_deliveries
 -- Up to $11 deliveries after the first $12, with ids below $1 and not below $2, newest first: of principal $3,
 -- endpoint $4, event $5, in one of the states $6, of one of the types $7, given up or received at or after $8 (null: of
--- any). With $9, only those that can be sent again; with $10, also of endpoints that were deleted. The index of each
+-- any). $9 leaves only those that can be sent again, $10 adds those of endpoints that were deleted. The index of each
 -- endpoint serves its newest, so that nobody else's deliveries are read.
 SELECT
     found.id, found.event_id, found.endpoint_id, found.batch_id, found.event_type, found.object_id, found.state,

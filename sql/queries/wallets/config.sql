@@ -1,9 +1,9 @@
 -- name: platform_settings
--- Everything that an administrator has set: name, value as JSON text.
+-- All settings that an administrator has set: name, value as JSON text.
 SELECT name, value::text AS value FROM platform_settings;
 
 -- name: lock_platform_settings
--- Nothing; afterwards nobody else changes settings until this transaction ends.
+-- Lock the settings against changes by others until this transaction ends. No row comes back.
 LOCK TABLE platform_settings IN SHARE ROW EXCLUSIVE MODE;
 
 -- name: set_platform_setting
@@ -13,5 +13,5 @@ ON CONFLICT (name) DO UPDATE
     SET value = excluded.value, updated_by = excluded.updated_by, updated_at = clock_timestamp();
 
 -- name: settings_in_force
--- What an administrator has set, by name: value as JSON text, by whom and when.
+-- The settings that an administrator has set, by name: value as JSON text, updated_by, updated_at.
 SELECT name, value::text AS value, updated_by, updated_at FROM platform_settings ORDER BY name;

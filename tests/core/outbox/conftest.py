@@ -1,14 +1,14 @@
 """Principals with endpoints, and receivers that answer as a test says."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 
 import pytest
-from aiohttp.test_utils import TestServer
 
 from core.service import Service
 from core.settings import Settings
 from core.settings.kinds import Secret
-from tests.core.outbox.office import ADMIN_TOKEN, ApiClient, Office, OpenOffice, OpenReceiver, serve
+from tests.core.outbox.office import ADMIN_TOKEN, ApiClient, Office, OpenOffice, OpenReceiver
 from tests.jobs.merchant import Receiver
 
 
@@ -21,7 +21,7 @@ def settings(settings: Settings) -> Settings:
 
 @pytest.fixture
 def open_office(api: ApiClient, service: Service, api_key: Callable[..., Awaitable[str]]) -> OpenOffice:
-    """What makes a principal of this name and returns its office."""
+    """A function that makes a principal of this name and returns its office."""
 
     async def opened(principal: str) -> Office:
         key = await api_key(principal=principal)
@@ -40,17 +40,15 @@ async def office(open_office: OpenOffice) -> Office:
 
 @pytest.fixture
 async def open_receiver() -> AsyncIterator[OpenReceiver]:
-    """What starts a receiver on a port of its own."""
-    servers: list[TestServer] = []
+    """A function that starts a receiver on a port of its own."""
+    async with AsyncExitStack() as servers:
 
-    async def opened() -> Receiver:
-        receiver = Receiver()
-        servers.append(await serve(receiver))
-        return receiver
+        async def opened() -> Receiver:
+            receiver = Receiver()
+            await servers.enter_async_context(receiver.listening())
+            return receiver
 
-    yield opened
-    for server in servers:
-        await server.close()
+        yield opened
 
 
 @pytest.fixture

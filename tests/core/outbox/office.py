@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestClient
 
 from core.outbox.breakers import Breakers
 from core.outbox.destinations import Destinations
@@ -25,13 +25,13 @@ from tests.jobs.merchant import Receiver
 ApiClient = TestClient[web.Request, web.Application]
 HERE = Destinations.of(("127.0.0.0/8",), require_https=False)
 ADMIN_TOKEN = "the token of an administrator"
-# What is due again is due at once.
+# A delivery that is tried again is due at once.
 AT_ONCE = Schedule(0.0, 1.0, max_attempts=3)
 
 
 @dataclass
 class Office:
-    """What a test drives: `call` speaks HTTP as the principal, `deliver` works until nothing is due."""
+    """The handle of a test: `call` speaks HTTP as the principal, `deliver` works until no delivery is due."""
 
     api: ApiClient
     service: Service
@@ -90,7 +90,7 @@ class Office:
         try:
             idle = False
             while await sender.step() or not idle:
-                # Nothing was under way when the next step looks, and it finds nothing: then that is all.
+                # The work is done when a step finds nothing and no request was under way before it.
                 idle = not sender._sending
                 if sender._sending:
                     await asyncio.wait(sender._sending, return_when=asyncio.FIRST_COMPLETED)
@@ -118,17 +118,8 @@ OpenOffice = Callable[..., Awaitable[Office]]
 OpenReceiver = Callable[[], Awaitable[Receiver]]
 
 
-async def serve(receiver: Receiver) -> TestServer:
-    app = web.Application()
-    app.router.add_post("/hooks", receiver.handle)
-    server = TestServer(app)
-    await server.start_server()
-    receiver.url = str(server.make_url("/hooks"))
-    return server
-
-
 def says(status: int, text: str = "", **headers: str) -> Callable[[web.Request], Awaitable[web.Response]]:
-    """What answers with `status`."""
+    """Return a handler that answers with `status`."""
 
     async def answer(request: web.Request) -> web.Response:
         return web.Response(status=status, text=text, headers=headers)

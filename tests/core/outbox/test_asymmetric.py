@@ -12,8 +12,9 @@ from standardwebhooks import Webhook
 from core.inbox import standard_webhooks
 from core.inbox.verifying import NotGenuine
 from core.outbox.signing import message_id, new_secret, new_signing_key, public_key, signed_headers
+from ops.receiving import Delivery
 from tests.core.outbox.office import Office
-from tests.jobs.merchant import Delivery, Receiver
+from tests.jobs.merchant import Receiver
 
 
 def genuine(sent: Delivery, public: str) -> bool:

@@ -15,8 +15,9 @@ from core.outbox.breakers import LEAST_RESULTS, Breakers
 from core.outbox.schedule import Schedule
 from core.outbox.sender import take_over_deliveries
 from core.work.leases import Worker
+from ops.receiving import Delivery
 from tests.core.outbox.office import Office, says
-from tests.jobs.merchant import Delivery, Receiver
+from tests.jobs.merchant import Receiver
 
 REFUSED = "http://127.0.0.1:1/closed"
 
@@ -197,7 +198,7 @@ async def test_a_worker_that_stood_still_makes_no_batch_of_what_others_have(
         await office.close(sender)
     monkeypatch.undo()
     await office.deliver()
-    # Who knows what the other worker has sent: these go alone.
+    # The other worker may have sent them, nobody knows: so these go alone.
     assert [sent.event["type"] for sent in receiver.deliveries] == ["a.b"] * 3
 
 

@@ -1,4 +1,4 @@
-"""Who gets how many slots: swift receivers many, failing ones none for a while, then one try."""
+"""Slots of receivers: swift ones get many, failing ones none for a while, then one trial."""
 
 from uuid import UUID, uuid4
 

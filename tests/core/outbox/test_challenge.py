@@ -70,7 +70,7 @@ async def test_its_events_are_kept_until_it_has_proven_itself(office: Office, re
     await office.deliver()
     assert len(receiver.deliveries) == 1
     assert [row["last_error"] for row in await office.deliveries("?state=failed")] == ["endpoint_disabled"]
-    # It cannot be switched on around the challenge.
+    # The endpoint cannot be switched on without the challenge.
     status, problem = await office.call("PATCH", path, {"enabled": True, "description": "x"})
     assert (status, problem["error"]["code"]) == (409, "endpoint_unverified")
     assert (await office.get(path))["description"] == ""
@@ -115,7 +115,7 @@ async def test_it_is_asked_for_later_and_given_up(office: Office, receiver: Rece
     assert (status, *state(shown)) == (200, False, "unverified", False)
     status, shown = await office.call("PATCH", path, {"verify": False, "enabled": True})
     assert (status, *state(shown)) == (200, True, None, False)
-    # One that has echoed a challenge before need not do it again.
+    # A URL that has echoed a challenge before need not do it again.
     receiver.answers.append(as_text)
     await office.post(f"{path}/challenge", status=200)
     status, shown = await office.call("PATCH", path, {"verify": True})

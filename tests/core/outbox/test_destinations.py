@@ -1,4 +1,4 @@
-"""Which addresses may be called: public ones, and what the operator allows; never those that hand out credentials."""
+"""Addresses that may be called: public ones, and those the operator allows; never any that hands out credentials."""
 
 import ipaddress
 

@@ -134,7 +134,7 @@ async def test_nobody_listens() -> None:
 
 
 async def test_a_name_that_leads_inside_is_closed_at_the_socket() -> None:
-    """What a name resolves to is judged when the socket is opened."""
+    """The address that a name resolves to is judged when the socket is opened."""
     reached = []
 
     async def handler(request: web.Request) -> web.Response:

@@ -26,7 +26,7 @@ async def test_everything_about_an_endpoint_can_be_changed(office: Office) -> No
     assert changed["event_types"] == ["a.b", "transfer.*"]
     assert changed["description"] == "the new shop"
     assert changed["header_names"] == ["X-Shop"]
-    # What is left out stays.
+    # Fields that are left out stay as they are.
     status, again = await office.call("PATCH", path, {"enabled": False})
     assert again == changed | {
         "enabled": False,

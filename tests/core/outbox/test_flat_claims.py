@@ -38,7 +38,7 @@ async def foreign(settings: Settings) -> AsyncIterator[None]:
 
 
 async def pages(office: Office, statement: Query, *arguments: object) -> int:
-    """How many pages a statement reads; it is taken back."""
+    """Return how many pages a statement reads; its effects are rolled back."""
     async with office.service.database.connections.pool.acquire() as connection:
         transaction = connection.transaction()
         await transaction.start()

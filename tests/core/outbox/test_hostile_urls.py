@@ -61,7 +61,7 @@ async def test_is_not_reached(entry: Hostile) -> None:
 
 
 async def test_a_name_that_changes_its_mind_after_it_was_judged() -> None:
-    """Rebinding: the first answer is public, the second leads inside. What counts is where the socket goes."""
+    """Rebinding: the first answer is public, the second leads inside. The socket's address decides."""
     reached: list[str] = []
 
     async def handle(request: web.Request) -> web.Response:

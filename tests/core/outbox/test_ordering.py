@@ -19,14 +19,15 @@ from core.outbox.schedule import Schedule
 from core.outbox.sender import take_over_deliveries
 from core.settings import Settings
 from core.work.leases import Worker
+from ops.receiving import Delivery
 from tests.core.outbox.office import Office, says
-from tests.jobs.merchant import Delivery, Receiver
+from tests.jobs.merchant import Receiver
 
 Sent = list[tuple[str, int]]
 
 
 def sent(receiver: Receiver) -> Sent:
-    """What has arrived, as object and number."""
+    """Return the events that have arrived, as object and number."""
     return [_place(delivery) for delivery in receiver.deliveries]
 
 
@@ -188,7 +189,7 @@ async def test_what_a_dead_worker_was_sending_is_still_in_turn(office: Office, r
 
 
 async def test_what_a_worker_did_not_live_to_release_is_found(office: Office, receiver: Receiver) -> None:
-    """It died between the commit of a fan-out, or of a resend, and the release."""
+    """The worker died between the commit of a fan-out, or of a resend, and the release."""
     await office.listen(receiver, ordered=True)
     for number in range(3):
         await emit(office, number)

@@ -1,6 +1,7 @@
-"""What a delivery leaves behind, when it is tried again, and what a receiver's answers lead to."""
+"""Deliveries: the records that they leave, their further attempts, and the effects of a receiver's answers."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -174,7 +175,7 @@ async def test_an_endpoint_is_switched_off_after_so_many_given_up(office: Office
     shown = await office.get(path)
     assert (shown["enabled"], shown["failed_deliveries"]) == (True, 1)
     assert shown["failing_since"] is not None
-    # What is delivered in between begins the count anew.
+    # A delivery that arrives in between begins the count anew.
     await office.emit()
     await office.deliver()
     shown = await office.get(path)
@@ -299,5 +300,5 @@ async def test_a_test_event_is_for_one_endpoint_alone(
     assert shown["delivery"]["state"] == "delivered"
 
 
-def _lower(headers: dict[str, Any]) -> dict[str, Any]:
+def _lower(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}

@@ -1,4 +1,4 @@
-"""One receiver never holds up another: who gets which slots, and what is not even looked at."""
+"""One receiver never holds up another: the slots of each, and the deliveries that are not even looked at."""
 
 import asyncio
 

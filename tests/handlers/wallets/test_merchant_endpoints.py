@@ -7,15 +7,13 @@ import hmac
 import json
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestServer
 
 from core import metrics
+from ops.receiving import Receiver
 from tests.handlers.wallets.conftest import MakePerson, Person, Said, new_key
 
 DEV = {"env": "dev", "outbound_allow_hosts": ("127.0.0.0/8",), "webhook_max_attempts": 2}
@@ -23,26 +21,10 @@ ENDPOINTS = "/webhooks/endpoints"
 SECRET = "a secret of ours: ключ"
 
 
-@dataclass
-class Receiver:
-    """A merchant's server, written from the contract."""
-
-    url: str = ""
-    status: int = 200
-    got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
-
-    async def handle(self, request: web.Request) -> web.Response:
-        self.got.append((dict(request.headers), await request.read()))
-        return web.Response(status=self.status)
-
-
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
     one = Receiver()
-    app = web.Application()
-    app.router.add_post("/hook", one.handle)
-    async with TestServer(app) as server:
-        one.url = str(server.make_url("/hook"))
+    async with one.listening():
         yield one
 
 
@@ -107,7 +89,8 @@ async def test_the_bytes_of_a_delivery(person: MakePerson, receiver: Receiver) -
     sent = (await shop.post("/webhooks/test")).json["deliveries"]
     assert len(sent) == 1
     assert (await process(shop)).body == b'{"detail":"ok"}'
-    ((headers, body),) = receiver.got
+    (got,) = receiver.deliveries
+    headers, body = got.headers, got.body
     assert body == b'{"type":"webhook.test","data":{"user":"%s"}}' % str(shop.user.id).encode()
     seconds = headers["X-Webhook-Ts"]
     assert abs(int(seconds) - time.time()) < 10
@@ -129,7 +112,7 @@ async def test_the_bytes_of_a_delivery(person: MakePerson, receiver: Receiver) -
         "created_at": delivery["created_at"],
     }
     await process(shop)
-    assert len(receiver.got) == 1
+    assert len(receiver.deliveries) == 1
 
 
 @pytest.mark.parametrize("changed", [DEV])
@@ -144,7 +127,7 @@ async def test_a_sale_is_told(person: MakePerson, receiver: Receiver) -> None:
         assert (await ann.post("/payments/merchant/pay", body)).status == 200
     pending = await shop.ask("POST", "/webhooks/process_pending", params={"max_cycles": "9"})
     assert (pending.json["detail"], pending.json["cycles"] >= 1) == ("ok", True)
-    bodies = sorted(body for _, body in receiver.got)
+    bodies = sorted(got.body for got in receiver.deliveries)
     assert b'{"type":"payments.qr_pay","data":{"amount_cents":70}}' in bodies
     assert len(bodies) == 2  # that it was made, and that it was paid: once each, and to its merchant alone
     assert await deliveries(other) == []
@@ -167,8 +150,8 @@ async def test_failing_and_sending_again(person: MakePerson, receiver: Receiver,
         assert await deliveries(shop) == [("webhook.test", "pending", 0)]
         await process(shop)
         assert await deliveries(shop) == [("webhook.test", "delivered", 0)]
-    assert {headers["X-Delivery-ID"] for headers, _ in receiver.got} == {sent}
-    assert len(receiver.got) == 4
+    assert {got.headers["X-Delivery-ID"] for got in receiver.deliveries} == {sent}
+    assert len(receiver.deliveries) == 4
     assert 'payments_webhook_deliveries_total{status="created"}' in metrics.render().decode()
 
 
@@ -188,7 +171,7 @@ async def test_one_delivery_for_many_who_process(person: MakePerson, receiver: R
     for _ in range(5):
         await shop.post("/webhooks/test")
     await asyncio.gather(*(process(shop) for _ in range(8)))
-    ids = [headers["X-Delivery-ID"] for headers, _ in receiver.got]
+    ids = [got.headers["X-Delivery-ID"] for got in receiver.deliveries]
     assert len(ids) == len(set(ids)) == 5
 
 
@@ -203,7 +186,7 @@ async def test_whoever_is_switched_off_gets_nothing(
     assert (await shop.post("/webhooks/test")).body == b'{"deliveries":[]}'
     assert (await shop.get(ENDPOINTS)).json[0]["active"] is False
     await process(shop)
-    assert receiver.got == []
+    assert receiver.deliveries == []
     assert (await shop.post(f"/webhooks/deliveries/{sent}/requeue")).refusal[0] == 409
     await owner.execute("UPDATE webhook_endpoints SET deleted_at = now()")
     said = await shop.post(f"/webhooks/deliveries/{sent}/requeue")

@@ -68,7 +68,7 @@ async def test_first_and_second_time(api: ApiClient, service: Service) -> None:
         "cus_1",
         "pending",
     )
-    # What was stored can be verified again.
+    # The stored form can be verified again.
     header = json.loads(row["headers"])["stripe-signature"]
     assert stripe.WebhookSignature.verify_header(row["body"].decode(), header, NEW, 300)
 

@@ -1,4 +1,4 @@
-"""Events as Stripe sends them, for whatever plays Stripe here."""
+"""Events as Stripe sends them, for the demo, the load tests and the tests, which play Stripe."""
 
 import hashlib
 import hmac
