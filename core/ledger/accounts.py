@@ -10,9 +10,10 @@ import msgspec
 from core.database import queries
 from core.errors import Refusal
 from core.ledger.items import encode_metadata
+from core.ledger.movements import moment
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from core.database import Connection, Database, Row
 
@@ -21,6 +22,8 @@ SQL = queries(__name__)
 AccountState = Literal["open", "frozen", "closed"]
 STATES: tuple[AccountState, ...] = ("open", "frozen", "closed")
 MAX_OPENINGS = 1_000
+# One page of a statement that is read whole: a transaction of a few milliseconds.
+STREAM_PAGE = 1_000
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -241,6 +244,43 @@ async def statement_page(
         )
         for row in rows
     ]
+
+
+async def statement_pages(
+    database: Database, account_id: int, *, after: int, before: int, newest_first: bool = False
+) -> AsyncIterator[list[StatementLine]]:
+    """Read the entries in pages, each in a short transaction of its own: a slow reader holds nothing open."""
+    while page := await statement_page(
+        database, account_id, after=after, before=before, limit=STREAM_PAGE, newest_first=newest_first
+    ):
+        yield page
+        if newest_first:
+            before = page[-1].version
+        else:
+            after = page[-1].version
+
+
+async def statement_span(
+    database: Database,
+    account: Account,
+    recorded_from: datetime | None,
+    recorded_before: datetime | None,
+    *,
+    cursor: int | None = None,
+    newest_first: bool = False,
+) -> tuple[int, int]:
+    """Return the versions that a statement lies between, both exclusive, continued from the version `cursor`.
+
+    Raises Refusal `invalid_request` for a time at the ends of the calendar.
+    """
+    after, before = 0, account.version + 1
+    if (start := moment(recorded_from)) is not None:
+        after = await version_before(database, account.id, start)
+    if (end := moment(recorded_before)) is not None:
+        before = await version_before(database, account.id, end) + 1
+    if cursor is not None:
+        after, before = (after, min(before, cursor)) if newest_first else (max(after, cursor), before)
+    return after, before
 
 
 async def version_before(database: Database, account_id: int, at: datetime) -> int:

@@ -14,7 +14,7 @@ import msgspec
 
 from core.database import queries
 from core.errors import Refusal
-from core.ledger.items import Leg, Operation, Outcome, Posting, operation_id
+from core.ledger.items import SYSTEM_PRINCIPAL, Leg, Operation, Outcome, Posting, operation_id
 from core.ledger.posting import post
 from core.ledger.transfers import NEWEST, find_number
 
@@ -200,8 +200,8 @@ async def expire_due(database: Database) -> int:
     rows = await database.fetch(SQL.due_holds, EXPIRY_ROUND)
     postings = [
         Posting(
-            id=operation_id(0, f"expire:{row['id']}"),
-            principal_id=0,
+            id=operation_id(SYSTEM_PRINCIPAL, f"expire:{row['id']}"),
+            principal_id=SYSTEM_PRINCIPAL,
             legs=(Leg(row["code"], -row["amount"]),),
             operation=Operation.EXPIRE,
             target_no=row["no"],

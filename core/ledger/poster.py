@@ -16,7 +16,7 @@ from core import metrics
 from core.database import queries
 from core.errors import Refusal, Unavailable
 from core.lane import Lane
-from core.ledger.items import MAX_CALL_LEGS, Outcome, Posting
+from core.ledger.items import MAX_CALL_ITEMS, MAX_CALL_LEGS, Outcome, Posting
 from core.ledger.posting import post
 from core.work.retries import repeated, wait_seconds
 
@@ -79,7 +79,14 @@ class Poster:
         return outcomes
 
     async def dry_run(self, postings: Sequence[Posting]) -> list[Outcome]:
-        """Return what would become of these items if they came next; nothing is kept and no key is used up."""
+        """Return what would become of these items if they came next; nothing is kept and no key is used up.
+
+        Raises Refusal `invalid_request` for more than one call of the posting function takes.
+        """
+        if len(postings) > MAX_CALL_ITEMS or sum(len(posting.legs) for posting in postings) > MAX_CALL_LEGS:
+            raise Refusal(
+                "invalid_request", f"A dry run takes at most {MAX_CALL_ITEMS} items and {MAX_CALL_LEGS} legs."
+            )
         return await self._post(postings, dry_run=True)
 
     async def close(self) -> None:

@@ -10,6 +10,7 @@ import msgspec
 from core.database import queries
 from core.errors import Refusal
 from core.ledger.items import EntryLine, Leg, Operation, Outcome, Posting, encode_metadata
+from core.ledger.movements import moment
 from core.ledger.stored import load_entries
 
 if TYPE_CHECKING:
@@ -175,6 +176,7 @@ async def prepare_reversal(  # noqa: PLR0913 - the fields of the request
     `amount` is in minor units of the original's first leg. Raises Refusal `transfer_not_found`, and `not_reversible`
     for a transfer that is a reversal itself, or a part of one in several currencies.
     """
+    effective_at = moment(effective_at)
     number = await find_number(source, original_id)
     found = await get_transfers(source, [number]) if number is not None else []
     if number is None or not found:

@@ -12,18 +12,16 @@ import msgspec
 from aiohttp import hdrs, web
 from msgspec import Meta
 
-from core.database import Database
 from core.ledger import accounts
 from core.ledger.accounts import Account, AccountState, Limits, Opening, PastBalance, StatementLine
+from core.ledger.movements import moment
 from core.ledger.transfers import NEWEST
 from core.money import MAX_AMOUNT_MINOR
 from handlers.http.route import Call, Route, answer, cut
-from handlers.ledger.bodies import ACCOUNT_CODE, AccountCode, Balance, Currency, Metadata, Time, moment
+from handlers.ledger.bodies import ACCOUNT_CODE, AccountCode, Balance, Currency, Metadata, Time
 from handlers.ledger.transfers import Limit
 
 TAG = "Accounts"
-# One page of a streamed statement: a transaction of a few milliseconds.
-STREAM_PAGE = 1_000
 
 Positive = Annotated[int, Meta(ge=1, le=MAX_AMOUNT_MINOR)]
 NotNegative = Annotated[int, Meta(ge=0, le=MAX_AMOUNT_MINOR)]
@@ -171,20 +169,20 @@ async def get_entries(call: Call) -> web.StreamResponse:
     query: StatementQuery = call.query
     database = call.service.database
     account = await accounts.get_account(database, call.path("account"))
-    after, before = 0, account.version + 1
-    if (recorded_from := moment(query.recorded_from)) is not None:
-        after = await accounts.version_before(database, account.id, recorded_from)
-    if (recorded_before := moment(query.recorded_before)) is not None:
-        before = await accounts.version_before(database, account.id, recorded_before) + 1
     descending = query.order == "descending"
-    if query.cursor is not None:
-        after, before = (
-            (after, min(before, query.cursor)) if descending else (max(after, query.cursor), before)
-        )
+    after, before = await accounts.statement_span(
+        database,
+        account,
+        query.recorded_from,
+        query.recorded_before,
+        cursor=query.cursor,
+        newest_first=descending,
+    )
     if query.format == "csv":
-        return await _stream_csv(
-            call, account, _pages(database, account.id, after, before, descending=descending)
+        pages = accounts.statement_pages(
+            database, account.id, after=after, before=before, newest_first=descending
         )
+        return await _stream_csv(call, account, pages)
     entries = await accounts.statement_page(
         database, account.id, after=after, before=before, limit=query.limit + 1, newest_first=descending
     )
@@ -192,20 +190,6 @@ async def get_entries(call: Call) -> web.StreamResponse:
     return answer(
         200, StatementPage(account.code, account.currency, page, page[-1].version if more else None)
     )
-
-
-async def _pages(
-    database: Database, account_id: int, after: int, before: int, *, descending: bool
-) -> AsyncIterator[list[StatementLine]]:
-    """Read the statement in pages, each its own short transaction: a slow reader holds nothing open."""
-    while page := await accounts.statement_page(
-        database, account_id, after=after, before=before, limit=STREAM_PAGE, newest_first=descending
-    ):
-        yield page
-        if descending:
-            before = page[-1].version
-        else:
-            after = page[-1].version
 
 
 async def _stream_csv(

@@ -1,22 +1,18 @@
-"""What the ledger's routes take: the types of their bodies, and the postings that are made of them."""
+"""The types of the bodies that the ledger's routes take."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta, field
 
-from core.errors import Refusal
-from core.ledger.items import MAX_CALL_LEGS, Condition, Leg, Operation, Posting, operation_id
+from core.ledger.items import MAX_CALL_LEGS, Condition, Leg
+from core.ledger.movements import MAX_BATCH_ITEMS, MAX_HOLD_SECONDS, Movement
 from core.money import MAX_AMOUNT_MINOR
 
 ACCOUNT_CODE = r"^[A-Za-z0-9][A-Za-z0-9._:@+-]*$"
-MAX_BATCH_ITEMS = 5_000
-MAX_BATCH_LEGS = 20_000
-# Holds for longer than this are a debt, not a reservation.
-MAX_HOLD_SECONDS = 366 * 24 * 3600
 
 AccountCode = Annotated[
     str, Meta(min_length=1, max_length=128, pattern=ACCOUNT_CODE, description="The account's own code.")
@@ -63,7 +59,7 @@ class ConditionBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     balance_at_most: Balance | None = None
 
 
-class Movement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class MovementBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """From where to where: `from`, `to` and `amount`, or `legs`."""
 
     from_: AccountCode | None = field(name="from", default=None)
@@ -77,14 +73,14 @@ class Movement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     conditions: Annotated[tuple[ConditionBody, ...], Meta(max_length=100)] = ()
 
 
-class TransferBody(Movement, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TransferBody(MovementBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A transfer: `from`, `to` and `amount`, or `legs` that sum to zero in each currency."""
 
     effective_at: Time | None = None
     dry_run: bool = False
 
 
-class BatchItem(Movement, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class BatchItem(MovementBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A transfer of a batch, with its own key. Neighbours with the same `group` are done together or not at all."""
 
     key: Key
@@ -109,7 +105,7 @@ class ReversalBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     effective_at: Time | None = None
 
 
-class HoldBody(Movement, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class HoldBody(MovementBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A hold: `from`, `to` and `amount`, or `legs` of which the first is the source's.
 
     It ends by itself after `expires_in` seconds or at `expires_at`, or never.
@@ -138,93 +134,17 @@ class ExtendBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     expires_at: Time | None = None
 
 
-def transfer_posting(
-    principal_id: int, key: str, body: TransferBody | BatchItem, *, group: int = 0, subject: str = ""
-) -> Posting:
-    """Return the posting of a transfer; raises Refusal `invalid_request`, naming `subject`."""
-    return Posting(
-        id=operation_id(principal_id, key),
-        principal_id=principal_id,
-        legs=_legs(body, subject),
-        kind=body.kind,
+def movement(body: TransferBody | BatchItem | HoldBody) -> Movement:
+    """Return what a body asks for; what it must be like is for `core.ledger.movements` to say."""
+    return Movement(
+        source=body.from_,
+        target=body.to,
+        amount=body.amount,
+        legs=None if body.legs is None else [Leg(leg.account, leg.amount) for leg in body.legs],
         currency=body.currency,
-        reference=body.reference,
-        metadata=body.metadata or None,
-        effective_at=moment(body.effective_at),
-        conditions=_conditions(body),
-        group=group,
-    )
-
-
-def hold_posting(principal_id: int, key: str, body: HoldBody) -> Posting:
-    """Return the posting of a hold; raises Refusal `invalid_request`."""
-    legs = _legs(body, "")
-    if legs[0].amount > 0:
-        raise Refusal(
-            "invalid_request", "The first leg of a hold is its source's, so its amount is negative."
-        )
-    if any(leg.account == legs[0].account for leg in legs[1:]):
-        raise Refusal("invalid_request", "The source of a hold has one leg only, the first.")
-    return Posting(
-        id=operation_id(principal_id, key),
-        principal_id=principal_id,
-        legs=legs,
-        operation=Operation.HOLD,
         kind=body.kind,
-        currency=body.currency,
         reference=body.reference,
-        metadata=body.metadata or None,
-        conditions=_conditions(body),
-        expires_at=expiry(body),
-        expires_in_secs=body.expires_in,
+        metadata=body.metadata,
+        conditions=tuple([Condition(*msgspec.structs.astuple(each)) for each in body.conditions]),
+        effective_at=None if isinstance(body, HoldBody) else body.effective_at,
     )
-
-
-def moment(time: datetime | None) -> datetime | None:
-    """Return the same time in UTC; raises Refusal `invalid_request` at the ends of the calendar."""
-    if time is None:
-        return None
-    if not 1 < time.year < 9999:  # its offset might carry it out of what Python can hold
-        raise Refusal("invalid_request", "A time must lie within the years 2 to 9998.")
-    return time.astimezone(UTC)
-
-
-def expiry(body: HoldBody | ExtendBody) -> datetime | None:
-    """Return when a hold ends; raises Refusal `invalid_request` for two ends, and for one too far ahead.
-
-    A time that is over is not refused, since a call may be repeated after it: such a hold ends at once.
-    """
-    now = datetime.now(UTC)
-    if body.expires_in is not None:
-        if body.expires_at is not None:
-            raise Refusal("invalid_request", "Give expires_in or expires_at, not both.")
-        return now + timedelta(seconds=body.expires_in)
-    end = moment(body.expires_at)
-    if end is not None and end > now + timedelta(seconds=MAX_HOLD_SECONDS):
-        raise Refusal("invalid_request", "A hold ends within 366 days.")
-    return end
-
-
-def _conditions(body: Movement) -> tuple[Condition, ...]:
-    if not body.conditions:
-        return ()
-    return tuple(
-        Condition(each.account, each.version, each.balance_at_least, each.balance_at_most)
-        for each in body.conditions
-    )
-
-
-def _legs(body: Movement, subject: str) -> tuple[Leg, ...]:
-    if body.legs is None:
-        if body.from_ is None or body.to is None or body.amount is None:
-            raise Refusal("invalid_request", f"{subject}Give `from`, `to` and `amount`, or `legs`.")
-        if body.from_ == body.to:
-            raise Refusal("invalid_request", f"{subject}`from` and `to` are the same account.")
-        return Leg(body.from_, -body.amount), Leg(body.to, body.amount)
-    if body.from_ is not None or body.to is not None or body.amount is not None:
-        raise Refusal("invalid_request", f"{subject}Give `from`, `to` and `amount`, or `legs`, not both.")
-    if any(leg.amount == 0 for leg in body.legs):
-        raise Refusal("invalid_request", f"{subject}A leg's amount is not zero.")
-    if sum(abs(leg.amount) for leg in body.legs) > 2 * MAX_AMOUNT_MINOR:
-        raise Refusal("invalid_request", f"{subject}The legs move more than {MAX_AMOUNT_MINOR} in all.")
-    return tuple(Leg(leg.account, leg.amount) for leg in body.legs)

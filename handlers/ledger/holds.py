@@ -7,8 +7,7 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 
-from core.errors import Refusal
-from core.ledger import accounts, holds, transfers
+from core.ledger import accounts, holds, movements, transfers
 from core.ledger.holds import Hold, HoldState, StoredHold
 from core.ledger.items import Outcome, Posting, operation_id
 from core.ledger.transfers import Transfer
@@ -19,8 +18,7 @@ from handlers.ledger.bodies import (
     ExtendBody,
     HoldBody,
     VoidBody,
-    expiry,
-    hold_posting,
+    movement,
 )
 from handlers.ledger.transfers import REPLAYED, Cursor, Limit, position
 
@@ -60,7 +58,11 @@ class HoldQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 async def create_hold(call: Call) -> web.Response:
     """Make a hold."""
-    posting = hold_posting(call.caller.id, call.idempotency_key or "", call.body)
+    body: HoldBody = call.body
+    posting = movements.hold(
+        call.caller.id, call.idempotency_key or "", movement(body), expires_at=body.expires_at,
+        expires_in_secs=body.expires_in,
+    )  # fmt: skip
     outcome = await _post(call, posting)
     return _answer(201, holds.describe(posting, outcome), outcome)
 
@@ -89,9 +91,7 @@ async def void_hold(call: Call) -> web.Response:
 async def extend_hold(call: Call) -> web.Response:
     """Move a hold's end."""
     body: ExtendBody = call.body
-    until = expiry(body)
-    if until is None:
-        raise Refusal("invalid_request", "Give expires_in or expires_at.")
+    until = movements.new_hold_end(body.expires_at, body.expires_in)
     stored = await _stored(call)
     posting = holds.extend(
         stored, id_=_id(call), principal_id=call.caller.id, expires_at=until, expires_in_secs=body.expires_in

@@ -11,32 +11,21 @@ from msgspec import Meta
 
 from core import metrics
 from core.access.guard import batch_cost
-from core.errors import Refusal
-from core.ledger import accounts, transfers
-from core.ledger.items import (
-    MAX_CALL_ITEMS,
-    MAX_CALL_LEGS,
-    Outcome,
-    Posting,
-    next_group,
-    operation_id,
-    sentence,
-)
+from core.ledger import accounts, movements, transfers
+from core.ledger.items import Outcome, Posting, operation_id, sentence
+from core.ledger.movements import BatchPart, moment
 from core.ledger.outcomes import OUTCOMES_BY_CODE
 from core.ledger.transfers import NEWEST, ListedTransfer, Transfer, TransferFilter
 from handlers.http.route import MIB, Call, Route, answer
 from handlers.ledger.bodies import (
-    MAX_BATCH_LEGS,
     AccountCode,
     BatchBody,
-    BatchItem,
     Kind,
     Reference,
     ReversalBody,
     Time,
     TransferBody,
-    moment,
-    transfer_posting,
+    movement,
 )
 
 REPLAYED = {"Idempotent-Replayed": "true"}
@@ -111,7 +100,7 @@ class TransferQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 async def create_transfer(call: Call) -> web.Response:
     """Post one transfer."""
     body: TransferBody = call.body
-    posting = transfer_posting(call.caller.id, _key(call), body)
+    posting = movements.transfer(call.caller.id, _key(call), movement(body))
     poster = call.service.ledger.poster
     outcome = (await poster.dry_run([posting]))[0] if body.dry_run else await poster.submit(posting)
     _settle(call, outcome, dry_run=body.dry_run)
@@ -121,16 +110,10 @@ async def create_transfer(call: Call) -> web.Response:
 async def create_batch(call: Call) -> web.Response:
     """Post a batch of transfers."""
     body: BatchBody = call.body
-    postings = _batch_postings(call.caller.id, body.transfers)
+    parts = [BatchPart(item.key, movement(item), item.group) for item in body.transfers]
+    postings = movements.batch(call.caller.id, parts)
     poster = call.service.ledger.poster
-    if body.dry_run:
-        if len(postings) > MAX_CALL_ITEMS or sum(len(posting.legs) for posting in postings) > MAX_CALL_LEGS:
-            raise Refusal(
-                "invalid_request", f"A dry run takes at most {MAX_CALL_ITEMS} items and {MAX_CALL_LEGS} legs."
-            )
-        outcomes = await poster.dry_run(postings)
-    else:
-        outcomes = await poster.submit_many(postings)
+    outcomes = await (poster.dry_run(postings) if body.dry_run else poster.submit_many(postings))
     posted = sum(outcome.posted for outcome in outcomes)
     if not body.dry_run:
         _count(outcomes)
@@ -153,7 +136,7 @@ async def reverse_transfer(call: Call) -> web.Response:
         kind=body.kind,
         reference=body.reference,
         metadata=body.metadata or None,
-        effective_at=moment(body.effective_at),
+        effective_at=body.effective_at,
     )
     outcome = await call.service.ledger.poster.submit(posting)
     _settle(call, outcome)
@@ -209,38 +192,6 @@ def _count(outcomes: list[Outcome]) -> None:
 
 def _replayed(outcome: Outcome) -> dict[str, str] | None:
     return REPLAYED if outcome.replayed else None
-
-
-def _batch_postings(principal_id: int, items: tuple[BatchItem, ...]) -> list[Posting]:
-    postings: list[Posting] = []
-    group, number, legs = None, 0, 0
-    members = [0, 0]
-    seen: set[str] = set()
-    for place, item in enumerate(items):
-        if item.group != group:
-            group, number, members = item.group, next_group() if item.group is not None else 0, [0, 0]
-            if group in seen:
-                raise Refusal(
-                    "invalid_request", f"Item {place}: the items of group {group!r} do not follow each other."
-                )
-            if group is not None:
-                seen.add(group)
-        posting = transfer_posting(principal_id, item.key, item, group=number, subject=f"Item {place}: ")
-        size = len(posting.legs) + len(posting.conditions)
-        members = [members[0] + 1, members[1] + size]
-        if number and (members[0] > MAX_CALL_ITEMS or members[1] > MAX_CALL_LEGS):
-            raise Refusal(
-                "invalid_request",
-                f"Group {group!r} has more than {MAX_CALL_ITEMS} items or {MAX_CALL_LEGS} legs and conditions.",
-            )
-        legs += size
-        postings.append(posting)
-    if legs > MAX_BATCH_LEGS:
-        raise Refusal(
-            "invalid_request",
-            f"A batch has at most {MAX_BATCH_LEGS} legs and conditions; this one has {legs}.",
-        )
-    return postings
 
 
 def _result(key: str, posting: Posting, outcome: Outcome) -> BatchResult:

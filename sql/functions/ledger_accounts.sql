@@ -57,7 +57,7 @@ BEGIN
         ) > 0;
         INSERT INTO account_events (no, account_id, kind, data)
         SELECT
-            (batch << 22) + (row_number() OVER (ORDER BY a.n) << 12), new_ids[array_position(new_codes, a.code)],
+            item_no(batch, row_number() OVER (ORDER BY a.n)), new_ids[array_position(new_codes, a.code)],
             'account.created', a.data::jsonb
         FROM unnest(codes, data_texts) WITH ORDINALITY AS a (code, data, n)
         WHERE a.code = ANY (new_codes) AND a.n = array_position(codes, a.code);
@@ -126,7 +126,7 @@ BEGIN
     END IF;
     INSERT INTO account_events (no, account_id, kind, data)
     VALUES (
-        (batch << 22) + (1 << 12), wanted_id, 'account.updated',
+        item_no(batch, 1), wanted_id, 'account.updated',
         jsonb_build_object(
             'state', (ARRAY['open', 'frozen', 'closed'])[account.state + 1],
             'limits', jsonb_build_object(
@@ -157,7 +157,7 @@ BEGIN
     WHILE high - low > 1 LOOP
         middle := (low + high) / 2;
         SELECT b.recorded_at <= at_time INTO STRICT was_recorded
-        FROM entries AS e INNER JOIN batches AS b ON b.seq = e.no >> 22
+        FROM entries AS e INNER JOIN batches AS b ON b.seq = batch_of(e.no)
         WHERE e.account_id = wanted_id AND e.version = middle;
         IF was_recorded THEN
             low := middle;

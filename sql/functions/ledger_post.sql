@@ -1,19 +1,33 @@
 -- Post one batch: up to 1,000 items of up to 4,000 legs in order, each with its own outcome, in the caller's
 -- transaction.
 --
+-- The numbers, which tests/core/ledger/test_numbers.py holds against core/ledger:
+--   operations  0 transfer, 1 hold, 2 capture, 3 void, 4 extend, 5 expire, 6 reversal
+--   accounts    0 open, 1 frozen, 2 closed
+--   holds       0 open, 1 captured, 2 voided, 3 expired
+--   payables    0 open, 1 paid, 2 canceled, 3 rejected, 4 expired
+--   outcomes    0 posted, 1 replayed_posted, 2 replayed_refused, 3 idempotency_conflict,
+--               20 transfer_not_found, 21 hold_not_found, 22 account_not_found, 23 payable_not_found,
+--               30 account_closed, 31 account_frozen, 40 currency_mismatch, 41 legs_unbalanced,
+--               50 hold_not_open, 51 hold_expired, 52 exceeds_hold, 53 already_reversed, 54 exceeds_reversible,
+--               55 hold_not_due, 56 payable_not_open,
+--               60 version_mismatch, 61 balance_too_low, 62 balance_too_high,
+--               70 transfer_limit_exceeded, 71 insufficient_funds, 72 ceiling_exceeded, 73 hourly_amount_exceeded,
+--               74 hourly_count_exceeded, 75 daily_amount_exceeded, 76 daily_count_exceeded,
+--               80 balance_overflow, 90 group_failed
+-- A refusal of 50 to 89 is kept under its key, but for one of an `unfrozen` item. Precedence: core/ledger/outcomes.py.
+--
 -- Locks: the payables that items pay, sorted, then the accounts, sorted. Holds, reversed amounts and window usage
 -- belong to accounts that the same items lock, so the account's lock covers them. Keys come last, sorted: whoever
 -- waits for a key holds accounts, but nobody who holds a key waits for an account, so no circle can close. A key lost
 -- to a twin raises TS001, and the caller runs the batch again, which then finds the twin's outcome. So does an account
 -- opened meanwhile.
 --
--- Items: `operations` 0 transfer, 1 hold, 2 capture, 3 void, 4 extend, 5 expire, 6 reversal. Legs of item i are
--- leg_first[i]..leg_last[i]; `leg_account` points into `account_codes`, which names each account once. Captures and
--- reversals bring the legs of the whole; the part that is due now is scaled from them by ledger_part. A hold takes from
--- its first leg alone. `item_limits` has four numbers or nulls an item, which bound what leaves the account of its
--- first leg, beside that account's own limits: most in one transfer, in an hour, transfers in an hour, most in a UTC
--- day. A refusal of an `unfrozen` item leaves its key free. Arrays that no item needs are null. A culprit is a leg, or,
--- negative, a condition. The outcomes, their precedence and whether they freeze: docs/ledger.md.
+-- Items: legs of item i are leg_first[i]..leg_last[i]; `leg_account` points into `account_codes`, which names each
+-- account once. Captures and reversals bring the legs of the whole; ledger_part scales the part that is due now from
+-- them. A hold takes from its first leg alone. `item_limits` has four numbers or nulls an item, which bound what leaves
+-- the account of its first leg, beside that account's own limits: most in one transfer, in an hour, transfers in an
+-- hour, most in a UTC day. Arrays that no item needs are null. A culprit is a leg, or, negative, a condition.
 --
 -- One long function, because a call of another costs as much as the work on an item; read it as a list: lock, read,
 -- then for each item check, apply, check limits, keep or undo; then, after which nothing may fail, the writes.
@@ -58,7 +72,7 @@ DECLARE
     -- the payables that items pay: 0 open, else why not
     payable_state smallint []; payable_reusable boolean []; payable_expires timestamptz []; old_payable smallint [];
     payable integer; first_limit integer;
-    leg_no integer [];
+    leg_no bigint [];
     -- the group in hand, and what is given back when it fails
     in_group integer := 0; group_first integer; group_failed boolean := FALSE;
     old_balance bigint []; old_held bigint []; old_version bigint []; old_captured bigint []; old_state smallint [];
@@ -80,7 +94,7 @@ BEGIN
     leg_version := array_fill(0::bigint, ARRAY[leg_count]);
     leg_balance := leg_version;
     leg_posted := leg_amount;
-    leg_no := array_fill(0, ARRAY[leg_count]);
+    leg_no := leg_version;
     has_targets := targets IS NOT NULL;
 
     -- Lock first, read next: the second statement sees what whoever held the locks has committed.
@@ -363,7 +377,7 @@ BEGIN
                     version[account] := version[account] + 1;
                     leg_version[leg] := version[account];
                     leg_balance[leg] := net;
-                    leg_no[leg] := (i << 12) + leg - first_leg;
+                    leg_no[leg] := item_no(0, i) + leg - first_leg;
                     IF net > top OR net < -top THEN
                         outcome := 80;
                         culprit := leg;
@@ -592,21 +606,22 @@ BEGIN
         FROM unnest(account_ids, balance, held, version) AS n (id, balance, held, version)
         WHERE a.id = n.id AND (a.version <> n.version OR a.held <> n.held);
         INSERT INTO entries (account_id, version, no, amount, balance)
-        SELECT account_ids[l.account], l.version, (batch << 22) + l.no, l.amount, l.balance
+        SELECT account_ids[l.account], l.version, item_no(batch, 0) + l.no, l.amount, l.balance
         FROM unnest(leg_account, leg_version, leg_no, leg_posted, leg_balance)
             AS l (account, version, no, amount, balance)
         WHERE l.version > 0;
         INSERT INTO transfers (no, id, target, effective_at, principal_id, kind, reference, metadata)
         SELECT
-            (batch << 22) + (t.item << 12), t.id, targets[t.target], t.effective, t.principal, t.kind, t.reference,
+            item_no(batch, t.item), t.id, targets[t.target], t.effective, t.principal, t.kind, t.reference,
             t.metadata::jsonb
         FROM unnest(ids, outcomes, operations, item_target, effective_times, principals, kinds, reference_texts, metadata_texts)
             WITH ORDINALITY
             AS t (id, outcome, operation, target, effective, principal, kind, reference, metadata, item)
         WHERE t.outcome = 0 AND t.operation IN (0, 2, 6);
         IF effective_times IS NOT NULL THEN
+            -- A leg's number of batch 0 holds the item's place alone above its last 12 bits.
             INSERT INTO backdated_entries (account_id, effective_at, recorded_at, no, amount)
-            SELECT account_ids[l.account], effective_times[l.no >> 12], recorded, (batch << 22) + l.no, l.amount
+            SELECT account_ids[l.account], effective_times[l.no >> 12], recorded, item_no(batch, 0) + l.no, l.amount
             FROM unnest(leg_account, leg_version, leg_no, leg_posted) AS l (account, version, no, amount)
             WHERE l.version > 0 AND effective_times[l.no >> 12] IS NOT NULL;
         END IF;
@@ -649,7 +664,7 @@ BEGIN
     IF keyed > 0 THEN
         INSERT INTO keys (id, no, fingerprint, fields)
         SELECT
-            k.id, CASE WHEN k.outcome = 0 THEN (batch << 22) + (k.item << 12) END, k.fingerprint, k.fields
+            k.id, CASE WHEN k.outcome = 0 THEN item_no(batch, k.item) END, k.fingerprint, k.fields
         FROM unnest(ids, outcomes, operations, fingerprints, fields, unfrozen) WITH ORDINALITY
             AS k (id, outcome, operation, fingerprint, fields, unfrozen, item)
         WHERE (k.outcome = 0 OR (k.outcome BETWEEN 50 AND 89 AND k.unfrozen IS NOT TRUE)) AND k.operation <> 5

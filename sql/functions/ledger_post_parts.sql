@@ -75,7 +75,7 @@ BEGIN
         no, id, source_id, amount, expires_at, principal_id, kind, reference, metadata, leg_accounts, leg_amounts
     )
     SELECT
-        (batch << 22) + (h.item << 12), h.id, account_ids[leg_account[h.first_leg]], h.amount, h.expires_at, h.principal,
+        item_no(batch, h.item), h.id, account_ids[leg_account[h.first_leg]], h.amount, h.expires_at, h.principal,
         h.kind, h.reference, h.metadata::jsonb,
         ARRAY(
             SELECT account_ids[leg_account[l.leg]] FROM generate_series(h.first_leg, h.last_leg) AS l (leg)
@@ -91,8 +91,8 @@ BEGIN
 
     INSERT INTO hold_events (no, id, hold, operation, amount, captured, expires_at)
     SELECT
-        (batch << 22) + (e.item << 12), e.id,
-        CASE WHEN e.operation = 1 THEN (batch << 22) + (e.item << 12) ELSE targets[e.target] END,
+        item_no(batch, e.item), e.id,
+        CASE WHEN e.operation = 1 THEN item_no(batch, e.item) ELSE targets[e.target] END,
         e.operation, e.amount, coalesce(e.captured, 0),
         CASE WHEN e.operation = 1 THEN e.asked_expiry ELSE e.expires_at END
     FROM unnest(ids, outcomes, operations, item_target, item_amount, item_captured, item_expires, expiry_times)

@@ -14,7 +14,7 @@ AS $$
         (
             SELECT string_agg(ROW(e.account_id, e.version, e.no, e.amount, e.balance)::text, '' ORDER BY e.no)
             FROM entries AS e
-            WHERE (e.no >> 22) = batch
+            WHERE batch_of(e.no) = batch
         ), '|',
         (
             SELECT string_agg(
@@ -23,7 +23,7 @@ AS $$
                 )::text, '' ORDER BY t.no
             )
             FROM transfers AS t
-            WHERE t.no BETWEEN batch << 22 AND ((batch + 1) << 22) - 1
+            WHERE t.no BETWEEN item_no(batch, 0) AND last_no(batch)
         ), '|',
         (
             SELECT string_agg(
@@ -33,12 +33,12 @@ AS $$
                 )::text, '' ORDER BY h.no
             )
             FROM hold_events AS h INNER JOIN holds AS o ON h.hold = o.no
-            WHERE h.no BETWEEN batch << 22 AND ((batch + 1) << 22) - 1
+            WHERE h.no BETWEEN item_no(batch, 0) AND last_no(batch)
         ), '|',
         (
             SELECT string_agg(ROW(a.no, a.account_id, a.kind, a.data, c.code, c.currency)::text, '' ORDER BY a.no)
             FROM account_events AS a LEFT JOIN accounts AS c ON a.account_id = c.id
-            WHERE a.no BETWEEN batch << 22 AND ((batch + 1) << 22) - 1
+            WHERE a.no BETWEEN item_no(batch, 0) AND last_no(batch)
         )
     )
 $$;

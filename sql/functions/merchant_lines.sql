@@ -35,8 +35,8 @@ AS $$
                 ) THEN 'in'
             END AS direction
         FROM entries AS e
-        INNER JOIN batches AS b ON b.seq = e.no >> 22
-        INNER JOIN transfers AS t ON t.no = (e.no >> 12) << 12
+        INNER JOIN batches AS b ON b.seq = batch_of(e.no)
+        INNER JOIN transfers AS t ON t.no = item_of(e.no)
         WHERE e.account_id = (SELECT a.id FROM accounts AS a WHERE a.code = account_code)
             AND e.version > first_after AND e.version <= last
         OFFSET 0 -- so that what a line is, is found out once a line

@@ -69,8 +69,8 @@ SELECT
     e.version, e.amount, e.balance, b.recorded_at, coalesce(t.effective_at, b.recorded_at) AS effective_at,
     t.id AS transfer, t.kind, t.reference
 FROM entries AS e
-INNER JOIN batches AS b ON b.seq = e.no >> 22
-INNER JOIN transfers AS t ON t.no = (e.no >> 12) << 12
+INNER JOIN batches AS b ON b.seq = batch_of(e.no)
+INNER JOIN transfers AS t ON t.no = item_of(e.no)
 WHERE e.account_id = $1 AND e.version > $2 AND e.version <= $3
 ORDER BY e.version
 LIMIT $4;
@@ -81,8 +81,8 @@ SELECT
     e.version, e.amount, e.balance, b.recorded_at, coalesce(t.effective_at, b.recorded_at) AS effective_at,
     t.id AS transfer, t.kind, t.reference
 FROM entries AS e
-INNER JOIN batches AS b ON b.seq = e.no >> 22
-INNER JOIN transfers AS t ON t.no = (e.no >> 12) << 12
+INNER JOIN batches AS b ON b.seq = batch_of(e.no)
+INNER JOIN transfers AS t ON t.no = item_of(e.no)
 WHERE e.account_id = $1 AND e.version > $2 AND e.version < $3
 ORDER BY e.version DESC
 LIMIT $4;

@@ -8,7 +8,7 @@ SELECT
     h.no, h.id, h.source_id, h.amount, h.captured, h.state, h.expires_at, h.kind, h.reference, h.metadata,
     h.leg_accounts, h.leg_amounts, b.recorded_at
 FROM holds AS h
-INNER JOIN batches AS b ON b.seq = h.no >> 22
+INNER JOIN batches AS b ON b.seq = batch_of(h.no)
 WHERE h.no = ANY($1::bigint[])
 ORDER BY h.no DESC;
 

@@ -3,7 +3,7 @@
 SELECT
     k.id, k.no, k.fields, b.recorded_at, h.amount, h.captured, h.expires_at, r.outcome, r.figure, a.code AS account
 FROM keys AS k
-LEFT JOIN batches AS b ON b.seq = k.no >> 22
+LEFT JOIN batches AS b ON b.seq = batch_of(k.no)
 LEFT JOIN hold_events AS h ON k.no = h.no
 LEFT JOIN refusals AS r ON k.id = r.id
 LEFT JOIN accounts AS a ON r.account_id = a.id
@@ -11,9 +11,9 @@ WHERE k.id = ANY($1::uuid[]);
 
 -- name: stored_entries
 -- The entries of the given item numbers, the last leg of the highest number first, $3 at most.
-SELECT (e.no >> 12) << 12 AS item, a.code, e.amount, e.version, e.balance
+SELECT item_of(e.no) AS item, a.code, e.amount, e.version, e.balance
 FROM entries AS e
 INNER JOIN accounts AS a ON e.account_id = a.id
-WHERE (e.no >> 22) = ANY($2::bigint[]) AND (e.no >> 12) << 12 = ANY($1::bigint[])
+WHERE batch_of(e.no) = ANY($2::bigint[]) AND item_of(e.no) = ANY($1::bigint[])
 ORDER BY e.no DESC
 LIMIT $3;

@@ -12,7 +12,7 @@ SELECT
     t.no, t.id, t.kind, t.reference, t.metadata, b.recorded_at, t.effective_at, o.id AS reverses, h.id AS captures,
     coalesce(r.amount, 0) AS reversed
 FROM transfers AS t
-INNER JOIN batches AS b ON b.seq = t.no >> 22
+INNER JOIN batches AS b ON b.seq = batch_of(t.no)
 LEFT JOIN transfers AS o ON t.target = o.no
 LEFT JOIN holds AS h ON t.target = h.no
 LEFT JOIN reversed_amounts AS r ON t.no = r.no
@@ -23,7 +23,7 @@ ORDER BY t.no DESC;
 -- The numbers of a page of transfers below $1, newest first; null filters do not filter.
 SELECT t.no
 FROM transfers AS t
-INNER JOIN batches AS b ON b.seq = t.no >> 22
+INNER JOIN batches AS b ON b.seq = batch_of(t.no)
 WHERE
     t.no < $1 AND t.no >= $2
     AND ($3::timestamptz IS NULL OR b.recorded_at >= $3)
@@ -38,22 +38,22 @@ LIMIT $8;
 -- The same for one kind.
 SELECT t.no
 FROM transfers AS t
-INNER JOIN batches AS b ON b.seq = t.no >> 22
+INNER JOIN batches AS b ON b.seq = batch_of(t.no)
 WHERE
-    t.kind = $5 AND (t.no >> 22) <= ($1::bigint >> 22) AND (t.no >> 22) >= ($2::bigint >> 22)
+    t.kind = $5 AND batch_of(t.no) <= batch_of($1) AND batch_of(t.no) >= batch_of($2)
     AND t.no < $1 AND t.no >= $2
     AND ($3::timestamptz IS NULL OR b.recorded_at >= $3)
     AND ($4::timestamptz IS NULL OR b.recorded_at < $4)
     AND ($6::text IS NULL OR t.reference = $6)
     AND ($7::jsonb IS NULL OR t.metadata @> $7)
-ORDER BY (t.no >> 22) DESC, t.no DESC
+ORDER BY batch_of(t.no) DESC, t.no DESC
 LIMIT $8;
 
 -- name: list_transfers_by_reference
 -- The same for one reference.
 SELECT t.no
 FROM transfers AS t
-INNER JOIN batches AS b ON b.seq = t.no >> 22
+INNER JOIN batches AS b ON b.seq = batch_of(t.no)
 WHERE
     t.reference = $6 AND t.no < $1 AND t.no >= $2
     AND ($3::timestamptz IS NULL OR b.recorded_at >= $3)
@@ -75,7 +75,7 @@ WITH matching AS MATERIALIZED (
 
 SELECT m.no
 FROM matching AS m
-INNER JOIN batches AS b ON b.seq = m.no >> 22
+INNER JOIN batches AS b ON b.seq = batch_of(m.no)
 WHERE
     ($3::timestamptz IS NULL OR b.recorded_at >= $3)
     AND ($4::timestamptz IS NULL OR b.recorded_at < $4)
@@ -87,8 +87,8 @@ LIMIT $8;
 -- counts.
 SELECT t.no
 FROM entries AS e
-INNER JOIN transfers AS t ON t.no = (e.no >> 12) << 12
-INNER JOIN batches AS b ON b.seq = t.no >> 22
+INNER JOIN transfers AS t ON t.no = item_of(e.no)
+INNER JOIN batches AS b ON b.seq = batch_of(t.no)
 WHERE
     e.account_id = $9 AND e.no < $1 AND e.no >= $2
     AND ($3::timestamptz IS NULL OR b.recorded_at >= $3)
@@ -98,7 +98,7 @@ WHERE
     AND ($7::jsonb IS NULL OR t.metadata @> $7)
     AND NOT EXISTS (
         SELECT FROM entries AS l
-        WHERE l.account_id = e.account_id AND l.version = e.version + 1 AND l.no >> 12 = e.no >> 12
+        WHERE l.account_id = e.account_id AND l.version = e.version + 1 AND item_of(l.no) = item_of(e.no)
     )
 ORDER BY e.version DESC
 LIMIT $8;
@@ -111,7 +111,7 @@ SELECT
     coalesce((
         SELECT b.seq FROM batches AS b WHERE b.recorded_at >= $1::timestamptz - interval '1 minute'
         ORDER BY b.recorded_at, b.seq LIMIT 1
-    ), 9223372036854775807 >> 22) AS first_batch,
+    ), batch_of(9223372036854775807)) AS first_batch,
     coalesce((
         SELECT b.seq FROM batches AS b WHERE b.recorded_at < $2::timestamptz + interval '1 minute'
         ORDER BY b.recorded_at DESC, b.seq DESC LIMIT 1

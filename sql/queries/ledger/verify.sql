@@ -204,21 +204,21 @@ SELECT max(s.seq) FROM sums AS s WHERE s.before < $3;
 -- A row a kind of fault, its first: entries, transfers and holds' events of the batches $1 < batch <= $2 against each
 -- other.
 WITH legs AS (
-    SELECT (e.no >> 12) << 12 AS no, a.currency, sum(e.amount) AS total
+    SELECT item_of(e.no) AS no, a.currency, sum(e.amount) AS total
     FROM entries AS e
     LEFT JOIN accounts AS a ON e.account_id = a.id
-    WHERE (e.no >> 22) > $1 AND (e.no >> 22) <= $2
-    GROUP BY (e.no >> 12) << 12, a.currency
+    WHERE batch_of(e.no) > $1 AND batch_of(e.no) <= $2
+    GROUP BY item_of(e.no), a.currency
 ),
 
 posted AS (
     SELECT t.no, t.id, t.target FROM transfers AS t
-    WHERE t.no >= ($1::bigint + 1) << 22 AND t.no <= ($2::bigint << 22) + 4194303
+    WHERE t.no > last_no($1) AND t.no <= last_no($2)
 ),
 
 events AS (
     SELECT h.no, h.id, h.hold, h.operation FROM hold_events AS h
-    WHERE h.no >= ($1::bigint + 1) << 22 AND h.no <= ($2::bigint << 22) + 4194303
+    WHERE h.no > last_no($1) AND h.no <= last_no($2)
 ),
 
 bad AS (
@@ -269,18 +269,18 @@ ORDER BY b.kind, b.no;
 -- has each one that is older than $3 seconds.
 WITH numbers AS (
     SELECT t.no FROM transfers AS t
-    WHERE t.no >= ($1::bigint + 1) << 22 AND t.no <= ($2::bigint << 22) + 4194303
+    WHERE t.no > last_no($1) AND t.no <= last_no($2)
     UNION
     SELECT h.no FROM hold_events AS h
-    WHERE h.no >= ($1::bigint + 1) << 22 AND h.no <= ($2::bigint << 22) + 4194303
+    WHERE h.no > last_no($1) AND h.no <= last_no($2)
     UNION
     SELECT e.no FROM account_events AS e
-    WHERE e.no >= ($1::bigint + 1) << 22 AND e.no <= ($2::bigint << 22) + 4194303
+    WHERE e.no > last_no($1) AND e.no <= last_no($2)
 ),
 
 contents AS (
-    SELECT n.no >> 22 AS batch, count(*) AS events FROM numbers AS n
-    GROUP BY n.no >> 22
+    SELECT batch_of(n.no) AS batch, count(*) AS events FROM numbers AS n
+    GROUP BY batch_of(n.no)
 ),
 
 stored AS (
@@ -325,10 +325,10 @@ ORDER BY b.kind, b.batch;
 WITH expected AS (
     SELECT e.account_id, t.effective_at, b.recorded_at, e.no, e.amount
     FROM transfers AS t
-    INNER JOIN batches AS b ON b.seq = t.no >> 22
-    INNER JOIN entries AS e ON (e.no >> 22) = (t.no >> 22) AND (e.no >> 12) = (t.no >> 12)
+    INNER JOIN batches AS b ON b.seq = batch_of(t.no)
+    INNER JOIN entries AS e ON batch_of(e.no) = batch_of(t.no) AND item_of(e.no) = item_of(t.no)
     WHERE
-        t.no >= ($1::bigint + 1) << 22 AND t.no <= ($2::bigint << 22) + 4194303
+        t.no > last_no($1) AND t.no <= last_no($2)
         AND t.effective_at IS NOT NULL
 )
 
@@ -359,8 +359,8 @@ bad AS (
         'backdated' AS kind, format('entry %s', p.no) AS subject, 'listed as backdated, and not there' AS detail,
         count(*) OVER () AS found
     FROM page AS p
-    LEFT JOIN transfers AS t ON t.no = (p.no >> 12) << 12
-    LEFT JOIN entries AS e ON (e.no >> 22) = (p.no >> 22) AND p.no = e.no
+    LEFT JOIN transfers AS t ON t.no = item_of(p.no)
+    LEFT JOIN entries AS e ON batch_of(e.no) = batch_of(p.no) AND p.no = e.no
     WHERE
         t.effective_at IS DISTINCT FROM p.effective_at OR e.account_id IS DISTINCT FROM p.account_id
         OR e.amount IS DISTINCT FROM p.amount
@@ -500,10 +500,10 @@ bad AS (
     LEFT JOIN LATERAL (
         SELECT sum(abs(e.amount)) AS amount
         FROM transfers AS t
-        INNER JOIN entries AS e ON (e.no >> 22) = (t.no >> 22) AND t.no = e.no
+        INNER JOIN entries AS e ON batch_of(e.no) = batch_of(t.no) AND t.no = e.no
         WHERE t.target = p.no
     ) AS s ON TRUE
-    LEFT JOIN entries AS o ON (o.no >> 22) = (p.no >> 22) AND p.no = o.no
+    LEFT JOIN entries AS o ON batch_of(o.no) = batch_of(p.no) AND p.no = o.no
     WHERE p.amount IS DISTINCT FROM s.amount OR p.amount > coalesce(abs(o.amount), 0)
     ORDER BY p.no
     LIMIT 1

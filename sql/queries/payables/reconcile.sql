@@ -28,9 +28,9 @@ FROM (
         coalesce(bool_or(starts_with(a.code, 'system:')), FALSE) AS system,
         count(e.no) FILTER (WHERE a.id IS NULL) AS orphans
     FROM transfers AS t
-    LEFT JOIN entries AS e ON (e.no >> 22) = (t.no >> 22) AND (e.no >> 12) << 12 = t.no
+    LEFT JOIN entries AS e ON batch_of(e.no) = batch_of(t.no) AND item_of(e.no) = t.no
     LEFT JOIN accounts AS a ON e.account_id = a.id
-    WHERE t.no >= ($1::bigint + 1) << 22 AND t.no <= ($2::bigint << 22) + 4194303
+    WHERE t.no > last_no($1) AND t.no <= last_no($2)
     GROUP BY t.no, t.id, a.currency
 ) AS c
 GROUP BY c.no, c.id

@@ -10,7 +10,7 @@ SELECT
     min(a.currency) AS currency
 FROM keys AS k
 INNER JOIN transfers AS t ON k.no = t.no
-INNER JOIN entries AS e ON (e.no >> 22) = (t.no >> 22) AND e.no BETWEEN t.no AND t.no + 4
+INNER JOIN entries AS e ON batch_of(e.no) = batch_of(t.no) AND e.no BETWEEN t.no AND t.no + 4
 INNER JOIN accounts AS a ON e.account_id = a.id
 WHERE k.id = $1
 GROUP BY t.no;
@@ -21,10 +21,10 @@ SELECT r.id, o.id AS original_id, e.amount, a.currency, g.code AS giver, b.recor
 FROM keys AS k
 INNER JOIN transfers AS r ON k.no = r.no
 INNER JOIN transfers AS o ON r.target = o.no
-INNER JOIN batches AS b ON b.seq = (r.no >> 22)
-INNER JOIN entries AS e ON (e.no >> 22) = (r.no >> 22) AND e.no = r.no
+INNER JOIN batches AS b ON b.seq = batch_of(r.no)
+INNER JOIN entries AS e ON batch_of(e.no) = batch_of(r.no) AND e.no = r.no
 INNER JOIN accounts AS a ON e.account_id = a.id
-INNER JOIN entries AS ge ON (ge.no >> 22) = (r.no >> 22) AND ge.no = r.no + 1
+INNER JOIN entries AS ge ON batch_of(ge.no) = batch_of(r.no) AND ge.no = r.no + 1
 INNER JOIN accounts AS g ON ge.account_id = g.id
 WHERE k.id = $1 AND r.kind = $2;
 

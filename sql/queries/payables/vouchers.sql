@@ -34,7 +34,7 @@ SELECT
     NULL AS created_by_phone, NULL AS redeemed_by_phone
 FROM payables AS p
 LEFT JOIN keys AS k ON p.transfer_id = k.id
-LEFT JOIN batches AS b ON b.seq = (k.no >> 22)
+LEFT JOIN batches AS b ON b.seq = batch_of(k.no)
 WHERE p.payer_id = $1 AND p.kind = 'voucher'
 ORDER BY p.created_at DESC, p.id DESC
 LIMIT $2;
@@ -49,7 +49,7 @@ FROM payables AS p
 INNER JOIN users AS maker ON p.payer_id = maker.id
 LEFT JOIN users AS taker ON p.state = 'paid' AND p.settled_by = taker.id
 LEFT JOIN keys AS k ON p.transfer_id = k.id
-LEFT JOIN batches AS b ON b.seq = (k.no >> 22)
+LEFT JOIN batches AS b ON b.seq = batch_of(k.no)
 WHERE
     p.kind = 'voucher' AND (p.created_at, p.id) < ($1::timestamptz, $2::uuid)
     AND ($3::text IS NULL OR p.state = $3)
@@ -71,16 +71,16 @@ SELECT
     coalesce(sum(e.amount), 0) AS fees
 FROM payables AS p
 LEFT JOIN keys AS k ON p.transfer_id = k.id
-LEFT JOIN entries AS e ON (e.no >> 22) = (k.no >> 22) AND e.no = k.no + 3
+LEFT JOIN entries AS e ON batch_of(e.no) = batch_of(k.no) AND e.no = k.no + 3
 WHERE p.kind = 'voucher' AND ($1::uuid IS NULL OR p.payer_id = $1);
 
 -- name: voucher_fees
 -- The $2 newest fees of redemptions (transfers of kind $1), newest first: transfer_id, code, amount, recorded_at.
 SELECT t.id AS transfer_id, p.code, e.amount, b.recorded_at
 FROM transfers AS t
-INNER JOIN batches AS b ON b.seq = (t.no >> 22)
-INNER JOIN entries AS e ON (e.no >> 22) = (t.no >> 22) AND e.no = t.no + 3
+INNER JOIN batches AS b ON b.seq = batch_of(t.no)
+INNER JOIN entries AS e ON batch_of(e.no) = batch_of(t.no) AND e.no = t.no + 3
 INNER JOIN payables AS p ON t.id = p.transfer_id
 WHERE t.kind = $1
-ORDER BY (t.no >> 22) DESC, t.no DESC
+ORDER BY batch_of(t.no) DESC, t.no DESC
 LIMIT $2;

@@ -3,8 +3,8 @@
 -- recorded_at, version. Versions are dense, so they are the pages.
 SELECT t.id AS transfer_id, t.kind, e.amount, b.recorded_at, e.version
 FROM entries AS e
-INNER JOIN batches AS b ON b.seq = e.no >> 22
-INNER JOIN transfers AS t ON t.no = (e.no >> 12) << 12
+INNER JOIN batches AS b ON b.seq = batch_of(e.no)
+INNER JOIN transfers AS t ON t.no = item_of(e.no)
 WHERE e.account_id = (SELECT a.id FROM accounts AS a WHERE a.code = $1) AND e.version BETWEEN $3 AND $2
 ORDER BY e.version DESC;
 
