@@ -34,8 +34,8 @@ class Trouble(NamedTuple):
     field: str | None = None
 
 
-class Form(NamedTuple):
-    """What a form carries besides its fields: where it goes, and the proof that it is ours."""
+class PageForm(NamedTuple):
+    """The parts of a form besides its fields: where it goes, and the proof that it is ours."""
 
     code: str
     token: str
@@ -165,7 +165,7 @@ def code_page() -> bytes:
     return page("Pay", Html(_CODE))
 
 
-def phone_page(asked: Asked, form: Form, phone: str = "") -> bytes:
+def phone_page(asked: Asked, form: PageForm, phone: str = "") -> bytes:
     """Ask for the phone."""
     content = fill(
         _PHONE,
@@ -180,7 +180,7 @@ def phone_page(asked: Asked, form: Form, phone: str = "") -> bytes:
     return page(_heading(asked), content, trouble=form.trouble)
 
 
-def verify_page(asked: Asked, form: Form, phone: str, dev_code: str | None) -> bytes:
+def verify_page(asked: Asked, form: PageForm, phone: str, dev_code: str | None) -> bytes:
     """Ask for the code that was sent; `dev_code` is the one of development, which is no secret."""
     hint = "" if dev_code is None else f" This is a development service: the code is {dev_code}."
     content = fill(
@@ -207,7 +207,7 @@ class Payer(NamedTuple):
     currency: str
 
 
-def confirm_page(asked: Asked, form: Form, payer: Payer, key: str, amount: str = "") -> bytes:
+def confirm_page(asked: Asked, form: PageForm, payer: Payer, key: str, amount: str = "") -> bytes:
     """Ask whether to pay, and how much where the code leaves it open; `amount` is what was typed."""
     field = Html("")
     if asked.amount is None:
@@ -238,7 +238,7 @@ def confirm_page(asked: Asked, form: Form, payer: Payer, key: str, amount: str =
     return page(_heading(asked), content, trouble=form.trouble)
 
 
-def receipt_page(form: Form, receipt: Receipt) -> bytes:
+def receipt_page(form: PageForm, receipt: Receipt) -> bytes:
     """Show a payment to its payer."""
     content = fill(
         _RECEIPT,

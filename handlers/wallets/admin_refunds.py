@@ -11,7 +11,7 @@ from core.errors import Refusal
 from core.ledger.items import MAX_AMOUNT_MINOR
 from core.payables import refunds
 from core.wallets.administration import ADMIN
-from handlers.http.route import Call, Route, answer
+from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.admin_endpoints import TAG
 from handlers.wallets.surface import Body, header_key, platform_of
 
@@ -50,10 +50,10 @@ async def refund(call: Call) -> web.Response:
     return answer(200, AdminRefundOut(transfer_id, transfer_id))
 
 
-ROUTES: tuple[Route, ...] = (
+ROUTES = table(
     Route(
-        "POST", "/admin/refunds", refund, "admin_refund", "Refund a payment", TAG, caller="admin",
-        surface="wallet", body=AdminRefundIn, answers={200: AdminRefundOut},
+        "POST", "/admin/refunds", refund, "admin_refund", "Refund a payment",
+        caller="admin", body=AdminRefundIn, answers={200: AdminRefundOut},
         problems=(
             "invalid_amount", "original_not_found", "original_invalid", "exceeds_reversible", "already_reversed",
             "merchant_insufficient_funds", "idempotency_conflict", "idempotency_key_too_long",
@@ -61,4 +61,5 @@ ROUTES: tuple[Route, ...] = (
         ),
         description="An Idempotency-Key in the header is taken; without one each call is a new refund.",
     ),
+    tag=TAG,
 )  # fmt: skip

@@ -10,7 +10,7 @@ from aiohttp import web
 from core.errors import Refusal
 from core.ledger.items import MAX_AMOUNT_MINOR
 from core.payables import refunds
-from handlers.http.route import Call, Route, answer
+from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.surface import (
     Body,
     Cents,
@@ -124,43 +124,19 @@ _REFUSED = (
     "idempotency_key_too_long",
 )
 
-ROUTES: tuple[Route, ...] = (
+ROUTES = table(
     Route(
-        "POST",
-        "/refunds",
-        create_refund,
-        "create_refund",
-        "Refund a payment that I received",
-        "refunds",
-        caller="user",
-        surface="wallet",
-        body=RefundIn,
-        answers={200: RefundMade},
-        problems=("not_owner_of_funds", *_REFUSED),
+        "POST", "/refunds", create_refund, "create_refund", "Refund a payment that I received",
+        body=RefundIn, answers={200: RefundMade}, problems=("not_owner_of_funds", *_REFUSED),
     ),
     Route(
-        "GET",
-        "/refunds/{refund_id}",
-        get_refund,
-        "get_refund",
-        "Show a refund of mine",
-        "refunds",
-        caller="user",
-        surface="wallet",
-        answers={200: RefundOut},
-        problems=("refund_not_found", "forbidden"),
+        "GET", "/refunds/{refund_id}", get_refund, "get_refund", "Show a refund of mine",
+        answers={200: RefundOut}, problems=("refund_not_found", "forbidden"),
     ),
     Route(
-        "POST",
-        "/admin/refunds",
-        admin_refund,
-        "admin_refund",
-        "Refund any payment",
-        "admin",
-        caller="admin",
-        surface="wallet",
-        body=AdminRefundIn,
-        answers={200: AdminRefundMade},
+        "POST", "/admin/refunds", admin_refund, "admin_refund", "Refund any payment",
+        tag="admin", caller="admin", body=AdminRefundIn, answers={200: AdminRefundMade},
         problems=("invalid_amount", "merchant_insufficient_funds", *_REFUSED),
     ),
-)
+    tag="refunds", caller="user",
+)  # fmt: skip

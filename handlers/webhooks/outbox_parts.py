@@ -11,7 +11,6 @@ from typing import Annotated
 from uuid import UUID
 
 import msgspec
-from aiohttp import web
 
 from core.errors import Refusal
 from core.outbox.challenge import prove
@@ -51,9 +50,6 @@ class Outbound:
             raise Refusal("busy", "Other URLs are being challenged. Come again.", retry_after=1.0)
         async with self.challenges:
             await prove(service.database, self.egress, principal_id=principal_id, endpoint_id=endpoint_id)
-
-
-OUTBOUND: web.AppKey[Outbound] = web.AppKey("outbound", Outbound)
 
 
 @asynccontextmanager
