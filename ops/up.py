@@ -224,7 +224,7 @@ class _Instance:
         with suppress(OSError):
             console.rule("[bold]Tallystick is running[/] · Ctrl-C stops it", style="green")
             for name, value in lines.items():
-                console.print(f"  [bold]{name:<11}[/]{escape(value)}")
+                console.print(f"  [bold]{name:<12}[/]{escape(value)}")
             console.rule(style="green")
         say("A first call, which opens an account:\n")
         # Brackets, as of an IPv6 address, mean something to a shell.
