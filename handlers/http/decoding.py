@@ -264,6 +264,13 @@ def authorization_of(headers: CIMultiDictProxy[str]) -> tuple[str, str] | None:
     return scheme.lower(), token.strip()
 
 
+def path_text(request: web.Request, name: str) -> str:
+    """Return the text that stands in the path for `name`. Raises Refusal `invalid_request` for control characters."""
+    text = request.match_info[name]
+    check_text(text, f"{name} in the path")
+    return text
+
+
 def _default(kind: type[T]) -> T | None:
     try:
         return msgspec.convert({}, kind)

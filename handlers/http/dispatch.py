@@ -29,8 +29,8 @@ from handlers.http.decoding import (
     body_at_hand,
     body_decoder,
     check_json_headers,
-    check_text,
     explained,
+    path_text,
     query_decoder,
     read_body,
     text_reader,
@@ -250,12 +250,11 @@ def _path_reader(route: Route) -> Callable[[web.Request], Mapping[str, Any]] | N
     def read(request: web.Request) -> Mapping[str, Any]:
         found: dict[str, Any] = {}
         for name, kind, to_kind in types:
-            value: Any = request.match_info[name]
+            value: Any = path_text(request, name)
             if len(value) > MAX_PATH_VALUE:
                 raise Refusal(
                     "invalid_request", f"{name} in the path is longer than {MAX_PATH_VALUE} characters."
                 )
-            check_text(value, f"{name} in the path")
             if to_kind is not None:
                 try:
                     value = msgspec.convert(to_kind(value), kind)

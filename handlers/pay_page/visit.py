@@ -23,7 +23,7 @@ from core.access.rates import RateLimited
 from core.errors import Refusal
 from core.identity.tokens import Claims, Tokens, counts
 from core.wallets.users import User
-from handlers.http.decoding import body_at_hand, check_text, read_body
+from handlers.http.decoding import body_at_hand, check_text, path_text, read_body
 from handlers.http.middleware import EXCHANGE
 from handlers.http.problems import seconds_to_wait
 from handlers.http.route import Call, Route
@@ -189,11 +189,9 @@ async def _checked(route: Route, parts: Parts, request: web.Request, names: tupl
         admission = await admit(route, parts, counted, address)
         if admission is not None:
             request[EXCHANGE].rate_headers = admission.headers
-    path = {name: request.match_info[name] for name in names}
-    for name, value in path.items():
-        check_text(value, f"{name} in the path")
-        if len(value) > MAX_VALUE:
-            raise Refusal("code_not_found", "There is no such code.")
+    path = {name: path_text(request, name) for name in names}
+    if any(len(value) > MAX_VALUE for value in path.values()):
+        raise Refusal("code_not_found", "There is no such code.")
     if (raw := body_at_hand(request, BODY_LIMIT)) is None:
         raw = await read_body(request, BODY_LIMIT)
     if request.method == hdrs.METH_POST:

@@ -16,6 +16,7 @@ from core.identity.sessions import SignedIn
 from core.identity.sign_in import Client
 from core.identity.tokens import Claims, counts
 from core.wallets.users import User
+from handlers.http.decoding import authorization_of
 from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.surface import (
     Body,
@@ -297,8 +298,8 @@ def _token(signed_in: SignedIn) -> TokenOut:
 
 def _claims(call: Call) -> Claims:
     """Return what the caller's token says."""
-    _, _, token = call.request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-    return call.parts.tokens.read(token.strip())
+    _, token = authorization_of(call.request.headers) or ("", "")
+    return call.parts.tokens.read(token)
 
 
 async def _caller(call: Call) -> User | None:

@@ -19,7 +19,7 @@ from core.payables.codes import bare, is_code
 from core.payables.payables import ToPay
 from core.wallets.users import User
 from handlers.http.admin_token import ADMIN_TOKEN
-from handlers.http.decoding import BEARER, authorization_of, body_at_hand, check_text, read_body
+from handlers.http.decoding import BEARER, authorization_of, body_at_hand, path_text, read_body
 from handlers.http.middleware import EXCHANGE
 from handlers.http.problems import ProblemType
 from handlers.http.route import MAX_PATH_VALUE, Call, Route
@@ -237,9 +237,7 @@ def _path_reader(
     def read(request: web.Request, errors: list[Mapping[str, Any]]) -> Mapping[str, Any]:
         found = {}
         for name, validator in validators.items():
-            text = request.match_info[name]
-            check_text(text, f"{name} in the path")
-            found[name] = validator.read(text[: MAX_PATH_VALUE + 1], errors)
+            found[name] = validator.read(path_text(request, name)[: MAX_PATH_VALUE + 1], errors)
         return found
 
     return read
