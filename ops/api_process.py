@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import uvloop
@@ -18,7 +18,7 @@ from aiohttp import hdrs, web
 from ops.listening import BACKLOG
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 # After the signal to stop, a client that keeps its connection hears on its next answer that it ends; one that is idle
 # for this long meanwhile is cut off between two requests.
@@ -37,8 +37,7 @@ KEEPALIVE_SECONDS = 75.0
 
 
 async def serve(
-    app: web.Application,
-    listener: socket.socket,
+    sites: Sequence[tuple[web.Application, socket.socket]],
     *,
     shutdown_timeout_secs: float,
     ready_fd: int,
@@ -46,7 +45,8 @@ async def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT; then accept no more, let requests in progress finish within the bound, return.
 
-    A byte is written to `ready_fd` when connections are accepted, and once a second from then on.
+    The first application of `sites` lives longest: the others may share its parts. A byte is written to `ready_fd` when
+    connections are accepted, and once a second from then on.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -59,19 +59,22 @@ async def serve(
             response.headers[hdrs.CONNECTION] = "close"
             response.force_close()
 
-    app.on_response_prepare.append(say_farewell)
-    runner = web.AppRunner(
-        app,
-        access_log=None,
-        handle_signals=False,
-        keepalive_timeout=KEEPALIVE_SECONDS,
-        shutdown_timeout=CANCELLED_SECONDS,
-    )
-    await runner.setup()
+    runners = []
+    for app, _ in sites:
+        app.on_response_prepare.append(say_farewell)
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            handle_signals=False,
+            keepalive_timeout=KEEPALIVE_SECONDS,
+            shutdown_timeout=CANCELLED_SECONDS,
+        )
+        await runner.setup()
+        runners.append(runner)
     beat: asyncio.Task[None] | None = None
     try:
-        site = web.SockSite(runner, listener, backlog=BACKLOG)
-        await site.start()
+        for runner, (_, listener) in zip(runners, sites, strict=True):
+            await web.SockSite(runner, listener, backlog=BACKLOG).start()
         # What is there now stays for good: the collector need not look at it again.
         gc.collect()
         gc.freeze()
@@ -82,10 +85,11 @@ async def serve(
         # The kernel ends us if the clean-up hangs, also where no supervisor lives that would.
         signal.alarm(int(shutdown_timeout_secs) + CLEANUP_SECONDS)
         on_stop()
-        await site.stop()
-        await _let_clients_go(runner, shutdown_timeout_secs)
+        await asyncio.gather(*(site.stop() for runner in runners for site in runner.sites))
+        await _let_clients_go(runners, shutdown_timeout_secs)
     finally:
-        await runner.cleanup()
+        await asyncio.gather(*(runner.cleanup() for runner in runners[1:]))
+        await runners[0].cleanup()
         if beat is not None:
             beat.cancel()
 
@@ -99,7 +103,7 @@ async def _beat(ready_fd: int) -> None:
         await asyncio.sleep(BEAT_SECONDS)
 
 
-async def _let_clients_go(runner: web.AppRunner, within_seconds: float) -> None:
+async def _let_clients_go(runners: Sequence[web.AppRunner], within_seconds: float) -> None:
     """Wait until every client has gone with its last answer.
 
     One that is idle after `FAREWELL_SECONDS` is cut off; one whose request has begun has `within_seconds`, also for the
@@ -111,7 +115,7 @@ async def _let_clients_go(runner: web.AppRunner, within_seconds: float) -> None:
     while loop.time() < give_up_at:
         # Before the first look too: a connection that was just accepted is not in the list yet.
         await asyncio.sleep(FAREWELL_POLL_SECONDS)
-        connections = [] if runner.server is None else runner.server.connections
+        connections = [one for runner in runners if runner.server for one in runner.server.connections]
         if not connections:
             return
         if loop.time() >= farewell_until:
@@ -126,11 +130,17 @@ def main() -> int:
     # Here, because the supervisor's tests serve something smaller.
     from core.log import configure_logging
     from core.settings import SettingsError, load_settings
-    from handlers.app import create_app
-    from handlers.http.health import READINESS
+    from handlers.app import LISTENERS, contract_app, create_app
+    from handlers.http.parts import PARTS
 
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--listen-fd", type=int, required=True, help="the listening socket")
+    parser.add_argument(
+        "--listen-fd",
+        action="append",
+        required=True,
+        metavar="SETTING=FD",
+        help="a listening socket, after the setting that asked for its port; the first is app_port",
+    )
     parser.add_argument(
         "--ready-fd",
         type=int,
@@ -145,16 +155,20 @@ def main() -> int:
         return 2
     configure_logging(settings)
 
-    with socket.socket(fileno=options.listen_fd) as listener:
-        app = create_app(settings)
+    common = create_app(settings)
 
-        def leave() -> None:
-            app[READINESS].stopping = True
+    def leave() -> None:
+        common[PARTS].stopping = True
 
+    with ExitStack() as stack:
+        sites = []
+        for word in options.listen_fd:
+            setting, _, fd = word.partition("=")
+            listener = stack.enter_context(socket.socket(fileno=int(fd)))
+            app = contract_app(common, LISTENERS[setting]) if setting in LISTENERS else common
+            sites.append((app, listener))
         bound = settings.shutdown_timeout_secs
-        uvloop.run(
-            serve(app, listener, shutdown_timeout_secs=bound, ready_fd=options.ready_fd, on_stop=leave)
-        )
+        uvloop.run(serve(sites, shutdown_timeout_secs=bound, ready_fd=options.ready_fd, on_stop=leave))
     return 0
 
 

@@ -10,8 +10,13 @@ from __future__ import annotations
 
 import socket
 import sys
+from typing import TYPE_CHECKING
 
+from core.settings.service import Ports
 from ops.process import StartError, is_free
+
+if TYPE_CHECKING:
+    from core.settings import Settings
 
 # Connections that may wait while a process starts; the kernel caps it at net.core.somaxconn (4096 by default).
 BACKLOG = 1024
@@ -20,15 +25,20 @@ SPREADS = sys.platform == "linux"
 
 
 class Listeners:
-    """The listening sockets of one address, one a process; where the kernel cannot spread, all share the first."""
+    """The listening sockets of one address, one a process; where the kernel cannot spread, all share the first.
 
-    def __init__(self, host: str, port: int) -> None:
+    `setting` is the attribute of the settings that asks for the port.
+    """
+
+    def __init__(self, host: str, port: int, setting: str = "app_port") -> None:
         """Raises StartError if the port is busy. Port 0 takes any free one."""
         self.host = host
+        self.setting = setting
         # SO_REUSEPORT would let two services of one user share the port, and each get half of the other's requests.
         if port and not is_free(host, port):
             raise StartError(
-                f"Port {port} on {host} is busy. Stop what listens there, or set APP_PORT to another one."
+                f"Port {port} on {host} is busy."
+                f" Stop what listens there, or set {setting.upper()} to another one."
             )
         self._sockets: dict[int, socket.socket] = {}
         self.port = port
@@ -71,3 +81,28 @@ class Listeners:
         except OSError as error:
             raise StartError(f"Cannot listen on {self.host}:{self.port}: {error.strerror}.") from None
         return listener
+
+
+def contract_ports(settings: Settings) -> dict[str, int]:
+    """Return the ports of the contracts that have one, by the setting that asks for it."""
+    ports = {setting: int(getattr(settings, setting)) for setting in Ports.model_fields}
+    return {setting: port for setting, port in ports.items() if port}
+
+
+def listen(settings: Settings, host: str, port: int) -> list[Listeners]:
+    """Listen on the common port, and on those of the contracts. Raises StartError if one is busy, or two are equal."""
+    settings_of: dict[int, str] = {}
+    for setting, wanted in {"app_port": port, **contract_ports(settings)}.items():
+        if (twin := settings_of.setdefault(wanted, setting)) != setting:
+            raise StartError(
+                f"{twin.upper()} and {setting.upper()} are both {wanted}. Each needs a port of its own."
+            )
+    found: list[Listeners] = []
+    try:
+        for wanted, setting in settings_of.items():
+            found.append(Listeners(host, wanted, setting))
+    except StartError:
+        for listeners in found:
+            listeners.close_all()
+        raise
+    return found

@@ -19,7 +19,7 @@ from core.log import configure_logging
 from core.metrics import forget_process
 from core.migrations import migrate
 from core.settings import load_settings
-from ops.listening import Listeners
+from ops.listening import listen
 from ops.supervisor import Program, Supervisor
 
 if TYPE_CHECKING:
@@ -118,13 +118,14 @@ def serve_api(settings: Settings) -> None:
         for name in ("database_url", "redis_url")
         if not getattr(given, name)
     }
-    listeners = Listeners(settings.app_host, settings.app_port)
+    listeners = listen(settings, settings.app_host, settings.app_port)
+    ports = {each.setting: each.port for each in listeners}
     with metrics_folder(settings.prometheus_multiproc_dir) as folder:
         Supervisor(
             [api_program(settings)],
             listeners,
             report=report,
             environment={**found, "PROMETHEUS_MULTIPROC_DIR": str(folder)},
-            on_ready=lambda: log.info("serving", host=listeners.host, port=listeners.port),
+            on_ready=lambda: log.info("serving", host=settings.app_host, port=ports.pop("app_port"), **ports),
             on_exit=lambda pid: forget_process(pid, str(folder)),
         ).run()

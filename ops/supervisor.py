@@ -51,11 +51,12 @@ class Report(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What is kept running: `count` processes of one command line.
+    """A command line that is kept running as `count` processes.
 
-    One that `serves` is started with `--listen-fd` and `--ready-fd`, and writes a byte to the latter when it accepts
-    connections and once a second from then on; after `silence_limit` seconds without one it is killed. `stop_within` is
-    how many seconds it may take to end after SIGTERM. What it prints goes to `log`, or where ours goes.
+    A process that `serves` is started with `--ready-fd` and, for each port, `--listen-fd <setting>=<socket>`. It writes
+    a byte to the former when it accepts connections and once a second from then on; after `silence_limit` seconds
+    without one it is killed. `stop_within` is how many seconds it may take to end after SIGTERM. Its output goes to
+    `log`, or where ours goes.
     """
 
     name: str
@@ -107,7 +108,7 @@ class Supervisor:
     """Keeps `programs` running from `run` until SIGTERM or SIGINT; SIGHUP replaces each process, one by one."""
 
     programs: Sequence[Program]
-    listeners: Listeners | None
+    listeners: Sequence[Listeners]
     report: Report
     environment: dict[str, str] = field(default_factory=dict)
     # Called with the process id of each child that ended.
@@ -265,9 +266,10 @@ class Supervisor:
             else min(BACKOFF_LIMIT_SECONDS, BACKOFF_SECONDS * 2 ** (slot.failures - 2))
         )
         slot.start_at = now + wait
-        if wait and slot.program.serves and self.listeners is not None:
-            # Its neighbours serve meanwhile what would wait here.
-            self.listeners.close(slot.number)
+        if wait and slot.program.serves:
+            for listeners in self.listeners:
+                # Its neighbours serve meanwhile what would wait here.
+                listeners.close(slot.number)
         self.report(
             "process.died", process=slot.program.name, pid=pid, exit_code=code, restart_in_seconds=wait
         )
@@ -286,12 +288,15 @@ class Supervisor:
         command = list(program.command)
         reader: int | None = None
         pass_fds: tuple[int, ...] = ()
-        if program.serves and self.listeners is not None:
+        if program.serves:
             reader, writer = os.pipe()
             # A master that is held up must not hold its children up.
             os.set_blocking(writer, False)
-            pass_fds = (self.listeners.open(slot.number).fileno(), writer)
-            command += ["--listen-fd", str(pass_fds[0]), "--ready-fd", str(writer)]
+            sockets = {each.setting: each.open(slot.number).fileno() for each in self.listeners}
+            pass_fds = (*sockets.values(), writer)
+            command += ["--ready-fd", str(writer)]
+            for setting, fd in sockets.items():
+                command += ["--listen-fd", f"{setting}={fd}"]
         output = open_log(program.log) if program.log is not None else None
         try:
             process = spawn(
@@ -305,7 +310,7 @@ class Supervisor:
             if output is not None:
                 output.close()
             if pass_fds:
-                os.close(pass_fds[1])
+                os.close(pass_fds[-1])
         self.report("process.started", process=program.name, pid=process.pid)
         return Child(process, time.monotonic(), reader, ready=reader is None)
 
@@ -313,8 +318,8 @@ class Supervisor:
         """Ask everything to end; when asked a second time, make it."""
         self.report("stopping", at_once=at_once)
         self._reload.clear()
-        if self.listeners is not None:
-            self.listeners.close_all()
+        for listeners in self.listeners:
+            listeners.close_all()
         for slot in self._slots:
             for child in slot.children:
                 self._ask_to_end(slot, child, at_once=at_once)

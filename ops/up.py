@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import secrets
 import shlex
 import signal
 import time
@@ -21,8 +22,8 @@ from core.metrics import forget_process
 from core.migrations import migrate
 from core.outbox.signing import new_secret
 from ops.embedded import Postgres, Valkey
-from ops.listening import Listeners
-from ops.process import StartError, choose_port
+from ops.listening import Listeners, contract_ports, listen
+from ops.process import StartError, choose_port, is_free
 from ops.reach import reaching_database, redis_problem
 from ops.serving import api_program, metrics_folder, worker_program
 from ops.state import Running, announced, overlooked_state, state_dir, state_lock, write_secret
@@ -42,6 +43,8 @@ REDIS_PORT = 16379
 # After the processes accept connections: the first connections to the database, on a busy machine.
 READY_WITHIN_SECONDS = 30.0
 READY_POLL_SECONDS = 0.05
+# As long as a key of 256 bits.
+ADMIN_TOKEN_BYTES = 32
 # An embedded server that cannot be started again is tried again after this.
 REVIVE_PAUSE_SECONDS = 10.0
 
@@ -86,16 +89,16 @@ def run_everything(settings: Settings, *, verbose: bool) -> None:
             servers.append(stack.enter_context(valkey))
             redis_url = valkey.url()
         listeners = _listen(settings)
+        common = listeners[0]
         settings = settings.model_copy(
-            update={"database_url": database_url, "redis_url": redis_url, "app_port": listeners.port}
+            update={"database_url": database_url, "redis_url": redis_url, "app_port": common.port}
         )
         key = _development_key(settings, folder / "api_key") if settings.env != "prod" else ""
         secret = _development_stripe_secret(settings, folder / "stripe_signing_secret")
-        running = Running(
-            f"http://{_reachable(listeners.host)}:{listeners.port}", database_url, redis_url, key, secret
-        )
+        running = Running(_url(common), database_url, redis_url, key, secret)
         stack.enter_context(announced(folder, running))
-        _Instance(settings, folder, running, listeners, servers, verbose=verbose).run()
+        admin_token = _development_admin_token(settings, folder / "admin_token")
+        _Instance(settings, folder, running, listeners, servers, admin_token, verbose=verbose).run()
         say("Stopping the servers ...", "dim")
     say("Stopped.", "dim")
 
@@ -107,8 +110,10 @@ class _Instance:
     settings: Settings
     folder: Path
     running: Running
-    listeners: Listeners
+    listeners: list[Listeners]
     servers: list[Server]
+    # The one that was made for development; empty where one is set.
+    admin_token: str
     verbose: bool
     _revive_at: float = 0.0
     _offsets: dict[Path, int] = field(default_factory=dict)
@@ -131,10 +136,11 @@ class _Instance:
                 environment={
                     "DATABASE_URL": self.running.database_url,
                     "REDIS_URL": self.running.redis_url,
-                    "APP_PORT": str(self.listeners.port),
-                    "APP_HOST": self.listeners.host,
+                    "APP_PORT": str(self.listeners[0].port),
+                    "APP_HOST": self.listeners[0].host,
                     "STATE_DIR": str(self.folder),
                     **_stripe_environment(self.settings, self.running),
+                    **({"ADMIN_TOKEN": self.admin_token} if self.admin_token else {}),
                     "PROMETHEUS_MULTIPROC_DIR": str(metrics),
                 },
                 on_exit=lambda pid: forget_process(pid, str(metrics)),
@@ -211,12 +217,14 @@ class _Instance:
             "Redis": self.running.redis_url,
             "Data, logs": str(self.folder),
             "API key": key or "none in ENV=prod; make one with `tallystick keys create`",
+            "Admin token": self.admin_token or "the one that is set",
+            **{each.setting.upper(): _url(each) for each in self.listeners[1:]},
         }
         # No frame around it: a long address would be broken in two, and this is there to be copied.
         with suppress(OSError):
             console.rule("[bold]Tallystick is running[/] · Ctrl-C stops it", style="green")
             for name, value in lines.items():
-                console.print(f"  [bold]{name:<11}[/]{escape(value)}")
+                console.print(f"  [bold]{name:<12}[/]{escape(value)}")
             console.rule(style="green")
         say("A first call, which opens an account:\n")
         # Brackets, as of an IPv6 address, mean something to a shell.
@@ -248,6 +256,15 @@ def _stripe_environment(settings: Settings, running: Running) -> dict[str, str]:
     return {"STRIPE_SIGNING_SECRET": running.stripe_signing_secret} if made else {}
 
 
+def _development_admin_token(settings: Settings, path: Path) -> str:
+    """Return the admin token made for development, empty where one is set or ENV is prod, which wants one."""
+    if settings.admin_token or settings.admin_token_sha256 or settings.env == "prod":
+        return ""
+    if not path.exists():
+        write_secret(path, secrets.token_urlsafe(ADMIN_TOKEN_BYTES))
+    return path.read_text()
+
+
 async def _known_or_new_key(settings: Settings, kept: str | None) -> str:
     database = await open_database(settings, role=None, size=2)
     try:
@@ -260,13 +277,24 @@ async def _known_or_new_key(settings: Settings, kept: str | None) -> str:
         await database.close()
 
 
-def _listen(settings: Settings) -> Listeners:
-    """Listen on APP_PORT, or on the next free port, and on loopback alone unless APP_HOST was given."""
+def _listen(settings: Settings) -> list[Listeners]:
+    """Listen on APP_PORT, or on the next free port, and on loopback alone unless APP_HOST was given.
+
+    The ports of contracts do not move on: their clients know no others.
+    """
     host = settings.app_host if "app_host" in settings.model_fields_set else "127.0.0.1"
-    port = choose_port(settings.app_port, host) if settings.app_port else 0
-    if port != settings.app_port and settings.app_port:
-        say(f"Port {settings.app_port} is busy; the API uses {port}.", "yellow")
-    return Listeners(host, port)
+    wanted = port = settings.app_port
+    taken = contract_ports(settings).values()
+    if wanted and not (wanted in taken or is_free(host, wanted)):
+        port = choose_port(wanted + 1, host)
+        while port in taken:
+            port = choose_port(port + 1, host)
+        say(f"Port {wanted} is busy; the API uses {port}.", "yellow")
+    return listen(settings, host, port)
+
+
+def _url(listeners: Listeners) -> str:
+    return f"http://{_reachable(listeners.host)}:{listeners.port}"
 
 
 def _reachable(host: str) -> str:

@@ -30,12 +30,14 @@ _HOP = re.compile(
 
 
 class Addresses:
-    """Reads client addresses, believing the proxies in `trusted_proxies` (addresses or networks, valid CIDR)."""
+    """Reads client addresses, believing the proxies in `trusted_proxies` (addresses or networks, valid CIDR).
 
-    def __init__(self, trusted_proxies: Iterable[str] = ()) -> None:
-        self._networks: tuple[IPv4Network | IPv6Network, ...] = tuple(
-            ip_network(network, strict=False) for network in trusted_proxies
-        )
+    Clients in `trusted_networks` (the same) are trusted in themselves.
+    """
+
+    def __init__(self, trusted_proxies: Iterable[str] = (), trusted_networks: Iterable[str] = ()) -> None:
+        self._proxies = _read_networks(trusted_proxies)
+        self._networks = _read_networks(trusted_networks)
 
     def client(self, peer: str | None, forwarded_for: Sequence[str] = ()) -> str:
         """Return the client's address, in its shortest spelling where a proxy named it.
@@ -44,7 +46,7 @@ class Addresses:
         """
         if not peer:
             return UNKNOWN
-        if not self._networks or not forwarded_for or not self._is_trusted(_read_peer(peer)):
+        if not self._proxies or not forwarded_for or not _is_within(_read_peer(peer), self._proxies):
             return peer
         nearest = peer
         for hop in reversed(_hops(forwarded_for)):
@@ -52,12 +54,30 @@ class Addresses:
             if address is None:
                 break  # whoever stands left of the last proxy wrote this; what is known ends here
             nearest = str(address)
-            if not self._is_trusted(address):
+            if not _is_within(address, self._proxies):
                 break
         return nearest
 
-    def _is_trusted(self, address: IPv4Address | IPv6Address | None) -> bool:
-        return address is not None and any(address in network for network in self._networks)
+    def trusts(self, peer: str | None, forwarded_for: Sequence[str] = ()) -> bool:
+        """Whether the client is in a trusted network. The arguments are those of `client`.
+
+        A proxy's own address is never trusted, for all the world comes through it. A hop that was named by nobody whom
+        we believe stands for a proxy that the settings do not know.
+        """
+        if forwarded_for and not _is_within(_read_peer(peer or ""), self._proxies):
+            return False
+        address = _read_peer(self.client(peer, forwarded_for))
+        return _is_within(address, self._networks) and not _is_within(address, self._proxies)
+
+
+def _read_networks(networks: Iterable[str]) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(ip_network(network, strict=False) for network in networks)
+
+
+def _is_within(
+    address: IPv4Address | IPv6Address | None, networks: Iterable[IPv4Network | IPv6Network]
+) -> bool:
+    return address is not None and any(address in network for network in networks)
 
 
 def bucket(address: str) -> str:

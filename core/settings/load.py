@@ -18,11 +18,11 @@ from core.settings.kinds import expectation, extra_of, names_of, shown, text_of
 from core.settings.production import RULES
 from core.settings.providers import Orchestration, Upstreams
 from core.settings.retired import UNREMARKABLE_DATABASE_URL, back_doors, effect_notices, retired_notices
-from core.settings.service import Inbox, Ledger, Limits, Network, Outbox, Process, Storage
+from core.settings.service import Inbox, Ledger, Limits, Network, Outbox, Ports, Process, Storage
 from core.settings.wallets import Money, SignIn, Tokens
 
 GROUPS = (
-    Process, Network, Storage, Limits, Ledger, Inbox, Outbox, Upstreams, Orchestration, Tokens, SignIn, Money,
+    Process, Ports, Network, Storage, Limits, Ledger, Inbox, Outbox, Upstreams, Orchestration, Tokens, SignIn, Money,
 )  # fmt: skip
 
 # What says that prod is meant; whatever else counts as it is told so.
@@ -40,7 +40,7 @@ class SettingsError(Exception):
 class Settings(
     # pydantic lists the fields of the last base first.
     BaseSettings, Money, SignIn, Tokens, Orchestration, Upstreams, Outbox, Inbox, Ledger, Limits, Storage, Network,
-    Process,
+    Ports, Process,
 ):  # fmt: skip
     """Every setting, frozen. Made by `load_settings` and read nowhere else. Unset texts are empty."""
 

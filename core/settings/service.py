@@ -83,11 +83,28 @@ class Process(BaseModel):
     )
 
 
+class Ports(BaseModel):
+    """Ports of the contracts: on each, one contract alone answers, as the service did from which it was taken."""
+
+    wallet_port: int = key(
+        0, "Port of APP_HOST on which only the wallets' contract answers; 0: none", ge=0, le=65535
+    )
+    inbox_port: int = key(
+        0, "Port of APP_HOST on which only the inbox's contract answers; 0: none", ge=0, le=65535
+    )
+
+
 class Network(BaseModel):
     """Who may reach us, and whom we may reach."""
 
     trusted_proxies: Networks = key(
         "", "Proxies whose X-Forwarded-For is believed; addresses or networks, comma separated"
+    )
+    trusted_networks: Networks = key(
+        "",
+        "Networks whose requests to a contract's own port need no token where that contract asked for none (reports,"
+        " metrics); comma separated; a proxy's own address never counts",
+        dev="127.0.0.0/8,::1/128",
     )
     allowed_origins: Words = key(
         "",

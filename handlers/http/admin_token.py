@@ -6,10 +6,10 @@ import hashlib
 import hmac
 from typing import TYPE_CHECKING
 
-from aiohttp import hdrs
 from multidict import istr
 
 from core.errors import Refusal
+from handlers.http.decoding import BEARER, authorization_of
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from core.settings import Settings
 
 ADMIN_TOKEN = istr("X-Admin-Token")
-BEARER = "Bearer "
 # Who is written down as having done what was done with the token.
 ACTOR = "admin"
 
@@ -40,14 +39,18 @@ class Administrators:
         """Whether `request` presents an active token, as X-Admin-Token or as a bearer token."""
         presented = request.headers.get(ADMIN_TOKEN)
         if presented is None:
-            authorization = request.headers.get(hdrs.AUTHORIZATION, "")
-            presented = authorization[len(BEARER) :] if authorization.startswith(BEARER) else ""
+            scheme, token = authorization_of(request.headers) or ("", "")
+            presented = token if scheme == BEARER else ""
         digest = hashlib.sha256(presented.encode("utf-8", "surrogateescape")).digest()
         matches = [hmac.compare_digest(digest, known) for known in self._active]
         return any(matches)
 
     def check(self, request: web.Request) -> None:
         """Raise Refusal `unauthorized` for whoever is no administrator."""
+        if not self.active:
+            raise Refusal(
+                "unauthorized", "No ADMIN_TOKEN is set, so nobody may do this. Set one and start again."
+            )
         if not self.includes(request):
             raise Refusal(
                 "unauthorized", f"This wants the admin token, as {ADMIN_TOKEN} or as a bearer token."

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# The scheme of API keys and tokens, as `authorization_of` returns it.
+BEARER = "bearer"
+
 # So many objects and lists may stand around a value: more than any document of ours needs. What passes the parser's own
 # bound of 1,024, few other tools can read.
 MAX_DEPTH = 32
@@ -250,6 +253,22 @@ async def read_body(request: web.Request, limit: int) -> bytes:
     except web.RequestPayloadError:
         raise Refusal("invalid_request", "The body ended early or its framing is broken.") from None
     return bytes(body)
+
+
+def authorization_of(headers: CIMultiDictProxy[str]) -> tuple[str, str] | None:
+    """Return the scheme, in lower case, and the token of the Authorization header; None where there is none."""
+    value = headers.get(hdrs.AUTHORIZATION)
+    if value is None:
+        return None
+    scheme, _, token = value.partition(" ")
+    return scheme.lower(), token.strip()
+
+
+def path_text(request: web.Request, name: str) -> str:
+    """Return the text that stands in the path for `name`. Raises Refusal `invalid_request` for control characters."""
+    text = request.match_info[name]
+    check_text(text, f"{name} in the path")
+    return text
 
 
 def _default(kind: type[T]) -> T | None:

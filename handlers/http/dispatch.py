@@ -11,136 +11,151 @@ runs in the lane's own task: a commit in progress ends, and the retry gets the s
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 from aiohttp import hdrs, web
 from multidict import CIMultiDictProxy, istr
 
-from core.access.addresses import UNKNOWN, Addresses
 from core.access.marks import StoredAnswer, request_fingerprint
 from core.access.rates import RateLimited
 from core.errors import Refusal
 from handlers.http import problems
-from handlers.http.admin_token import Administrators
 from handlers.http.decoding import (
+    BEARER,
+    authorization_of,
     body_at_hand,
     body_decoder,
     check_json_headers,
-    check_text,
     explained,
+    path_text,
     query_decoder,
     read_body,
     text_reader,
 )
 from handlers.http.middleware import EXCHANGE, Exchange
-from handlers.http.route import MIB, Call, Route
-from handlers.pay_page.visit import page_dispatcher
-from handlers.wallets.dispatch import wallet_dispatcher
+from handlers.http.problems import (
+    MEDIA_TYPE,
+    PROBLEM_SCHEMA,
+    PROBLEMS,
+    Problem,
+    ProblemType,
+    problem_details,
+    problem_of,
+)
+from handlers.http.route import MAX_PATH_VALUE, Call, Route
+from handlers.http.surface import Handler, Json, Surface
 
 if TYPE_CHECKING:
-    from core.access.api_keys import ApiKeys, Principal
+    from core.access.api_keys import Principal
     from core.access.guard import Admission, Guard
-    from core.service import Service
-    from core.settings import Settings
+    from handlers.http.parts import Parts
 
 IDEMPOTENCY_KEY = istr("Idempotency-Key")
 API_KEY = istr("X-API-Key")
-FORWARDED_FOR = istr("X-Forwarded-For")
-# Long enough for a UUID with a prefix or a hash, short enough for an index.
-MAX_PATH_VALUE = 255
-
-# The surface that refuses what it does not know: query parameters, a body where none is read. Contracts ignore them.
-STRICT = "v1"
-# The surface with callers and leniency of its own.
-WALLETS = "wallet"
-# The payment page: forms in, HTML out.
-PAGES = "page"
 
 _PRINTABLE = re.compile(r"[\x20-\x7e]{1,255}")
 _NO_PATH: Mapping[str, Any] = {}
-
-WebHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class _NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The query of an operation that takes none."""
 
 
-class Desk:
-    """What every request is checked with: filled when the application starts, since its parts need the running loop."""
+@dataclass(frozen=True, eq=False)
+class ApiSurface(Surface):
+    """Routes for callers with API keys or the admin token: JSON in, JSON or a problem out.
 
-    __slots__ = (
-        "addresses",
-        "administrators",
-        "api_keys",
-        "behind_proxies",
-        "guard",
-        "max_request_size",
-        "service",
-    )
+    A `strict` surface refuses unknown query parameters, and a body where none is read. Contracts ignore both. `write`
+    makes the body of a refusal.
+    """
 
-    api_keys: ApiKeys
-    guard: Guard
-    service: Service
+    strict: bool = field(default=True, kw_only=True)
+    write: Callable[[Problem], bytes] = field(default=problem_details, kw_only=True)
 
-    def __init__(self, settings: Settings) -> None:
-        self.max_request_size = settings.max_request_size
-        self.addresses = Addresses(settings.trusted_proxies)
-        self.administrators = Administrators(settings)
-        self.behind_proxies = bool(settings.trusted_proxies)
+    problem_types: ClassVar[Mapping[str, ProblemType]] = PROBLEMS
+    schemas: ClassVar[Mapping[str, Json]] = {"Problem": PROBLEM_SCHEMA}
 
-    def address_of(self, request: web.Request) -> str:
-        """Return the client's address."""
-        if not self.behind_proxies:
-            return request.remote or UNKNOWN
-        return self.addresses.client(request.remote, request.headers.getall(FORWARDED_FOR, ()))
+    def handler(self, route: Route, parts: Parts) -> Handler:
+        """Return the aiohttp handler of `route`."""
+        return _dispatcher(self, route, parts)
+
+    def refuse(self, refusal: Refusal) -> web.Response:
+        """Answer with a problem."""
+        return problems.refused(refusal, self.write)
+
+    def codes(self, route: Route) -> Iterator[str]:
+        """Return the codes of keys, tokens, bodies and idempotency, as far as `route` has them."""
+        if route.scope is not None:
+            yield "forbidden"
+        if route.admin or route.scope is not None:
+            yield from ("unauthorized", "database_unavailable", "busy", "overloaded", "shutting_down")
+        if route.path_names or (self.strict and not route.raw) or route.body is not None:
+            yield "invalid_request"
+        if route.body is not None:
+            yield from ("malformed_json", "duplicate_json_key")
+        if route.body is not None or (route.raw and route.method != hdrs.METH_GET) or self.strict:
+            yield from ("unsupported_media_type", "payload_too_large", "request_timeout")
+        if route.idempotent:
+            yield from ("idempotency_key_required", "idempotency_key_invalid", "idempotency_conflict")
+
+    def refusals(self, codes: Sequence[str]) -> Json:
+        """Return problem details with an example for each of `codes`."""
+        examples = {code: {"$ref": f"#/components/examples/{code}"} for code in codes}
+        return {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples}}
+
+    def example(self, code: str) -> Json | None:
+        """Return a problem with the code's title for its detail."""
+        title = PROBLEMS[code].title
+        value = msgspec.json.decode(problem_details(problem_of(code, f"{title}.")))
+        return {"summary": title, "value": value}
+
+    def security(self, route: Route) -> list[Json]:
+        """Return the admin token, a key, either, or nothing."""
+        return [
+            *([{"admin_token": []}, {"admin_bearer": []}] if route.admin else ()),
+            *([{"bearer": []}, {"api_key": []}] if route.scope else ()),
+        ]
 
 
-def dispatcher(route: Route, desk: Desk) -> WebHandler:
-    """Return the aiohttp handler of `route`."""
-    if route.surface == PAGES:
-        return page_dispatcher(route, desk)
-    return wallet_dispatcher(route, desk) if route.surface == WALLETS else _strict_dispatcher(route, desk)
-
-
-def _strict_dispatcher(route: Route, desk: Desk) -> WebHandler:
+def _dispatcher(surface: ApiSurface, route: Route, parts: Parts) -> Handler:
     scope, admin = route.scope, route.admin
     limited = route.limited
     handle = route.handler
-    limit = route.body_limit * desk.max_request_size // MIB
-    checked = _checker(route, desk)
+    limit = parts.body_limit(route)
+    checked = _checker(surface, route, parts)
+    administrators = parts.administrators
 
     async def dispatch(request: web.Request) -> web.StreamResponse:
         exchange = request[EXCHANGE]
-        address = desk.address_of(request)
+        address = parts.address_of(request)
         principal: Principal | None = None
         try:
-            if admin and (scope is None or desk.administrators.includes(request)):
-                desk.administrators.check(request)
+            if admin and (scope is None or administrators.includes(request)):
+                _check_administrator(route, parts, request)
             elif scope is not None:
                 token = _token(request.headers)
-                principal = desk.api_keys.peek(token) or await _look_up(desk, exchange, token, address)
+                principal = parts.api_keys.peek(token) or await _look_up(parts, exchange, token, address)
                 _check_scope(principal, scope)
-            raw = body_at_hand(request, limit)
-            if raw is None:
+            if (raw := body_at_hand(request, limit)) is None:
                 raw = await read_body(request, limit)
             call = checked(request, principal, address, raw, exchange.request_id)
             if not limited:
                 return await handle(call)
-            admission = await _admit(route, desk.guard, call)
+            admission = await _admit(route, parts.guard, call)
         except Refusal as refusal:
             if limited:
-                refusal = await _counted(desk.guard, exchange, address, refusal)
-            return problems.refused(refusal, route.surface)
+                refusal = await _counted(parts.guard, exchange, address, refusal)
+            return surface.refuse(refusal)
         exchange.rate_headers = admission.headers
         if admission.replay is not None:
             return _replayed(admission.replay)
         try:
             response = await handle(call)
         except Refusal as refusal:
-            response = problems.refused(refusal, route.surface)
+            response = surface.refuse(refusal)
         except BaseException:
             admission.release()
             raise
@@ -153,17 +168,22 @@ def _strict_dispatcher(route: Route, desk: Desk) -> WebHandler:
     return dispatch
 
 
+def _check_administrator(route: Route, parts: Parts, request: web.Request) -> None:
+    if not (route.trusting and parts.trusts(request)):
+        parts.administrators.check(request)
+
+
 def _check_scope(principal: Principal, scope: str) -> None:
     if scope not in principal.scopes:
         raise Refusal("forbidden", f"This API key lacks the scope {scope}.", scope=scope)
 
 
-async def _look_up(desk: Desk, exchange: Exchange, token: str | None, address: str) -> Principal:
+async def _look_up(parts: Parts, exchange: Exchange, token: str | None, address: str) -> Principal:
     """Ask for a key that is not remembered: it costs a query, so its address pays first."""
-    admission = await desk.guard.admit(principal=None, address=address)
+    admission = await parts.guard.admit(principal=None, address=address)
     exchange.rate_headers, exchange.counted = admission.headers, True
     admission.release()
-    return await desk.api_keys.authenticate(token)
+    return await parts.api_keys.authenticate(token)
 
 
 def _admit(route: Route, guard: Guard, call: Call) -> Awaitable[Admission]:
@@ -194,10 +214,12 @@ async def _counted(guard: Guard, exchange: Exchange, address: str, refusal: Refu
     return refusal
 
 
-def _checker(route: Route, desk: Desk) -> Callable[[web.Request, Principal | None, str, bytes, str], Call]:
+def _checker(
+    surface: ApiSurface, route: Route, parts: Parts
+) -> Callable[[web.Request, Principal | None, str, bytes, str], Call]:
     """Return what makes a Call of a request that arrived in full, or refuses it."""
     read_path = _path_reader(route)
-    read_query = _query_reader(route)
+    read_query = None if route.raw or not surface.strict else _query_reader(route)
     decode = None if route.body is None else body_decoder(route.body).decode
 
     def checked(
@@ -210,16 +232,16 @@ def _checker(route: Route, desk: Desk) -> Callable[[web.Request, Principal | Non
             if raw:
                 check_json_headers(request.headers)
             body = decode(raw)
-        elif raw and not route.raw and route.surface == STRICT:
+        elif raw and not route.raw and surface.strict:
             raise Refusal("invalid_request", "This operation takes no body.")
         key = _idempotency_key(request.headers) if route.idempotent else None
-        return Call(request, desk.service, principal, address, path, query, body, raw, key, request_id)
+        return Call(request, parts, principal, address, path, query, body, raw, key, request_id)
 
     return checked
 
 
 def _path_reader(route: Route) -> Callable[[web.Request], Mapping[str, Any]] | None:
-    names = tuple(re.findall(r"\{(\w+)", route.path))
+    names = route.path_names
     if not names:
         return None
     kinds = [(name, route.parameters.get(name)) for name in names]
@@ -228,12 +250,11 @@ def _path_reader(route: Route) -> Callable[[web.Request], Mapping[str, Any]] | N
     def read(request: web.Request) -> Mapping[str, Any]:
         found: dict[str, Any] = {}
         for name, kind, to_kind in types:
-            value: Any = request.match_info[name]
+            value: Any = path_text(request, name)
             if len(value) > MAX_PATH_VALUE:
                 raise Refusal(
                     "invalid_request", f"{name} in the path is longer than {MAX_PATH_VALUE} characters."
                 )
-            check_text(value, f"{name} in the path")
             if to_kind is not None:
                 try:
                     value = msgspec.convert(to_kind(value), kind)
@@ -245,9 +266,7 @@ def _path_reader(route: Route) -> Callable[[web.Request], Mapping[str, Any]] | N
     return read
 
 
-def _query_reader(route: Route) -> Callable[[web.Request], Any] | None:
-    if route.raw or route.surface != STRICT:
-        return None
+def _query_reader(route: Route) -> Callable[[web.Request], Any]:
     decode = query_decoder(route.query or _NoQuery).decode
 
     def read(request: web.Request) -> Any:
@@ -258,15 +277,15 @@ def _query_reader(route: Route) -> Callable[[web.Request], Any] | None:
 
 def _token(headers: CIMultiDictProxy[str]) -> str | None:
     """Return what the caller presents as its key: `Authorization: Bearer`, or else `X-API-Key`."""
-    authorization = headers.get(hdrs.AUTHORIZATION)
-    if authorization is None:
+    presented = authorization_of(headers)
+    if presented is None:
         return headers.get(API_KEY)
-    scheme, _, token = authorization.partition(" ")
-    if scheme.lower() != "bearer":
+    scheme, token = presented
+    if scheme != BEARER:
         raise Refusal(
             "unauthorized", "Send the API key as `Authorization: Bearer tsk_...`; this is another scheme."
         )
-    return token.strip()
+    return token
 
 
 def _idempotency_key(headers: CIMultiDictProxy[str]) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import hashlib
+from collections.abc import Sequence
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
@@ -11,9 +14,10 @@ import msgspec
 from aiohttp import hdrs, web
 
 from core.errors import Refusal
-from handlers.http.problems import PROBLEMS
-from handlers.http.route import Call, Route, answer, json_answer
-from handlers.wallets.forms import FORMS
+from handlers.http import openapi
+from handlers.http.dispatch import ApiSurface
+from handlers.http.route import Call, Route, answer, json_answer, table
+from handlers.http.surface import Surface
 
 # The package holds Swagger UI as its makers publish it. It is not imported, since it would read 9 MB into memory.
 _UI = Path(str(metadata.distribution("offapi").locate_file("offapi")))
@@ -56,25 +60,12 @@ class Document:
         self.etag = f'"{hashlib.sha256(self.body).hexdigest()[:32]}"'
 
 
-DOCUMENT: web.AppKey[Document] = web.AppKey("document", Document)
-
-
 class ProblemKind(msgspec.Struct, frozen=True):
     """What a problem's `type` leads to."""
 
     code: str
     status: int
     title: str
-
-
-async def show_document(call: Call) -> web.Response:
-    """Answer the document, or 304 to whoever has it."""
-    document = call.request.app[DOCUMENT]
-    headers: dict[str, str] = {hdrs.ETAG: document.etag}
-    known = call.request.headers.get(hdrs.IF_NONE_MATCH, "")
-    if document.etag in known:
-        return web.Response(status=304, headers=headers)
-    return json_answer(200, document.body, headers)
 
 
 async def show_page(_call: Call) -> web.Response:
@@ -91,32 +82,47 @@ async def show_file(call: Call) -> web.StreamResponse:
     return web.FileResponse(path, headers={hdrs.CONTENT_TYPE: media_type})
 
 
-async def show_problem(call: Call) -> web.Response:
-    """Answer what a code means."""
-    code = call.path("code")
-    if code in PROBLEMS:
-        form = PROBLEMS[code]
-        return answer(200, ProblemKind(code, form.status, form.title))
-    if code in FORMS:
-        return answer(200, ProblemKind(code, FORMS[code].status, FORMS[code].message))
-    raise Refusal("not_found", "There is no such code.")
+def explained(surfaces: Sequence[Surface]) -> ApiSurface:
+    """Return the surface that says what the codes of `surfaces` mean."""
 
+    async def show_problem(call: Call) -> web.Response:
+        code = call.path("code")
+        for surface in surfaces:
+            if (kind := surface.problem_types.get(code)) is not None:
+                return answer(200, ProblemKind(code, kind.status, kind.title))
+        raise Refusal("not_found", "There is no such code.")
 
-ROUTES = (
-    Route(
-        "GET", "/openapi.json", show_document, "get_document", "This document", "Service",
-        limited=False, surface="service", hidden=True,
-    ),
-    Route(
-        "GET", "/docs", show_page, "get_docs", "This document, to read and to try", "Service",
-        limited=False, surface="service", hidden=True,
-    ),
-    Route(
-        "GET", "/docs/{file}", show_file, "get_docs_file", "The page's files", "Service",
-        limited=False, surface="service", hidden=True,
-    ),
-    Route(
+    route = Route(
         "GET", "/problems/{code}", show_problem, "get_problem", "What a problem's `type` means", "Service",
-        answers={200: ProblemKind}, problems=("not_found",), limited=False, surface="service",
-    ),
-)  # fmt: skip
+        answers={200: ProblemKind}, problems=("not_found",), limited=False, needs_service=False,
+    )  # fmt: skip
+    return ApiSurface("problems", (route,), strict=False)
+
+
+def documented(surfaces: Sequence[Surface], *more_pages: str, **about: str) -> ApiSurface:
+    """Return the surface that shows the document of `surfaces`, the page at /docs and at `more_pages`.
+
+    `about` goes to `openapi.document`. A document with a head of its own belongs to a contract's port: its server is
+    the one that shows it, and its paths may have a slash too many.
+    """
+
+    @functools.cache
+    def document(base_url: str) -> Document:
+        return Document(openapi.document(surfaces, base_url, **about))
+
+    async def show_document(call: Call) -> web.Response:
+        # Making it takes a tenth of a second, once a process; no request shall wait for that.
+        told = await asyncio.to_thread(document, "" if about else call.parts.settings.public_base_url)
+        headers: dict[str, str] = {hdrs.ETAG: told.etag}
+        if told.etag in call.request.headers.get(hdrs.IF_NONE_MATCH, ""):
+            return web.Response(status=304, headers=headers)
+        return json_answer(200, told.body, headers)
+
+    routes = table(
+        Route("GET", "/openapi.json", show_document, "get_document", "This document"),
+        Route("GET", "/docs", show_page, "get_docs", "This document, to read and to try"),
+        *(Route("GET", page, show_page, "get_docs", "The same under another name") for page in more_pages),
+        Route("GET", "/docs/{file}", show_file, "get_docs_file", "The page's files"),
+        tag="Service", limited=False, needs_service=False, hidden=True,
+    )  # fmt: skip
+    return ApiSurface("documents", routes, strict=False, forgives_slash=bool(about))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_address
 
@@ -18,8 +17,9 @@ from core.errors import Refusal
 from core.service import Service
 from core.settings import Settings
 from core.work import gauges
-from handlers.http.admin_token import ADMIN_TOKEN, Administrators
-from handlers.http.route import Call, Route, answer
+from handlers.http.admin_token import ADMIN_TOKEN
+from handlers.http.dispatch import ApiSurface
+from handlers.http.route import Call, Route, answer, table
 
 # A probe that waits longer says as much as one that fails; probes come every few seconds.
 CHECK_TIMEOUT_SECONDS = 2.0
@@ -63,17 +63,6 @@ class CounterPage(msgspec.Struct, frozen=True):
     timestamp: datetime
 
 
-@dataclass(slots=True)
-class Readiness:
-    """What /ready remembers between two questions."""
-
-    stopping: bool = False
-    migrated: bool = False
-
-
-READINESS: web.AppKey[Readiness] = web.AppKey("readiness", Readiness)
-
-
 async def health(_call: Call) -> web.Response:
     """Answer without asking anything, so that a slow database does not get the process restarted."""
     return answer(200, Health("ok", "tallystick", __version__, datetime.now(UTC)))
@@ -81,37 +70,45 @@ async def health(_call: Call) -> web.Response:
 
 async def ready(call: Call) -> web.Response:
     """Say whether requests should be sent here. Redis may be gone: transfers work without it."""
-    readiness = call.request.app[READINESS]
-    database, redis = await asyncio.gather(_has_database(call.service), _has_redis(call.service))
-    if database and not readiness.migrated:
-        readiness.migrated = await _is_migrated(call.service.settings)
-    checks = {
-        "database": database,
-        "migrations": readiness.migrated,
-        "redis": redis,
-        "running": not readiness.stopping,
-    }
+    parts = call.parts
+    if parts.missing is not None:  # nor is Redis asked yet
+        checks = {"database": parts.missing.code == "not_migrated", "migrations": False}
+    else:
+        database, redis = await asyncio.gather(has_database(call), _has_redis(parts.service))
+        if database and not parts.migrated:
+            parts.migrated = await _is_migrated(parts.settings)
+        checks = {"database": database, "migrations": parts.migrated, "redis": redis}
+    checks["running"] = not parts.stopping
     missing = [name for name, good in checks.items() if not good and name != "redis"]
+    degraded = [] if checks.get("redis", True) else ["redis"]
     metrics.mark_ready(ready=not missing)
-    body = Ready(
-        "not_ready" if missing else "ready", checks, missing, [] if redis else ["redis"], datetime.now(UTC)
-    )
+    body = Ready("not_ready" if missing else "ready", checks, missing, degraded, datetime.now(UTC))
     return answer(503 if missing else 200, body)
 
 
 async def show_metrics(call: Call) -> web.Response:
     """Answer in Prometheus' text format. In prod only loopback and holders of the admin token may read it."""
     _check_reader(call)
+    return await metrics_page(call)
+
+
+async def metrics_page(call: Call, media_type: str = metrics.CONTENT_TYPE) -> web.Response:
+    """Answer the metrics to a reader who may see them."""
     # The workers' state is the database's to tell: a worker that hangs cannot, and what it said last is no longer true.
     await gauges.measure(call.service.database)
     # Set when a batch leaves, too; but while the database hangs none leaves.
     metrics.LEDGER_LANE_WAITING.set(call.service.ledger.poster.waiting)
-    return web.Response(body=metrics.render(), headers={hdrs.CONTENT_TYPE: metrics.CONTENT_TYPE})
+    return web.Response(body=metrics.render(), headers={hdrs.CONTENT_TYPE: media_type})
 
 
 async def show_counters(call: Call) -> web.Response:
-    """Answer the counts of webhooks as the existing inbox does; for the same readers as the metrics."""
+    """Answer the counts of webhooks; for the same readers as the metrics."""
     _check_reader(call)
+    return counters_page()
+
+
+def counters_page() -> web.Response:
+    """Answer the counts of webhooks to a reader who may see them."""
     events = metrics.totals("webhook_events_total", "status")
     refused = metrics.totals("webhook_signature_validations_total", "valid").get("false", 0)
     letters = metrics.totals("dlq_messages_total", "action")
@@ -128,19 +125,22 @@ async def show_counters(call: Call) -> web.Response:
 
 
 def _check_reader(call: Call) -> None:
-    settings = call.service.settings
-    if settings.env == "prod" and not (
-        _is_loopback(call.address) or Administrators(settings).includes(call.request)
+    parts = call.parts
+    if parts.settings.env == "prod" and not (
+        _is_loopback(call.address) or parts.administrators.includes(call.request)
     ):
         raise Refusal(
             "unauthorized", f"In prod metrics want the admin token, as {ADMIN_TOKEN} or as a bearer token."
         )
 
 
-async def _has_database(service: Service) -> bool:
+async def has_database(call: Call) -> bool:
+    """Whether PostgreSQL answers in time."""
+    if call.parts.missing is not None:
+        return False
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
-            await service.database.ping()
+            await call.service.database.ping()
     except (Refusal, TimeoutError):
         return False
     return True
@@ -170,24 +170,26 @@ def _is_loopback(address: str) -> bool:
         return False
 
 
-ROUTES = (
+ROUTES = table(
     Route(
-        "GET", "/health", health, "get_health", "Whether the process is alive", "Service",
-        answers={200: Health}, limited=False, surface="service",
+        "GET", "/health", health, "get_health", "Whether the process is alive",
+        answers={200: Health}, needs_service=False,
     ),
     Route(
-        "GET", "/ready", ready, "get_readiness", "Whether requests should be sent here", "Service",
-        answers={200: Ready, 503: Ready}, limited=False, surface="service",
+        "GET", "/ready", ready, "get_readiness", "Whether requests should be sent here",
+        answers={200: Ready, 503: Ready}, needs_service=False,
         description="Without Redis the service is ready and says that it is degraded.",
     ),
     Route(
-        "GET", "/metrics", show_metrics, "get_metrics", "Metrics for Prometheus", "Service",
-        answers={200: None}, media=("text/plain",), problems=("unauthorized",), limited=False, surface="service",
+        "GET", "/metrics", show_metrics, "get_metrics", "Metrics for Prometheus",
+        answers={200: None}, media=("text/plain",), problems=("unauthorized",),
         description="In prod for loopback and with the admin token only.",
     ),
     Route(
-        "GET", "/metrics/json", show_counters, "get_counters", "Counts of webhooks", "Service",
-        answers={200: CounterPage}, problems=("unauthorized",), limited=False, surface="service",
+        "GET", "/metrics/json", show_counters, "get_counters", "Counts of webhooks",
+        answers={200: CounterPage}, problems=("unauthorized",),
         description="In prod for loopback and with the admin token only.",
     ),
+    tag="Service", limited=False,
 )  # fmt: skip
+HEALTH = ApiSurface("health", ROUTES, strict=False)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+    Refuse = Callable[[web.HTTPException, str, str], web.Response]
 
 X_REQUEST_ID = istr("X-Request-ID")
 X_TRACEPARENT = istr("traceparent")
@@ -118,10 +119,16 @@ EXCHANGE: web.RequestKey[Exchange] = web.RequestKey("exchange", Exchange)
 
 
 class Edge:
-    """What stands around every handler of one application, and `dress`, its signal."""
+    """The layer around every handler of one application, and `dress`, its signal.
 
-    def __init__(self, allowed_origins: Collection[str]) -> None:
+    `refuse` makes an answer of the framework's own refusals, from the exception, the path and the method.
+    """
+
+    def __init__(
+        self, allowed_origins: Collection[str], refuse: Refuse = problems.from_http_exception
+    ) -> None:
         self._cross_origin = CrossOrigin(allowed_origins)
+        self._refuse = refuse
 
     def around(self, template: str, handler: Handler) -> Handler:
         """Return `handler` so that it always answers, and each answer is logged and measured under `template`."""
@@ -137,7 +144,7 @@ class Edge:
                 if response is None:
                     response = await handler(request)
             except web.HTTPException as error:
-                response = problems.from_http_exception(error, request.path, request.method)
+                response = self._refuse(error, request.path, request.method)
             except (
                 ConnectionError
             ):  # nobody is left to answer to; aiohttp would log what is raised as our mistake

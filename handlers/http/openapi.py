@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from itertools import groupby
 from typing import Any
@@ -12,12 +11,8 @@ import msgspec
 import pydantic
 
 from core import __version__
-from handlers.http.dispatch import MAX_PATH_VALUE, STRICT, WALLETS
-from handlers.http.problems import MEDIA_TYPE, PROBLEMS, problem_details, problem_of
-from handlers.http.route import Route
-from handlers.wallets.forms import form_of
-
-Json = dict[str, Any]
+from handlers.http.route import MAX_PATH_VALUE, Route
+from handlers.http.surface import Json, Surface
 
 _REF = "#/components/schemas/"
 # What `decoding` refuses in every text, said in the schema, too.
@@ -32,26 +27,6 @@ A durable double-entry ledger over HTTP.
 * A write carries an `Idempotency-Key`. The same key and body give the same answer, byte for byte; another body: 409.
 * A refusal is a problem (RFC 9457) with a stable `error.code`; 429 and 503 say in `Retry-After` when to come again.
 """
-
-_PROBLEM: Json = {
-    "type": "object",
-    "description": "Problem details (RFC 9457). Some codes add members of their own.",
-    "required": ["type", "title", "status", "detail", "error"],
-    "properties": {
-        "type": {"type": "string", "format": "uri-reference", "description": "Leads to what the code means."},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string", "description": "A sentence for a person, about this occurrence."},
-        "error": {
-            "type": "object",
-            "required": ["code", "message"],
-            "properties": {
-                "code": {"type": "string", "description": "A stable word for a machine."},
-                "message": {"type": "string", "description": "The same as `detail`."},
-            },
-        },
-    },
-}
 
 _HEADERS: Json = {
     "X-Request-ID": {
@@ -85,60 +60,44 @@ _IDEMPOTENCY_KEY: Json = {
 }
 
 
-# What the wallet surface refuses with: problem details, and what its clients read beside them.
-_WALLET_PROBLEM: Json = {
-    "type": "object",
-    "required": ["type", "title", "status", "detail", "code", "error"],
-    "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {
-            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}],
-            "description": "A sentence; with `validation_failed` a list of what is wrong, each with its place.",
-        },
-        "code": {"type": "string", "description": "A stable word."},
-        "error": {
-            "type": "object",
-            "required": ["code", "message"],
-            "properties": {"code": {"type": "string"}, "message": {"type": "string"}},
-        },
-    },
-}
-_SECURITY: dict[str, list[Json]] = {
-    "anyone": [],
-    "user": [{"user_token": []}],
-    "user+admin": [{"user_token": [], "admin_token": []}],
-    "admin": [{"admin_token": []}, {"admin_bearer": []}],
-    "internal": [{"internal_signature": []}, {"internal_secret": []}],
-    "merchant_key": [{"merchant_signature": []}],
-}
+def document(
+    surfaces: Sequence[Surface],
+    base_url: str = "",
+    *,
+    title: str = "Tallystick",
+    version: str = __version__,
+) -> Json:
+    """Return the document of the surfaces' routes, with those left out that are hidden.
 
-
-def document(routes: Sequence[Route], base_url: str) -> Json:
-    """Return the document of `routes`, with those left out that are hidden."""
-    shown = [route for route in routes if not route.hidden]
+    Without a `base_url` the server is the one that shows the document.
+    """
+    shown = [(surface, route) for surface in surfaces for route in surface.routes if not route.hidden]
     schemas = _Schemas(shown)
     paths: Json = {}
-    for route in shown:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas)
+    for surface, route in shown:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(surface, route, schemas)
+    refusals = {name: schema for surface in surfaces for name, schema in surface.schemas.items()}
+    examples = {
+        code: example
+        for surface, route in shown
+        for code in _codes(surface, route)
+        if (example := surface.example(code)) is not None
+    }
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": "Tallystick",
-            "version": __version__,
+            "title": title,
+            "version": version,
             "summary": "A webhook and ledger core",
             "description": _ABOUT,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": base_url or "/"}],
-        "tags": [{"name": tag} for tag in dict.fromkeys(route.tag for route in shown)],
+        "tags": [{"name": tag} for tag in dict.fromkeys(route.tag for _, route in shown)],
         "paths": paths,
         "components": {
-            "schemas": {**schemas.components, "Problem": _PROBLEM, "WalletProblem": _WALLET_PROBLEM},
-            "examples": {
-                code: _example(code) for code in _codes(route for route in shown if route.surface != WALLETS)
-            },
+            "schemas": schemas.components | refusals,
+            "examples": dict(sorted(examples.items())),
             "headers": _HEADERS,
             "parameters": {"IdempotencyKey": _IDEMPOTENCY_KEY},
             "securitySchemes": {
@@ -162,9 +121,9 @@ def document(routes: Sequence[Route], base_url: str) -> Json:
 class _Schemas:
     """The schemas of all types, by name, with what the decoder asks for beyond the types."""
 
-    def __init__(self, routes: Sequence[Route]) -> None:
-        contract = [route for route in routes if route.surface == WALLETS]
-        routes = [route for route in routes if route.surface != WALLETS]
+    def __init__(self, shown: Sequence[tuple[Surface, Route]]) -> None:
+        contract = [route for surface, route in shown if surface.pydantic]
+        routes = [route for surface, route in shown if not surface.pydantic]
         answered = [kind for route in contract for kind in route.answers.values() if kind is not None]
         types = list(dict.fromkeys([*(kind for route in routes for kind in _types(route)), *answered]))
         schemas, components = msgspec.json.schema_components(types, ref_template=_REF + "{name}")
@@ -188,7 +147,7 @@ class _Schemas:
             self._add_lenient(kind, is_query=kind in {route.query for route in contract})
 
     def _add_lenient(self, kind: Any, *, is_query: bool) -> None:
-        """Add a pydantic model, or a type of a path value, of the wallet surface."""
+        """Add a pydantic model, or a type of a path value that pydantic reads."""
         schema = pydantic.TypeAdapter(kind).json_schema(ref_template=_REF + "{model}")
         self.components.update(schema.pop("$defs", {}))
         if is_query:
@@ -234,12 +193,12 @@ def _types(route: Route) -> list[Any]:
     return [*_asked(route), *(kind for kind in route.answers.values() if kind is not None)]
 
 
-def _operation(route: Route, schemas: _Schemas) -> Json:
+def _operation(surface: Surface, route: Route, schemas: _Schemas) -> Json:
     operation: Json = {
         "operationId": route.operation,
         "summary": route.summary,
         "tags": [route.tag],
-        "responses": _responses(route, schemas),
+        "responses": _responses(surface, route, schemas),
     }
     if route.description:
         operation["description"] = route.description
@@ -253,13 +212,7 @@ def _operation(route: Route, schemas: _Schemas) -> Json:
         operation["requestBody"] = {"required": required, "content": {"application/json": content}}
     elif route.raw and route.method != "GET":
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": {}}}}
-    if route.caller is not None:
-        operation["security"] = _SECURITY[route.caller]
-        return operation
-    operation["security"] = [
-        *([{"admin_token": []}, {"admin_bearer": []}] if route.admin else ()),
-        *([{"bearer": []}, {"api_key": []}] if route.scope else ()),
-    ]
+    operation["security"] = surface.security(route)
     if route.scope:
         operation["x-required-scope"] = route.scope
     return operation
@@ -267,7 +220,7 @@ def _operation(route: Route, schemas: _Schemas) -> Json:
 
 def _parameters(route: Route, schemas: _Schemas) -> list[Json]:
     parameters = []
-    for name in re.findall(r"\{(\w+)", route.path):
+    for name in route.path_names:
         kind = route.parameters.get(name)
         schema = _PATH_VALUE if kind is None else schemas.of(kind)
         parameters.append({"name": name, "in": "path", "required": True, "schema": schema})
@@ -278,7 +231,7 @@ def _parameters(route: Route, schemas: _Schemas) -> list[Json]:
     return parameters
 
 
-def _responses(route: Route, schemas: _Schemas) -> Json:
+def _responses(surface: Surface, route: Route, schemas: _Schemas) -> Json:
     responses: Json = {}
     for status, kind in route.answers.items():
         answer: Json = {"description": HTTPStatus(status).phrase, "headers": _headers(route)}
@@ -291,10 +244,20 @@ def _responses(route: Route, schemas: _Schemas) -> Json:
         if route.idempotent:
             answer["headers"]["Idempotent-Replayed"] = {"$ref": "#/components/headers/Idempotent-Replayed"}
         responses[str(status)] = answer
-    status_of = _status_here if route.surface == WALLETS else _status_elsewhere
-    codes = sorted(_codes([route]), key=status_of)
-    for status, group in groupby(codes, key=status_of):
-        problem = _problem(status, sorted(group), _headers(route), lenient=route.surface == WALLETS)
+
+    def status_of(code: str) -> int:
+        return surface.problem_types[code].status
+
+    for status, group in groupby(sorted(_codes(surface, route), key=status_of), key=status_of):
+        codes = sorted(group)
+        headers = _headers(route)
+        if status in (429, 503):
+            headers["Retry-After"] = {"$ref": "#/components/headers/Retry-After"}
+        problem: Json = {
+            "description": ", ".join(f"`{code}`" for code in codes),
+            "headers": headers,
+            "content": surface.refusals(codes),
+        }
         # A route may answer a status of its own with its own type, such as the 503 of /ready.
         if str(status) in responses:
             responses[str(status)].setdefault("content", {}).update(problem["content"])
@@ -303,78 +266,15 @@ def _responses(route: Route, schemas: _Schemas) -> Json:
     return responses
 
 
-def _status_elsewhere(code: str) -> int:
-    return PROBLEMS[code].status
-
-
-def _status_here(code: str) -> int:
-    return form_of(code).status
-
-
-def _problem(status: int, codes: Sequence[str], headers: Json, *, lenient: bool) -> Json:
-    if status in (429, 503):
-        headers = headers | {"Retry-After": {"$ref": "#/components/headers/Retry-After"}}
-    if lenient:
-        schema = {"$ref": _REF + "WalletProblem"}
-        return {
-            "description": ", ".join(f"`{code}`" for code in codes),
-            "headers": headers,
-            "content": {"application/json": {"schema": schema}},
-        }
-    examples = {code: {"$ref": f"#/components/examples/{code}"} for code in codes}
-    return {
-        "description": ", ".join(f"`{code}`" for code in codes),
-        "headers": headers,
-        "content": {MEDIA_TYPE: {"schema": {"$ref": _REF + "Problem"}, "examples": examples}},
-    }
-
-
-def _example(code: str) -> Json:
-    body = problem_details(problem_of(code, f"{PROBLEMS[code].title}."))
-    return {"summary": PROBLEMS[code].title, "value": msgspec.json.decode(body)}
-
-
 def _headers(route: Route) -> Json:
     names = ("X-Request-ID", *(_RATE_HEADERS if route.limited else ()))
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
-def _codes(routes: Iterable[Route]) -> list[str]:
-    return sorted({code for route in routes for code in (*_common_codes(route), *route.problems)})
-
-
-def _common_codes(route: Route) -> Iterator[str]:
-    """Return the codes that the dispatcher may refuse with before the handler is called, and `internal_error`."""
-    yield "internal_error"
-    if route.limited:
-        yield "rate_limited"
-    if route.surface == WALLETS:
-        yield from _wallet_codes(route)
-        return
-    if route.scope is not None:
-        yield "forbidden"
-    if route.admin or route.scope is not None:
-        yield from ("unauthorized", "database_unavailable", "busy", "overloaded", "shutting_down")
-    if "{" in route.path or (route.surface == STRICT and not route.raw) or route.body is not None:
-        yield "invalid_request"
-    if route.body is not None:
-        yield from ("malformed_json", "duplicate_json_key")
-    if route.body is not None or (route.raw and route.method != "GET") or route.surface == STRICT:
-        yield from ("unsupported_media_type", "payload_too_large", "request_timeout")
-    if route.idempotent:
-        yield from ("idempotency_key_required", "idempotency_key_invalid", "idempotency_conflict")
-
-
-def _wallet_codes(route: Route) -> Iterator[str]:
-    yield from ("database_unavailable", "busy", "overloaded", "shutting_down", "invalid_request", "not_found")
-    yield from ("payload_too_large", "unsupported_media_type", "request_timeout")
-    if route.caller in {"user", "user+admin"}:
-        yield from ("not_authenticated", "bad_credentials", "token_expired", "token_invalid")
-        yield from ("token_issuer_invalid", "user_not_found_for_token")
-    if route.caller in {"admin", "user+admin"}:
-        yield "admin_token_invalid"
-    if route.body is not None or route.query is not None or "{" in route.path:
-        yield "validation_failed"
+def _codes(surface: Surface, route: Route) -> set[str]:
+    """Return the codes that a call of `route` can be refused with."""
+    limited = ("rate_limited",) if route.limited else ()
+    return {"internal_error", *limited, *surface.codes(route), *route.problems}
 
 
 def _refuse_control_characters(schema: Any) -> None:

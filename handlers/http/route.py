@@ -1,12 +1,13 @@
-"""What a surface is made of: routes, calls and answers.
+"""Routes, calls and answers: the material of every surface.
 
-A handlers module exports `ROUTES`. `handlers.http.dispatch` turns each route into one aiohttp handler, and
-`handlers.http.openapi` into one operation of the document; both from the same fields, so that they cannot disagree.
+A handlers module exports `ROUTES`. Its surface turns each route into one aiohttp handler, and `handlers.http.openapi`
+into one operation of the document; both from the same fields, so that they cannot disagree.
 """
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass, field
+import re
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
@@ -20,10 +21,13 @@ if TYPE_CHECKING:
     from core.payables.payables import ToPay
     from core.service import Service
     from core.wallets.users import User
+    from handlers.http.parts import Parts
 
 Item = TypeVar("Item")
 
 MIB = 1024 * 1024
+# The longest value in a path, in characters: a UUID with a prefix, or a hash.
+MAX_PATH_VALUE = 255
 
 Caller = Literal["anyone", "user", "user+admin", "admin", "internal", "merchant_key"]
 
@@ -33,15 +37,16 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One operation of the HTTP surface; the OpenAPI document is made of the same fields.
+    """One operation over HTTP; the OpenAPI document is made of the same fields.
 
     `path` is a template as aiohttp writes it (`/v1/accounts/{account}`), `operation` the operationId in snake_case,
-    `scope` what the caller's key must carry (None: anyone may call). An `admin` route wants the admin token; where it
-    has a scope, too, a key that carries it does as well, and there is no principal when the administrator calls.
+    `scope` the scope that the caller's key must carry (None: anyone may call). An `admin` route wants the admin token;
+    where it has a scope, too, a key that carries it does as well, and there is no principal when the administrator
+    calls. On a `trusting` one, callers from TRUSTED_NETWORKS need no admin token.
     `body` and `query` are frozen Structs that forbid unknown fields; `parameters` gives types to names in the path (a
     name without one is a text of 1 to 255 characters). `answers` maps a status to the type of its JSON body (None: no
     JSON), `media` adds other media types of the good answer, and `problems` are the codes that the operation itself can
-    refuse with: those of the dispatcher are added.
+    refuse with: those of the surface are added.
 
     `caller` says who calls a route of the wallet surface, which has callers of its own; its `body` and `query` are
     pydantic models, since the contract's leniency and its list of errors are pydantic's.
@@ -50,8 +55,9 @@ class Route:
 
     `body_limit` is in bytes at the default MAX_REQUEST_SIZE of 1 MiB and grows and shrinks with it. `cost` says, from
     the decoded body, what the request counts against the rate limits (1). `idempotent` routes want an Idempotency-Key.
-    `raw` routes get the bytes of the body undecoded. `limited` is False for what must answer under any load. `surface`
-    chooses how refusals are written (`handlers.http.problems`), `hidden` leaves the route out of the document.
+    `raw` routes get the bytes of the body undecoded. `limited` is False for routes that must answer under any load.
+    `needs_service` is False for those that answer before the service is open, too. `hidden` leaves the route out of the
+    document.
     """
 
     method: str
@@ -59,10 +65,11 @@ class Route:
     handler: Callable[[Call], Awaitable[web.StreamResponse]]
     operation: str
     summary: str
-    tag: str
+    tag: str = ""
     _: KW_ONLY
     scope: str | None = None
     admin: bool = False
+    trusting: bool = False
     caller: Caller | None = None
     pays_code: bool = False
     body: Any = None
@@ -76,10 +83,38 @@ class Route:
     idempotent: bool = False
     raw: bool = False
     limited: bool = True
-    surface: str = "v1"
+    needs_service: bool = True
     description: str = ""
     example: Mapping[str, Any] | None = None
     hidden: bool = False
+
+    @property
+    def path_names(self) -> tuple[str, ...]:
+        """The names in the path, in their order."""
+        return tuple(re.findall(r"\{(\w+)", self.path))
+
+
+async def _nothing(_call: Call) -> web.StreamResponse:
+    raise NotImplementedError
+
+
+_UNSET = Route("", "", _nothing, "", "")
+
+
+def table(*routes: Route, **common: Any) -> tuple[Route, ...]:
+    """Return `routes`, each with the `common` fields that it does not set itself.
+
+    A common parameter belongs to the routes whose path names it.
+    """
+    kinds = common.pop("parameters", {})
+    found = []
+    for route in routes:
+        unset = [name for name in common if getattr(route, name) == getattr(_UNSET, name)]
+        named = {name: kind for name, kind in kinds.items() if name in route.path_names}
+        found.append(
+            replace(route, **{name: common[name] for name in unset}, parameters={**named, **route.parameters})
+        )
+    return tuple(found)
 
 
 class Call:
@@ -92,19 +127,19 @@ class Call:
         "body",
         "frozen",
         "idempotency_key",
+        "parts",
         "principal",
         "query",
         "raw",
         "request",
         "request_id",
-        "service",
         "to_pay",
     )
 
     def __init__(  # noqa: PLR0913, PLR0917 - one call site; a record of what was checked
         self,
         request: web.Request,
-        service: Service,
+        parts: Parts,
         principal: Principal | None,
         address: str,
         path: Mapping[str, Any],
@@ -115,7 +150,7 @@ class Call:
         request_id: str,
     ) -> None:
         self.request = request
-        self.service = service
+        self.parts = parts
         self.principal = principal
         self.address = address
         self._path = path
@@ -129,6 +164,11 @@ class Call:
         """What is behind the code in the body, on a route that `pays_code`; looked for together with the user."""
         self.frozen = False
         """Set by the handler when PostgreSQL will repeat this answer under the key for ever: Redis may then, too."""
+
+    @property
+    def service(self) -> Service:
+        """The service."""
+        return self.parts.service
 
     @property
     def caller(self) -> Principal:

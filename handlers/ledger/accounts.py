@@ -17,7 +17,7 @@ from core.ledger.accounts import Account, AccountState, Limits, Opening, PastBal
 from core.ledger.movements import moment
 from core.ledger.transfers import NEWEST
 from core.money import MAX_AMOUNT_MINOR
-from handlers.http.route import Call, Route, answer, cut
+from handlers.http.route import Call, Route, answer, cut, table
 from handlers.ledger.bodies import ACCOUNT_CODE, AccountCode, Balance, Currency, Metadata, Time
 from handlers.ledger.transfers import Limit
 
@@ -226,36 +226,36 @@ def _cell(value: object) -> object:
 
 _ACCOUNT = {"account": Annotated[str, Meta(min_length=1, max_length=128, pattern=ACCOUNT_CODE)]}
 
-ROUTES: tuple[Route, ...] = (
+ROUTES = table(
     Route(
-        "POST", "/v1/accounts", open_account, "open_account", "Open an account", TAG, scope="accounts:write",
-        body=AccountBody, answers={201: Account, 200: Account}, problems=("account_exists",),
+        "POST", "/v1/accounts", open_account, "open_account", "Open an account",
+        scope="accounts:write", body=AccountBody, answers={201: Account, 200: Account}, problems=("account_exists",),
         example={"code": "customer:17", "currency": "USD"},
         description="Idempotent by `code`: the same body again answers 200 with the account as it is now.",
     ),
     Route(
-        "GET", "/v1/accounts", list_accounts, "list_accounts", "List accounts", TAG, scope="accounts:read",
-        query=AccountQuery, answers={200: AccountPage},
+        "GET", "/v1/accounts", list_accounts, "list_accounts", "List accounts",
+        scope="accounts:read", query=AccountQuery, answers={200: AccountPage},
     ),
     Route(
-        "GET", "/v1/accounts/{account}", get_account, "get_account", "Show an account", TAG, scope="accounts:read",
-        parameters=_ACCOUNT, answers={200: Account}, problems=("account_not_found",),
+        "GET", "/v1/accounts/{account}", get_account, "get_account", "Show an account",
+        scope="accounts:read", answers={200: Account}, problems=("account_not_found",),
     ),
     Route(
-        "PATCH", "/v1/accounts/{account}", change_account, "change_account", "Change an account", TAG,
-        scope="accounts:write", parameters=_ACCOUNT, body=AccountChange, answers={200: Account},
+        "PATCH", "/v1/accounts/{account}", change_account, "change_account", "Change an account",
+        scope="accounts:write", body=AccountChange, answers={200: Account},
         problems=("account_not_found", "account_closed", "account_not_empty"),
         description="Limits, state and metadata. What is absent stays as it is.",
     ),
     Route(
-        "GET", "/v1/accounts/{account}/balance", get_balance, "get_balance", "Show a balance at a time", TAG,
-        scope="accounts:read", parameters=_ACCOUNT, query=BalanceQuery, answers={200: PastBalance},
-        problems=("account_not_found",),
+        "GET", "/v1/accounts/{account}/balance", get_balance, "get_balance", "Show a balance at a time",
+        scope="accounts:read", query=BalanceQuery, answers={200: PastBalance}, problems=("account_not_found",),
     ),
     Route(
-        "GET", "/v1/accounts/{account}/entries", get_entries, "get_entries", "Show a statement", TAG,
-        scope="accounts:read", parameters=_ACCOUNT, query=StatementQuery, answers={200: StatementPage},
-        media=("text/csv",), problems=("account_not_found",),
+        "GET", "/v1/accounts/{account}/entries", get_entries, "get_entries", "Show a statement",
+        scope="accounts:read", query=StatementQuery, answers={200: StatementPage}, media=("text/csv",),
+        problems=("account_not_found",),
         description="Paged by version as JSON, or streamed whole as CSV.",
     ),
+    tag=TAG, parameters=_ACCOUNT,
 )  # fmt: skip

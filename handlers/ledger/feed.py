@@ -12,7 +12,7 @@ from msgspec import Meta
 from core.ledger import feed
 from core.ledger.feed import MAX_PAGE_EVENTS, FeedEvent
 from core.ledger.transfers import NEWEST
-from handlers.http.route import Call, Route, answer
+from handlers.http.route import Call, Route, answer, table
 
 MAX_WAIT_SECONDS = 30
 # How often a waiting call looks: a fraction of the sequencer's own interval would find nothing new.
@@ -53,11 +53,12 @@ async def read_feed(call: Call) -> web.Response:
     return answer(200, FeedPage(events, following, max(head, following if events else 0), call.service.epoch))
 
 
-ROUTES: tuple[Route, ...] = (
+ROUTES = table(
     Route(
-        "GET", "/v1/feed", read_feed, "read_feed", "Read the feed", "Feed", scope="feed:read", query=FeedQuery,
-        answers={200: FeedPage},
-        description="Every event of the ledger in commit order, numbered without gaps. With `wait` the call answers "
-        "as soon as there is something, or after that many seconds.",
+        "GET", "/v1/feed", read_feed, "read_feed", "Read the feed",
+        scope="feed:read", query=FeedQuery, answers={200: FeedPage},
+        description="Every event of the ledger in commit order, numbered without gaps. With `wait` the call "
+        "answers as soon as there is something, or after that many seconds.",
     ),
+    tag="Feed",
 )  # fmt: skip

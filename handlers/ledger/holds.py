@@ -11,7 +11,7 @@ from core.ledger import accounts, holds, movements, transfers
 from core.ledger.holds import Hold, HoldState, StoredHold
 from core.ledger.items import Outcome, Posting, operation_id
 from core.ledger.transfers import Transfer
-from handlers.http.route import Call, Route, answer, cut
+from handlers.http.route import Call, Route, answer, cut, table
 from handlers.ledger.bodies import (
     AccountCode,
     CaptureBody,
@@ -145,34 +145,35 @@ def _answer(status: int, value: Hold | Captured, outcome: Outcome) -> web.Respon
 
 _HOLD = {"hold": UUID}
 
-ROUTES: tuple[Route, ...] = (
+ROUTES = table(
     Route(
-        "POST", "/v1/holds", create_hold, "create_hold", "Make a hold", TAG, scope="holds:write", body=HoldBody,
-        answers={201: Hold}, idempotent=True, problems=_OPENING,
+        "POST", "/v1/holds", create_hold, "create_hold", "Make a hold",
+        scope="holds:write", body=HoldBody, answers={201: Hold}, idempotent=True, problems=_OPENING,
         example={"from": "customer:17", "to": "merchant:4", "amount": 5000, "expires_in": 604800},
-        description="Sets money aside: it counts against the source's limits at once, so that a capture cannot fail "
-        "for lack of funds. Source, destinations and fee legs are fixed here.",
+        description="Sets money aside: it counts against the source's limits at once, so that a capture cannot "
+        "fail for lack of funds. Source, destinations and fee legs are fixed here.",
     ),
     Route(
-        "GET", "/v1/holds", list_holds, "list_holds", "List holds, newest first", TAG, scope="holds:read",
-        query=HoldQuery, answers={200: HoldPage}, problems=("account_not_found",),
+        "GET", "/v1/holds", list_holds, "list_holds", "List holds, newest first",
+        scope="holds:read", query=HoldQuery, answers={200: HoldPage}, problems=("account_not_found",),
     ),
     Route(
-        "GET", "/v1/holds/{hold}", get_hold, "get_hold", "Show a hold", TAG, scope="holds:read", parameters=_HOLD,
-        answers={200: Hold}, problems=("hold_not_found",),
+        "GET", "/v1/holds/{hold}", get_hold, "get_hold", "Show a hold",
+        scope="holds:read", answers={200: Hold}, problems=("hold_not_found",),
     ),
     Route(
-        "POST", "/v1/holds/{hold}/capture", capture_hold, "capture_hold", "Capture a hold", TAG, scope="holds:write",
-        parameters=_HOLD, body=CaptureBody, answers={201: Captured}, idempotent=True,
+        "POST", "/v1/holds/{hold}/capture", capture_hold, "capture_hold", "Capture a hold",
+        scope="holds:write", body=CaptureBody, answers={201: Captured}, idempotent=True,
         problems=(*_CHANGING, "exceeds_hold", "account_closed", "balance_overflow"),
         description="Repeatedly, in parts, until nothing remains. A part takes its share of every leg.",
     ),
     Route(
-        "POST", "/v1/holds/{hold}/void", void_hold, "void_hold", "Void a hold", TAG, scope="holds:write",
-        parameters=_HOLD, body=VoidBody, answers={200: Hold}, idempotent=True, problems=_CHANGING,
+        "POST", "/v1/holds/{hold}/void", void_hold, "void_hold", "Void a hold",
+        scope="holds:write", body=VoidBody, answers={200: Hold}, idempotent=True, problems=_CHANGING,
     ),
     Route(
-        "POST", "/v1/holds/{hold}/extend", extend_hold, "extend_hold", "Extend a hold", TAG, scope="holds:write",
-        parameters=_HOLD, body=ExtendBody, answers={200: Hold}, idempotent=True, problems=_CHANGING,
+        "POST", "/v1/holds/{hold}/extend", extend_hold, "extend_hold", "Extend a hold",
+        scope="holds:write", body=ExtendBody, answers={200: Hold}, idempotent=True, problems=_CHANGING,
     ),
+    tag=TAG, parameters=_HOLD,
 )  # fmt: skip

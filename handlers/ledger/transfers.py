@@ -16,7 +16,7 @@ from core.ledger.items import Outcome, Posting, operation_id, sentence
 from core.ledger.movements import BatchPart, moment
 from core.ledger.outcomes import OUTCOMES_BY_CODE
 from core.ledger.transfers import NEWEST, ListedTransfer, Transfer, TransferFilter
-from handlers.http.route import MIB, Call, Route, answer
+from handlers.http.route import MIB, Call, Route, answer, table
 from handlers.ledger.bodies import (
     AccountCode,
     BatchBody,
@@ -214,34 +214,37 @@ _EXAMPLE = {
     "reference": "order-981",
 }
 
-ROUTES: tuple[Route, ...] = (
+ROUTES = table(
     Route(
-        "POST", "/v1/transfers", create_transfer, "create_transfer", "Post a transfer", TAG,
+        "POST", "/v1/transfers", create_transfer, "create_transfer", "Post a transfer",
         scope="transfers:write", body=TransferBody, answers={201: Transfer, 200: Transfer}, idempotent=True,
-        problems=_TRANSFER_REFUSALS, example=_EXAMPLE,
+        problems=_TRANSFER_REFUSALS,
+        example=_EXAMPLE,
         description="All legs are posted or none. The answer carries each account's balance right after its entry. "
         "With `dry_run` nothing is kept, no key is used up, and the status is 200.",
     ),
     Route(
-        "POST", "/v1/transfers/batch", create_batch, "create_transfers", "Post a batch of transfers", TAG,
-        scope="transfers:write", body=BatchBody, answers={200: BatchAnswer}, body_limit=4 * MIB, cost=_cost,
-        description="Up to 5,000 transfers and 20,000 legs, done in order, each with its own key and its own outcome. "
-        "Neighbours with the same `group` are done together or not at all.",
+        "POST", "/v1/transfers/batch", create_batch, "create_transfers", "Post a batch of transfers",
+        scope="transfers:write", body=BatchBody, body_limit=4 * MIB, answers={200: BatchAnswer}, cost=_cost,
+        description="Up to 5,000 transfers and 20,000 legs, done in order, each with its own key and its own "
+        "outcome. Neighbours with the same `group` are done together or not at all.",
     ),
     Route(
-        "GET", "/v1/transfers", list_transfers, "list_transfers", "List transfers, newest first", TAG,
+        "GET", "/v1/transfers", list_transfers, "list_transfers", "List transfers, newest first",
         scope="transfers:read", query=TransferQuery, answers={200: TransferPage}, problems=("account_not_found",),
     ),
     Route(
-        "GET", "/v1/transfers/{transfer}", get_transfer, "get_transfer", "Show a transfer", TAG,
-        scope="transfers:read", parameters=_ID, answers={200: ListedTransfer}, problems=("transfer_not_found",),
+        "GET", "/v1/transfers/{transfer}", get_transfer, "get_transfer", "Show a transfer",
+        scope="transfers:read", answers={200: ListedTransfer}, problems=("transfer_not_found",),
     ),
     Route(
-        "POST", "/v1/transfers/{transfer}/reversals", reverse_transfer, "reverse_transfer", "Reverse a transfer", TAG,
-        scope="transfers:write", parameters=_ID, body=ReversalBody, answers={201: Transfer}, idempotent=True,
+        "POST", "/v1/transfers/{transfer}/reversals", reverse_transfer, "reverse_transfer", "Reverse a transfer",
+        scope="transfers:write", body=ReversalBody, answers={201: Transfer}, idempotent=True,
         problems=(
             *_TRANSFER_REFUSALS, "transfer_not_found", "not_reversible", "already_reversed", "exceeds_reversible",
         ),
-        description="Whole, or `amount` of it in minor units of its first leg; never more than the transfer in all.",
+        description="Whole, or `amount` of it in minor units of its first leg; never more than the transfer in "
+        "all.",
     ),
+    tag=TAG, parameters=_ID,
 )  # fmt: skip

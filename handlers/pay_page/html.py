@@ -35,8 +35,8 @@ class Trouble(NamedTuple):
     field: str | None = None
 
 
-class Form(NamedTuple):
-    """What a form carries besides its fields: where it goes, and the proof that it is ours."""
+class PageForm(NamedTuple):
+    """The parts of a form besides its fields: where it goes, and the proof that it is ours."""
 
     code: str
     token: str
@@ -88,7 +88,7 @@ _CODE = """<form method="get" action="/pay">
 """
 
 _PHONE = """{trouble}
-{asked}
+{offer}
 <form method="post" action="{action}">
 {token}
 <label for="phone">Your phone number</label>
@@ -101,7 +101,7 @@ _PHONE = """{trouble}
 """
 
 _VERIFY = """{trouble}
-{asked}
+{offer}
 <p>We sent a code to <bdi>{phone}</bdi>.{hint}</p>
 <form method="post" action="{action}">
 {token}
@@ -120,7 +120,7 @@ _VERIFY = """{trouble}
 """
 
 _CONFIRM = """{trouble}
-{asked}
+{offer}
 <form method="post" action="{action}">
 {token}
 <input type="hidden" name="key" value="{key}">
@@ -166,12 +166,12 @@ def code_page() -> bytes:
     return page("Pay", Html(_CODE))
 
 
-def phone_page(offer: Offer, form: Form, phone: str = "") -> bytes:
+def phone_page(offer: Offer, form: PageForm, phone: str = "") -> bytes:
     """Ask for the phone."""
     content = fill(
         _PHONE,
         trouble=_at_top(form.trouble, "phone"),
-        asked=_asked(offer),
+        offer=_asked(offer),
         action=form.action("phone"),
         token=fill(_PROOF, token=form.token),
         phone=phone,
@@ -181,13 +181,13 @@ def phone_page(offer: Offer, form: Form, phone: str = "") -> bytes:
     return page(_heading(offer), content, trouble=form.trouble)
 
 
-def verify_page(offer: Offer, form: Form, phone: str, dev_code: str | None) -> bytes:
+def verify_page(offer: Offer, form: PageForm, phone: str, dev_code: str | None) -> bytes:
     """Ask for the code that was sent; `dev_code` is the one of development, which is no secret."""
     hint = "" if dev_code is None else f" This is a development service: the code is {dev_code}."
     content = fill(
         _VERIFY,
         trouble=_at_top(form.trouble, "otp"),
-        asked=_asked(offer),
+        offer=_asked(offer),
         action=form.action("verify"),
         again=form.action("phone"),
         back=f"{HOME}/{form.code}",
@@ -208,7 +208,7 @@ class Payer(NamedTuple):
     currency: str
 
 
-def confirm_page(offer: Offer, form: Form, payer: Payer, key: str, amount: str = "") -> bytes:
+def confirm_page(offer: Offer, form: PageForm, payer: Payer, key: str, amount: str = "") -> bytes:
     """Ask whether to pay, and how much where the code leaves it open; `amount` is what was typed."""
     field = Html("")
     if offer.amount is None:
@@ -226,7 +226,7 @@ def confirm_page(offer: Offer, form: Form, payer: Payer, key: str, amount: str =
     content = fill(
         _CONFIRM,
         trouble=_at_top(form.trouble, "amount" if offer.amount is None else None),
-        asked=_asked(offer),
+        offer=_asked(offer),
         action=form.action("confirm"),
         sign_out=form.action("sign-out"),
         token=fill(_PROOF, token=form.token),
@@ -239,7 +239,7 @@ def confirm_page(offer: Offer, form: Form, payer: Payer, key: str, amount: str =
     return page(_heading(offer), content, trouble=form.trouble)
 
 
-def receipt_page(form: Form, receipt: Receipt) -> bytes:
+def receipt_page(form: PageForm, receipt: Receipt) -> bytes:
     """Show a payment to its payer."""
     content = fill(
         _RECEIPT,
@@ -264,7 +264,7 @@ def closed_page(offer: Offer, receipt: str | None) -> bytes:
     heading, sentence = _CLOSED.get(offer.state, ("Withdrawn", "This code was withdrawn. Ask for a new one."))
     link = Html("") if receipt is None else fill('<p><a href="{at}">Your receipt</a></p>', at=receipt)
     return page(
-        heading, fill("<p>{sentence}</p>{asked}{link}", sentence=sentence, asked=_asked(offer), link=link)
+        heading, fill("<p>{sentence}</p>{offer}{link}", sentence=sentence, offer=_asked(offer), link=link)
     )
 
 

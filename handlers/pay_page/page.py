@@ -10,14 +10,13 @@ import secrets
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from aiohttp import hdrs, web
 
 from core.errors import Refusal, Unavailable
 from core.identity import sessions, sign_in
-from core.identity.identity import Identity
 from core.identity.phones import normalized
 from core.identity.sign_in import Client
 from core.payables import codes
@@ -25,9 +24,9 @@ from core.payables.codes import Offer
 from core.wallets import amounts
 from core.wallets.balances import read_balance
 from core.wallets.users import User
-from handlers.http.route import Call, Route
+from handlers.http.route import Call, Route, table
 from handlers.pay_page.html import (
-    Form,
+    PageForm,
     Payer,
     Trouble,
     closed_page,
@@ -37,9 +36,9 @@ from handlers.pay_page.html import (
     receipt_page,
     verify_page,
 )
-from handlers.pay_page.visit import PHONE, SESSION, Visit
+from handlers.pay_page.visit import PHONE, SESSION, PageSurface, Visit
 from handlers.pay_page.words import trouble_of
-from handlers.wallets.surface import IDENTITY, optional_key, platform_of
+from handlers.wallets.surface import optional_key, platform_of
 
 _FOLDER = Path(str(resources.files("handlers.pay_page"))) / "static"
 _FILES: Final = {"pay.css": "text/css; charset=utf-8", "pay.js": "text/javascript; charset=utf-8"}
@@ -77,7 +76,7 @@ async def send_code(call: Call) -> web.Response:
         phone = normalized(_western(typed))
         if _PHONE.fullmatch(phone) is None:
             raise Refusal("invalid_phone", "A phone number is a plus and digits.")
-        sent = await sign_in.request_code(_identity(call), phone, _client(call))
+        sent = await sign_in.request_code(call.parts.identity, phone, _client(call))
     except Refusal as refusal:
         trouble = trouble_of(refusal)
         return visit.refuse(refusal, phone_page(offer, _form(visit, offer, trouble), typed))
@@ -108,7 +107,7 @@ async def verify(call: Call) -> web.Response:
         code = re.sub(r"[\s-]", "", _western(visit.fields.get("otp", "")))
         # The contract's reset of development would leave nobody here who may pay.
         signed_in = await sign_in.verify_code(
-            _identity(call), phone, code, session, None, _client(call), resets=False
+            call.parts.identity, phone, code, session, None, _client(call), resets=False
         )
     except Refusal as refusal:
         form = _form(visit, offer, trouble_of(refusal))
@@ -210,7 +209,7 @@ async def _unpaid(call: Call, offer: Offer, refusal: Refusal, key: str | None, t
 
 
 async def _confirm(
-    call: Call, user: User, offer: Offer, form: Form, key: str | None = None, typed: str = ""
+    call: Call, user: User, offer: Offer, form: PageForm, key: str | None = None, typed: str = ""
 ) -> bytes:
     try:
         standing = await read_balance(platform_of(call), user)
@@ -226,12 +225,8 @@ def _check_form(visit: Visit) -> None:
         raise Refusal("form_too_old", "This form is not one that we gave to this browser.")
 
 
-def _form(visit: Visit, offer: Offer, trouble: Trouble | None = None) -> Form:
-    return Form(offer.code, visit.token, trouble)
-
-
-def _identity(call: Call) -> Identity:
-    return call.request.app[IDENTITY]
+def _form(visit: Visit, offer: Offer, trouble: Trouble | None = None) -> PageForm:
+    return PageForm(offer.code, visit.token, trouble)
 
 
 def _client(call: Call) -> Client:
@@ -240,7 +235,7 @@ def _client(call: Call) -> Client:
 
 
 def _dev_code(call: Call) -> str | None:
-    identity = _identity(call)
+    identity = call.parts.identity
     return str(identity.platform.settings.otp_dev_code) if identity.codes.dev else None
 
 
@@ -249,24 +244,20 @@ def _western(text: str) -> str:
     return "".join(str(int(character)) if character.isdecimal() else character for character in text)
 
 
-def _route(method: str, path: str, handler: Any, operation: str, summary: str, **more: Any) -> Route:
-    return Route(
-        method, path, handler, operation, summary, "payment page", surface="page", hidden=True, **more
-    )
-
-
-ROUTES: tuple[Route, ...] = (
-    _route("GET", "/pay", show_start, "pay_page", "Enter a code"),
-    _route("GET", "/pay/files/{file}", show_file, "pay_page_file", "The page's files", limited=False),
-    _route("GET", "/pay/{code}", show_payable, "pay_page_payable", "What a code asks for"),
-    _route("POST", "/pay/{code}/phone", send_code, "pay_page_phone", "Send a sign-in code"),
-    _route("GET", "/pay/{code}/verify", show_verify, "pay_page_verify", "Ask for the sign-in code"),
-    _route("POST", "/pay/{code}/verify", verify, "pay_page_code", "Sign in"),
-    _route("POST", "/pay/{code}/confirm", confirm, "pay_page_confirm", "Pay"),
+ROUTES = table(
+    Route("GET", "/pay", show_start, "pay_page", "Enter a code"),
+    Route("GET", "/pay/files/{file}", show_file, "pay_page_file", "The page's files", limited=False),
+    Route("GET", "/pay/{code}", show_payable, "pay_page_payable", "What a code asks for"),
+    Route("POST", "/pay/{code}/phone", send_code, "pay_page_phone", "Send a sign-in code"),
+    Route("GET", "/pay/{code}/verify", show_verify, "pay_page_verify", "Ask for the sign-in code"),
+    Route("POST", "/pay/{code}/verify", verify, "pay_page_code", "Sign in"),
+    Route("POST", "/pay/{code}/confirm", confirm, "pay_page_confirm", "Pay"),
     *(
-        _route("GET", f"/pay/{{code}}/{step}", go_back, f"pay_page_from_{step.replace('-', '_')}", "Go back")
+        Route("GET", f"/pay/{{code}}/{step}", go_back, f"pay_page_from_{step.replace('-', '_')}", "Go back")
         for step in ("phone", "confirm", "sign-out")
     ),
-    _route("GET", "/pay/{code}/receipt/{transfer}", show_receipt, "pay_page_receipt", "The receipt"),
-    _route("POST", "/pay/{code}/sign-out", sign_out, "pay_page_sign_out", "End the sign-in"),
-)
+    Route("GET", "/pay/{code}/receipt/{transfer}", show_receipt, "pay_page_receipt", "The receipt"),
+    Route("POST", "/pay/{code}/sign-out", sign_out, "pay_page_sign_out", "End the sign-in"),
+    tag="payment page", hidden=True,
+)  # fmt: skip
+PAY_PAGE = PageSurface("payment page", ROUTES)

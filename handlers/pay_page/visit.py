@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import math
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
 from uuid import UUID
@@ -22,23 +21,22 @@ from aiohttp import hdrs, web
 
 from core.access.rates import RateLimited
 from core.errors import Refusal
-from core.identity.tokens import Claims, counts
+from core.identity.tokens import Claims, Tokens, counts
 from core.wallets.users import User
-from handlers.http.decoding import body_at_hand, check_text, read_body
+from handlers.http.decoding import body_at_hand, check_text, path_text, read_body
 from handlers.http.middleware import EXCHANGE
+from handlers.http.problems import seconds_to_wait
 from handlers.http.route import Call, Route
+from handlers.http.surface import Handler, Surface
 from handlers.pay_page.html import HOME, trouble_page
 from handlers.pay_page.words import is_away, trouble_of
 from handlers.wallets.dispatch import PAGE_SIGN_IN, admit
-from handlers.wallets.forms import form_of
-from handlers.wallets.surface import PLATFORM, TOKENS
+from handlers.wallets.problems import problem_type
 
 if TYPE_CHECKING:
-    from handlers.http.dispatch import Desk
+    from handlers.http.parts import Parts
 
 _log = structlog.get_logger(__name__)
-
-WebHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 # Everything comes from ourselves, nothing stands inside the page, and forms go nowhere else.
 POLICY: Final = (
@@ -53,14 +51,13 @@ MAX_COOKIE: Final = 4_096
 # No form of ours is larger, or has more fields.
 BODY_LIMIT: Final = 8 * 1024
 MAX_FIELDS: Final = 10
-MAX_PATH_VALUE: Final = 100
+MAX_VALUE: Final = 100
 _AWAY: Final = (
     "Something that this takes is away for the moment. Reload the page soon: nothing is paid twice."
 )
 # What a browser says of where a request comes from (Fetch Metadata); older ones say nothing, and the token decides.
 _OURS: Final = frozenset({"same-origin", "none"})
 _NAME = re.compile(r"[A-Za-z0-9_-]{22}")
-_PATH_NAMES = re.compile(r"\{(\w+)")
 
 
 class Visit:
@@ -111,7 +108,7 @@ class Visit:
 
     def refuse(self, refusal: Refusal, body: bytes) -> web.Response:
         """Answer a page that tells of a refusal."""
-        response = self.show(form_of(refusal.code).status, body)
+        response = self.show(problem_type(refusal.code).status, body)
         _tell_when(response, refusal)
         return response
 
@@ -144,50 +141,58 @@ def html_response(status: int, body: bytes) -> web.Response:
     return web.Response(status=status, body=body, headers=headers)
 
 
-def page_dispatcher(route: Route, desk: Desk) -> WebHandler:
-    """Return the aiohttp handler of a route of the page. Whatever goes wrong is told as a page."""
-    handle = route.handler
-    names = tuple(_PATH_NAMES.findall(route.path))
+class PageSurface(Surface):
+    """Routes for a person with a browser: forms in, HTML out. Everything that goes wrong is told as a page."""
 
-    async def dispatch(request: web.Request) -> web.StreamResponse:
-        try:
-            return await handle(await _checked(route, desk, request, names))
-        except Refusal as refusal:
-            if isinstance(refusal, RateLimited):
-                request[EXCHANGE].rate_headers = refusal.headers
-            return _refused(refusal)
-        except (web.HTTPException, ConnectionError):
-            raise
-        except Exception:  # noqa: BLE001 - the last net, which tells it to a person
-            _log.exception("request failed")
-            sentence = f"Something went wrong on our side. Its number is {request[EXCHANGE].request_id}."
-            return html_response(500, trouble_page("Something went wrong", sentence))
+    def handler(self, route: Route, parts: Parts) -> Handler:
+        """Return the aiohttp handler of `route`."""
+        handle = route.handler
+        names = route.path_names
 
-    return dispatch
+        async def dispatch(request: web.Request) -> web.StreamResponse:
+            try:
+                return await handle(await _checked(route, parts, request, names))
+            except Refusal as refusal:
+                if isinstance(refusal, RateLimited):
+                    request[EXCHANGE].rate_headers = refusal.headers
+                return self.refuse(refusal)
+            except (web.HTTPException, ConnectionError):
+                raise
+            except Exception:  # noqa: BLE001 - the last net, which tells it to a person
+                _log.exception("request failed")
+                sentence = f"Something went wrong on our side. Its number is {request[EXCHANGE].request_id}."
+                return html_response(500, trouble_page("Something went wrong", sentence))
+
+        return dispatch
+
+    def refuse(self, refusal: Refusal) -> web.Response:
+        """Answer with a page that says what is wrong."""
+        kind = problem_type(refusal.code)
+        sentence = _AWAY if is_away(refusal) else trouble_of(refusal).sentence
+        response = html_response(kind.status, trouble_page(kind.title, sentence))
+        _tell_when(response, refusal)
+        return response
 
 
-async def _checked(route: Route, desk: Desk, request: web.Request, names: tuple[str, ...]) -> Call:
+async def _checked(route: Route, parts: Parts, request: web.Request, names: tuple[str, ...]) -> Call:
     """Return the call that a request makes, or refuse it: first whether there are wallets, then the rate limit."""
-    tokens, platform = request.app[TOKENS], request.app[PLATFORM]
-    address = desk.address_of(request)
+    tokens, platform = parts.tokens, parts.platform
+    address = parts.address_of(request)
     if not tokens.enabled:
         raise Refusal("not_found", "There is no payment page here.")
     settings = platform.settings
     secure = request.secure or settings.env == "prod" or str(settings.public_base_url).startswith("https:")
     visit = Visit(request, tokens.keys.derive("forms of the payment page"), secure=secure)
-    claims = _claims(visit)
+    claims = _claims(tokens, visit)
     if route.limited:
         counted = None if route.operation in PAGE_SIGN_IN else claims
-        admission = await admit(route, desk, request, counted, address)
+        admission = await admit(route, parts, counted, address)
         if admission is not None:
             request[EXCHANGE].rate_headers = admission.headers
-    path = {name: request.match_info[name] for name in names}
-    for name, value in path.items():
-        check_text(value, f"{name} in the path")
-        if len(value) > MAX_PATH_VALUE:
-            raise Refusal("code_not_found", "There is no such code.")
-    raw = body_at_hand(request, BODY_LIMIT)
-    if raw is None:
+    path = {name: path_text(request, name) for name in names}
+    if any(len(value) > MAX_VALUE for value in path.values()):
+        raise Refusal("code_not_found", "There is no such code.")
+    if (raw := body_at_hand(request, BODY_LIMIT)) is None:
         raw = await read_body(request, BODY_LIMIT)
     if request.method == hdrs.METH_POST:
         visit.fields = _fields(request, raw)
@@ -196,13 +201,13 @@ async def _checked(route: Route, desk: Desk, request: web.Request, names: tuple[
         if user is not None and counts(user, claims):
             visit.user, visit.session_id = user, claims.session_id
     exchange = request[EXCHANGE]
-    return Call(request, desk.service, None, address, path, None, visit, raw, None, exchange.request_id)
+    return Call(request, parts, None, address, path, None, visit, raw, None, exchange.request_id)
 
 
-def _claims(visit: Visit) -> Claims | None:
+def _claims(tokens: Tokens, visit: Visit) -> Claims | None:
     token = visit.cookie(SESSION)
     try:
-        return visit.request.app[TOKENS].read(token) if token else None
+        return tokens.read(token) if token else None
     except Refusal:
         return None
 
@@ -222,18 +227,10 @@ def _fields(request: web.Request, raw: bytes) -> dict[str, str]:
     except ValueError:
         raise Refusal("invalid_request", "This page takes its own forms only.") from None
     for name, value in pairs:
-        check_text(value, f"the field {name[:MAX_PATH_VALUE]!r}")
+        check_text(value, f"the field {name[:MAX_VALUE]!r}")
     return dict(pairs)
-
-
-def _refused(refusal: Refusal) -> web.Response:
-    form = form_of(refusal.code)
-    sentence = _AWAY if is_away(refusal) else trouble_of(refusal).sentence
-    response = html_response(form.status, trouble_page(form.message, sentence))
-    _tell_when(response, refusal)
-    return response
 
 
 def _tell_when(response: web.Response, refusal: Refusal) -> None:
     if refusal.retry_after is not None:
-        response.headers[hdrs.RETRY_AFTER] = str(max(1, math.ceil(refusal.retry_after)))
+        response.headers[hdrs.RETRY_AFTER] = seconds_to_wait(refusal.retry_after)

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from core.errors import Refusal
 from handlers.pay_page.html import Trouble
-from handlers.wallets.forms import form_of
+from handlers.wallets.problems import problem_type
 
 _LATER: Final = "{sentence} Try again in {wait}."
 # What a payer is told, and the field that it is about. A code that is missing is told in the refusal's own words.
@@ -68,7 +68,7 @@ def trouble_of(refusal: Refusal) -> Trouble:
 
 def is_away(refusal: Refusal) -> bool:
     """Whether it says that a part of the service is away: then a payment that was sent may have been made."""
-    unavailable = form_of(refusal.code).status == web.HTTPServiceUnavailable.status_code
+    unavailable = problem_type(refusal.code).status == web.HTTPServiceUnavailable.status_code
     return unavailable and refusal.code not in _SENTENCES
 
 

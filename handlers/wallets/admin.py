@@ -13,7 +13,7 @@ from core import audit
 from core.audit import AuditFilter
 from core.wallets.administration import ADMIN
 from core.wallets.config import MAX_BASIS_POINTS, MAX_RATE, PlatformConfig
-from handlers.http.route import Call, Route, answer
+from handlers.http.route import Call, Route, answer, table
 from handlers.wallets import admin_endpoints, admin_people, admin_refunds
 from handlers.wallets.surface import Body, Phone, platform_of, timestamp
 
@@ -178,28 +178,28 @@ def _rates(config: PlatformConfig) -> RatesOut:
     )
 
 
-ROUTES: tuple[Route, ...] = (
-    Route(
-        "GET", "/admin/config", get_config, "admin_get_config", "Show what is set at run time", TAG,
-        caller="admin", surface="wallet", answers={200: ConfigOut},
-    ),
-    Route(
-        "GET", "/admin/config/fees", get_fees, "admin_get_fees", "Show the fees", TAG,
-        caller="admin", surface="wallet", answers={200: FeesOut},
-    ),
-    Route(
-        "POST", "/admin/config/fees", set_fees, "admin_set_fees", "Set the fees", TAG,
-        caller="admin", surface="wallet", body=FeesIn, answers={200: FeesOut},
-        description="Kept in PostgreSQL, in force in every process within a second, and audited.",
-    ),
-    Route(
-        "POST", "/admin/config/rate_limit", set_rates, "admin_set_rate_limit", "Set the rate limits", TAG,
-        caller="admin", surface="wallet", body=RatesIn, answers={200: RatesOut},
-        description="Kept in PostgreSQL, in force in every process within a second, and audited.",
-    ),
-    Route(
-        "GET", "/admin/audit", list_audit, "admin_list_audit", "List audit records", TAG,
-        caller="admin", surface="wallet", query=AuditQuery, answers={200: AuditPage},
+ROUTES = (
+    *table(
+        Route(
+            "GET", "/admin/config", get_config, "admin_get_config", "Show what is set at run time",
+            answers={200: ConfigOut},
+        ),
+        Route("GET", "/admin/config/fees", get_fees, "admin_get_fees", "Show the fees", answers={200: FeesOut}),
+        Route(
+            "POST", "/admin/config/fees", set_fees, "admin_set_fees", "Set the fees",
+            body=FeesIn, answers={200: FeesOut},
+            description="Kept in PostgreSQL, in force in every process within a second, and audited.",
+        ),
+        Route(
+            "POST", "/admin/config/rate_limit", set_rates, "admin_set_rate_limit", "Set the rate limits",
+            body=RatesIn, answers={200: RatesOut},
+            description="Kept in PostgreSQL, in force in every process within a second, and audited.",
+        ),
+        Route(
+            "GET", "/admin/audit", list_audit, "admin_list_audit", "List audit records",
+            query=AuditQuery, answers={200: AuditPage},
+        ),
+        tag=TAG, caller="admin",
     ),
     *admin_people.ROUTES,
     *admin_refunds.ROUTES,

@@ -13,10 +13,9 @@ from core.errors import Refusal
 from core.outbox import deliveries
 from core.outbox.deliveries import NEWEST, Filter
 from core.wallets import merchant_endpoints
-from handlers.http.route import Call, Route, answer
+from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.merchant_endpoints import contract_state
 from handlers.wallets.surface import Body, Detail, platform_of, timestamp
-from handlers.webhooks.outbox_parts import OUTBOUND
 
 TAG = "administration"
 MAX_PAGE = 200
@@ -139,31 +138,31 @@ async def requeue_delivery(call: Call) -> web.Response:
         if refusal.code != "not_found":
             raise
         raise Refusal("delivery_not_found", refusal.detail) from None
-    call.request.app[OUTBOUND].wake()
+    call.parts.outbound.wake()
     return answer(200, Detail("requeued"))
 
 
 _ENDPOINT_ID = {"endpoint_id": UUID}
 
-ROUTES: tuple[Route, ...] = (
+ROUTES = table(
     Route(
-        "GET", "/admin/webhooks/endpoints", list_endpoints, "admin_list_endpoints", "List users' endpoints", TAG,
-        caller="admin", surface="wallet", query=EndpointsQuery, answers={200: list[EndpointOut]},
+        "GET", "/admin/webhooks/endpoints", list_endpoints, "admin_list_endpoints", "List users' endpoints",
+        query=EndpointsQuery, answers={200: list[EndpointOut]},
     ),
     Route(
         "POST", "/admin/webhooks/endpoints/{endpoint_id}/toggle", toggle, "admin_toggle_endpoint",
-        "Switch an endpoint on or off", TAG, caller="admin", surface="wallet", parameters=_ENDPOINT_ID,
-        body=ToggleIn, answers={200: ToggleOut}, problems=("endpoint_not_found", "endpoint_unverified"),
+        "Switch an endpoint on or off", body=ToggleIn, answers={200: ToggleOut},
+        problems=("endpoint_not_found", "endpoint_unverified"),
     ),
     Route(
         "GET", "/admin/webhooks/endpoints/{endpoint_id}/deliveries", list_deliveries,
-        "admin_list_endpoint_deliveries", "List the deliveries to an endpoint", TAG, caller="admin",
-        surface="wallet", parameters=_ENDPOINT_ID, query=DeliveriesQuery, answers={200: AdminDeliveries},
+        "admin_list_endpoint_deliveries", "List the deliveries to an endpoint", query=DeliveriesQuery,
+        answers={200: AdminDeliveries},
     ),
     Route(
         "POST", "/admin/webhooks/deliveries/{delivery_id}/requeue", requeue_delivery, "requeue_delivery",
-        "Send a delivery to any endpoint again", TAG, caller="admin", surface="wallet",
-        parameters={"delivery_id": UUID}, answers={200: Detail},
+        "Send a delivery to any endpoint again", parameters={"delivery_id": UUID}, answers={200: Detail},
         problems=("delivery_not_found", "endpoint_missing", "endpoint_disabled", "delivery_in_progress"),
     ),
+    tag=TAG, caller="admin", parameters=_ENDPOINT_ID,
 )  # fmt: skip

@@ -17,9 +17,9 @@ from core.wallets import administration
 from core.wallets.administration import Merchant, MerchantChanges
 from core.wallets.balances import read_balance
 from core.wallets.config import MAX_BASIS_POINTS
-from handlers.http.route import Call, Route, answer
+from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.admin_endpoints import TAG, Limit, Offset
-from handlers.wallets.surface import TOKENS, Body, Detail, Phone, platform_of, timestamp
+from handlers.wallets.surface import Body, Detail, Phone, platform_of, timestamp
 
 MAX_AIRDROP = 50_000
 MAX_AIRDROP_OFFSET = 10_000_000
@@ -246,7 +246,7 @@ async def seed_demo_user(call: Call) -> web.Response:
     return answer(
         200,
         SeedOut(
-            call.request.app[TOKENS].issue(user, None),
+            call.parts.tokens.issue(user, None),
             "bearer",
             SeedUser(str(user.id), user.phone, user.name, user.is_merchant, user.kyc_level, user.kyc_status),
             SeedWallet(str(user.wallet_id), standing.balance, standing.currency),
@@ -311,49 +311,45 @@ def _merchant(found: Merchant) -> MerchantOut:
 
 _USER_ID = {"user_id": UUID}
 
-ROUTES: tuple[Route, ...] = (
+ROUTES = table(
     Route(
-        "GET", "/admin/merchants", list_merchants, "admin_list_merchants", "Show a merchant, or list them", TAG,
-        caller="admin", surface="wallet", query=MerchantsQuery, answers={200: MerchantsOut},
-        problems=("user_not_found",),
+        "GET", "/admin/merchants", list_merchants, "admin_list_merchants", "Show a merchant, or list them",
+        query=MerchantsQuery, answers={200: MerchantsOut}, problems=("user_not_found",),
     ),
     Route(
-        "POST", "/admin/merchants/{user_id}/set", set_merchant, "admin_set_merchant", "Change a merchant", TAG,
-        caller="admin", surface="wallet", parameters=_USER_ID, body=MerchantIn, answers={200: Detail},
-        problems=("user_not_found",),
+        "POST", "/admin/merchants/{user_id}/set", set_merchant, "admin_set_merchant", "Change a merchant",
+        body=MerchantIn, answers={200: Detail}, problems=("user_not_found",),
     ),
     Route(
-        "POST", "/admin/airdrop_starting_credit", airdrop, "admin_airdrop", "Give the starting credit", TAG,
-        caller="admin", surface="wallet", query=AirdropQuery, body=AirdropIn, answers={200: AirdropOut},
+        "POST", "/admin/airdrop_starting_credit", airdrop, "admin_airdrop", "Give the starting credit",
+        query=AirdropQuery, body=AirdropIn, answers={200: AirdropOut},
         description="Each user gets it once in all. The fields may stand in the query or in the body.",
     ),
     Route(
-        "POST", "/admin/seed_demo_user", seed_demo_user, "admin_seed_demo_user", "Make a demo user", TAG,
-        caller="admin", surface="wallet", body=SeedIn, answers={200: SeedOut}, problems=("not_allowed",),
+        "POST", "/admin/seed_demo_user", seed_demo_user, "admin_seed_demo_user", "Make a demo user",
+        body=SeedIn, answers={200: SeedOut}, problems=("not_allowed",),
         description="In development and tests only.",
     ),
     Route(
-        "GET", "/admin/kyc", list_kyc, "admin_list_kyc", "List who waits for a KYC review", TAG, caller="admin",
-        surface="wallet", query=KycQuery, answers={200: KycOut},
+        "GET", "/admin/kyc", list_kyc, "admin_list_kyc", "List who waits for a KYC review",
+        query=KycQuery, answers={200: KycOut},
     ),
     Route(
-        "POST", "/admin/kyc/{user_id}/review", review_kyc, "admin_review_kyc", "Approve or reject", TAG,
-        caller="admin", surface="wallet", parameters=_USER_ID, body=ReviewIn, answers={200: ReviewOut},
-        problems=("user_not_found", "kyc_not_pending"),
+        "POST", "/admin/kyc/{user_id}/review", review_kyc, "admin_review_kyc", "Approve or reject",
+        body=ReviewIn, answers={200: ReviewOut}, problems=("user_not_found", "kyc_not_pending"),
     ),
     Route(
-        "POST", "/admin/wallets/{user_id}/freeze", freeze_wallet, "admin_freeze_wallet", "Freeze a wallet", TAG,
-        caller="admin", surface="wallet", parameters=_USER_ID, body=ReasonIn, answers={200: Detail},
-        problems=("user_not_found", "account_closed"),
+        "POST", "/admin/wallets/{user_id}/freeze", freeze_wallet, "admin_freeze_wallet", "Freeze a wallet",
+        body=ReasonIn, answers={200: Detail}, problems=("user_not_found", "account_closed"),
     ),
     Route(
         "POST", "/admin/wallets/{user_id}/unfreeze", unfreeze_wallet, "admin_unfreeze_wallet",
-        "Let a wallet move again", TAG, caller="admin", surface="wallet", parameters=_USER_ID, body=ReasonIn,
-        answers={200: Detail}, problems=("user_not_found", "account_closed"),
+        "Let a wallet move again", body=ReasonIn, answers={200: Detail},
+        problems=("user_not_found", "account_closed"),
     ),
     Route(
-        "POST", "/admin/users/{user_id}/sign_out", end_sign_ins, "admin_end_sign_ins",
-        "End all sign-ins of a user", TAG, caller="admin", surface="wallet", parameters=_USER_ID,
+        "POST", "/admin/users/{user_id}/sign_out", end_sign_ins, "admin_end_sign_ins", "End all sign-ins of a user",
         answers={200: SignOutOut}, problems=("user_not_found",),
     ),
+    tag=TAG, caller="admin", parameters=_USER_ID,
 )  # fmt: skip

@@ -11,7 +11,7 @@ from core.errors import Refusal
 from core.money import MAX_AMOUNT_MINOR
 from core.payables import refunds
 from core.wallets.administration import ADMIN
-from handlers.http.route import Call, Route, answer
+from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.admin_endpoints import TAG
 from handlers.wallets.surface import Body, header_key, platform_of
 
@@ -40,20 +40,15 @@ async def refund(call: Call) -> web.Response:
         original_id = UUID(body.original_transfer_id)
     except ValueError:
         raise Refusal("original_not_found", "There is no transfer with this id.") from None
-    try:
-        paid = await refunds.refund(platform_of(call), original_id, body.amount_cents, actor=ADMIN, key=key)
-    except Refusal as refusal:
-        if refusal.code != "insufficient_funds":
-            raise
-        raise Refusal("merchant_insufficient_funds", refusal.detail, **refusal.extra) from None
+    paid = await refunds.refund(platform_of(call), original_id, body.amount_cents, actor=ADMIN, key=key)
     transfer_id = str(paid.transfer_id)
     return answer(200, AdminRefundOut(transfer_id, transfer_id))
 
 
-ROUTES: tuple[Route, ...] = (
+ROUTES = table(
     Route(
-        "POST", "/admin/refunds", refund, "admin_refund", "Refund a payment", TAG, caller="admin",
-        surface="wallet", body=AdminRefundIn, answers={200: AdminRefundOut},
+        "POST", "/admin/refunds", refund, "admin_refund", "Refund a payment",
+        caller="admin", body=AdminRefundIn, answers={200: AdminRefundOut},
         problems=(
             "invalid_amount", "original_not_found", "original_invalid", "exceeds_reversible", "already_reversed",
             "merchant_insufficient_funds", "idempotency_conflict", "idempotency_key_too_long",
@@ -61,4 +56,5 @@ ROUTES: tuple[Route, ...] = (
         ),
         description="An Idempotency-Key in the header is taken; without one each call is a new refund.",
     ),
+    tag=TAG,
 )  # fmt: skip

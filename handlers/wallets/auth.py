@@ -16,10 +16,9 @@ from core.identity.sessions import SignedIn
 from core.identity.sign_in import Client
 from core.identity.tokens import Claims, counts
 from core.wallets.users import User
-from handlers.http.route import Call, Route, answer
+from handlers.http.decoding import authorization_of
+from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.surface import (
-    IDENTITY,
-    TOKENS,
     Body,
     Detail,
     Phone,
@@ -193,7 +192,7 @@ async def refresh(call: Call) -> web.Response:
     platform = platform_of(call)
     signed_in = await sessions.renew(
         platform.database,
-        call.request.app[TOKENS],
+        call.parts.tokens,
         platform.settings,
         platform.users,
         call.body.refresh_token,
@@ -277,11 +276,11 @@ async def passkey_login_verify(call: Call) -> web.Response:
 
 async def jwks(call: Call) -> web.Response:
     """Show the public keys of tokens."""
-    return answer(200, call.request.app[TOKENS].keys.jwks())
+    return answer(200, call.parts.tokens.keys.jwks())
 
 
 def _identity(call: Call) -> Identity:
-    return call.request.app[IDENTITY]
+    return call.parts.identity
 
 
 def _client(call: Call) -> Client:
@@ -299,8 +298,8 @@ def _token(signed_in: SignedIn) -> TokenOut:
 
 def _claims(call: Call) -> Claims:
     """Return what the caller's token says."""
-    _, _, token = call.request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-    return call.request.app[TOKENS].read(token.strip())
+    _, token = authorization_of(call.request.headers) or ("", "")
+    return call.parts.tokens.read(token)
 
 
 async def _caller(call: Call) -> User | None:
@@ -314,78 +313,71 @@ async def _caller(call: Call) -> User | None:
     return user
 
 
-def _route(method: str, path: str, handler: Any, operation: str, summary: str, **more: Any) -> Route:
-    more = {"caller": "anyone", "answers": {200: TokenOut}} | more
-    return Route(
-        method, path, handler, operation, summary, "auth", surface="wallet", body_limit=BODY_LIMIT, **more
-    )
-
-
-_USER: dict[str, Any] = {"caller": "user"}
 _PASSKEY = ("passkeys_disabled", "sign_in_waits")
 _PROOF = ("passkey_invalid", "passkey_not_verified", *_PASSKEY)
 
-ROUTES: tuple[Route, ...] = (
-    _route(
+ROUTES = table(
+    Route(
         "POST", "/auth/request_otp", request_otp, "request_otp", "Send a sign-in code",
         body=CodeIn, answers={200: CodeOut},
         problems=("otp_limited", "invalid_phone", "sms_failed", "sign_in_waits"),
     ),
-    _route(
+    Route(
         "POST", "/auth/verify_otp", verify_otp, "verify_otp", "Sign in with a code",
         body=VerifyIn, problems=("invalid_otp", "otp_locked", "sign_in_waits"),
     ),
-    _route(
+    Route(
         "POST", "/auth/register", register, "register", "Register with a password",
         body=RegisterIn, problems=("username_taken", "invalid_phone", "phone_taken", "weak_password"),
     ),
-    _route(
+    Route(
         "POST", "/auth/login", log_in, "log_in", "Sign in with a password",
         body=LoginIn, problems=("invalid_credentials", "login_limited"),
     ),
-    _route(
+    Route(
         "POST", "/auth/dev_login", dev_log_in, "dev_log_in", "Sign in to an account of development",
         body=LoginIn, problems=("dev_credentials_invalid",),
     ),
-    _route(
+    Route(
         "POST", "/auth/refresh", refresh, "refresh_token", "Exchange a refresh token",
         body=RefreshIn, problems=("refresh_token_invalid",),
     ),
-    _route(
+    Route(
         "POST", "/auth/logout", log_out, "log_out", "End this sign-in",
-        **_USER, answers={200: Detail}, problems=("session_not_found",),
+        caller="user", answers={200: Detail}, problems=("session_not_found",),
     ),
-    _route(
+    Route(
         "POST", "/auth/logout_all", log_out_all, "log_out_all", "End all my sign-ins",
-        **_USER, answers={200: Detail},
+        caller="user", answers={200: Detail},
     ),
-    _route(
+    Route(
         "GET", "/auth/sessions", list_sessions, "list_sessions", "My sign-ins",
-        **_USER, answers={200: SessionsOut},
+        caller="user", answers={200: SessionsOut},
     ),
-    _route(
+    Route(
         "DELETE", "/auth/sessions/{session}", end_session, "end_session", "End one of my sign-ins",
-        **_USER, answers={200: Detail}, parameters={"session": UUID}, problems=("session_not_found",),
+        caller="user", answers={200: Detail}, parameters={"session": UUID}, problems=("session_not_found",),
     ),
-    _route(
+    Route(
         "POST", "/auth/passkey/register_challenge", passkey_register_challenge, "passkey_register_challenge",
-        "Begin to register a passkey", **_USER, answers={200: RegisterChallengeOut}, problems=_PASSKEY,
+        "Begin to register a passkey", caller="user", answers={200: RegisterChallengeOut}, problems=_PASSKEY,
     ),
-    _route(
+    Route(
         "POST", "/auth/passkey/register_verify", passkey_register_verify, "passkey_register_verify",
-        "Register a passkey", **_USER, body=PasskeyIn, answers={200: Detail}, problems=_PROOF,
+        "Register a passkey", caller="user", body=PasskeyIn, answers={200: Detail}, problems=_PROOF,
     ),
-    _route(
+    Route(
         "POST", "/auth/passkey/login_challenge", passkey_login_challenge, "passkey_login_challenge",
         "Begin to sign in with a passkey", answers={200: LoginChallengeOut},
         problems=("bad_credentials", "token_expired", "token_invalid", "token_issuer_invalid", *_PASSKEY),
     ),
-    _route(
+    Route(
         "POST", "/auth/passkey/login_verify", passkey_login_verify, "passkey_login_verify",
         "Sign in with a passkey", body=PasskeyIn, problems=("passkey_not_found", *_PROOF),
     ),
-    _route(
+    Route(
         "GET", "/.well-known/jwks.json", jwks, "jwks", "The public keys of users' tokens",
         answers={200: dict[str, list[dict[str, str]]]},
     ),
+    tag="auth", caller="anyone", answers={200: TokenOut}, body_limit=BODY_LIMIT,
 )  # fmt: skip

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from core.payables import cash
 from core.payables.cash import CashRequest, Direction
-from handlers.http.route import Call, Route, answer
+from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.surface import Body, Cents, Detail, header_key, ignorable_key, platform_of, timestamp
 
 # The contract's words for a payable's states.
@@ -116,19 +116,18 @@ def _shown(request: CashRequest) -> CashOut:
     )
 
 
-ROUTES: tuple[Route, ...] = (
+ROUTES = table(
     Route(
-        "POST", "/cash/agents/dev/become_agent", become_agent, "become_agent", "Become an agent (development)", "cash",
-        caller="user", surface="wallet", answers={200: Detail}, problems=("not_allowed",),
+        "POST", "/cash/agents/dev/become_agent", become_agent, "become_agent", "Become an agent (development)",
+        problems=("not_allowed",),
     ),
     Route(
-        "POST", "/cash/cashin/request", request_cash_in, "request_cash_in", "Ask to pay cash in", "cash",
-        caller="user", surface="wallet", body=CashIn, answers={200: CashOut},
-        problems=("idempotency_conflict", "idempotency_key_too_long"),
+        "POST", "/cash/cashin/request", request_cash_in, "request_cash_in", "Ask to pay cash in",
+        body=CashIn, answers={200: CashOut}, problems=("idempotency_conflict", "idempotency_key_too_long"),
     ),
     Route(
-        "POST", "/cash/cashout/request", request_cash_out, "request_cash_out", "Ask for cash", "cash",
-        caller="user", surface="wallet", body=CashIn, answers={200: CashOut},
+        "POST", "/cash/cashout/request", request_cash_out, "request_cash_out", "Ask for cash",
+        body=CashIn, answers={200: CashOut},
         problems=(
             "insufficient_funds", "transfer_limit_exceeded", "daily_amount_exceeded", "idempotency_conflict",
             "idempotency_key_too_long",
@@ -136,20 +135,20 @@ ROUTES: tuple[Route, ...] = (
         description="The amount and the fee are set aside until the request is completed or ends otherwise.",
     ),
     Route(
-        "GET", "/cash/requests", list_requests, "list_cash_requests", "List cash requests", "cash",
-        caller="user", surface="wallet", answers={200: CashRequests},
+        "GET", "/cash/requests", list_requests, "list_cash_requests", "List cash requests",
+        answers={200: CashRequests},
     ),
     Route(
-        "POST", "/cash/requests/{request_id}/accept", accept, "accept_cash_request", "Complete a cash request", "cash",
-        caller="user", surface="wallet", answers={200: Detail},
+        "POST", "/cash/requests/{request_id}/accept", accept, "accept_cash_request", "Complete a cash request",
         problems=("not_an_agent", "request_not_found", "agent_insufficient_funds", "account_frozen"),
     ),
     Route(
-        "POST", "/cash/requests/{request_id}/reject", reject, "reject_cash_request", "Reject a cash request", "cash",
-        caller="user", surface="wallet", answers={200: Detail}, problems=("not_an_agent", "request_not_found"),
+        "POST", "/cash/requests/{request_id}/reject", reject, "reject_cash_request", "Reject a cash request",
+        problems=("not_an_agent", "request_not_found"),
     ),
     Route(
-        "POST", "/cash/requests/{request_id}/cancel", cancel, "cancel_cash_request", "Cancel my cash request", "cash",
-        caller="user", surface="wallet", answers={200: Detail}, problems=("request_not_found", "not_owner"),
+        "POST", "/cash/requests/{request_id}/cancel", cancel, "cancel_cash_request", "Cancel my cash request",
+        problems=("request_not_found", "not_owner"),
     ),
+    tag="cash", caller="user", answers={200: Detail},
 )  # fmt: skip

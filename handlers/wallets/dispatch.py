@@ -6,9 +6,9 @@ merchants' keys sign have the signature checked in their handlers, which need th
 
 from __future__ import annotations
 
-import re
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from aiohttp import hdrs, web
 
@@ -19,20 +19,18 @@ from core.payables.codes import bare, is_code
 from core.payables.payables import ToPay
 from core.wallets.users import User
 from handlers.http.admin_token import ADMIN_TOKEN
-from handlers.http.decoding import body_at_hand, check_text, read_body
+from handlers.http.decoding import BEARER, authorization_of, body_at_hand, path_text, read_body
 from handlers.http.middleware import EXCHANGE
-from handlers.http.route import MIB, Call, Route
-from handlers.wallets.forms import wallet_refused
-from handlers.wallets.surface import PLATFORM, TOKENS
+from handlers.http.problems import ProblemType
+from handlers.http.route import MAX_PATH_VALUE, Call, Route
+from handlers.http.surface import Handler, Json, Surface
+from handlers.wallets.problems import JSON_TYPE, PROBLEM_SCHEMA, PROBLEM_TYPES, refused
 from handlers.wallets.validation import invalid, parse_json, refuse_nul, validator_of
 
 if TYPE_CHECKING:
     from core.access.guard import Admission
-    from handlers.http.dispatch import Desk
+    from handlers.http.parts import Parts
 
-WebHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-MAX_PATH_VALUE: Final = 255
 _NO_PATH: Mapping[str, Any] = {}
 # Of the contract: requests a minute from one address to the routes that sign in.
 AUTH_PER_MINUTE: Final = 20
@@ -44,26 +42,77 @@ OTP_ROUTES: Final = frozenset({"request_otp", "verify_otp"})
 PAGE_SIGN_IN: Final = frozenset({"pay_page_phone", "pay_page_code"})
 
 
-def wallet_dispatcher(route: Route, desk: Desk) -> WebHandler:
-    """Return the aiohttp handler of `route`."""
-    handle = route.handler
-    checked = _checker(route, desk)
-
-    async def dispatch(request: web.Request) -> web.StreamResponse:
-        try:
-            return await handle(await checked(request))
-        except RateLimited as limited:
-            request[EXCHANGE].rate_headers = limited.headers
-            return wallet_refused(limited)
-        except Refusal as refusal:
-            return wallet_refused(refusal)
-
-    return dispatch
+# The document's alternatives for each caller.
+_SECURITY: Final[Mapping[str, list[Json]]] = {
+    "anyone": [],
+    "user": [{"user_token": []}],
+    "user+admin": [{"user_token": [], "admin_token": []}],
+    "admin": [{"admin_token": []}, {"admin_bearer": []}],
+    "internal": [{"internal_signature": []}, {"internal_secret": []}],
+    "merchant_key": [{"merchant_signature": []}],
+}
 
 
-def _checker(route: Route, desk: Desk) -> Callable[[web.Request], Awaitable[Call]]:
+@dataclass(frozen=True, eq=False)
+class WalletSurface(Surface):
+    """Routes of the wallet contract, with its callers, its leniency and its refusals."""
+
+    problem_types: ClassVar[Mapping[str, ProblemType]] = PROBLEM_TYPES
+    schemas: ClassVar[Mapping[str, Json]] = {"WalletProblem": PROBLEM_SCHEMA}
+    pydantic: ClassVar[bool] = True
+
+    def handler(self, route: Route, parts: Parts) -> Handler:
+        """Return the aiohttp handler of `route`."""
+        handle = route.handler
+        checked = _checker(route, parts)
+
+        async def dispatch(request: web.Request) -> web.StreamResponse:
+            try:
+                return await handle(await checked(request))
+            except RateLimited as limited:
+                request[EXCHANGE].rate_headers = limited.headers
+                return refused(limited)
+            except Refusal as refusal:
+                return refused(refusal)
+
+        return dispatch
+
+    def refuse(self, refusal: Refusal) -> web.Response:
+        """Answer with the contract's sentence, inside problem details."""
+        return refused(refusal)
+
+    def codes(self, route: Route) -> Iterator[str]:
+        """Return the codes of bodies, tokens and fields, as far as `route` has them."""
+        yield from (
+            "database_unavailable",
+            "busy",
+            "overloaded",
+            "shutting_down",
+            "invalid_request",
+            "not_found",
+        )
+        yield from ("payload_too_large", "unsupported_media_type", "request_timeout")
+        if route.caller in BEARER_CALLERS:
+            yield from ("not_authenticated", "bad_credentials", "token_expired", "token_invalid")
+            yield from ("token_issuer_invalid", "user_not_found_for_token")
+        if route.caller in ADMIN_CALLERS:
+            yield "admin_token_invalid"
+        if route.body is not None or route.query is not None or route.path_names:
+            yield "validation_failed"
+
+    def refusals(self, codes: Sequence[str]) -> Json:  # noqa: ARG002 - all have one form
+        """Return the contract's form of a refusal."""
+        return {JSON_TYPE: {"schema": {"$ref": "#/components/schemas/WalletProblem"}}}
+
+    def security(self, route: Route) -> list[Json]:
+        """Return the credentials of the route's caller."""
+        return _SECURITY[route.caller or "anyone"]
+
+
+def _checker(route: Route, parts: Parts) -> Callable[[web.Request], Awaitable[Call]]:
     """Return what makes a Call of a request, or refuses it."""
-    limit = route.body_limit * desk.max_request_size // MIB
+    limit = parts.body_limit(route)
+    tokens, administrators = parts.tokens, parts.administrators
     with_token, with_admin = route.caller in BEARER_CALLERS, route.caller in ADMIN_CALLERS
     # Administrators and other services have secrets of their own; all others stand on users' tokens.
     needs_tokens = route.caller not in {"admin", "internal"}
@@ -73,22 +122,20 @@ def _checker(route: Route, desk: Desk) -> Callable[[web.Request], Awaitable[Call
 
     async def checked(request: web.Request) -> Call:
         exchange = request[EXCHANGE]
-        address = desk.address_of(request)
-        tokens = request.app[TOKENS]
-        if (needs_tokens and not tokens.enabled) or (with_admin and not desk.administrators.active):
+        address = parts.address_of(request)
+        if (needs_tokens and not tokens.enabled) or (with_admin and not administrators.active):
             raise Refusal("not_found", f"There is nothing at {request.path[:200]}.")
         claims = _claims(tokens, request) if with_token else None
         if route.limited:
-            admission = await admit(route, desk, request, claims, address)
+            admission = await admit(route, parts, claims, address)
             if admission is not None:
                 exchange.rate_headers = admission.headers
-        raw = body_at_hand(request, limit)
-        if raw is None:
+        if (raw := body_at_hand(request, limit)) is None:
             raw = await read_body(request, limit)
         parsed = parse_json(raw, request.headers.get(hdrs.CONTENT_TYPE)) if body is not None else None
         code = _code_in(parsed) if route.pays_code else None
-        user, to_pay = (None, None) if claims is None else await _user(request, claims, code)
-        if with_admin and not desk.administrators.includes(request):
+        user, to_pay = (None, None) if claims is None else await _user(parts, claims, code)
+        if with_admin and not administrators.includes(request):
             raise Refusal("admin_token_invalid", f"This wants the admin token, as {ADMIN_TOKEN}.")
         # All that is wrong is told at once, in the contract's order: path, query, body.
         errors: list[Mapping[str, Any]] = []
@@ -97,7 +144,7 @@ def _checker(route: Route, desk: Desk) -> Callable[[web.Request], Awaitable[Call
         value = body.read(parsed, errors) if body is not None else None
         if errors:
             raise invalid(errors)
-        call = Call(request, desk.service, None, address, path, asked, value, raw, None, exchange.request_id)
+        call = Call(request, parts, None, address, path, asked, value, raw, None, exchange.request_id)
         if user is not None:
             call.user, call.to_pay = user, to_pay
         return call
@@ -120,12 +167,10 @@ def _code_in(parsed: object) -> str | None:
     return code if is_code(code) else None
 
 
-async def _user(
-    request: web.Request, claims: Claims | Refusal, code: str | None
-) -> tuple[User, ToPay | None]:
+async def _user(parts: Parts, claims: Claims | Refusal, code: str | None) -> tuple[User, ToPay | None]:
     if isinstance(claims, Refusal):
         raise claims
-    platform, to_pay = request.app[PLATFORM], None
+    platform, to_pay = parts.platform, None
     if code is None:
         user = await platform.users.by_id(claims.user_id, claims.session_id)
     else:
@@ -139,34 +184,33 @@ async def _user(
 
 
 def _bearer(request: web.Request) -> str:
-    authorization = request.headers.get(hdrs.AUTHORIZATION)
-    if authorization is None:
+    presented = authorization_of(request.headers)
+    if presented is None:
         raise Refusal("not_authenticated", "Send the token as `Authorization: Bearer ...`.")
-    scheme, _, token = authorization.partition(" ")
-    token = token.strip()
-    if scheme.lower() != "bearer" or not token:
+    scheme, token = presented
+    if scheme != BEARER or not token:
         raise Refusal("bad_credentials", "Send the token as `Authorization: Bearer ...`.")
     return token
 
 
 async def admit(
-    route: Route, desk: Desk, request: web.Request, claims: Claims | Refusal | None, address: str
+    route: Route, parts: Parts, claims: Claims | Refusal | None, address: str
 ) -> Admission | None:
     """Count the request: for its user where the token is good, else for its address. A forged token is no bucket."""
-    settings = desk.service.settings
-    config = request.app[PLATFORM].config.current
+    settings = parts.settings
+    config = parts.platform.config.current
     per_minute = config.rate_limit_per_minute or settings.rate_limit_per_minute
     if route.caller in {"internal", "admin", "merchant_key"}:
-        return await desk.guard.admit(principal=None, address=address)
+        return await parts.guard.admit(principal=None, address=address)
     if isinstance(claims, Claims):
         boost = config.rate_limit_auth_boost or settings.rate_limit_auth_boost
-        return await desk.guard.admit_client(f"user:{claims.user_id}", _a_minute(per_minute * boost, "user"))
+        return await parts.guard.admit_client(f"user:{claims.user_id}", _a_minute(per_minute * boost, "user"))
     if route.path.startswith("/auth/") or route.operation in PAGE_SIGN_IN:
         if settings.env == "dev" and config.rate_limit_exempt_otp and route.operation in OTP_ROUTES:
             return None
         limit = _a_minute(min(per_minute, AUTH_PER_MINUTE), "address")
-        return await desk.guard.admit_client(f"auth:{address}", limit)
-    return await desk.guard.admit_client(f"address:{address}", _a_minute(per_minute, "address"))
+        return await parts.guard.admit_client(f"auth:{address}", limit)
+    return await parts.guard.admit_client(f"address:{address}", _a_minute(per_minute, "address"))
 
 
 def _a_minute(count: int, of: str) -> Limit:
@@ -185,7 +229,7 @@ def _pairs(request: web.Request) -> dict[str, str]:
 def _path_reader(
     route: Route,
 ) -> Callable[[web.Request, list[Mapping[str, Any]]], Mapping[str, Any]] | None:
-    names = tuple(re.findall(r"\{(\w+)", route.path))
+    names = route.path_names
     if not names:
         return None
     validators = {name: validator_of(route.parameters.get(name, str), "path", name) for name in names}
@@ -193,9 +237,7 @@ def _path_reader(
     def read(request: web.Request, errors: list[Mapping[str, Any]]) -> Mapping[str, Any]:
         found = {}
         for name, validator in validators.items():
-            text = request.match_info[name]
-            check_text(text, f"{name} in the path")
-            found[name] = validator.read(text[: MAX_PATH_VALUE + 1], errors)
+            found[name] = validator.read(path_text(request, name)[: MAX_PATH_VALUE + 1], errors)
         return found
 
     return read

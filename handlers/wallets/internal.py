@@ -18,7 +18,7 @@ from core.errors import Refusal
 from core.money import MAX_AMOUNT_MINOR
 from core.payables import internal
 from core.payables.internal import MAX_REQUEST_MINUTES, Instruction
-from handlers.http.route import Call, Route, answer
+from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.surface import (
     Body,
     TransferOut,
@@ -200,31 +200,27 @@ def _invalid(detail: str) -> Refusal:
 
 _WRITES = ("forbidden", "invalid_payload", "idempotency_conflict", "idempotency_key_too_long")
 
-ROUTES: tuple[Route, ...] = (
+ROUTES = table(
     Route(
-        "POST", "/internal/requests", create_request, "internal_create_request", "Request a payment", "internal",
-        caller="internal", surface="wallet", body=dict[str, Any], body_limit=BODY_LIMIT, answers={200: Made},
-        problems=_WRITES,
+        "POST", "/internal/requests", create_request, "internal_create_request", "Request a payment",
+        body=dict[str, Any], body_limit=BODY_LIMIT, answers={200: Made}, problems=_WRITES,
     ),
     Route(
-        "POST", "/internal/transfer", create_transfer, "internal_create_transfer", "Pay", "internal",
-        caller="internal", surface="wallet", body=dict[str, Any], body_limit=BODY_LIMIT, answers={200: TransferOut},
+        "POST", "/internal/transfer", create_transfer, "internal_create_transfer", "Pay",
+        body=dict[str, Any], body_limit=BODY_LIMIT, answers={200: TransferOut},
         problems=("insufficient_funds", "currency_mismatch", *_WRITES),
     ),
     Route(
-        "GET", "/internal/wallet", get_wallet, "internal_get_wallet", "Show a wallet", "internal",
-        caller="internal", surface="wallet", query=WalletQuery, answers={200: InternalWallet},
-        problems=("forbidden", "invalid_phone_format"),
+        "GET", "/internal/wallet", get_wallet, "internal_get_wallet", "Show a wallet",
+        query=WalletQuery, answers={200: InternalWallet}, problems=("forbidden", "invalid_phone_format"),
     ),
     Route(
         "GET", "/internal/requests/{request_id}", get_request, "internal_get_request", "Show a payment request",
-        "internal",
-        caller="internal", surface="wallet", answers={200: InternalRequest},
-        problems=("forbidden", "internal_request_not_found"),
+        answers={200: InternalRequest}, problems=("forbidden", "internal_request_not_found"),
     ),
     Route(
-        "POST", "/internal/invoices", create_invoice, "internal_create_invoice", "Send an invoice", "internal",
-        caller="internal", surface="wallet", body=dict[str, Any], body_limit=BODY_LIMIT, answers={200: Made},
-        problems=_WRITES,
+        "POST", "/internal/invoices", create_invoice, "internal_create_invoice", "Send an invoice",
+        body=dict[str, Any], body_limit=BODY_LIMIT, answers={200: Made}, problems=_WRITES,
     ),
+    tag="internal", caller="internal",
 )  # fmt: skip

@@ -15,8 +15,8 @@ from core.payables.demands import Demand
 from core.payables.invoices import Billed
 from core.recurring import autopay, mandates
 from core.recurring.mandates import Mandate
-from handlers.http.route import Call, Route, answer
-from handlers.wallets.forms import form_of
+from handlers.http.route import Call, Route, answer, table
+from handlers.wallets.problems import problem_type
 from handlers.wallets.surface import (
     Body,
     Cents,
@@ -158,7 +158,8 @@ async def process_due_invoices(call: Call) -> web.Response:
     """Pay the caller's due invoices that their mandates cover."""
     swept = await autopay.sweep(platform_of(call), call.user)
     errors = [
-        NotProcessed(str(invoice_id), form_of(refusal.code).message) for invoice_id, refusal in swept.errors
+        NotProcessed(str(invoice_id), problem_type(refusal.code).title)
+        for invoice_id, refusal in swept.errors
     ]
     return answer(200, ProcessedOut([*map(str, swept.processed)], errors))
 
@@ -228,141 +229,53 @@ def mandate_out(mandate: Mandate) -> MandateOut:
 _INVOICE = {"invoice_id": UUID}
 
 # Those of the word `mandates` stand before those of an id, which it would be taken for.
-ROUTES: tuple[Route, ...] = (
+ROUTES = table(
     Route(
-        "POST",
-        "/invoices",
-        create_invoice,
-        "create_invoice",
-        "Issue an invoice",
-        "invoices",
-        caller="user",
-        surface="wallet",
-        body=InvoiceIn,
-        answers={200: InvoiceOut},
+        "POST", "/invoices", create_invoice, "create_invoice", "Issue an invoice",
+        body=InvoiceIn, answers={200: InvoiceOut},
         problems=("kyc_level_required", "not_a_merchant", "invoice_to_self"),
     ),
     Route(
-        "GET",
-        "/invoices",
-        list_invoices,
-        "list_invoices",
-        "The newest 100 invoices to me, and mine",
-        "invoices",
-        caller="user",
-        surface="wallet",
+        "GET", "/invoices", list_invoices, "list_invoices", "The newest 100 invoices to me, and mine",
         answers={200: InvoicesOut},
     ),
     Route(
-        "POST",
-        "/invoices/process_due",
-        process_due_invoices,
-        "process_due_invoices",
-        "Pay my due invoices that a mandate covers",
-        "invoices",
-        caller="user",
-        surface="wallet",
-        answers={200: ProcessedOut},
+        "POST", "/invoices/process_due", process_due_invoices, "process_due_invoices",
+        "Pay my due invoices that a mandate covers", answers={200: ProcessedOut},
     ),
     Route(
-        "POST",
-        "/invoices/mandates",
-        put_mandate,
-        "put_mandate",
-        "Let an issuer's invoices be paid when they are due",
-        "invoices",
-        caller="user",
-        surface="wallet",
-        body=MandateIn,
-        answers={200: MandateOut},
+        "POST", "/invoices/mandates", put_mandate, "put_mandate",
+        "Let an issuer's invoices be paid when they are due", body=MandateIn, answers={200: MandateOut},
     ),
     Route(
-        "GET",
-        "/invoices/mandates",
-        list_mandates,
-        "list_mandates",
-        "My newest 100 mandates",
-        "invoices",
-        caller="user",
-        surface="wallet",
+        "GET", "/invoices/mandates", list_mandates, "list_mandates", "My newest 100 mandates",
         answers={200: MandatesOut},
     ),
     Route(
-        "POST",
-        "/invoices/mandates/{mandate_id}/revoke",
-        revoke_mandate,
-        "revoke_mandate",
-        "End a mandate",
-        "invoices",
-        caller="user",
-        surface="wallet",
-        parameters={"mandate_id": UUID},
-        answers={200: Detail},
-        problems=("mandate_not_found", "forbidden"),
+        "POST", "/invoices/mandates/{mandate_id}/revoke", revoke_mandate, "revoke_mandate", "End a mandate",
+        parameters={"mandate_id": UUID}, answers={200: Detail}, problems=("mandate_not_found", "forbidden"),
     ),
     Route(
-        "GET",
-        "/invoices/{invoice_id}",
-        get_invoice,
-        "get_invoice",
-        "Show an invoice",
-        "invoices",
-        caller="user",
-        surface="wallet",
-        parameters=_INVOICE,
-        answers={200: InvoiceOut},
-        problems=("invoice_not_found", "forbidden"),
+        "GET", "/invoices/{invoice_id}", get_invoice, "get_invoice", "Show an invoice",
+        answers={200: InvoiceOut}, problems=("invoice_not_found", "forbidden"),
     ),
     Route(
-        "POST",
-        "/invoices/{invoice_id}/pay",
-        pay_invoice,
-        "pay_invoice",
-        "Pay an invoice",
-        "invoices",
-        caller="user",
-        surface="wallet",
-        parameters=_INVOICE,
+        "POST", "/invoices/{invoice_id}/pay", pay_invoice, "pay_invoice", "Pay an invoice",
         answers={200: TransferOut},
         problems=(
-            "invoice_not_found",
-            "not_your_invoice",
-            "invoice_canceled",
-            "invoice_expired",
-            "payee_not_verified",
+            "invoice_not_found", "not_your_invoice", "invoice_canceled", "invoice_expired", "payee_not_verified",
             "currency_mismatch",
-            "insufficient_funds",
-            "transfer_limit_exceeded",
-            "daily_amount_exceeded",
-            "risk_blocked",
-            "idempotency_conflict",
-            "idempotency_key_too_long",
+            "insufficient_funds", "transfer_limit_exceeded", "daily_amount_exceeded", "risk_blocked",
+            "idempotency_conflict", "idempotency_key_too_long",
         ),
     ),
     Route(
-        "POST",
-        "/invoices/{invoice_id}/cancel",
-        cancel_invoice,
-        "cancel_invoice",
-        "Take an invoice back",
-        "invoices",
-        caller="user",
-        surface="wallet",
-        parameters=_INVOICE,
-        answers={200: Detail},
-        problems=("invoice_not_found", "forbidden"),
+        "POST", "/invoices/{invoice_id}/cancel", cancel_invoice, "cancel_invoice", "Take an invoice back",
+        answers={200: Detail}, problems=("invoice_not_found", "forbidden"),
     ),
     Route(
-        "POST",
-        "/invoices/{invoice_id}/dev_force_due",
-        force_invoice_due,
-        "force_invoice_due",
-        "Make an invoice due (development)",
-        "invoices",
-        caller="user",
-        surface="wallet",
-        parameters=_INVOICE,
-        answers={200: Done},
-        problems=("forbidden", "invoice_not_found"),
+        "POST", "/invoices/{invoice_id}/dev_force_due", force_invoice_due, "force_invoice_due",
+        "Make an invoice due (development)", answers={200: Done}, problems=("forbidden", "invoice_not_found"),
     ),
-)
+    tag="invoices", caller="user", parameters=_INVOICE,
+)  # fmt: skip

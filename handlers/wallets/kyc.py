@@ -6,7 +6,7 @@ import msgspec
 from aiohttp import web
 
 from core.wallets import kyc
-from handlers.http.route import Call, Route, answer
+from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.surface import Detail, platform_of
 
 
@@ -39,17 +39,12 @@ async def approve_oneself(call: Call) -> web.Response:
     return answer(200, ApprovedOut("approved", await kyc.approve_oneself(platform_of(call), call.user)))
 
 
-ROUTES: tuple[Route, ...] = (
+ROUTES = table(
+    Route("GET", "/kyc", get_kyc, "get_kyc", "How well I am known", answers={200: KycOut}),
+    Route("POST", "/kyc/submit", submit_kyc, "submit_kyc", "Ask for approval", answers={200: Detail}),
     Route(
-        "GET", "/kyc", get_kyc, "get_kyc", "How well I am known", "kyc", caller="user", surface="wallet",
-        answers={200: KycOut},
+        "POST", "/kyc/dev/approve", approve_oneself, "approve_own_kyc", "Approve myself (development)",
+        answers={200: ApprovedOut}, problems=("not_allowed",),
     ),
-    Route(
-        "POST", "/kyc/submit", submit_kyc, "submit_kyc", "Ask for approval", "kyc", caller="user",
-        surface="wallet", answers={200: Detail},
-    ),
-    Route(
-        "POST", "/kyc/dev/approve", approve_oneself, "approve_own_kyc", "Approve myself (development)", "kyc",
-        caller="user", surface="wallet", answers={200: ApprovedOut}, problems=("not_allowed",),
-    ),
+    tag="kyc", caller="user",
 )  # fmt: skip

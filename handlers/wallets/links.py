@@ -10,7 +10,7 @@ from aiohttp import web
 
 from core.errors import Refusal
 from core.payables import links
-from handlers.http.route import Call, Route, answer
+from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.surface import (
     Body,
     Cents,
@@ -72,46 +72,19 @@ async def pay_link(call: Call) -> web.Response:
     return answer(200, transfer_out(paid))
 
 
-ROUTES: tuple[Route, ...] = (
+ROUTES = table(
     Route(
-        "POST",
-        "/payments/links",
-        create_link,
-        "create_link",
-        "Make a payment link",
-        "links",
-        caller="user",
-        surface="wallet",
-        body=LinkIn,
-        answers={200: LinkOut},
-        problems=("kyc_level_required",),
+        "POST", "/payments/links", create_link, "create_link", "Make a payment link",
+        body=LinkIn, answers={200: LinkOut}, problems=("kyc_level_required",),
     ),
     Route(
-        "POST",
-        "/payments/links/pay",
-        pay_link,
-        "pay_link",
-        "Pay a payment link",
-        "links",
-        caller="user",
-        pays_code=True,
-        surface="wallet",
-        body=LinkPayIn,
-        answers={200: TransferOut},
+        "POST", "/payments/links/pay", pay_link, "pay_link", "Pay a payment link",
+        pays_code=True, body=LinkPayIn, answers={200: TransferOut},
         problems=(
-            "kyc_level_required",
-            "invalid_link_format",
-            "link_not_active",
-            "link_expired",
-            "link_amount_required",
-            "idempotency_conflict",
-            "missing_idempotency_key",
-            "idempotency_key_too_long",
-            "currency_mismatch",
-            "transfer_limit_exceeded",
-            "daily_amount_exceeded",
-            "risk_blocked",
-            "insufficient_funds",
+            "kyc_level_required", "invalid_link_format", "link_not_active", "link_expired", "link_amount_required",
+            "idempotency_conflict", "missing_idempotency_key", "idempotency_key_too_long", "currency_mismatch",
+            "transfer_limit_exceeded", "daily_amount_exceeded", "risk_blocked", "insufficient_funds",
         ),
     ),
-)
+    tag="links", caller="user",
+)  # fmt: skip

@@ -12,7 +12,7 @@ from core.errors import Refusal
 from core.wallets import merchant_keys
 from core.wallets.balances import read_balance, read_entries
 from core.wallets.merchant_keys import READ_TRANSACTIONS, Signed
-from handlers.http.route import Call, Route, answer
+from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.surface import Detail, platform_of, timestamp
 
 API_KEY: Final = istr("X-API-Key")
@@ -83,25 +83,25 @@ async def list_transactions(call: Call) -> web.Response:
     return answer(200, ApiEntriesOut(str(user.wallet_id), lines))
 
 
-ROUTES: tuple[Route, ...] = (
+ROUTES = table(
     Route(
-        "POST", "/merchant/api/keys", create_key, "create_merchant_key", "Make an API key", "merchant API",
-        caller="user", surface="wallet", answers={200: NewKeyOut}, problems=("merchant_only", "invalid_request"),
+        "POST", "/merchant/api/keys", create_key, "create_merchant_key", "Make an API key",
+        answers={200: NewKeyOut}, problems=("merchant_only", "invalid_request"),
     ),
     Route(
-        "GET", "/merchant/api/keys", list_keys, "list_merchant_keys", "My API keys", "merchant API",
-        caller="user", surface="wallet", answers={200: list[KeyOut]}, problems=("merchant_only",),
+        "GET", "/merchant/api/keys", list_keys, "list_merchant_keys", "My API keys",
+        answers={200: list[KeyOut]}, problems=("merchant_only",),
     ),
     Route(
         "DELETE", "/merchant/api/keys/{key_id}", delete_key, "delete_merchant_key", "End an API key",
-        "merchant API", caller="user", surface="wallet", answers={200: Detail},
-        problems=("merchant_only", "merchant_key_not_found"),
+        answers={200: Detail}, problems=("merchant_only", "merchant_key_not_found"),
     ),
     Route(
         "POST", TRANSACTIONS, list_transactions, "list_merchant_transactions", "The newest 100 lines",
-        "merchant API", caller="merchant_key", surface="wallet", answers={200: ApiEntriesOut},
+        caller="merchant_key", answers={200: ApiEntriesOut},
         problems=("missing_headers", "invalid_signature", "insufficient_scope"),
         description="Signed by the key: `X-API-Sign` is the hex HMAC-SHA256, under the secret, of `X-API-Ts` (Unix "
         "seconds) and the path, or of these and the body. Each signature counts once.",
     ),
+    tag="merchant API", caller="user",
 )  # fmt: skip

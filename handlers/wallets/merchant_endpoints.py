@@ -16,10 +16,9 @@ from core.outbox.deliveries import Delivery, Filter
 from core.outbox.endpoints import MAX_ENDPOINTS
 from core.outbox.send_now import send_due
 from core.wallets import merchant_endpoints
-from handlers.http.route import Call, Route, answer
+from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.surface import Body, Detail, platform_of, timestamp
 from handlers.wallets.validation import invalid
-from handlers.webhooks.outbox_parts import OUTBOUND
 
 LISTED: Final = 200
 MAX_ROUNDS: Final = 50
@@ -99,7 +98,7 @@ async def create_endpoint(call: Call) -> web.Response:
     """Make an endpoint."""
     url, secret = _given(call, "url"), _given(call, "secret")
     endpoint = await merchant_endpoints.create_endpoint(
-        platform_of(call), call.request.app[OUTBOUND].destinations, call.user, url=url, secret=secret
+        platform_of(call), call.parts.outbound.destinations, call.user, url=url, secret=secret
     )
     return answer(200, MerchantEndpointOut(str(endpoint.id), endpoint.url, active=True))
 
@@ -125,7 +124,7 @@ async def send_tests(call: Call) -> web.Response:
     )
     if sent:
         metrics.DELIVERIES.add("created", by=len(sent))
-        call.request.app[OUTBOUND].wake()
+        call.parts.outbound.wake()
     return answer(200, TestsOut([str(delivery_id) for delivery_id in sent]))
 
 
@@ -157,7 +156,7 @@ async def requeue_delivery(call: Call) -> web.Response:
         if refusal.code != "not_found":
             raise
         await _refuse_delivery(call, delivery_id)
-    call.request.app[OUTBOUND].wake()
+    call.parts.outbound.wake()
     return answer(200, Detail("requeued"))
 
 
@@ -173,7 +172,7 @@ async def _process(call: Call, rounds: int) -> int:
     settings = platform_of(call).settings
     if settings.env != "dev":
         raise Refusal("forbidden", "This is for development only; elsewhere the workers send.")
-    destinations = call.request.app[OUTBOUND].destinations
+    destinations = call.parts.outbound.destinations
     return await send_due(call.service.database, settings, destinations, most_rounds=rounds)
 
 
@@ -203,37 +202,37 @@ def _shown(delivery: Delivery) -> DeliveryOut:
 
 _DELIVERY_ID: dict[str, Any] = {"delivery_id": UUID}
 
-ROUTES: tuple[Route, ...] = (
+ROUTES = table(
     Route(
         "POST", "/webhooks/endpoints", create_endpoint, "create_merchant_endpoint", "Make an endpoint",
-        "merchant webhooks", caller="user", surface="wallet", query=MerchantEndpointQuery, body=MerchantEndpointIn,
-        answers={200: MerchantEndpointOut}, problems=("merchant_only", "invalid_request"),
+        query=MerchantEndpointQuery, body=MerchantEndpointIn, answers={200: MerchantEndpointOut},
+        problems=("merchant_only", "invalid_request"),
     ),
     Route(
         "GET", "/webhooks/endpoints", list_endpoints, "list_merchant_endpoints", "My endpoints",
-        "merchant webhooks", caller="user", surface="wallet", answers={200: list[ListedEndpointOut]},
+        answers={200: list[ListedEndpointOut]},
     ),
     Route(
         "POST", "/webhooks/test", send_tests, "test_merchant_endpoints", "Send a test to my endpoints",
-        "merchant webhooks", caller="user", surface="wallet", answers={200: TestsOut},
+        answers={200: TestsOut},
     ),
     Route(
         "GET", "/webhooks/deliveries", list_deliveries, "list_merchant_deliveries", "The newest 200 deliveries",
-        "merchant webhooks", caller="user", surface="wallet", answers={200: list[DeliveryOut]},
+        answers={200: list[DeliveryOut]},
     ),
     Route(
         "POST", "/webhooks/process_once", process_once, "process_webhooks_once", "Send what is due (development)",
-        "merchant webhooks", caller="user", surface="wallet", answers={200: Detail}, problems=("forbidden",),
+        answers={200: Detail}, problems=("forbidden",),
     ),
     Route(
         "POST", "/webhooks/process_pending", process_pending, "process_pending_webhooks",
-        "Send what is due in rounds (development)", "merchant webhooks", caller="user", surface="wallet",
-        query=RoundsQuery, answers={200: RoundsOut}, problems=("forbidden",),
+        "Send what is due in rounds (development)", query=RoundsQuery, answers={200: RoundsOut},
+        problems=("forbidden",),
     ),
     Route(
         "POST", "/webhooks/deliveries/{delivery_id}/requeue", requeue_delivery, "requeue_merchant_delivery",
-        "Send a delivery again", "merchant webhooks", caller="user", surface="wallet", parameters=_DELIVERY_ID,
-        answers={200: Detail},
+        "Send a delivery again", parameters=_DELIVERY_ID, answers={200: Detail},
         problems=("delivery_not_found", "endpoint_missing", "endpoint_disabled", "delivery_in_progress", "forbidden"),
     ),
+    tag="merchant webhooks", caller="user",
 )  # fmt: skip

@@ -20,7 +20,7 @@ from core.payables.cpm import Scanned
 from core.wallets import merchants, statements
 from core.wallets.kyc import require_kyc
 from core.wallets.statements import Line
-from handlers.http.route import Call, Route, answer
+from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.surface import (
     Body,
     Cents,
@@ -324,46 +324,43 @@ _PAYING = (
     "risk_blocked",
 )
 
-ROUTES: tuple[Route, ...] = (
+ROUTES = table(
     Route(
         "POST", "/payments/dev/become_merchant", become_merchant, "become_merchant",
-        "Become a merchant (development)", "merchants", caller="user", surface="wallet",
-        answers={200: Detail}, problems=("not_allowed",),
+        "Become a merchant (development)", answers={200: Detail}, problems=("not_allowed",),
     ),
     Route(
-        "POST", "/payments/merchant/apply", apply, "apply_as_merchant", "Apply as a merchant", "merchants",
-        caller="user", surface="wallet", answers={200: Detail}, problems=("kyc_approval_required", "not_allowed"),
+        "POST", "/payments/merchant/apply", apply, "apply_as_merchant", "Apply as a merchant",
+        answers={200: Detail}, problems=("kyc_approval_required", "not_allowed"),
     ),
     Route(
-        "GET", "/payments/merchant/status", get_status, "get_merchant_status", "How far I am", "merchants",
-        caller="user", surface="wallet", answers={200: MerchantOut},
+        "GET", "/payments/merchant/status", get_status, "get_merchant_status", "How far I am",
+        answers={200: MerchantOut},
     ),
     Route(
-        "POST", "/payments/merchant/qr", create_qr, "create_qr", "Make a QR code", "merchants", caller="user",
-        surface="wallet", body=QrIn, answers={200: QrOut}, problems=("kyc_level_required", "not_a_merchant"),
+        "POST", "/payments/merchant/qr", create_qr, "create_qr", "Make a QR code",
+        body=QrIn, answers={200: QrOut}, problems=("kyc_level_required", "not_a_merchant"),
     ),
     Route(
-        "POST", "/payments/merchant/pay", pay_qr, "pay_qr", "Pay a QR code", "merchants", caller="user", pays_code=True,
-        surface="wallet", body=QrPayIn, answers={200: TransferOut}, problems=_PAYING,
+        "POST", "/payments/merchant/pay", pay_qr, "pay_qr", "Pay a QR code",
+        pays_code=True, body=QrPayIn, answers={200: TransferOut}, problems=_PAYING,
     ),
     Route(
-        "GET", "/payments/merchant/qr_status", get_qr_status, "get_qr_status", "How a code stands", "merchants",
-        caller="user", surface="wallet", query=QrQuery, answers={200: QrStatusOut},
-        problems=("not_a_merchant", "invalid_qr_format", "qr_not_found"),
+        "GET", "/payments/merchant/qr_status", get_qr_status, "get_qr_status", "How a code stands",
+        query=QrQuery, answers={200: QrStatusOut}, problems=("not_a_merchant", "invalid_qr_format", "qr_not_found"),
     ),
     Route(
-        "GET", "/payments/merchant/qr/image", get_qr_image, "get_qr_image", "A code as an image", "merchants",
-        caller="user", surface="wallet", query=QrImageQuery, answers={200: None},
-        media=("image/svg+xml", "image/png"),
+        "GET", "/payments/merchant/qr/image", get_qr_image, "get_qr_image", "A code as an image",
+        query=QrImageQuery, answers={200: None}, media=("image/svg+xml", "image/png"),
         problems=("not_a_merchant", "invalid_qr_format", "invalid_format", "qr_not_found"),
     ),
     Route(
-        "GET", "/payments/cpm_qr", get_cpm_code, "get_cpm_code", "What I show at a till", "merchants",
-        caller="user", surface="wallet", query=CpmQuery, answers={200: CpmOut}, problems=("invalid_format",),
+        "GET", "/payments/cpm_qr", get_cpm_code, "get_cpm_code", "What I show at a till",
+        query=CpmQuery, answers={200: CpmOut}, problems=("invalid_format",),
     ),
     Route(
         "POST", "/payments/merchant/cpm_request", request_by_cpm, "request_by_cpm", "Ask a scanned customer",
-        "merchants", caller="user", surface="wallet", body=dict[str, Any], answers={200: CpmRequestOut},
+        body=dict[str, Any], answers={200: CpmRequestOut},
         problems=(
             "not_a_merchant", "invalid_payload", "invalid_phone_format", "target_not_found",
             "unsupported_cpm_format", "idempotency_conflict",
@@ -371,7 +368,8 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         "GET", "/payments/merchant/statement", get_statement, "get_merchant_statement", "My statement",
-        "merchants", caller="user", surface="wallet", query=MerchantStatementQuery, answers={200: MerchantStatementOut},
-        media=("text/csv",), problems=("not_a_merchant", "invalid_time_range"),
+        query=MerchantStatementQuery, answers={200: MerchantStatementOut}, media=("text/csv",),
+        problems=("not_a_merchant", "invalid_time_range"),
     ),
+    tag="merchants", caller="user",
 )  # fmt: skip

@@ -8,9 +8,8 @@ import msgspec
 from aiohttp import web
 
 from core.errors import Refusal
-from core.money import MAX_AMOUNT_MINOR
 from core.payables import refunds
-from handlers.http.route import Call, Route, answer
+from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.surface import (
     Body,
     Cents,
@@ -27,20 +26,6 @@ class RefundIn(Body):
 
     original_transfer_id: str
     amount_cents: Cents
-
-
-class AdminRefundIn(Body):
-    """The same from an administrator, who is told of a bad amount in the contract's own words."""
-
-    original_transfer_id: str
-    amount_cents: int
-
-
-class AdminRefundMade(msgspec.Struct, frozen=True):
-    """The transfer that gives the money back; its id is the refund's."""
-
-    transfer_id: str
-    refund_id: str
 
 
 class RefundMade(TransferOut, frozen=True, kw_only=True):
@@ -72,19 +57,6 @@ async def create_refund(call: Call) -> web.Response:
     )
     shown = msgspec.structs.asdict(transfer_out(paid))
     return answer(200, RefundMade(**shown, refund_id=str(paid.transfer_id)))
-
-
-async def admin_refund(call: Call) -> web.Response:
-    """Give back some or all of any payment, out of the wallet that received it."""
-    body: AdminRefundIn = call.body
-    key = header_key(call)
-    if not 0 < body.amount_cents <= MAX_AMOUNT_MINOR:
-        raise Refusal("invalid_amount", "An amount is above zero.")
-    original_id = _uuid(body.original_transfer_id)
-    if original_id is None:
-        raise Refusal("original_not_found", "There is no transfer with this id.")
-    paid = await refunds.refund(platform_of(call), original_id, body.amount_cents, actor="admin", key=key)
-    return answer(200, AdminRefundMade(str(paid.transfer_id), str(paid.transfer_id)))
 
 
 async def get_refund(call: Call) -> web.Response:
@@ -124,43 +96,14 @@ _REFUSED = (
     "idempotency_key_too_long",
 )
 
-ROUTES: tuple[Route, ...] = (
+ROUTES = table(
     Route(
-        "POST",
-        "/refunds",
-        create_refund,
-        "create_refund",
-        "Refund a payment that I received",
-        "refunds",
-        caller="user",
-        surface="wallet",
-        body=RefundIn,
-        answers={200: RefundMade},
-        problems=("not_owner_of_funds", *_REFUSED),
+        "POST", "/refunds", create_refund, "create_refund", "Refund a payment that I received",
+        body=RefundIn, answers={200: RefundMade}, problems=("not_owner_of_funds", *_REFUSED),
     ),
     Route(
-        "GET",
-        "/refunds/{refund_id}",
-        get_refund,
-        "get_refund",
-        "Show a refund of mine",
-        "refunds",
-        caller="user",
-        surface="wallet",
-        answers={200: RefundOut},
-        problems=("refund_not_found", "forbidden"),
+        "GET", "/refunds/{refund_id}", get_refund, "get_refund", "Show a refund of mine",
+        answers={200: RefundOut}, problems=("refund_not_found", "forbidden"),
     ),
-    Route(
-        "POST",
-        "/admin/refunds",
-        admin_refund,
-        "admin_refund",
-        "Refund any payment",
-        "admin",
-        caller="admin",
-        surface="wallet",
-        body=AdminRefundIn,
-        answers={200: AdminRefundMade},
-        problems=("invalid_amount", "merchant_insufficient_funds", *_REFUSED),
-    ),
-)
+    tag="refunds", caller="user",
+)  # fmt: skip

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from core.recurring import charging, subscriptions
 from core.recurring.subscriptions import Subscription
-from handlers.http.route import Call, Route, answer
+from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.surface import (
     Body,
     Cents,
@@ -180,86 +180,34 @@ def _view(subscription: Subscription) -> SubscriptionView:
 
 _SUBSCRIPTION = {"subscription_id": UUID}
 
-ROUTES: tuple[Route, ...] = (
+ROUTES = table(
     Route(
-        "POST",
-        "/subscriptions",
-        create_subscription,
-        "create_subscription",
-        "Subscribe to a merchant",
-        "subscriptions",
-        caller="user",
-        surface="wallet",
-        body=SubscriptionIn,
-        answers={200: SubscribedOut},
-        problems=(
-            "merchant_not_found",
-            "target_not_a_merchant",
-            "transfer_limit_exceeded",
-            "daily_amount_exceeded",
-        ),
+        "POST", "/subscriptions", create_subscription, "create_subscription", "Subscribe to a merchant",
+        body=SubscriptionIn, answers={200: SubscribedOut},
+        problems=("merchant_not_found", "target_not_a_merchant", "transfer_limit_exceeded", "daily_amount_exceeded"),
     ),
     Route(
-        "GET",
-        "/subscriptions",
-        list_subscriptions,
-        "list_subscriptions",
-        "My newest 200 subscriptions",
-        "subscriptions",
-        caller="user",
-        surface="wallet",
+        "GET", "/subscriptions", list_subscriptions, "list_subscriptions", "My newest 200 subscriptions",
         answers={200: list[SubscriptionOut]},
     ),
     Route(
-        "POST",
-        "/subscriptions/process_due",
-        process_due_subscriptions,
-        "process_due_subscriptions",
-        "Charge all due subscriptions (development)",
-        "subscriptions",
-        caller="user",
-        surface="wallet",
-        query=DueQuery,
-        answers={200: ChargedOut},
+        "POST", "/subscriptions/process_due", process_due_subscriptions, "process_due_subscriptions",
+        "Charge all due subscriptions (development)", query=DueQuery, answers={200: ChargedOut},
         problems=("forbidden",),
     ),
     Route(
-        "GET",
-        "/subscriptions/{subscription_id}",
-        get_subscription,
-        "get_subscription",
-        "Show a subscription and how its charges stand",
-        "subscriptions",
-        caller="user",
-        surface="wallet",
-        parameters=_SUBSCRIPTION,
-        answers={200: SubscriptionView},
+        "GET", "/subscriptions/{subscription_id}", get_subscription, "get_subscription",
+        "Show a subscription and how its charges stand", answers={200: SubscriptionView},
         problems=("subscription_not_found", "forbidden"),
     ),
     Route(
-        "POST",
-        "/subscriptions/{subscription_id}/cancel",
-        cancel_subscription,
-        "cancel_subscription",
-        "End a subscription",
-        "subscriptions",
-        caller="user",
-        surface="wallet",
-        parameters=_SUBSCRIPTION,
-        answers={200: Detail},
-        problems=("subscription_not_found", "forbidden"),
+        "POST", "/subscriptions/{subscription_id}/cancel", cancel_subscription, "cancel_subscription",
+        "End a subscription", answers={200: Detail}, problems=("subscription_not_found", "forbidden"),
     ),
     Route(
-        "POST",
-        "/subscriptions/{subscription_id}/dev_force_due",
-        force_subscription_due,
-        "force_subscription_due",
-        "Make a subscription due (development)",
-        "subscriptions",
-        caller="user",
-        surface="wallet",
-        parameters=_SUBSCRIPTION,
-        answers={200: Detail},
+        "POST", "/subscriptions/{subscription_id}/dev_force_due", force_subscription_due, "force_subscription_due",
+        "Make a subscription due (development)", answers={200: Detail},
         problems=("forbidden", "subscription_not_found"),
     ),
-)
+    tag="subscriptions", caller="user", parameters=_SUBSCRIPTION,
+)  # fmt: skip

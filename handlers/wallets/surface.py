@@ -9,23 +9,15 @@ from uuid import UUID
 
 import msgspec
 import pydantic
-from aiohttp import web
-from multidict import istr
 
 from core import ids
 from core.errors import Refusal
-from core.identity.identity import Identity
-from core.identity.tokens import Tokens
 from core.ledger.items import operation_id
 from core.money import MAX_AMOUNT_MINOR
 from core.payables.payments import Paid
 from core.platform import Platform
+from handlers.http.dispatch import IDEMPOTENCY_KEY
 from handlers.http.route import Call
-
-PLATFORM: web.AppKey[Platform] = web.AppKey("platform", Platform)
-TOKENS: web.AppKey[Tokens] = web.AppKey("tokens", Tokens)
-IDENTITY: web.AppKey[Identity] = web.AppKey("identity", Identity)
-IDEMPOTENCY_KEY = istr("Idempotency-Key")
 
 # Of the contract: an idempotency key, without the blanks around it.
 MAX_KEY_CHARACTERS: Final = 64
@@ -74,7 +66,7 @@ def transfer_out(paid: Paid) -> TransferOut:
 
 def platform_of(call: Call) -> Platform:
     """Return the platform of the process that answers."""
-    return call.request.app[PLATFORM]
+    return call.parts.platform
 
 
 def timestamp(moment: datetime) -> str:

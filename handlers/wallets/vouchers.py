@@ -15,7 +15,7 @@ from aiohttp import hdrs, web
 from core.errors import Refusal
 from core.payables import vouchers
 from core.payables.vouchers import MAX_BULK, MAX_UNITS, UNIT, Filter, Voucher
-from handlers.http.route import Call, Route, answer
+from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.surface import (
     Body,
     CurrencyCode,
@@ -305,46 +305,43 @@ def _listed(voucher: Voucher) -> ListedVoucher:
 
 _KEYED = ("currency_mismatch", "idempotency_conflict", "idempotency_key_too_long")
 
-ROUTES: tuple[Route, ...] = (
+ROUTES = table(
     Route(
-        "POST", "/vouchers", create_voucher, "create_voucher", "Make a voucher out of my wallet", "vouchers",
-        caller="user", surface="wallet", body=VoucherIn, answers={200: VoucherOut},
+        "POST", "/vouchers", create_voucher, "create_voucher", "Make a voucher out of my wallet",
+        caller="user", body=VoucherIn, answers={200: VoucherOut},
         problems=("insufficient_funds", "transfer_limit_exceeded", "daily_amount_exceeded", *_KEYED),
     ),
     Route(
-        "GET", "/vouchers", list_vouchers, "list_vouchers", "My newest 200 vouchers", "vouchers",
-        caller="user", surface="wallet", answers={200: VouchersOut},
+        "GET", "/vouchers", list_vouchers, "list_vouchers", "My newest 200 vouchers",
+        caller="user", answers={200: VouchersOut},
     ),
     Route(
-        "POST", "/vouchers/{code}/redeem", redeem_voucher, "redeem_voucher", "Redeem a voucher", "vouchers",
-        caller="user", surface="wallet", answers={200: VoucherOut},
-        problems=("voucher_not_found", "voucher_not_active", *_KEYED[1:]),
-    ),
-    # The path is the contract's, doubled name and all.
-    Route(
-        "POST", "/vouchers/admin/vouchers/bulk", create_bulk, "create_vouchers", "Make many vouchers", "vouchers",
-        caller="user+admin", surface="wallet", body=BulkIn, answers={200: VouchersOut},
-        problems=("invalid_prefix", "balance_overflow", *_KEYED),
+        "POST", "/vouchers/{code}/redeem", redeem_voucher, "redeem_voucher", "Redeem a voucher",
+        caller="user", answers={200: VoucherOut}, problems=("voucher_not_found", "voucher_not_active", *_KEYED[1:]),
     ),
     Route(
-        "GET", "/vouchers/admin/summary", summarize, "summarize_vouchers", "Count vouchers", "vouchers",
-        caller="user+admin", surface="wallet", query=SummaryQuery, answers={200: SummaryOut},
+        "POST", "/vouchers/admin/vouchers/bulk", create_bulk, "create_vouchers", "Make many vouchers",
+        body=BulkIn, answers={200: VouchersOut}, problems=("invalid_prefix", "balance_overflow", *_KEYED),
     ),
     Route(
-        "GET", "/vouchers/admin/list", list_all, "list_all_vouchers", "List vouchers of everybody", "vouchers",
-        caller="user+admin", surface="wallet", query=ListQuery, answers={200: ListedVouchers},
+        "GET", "/vouchers/admin/summary", summarize, "summarize_vouchers", "Count vouchers",
+        query=SummaryQuery, answers={200: SummaryOut},
     ),
     Route(
-        "GET", "/vouchers/admin/export", export_all, "export_vouchers", "Export vouchers as CSV", "vouchers",
-        caller="user+admin", surface="wallet", query=ExportQuery, media=("text/csv",), answers={200: None},
+        "GET", "/vouchers/admin/list", list_all, "list_all_vouchers", "List vouchers of everybody",
+        query=ListQuery, answers={200: ListedVouchers},
     ),
     Route(
-        "GET", "/vouchers/admin/fees/entries", list_fees, "list_voucher_fees", "The newest fees", "vouchers",
-        caller="admin", surface="wallet", query=FeesQuery, answers={200: FeeEntries},
+        "GET", "/vouchers/admin/export", export_all, "export_vouchers", "Export vouchers as CSV",
+        query=ExportQuery, answers={200: None}, media=("text/csv",),
     ),
     Route(
-        "POST", "/vouchers/admin/{code}/revoke", revoke_voucher, "revoke_voucher", "Revoke a voucher", "vouchers",
-        caller="user+admin", surface="wallet", answers={200: VoucherOut},
-        problems=("voucher_not_found", "voucher_not_revocable"),
+        "GET", "/vouchers/admin/fees/entries", list_fees, "list_voucher_fees", "The newest fees",
+        caller="admin", query=FeesQuery, answers={200: FeeEntries},
     ),
+    Route(
+        "POST", "/vouchers/admin/{code}/revoke", revoke_voucher, "revoke_voucher", "Revoke a voucher",
+        answers={200: VoucherOut}, problems=("voucher_not_found", "voucher_not_revocable"),
+    ),
+    tag="vouchers", caller="user+admin",
 )  # fmt: skip

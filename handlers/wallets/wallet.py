@@ -13,7 +13,7 @@ from aiohttp import web
 from core.errors import Refusal
 from core.payables import p2p
 from core.wallets.balances import Entry, read_balance, read_entries
-from handlers.http.route import Call, Route, answer
+from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.surface import (
     Body,
     Cents,
@@ -200,78 +200,28 @@ _PAYING = (
     "idempotency_key_too_long",
 )
 
-ROUTES: tuple[Route, ...] = (
+ROUTES = table(
+    Route("GET", "/wallet", get_wallet, "get_wallet", "Show my wallet", answers={200: WalletView}),
     Route(
-        "GET",
-        "/wallet",
-        get_wallet,
-        "get_wallet",
-        "Show my wallet",
-        "wallet",
-        caller="user",
-        surface="wallet",
-        answers={200: WalletView},
+        "POST", "/wallet/topup", top_up, "top_up", "Top up (development)",
+        body=TopUpIn, answers={200: TransferOut}, problems=("topup_disabled", *_PAYING[-3:]),
     ),
     Route(
-        "POST",
-        "/wallet/topup",
-        top_up,
-        "top_up",
-        "Top up (development)",
-        "wallet",
-        caller="user",
-        surface="wallet",
-        body=TopUpIn,
-        answers={200: TransferOut},
-        problems=("topup_disabled", *_PAYING[-3:]),
-    ),
-    Route(
-        "POST",
-        "/wallet/transfer",
-        transfer,
-        "transfer_to_phone",
-        "Pay somebody",
-        "wallet",
-        caller="user",
-        surface="wallet",
-        body=TransferIn,
-        answers={200: TransferOut},
+        "POST", "/wallet/transfer", transfer, "transfer_to_phone", "Pay somebody",
+        body=TransferIn, answers={200: TransferOut},
         problems=("transfer_to_self", "recipient_not_found", "risk_blocked", *_PAYING),
     ),
     Route(
-        "GET",
-        "/wallet/transactions",
-        list_transactions,
-        "list_transactions",
-        "The newest 100 lines",
-        "wallet",
-        caller="user",
-        surface="wallet",
+        "GET", "/wallet/transactions", list_transactions, "list_transactions", "The newest 100 lines",
         answers={200: EntriesOut},
     ),
     Route(
-        "GET",
-        "/wallet/transactions/page",
-        page_transactions,
-        "page_transactions",
-        "A page of lines",
-        "wallet",
-        caller="user",
-        surface="wallet",
-        query=PageQuery,
-        answers={200: EntryPage},
+        "GET", "/wallet/transactions/page", page_transactions, "page_transactions", "A page of lines",
+        query=PageQuery, answers={200: EntryPage},
     ),
     Route(
-        "GET",
-        "/wallet/transactions/export",
-        export_transactions,
-        "export_transactions",
-        "The newest 1,000 lines as CSV",
-        "wallet",
-        caller="user",
-        surface="wallet",
-        query=ExportQuery,
-        answers={200: EntriesOut},
-        media=("text/csv",),
+        "GET", "/wallet/transactions/export", export_transactions, "export_transactions",
+        "The newest 1,000 lines as CSV", query=ExportQuery, answers={200: EntriesOut}, media=("text/csv",),
     ),
-)
+    tag="wallet", caller="user",
+)  # fmt: skip

@@ -15,7 +15,7 @@ from core.inbox import dead_letters, replays
 from core.inbox.dead_letters import NEWEST, DeadLetter, Filter, Letter
 from core.inbox.replays import DEFAULT_PER_SECOND, MAX_PER_SECOND, LetterReplay
 from handlers.http.admin_token import ACTOR
-from handlers.http.route import Call, Route, answer, cut
+from handlers.http.route import Call, Route, answer, cut, table
 
 TAG = "Dead letters"
 
@@ -154,47 +154,48 @@ def _filter(given: LetterQuery | ReplayBody) -> Filter:
 _LETTER: dict[str, Any] = {"letter": UUID}
 _REPLAY: dict[str, Any] = {"replay": UUID}
 
-ROUTES: tuple[Route, ...] = (
+ROUTES = table(
     Route(
-        "GET", "/v1/dead-letters", list_letters, "list_dead_letters", "List dead letters", TAG, admin=True,
+        "GET", "/v1/dead-letters", list_letters, "list_dead_letters", "List dead letters",
         query=LetterQuery, answers={200: LetterPage},
         description="Events that were given up: they had all their attempts, or none could help.",
     ),
     Route(
-        "POST", "/v1/dead-letters/replay", start_replay, "replay_dead_letters", "Replay many dead letters", TAG,
-        admin=True, body=ReplayBody, answers={202: LetterReplay},
+        "POST", "/v1/dead-letters/replay", start_replay, "replay_dead_letters", "Replay many dead letters",
+        body=ReplayBody, answers={202: LetterReplay},
         description="Begins a replay of the letters that are dead now. A worker puts them back, `per_second` in a "
         "second, the oldest receipt first; a letter that dies again meanwhile is left alone. Sending this twice is "
         "harmless: what is not dead is not put back.",
         example={"reason": "account_not_found", "per_second": 50},
     ),
     Route(
-        "GET", "/v1/dead-letters/{letter}", get_letter, "get_dead_letter", "Show a dead letter", TAG, admin=True,
-        parameters=_LETTER, answers={200: Letter}, problems=("not_found",),
+        "GET", "/v1/dead-letters/{letter}", get_letter, "get_dead_letter", "Show a dead letter",
+        answers={200: Letter}, problems=("not_found",),
         description="With its payload, every failed attempt and what people did with it.",
     ),
     Route(
-        "POST", "/v1/dead-letters/{letter}/replay", replay_letter, "replay_dead_letter", "Replay a dead letter", TAG,
-        admin=True, parameters=_LETTER, answers={200: Moved}, problems=("not_found", "not_dead"),
+        "POST", "/v1/dead-letters/{letter}/replay", replay_letter, "replay_dead_letter", "Replay a dead letter",
+        answers={200: Moved}, problems=("not_found", "not_dead"),
         description="Puts the event back with all its attempts.",
     ),
     Route(
         "POST", "/v1/dead-letters/{letter}/discard", discard_letter, "discard_dead_letter", "Discard a dead letter",
-        TAG, admin=True, parameters=_LETTER, body=DiscardBody, answers={200: Moved},
-        problems=("not_found", "not_dead"), description="The event is done without an effect; the reason is kept.",
+        body=DiscardBody, answers={200: Moved}, problems=("not_found", "not_dead"),
+        description="The event is done without an effect; the reason is kept.",
         example={"reason": "A test event of the provider."},
     ),
     Route(
-        "GET", "/v1/replays", list_replays, "list_replays", "List replays, the newest first", TAG, admin=True,
+        "GET", "/v1/replays", list_replays, "list_replays", "List replays, the newest first",
         query=ReplayQuery, answers={200: LetterReplayPage},
     ),
     Route(
-        "GET", "/v1/replays/{replay}", get_replay, "get_replay", "Show a replay and how far it is", TAG, admin=True,
+        "GET", "/v1/replays/{replay}", get_replay, "get_replay", "Show a replay and how far it is",
         parameters=_REPLAY, answers={200: LetterReplay}, problems=("not_found",),
     ),
     Route(
-        "POST", "/v1/replays/{replay}/stop", stop_replay, "stop_replay", "Stop a replay", TAG, admin=True,
+        "POST", "/v1/replays/{replay}/stop", stop_replay, "stop_replay", "Stop a replay",
         parameters=_REPLAY, answers={200: LetterReplay}, problems=("not_found",),
         description="What was put back stays put back. A replay that has ended stays as it is.",
     ),
+    tag=TAG, admin=True, parameters=_LETTER,
 )  # fmt: skip

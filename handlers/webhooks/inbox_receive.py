@@ -31,7 +31,7 @@ from core.service import Service
 from core.settings import Settings
 from core.settings.providers import PAYPAL_CERT_HOSTS
 from core.work.wakeup import Waker
-from handlers.http.route import Call, Route, answer
+from handlers.http.route import Call, Route, answer, table
 
 if TYPE_CHECKING:
     from core.inbox.intake import Receipt
@@ -68,9 +68,6 @@ class RefusalLog:
         if now >= self._silent_until:
             log.warning("webhook.refused", provider=provider, reason=reason, refused=self._unsaid)
             self._silent_until, self._unsaid = now + 1.0, 0
-
-
-INBOUND: web.AppKey[Inbound] = web.AppKey("inbound", Inbound)
 
 
 @asynccontextmanager
@@ -131,23 +128,23 @@ class CloudPaymentsAnswer(msgspec.Struct, frozen=True):
 
 async def receive_stripe(call: Call) -> web.Response:
     """Take in an event of Stripe."""
-    return await _receive(call, call.request.app[INBOUND].stripe)
+    return await _receive(call, call.parts.inbound.stripe)
 
 
 async def receive_paypal(call: Call) -> web.Response:
     """Take in an event of PayPal."""
-    return await _receive(call, call.request.app[INBOUND].paypal)
+    return await _receive(call, call.parts.inbound.paypal)
 
 
 async def receive_from_source(call: Call) -> web.Response:
     """Take in an event of a registered source."""
-    return await _receive(call, await call.request.app[INBOUND].sources.get(call.path("source")))
+    return await _receive(call, await call.parts.inbound.sources.get(call.path("source")))
 
 
 async def receive_cloudpayments(call: Call) -> web.Response:
     """Take in a notification of CloudPayments, or answer its question whether a payment may be made."""
     kind = call.path("kind")
-    verifier = call.request.app[INBOUND].cloudpayments[kind]
+    verifier = call.parts.inbound.cloudpayments[kind]
     if kind == "check":
         receipt = await _verified(call, verifier)
         fields = cloudpayments.read_fields(receipt.body)
@@ -170,7 +167,7 @@ async def _take_in(call: Call, verifier: Verifier) -> tuple[Receipt, bool]:
         receipt = await _verified(call, verifier)
         if (receipt.provider, receipt.event_type) in RULES:
             event_type = receipt.event_type
-        new = await call.request.app[INBOUND].intake.receive(receipt)
+        new = await call.parts.inbound.intake.receive(receipt)
         status = "processed" if new else "duplicate"
         return receipt, new
     except Unavailable:
@@ -185,7 +182,7 @@ async def _verified(call: Call, verifier: Verifier) -> Receipt:
         receipt = await verifier.verify(call.raw, _headers(call.request), time.time())
     except NotGenuine as refusal:
         metrics.observe_signature(verifier.provider, valid=False)
-        call.request.app[INBOUND].refusals.note(verifier.provider, refusal.reason)
+        call.parts.inbound.refusals.note(verifier.provider, refusal.reason)
         raise
     metrics.observe_signature(verifier.provider, valid=True)
     return receipt
@@ -206,37 +203,30 @@ _LATER = ("database_unavailable", "overloaded", "shutting_down")
 _REFUSALS = ("invalid_signature", "malformed_json", "invalid_request", *_LATER)
 _TAG = "webhooks in"
 
-ROUTES: tuple[Route, ...] = (
+ROUTES = table(
     Route(
-        "POST", "/webhooks/stripe", receive_stripe, "receive_stripe_event", "Take in an event of Stripe", _TAG,
-        raw=True, surface="webhooks", answers={200: WebhookAnswer}, problems=_REFUSALS,
-        description=(
-            "The raw bytes are verified against `Stripe-Signature` with every active secret, stored once by the event's"
-            " id, and acknowledged when they are durable. What the event does is done afterwards, by a worker."
-        ),
+        "POST", "/webhooks/stripe", receive_stripe, "receive_stripe_event", "Take in an event of Stripe",
+        description="The raw bytes are verified against `Stripe-Signature` with every active secret, stored once "
+        "by the event's id, and acknowledged when they are durable. What the event does is done afterwards, by a "
+        "worker.",
     ),
     Route(
-        "POST", "/webhooks/paypal", receive_paypal, "receive_paypal_event", "Take in an event of PayPal", _TAG,
-        raw=True, surface="webhooks", answers={200: WebhookAnswer}, problems=_REFUSALS,
-        description=(
-            "Verified by the certificate that `PAYPAL-CERT-URL` names, when that is PayPal's, or (PAYPAL_VERIFY=api) by"
-            " asking PayPal; in the mode demo_hmac by `X-Demo-Signature`."
-        ),
+        "POST", "/webhooks/paypal", receive_paypal, "receive_paypal_event", "Take in an event of PayPal",
+        description="Verified by the certificate that `PAYPAL-CERT-URL` names, when that is PayPal's, or "
+        "(PAYPAL_VERIFY=api) by asking PayPal; in the mode demo_hmac by `X-Demo-Signature`.",
     ),
     Route(
         "POST", "/webhooks/cloudpayments/{kind}", receive_cloudpayments, "receive_cloudpayments_notification",
-        "Take in a notification of CloudPayments", _TAG, raw=True, surface="webhooks",
-        parameters={"kind": cloudpayments.Kind},
-        answers={200: CloudPaymentsAnswer}, problems=_REFUSALS,
-        description=(
-            "Forms and JSON, verified by `Content-HMAC` or `X-Content-HMAC`. `check` is answered at once: 0, or 11, 12"
-            " or 13 when the account, the amount or the moment is wrong; the others are stored and answered with 0."
-        ),
+        "Take in a notification of CloudPayments", parameters={"kind": cloudpayments.Kind},
+        answers={200: CloudPaymentsAnswer},
+        description="Forms and JSON, verified by `Content-HMAC` or `X-Content-HMAC`. `check` is answered at once: "
+        "0, or 11, 12 or 13 when the account, the amount or the moment is wrong; the others are stored and "
+        "answered with 0.",
     ),
     Route(
         "POST", "/webhooks/in/{source}", receive_from_source, "receive_source_event",
-        "Take in an event of a registered source", _TAG, raw=True, surface="webhooks",
-        answers={200: WebhookAnswer}, problems=("not_found", *_REFUSALS),
+        "Take in an event of a registered source", problems=("not_found", *_REFUSALS),
         description="Verified as the source was registered under /v1/webhook-sources.",
     ),
+    tag=_TAG, raw=True, problems=_REFUSALS, answers={200: WebhookAnswer},
 )  # fmt: skip

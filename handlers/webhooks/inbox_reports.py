@@ -20,7 +20,7 @@ from core.errors import Refusal
 from core.inbox import reports, story
 from core.inbox.reports import Summary
 from core.inbox.story import Story
-from handlers.http.route import Call, Route, answer
+from handlers.http.route import Call, Route, answer, table
 
 TAG = "Webhooks received"
 JOB = "reconciliation"
@@ -133,24 +133,26 @@ def _number(name: str, text: str | None, default: int, most: int) -> int:
     )
 
 
-ROUTES: tuple[Route, ...] = (
+ROUTES = table(
     Route(
         "GET", "/reconciliation/summary", show_summary, "get_reconciliation_summary", "Summarize what was received",
-        TAG, admin=True, query=SummaryQuery, answers={200: Summary}, problems=("invalid_query",), surface="service",
-        description="Events of the last hours by provider and type, and what looks wrong: a type that came more than "
-        "1,000 times, dead letters, events that have been due for minutes. Nothing is written unless `record` is "
-        "true. Equal ids of two providers are two events and no anomaly; a provider's own id is stored once.",
+        query=SummaryQuery, answers={200: Summary},
+        description="Events of the last hours by provider and type, and what looks wrong: a type that came more "
+        "than 1,000 times, dead letters, events that have been due for minutes. Nothing is written unless `record` "
+        "is true. Equal ids of two providers are two events and no anomaly; a provider's own id is stored once.",
     ),
     Route(
-        "GET", "/admin/events", list_events, "list_received_events", "List the newest events received", TAG,
-        admin=True, query=EventsQuery, answers={200: list[AdminEvent]}, problems=("invalid_query",),
-        surface="service",
+        "GET", "/admin/events", list_events, "list_received_events", "List the newest events received",
+        query=EventsQuery, answers={200: list[AdminEvent]},
     ),
-    Route(
-        "GET", "/events/{event}", tell_story, "get_event_story", "Tell everything about one event", TAG, admin=True,
-        scope="webhooks:read", query=StoryQuery, answers={200: Story}, problems=("not_found", "ambiguous_event"),
-        description="By our id, the provider's, or that of an event of ours (`msg_...`, too): the receipt, why it was "
-        "believed, every attempt, the transfers it made, what we told of it and to whom. A key sees what led to "
-        "events of its own principal, or came from a source of its own.",
-    ),
+    tag=TAG, admin=True, problems=("invalid_query",),
+)  # fmt: skip
+
+STORY = Route(
+    "GET", "/events/{event}", tell_story, "get_event_story", "Tell everything about one event", TAG,
+    admin=True, scope="webhooks:read", query=StoryQuery, answers={200: Story},
+    problems=("not_found", "ambiguous_event"),
+    description="By our id, the provider's, or that of an event of ours (`msg_...`, too): the receipt, why it "
+    "was believed, every attempt, the transfers it made, what we told of it and to whom. A key sees what led "
+    "to events of its own principal, or came from a source of its own.",
 )  # fmt: skip

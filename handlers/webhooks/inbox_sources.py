@@ -11,8 +11,7 @@ from aiohttp import web
 from msgspec import UNSET, Meta, UnsetType
 
 from core.inbox import locations, plain_hmac, sources
-from handlers.http.route import Call, Route, answer, cut
-from handlers.webhooks.inbox_receive import INBOUND
+from handlers.http.route import Call, Route, answer, cut, table
 
 TAG = "webhook sources"
 
@@ -158,7 +157,7 @@ async def create_source(call: Call) -> web.Response:
         description=body.description,
         secret=body.secret,
     )
-    call.request.app[INBOUND].sources.forget(source.name)
+    call.parts.inbound.sources.forget(source.name)
     return answer(
         201,
         SourceWithSecret(secret=secret, **_fields(source)),
@@ -208,7 +207,7 @@ async def update_source(call: Call) -> web.Response:
         changes=changes,
         enabled=body.enabled,
     )
-    call.request.app[INBOUND].sources.forget(source.name)
+    call.parts.inbound.sources.forget(source.name)
     return answer(200, SourceView(**_fields(source)))
 
 
@@ -222,7 +221,7 @@ async def rotate_secret(call: Call) -> web.Response:
         secret=body.secret,
         overlap_seconds=body.overlap_seconds,
     )
-    call.request.app[INBOUND].sources.forget(source.name)
+    call.parts.inbound.sources.forget(source.name)
     return answer(200, SourceWithSecret(secret=secret, **_fields(source)))
 
 
@@ -231,7 +230,7 @@ async def delete_source(call: Call) -> web.Response:
     name = await sources.delete(
         call.service.database, principal_id=call.caller.id, source_id=call.path("source_id")
     )
-    call.request.app[INBOUND].sources.forget(name)
+    call.parts.inbound.sources.forget(name)
     return web.Response(status=204)
 
 
@@ -262,14 +261,12 @@ def _fields(source: sources.Source) -> dict[str, Any]:
 
 _SOURCE_ID: dict[str, Any] = {"source_id": UUID}
 
-ROUTES: tuple[Route, ...] = (
+ROUTES = table(
     Route(
-        "POST", "/v1/webhook-sources", create_source, "create_webhook_source", "Register a source of events", TAG,
+        "POST", "/v1/webhook-sources", create_source, "create_webhook_source", "Register a source of events",
         scope="webhooks:write", body=SourceBody, answers={201: SourceWithSecret}, problems=("source_exists",),
-        description=(
-            "What is posted to /webhooks/in/{name} from then on is verified and stored. The secret is shown in this"
-            " answer only."
-        ),
+        description="What is posted to /webhooks/in/{name} from then on is verified and stored. The secret is "
+        "shown in this answer only.",
         example={
             "name": "shop",
             "kind": "hmac",
@@ -279,28 +276,28 @@ ROUTES: tuple[Route, ...] = (
         },
     ),
     Route(
-        "GET", "/v1/webhook-sources", list_sources, "list_webhook_sources", "List sources", TAG,
+        "GET", "/v1/webhook-sources", list_sources, "list_webhook_sources", "List sources",
         scope="webhooks:read", query=SourceQuery, answers={200: SourcePage},
     ),
     Route(
-        "GET", "/v1/webhook-sources/{source_id}", get_source, "get_webhook_source", "Show a source", TAG,
-        scope="webhooks:read", parameters=_SOURCE_ID, answers={200: SourceView}, problems=("not_found",),
+        "GET", "/v1/webhook-sources/{source_id}", get_source, "get_webhook_source", "Show a source",
+        scope="webhooks:read", answers={200: SourceView}, problems=("not_found",),
     ),
     Route(
-        "PATCH", "/v1/webhook-sources/{source_id}", update_source, "update_webhook_source", "Change a source", TAG,
-        scope="webhooks:write", parameters=_SOURCE_ID, body=SourceChange, answers={200: SourceView},
-        problems=("not_found",),
+        "PATCH", "/v1/webhook-sources/{source_id}", update_source, "update_webhook_source", "Change a source",
+        scope="webhooks:write", body=SourceChange, answers={200: SourceView}, problems=("not_found",),
         description="`enabled: false` switches it off: what is sent to it is refused with 404 and comes again.",
     ),
     Route(
         "POST", "/v1/webhook-sources/{source_id}/secret/rotate", rotate_secret, "rotate_webhook_source_secret",
-        "Give a source a new secret", TAG, scope="webhooks:write", parameters=_SOURCE_ID, body=RotationBody,
-        answers={200: SourceWithSecret}, problems=("not_found",),
+        "Give a source a new secret", scope="webhooks:write", body=RotationBody, answers={200: SourceWithSecret},
+        problems=("not_found",),
         description="The secret before it stays good for `overlap_seconds`; the one before that ends at once.",
     ),
     Route(
-        "DELETE", "/v1/webhook-sources/{source_id}", delete_source, "delete_webhook_source", "Delete a source", TAG,
-        scope="webhooks:write", parameters=_SOURCE_ID, answers={204: None}, problems=("not_found",),
+        "DELETE", "/v1/webhook-sources/{source_id}", delete_source, "delete_webhook_source", "Delete a source",
+        scope="webhooks:write", answers={204: None}, problems=("not_found",),
         description="Its keys are gone at once; its name stays taken, and what it has sent stays.",
     ),
+    tag=TAG, parameters=_SOURCE_ID,
 )  # fmt: skip

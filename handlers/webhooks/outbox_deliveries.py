@@ -13,8 +13,8 @@ from core.errors import Refusal
 from core.outbox import cursor, deliveries, endpoints
 from core.outbox.cursor import MAX_PAGE, Event
 from core.outbox.deliveries import REPLAYED, Attempt, Delivery, Filter
-from handlers.http.route import Call, Route, answer, cut
-from handlers.webhooks.outbox_parts import OUTBOUND, EventPattern, EventType, Moment
+from handlers.http.route import Call, Route, answer, cut, table
+from handlers.webhooks.outbox_parts import EventPattern, EventType, Moment
 
 State = Literal["waiting", "pending", "sending", "delivered", "failed"]
 EventId = Annotated[
@@ -142,7 +142,7 @@ async def resend_delivery(call: Call) -> web.Response:
     await deliveries.resend(
         call.service.database, principal_id=call.caller.id, delivery_id=call.path("delivery_id")
     )
-    call.request.app[OUTBOUND].wake()
+    call.parts.outbound.wake()
     return answer(202, ReplayView(1, None))
 
 
@@ -177,7 +177,7 @@ async def replay_deliveries(call: Call) -> web.Response:
 async def _replay(call: Call, wanted: Filter, after: UUID | None, limit: int) -> web.Response:
     replayed = await deliveries.replay(call.service.database, wanted, before=after, limit=limit)
     if replayed.replayed:
-        call.request.app[OUTBOUND].wake()
+        call.parts.outbound.wake()
     return answer(202, ReplayView(*replayed))
 
 
@@ -216,86 +216,42 @@ def _patterns(text: str | None) -> list[str]:
 
 _DELIVERY_ID: dict[str, Any] = {"delivery_id": UUID}
 
-ROUTES: tuple[Route, ...] = (
+ROUTES = table(
     Route(
-        "GET",
-        "/v1/webhook-deliveries",
-        list_deliveries,
-        "list_webhook_deliveries",
-        "List deliveries",
-        "webhooks out",
-        scope="webhooks:read",
-        query=DeliveryQuery,
-        answers={200: DeliveryPage},
+        "GET", "/v1/webhook-deliveries", list_deliveries, "list_webhook_deliveries", "List deliveries",
+        scope="webhooks:read", query=DeliveryQuery, answers={200: DeliveryPage},
     ),
     Route(
-        "POST",
-        "/v1/webhook-deliveries/replay",
-        replay_deliveries,
-        "replay_webhook_deliveries",
-        "Send the deliveries again that a filter finds",
-        "webhooks out",
-        scope="webhooks:write",
-        body=Replay,
-        answers={202: ReplayView},
-        description=(
-            "Deliveries keep their ids and bytes, so a receiver that has seen one knows it. Deliveries that are being"
-            " sent, and those to endpoints that are gone or off, are left out."
-        ),
+        "POST", "/v1/webhook-deliveries/replay", replay_deliveries, "replay_webhook_deliveries",
+        "Send the deliveries again that a filter finds", scope="webhooks:write", body=Replay, answers={202: ReplayView},
+        description="Deliveries keep their ids and bytes, so a receiver that has seen one knows it. Deliveries that "
+        "are being sent, and those to endpoints that are gone or off, are left out.",
         example={"from": "2026-01-31T12:00:00Z", "states": ["failed"]},
     ),
     Route(
-        "GET",
-        "/v1/webhook-deliveries/{delivery_id}",
-        get_delivery,
-        "get_webhook_delivery",
-        "Show a delivery with its attempts",
-        "webhooks out",
-        scope="webhooks:read",
-        parameters=_DELIVERY_ID,
-        answers={200: DeliveryView},
+        "GET", "/v1/webhook-deliveries/{delivery_id}", get_delivery, "get_webhook_delivery",
+        "Show a delivery with its attempts", scope="webhooks:read", answers={200: DeliveryView},
         problems=("not_found",),
     ),
     Route(
-        "POST",
-        "/v1/webhook-deliveries/{delivery_id}/resend",
-        resend_delivery,
-        "resend_webhook_delivery",
-        "Send a delivery again",
-        "webhooks out",
-        scope="webhooks:write",
-        parameters=_DELIVERY_ID,
-        answers={202: ReplayView},
+        "POST", "/v1/webhook-deliveries/{delivery_id}/resend", resend_delivery, "resend_webhook_delivery",
+        "Send a delivery again", scope="webhooks:write", answers={202: ReplayView},
         problems=("not_found", "endpoint_missing", "endpoint_disabled", "delivery_in_progress"),
         description="The delivery may be in any state. Its id and bytes stay; all its attempts are before it again.",
     ),
     Route(
-        "POST",
-        "/v1/webhook-endpoints/{endpoint_id}/recover",
-        recover_endpoint,
-        "recover_webhook_endpoint",
-        "Send an endpoint its failed deliveries again",
-        "webhooks out",
-        scope="webhooks:write",
-        body=Recovery,
-        parameters={"endpoint_id": UUID},
-        answers={202: ReplayView},
+        "POST", "/v1/webhook-endpoints/{endpoint_id}/recover", recover_endpoint, "recover_webhook_endpoint",
+        "Send an endpoint its failed deliveries again", scope="webhooks:write",
+        parameters={"endpoint_id": UUID}, body=Recovery, answers={202: ReplayView},
         problems=("not_found", "endpoint_disabled"),
         example={"since": "2026-01-31T12:00:00Z"},
     ),
     Route(
-        "GET",
-        "/v1/events",
-        read_events,
-        "read_events",
-        "Read your events by a cursor",
-        "webhooks out",
-        scope="webhooks:read",
-        query=EventQuery,
-        answers={200: EventPage},
-        description=(
-            "The events that endpoints are sent, for readers that cannot receive. Positions count each principal's events"
-            " from 1 and become visible in order: keep `next`, pass it as `after`, and nothing is missed."
-        ),
+        "GET", "/v1/events", read_events, "read_events", "Read your events by a cursor",
+        scope="webhooks:read", query=EventQuery, answers={200: EventPage},
+        description="The events that endpoints are sent, for readers that cannot receive. Positions count each "
+        "principal's events from 1 and become visible in order: keep `next`, pass it as `after`, and nothing is "
+        "missed.",
     ),
-)
+    tag="webhooks out", parameters=_DELIVERY_ID,
+)  # fmt: skip

@@ -12,7 +12,7 @@ from aiohttp import web
 from core.errors import Refusal
 from core.outbox import endpoints
 from core.outbox.signing import message_id
-from handlers.http.route import Call, Route, answer, cut
+from handlers.http.route import Call, Route, answer, cut, table
 from handlers.webhooks.outbox_bodies import (
     EndpointBody,
     EndpointChange,
@@ -24,7 +24,6 @@ from handlers.webhooks.outbox_bodies import (
     SecretView,
     TestView,
 )
-from handlers.webhooks.outbox_parts import OUTBOUND
 
 
 async def create_endpoint(call: Call) -> web.Response:
@@ -32,7 +31,7 @@ async def create_endpoint(call: Call) -> web.Response:
     body: EndpointBody = call.body
     endpoint, secret = await endpoints.create(
         call.service.database,
-        call.request.app[OUTBOUND].destinations,
+        call.parts.outbound.destinations,
         principal_id=call.caller.id,
         wanted=endpoints.NewEndpoint(**msgspec.structs.asdict(body)),
     )
@@ -65,7 +64,7 @@ async def update_endpoint(call: Call) -> web.Response:
     body: EndpointChange = call.body
     endpoint = await endpoints.update(
         call.service.database,
-        call.request.app[OUTBOUND].destinations,
+        call.parts.outbound.destinations,
         principal_id=call.caller.id,
         endpoint_id=call.path("endpoint_id"),
         changes=endpoints.EndpointChanges(**msgspec.structs.asdict(body)),
@@ -78,7 +77,7 @@ async def update_endpoint(call: Call) -> web.Response:
 async def challenge_endpoint(call: Call) -> web.Response:
     """Have the URL of one endpoint prove itself."""
     endpoint_id = call.path("endpoint_id")
-    await call.request.app[OUTBOUND].challenge(call.service, call.caller.id, endpoint_id)
+    await call.parts.outbound.challenge(call.service, call.caller.id, endpoint_id)
     return answer(200, _view(await _found(call, endpoint_id)))
 
 
@@ -108,7 +107,7 @@ async def send_test(call: Call) -> web.Response:
     event_id, delivery_id = await endpoints.send_test(
         call.service.database, principal_id=call.caller.id, endpoint_id=call.path("endpoint_id")
     )
-    call.request.app[OUTBOUND].wake()
+    call.parts.outbound.wake()
     return answer(
         202,
         TestView(message_id(event_id), delivery_id),
@@ -123,7 +122,7 @@ async def _found(call: Call, endpoint_id: UUID) -> endpoints.Endpoint:
 async def _challenged(call: Call, endpoint_id: UUID) -> endpoints.Endpoint:
     # The change is made in any case: an endpoint that has not passed stays off, and can be challenged again.
     with contextlib.suppress(Refusal):
-        await call.request.app[OUTBOUND].challenge(call.service, call.caller.id, endpoint_id)
+        await call.parts.outbound.challenge(call.service, call.caller.id, endpoint_id)
     return await _found(call, endpoint_id)
 
 
@@ -137,122 +136,58 @@ def _fields(endpoint: endpoints.Endpoint) -> dict[str, Any]:
 
 _ENDPOINT_ID: dict[str, Any] = {"endpoint_id": UUID}
 
-ROUTES: tuple[Route, ...] = (
+ROUTES = table(
     Route(
-        "POST",
-        "/v1/webhook-endpoints",
-        create_endpoint,
-        "create_webhook_endpoint",
-        "Create an endpoint that events are delivered to",
-        "webhooks out",
-        scope="webhooks:write",
-        body=EndpointBody,
+        "POST", "/v1/webhook-endpoints", create_endpoint, "create_webhook_endpoint",
+        "Create an endpoint that events are delivered to", scope="webhooks:write", body=EndpointBody,
         answers={201: NewEndpointView},
-        description=(
-            "Deliveries are signed in both forms: Standard Webhooks (`webhook-id`, `webhook-timestamp`,"
-            " `webhook-signature`) and `X-Webhook-Ts`, `X-Webhook-Event`, `X-Webhook-Sign`, `X-Delivery-ID`."
-            " The secret is shown in this answer only."
-        ),
+        description="Deliveries are signed in both forms: Standard Webhooks (`webhook-id`, `webhook-timestamp`, "
+        "`webhook-signature`) and `X-Webhook-Ts`, `X-Webhook-Event`, `X-Webhook-Sign`, `X-Delivery-ID`. The secret "
+        "is shown in this answer only.",
         example={"url": "https://shop.example.com/hooks", "event_types": ["payment.*"]},
     ),
     Route(
-        "GET",
-        "/v1/webhook-endpoints",
-        list_endpoints,
-        "list_webhook_endpoints",
-        "List endpoints",
-        "webhooks out",
-        scope="webhooks:read",
-        query=EndpointQuery,
-        answers={200: EndpointPage},
+        "GET", "/v1/webhook-endpoints", list_endpoints, "list_webhook_endpoints", "List endpoints",
+        scope="webhooks:read", query=EndpointQuery, answers={200: EndpointPage},
     ),
     Route(
-        "GET",
-        "/v1/webhook-endpoints/{endpoint_id}",
-        get_endpoint,
-        "get_webhook_endpoint",
-        "Show an endpoint",
-        "webhooks out",
-        scope="webhooks:read",
-        parameters=_ENDPOINT_ID,
-        answers={200: EndpointView},
-        problems=("not_found",),
+        "GET", "/v1/webhook-endpoints/{endpoint_id}", get_endpoint, "get_webhook_endpoint", "Show an endpoint",
+        scope="webhooks:read", answers={200: EndpointView}, problems=("not_found",),
     ),
     Route(
-        "PATCH",
-        "/v1/webhook-endpoints/{endpoint_id}",
-        update_endpoint,
-        "update_webhook_endpoint",
-        "Change an endpoint, or switch it off and on",
-        "webhooks out",
-        scope="webhooks:write",
-        body=EndpointChange,
-        parameters=_ENDPOINT_ID,
-        answers={200: EndpointView},
-        problems=("not_found", "endpoint_unverified"),
-        description=(
-            "While an endpoint is off its events are kept as failed deliveries; after switching it on, recover them."
-        ),
+        "PATCH", "/v1/webhook-endpoints/{endpoint_id}", update_endpoint, "update_webhook_endpoint",
+        "Change an endpoint, or switch it off and on", scope="webhooks:write", body=EndpointChange,
+        answers={200: EndpointView}, problems=("not_found", "endpoint_unverified"),
+        description="While an endpoint is off its events are kept as failed deliveries; after switching it on, "
+        "recover them.",
         example={"enabled": True},
     ),
     Route(
-        "DELETE",
-        "/v1/webhook-endpoints/{endpoint_id}",
-        delete_endpoint,
-        "delete_webhook_endpoint",
-        "Delete an endpoint",
-        "webhooks out",
-        scope="webhooks:write",
-        parameters=_ENDPOINT_ID,
-        answers={204: None},
-        problems=("not_found",),
+        "DELETE", "/v1/webhook-endpoints/{endpoint_id}", delete_endpoint, "delete_webhook_endpoint",
+        "Delete an endpoint", scope="webhooks:write", answers={204: None}, problems=("not_found",),
         description="Deliveries that are still due to it are not sent any more.",
     ),
     Route(
-        "POST",
-        "/v1/webhook-endpoints/{endpoint_id}/secret/rotate",
-        rotate_secret,
-        "rotate_webhook_secret",
-        "Give an endpoint a new secret",
-        "webhooks out",
-        scope="webhooks:write",
-        body=Rotation,
-        parameters=_ENDPOINT_ID,
-        answers={200: SecretView},
+        "POST", "/v1/webhook-endpoints/{endpoint_id}/secret/rotate", rotate_secret, "rotate_webhook_secret",
+        "Give an endpoint a new secret", scope="webhooks:write", body=Rotation, answers={200: SecretView},
         problems=("not_found",),
-        description=(
-            "For `overlap_seconds` deliveries carry the signatures of both secrets in `webhook-signature`, and"
-            " `X-Webhook-Sign` is made with the old one; at most four secrets overlap."
-        ),
+        description="For `overlap_seconds` deliveries carry the signatures of both secrets in `webhook-signature`, "
+        "and `X-Webhook-Sign` is made with the old one; at most four secrets overlap.",
         example={"overlap_seconds": 3600},
     ),
     Route(
-        "POST",
-        "/v1/webhook-endpoints/{endpoint_id}/challenge",
-        challenge_endpoint,
-        "challenge_webhook_endpoint",
-        "Have the URL of an endpoint prove itself",
-        "webhooks out",
-        scope="webhooks:write",
-        parameters=_ENDPOINT_ID,
-        answers={200: EndpointView},
+        "POST", "/v1/webhook-endpoints/{endpoint_id}/challenge", challenge_endpoint, "challenge_webhook_endpoint",
+        "Have the URL of an endpoint prove itself", scope="webhooks:write", answers={200: EndpointView},
         problems=("not_found", "challenge_failed", "busy"),
-        description=(
-            "Sends `webhook.challenge` to the URL, which answers 2xx with `data.challenge` as its body, plain or as"
-            ' `{"challenge": ...}`, within five seconds. An endpoint that is off as `unverified` is on then.'
-        ),
+        description="Sends `webhook.challenge` to the URL, which answers 2xx with `data.challenge` as its body, "
+        'plain or as `{"challenge": ...}`, within five seconds. An endpoint that is off as `unverified` is on '
+        "then.",
     ),
     Route(
-        "POST",
-        "/v1/webhook-endpoints/{endpoint_id}/test",
-        send_test,
-        "test_webhook_endpoint",
-        "Send an endpoint a test event",
-        "webhooks out",
-        scope="webhooks:write",
-        parameters=_ENDPOINT_ID,
-        answers={202: TestView},
+        "POST", "/v1/webhook-endpoints/{endpoint_id}/test", send_test, "test_webhook_endpoint",
+        "Send an endpoint a test event", scope="webhooks:write", answers={202: TestView},
         problems=("not_found", "endpoint_disabled"),
         description="An event `webhook.test` for this endpoint alone, whatever types it wants.",
     ),
-)
+    tag="webhooks out", parameters=_ENDPOINT_ID,
+)  # fmt: skip

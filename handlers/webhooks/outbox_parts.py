@@ -11,7 +11,6 @@ from typing import Annotated
 from uuid import UUID
 
 import msgspec
-from aiohttp import web
 
 from core.errors import Refusal
 from core.outbox.challenge import prove
@@ -53,9 +52,6 @@ class Outbound:
             )
         async with self.challenges:
             await prove(service.database, self.egress, principal_id=principal_id, endpoint_id=endpoint_id)
-
-
-OUTBOUND: web.AppKey[Outbound] = web.AppKey("outbound", Outbound)
 
 
 @asynccontextmanager

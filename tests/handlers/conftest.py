@@ -18,6 +18,7 @@ from core.errors import Refusal, Unavailable
 from core.service import Service
 from core.settings import Settings
 from handlers.app import build_app
+from handlers.http.dispatch import ApiSurface
 from handlers.http.route import Call, Route, answer
 
 Code = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -69,7 +70,9 @@ class Seen:
     finished: int = 0
 
 
-def routes(seen: Seen) -> tuple[Route, ...]:
+def surfaces(seen: Seen) -> tuple[ApiSurface]:
+    """The surface of the small application."""
+
     async def create(call: Call) -> web.Response:
         seen.calls.append(call)
         call.frozen = True
@@ -114,7 +117,7 @@ def routes(seen: Seen) -> tuple[Route, ...]:
         await response.write_eof()
         return response
 
-    return (
+    routes = (
         Route(
             "POST", "/v1/things", create, "create_thing", "Make a thing", "things", scope="transfers:write",
             body=NewThing, answers={201: Thing}, problems=("insufficient_funds",), idempotent=True,
@@ -139,6 +142,7 @@ def routes(seen: Seen) -> tuple[Route, ...]:
         Route("POST", "/v1/slow", slow, "slow", "Wait", "things", hidden=True),
         Route("GET", "/v1/stream", stream, "stream", "Stream", "things", query=Page, hidden=True),
     )  # fmt: skip
+    return (ApiSurface("things", routes),)
 
 
 @pytest.fixture
@@ -149,7 +153,7 @@ def seen() -> Seen:
 @pytest.fixture
 async def small(settings: Settings, service: Service, seen: Seen) -> AsyncIterator[SmallApi]:
     """A client of the small application."""
-    async with TestClient(TestServer(build_app(settings, routes(seen), service))) as client:
+    async with TestClient(TestServer(build_app(settings, surfaces(seen), service))) as client:
         yield client
 
 

@@ -60,8 +60,7 @@ def be_a_worker(listen_fd: int, ready_fd: int) -> None:
     with socket.socket(fileno=listen_fd) as listener:
         uvloop.run(
             serve(
-                app,
-                listener,
+                [(app, listener)],
                 shutdown_timeout_secs=5,
                 ready_fd=ready_fd,
                 on_stop=STOPPING.set,
@@ -83,7 +82,7 @@ def be_the_master(port_file: Path, workers: int, folder: str, silence_limit: flo
     )
     supervisor = Supervisor(
         [program],
-        listeners,
+        [listeners],
         report=_report,
         environment={"PROMETHEUS_MULTIPROC_DIR": folder},
         on_ready=lambda: port_file.write_text(str(listeners.port)),
@@ -100,4 +99,5 @@ if __name__ == "__main__":
     if sys.argv[1] == "master":
         be_the_master(Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4], float(sys.argv[5]))
     else:
-        be_a_worker(int(sys.argv[2]), int(sys.argv[4]))
+        ready_fd, listen_fd = sys.argv[2], sys.argv[4].removeprefix("app_port=")
+        be_a_worker(int(listen_fd), int(ready_fd))

@@ -19,7 +19,7 @@ from core.service import Service
 from core.settings import Settings
 from handlers.app import build_app, create_app
 from ops.embedded import EmbeddedServers
-from tests.handlers.conftest import Seen, SmallApi, routes
+from tests.handlers.conftest import Seen, SmallApi, surfaces
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 ApiKey = Callable[..., Awaitable[str]]
@@ -150,7 +150,7 @@ async def test_rate_headers_and_refusal(
 ) -> None:
     tight = settings.model_copy(update={"v1_rate_limit_per_second": 1, "v1_rate_limit_burst": 2})
     sent = {"Authorization": f"Bearer {await api_key()}"}
-    async with TestClient(TestServer(build_app(tight, routes(seen), service))) as client:
+    async with TestClient(TestServer(build_app(tight, surfaces(seen), service))) as client:
         answers = [await client.get("/v1/things", headers=sent) for _ in range(3)]
         assert [answer.status for answer in answers] == [200, 200, 429]
         assert [answer.headers["RateLimit-Remaining"] for answer in answers] == ["1", "0", "0"]
@@ -170,7 +170,7 @@ async def test_refused_requests_count_against_the_address(
             "trusted_proxies": ("127.0.0.1",),
         }
     )
-    async with TestClient(TestServer(build_app(tight, routes(seen), service))) as client:
+    async with TestClient(TestServer(build_app(tight, surfaces(seen), service))) as client:
         statuses = [(await client.get("/v1/things")).status for _ in range(4)]
         assert statuses == [401, 401, 401, 429]
         other = await client.get("/v1/things", headers={"X-Forwarded-For": "192.0.2.7"})
@@ -222,7 +222,7 @@ async def test_head_is_get_without_the_body(small: SmallApi, api_key: ApiKey) ->
 async def two_origins(settings: Settings, service: Service, seen: Seen) -> Any:
     update = {"allowed_origins": ("https://shop.example", "https://desk.example/")}
     async with TestClient(
-        TestServer(build_app(settings.model_copy(update=update), routes(seen), service))
+        TestServer(build_app(settings.model_copy(update=update), surfaces(seen), service))
     ) as client:
         yield client
 
@@ -257,7 +257,7 @@ async def test_any_origin_may_read_but_not_send_credentials(
     settings: Settings, service: Service, seen: Seen
 ) -> None:
     everyone = settings.model_copy(update={"allowed_origins": ("*",)})
-    async with TestClient(TestServer(build_app(everyone, routes(seen), service))) as client:
+    async with TestClient(TestServer(build_app(everyone, surfaces(seen), service))) as client:
         response = await client.get("/v1/things", headers={"Origin": "https://a.example"})
         assert response.headers["Access-Control-Allow-Origin"] == "*"
         assert "Access-Control-Allow-Credentials" not in response.headers

@@ -18,7 +18,7 @@ from core.ledger.items import Leg, Posting, operation_id
 from core.service import Service
 from core.settings import Settings
 from handlers.app import create_app
-from handlers.http import health
+from handlers.http.parts import PARTS
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ async def test_not_ready_before_the_migrations(service: Service, settings: Setti
 
 
 async def test_not_ready_while_stopping(api: Any) -> None:
-    api.server.app[health.READINESS].stopping = True
+    api.server.app[PARTS].stopping = True
     response = await api.get("/ready")
     assert (response.status, (await response.json())["missing"]) == (503, ["running"])
 

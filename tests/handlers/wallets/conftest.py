@@ -18,7 +18,7 @@ from core.service import Service, open_service
 from core.settings import Settings
 from core.wallets.users import User
 from handlers.app import create_app
-from handlers.wallets.surface import PLATFORM
+from handlers.http.parts import PARTS
 from tests.handlers.pay_page.page_reader import Browser
 from tests.invariants import faults
 
@@ -140,7 +140,7 @@ async def wallets(settings: Settings, service: Service) -> AsyncIterator[ApiClie
 def platform(wallets: ApiClient) -> Platform:
     """The platform of the process under test."""
     assert wallets.app is not None
-    return wallets.app[PLATFORM]
+    return wallets.app[PARTS].platform
 
 
 @pytest.fixture

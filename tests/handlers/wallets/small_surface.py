@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
@@ -11,9 +12,11 @@ from core.identity.tokens import Tokens
 from core.service import open_service
 from core.settings import Settings
 from core.wallets.users import User
-from handlers.app import ROUTES, build_app
+from handlers.app import SURFACES, build_app
+from handlers.http.parts import PARTS
 from handlers.http.route import Call, Route, answer
-from handlers.wallets.surface import PLATFORM, Body, Cents, Detail
+from handlers.wallets.routes import WALLETS
+from handlers.wallets.surface import Body, Cents, Detail
 from tests.handlers.wallets.conftest import ApiClient, Person
 
 
@@ -34,7 +37,7 @@ async def _broken(_call: Call) -> web.Response:
 
 
 def small_route(method: str, path: str, operation: str, **more: Any) -> Route:
-    return Route(method, path, _ok, operation, "x", "small", surface="wallet", answers={200: Detail}, **more)
+    return Route(method, path, _ok, operation, "x", "small", answers={200: Detail}, **more)
 
 
 SMALL = (
@@ -52,7 +55,6 @@ SMALL = (
         "small_broken",
         "x",
         "small",
-        surface="wallet",
         caller="anyone",
         answers={200: Detail},
     ),
@@ -63,17 +65,19 @@ SMALL = (
 async def process(settings: Settings, **changes: Any) -> AsyncIterator[ApiClient]:
     """An application of its own, with the small routes beside the real ones."""
     changed = Settings.model_validate(settings.model_dump() | changes)
-    routes = tuple(route for route in ROUTES if not route.path.startswith("/auth/"))
+    routes = tuple(route for route in WALLETS.routes if not route.path.startswith("/auth/"))
+    others = (surface for surface in SURFACES if surface is not WALLETS)
+    small = replace(WALLETS, routes=(*routes, *SMALL))
     async with (
         open_service(changed) as service,
-        TestClient(TestServer(build_app(changed, (*routes, *SMALL), service))) as client,
+        TestClient(TestServer(build_app(changed, (*others, small), service))) as client,
     ):
         yield client
 
 
 async def signed_in(client: ApiClient, settings: Settings, phone: str = "+963900000999") -> Person:
     assert client.app is not None
-    user: User = await client.app[PLATFORM].users.ensure(phone)
+    user: User = await client.app[PARTS].platform.users.ensure(phone)
     return Person(client, user, Tokens(settings).issue(user, None))
 
 

@@ -10,7 +10,7 @@ import pytest
 from core.access import addresses
 from core.service import Service
 from core.settings import Settings
-from handlers.wallets.surface import IDENTITY
+from handlers.http.parts import PARTS
 from ops.embedded import EmbeddedServers
 from tests.handlers.wallets.conftest import Person, Said
 from tests.handlers.wallets.operator import Operator, open_operator
@@ -117,7 +117,7 @@ async def test_without_its_end_in_the_script_many_would_win(
     """The race above is a real one: a script that leaves the code where it is lets everybody in."""
     application = nobody.client.app
     assert application is not None
-    memory = application[IDENTITY].memory
+    memory = application[PARTS].identity.memory
     text = resources.files("core.identity").joinpath("code_check.lua").read_text()
     consumed = "redis.call('DEL', code, of_phone .. 'failures')"
     assert text.count(consumed) == 1

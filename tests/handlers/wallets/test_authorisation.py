@@ -11,13 +11,13 @@ import pytest
 
 from core import ids
 from core.settings import Settings
-from handlers.app import ROUTES
 from handlers.http.route import Route
+from handlers.wallets.routes import WALLETS
 from tests.handlers.wallets.conftest import ADMIN, INTERNAL, ApiClient, MakePerson, Person, new_key
 
 TABLE = tomllib.loads(Path(__file__).with_name("authorisation.toml").read_text())
 CALLERS: tuple[str, ...] = tuple(TABLE["callers"]["anyone"]["allowed"])
-WALLET_ROUTES = {f"{route.method} {route.path}": route for route in ROUTES if route.surface == "wallet"}
+WALLET_ROUTES = {f"{route.method} {route.path}": route for route in WALLETS.routes}
 BALANCE = 1_000
 
 People = Mapping[str, Person]

@@ -14,7 +14,7 @@ from core.recurring import autopay
 from core.service import open_service
 from core.settings import Settings
 from handlers.app import create_app
-from handlers.wallets.surface import PLATFORM
+from handlers.http.parts import PARTS
 from tests.chaos.staging import BARRIER, LOCK, PAYABLE_LOCK, Wait, at_barrier, install, waiting
 from tests.handlers.wallets.billing import allow, bill, status_of
 from tests.handlers.wallets.conftest import ApiClient, MakePerson, Person, Said, new_key, told
@@ -36,7 +36,7 @@ async def shop(person: MakePerson) -> Person:
 
 def platform_at(client: ApiClient) -> Platform:
     assert client.app is not None
-    return client.app[PLATFORM]
+    return client.app[PARTS].platform
 
 
 async def test_process_due(person: MakePerson, shop: Person, owner: Any) -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from core.platform import Platform
 from core.service import Service, open_service
 from core.settings import Settings
 from handlers.app import ROUTES, build_app, create_app
+from handlers.wallets.routes import WALLETS
 from handlers.wallets.surface import Body
 from tests.handlers.wallets.conftest import ADMIN, ApiClient, MakePerson, Person, Said
 from tests.handlers.wallets.small_surface import anybody, process, signed_in, small_route
@@ -127,9 +129,9 @@ async def test_unknown_path_and_method(nobody: Person) -> None:
 async def test_off_without_a_secret(settings: Settings) -> None:
     """Administrators and other services have secrets of their own: tests of their routes hold those."""
     async with process(settings, jwt_secret="") as client:
-        for route in ROUTES:
+        for route in WALLETS.routes:
             own = route.caller in {"admin", "internal"}
-            if route.surface == "wallet" and "{" not in route.path and not own:
+            if "{" not in route.path and not own:
                 headers = {"X-Admin-Token": ADMIN, "Authorization": "Bearer x"}
                 said = await anybody(client).ask(route.method, route.path, {}, headers=headers)
                 assert said.status == 404, route.path
@@ -293,7 +295,7 @@ async def test_no_secret_is_shown_in_a_422(settings: Settings) -> None:
     route = small_route("POST", "/small/secret", "secret", caller="anyone", body=WithSecret)
     async with (
         open_service(settings) as service,
-        TestClient(TestServer(build_app(settings, (route,), service))) as client,
+        TestClient(TestServer(build_app(settings, (replace(WALLETS, routes=(route,)),), service))) as client,
     ):
         said = await anybody(client).post("/small/secret", {"password": "hunter2", "other": 1})
         assert said.status == 422
@@ -341,4 +343,4 @@ async def test_without_postgres_it_is_503(
 
 async def test_every_wallet_route_is_of_the_real_application(settings: Settings) -> None:
     assert create_app(settings) is not None
-    assert {route.surface for route in ROUTES if route.caller is not None} == {"wallet"}
+    assert [route for route in ROUTES if route.caller is not None] == list(WALLETS.routes)

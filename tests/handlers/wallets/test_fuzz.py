@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 
 from core.settings import Settings
-from handlers.app import ROUTES
-from handlers.http.dispatch import WALLETS
+from handlers.wallets.routes import WALLETS
 from tests.handlers.wallets.conftest import ADMIN, ApiClient, MakePerson
 
 # In the suite each operation is tried at the bounds of what it takes; `make fuzz` says how much random input follows.
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 PHASES = "examples,coverage,fuzzing" if EXAMPLES else "examples,coverage"
-TAGS = sorted({route.tag for route in ROUTES if route.surface == WALLETS})
+TAGS = sorted({route.tag for route in WALLETS.routes})
 
 # Left out, beside the checks of sequences, since no links between operations are described:
 #   positive_data_acceptance: a schema cannot say that a phone must have a user, nor an amount a balance;

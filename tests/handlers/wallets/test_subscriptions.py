@@ -15,7 +15,7 @@ from core.recurring.subscriptions import Subscription
 from core.service import open_service
 from core.settings import Settings
 from handlers.app import create_app
-from handlers.wallets.surface import PLATFORM
+from handlers.http.parts import PARTS
 from tests.chaos.staging import BARRIER, LOCK, Wait, at_barrier, install, waiting
 from tests.handlers.wallets.conftest import ApiClient, MakePerson, Person, Said, told
 
@@ -294,7 +294,7 @@ async def test_chargers_at_once(
     person: MakePerson, shop: Person, platform: Platform, elsewhere: ApiClient, owner: Any
 ) -> None:
     assert elsewhere.app is not None
-    other = elsewhere.app[PLATFORM]
+    other = elsewhere.app[PARTS].platform
     people = [await person(balance=1_000) for _ in range(5)]
     for payer in people:
         for _ in range(2):
@@ -310,7 +310,7 @@ async def test_two_chargers_staged(
     person: MakePerson, shop: Person, platform: Platform, elsewhere: ApiClient, owner: Any, eventually: Wait
 ) -> None:
     assert elsewhere.app is not None
-    other = elsewhere.app[PLATFORM]
+    other = elsewhere.app[PARTS].platform
     ann = await person(balance=1_000)
     await platform.fee_account()
     await other.fee_account()

@@ -1,0 +1,89 @@
+"""The parts that the surfaces of one process share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from multidict import istr
+
+from core.access.addresses import UNKNOWN, Addresses
+from core.identity.tokens import Tokens
+from handlers.http.admin_token import Administrators
+from handlers.http.route import MIB
+
+if TYPE_CHECKING:
+    from core.access.api_keys import ApiKeys
+    from core.access.guard import Guard
+    from core.errors import Refusal
+    from core.identity.identity import Identity
+    from core.platform import Platform
+    from core.service import Service
+    from core.settings import Settings
+    from handlers.http.route import Route
+    from handlers.webhooks.inbox_receive import Inbound
+    from handlers.webhooks.outbox_parts import Outbound
+
+FORWARDED_FOR = istr("X-Forwarded-For")
+
+
+class Parts:
+    """Everything that routes are answered with, on all ports of one process.
+
+    The parts that the settings alone make are there at once. The others, from `service` on, are there once
+    `handlers.opening` has opened them; until then `missing` says why they are not.
+    """
+
+    __slots__ = (
+        "_behind_proxies",
+        "addresses",
+        "administrators",
+        "api_keys",
+        "guard",
+        "identity",
+        "inbound",
+        "migrated",
+        "missing",
+        "outbound",
+        "platform",
+        "service",
+        "settings",
+        "stopping",
+        "tokens",
+    )
+
+    service: Service
+    guard: Guard
+    api_keys: ApiKeys
+    inbound: Inbound
+    outbound: Outbound
+    platform: Platform
+    identity: Identity
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.addresses = Addresses(settings.trusted_proxies, settings.trusted_networks)
+        self._behind_proxies = bool(settings.trusted_proxies)
+        self.administrators = Administrators(settings)
+        self.tokens = Tokens(settings)
+        self.missing: Refusal | None = None
+        # /ready remembers both: a process that stops, and a schema that was found whole once.
+        self.stopping = False
+        self.migrated = False
+
+    def address_of(self, request: web.Request) -> str:
+        """Return the client's address."""
+        if not self._behind_proxies:
+            return request.remote or UNKNOWN
+        return self.addresses.client(request.remote, request.headers.getall(FORWARDED_FOR, ()))
+
+    def trusts(self, request: web.Request) -> bool:
+        """Whether the request comes from a network in TRUSTED_NETWORKS."""
+        return self.addresses.trusts(request.remote, request.headers.getall(FORWARDED_FOR, ()))
+
+    def body_limit(self, route: Route) -> int:
+        """Return the bytes that a body of `route` may have: its own limit, scaled with MAX_REQUEST_SIZE."""
+        return route.body_limit * self.settings.max_request_size // MIB
+
+
+PARTS: web.AppKey[Parts] = web.AppKey("parts", Parts)

@@ -1,0 +1,80 @@
+"""The life of the parts that the routes stand on: opened at the start, or as soon as that is possible."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import asyncpg
+import structlog
+from core.work.retries import half_jitter
+
+from core import metrics, tasks
+from core.access.api_keys import ApiKeys
+from core.access.guard import Guard
+from core.errors import Refusal, Unavailable
+from core.identity.identity import open_identity
+from core.platform import open_platform
+from core.service import Service, open_service
+from handlers.http.parts import Parts
+from handlers.webhooks.inbox_receive import open_inbound
+from handlers.webhooks.outbox_parts import open_outbound
+
+_log = structlog.get_logger(__name__)
+
+# The wait before the second try to open the service, doubled with each further one up to the limit.
+RETRY_SECONDS = 0.5
+RETRY_LIMIT_SECONDS = 5.0
+
+
+async def opened(parts: Parts, service: Service | None) -> AsyncIterator[None]:
+    """Fill `parts` over `service`, or over one that is opened, and keep them for the life of the application."""
+    metrics.mark_started(parts.settings.env)
+    async with AsyncExitStack() as stack:
+        retrying: asyncio.Task[None] | None = None
+        # Before the application listens: a successor that can be ready is, before its predecessor goes.
+        if not await _try(parts, stack, service):
+            retrying = asyncio.create_task(_retry(parts, stack))
+        try:
+            yield
+        finally:
+            if retrying is not None:
+                await tasks.end(retrying)
+
+
+async def _try(parts: Parts, stack: AsyncExitStack, service: Service | None = None) -> bool:
+    try:
+        if service is None:
+            service = await stack.enter_async_context(open_service(parts.settings))
+    except Refusal as refusal:
+        parts.missing = refusal
+        return False
+    except asyncpg.PostgresError as error:  # the server is there, and does not let us in
+        parts.missing = Unavailable(f"PostgreSQL answers: {error}.")
+        return False
+    parts.service = service
+    parts.guard = Guard(service.redis, parts.settings, service.epoch)
+    stack.push_async_callback(parts.guard.close)
+    parts.api_keys = ApiKeys(service.database, parts.settings.api_key_cache_secs)
+    parts.inbound = await stack.enter_async_context(open_inbound(service))
+    parts.outbound = await stack.enter_async_context(open_outbound(service))
+    parts.platform = await stack.enter_async_context(open_platform(service))
+    parts.identity = await stack.enter_async_context(open_identity(parts.platform, parts.tokens))
+    parts.missing = None
+    return True
+
+
+async def _retry(parts: Parts, stack: AsyncExitStack) -> None:
+    for attempt in itertools.count(1):
+        wait = half_jitter(attempt, base_seconds=RETRY_SECONDS, cap_seconds=RETRY_LIMIT_SECONDS)
+        if parts.missing is not None:
+            _log.warning("service.not_open", reason=parts.missing.detail, retry_in_seconds=round(wait, 1))
+        await asyncio.sleep(wait)
+        try:
+            if await _try(parts, stack):
+                _log.info("service.open")
+                return
+        except Exception:  # noqa: BLE001 - a mistake of ours, which nobody else would tell: no one awaits this
+            _log.exception("service.not_open")

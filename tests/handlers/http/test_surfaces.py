@@ -1,0 +1,71 @@
+"""A surface is an object: nothing outside of it asks which one it is."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import handlers
+from handlers.app import SURFACES
+from handlers.http.route import Route, answer, table
+from handlers.http.surface import Surface
+
+FOLDER = Path(handlers.__file__).parent
+NAMES = {surface.name for surface in SURFACES}
+
+
+def questions(tree: ast.Module) -> Iterator[ast.AST]:
+    """Comparisons with a surface or its name, looks at a surface's name, and looks at its class."""
+    kinds = {type(surface).__name__ for surface in SURFACES} | {Surface.__name__}
+    for node in ast.walk(tree):
+        below = list(ast.walk(node))
+        names = {part.id for part in below if isinstance(part, ast.Name)}
+        attributes = {part.attr for part in below if isinstance(part, ast.Attribute)}
+        words = {
+            part.value for part in below if isinstance(part, ast.Constant) and isinstance(part.value, str)
+        }
+        compared = isinstance(node, ast.Compare | ast.MatchValue)
+        if (compared and ("surface" in attributes or ("name" in attributes and words & NAMES))) or (
+            (isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance" and names & kinds)
+            or (isinstance(node, ast.Attribute) and ast.unparse(node) == "surface.name")
+        ):
+            yield node
+
+
+def test_nobody_asks_which_surface_it_is() -> None:
+    found = {
+        f"{path.relative_to(FOLDER)}:{getattr(node, 'lineno', 0)}"
+        for path in FOLDER.rglob("*.py")
+        for node in questions(ast.parse(path.read_text()))
+    }
+    assert found == set()
+
+
+def test_the_search_finds_such_questions() -> None:
+    for question in ('route.surface == "x"', "isinstance(it, WalletSurface)", "surface.name in {}"):
+        assert list(questions(ast.parse(question))), question
+    assert not hasattr(Route, "surface")
+
+
+def test_every_surface_has_a_name_of_its_own_and_routes_of_its_own() -> None:
+    assert len(NAMES) == len(SURFACES)
+    places = [(route.method, route.path) for surface in SURFACES for route in surface.routes]
+    assert len(set(places)) == len(places)
+    operations = [route.operation for surface in SURFACES for route in surface.routes]
+    assert len(set(operations)) == len(operations)
+
+
+def test_a_table_fills_in_what_its_routes_leave_out() -> None:
+    async def handle(_call: object) -> object:
+        return answer(200, None)
+
+    routes = table(
+        Route("GET", "/things/{thing}", handle, "one", "One", limited=False),  # type: ignore[arg-type]
+        Route("GET", "/things", handle, "all", "All", tag="other", answers={204: None}),  # type: ignore[arg-type]
+        tag="things",
+        answers={200: None},
+        parameters={"thing": int},
+    )
+    assert [route.tag for route in routes] == ["things", "other"]
+    assert [dict(route.answers) for route in routes] == [{200: None}, {204: None}]
+    assert [dict(route.parameters) for route in routes] == [{"thing": int}, {}]
+    assert [route.limited for route in routes] == [False, True]

@@ -1,0 +1,158 @@
+"""Ports of the contracts, seen from outside: the same processes serve them, reload them and stop them."""
+
+import asyncio
+import json
+import re
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from core.settings import Settings
+from ops.listening import contract_ports, listen
+from ops.process import StartError, choose_port, is_free, python_environment
+from tests.ops.test_cli import Start, command, run, start_up
+
+Wait = Callable[..., Awaitable[Any]]
+
+__all__ = ["start_up"]  # the fixture
+
+
+def free_ports(count: int) -> list[int]:
+    found: set[int] = set()
+    while len(found) < count:
+        found.add(choose_port(None))
+    return sorted(found)
+
+
+async def ask(port: int, path: str, **headers: str) -> tuple[int, bytes]:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{port}{path}", headers=headers) as response,
+    ):
+        return response.status, await response.read()
+
+
+async def answers(port: int, path: str) -> bool:
+    try:
+        return (await ask(port, path))[0] == 200
+    except aiohttp.ClientError:
+        return False
+
+
+@asynccontextmanager
+async def serving(log: Path, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            *command("serve", "--workers", "2"),
+            stdout=output,
+            stderr=output,
+            env=python_environment(**environment),
+        )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def told(log: Path, event: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    return [line for line in lines if line["event"] == event]
+
+
+async def test_the_processes_serve_all_ports_through_a_reload_and_to_the_stop(
+    database_url: str, redis_url: str, tmp_path: Path, eventually: Wait
+) -> None:
+    common, wallets, inbox = free_ports(3)
+    log = tmp_path / "log"
+    environment = {
+        "DATABASE_URL": database_url,
+        "REDIS_URL": redis_url,
+        "APP_HOST": "127.0.0.1",
+        "APP_PORT": str(common),
+        "WALLET_PORT": str(wallets),
+        "INBOX_PORT": str(inbox),
+    }
+
+    async def check() -> None:
+        for _ in range(4):  # a new connection each time, so that both processes are met
+            assert await ask(wallets, "/health") == (200, b'{"status":"ok","env":"dev"}')
+            status, body = await ask(inbox, "/health")
+            assert (status, json.loads(body)["status"]) == (200, "healthy")
+            assert json.loads((await ask(common, "/health"))[1])["service"] == "tallystick"
+            # Loopback is trusted in dev, on the contract's own port only.
+            assert (await ask(inbox, "/admin/events"))[0] == 200
+            assert (await ask(inbox, "/admin/events", **{"X-Forwarded-For": "192.0.2.7"}))[0] == 401
+            assert (await ask(common, "/admin/events"))[0] == 401
+
+    async with serving(log, **environment) as process:
+        await eventually(lambda: told(log, "serving"), timeout=90)
+        (ready,) = told(log, "serving")
+        assert (ready["port"], ready["wallet_port"], ready["inbox_port"]) == (common, wallets, inbox)
+        await check()
+        process.send_signal(signal.SIGHUP)
+        await eventually(lambda: told(log, "reload.finished"), timeout=90)
+        await check()
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), 30) == 0
+    assert all(is_free("127.0.0.1", port) for port in (common, wallets, inbox))
+    assert not told(log, "process.died")
+    assert not told(log, "process.killed")
+
+
+async def test_a_busy_or_equal_port_is_an_error_at_the_start(database_url: str, redis_url: str) -> None:
+    environment = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "APP_HOST": "127.0.0.1"}
+    common, port = (str(number) for number in free_ports(2))
+    code, _, err = await run("serve", APP_PORT=common, WALLET_PORT=common, **environment)
+    assert (code, f"APP_PORT and WALLET_PORT are both {common}. " in err) == (1, True), err
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", int(port)))
+        other.listen()
+        code, _, err = await run("serve", APP_PORT=common, INBOX_PORT=port, **environment)
+    assert code == 1
+    assert (
+        f"Port {port} on 127.0.0.1 is busy. Stop what listens there, or set INBOX_PORT to another one." in err
+    )
+
+
+def test_equal_ports_of_two_contracts_are_an_error() -> None:
+    common, port = free_ports(2)
+    twins = Settings(wallet_port=port, inbox_port=port)
+    assert contract_ports(twins) == {"wallet_port": port, "inbox_port": port}
+    assert contract_ports(Settings()) == {}
+    with pytest.raises(StartError, match=f"WALLET_PORT and INBOX_PORT are both {port}"):
+        listen(twins, "127.0.0.1", common)
+    assert is_free("127.0.0.1", common)
+
+
+async def test_up_opens_the_ports_and_makes_an_admin_token(
+    start_up: Start, database_url: str, redis_url: str, eventually: Wait
+) -> None:
+    busy = next(port for port in free_ports(20) if is_free("127.0.0.1", port + 1))
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", busy))
+        other.listen()
+        # The common port moves on from a busy one, and over that of a contract.
+        up = await start_up(
+            DATABASE_URL=database_url, REDIS_URL=redis_url, APP_PORT=str(busy), INBOX_PORT=str(busy + 1)
+        )
+    found = {
+        name: re.search(rf"^  {name} +(\S+)$", up.output(), re.MULTILINE)
+        for name in ("Admin token", "INBOX_PORT")
+    }
+    assert found["INBOX_PORT"] is not None
+    assert found["Admin token"] is not None
+    assert found["INBOX_PORT"][1] == f"http://127.0.0.1:{busy + 1}"
+    assert json.loads((await ask(busy + 1, "/health"))[1])["status"] == "healthy"
+    common = int(up.url.rpartition(":")[2])
+    assert common > busy + 1
+    assert (await ask(common, "/admin/events"))[0] == 401
+    status, body = await ask(common, "/admin/events", **{"X-Admin-Token": found["Admin token"][1]})
+    assert (status, json.loads(body)) == (200, [])
