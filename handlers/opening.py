@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack
 
 import asyncpg
 import structlog
-from core.work.retries import half_jitter
 
 from core import metrics, tasks
 from core.access.api_keys import ApiKeys
@@ -18,6 +17,7 @@ from core.errors import Refusal, Unavailable
 from core.identity.identity import open_identity
 from core.platform import open_platform
 from core.service import Service, open_service
+from core.work.retries import half_jitter
 from handlers.http.parts import Parts
 from handlers.webhooks.inbox_receive import open_inbound
 from handlers.webhooks.outbox_parts import open_outbound
