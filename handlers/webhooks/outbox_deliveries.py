@@ -294,8 +294,8 @@ ROUTES: tuple[Route, ...] = (
         query=EventQuery,
         answers={200: EventPage},
         description=(
-            "The events that endpoints are sent, for readers that cannot receive. Positions count each principal's events from"
-            " 1 and become visible in order: keep `next`, pass it as `after`, and nothing is missed."
+            "The events that endpoints are sent, for readers that cannot receive. Positions count each principal's"
+            " events from 1 and become visible in order: keep `next`, pass it as `after`, and nothing is missed."
         ),
     ),
 )
