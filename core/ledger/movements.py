@@ -1,4 +1,4 @@
-"""What callers of every surface may ask of the ledger, and the postings that are made of it."""
+"""Movements of money as callers of every surface ask for them, and the postings that are made of them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MAX_HOLD_SECONDS: Final = 366 * 24 * 3600
 
 
 class Movement(msgspec.Struct, frozen=True, kw_only=True):
-    """Money that a caller wants to move: `source`, `target` and `amount` in minor units, or `legs`."""
+    """Money that a caller wants moved: `source`, `target` and `amount` (minor units, positive), or `legs`."""
 
     source: str | None = None
     target: str | None = None

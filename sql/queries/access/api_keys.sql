@@ -1,10 +1,7 @@
 -- name: find_api_key
 -- The key with its principal, whether it has ended, and the seconds it has left (null: no expiry). No row: unknown.
 SELECT
-    api_keys.secret_hash,
-    api_keys.scopes,
-    principals.id AS principal_id,
-    principals.name AS principal_name,
+    api_keys.secret_hash, api_keys.scopes, principals.id AS principal_id, principals.name AS principal_name,
     api_keys.revoked_at IS NOT NULL OR coalesce(api_keys.expires_at <= clock_timestamp(), FALSE) AS ended,
     extract(EPOCH FROM api_keys.expires_at - clock_timestamp())::float8 AS seconds_left,
     coalesce(api_keys.last_used_at < clock_timestamp() - interval '1 hour', TRUE) AS use_is_news
@@ -31,15 +28,8 @@ VALUES ($1, $2, $3, $4, $5, $6, $7);
 -- name: list_api_keys
 -- Keys, newest first, of one principal or (null) of all; never their hashes.
 SELECT
-    api_keys.key_id,
-    principals.name AS principal,
-    api_keys.scopes,
-    api_keys.description,
-    api_keys.created_by,
-    api_keys.created_at,
-    api_keys.expires_at,
-    api_keys.revoked_at,
-    api_keys.last_used_at,
+    api_keys.key_id, principals.name AS principal, api_keys.scopes, api_keys.description, api_keys.created_by,
+    api_keys.created_at, api_keys.expires_at, api_keys.revoked_at, api_keys.last_used_at,
     coalesce(api_keys.expires_at <= clock_timestamp(), FALSE) AS expired
 FROM api_keys
 INNER JOIN principals ON api_keys.principal_id = principals.id

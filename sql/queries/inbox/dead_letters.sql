@@ -2,17 +2,8 @@
 -- Up to $7 letters with ids below $6, newest first, narrowed by provider, type, reason and time of receipt where
 -- these are not null.
 SELECT
-    id,
-    provider,
-    event_id,
-    event_type AS type,
-    object_id,
-    outcome AS reason,
-    last_error,
-    attempts,
-    replays,
-    received_at,
-    finished_at AS dead_at
+    id, provider, event_id, event_type AS type, object_id, outcome AS reason, last_error, attempts, replays,
+    received_at, finished_at AS dead_at
 FROM inbox_events
 WHERE
     state = 'dead'
@@ -43,18 +34,8 @@ SELECT count(*) FROM (
 -- name: find_dead_letter
 -- The letter with its body, or nothing when there is no such event or it is not dead.
 SELECT
-    id,
-    provider,
-    event_id,
-    event_type AS type,
-    object_id,
-    outcome AS reason,
-    last_error,
-    attempts,
-    replays,
-    received_at,
-    finished_at AS dead_at,
-    body
+    id, provider, event_id, event_type AS type, object_id, outcome AS reason, last_error, attempts, replays,
+    received_at, finished_at AS dead_at, body
 FROM inbox_events
 WHERE id = $1 AND state = 'dead';
 
@@ -65,12 +46,7 @@ WHERE id = $1;
 
 -- name: inbox_failures_of
 -- The newest $2 failed attempts at an event, newest first.
-SELECT
-    attempt,
-    failed_at,
-    code,
-    error,
-    worker
+SELECT attempt, failed_at, code, error, worker
 FROM inbox_failures
 WHERE inbox_id = $1
 ORDER BY failed_at DESC
@@ -78,12 +54,7 @@ LIMIT $2;
 
 -- name: inbox_actions_of
 -- The newest $2 things that people did with an event, newest first.
-SELECT
-    action,
-    done_at,
-    actor,
-    reason,
-    replay_id AS replay
+SELECT action, done_at, actor, reason, replay_id AS replay
 FROM inbox_actions
 WHERE inbox_id = $1
 ORDER BY done_at DESC
@@ -94,41 +65,26 @@ LIMIT $2;
 WITH put_back AS (
     UPDATE inbox_events
     SET
-        state = 'pending',
-        outcome = NULL,
-        attempts = 0,
-        replays = replays + 1,
-        due_at = clock_timestamp(),
+        state = 'pending', outcome = NULL, attempts = 0, replays = replays + 1, due_at = clock_timestamp(),
         finished_at = NULL
     WHERE id = $1 AND state = 'dead'
     RETURNING id
 )
 
 INSERT INTO inbox_actions (inbox_id, action, actor)
-SELECT
-    id,
-    'replayed' AS action,
-    $2::text AS actor
+SELECT id, 'replayed' AS action, $2::text AS actor
 FROM put_back
 RETURNING inbox_id;
 
 -- name: discard_dead_letter
 -- Close a letter without its effect, and note who did and why. The id when it was dead.
 WITH closed AS (
-    UPDATE inbox_events
-    SET
-        state = 'done',
-        outcome = 'discarded',
-        finished_at = clock_timestamp()
+    UPDATE inbox_events SET state = 'done', outcome = 'discarded', finished_at = clock_timestamp()
     WHERE id = $1 AND state = 'dead'
     RETURNING id
 )
 
 INSERT INTO inbox_actions (inbox_id, action, actor, reason)
-SELECT
-    id,
-    'discarded' AS action,
-    $2::text AS actor,
-    $3::text AS reason
+SELECT id, 'discarded' AS action, $2::text AS actor, $3::text AS reason
 FROM closed
 RETURNING inbox_id;

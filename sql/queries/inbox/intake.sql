@@ -4,24 +4,11 @@
 -- has the same event id, or (PayPal) the same transmission.
 INSERT INTO inbox_events (id, provider, event_id, event_type, object_id, occurred_at, headers, body)
 SELECT
-    given.id,
-    given.provider,
-    given.event_id,
-    given.event_type,
-    given.object_id,
-    given.occurred_at,
-    given.headers,
+    given.id, given.provider, given.event_id, given.event_type, given.object_id, given.occurred_at, given.headers,
     given.body
 FROM
     unnest(
-        $1::uuid[],
-        $2::text[],
-        $3::text[],
-        $4::text[],
-        $5::text[],
-        $6::timestamptz[],
-        $7::jsonb[],
-        $8::bytea[]
+        $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::jsonb[], $8::bytea[]
     )
         AS given (id, provider, event_id, event_type, object_id, occurred_at, headers, body)
 ORDER BY given.provider, given.event_id

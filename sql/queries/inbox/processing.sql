@@ -14,21 +14,11 @@ WITH due AS (
 
 UPDATE inbox_events AS item
 SET
-    state = 'leased',
-    attempts = item.attempts + 1,
-    lease_worker = $2,
-    lease_token = $3,
+    state = 'leased', attempts = item.attempts + 1, lease_worker = $2, lease_token = $3,
     lease_until = clock_timestamp() + make_interval(secs => $4)
 WHERE item.id = any(array(SELECT due.id FROM due))
 RETURNING
-    item.id,
-    item.provider,
-    item.event_id,
-    item.event_type,
-    item.object_id,
-    item.received_at,
-    item.attempts,
-    item.body,
+    item.id, item.provider, item.event_id, item.event_type, item.object_id, item.received_at, item.attempts, item.body,
     extract(EPOCH FROM now() - item.due_at)::double precision AS waited_seconds;
 
 -- name: finish_inbox_event
@@ -36,13 +26,8 @@ RETURNING
 -- transaction. Only what is leased has a token: saying so would let the planner walk over all that was ever leased.
 UPDATE inbox_events
 SET
-    state = 'done',
-    outcome = $3,
-    last_error = NULL,
-    finished_at = clock_timestamp(),
-    lease_worker = NULL,
-    lease_token = NULL,
-    lease_until = NULL
+    state = 'done', outcome = $3, last_error = NULL, finished_at = clock_timestamp(), lease_worker = NULL,
+    lease_token = NULL, lease_until = NULL
 WHERE id = $1 AND lease_token = $2
 RETURNING id;
 
@@ -67,23 +52,14 @@ WHERE id = $1 AND state = 'done';
 WITH put_back AS (
     UPDATE inbox_events
     SET
-        state = 'pending',
-        due_at = clock_timestamp() + make_interval(secs => $3),
-        last_error = $5,
-        lease_worker = NULL,
-        lease_token = NULL,
-        lease_until = NULL
+        state = 'pending', due_at = clock_timestamp() + make_interval(secs => $3), last_error = $5, lease_worker = NULL,
+        lease_token = NULL, lease_until = NULL
     WHERE id = $1 AND lease_token = $2
     RETURNING id, attempts
 )
 
 INSERT INTO inbox_failures (inbox_id, attempt, code, error, worker)
-SELECT
-    id,
-    attempts,
-    $4::text AS code,
-    $5::text AS error,
-    $6::uuid AS worker
+SELECT id, attempts, $4::text AS code, $5::text AS error, $6::uuid AS worker
 FROM put_back
 RETURNING inbox_id AS id;
 
@@ -93,36 +69,19 @@ RETURNING inbox_id AS id;
 WITH buried AS (
     UPDATE inbox_events
     SET
-        state = 'dead',
-        outcome = $3,
-        last_error = $4,
-        finished_at = clock_timestamp(),
-        lease_worker = NULL,
-        lease_token = NULL,
-        lease_until = NULL
+        state = 'dead', outcome = $3, last_error = $4, finished_at = clock_timestamp(), lease_worker = NULL,
+        lease_token = NULL, lease_until = NULL
     WHERE id = $1 AND lease_token = $2
     RETURNING id, provider, event_id, event_type, outcome, attempts, replays
 ),
 
 noted AS (
     INSERT INTO inbox_failures (inbox_id, attempt, code, error, worker)
-    SELECT
-        id,
-        attempts,
-        $3::text AS code,
-        $4::text AS error,
-        $5::uuid AS worker
+    SELECT id, attempts, $3::text AS code, $4::text AS error, $5::uuid AS worker
     FROM buried
 )
 
-SELECT
-    id,
-    provider,
-    event_id,
-    event_type,
-    outcome,
-    attempts,
-    replays
+SELECT id, provider, event_id, event_type, outcome, attempts, replays
 FROM buried;
 
 -- name: take_over_inbox_events
@@ -130,9 +89,7 @@ FROM buried;
 -- up $2 attempts are dead: they probably kill their worker. One row each: id, state, provider, event_id,
 -- event_type, outcome, attempts, replays.
 WITH lost AS (
-    SELECT
-        item.id,
-        item.lease_worker
+    SELECT item.id, item.lease_worker
     FROM inbox_events AS item
     LEFT JOIN workers AS worker ON item.lease_worker = worker.id
     WHERE
@@ -153,56 +110,28 @@ freed AS (
         state = CASE WHEN item.attempts >= $2 THEN 'dead' ELSE 'pending' END,
         outcome = CASE WHEN item.attempts >= $2 THEN 'worker_lost' END,
         finished_at = CASE WHEN item.attempts >= $2 THEN clock_timestamp() END,
-        due_at = clock_timestamp(),
-        last_error = 'worker_lost: The worker that held this event is gone.',
-        lease_worker = NULL,
-        lease_token = NULL,
-        lease_until = NULL
+        due_at = clock_timestamp(), last_error = 'worker_lost: The worker that held this event is gone.',
+        lease_worker = NULL, lease_token = NULL, lease_until = NULL
     FROM lost
     WHERE item.id = lost.id
     RETURNING
-        item.id,
-        item.state,
-        item.provider,
-        item.event_id,
-        item.event_type,
-        item.outcome,
-        item.attempts,
-        item.replays,
-        item.last_error,
-        lost.lease_worker AS worker
+        item.id, item.state, item.provider, item.event_id, item.event_type, item.outcome, item.attempts, item.replays,
+        item.last_error, lost.lease_worker AS worker
 ),
 
 noted AS (
     INSERT INTO inbox_failures (inbox_id, attempt, code, error, worker)
-    SELECT
-        id,
-        attempts,
-        'worker_lost' AS code,
-        last_error,
-        worker
+    SELECT id, attempts, 'worker_lost' AS code, last_error, worker
     FROM freed
 )
 
-SELECT
-    id,
-    state,
-    provider,
-    event_id,
-    event_type,
-    outcome,
-    attempts,
-    replays
+SELECT id, state, provider, event_id, event_type, outcome, attempts, replays
 FROM freed;
 
 -- name: release_inbox_events
 -- Give back what worker $1 holds and has not begun, without counting the attempt.
 UPDATE inbox_events
 SET
-    state = 'pending',
-    attempts = attempts - 1,
-    due_at = clock_timestamp(),
-    lease_worker = NULL,
-    lease_token = NULL,
+    state = 'pending', attempts = attempts - 1, due_at = clock_timestamp(), lease_worker = NULL, lease_token = NULL,
     lease_until = NULL
 WHERE lease_worker = $1 AND state = 'leased';

@@ -1,23 +1,13 @@
 -- name: recent_inbox_events
 -- Up to $1 events, the newest first.
-SELECT
-    id,
-    provider,
-    event_id,
-    event_type,
-    received_at
+SELECT id, provider, event_id, event_type, received_at
 FROM inbox_events
 ORDER BY id DESC
 LIMIT $1;
 
 -- name: recent_inbox_events_of
 -- Up to $2 events of provider $1, the newest first.
-SELECT
-    id,
-    provider,
-    event_id,
-    event_type,
-    received_at
+SELECT id, provider, event_id, event_type, received_at
 FROM inbox_events
 WHERE provider = $1
 ORDER BY id DESC
@@ -26,10 +16,7 @@ LIMIT $2;
 -- name: inbox_counts
 -- How many events were received from $2 until $3, by provider and type, the most frequent first. $1 is an id
 -- below every one of them, so that only the end of the table is read.
-SELECT
-    provider,
-    event_type,
-    count(*) AS events
+SELECT provider, event_type, count(*) AS events
 FROM inbox_events
 WHERE id >= $1 AND received_at >= $2 AND received_at < $3
 GROUP BY provider, event_type

@@ -1,8 +1,7 @@
 -- name: inbox_source_keys
 -- What is needed to verify a request to the enabled source of this name: kind, options and the keys that are good now.
 SELECT
-    kind,
-    options,
+    kind, options,
     CASE
         WHEN previous_until > clock_timestamp() THEN ARRAY[secret, previous_secret]
         ELSE ARRAY[secret]

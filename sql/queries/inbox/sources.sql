@@ -2,13 +2,8 @@
 -- The new source. No row: the name is taken, or the principal has $8 sources already.
 INSERT INTO inbox_sources (id, principal_id, name, description, kind, options, secret)
 SELECT
-    $1::uuid AS id,
-    $2::integer AS principal_id,
-    $3::text AS name,
-    $4::text AS description,
-    $5::text AS kind,
-    $6::jsonb AS options,
-    $7::text AS secret
+    $1::uuid AS id, $2::integer AS principal_id, $3::text AS name, $4::text AS description, $5::text AS kind,
+    $6::jsonb AS options, $7::text AS secret
 WHERE (
     SELECT count(*) FROM inbox_sources
     WHERE inbox_sources.principal_id = $2 AND inbox_sources.deleted_at IS NULL
@@ -45,8 +40,7 @@ FOR UPDATE;
 -- The source with options $4, and with what is not null of $3 (description) and $5 (whether it is enabled).
 UPDATE inbox_sources
 SET
-    description = coalesce($3, description),
-    options = $4,
+    description = coalesce($3, description), options = $4,
     disabled_at = CASE
         WHEN $5::boolean IS NULL THEN disabled_at
         WHEN $5::boolean THEN NULL
@@ -67,12 +61,7 @@ RETURNING id, name, description, kind, options, previous_until, disabled_at, cre
 
 -- name: delete_inbox_source
 -- The name of the source just deleted; its keys are gone, the name stays taken.
-UPDATE inbox_sources
-SET
-    deleted_at = clock_timestamp(),
-    secret = '-',
-    previous_secret = NULL,
-    previous_until = NULL
+UPDATE inbox_sources SET deleted_at = clock_timestamp(), secret = '-', previous_secret = NULL, previous_until = NULL
 WHERE principal_id = $1 AND id = $2 AND deleted_at IS NULL
 RETURNING name;
 
@@ -84,15 +73,8 @@ WHERE name = $1;
 -- name: list_all_inbox_sources
 -- Up to $1 sources with their principals, by name.
 SELECT
-    source.id,
-    source.name,
-    source.description,
-    source.kind,
-    source.options,
-    source.previous_until,
-    source.disabled_at,
-    source.created_at,
-    principal.name AS principal
+    source.id, source.name, source.description, source.kind, source.options, source.previous_until, source.disabled_at,
+    source.created_at, principal.name AS principal
 FROM inbox_sources AS source
 INNER JOIN principals AS principal ON source.principal_id = principal.id
 WHERE source.deleted_at IS NULL

@@ -1,24 +1,8 @@
 -- name: inbox_event_by_id
 -- One event with everything that is known of it, or nothing.
 SELECT
-    id,
-    provider,
-    event_id,
-    event_type,
-    object_id,
-    occurred_at,
-    received_at,
-    headers,
-    body,
-    state,
-    outcome,
-    attempts,
-    replays,
-    due_at,
-    last_error,
-    lease_worker,
-    lease_until,
-    finished_at
+    id, provider, event_id, event_type, object_id, occurred_at, received_at, headers, body, state, outcome, attempts,
+    replays, due_at, last_error, lease_worker, lease_until, finished_at
 FROM inbox_events
 WHERE id = $1;
 
@@ -54,22 +38,13 @@ SELECT exists(SELECT 1 FROM inbox_sources WHERE name = $1 AND principal_id = $2)
 
 -- name: object_of_outbox_event
 -- The object that one of our own events is about (null: none), and whose event it is.
-SELECT
-    object_id,
-    principal_id
+SELECT object_id, principal_id
 FROM outbox_events
 WHERE id = $1;
 
 -- name: inbox_events_of_object
 -- Up to $3 events about object $1 of provider $2 (null: of any), the first receipt first.
-SELECT
-    id,
-    provider,
-    event_id,
-    event_type AS type,
-    state,
-    outcome,
-    received_at
+SELECT id, provider, event_id, event_type AS type, state, outcome, received_at
 FROM inbox_events
 WHERE object_id = $1 AND ($2::text IS NULL OR provider = $2)
 ORDER BY received_at, id
@@ -85,12 +60,7 @@ LIMIT $3;
 
 -- name: emitted_about
 -- Up to $4 events that we told of an object ($1, or the one event $2), of principal $3 alone or of all.
-SELECT
-    id,
-    principal_id,
-    event_type AS type,
-    object_id,
-    created_at
+SELECT id, principal_id, event_type AS type, object_id, created_at
 FROM outbox_events
 WHERE (object_id = $1 OR id = $2) AND ($3::integer IS NULL OR principal_id = $3)
 ORDER BY created_at, id
@@ -99,16 +69,8 @@ LIMIT $4;
 -- name: deliveries_of_events
 -- Up to $2 deliveries of these events, with where they go.
 SELECT
-    delivery.id,
-    delivery.event_id,
-    delivery.endpoint_id,
-    endpoint.url,
-    delivery.state,
-    delivery.attempts,
-    delivery.due_at,
-    delivery.last_status,
-    delivery.last_error,
-    delivery.finished_at
+    delivery.id, delivery.event_id, delivery.endpoint_id, endpoint.url, delivery.state, delivery.attempts,
+    delivery.due_at, delivery.last_status, delivery.last_error, delivery.finished_at
 FROM webhook_deliveries AS delivery
 LEFT JOIN webhook_endpoints AS endpoint ON delivery.endpoint_id = endpoint.id
 WHERE delivery.event_id = any($1::uuid[])
