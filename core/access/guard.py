@@ -27,7 +27,7 @@ from core.access import rates
 from core.access.addresses import bucket
 from core.access.marks import MAX_ANSWER_BYTES, Mark, StoredAnswer, Writes, answer_in, is_mark_of, mark_value
 from core.access.rates import Headers, Limit, MemoryBuckets, RateLimited, State, rate_headers, tighter
-from core.access.redis_script import LinkDown, ScriptLink
+from core.access.redis_script import RedisDown, RedisScript
 from core.errors import Refusal
 from core.lane import Lane
 
@@ -128,7 +128,7 @@ class Guard:
         )
         self._answer_ms = settings.idempotency_ttl_secs * 1000
         script = resources.files("core.access").joinpath("guard.lua").read_text()
-        self._link = ScriptLink(redis, script, on_change=lambda up: FALLBACK.set(not up))
+        self._script = RedisScript(redis, script, on_change=lambda up: FALLBACK.set(not up))
         self._lane: Lane[_Question, _Reply] = Lane(
             self._send, max_batch=MAX_BATCH, max_waiting=MAX_WAITING, patient=True
         )
@@ -143,7 +143,7 @@ class Guard:
     @property
     def up(self) -> bool:
         """Whether Redis is used at the moment."""
-        return self._link.up
+        return self._script.up
 
     async def admit(
         self,
@@ -197,7 +197,7 @@ class Guard:
     def settle(self, mark: Mark, answer: StoredAnswer | None) -> None:
         """End the request of `mark`: tell its twins here, and leave word in Redis for those elsewhere."""
         self._close(mark, answer)
-        if not self._link.up:
+        if not self._script.up:
             return
         if answer is not None and len(answer.body) <= MAX_ANSWER_BYTES:
             self._writes.store(mark, answer)
@@ -209,11 +209,11 @@ class Guard:
     async def close(self) -> None:
         """Write what is finished, and let go of Redis. Requests that still come are counted in memory."""
         await self._lane.close()
-        while self._writes and self._link.up:
+        while self._writes and self._script.up:
             await self._send([])
         if self._flush is not None:
             self._flush.cancel()
-        await self._link.close()
+        await self._script.close()
 
     # --- One request
 
@@ -232,7 +232,7 @@ class Guard:
         return _Question(key_bucket, address_bucket, cost, name, value)
 
     async def _ask(self, question: _Question) -> _Reply:
-        if self._link.up and (question.key_bucket or question.address_bucket or question.name):
+        if self._script.up and (question.key_bucket or question.address_bucket or question.name):
             try:
                 return await self._lane.enqueue(question)
             except Refusal:
@@ -333,7 +333,7 @@ class Guard:
         answers, releases = self._writes.take()
         self._schedule_flush()
         try:
-            reply = await self._link.call(
+            reply = await self._script.call(
                 1,
                 self._prefix,
                 _pack(buckets),
@@ -343,7 +343,7 @@ class Guard:
                 self._answer_ms,
                 *answers,
             )
-        except LinkDown:
+        except RedisDown:
             return [self._count_in_memory(question) for question in questions]
         return _replies(reply, len(questions))
 

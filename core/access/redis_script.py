@@ -45,11 +45,11 @@ PROBE_MS = 1
 _FAILURES = (RedisError, OSError)
 
 
-class LinkDown(Exception):
+class RedisDown(Exception):
     """Redis cannot be asked at the moment."""
 
 
-class ScriptLink:
+class RedisScript:
     """Runs one script on a connection of its own. One call at a time: its user is a lane.
 
     After a failure every call fails at once, without a wait, until a probe in the background has reached Redis again.
@@ -65,16 +65,16 @@ class ScriptLink:
         self.up = True
 
     async def call(self, keys: int, *arguments: bytes | str | int) -> Any:
-        """Run the script. Raises LinkDown when Redis is gone, slower than 250 ms, or unable for another reason."""
+        """Run the script. Raises RedisDown when Redis is gone, slower than 250 ms, or unable for another reason."""
         if not self.up:
-            raise LinkDown
+            raise RedisDown
         try:
             async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
                 return await self._evaluate(("EVALSHA", self._sha, keys, *arguments))
         except _FAILURES as error:
             await self._disconnect()
             self._switch_off(error)
-            raise LinkDown from error
+            raise RedisDown from error
 
     async def close(self) -> None:
         """End the probe and the connection."""

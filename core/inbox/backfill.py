@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from core.inbox.intake import Intake, Receipt
+    from core.inbox.intake import Intake, NewEvent
     from core.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -72,14 +72,14 @@ class _Run:
         self._on_page = on_page
         self.found = Fetched()
 
-    async def take_in(self, provider: str, receipts: Sequence[Receipt | None], url: str) -> list[Receipt]:
+    async def take_in(self, provider: str, events: Sequence[NewEvent | None], url: str) -> list[NewEvent]:
         """Store a page and return what could be read of it; the rest is counted, and said in the log."""
-        readable = [receipt._replace(headers={FETCHED: url}) for receipt in receipts if receipt is not None]
-        if lost := len(receipts) - len(readable):
+        readable = [event._replace(headers={FETCHED: url}) for event in events if event is not None]
+        if lost := len(events) - len(readable):
             log.warning("backfill.unreadable", provider=provider, events=lost)
-        stored = await asyncio.gather(*(self._intake.receive(receipt) for receipt in readable))
+        stored = await asyncio.gather(*(self._intake.receive(event) for event in readable))
         listed, new, unreadable = self.found
-        self.found = Fetched(listed + len(receipts), new + sum(stored), unreadable + lost)
+        self.found = Fetched(listed + len(events), new + sum(stored), unreadable + lost)
         self._on_page(self.found)
         return readable
 
@@ -156,11 +156,11 @@ async def backfill_paypal(
             page = await _ask(
                 session.get(url, params=query, headers=headers, allow_redirects=False), _PayPalPage
             )
-            receipts = [_read(lambda raw: paypal.read_event(raw, {}), raw) for raw in page.events]
-            fresh = [receipt for receipt in receipts if receipt is None or receipt.event_id not in seen]
+            events = [_read(lambda raw: paypal.read_event(raw, {}), raw) for raw in page.events]
+            fresh = [event for event in events if event is None or event.event_id not in seen]
             readable = await run.take_in(paypal.PROVIDER, fresh, url)
-            seen.update(receipt.event_id for receipt in readable)
-            times = [receipt.occurred_at for receipt in readable if receipt.occurred_at is not None]
+            seen.update(event.event_id for event in readable)
+            times = [event.occurred_at for event in readable if event.occurred_at is not None]
             if not times:
                 break
             until = min(times)
@@ -215,7 +215,7 @@ async def _ask(call: AbstractAsyncContextManager[aiohttp.ClientResponse], kind: 
         raise Refusal("provider_refused", "What the provider answers cannot be read.") from None
 
 
-def _read(read: Callable[[bytes], Receipt], raw: msgspec.Raw) -> Receipt | None:
+def _read(read: Callable[[bytes], NewEvent], raw: msgspec.Raw) -> NewEvent | None:
     try:
         return read(bytes(raw))
     except Refusal:

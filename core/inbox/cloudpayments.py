@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 import msgspec
 
-from core.inbox.intake import Receipt
+from core.inbox.intake import NewEvent
 from core.inbox.verifying import NotGenuine, is_storable, kept, missing_fields, read_moment, unreadable
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class CloudPaymentsVerifier:
         self._secrets = secrets
         self._kind = kind
 
-    async def verify(self, body: bytes, headers: Mapping[str, str], now: float) -> Receipt:  # noqa: ARG002 - no time is signed
+    async def verify(self, body: bytes, headers: Mapping[str, str], now: float) -> NewEvent:  # noqa: ARG002 - no time is signed
         """Check the signature first, and only then read the fields."""
         check_signature(body, headers, self._secrets)
         return read_event(self._kind, body, headers)
@@ -91,7 +91,7 @@ def read_fields(body: bytes) -> Fields:
     return fields
 
 
-def read_event(kind: str, body: bytes, headers: Mapping[str, str]) -> Receipt:
+def read_event(kind: str, body: bytes, headers: Mapping[str, str]) -> NewEvent:
     """Return what is stored of a verified notification.
 
     Raises Refusal `malformed_json` for what cannot be read, and `invalid_request` without the fields that name it.
@@ -103,7 +103,7 @@ def read_event(kind: str, body: bytes, headers: Mapping[str, str]) -> Receipt:
     event_id = f"{kind}:{name}"
     if not (is_storable(event_id) and is_storable(object_id)):
         raise unreadable()
-    return Receipt(
+    return NewEvent(
         provider=PROVIDER,
         event_id=event_id,
         event_type=kind,

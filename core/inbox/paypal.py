@@ -21,7 +21,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from core.inbox.intake import Receipt
+from core.inbox.intake import NewEvent
 from core.inbox.verifying import NotGenuine, is_storable, kept, missing_fields, read_moment, unreadable
 
 if TYPE_CHECKING:
@@ -80,9 +80,9 @@ class OfflineVerifier:
         self._webhook_id = webhook_id
         self._certificates = certificates
 
-    async def verify(self, body: bytes, headers: Mapping[str, str], now: float) -> Receipt:
+    async def verify(self, body: bytes, headers: Mapping[str, str], now: float) -> NewEvent:
         """Read the bytes first, as the contract has it, and then check the signature: the cheap parts first."""
-        receipt = read_event(body, headers)
+        event = read_event(body, headers)
         transmission = read_transmission(headers, now)
         self._certificates.check_url(transmission.cert_url)
         if not self._webhook_id:
@@ -94,7 +94,7 @@ class OfflineVerifier:
             )
         except InvalidSignature:
             raise NotGenuine("signature_mismatch") from None
-        return receipt
+        return event
 
 
 class ApiVerifier:
@@ -107,9 +107,9 @@ class ApiVerifier:
         self._certificates = certificates
         self._api = api
 
-    async def verify(self, body: bytes, headers: Mapping[str, str], now: float) -> Receipt:
+    async def verify(self, body: bytes, headers: Mapping[str, str], now: float) -> NewEvent:
         """Ask only about what could be genuine, since each question is a call."""
-        receipt = read_event(body, headers)
+        event = read_event(body, headers)
         transmission = read_transmission(headers, now)
         self._certificates.check_url(transmission.cert_url)
         if not self._webhook_id:
@@ -125,7 +125,7 @@ class ApiVerifier:
             },
             body,
         )
-        return receipt
+        return event
 
 
 class DemoVerifier:
@@ -136,9 +136,9 @@ class DemoVerifier:
     def __init__(self, secret: str) -> None:
         self._secret = secret
 
-    async def verify(self, body: bytes, headers: Mapping[str, str], now: float) -> Receipt:  # noqa: ARG002 - no time is signed
+    async def verify(self, body: bytes, headers: Mapping[str, str], now: float) -> NewEvent:  # noqa: ARG002 - no time is signed
         """Read the bytes first, as the contract has it, and then check the signature."""
-        receipt = read_event(body, headers)
+        event = read_event(body, headers)
         header = headers.get(DEMO_HEADER, "")
         if not header:
             raise NotGenuine("header_missing")
@@ -149,7 +149,7 @@ class DemoVerifier:
         expected = hmac.digest(self._secret.encode(), body, "sha256")
         if not hmac.compare_digest(expected, bytes.fromhex(header)):
             raise NotGenuine("signature_mismatch")
-        return receipt
+        return event
 
 
 def read_transmission(headers: Mapping[str, str], now: float) -> Transmission:
@@ -187,7 +187,7 @@ class _Event(msgspec.Struct):
 _events = msgspec.json.Decoder(_Event)
 
 
-def read_event(body: bytes, headers: Mapping[str, str]) -> Receipt:
+def read_event(body: bytes, headers: Mapping[str, str]) -> NewEvent:
     """Return what is stored of an event.
 
     Raises Refusal `malformed_json` with the sentence of the existing contract for what is not an event, and
@@ -201,7 +201,7 @@ def read_event(body: bytes, headers: Mapping[str, str]) -> Receipt:
         raise missing_fields()
     if not (is_storable(event.id) and is_storable(event.event_type)):
         raise unreadable()
-    return Receipt(
+    return NewEvent(
         provider=PROVIDER,
         event_id=event.id,
         event_type=event.event_type,

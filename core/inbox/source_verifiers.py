@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from core.database import queries
 from core.errors import Refusal
 from core.inbox import plain_hmac, standard_webhooks
-from core.inbox.intake import Receipt
+from core.inbox.intake import NewEvent
 from core.inbox.locations import HEADER_PREFIX, Payload
 from core.inbox.sources import NAME_PATTERN, read_options
 from core.inbox.verifying import is_storable, kept, missing_fields, moment_of, read_moment, unreadable
@@ -47,7 +47,7 @@ class SourceVerifier:
         make = standard_webhooks.public_key if kind == "standard_ed25519" else standard_webhooks.secret_key
         self._keys = [] if kind == "hmac" else [make(secret) for secret in secrets]
 
-    async def verify(self, body: bytes, headers: Mapping[str, str], now: float) -> Receipt:
+    async def verify(self, body: bytes, headers: Mapping[str, str], now: float) -> NewEvent:
         """Check the signature first, and only then read the bytes."""
         options = self._options
         payload = Payload(body, headers)
@@ -61,7 +61,7 @@ class SourceVerifier:
             raise missing_fields()
         if not (is_storable(event_id) and is_storable(event_type)):
             raise unreadable()
-        return Receipt(
+        return NewEvent(
             provider=self.provider,
             event_id=event_id,
             event_type=event_type,

@@ -35,7 +35,7 @@ MOST_DELIVERIES: Final = 1_000
 _headers = msgspec.json.Decoder(dict[str, str])
 
 
-class Receipt(msgspec.Struct, frozen=True):
+class Arrival(msgspec.Struct, frozen=True):
     """The event as it came. `payload` is the body; what is not UTF-8 of it is escaped."""
 
     id: UUID
@@ -110,7 +110,7 @@ class Emitted(msgspec.Struct, frozen=True):
 class Story(msgspec.Struct, frozen=True):
     """Everything about one event. The first three are null for an event of ours that nothing from outside led to."""
 
-    receipt: Receipt | None
+    receipt: Arrival | None
     verification: Verification | None
     processing: Processing | None
     transfers: list[ListedTransfer]
@@ -138,7 +138,7 @@ async def tell(
         raise Refusal("not_found", f"There is no event {event}.")
     siblings, transfers = await _around(database, object_id, None if row is None else row["provider"])
     return Story(
-        receipt=None if row is None else _receipt(row),
+        receipt=None if row is None else _arrival(row),
         verification=None if row is None else _verification(row),
         processing=None if row is None else await _processing(database, row),
         transfers=transfers,
@@ -211,8 +211,8 @@ async def _emitted(
     ]
 
 
-def _receipt(row: Row) -> Receipt:
-    return Receipt(
+def _arrival(row: Row) -> Arrival:
+    return Arrival(
         id=row["id"],
         provider=row["provider"],
         event_id=row["event_id"],

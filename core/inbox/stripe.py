@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from core.inbox.intake import Receipt
+from core.inbox.intake import NewEvent
 from core.inbox.verifying import NotGenuine, is_storable, missing_fields, moment_of, unreadable
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class StripeVerifier:
         self._secrets = secrets
         self._tolerance_seconds = tolerance_seconds
 
-    async def verify(self, body: bytes, headers: Mapping[str, str], now: float) -> Receipt:
+    async def verify(self, body: bytes, headers: Mapping[str, str], now: float) -> NewEvent:
         """Check the signature first, and only then read the bytes."""
         header = headers.get(HEADER, "")
         verdict = verify(
@@ -144,7 +144,7 @@ _events = msgspec.json.Decoder(_Event, strict=False)
 _objects = msgspec.json.Decoder(_Object)
 
 
-def read_event(body: bytes, header: str) -> Receipt:
+def read_event(body: bytes, header: str) -> NewEvent:
     """Return what is stored of a verified event.
 
     Raises Refusal `malformed_json` with the sentence of the existing contract for what is not an event, and
@@ -159,7 +159,7 @@ def read_event(body: bytes, header: str) -> Receipt:
     occurred_at = moment_of(event.created)
     if occurred_at is None or not (is_storable(event.id) and is_storable(event.type)):
         raise unreadable()
-    return Receipt(
+    return NewEvent(
         provider=PROVIDER,
         event_id=event.id,
         event_type=event.type,

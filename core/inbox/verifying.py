@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from core.errors import Refusal
 
 if TYPE_CHECKING:
-    from core.inbox.intake import Receipt
+    from core.inbox.intake import NewEvent
 
 # PostgreSQL's own limit on the columns of ids and types.
 MAX_TEXT_BYTES: Final = 255
@@ -41,7 +41,7 @@ class Verifier(Protocol):
     def provider(self) -> str:
         """The first half of the event's key in the inbox."""
 
-    async def verify(self, body: bytes, headers: Mapping[str, str], now: float) -> Receipt:
+    async def verify(self, body: bytes, headers: Mapping[str, str], now: float) -> NewEvent:
         """Return what is stored of a genuine event."""
 
 

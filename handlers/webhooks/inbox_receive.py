@@ -34,7 +34,7 @@ from core.work.wakeup import Waker
 from handlers.http.route import Call, Route, answer, table
 
 if TYPE_CHECKING:
-    from core.inbox.intake import Receipt
+    from core.inbox.intake import NewEvent
 
 log = structlog.get_logger(__name__)
 
@@ -146,30 +146,30 @@ async def receive_cloudpayments(call: Call) -> web.Response:
     kind = call.path("kind")
     verifier = call.parts.inbound.cloudpayments[kind]
     if kind == "check":
-        receipt = await _verified(call, verifier)
-        fields = cloudpayments.read_fields(receipt.body)
+        event = await _verified(call, verifier)
+        fields = cloudpayments.read_fields(event.body)
         return answer(200, CloudPaymentsAnswer(await answer_check(call.service.database, fields)))
     await _take_in(call, verifier)
     return answer(200, CloudPaymentsAnswer(cloudpayments.ACCEPTED))
 
 
 async def _receive(call: Call, verifier: Verifier) -> web.Response:
-    receipt, new = await _take_in(call, verifier)
+    event, new = await _take_in(call, verifier)
     message = "processed" if new else "duplicate ignored"
-    return answer(200, WebhookAnswer("ok", message, receipt.event_id))
+    return answer(200, WebhookAnswer("ok", message, event.event_id))
 
 
-async def _take_in(call: Call, verifier: Verifier) -> tuple[Receipt, bool]:
+async def _take_in(call: Call, verifier: Verifier) -> tuple[NewEvent, bool]:
     """Verify and store an event; say whether it is new. It is durable when this returns."""
     started = time.perf_counter()
     status, event_type = "failed", OTHER_TYPE
     try:
-        receipt = await _verified(call, verifier)
-        if (receipt.provider, receipt.event_type) in RULES:
-            event_type = receipt.event_type
-        new = await call.parts.inbound.intake.receive(receipt)
+        event = await _verified(call, verifier)
+        if (event.provider, event.event_type) in RULES:
+            event_type = event.event_type
+        new = await call.parts.inbound.intake.receive(event)
         status = "processed" if new else "duplicate"
-        return receipt, new
+        return event, new
     except Unavailable:
         status = "error"
         raise
@@ -177,15 +177,15 @@ async def _take_in(call: Call, verifier: Verifier) -> tuple[Receipt, bool]:
         metrics.observe_webhook(verifier.provider, event_type, status, time.perf_counter() - started)
 
 
-async def _verified(call: Call, verifier: Verifier) -> Receipt:
+async def _verified(call: Call, verifier: Verifier) -> NewEvent:
     try:
-        receipt = await verifier.verify(call.raw, _headers(call.request), time.time())
+        event = await verifier.verify(call.raw, _headers(call.request), time.time())
     except NotGenuine as refusal:
         metrics.observe_signature(verifier.provider, valid=False)
         call.parts.inbound.refusals.note(verifier.provider, refusal.reason)
         raise
     metrics.observe_signature(verifier.provider, valid=True)
-    return receipt
+    return event
 
 
 def _headers(request: web.Request) -> Mapping[str, str]:
