@@ -1,6 +1,6 @@
-"""Taking events in: one row each, durable before anybody is told so, and once however often they come.
+"""Taking events in: each is stored as one row before it is acknowledged, and once however often it comes.
 
-Concurrent requests share a statement (`core.lane`): storing costs one commit a batch and not one an event.
+Concurrent requests share a statement (`core.lane`), so storing costs one commit a batch and not one an event.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 _sql = queries(__name__)
 
-# Bytes of one statement. About a thousand ordinary events, or four of the largest.
+# One statement carries so many bytes: about a thousand ordinary events, or four of the largest.
 BATCH_BYTES: Final = 4 * 1024 * 1024
-# What a row costs beside its body.
+# A row costs about so much beside its body.
 ROW_BYTES: Final = 1024
-# At 5,000 events a second this is a second of waiting; a provider that gets 503 comes again.
+# At 5,000 events a second the last one waits a second; a provider that gets 503 comes again.
 MAX_WAITING: Final = 5_000
 
 
 class NewEvent(NamedTuple):
-    """One verified event as it came.
+    """One verified event that is to be stored.
 
-    `headers` are those needed to verify `body` again; `occurred_at` is the provider's clock.
+    `headers` are those needed to verify `body` again; `occurred_at` is by the provider's clock.
     """
 
     provider: str
@@ -50,7 +50,7 @@ class NewEvent(NamedTuple):
 
 
 class Intake:
-    """The intake of one process."""
+    """The part of one process that stores events, through a lane of its own."""
 
     def __init__(self, database: Database, waker: Waker) -> None:
         self._database = database
@@ -63,9 +63,9 @@ class Intake:
         )
 
     async def receive(self, event: NewEvent) -> bool:
-        """Store an event and say whether it is new; return once it is durable, whoever stored it.
+        """Store an event and return whether it is new; it is durable then, also when a twin has stored it.
 
-        Raises Unavailable when it cannot be known that it is, and Refusal `overloaded`; the sender has to come again.
+        Raises Unavailable when its fate is unknown, and Refusal `overloaded`; the sender has to come again.
         """
         return await self._lane.submit(event)
 
@@ -81,7 +81,7 @@ class Intake:
         except Exception as error:
             if len(events) == 1:
                 raise
-            # Something in one of them is more than PostgreSQL takes. The others must not fail with it.
+            # PostgreSQL refuses something in one of the events. The others must not fail with it.
             log.warning("inbox.batch_split", events=len(events), error=str(error))
             stored = [await self._insert_alone(event) for event in events]
         if True in stored:
