@@ -31,10 +31,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "backfill": ("ops.commands.backfill:backfill", "Fetch events that a provider could not deliver."),
     "autopay": ("ops.commands.wallet_jobs:autopay", "Pay due invoices that a mandate covers."),
     "charge": ("ops.commands.wallet_jobs:charge", "Charge subscriptions that are due."),
-    "expire": (
-        "ops.commands.wallet_jobs:expire",
-        "End payables whose time is over, and give back their holds.",
-    ),
+    "expire": ("ops.commands.wallet_jobs:expire", "End payables whose time is over, give back holds."),
     "settle": ("ops.commands.wallet_jobs:settle", "Report the sales of the day before to merchants."),
     "retain": ("ops.commands.wallet_jobs:retain", "Remove audit records and sign-ins whose time is over."),
     "requeue": ("ops.commands.deliveries:requeue", "Make deliveries of webhooks due again, all at once."),

@@ -23,7 +23,7 @@ WORDS: dict[str, str] = dict(re.findall(r"^- \*\*(.+?)\*\*: (.+)$", GLOSSARY, re
 # Hops that a journey may have: a newcomer can follow so many in one sitting.
 JOURNEYS = {"POST /v1/transfers": 14, "Paying a QR code": 12}
 
-FOLDERS = ("core", "handlers", "jobs", "ops", "sql/functions", "sql/queries")
+FOLDERS = ("core", "handlers", "jobs", "loadtests", "ops", "sql/functions", "sql/queries")
 # A sentence that begins so has no noun as its subject. A question, which ends in `?`, may.
 _PRONOUN = re.compile(r"(What|Whatever|Of|Who|Whoever|Whose)\b")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")

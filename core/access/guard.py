@@ -260,7 +260,7 @@ class Guard:
         key_fill = fills[0] if question.key_bucket else 0
         return _Reply(_ADMITTED if had else _REFUSED, key_fill, fills[-1] if fills else 0)
 
-    # --- Its idempotency key
+    # --- The idempotency key of a request
 
     def _open(self, identity: tuple[int, str], fingerprint: str) -> Mark:
         name = f"{self._prefix}once:{identity[0]}:{identity[1]}"

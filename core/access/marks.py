@@ -15,8 +15,7 @@ import msgspec
 
 # A larger answer costs Redis more than it saves: its key is only unmarked.
 MAX_ANSWER_BYTES = 64 * 1024
-# Answers of so many bytes may wait to be stored, and one round trip carries so many. Answers wait 10 ms; more bytes
-# mean that Redis is in trouble.
+# So many bytes of answers may wait (10 ms; more means that Redis is in trouble), and one round trip carries so many.
 MAX_WAITING_BYTES = 8 * 1024 * 1024
 MAX_CARRIED_BYTES = 1024 * 1024
 MAX_CARRIED = 256

@@ -54,10 +54,9 @@ MAX_OPENINGS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """The number of attempts at a failing event, and the waits between them in seconds.
+    """The number of attempts at a failing event, and the bounds of the random waits between them in seconds.
 
-    A wait is random below `base * 2 ** (attempt - 1)` (full jitter). The defaults try for about half an hour before a
-    person has to look.
+    A wait is below `base * 2 ** (attempt - 1)`. The defaults try for about half an hour before a person has to look.
     """
 
     max_attempts: int = 12

@@ -88,8 +88,7 @@ def clearing_account(currency: str) -> str:
 async def stripe_payment_succeeded(connection: Connection, ledger: Ledger, event: InboxEvent) -> str:
     """Post a paid intent, once: from the clearing account to the account that its metadata names.
 
-    The intent's `amount_received` is in the currency's minor unit
-    (https://docs.stripe.com/api/payment_intents/object).
+    The intent's `amount_received` is in minor units (https://docs.stripe.com/api/payment_intents/object).
     """
     try:
         intent = _payment_intents.decode(event.body).data.object

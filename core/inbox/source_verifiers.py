@@ -75,8 +75,7 @@ class SourceVerifier:
 class SourceVerifiers:
     """The verifiers of all sources that one process knows, by name.
 
-    An entry is believed for half a second, so a change holds everywhere within a second. Requests that need the same
-    source at the same time share one query.
+    An entry is believed for half a second. Requests that need the same source at the same time share one query.
     """
 
     def __init__(self, database: Database, *, clock: Callable[[], float] = time.monotonic) -> None:

@@ -46,12 +46,7 @@ def sources() -> None:
 @click.option(
     "--algorithm", type=click.Choice(["sha256", "sha512"]), default="sha256", help="hmac: the hash."
 )
-@click.option(
-    "--encoding",
-    type=click.Choice(["hex", "base64"]),
-    default="hex",
-    help="hmac: the encoding of the signature.",
-)
+@click.option("--encoding", type=click.Choice(["hex", "base64"]), default="hex", help="hmac: the encoding.")
 @click.option("--prefix", default="", help="hmac: the text before the signature, such as sha256=.")
 @click.option(
     "--event-id", multiple=True, help="hmac: where the event's id stands; repeat it to join several."
