@@ -119,8 +119,13 @@ def faults(folder: str) -> list[str]:
         if path.suffix in {".py", ".sql", ".lua"}
         for line, block in prose(path)
         for sentence in _SENTENCE.split(block)
-        if _PRONOUN.match(sentence) and not sentence.endswith("?")
+        if is_fault(sentence)
     ]
+
+
+def is_fault(sentence: str) -> bool:
+    """Whether a sentence begins with a pronoun or a preposition and is no question."""
+    return _PRONOUN.match(sentence) is not None and not sentence.endswith("?")
 
 
 def is_known(name: str) -> bool:
@@ -157,6 +162,19 @@ def test_every_word_of_the_glossary_is_used() -> None:
     assert [word for word in WORDS if not re.search(rf"\b{word}", used)] == []
 
 
+@pytest.mark.parametrize("document", ["README.md", "CHANGELOG.md", "docs"])
+def test_sentences_of_documents_begin_with_a_subject(document: str) -> None:
+    top = ROOT / document
+    found = []
+    for path in [top] if top.is_file() else sorted(top.rglob("*.md")):
+        text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+        for block in re.split(r"\n\s*\n|\n(?=\s*[-|#\d])|\|", text):
+            sentences = _SENTENCE.split(" ".join(block.split()).lstrip("-|#*`_. 0123456789"))
+            found += [f"{path.name}: {each[:80]}" for each in sentences if is_fault(each)]
+
+    assert found == []
+
+
 def test_sentences_begin_with_a_subject() -> None:
     found = [fault for folder in FOLDERS for fault in faults(folder)]
 
@@ -188,7 +206,7 @@ def test_a_sentence_without_a_subject_is_found(text: str, *, clean: bool) -> Non
         sentence
         for _, block in python_prose(text)
         for sentence in _SENTENCE.split(block)
-        if _PRONOUN.match(sentence) and not sentence.endswith("?")
+        if is_fault(sentence)
     ]
 
     assert (found == []) is clean
