@@ -30,14 +30,14 @@ Result = TypeVar("Result")
 
 # The roles of sql/migrations/0001: the serving role can neither update nor delete what is append-only.
 SERVING_ROLE = "tallystick_serving"
-# A connection that cannot be had within this time means that the pool is exhausted or the server is gone.
+# No connection within this time means that the pool is exhausted or the server is gone.
 ACQUIRE_TIMEOUT_SECONDS = 5.0
 CONNECT_TIMEOUT_SECONDS = 3.0
-# As many as the posting lane and a few readers beside it keep busy.
+# The posting lane and a few readers beside it keep so many connections busy.
 MAX_AT_HAND = 4
 
-# A plan is made once a connection, and kept until statistics are gathered anew: what is right for an empty table reads
-# a full one from its begin to its end. What serves has an index for all it asks; administration may read everything.
+# A connection keeps a plan until statistics are gathered anew, and a plan for an empty table reads a full one from end
+# to end. Every statement of the serving role has an index; administration may read whole tables.
 _FIRM_PLANS = {"enable_seqscan": "off"}
 
 _LOST = (
@@ -45,12 +45,12 @@ _LOST = (
     asyncio.TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
-    # What the driver says when a pooled connection had died unseen ("cannot switch to state ...").
+    # The driver raises this when a pooled connection had died unseen ("cannot switch to state ...").
     asyncpg.InternalClientError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
-    # Too many connections, a full disk, no memory left.
+    # This class covers too many connections, a full disk, no memory left.
     asyncpg.InsufficientResourcesError,
     asyncpg.ReadOnlySQLTransactionError,
 )
@@ -62,7 +62,7 @@ _RETRIABLE = frozenset(
 
 
 class Query(NamedTuple):
-    """One SQL statement with the name that metrics and logs know it by."""
+    """One SQL statement, with its name in metrics and logs."""
 
     name: str
     text: str
@@ -86,10 +86,10 @@ class Queries:
 
 @functools.cache
 def queries(module: str) -> Queries:
-    """Read the queries of a module of core: `core.ledger.feed` has its own in `sql/queries/ledger/feed.sql`.
+    """Return the queries of a module of core: those of `core.ledger.feed` stand in `sql/queries/ledger/feed.sql`.
 
-    A file is blocks that begin with `-- name: <name>`; parameters are `$1`, `$2`, ... A query belongs to one module,
-    whose functions others call.
+    A file is blocks that begin with `-- name: <name>`; parameters are `$1`, `$2`, ... A query belongs to one module;
+    other modules call that module's functions.
     """
     parts = module.split(".")[1:]
     file = "/".join(parts)
@@ -102,12 +102,12 @@ def queries(module: str) -> Queries:
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether `error` means that the server or the connection went away, so that the call's outcome may be unknown."""
+    """Whether `error` means that the server or the connection went away; the call's outcome may then be unknown."""
     return isinstance(error, _LOST)
 
 
 def is_retriable(error: BaseException | None) -> bool:
-    """Whether the transaction was certainly rolled back for a reason that another try may not meet."""
+    """Whether the transaction was certainly rolled back, for a cause that another try may not meet."""
     return isinstance(error, asyncpg.PostgresError) and error.sqlstate in _RETRIABLE
 
 
@@ -139,7 +139,7 @@ class Connection:
 
 
 class Connections:
-    """A pool's connections, the last used of which stay at hand: the pool takes 100 us of CPU to hand one over."""
+    """The connections of a pool. The last used ones stay at hand, because the pool takes 100 us of CPU to lend one."""
 
     __slots__ = ("_at_hand", "_waiting", "pool")
 
@@ -149,7 +149,7 @@ class Connections:
         self._waiting = 0
 
     async def take(self) -> RawConnection:
-        """Return a connection for one use; at most ACQUIRE_TIMEOUT_SECONDS later TimeoutError is raised."""
+        """Return a connection for one use. Raises TimeoutError after ACQUIRE_TIMEOUT_SECONDS."""
         while self._at_hand:
             raw = self._at_hand.pop()
             if not raw.is_closed():
@@ -162,7 +162,7 @@ class Connections:
             self._waiting -= 1
 
     async def give_back(self, raw: RawConnection, *, sound: bool) -> None:
-        """Take a connection back; one whose use failed goes through the pool, which looks after it."""
+        """Take a connection back. A connection whose use failed goes to the pool, which checks it."""
         if sound and not self._waiting and len(self._at_hand) < MAX_AT_HAND:
             self._at_hand.append(raw)
         else:
@@ -278,7 +278,7 @@ def _log_statement(ran: asyncpg.connection.LoggedQuery) -> None:
 async def open_database(
     settings: Settings, *, role: str | None = SERVING_ROLE, size: int | None = None
 ) -> Database:
-    """Open a pool. `role` is taken on by every connection (None keeps the login role, for administration)."""
+    """Open a pool whose connections take on `role` (None keeps the login role, for administration)."""
 
     async def prepare(connection: asyncpg.Connection[Row]) -> None:
         if settings.debug:

@@ -1,4 +1,4 @@
-"""Expected refusals: what the core says no with. Their HTTP form stands in one table, in `handlers.http.problems`."""
+"""Refusals: the expected ways in which core says no. Each surface has one table of their HTTP forms."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 class Refusal(Exception):
     """An expected "no", with a stable snake_case code, one sentence for a person, and members for a machine.
 
-    `retry_after` is in seconds and says that the same call may work later. `replayed` tells that it repeats what was
-    said under the same idempotency key before.
+    `retry_after` is in seconds and says that the same call may work later. `replayed` says that the refusal is the
+    stored outcome of the same idempotency key.
     """
 
     def __init__(self, code: str, detail: str, *, retry_after: float | None = None, **extra: Any) -> None:
@@ -22,7 +22,7 @@ class Refusal(Exception):
 
 
 class Unavailable(Refusal):
-    """A part that we cannot do without is gone for now; nothing of the call has happened, or it is safe to repeat."""
+    """A part that the service needs is gone for now. The call has not happened, or is safe to repeat."""
 
     def __init__(
         self,

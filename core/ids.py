@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _RANDOM_BITS = 74
 _COUNTER_STEP_BITS = 32
-# Visible ASCII only and bounded: the value is echoed in a header and stands in every log line.
+# A request id is visible ASCII and bounded, because it is echoed in a header and stands in every log line.
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 # https://www.w3.org/TR/trace-context-1/#traceparent-header; a later version may append fields, version ff is invalid.
 _TRACEPARENT = re.compile(
@@ -23,7 +23,7 @@ _TRACEPARENT = re.compile(
 )
 _MOST_TRACEPARENT = 512
 
-# Ids are names and not secrets; the Mersenne Twister is ten times as fast as the kernel. A forked child must not
+# Ids are names and not secrets, and the Mersenne Twister is ten times as fast as the kernel. A forked child must not
 # continue its parent's sequence.
 _random = random.Random()  # noqa: S311
 os.register_at_fork(after_in_child=_random.seed)
@@ -56,14 +56,14 @@ def new_uuid() -> UUID:
 
 
 def first_uuid_at(moment: datetime) -> UUID:
-    """Return the least UUIDv7 that can have been made at `moment` or later: where a look at the newest rows begins."""
+    """Return the least UUIDv7 that can have been made at `moment` or later; a look at newer rows begins there."""
     return UUID(int=max(0, int(moment.timestamp() * 1000)) << 80)
 
 
 def short_number(id_: UUID) -> int:
     """Return a number of 53 bits that grows with the time of a UUIDv7, for clients that know integers only.
 
-    41 bits of milliseconds, which last until 2039, and 12 that tell the ids of a millisecond apart, but for accidents.
+    It has 41 bits of milliseconds, which last until 2039, and 12 random bits; two ids of one millisecond rarely agree.
     """
     return (id_.int >> 80 & (1 << 41) - 1) << 12 | (id_.int >> 64 & 0xFFF)
 
@@ -74,14 +74,14 @@ def new_request_id() -> str:
 
 
 def request_id_of(header: str | None) -> str:
-    """Return the caller's request id as it is, or a new one if it is absent, longer than 128 or not visible ASCII."""
+    """Return the caller's request id, or a new one if it is absent, longer than 128 or not visible ASCII."""
     return header if header and _REQUEST_ID.fullmatch(header) else new_request_id()
 
 
 def trace_id_of(header: str | None, traceparent: str | None) -> str | None:
-    """Return the trace id that the caller is told: theirs of X-Trace-Id if it is sane, else that of `traceparent`.
+    """Return the trace id for the answer: the caller's X-Trace-Id if it is sane, else that of `traceparent`.
 
-    `traceparent` is what `continue_trace` has returned; None where the caller sent none.
+    `traceparent` comes from `continue_trace`; None where the caller sent none.
     """
     if header is not None and _REQUEST_ID.fullmatch(header):
         return header
@@ -89,9 +89,9 @@ def trace_id_of(header: str | None, traceparent: str | None) -> str | None:
 
 
 def continue_trace(traceparent: str | None) -> str:
-    """Return the `traceparent` of a span of our own: in the caller's trace, or in a new one if theirs is unreadable.
+    """Return the `traceparent` of a span of our own, in the caller's trace, or in a new one if that is unreadable.
 
-    A later version is read as far as version 00 goes, as the specification asks, and handed on as version 00.
+    A later version is read as far as version 00 goes, as the specification asks, and passed on as version 00.
     """
     match = (
         _TRACEPARENT.fullmatch(traceparent) if traceparent and len(traceparent) <= _MOST_TRACEPARENT else None

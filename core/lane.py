@@ -1,7 +1,7 @@
-"""A lane gathers what many callers submit and sends it as one batch.
+"""A lane gathers the items of many callers and sends them as one batch.
 
-It never waits to gather: it sends at once when idle, and while a batch is in flight the next one grows. So one caller
-alone pays no delay, and a thousand callers share the cost of one round trip.
+A lane never waits to gather: it sends at once when idle, and while a batch is in flight the next one grows. So a single
+caller pays no delay, and a thousand callers share the cost of one round trip.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ Result = TypeVar("Result")
 
 
 class Lane(Generic[Item, Result]):
-    """One batch in flight at a time; the order of submission is the order within and between batches.
+    """A queue with one batch in flight at a time; the order of submission is the order within and between batches.
 
-    `max_batch` bounds the summed weight of one batch (an item heavier than that goes alone), `max_waiting` the
-    number of items that wait. With a `share`, a batch takes at most so many items or a quarter of those that wait,
-    whichever is more: then the answers of one batch are on their way while the next one is sent, where one large batch
-    would let all its callers come back at once, and both sides wait for each other in turns. `send` answers one
-    result, or one exception, an item, in the same order; if `send` itself raises, every item of the batch gets that
-    exception. A `patient` lane lets the event loop turn once before it sends when idle: what has arrived already goes
-    along, and nothing is waited for.
+    `max_batch` bounds the summed weight of one batch (a heavier item goes alone), `max_waiting` the number of items
+    that wait. With a `share`, a batch takes at most so many items or a quarter of those that wait, whichever is more:
+    the answers of one batch are then on their way while the next one is sent. One large batch would let all its callers
+    come back at once, and both sides would wait for each other in turns.
+
+    `send` returns one result or exception an item, in the same order; an exception that it raises goes to every item.
+    A `patient` lane lets the event loop turn once before it sends when idle, so that items that have arrived go along.
     """
 
     def __init__(
@@ -53,15 +53,14 @@ class Lane(Generic[Item, Result]):
 
     @property
     def waiting(self) -> int:
-        """How many items wait for the next batch."""
+        """The number of items that wait for the next batch."""
         return len(self._waiting)
 
     def enqueue(self, item: Item) -> asyncio.Future[Result]:
         """Queue `item` and return the future of its result.
 
-        Raises Refusal `overloaded` when the lane is full and `shutting_down` when it is closing; nothing has
-        happened then.
-        A future that is cancelled cancels no work: its result is dropped.
+        Raises Refusal `overloaded` when the lane is full and `shutting_down` when it is closing; nothing has happened
+        then. Cancelling the future cancels no work; its result is dropped.
         """
         if self._closing:
             raise Refusal("shutting_down", "This process is stopping. Repeat the call.", retry_after=1.0)
@@ -80,7 +79,7 @@ class Lane(Generic[Item, Result]):
         return await self.enqueue(item)
 
     async def close(self) -> None:
-        """Refuse what comes from now on, and wait until all that was accepted has its result."""
+        """Refuse new items, and wait until every accepted item has its result."""
         self._closing = True
         if self._runner is not None:
             await self._runner
@@ -118,7 +117,7 @@ class Lane(Generic[Item, Result]):
 
 
 def _settle(future: asyncio.Future[Result], result: Result | BaseException) -> None:
-    if future.done():  # its caller was cancelled before the batch was sent
+    if future.done():  # the caller was cancelled before the batch was sent
         return
     if isinstance(result, BaseException):
         future.set_exception(result)

@@ -1,9 +1,9 @@
-"""One JSON line an event on standard output, personal data masked; readable lines on a developer's terminal.
+"""Logs: one JSON line an event on standard output, personal data masked; readable lines on a developer's terminal.
 
-Modules log with `structlog.get_logger(__name__)`; `begin_exchange` puts request_id and traceparent on every line of a
-task, `structlog.contextvars.bind_contextvars` whatever else. The standard library's loggers and uncaught
-exceptions take the same way. `access_log` is the hot path's own: its fields are known to be safe, so it skips the chain
-(measured 4 us a line, against 60 us through the chain).
+Modules log with `structlog.get_logger(__name__)`. `begin_exchange` puts request_id and traceparent on every line of a
+task, `structlog.contextvars.bind_contextvars` other values. The standard library's loggers and uncaught exceptions take
+the same way. `access_log`, for the hot path, skips the chain, because its fields are known to be safe (measured 4 us a
+line, against 60 us through the chain).
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def configure_logging(settings: Settings, stream: BinaryIO | None = None) -> Non
     )
     _access.open(out, on=level <= logging.INFO, pretty=pretty)
     logging.basicConfig(handlers=[_Bridge()], level=level, force=True)
-    # We write our own line a request.
+    # `access_log` writes the line of a request.
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
-    # A lost database is told by what meets it; the pool adds a traceback for each of its own attempts in vain.
+    # The call that meets a lost database logs it; the pool would add a traceback for each of its failed attempts.
     logging.getLogger("asyncpg.pool").setLevel(max(level, logging.ERROR))
     sys.excepthook = _uncaught
     threading.excepthook = lambda args: _uncaught(
@@ -65,22 +65,22 @@ def configure_logging(settings: Settings, stream: BinaryIO | None = None) -> Non
     )
 
 
-# One variable for what every request has: two of structlog's took 5 % of a request's time to bind and to gather.
+# One variable holds both values of a request. Two of structlog's took 5 % of a request's time to bind and to gather.
 _exchange: ContextVar[Mapping[str, str]] = ContextVar("exchange", default=MappingProxyType({}))
 
 
 def begin_exchange(request_id: str, traceparent: str) -> None:
-    """Put both on every line that this task logs from now on; they must have been checked."""
+    """Put both values, which must have been checked, on every line that this task logs from now on."""
     _exchange.set({"request_id": request_id, "traceparent": traceparent})
 
 
 def access_log(method: str, path: str, status: int, seconds: float) -> None:
-    """Write the line of an answered request. `path` is the route's template: a real path may tell a phone or a code."""
+    """Write the line of an answered request. `path` is the route's template; a real path may hold a phone or a code."""
     _access.write(method, path, status, seconds)
 
 
 class _NamedLogger(structlog.BytesLogger):
-    """Writes bytes, and knows the name it was asked for under."""
+    """A logger that writes bytes, and has the name of its module."""
 
     def __init__(self, out: BinaryIO, name: str) -> None:
         super().__init__(cast("Any", out))
@@ -96,7 +96,7 @@ class _NamedLoggers:
 
 
 class _Access:
-    """Lines of one turn of the event loop go out in one write."""
+    """The access log. The lines of one turn of the event loop go out in one write."""
 
     def __init__(self) -> None:
         self._out: BinaryIO = sys.stdout.buffer
@@ -141,7 +141,7 @@ _access = _Access()
 
 
 class _Bridge(logging.Handler):
-    """Hands records of the standard library's loggers to structlog."""
+    """The handler that passes records of the standard library's loggers to structlog."""
 
     def emit(self, record: logging.LogRecord) -> None:
         level = min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)
@@ -164,7 +164,7 @@ def _mask(_logger: Any, _method: str, event: EventDict) -> EventDict:
 
 
 def _add_context(logger: Any, _method: str, event: EventDict) -> EventDict:
-    """What is bound was checked where it came in, so it is added behind the masking."""
+    """Add the bound values after the masking, because they were checked where they came in."""
     return {"logger": logger.module, **_exchange.get(), **get_contextvars(), **event}
 
 
@@ -180,5 +180,5 @@ def _dumps(line: dict[str, Any]) -> bytes:
     try:
         return orjson.dumps(line, default=repr, option=orjson.OPT_UTC_Z)
     except TypeError:
-        # Lone surrogates (a header that was not UTF-8) and integers beyond 64 bits.
+        # orjson refuses lone surrogates (a header that was not UTF-8) and integers beyond 64 bits.
         return json.dumps(line, default=repr).encode()

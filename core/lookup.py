@@ -1,4 +1,4 @@
-"""Looking rows up by key, many callers' keys in one statement: as cheap under load as a cache, and never stale."""
+"""Lookups of rows by key, with the keys of many callers in one statement: cheap like a cache, and never stale."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 Found = TypeVar("Found")
 
-# About a millisecond of the database.
+# So many keys take about a millisecond of the database.
 MAX_BATCH = 256
 MAX_WAITING = 20_000
 
 
 class Lookup(Generic[Found]):
-    """Finds one row a key. `statement` takes an array for each part of a key, and names each row's `place` from 1."""
+    """A lane of lookups. `statement` takes an array for each part of a key; its rows have the key's `place` from 1."""
 
     def __init__(self, database: Database, statement: Query, read: Callable[[Row], Found]) -> None:
         self._database = database
@@ -30,11 +30,11 @@ class Lookup(Generic[Found]):
         )
 
     async def find(self, *key: Any) -> Found | None:
-        """Return what is found under `key`, or None. Raises Unavailable, and Refusal `overloaded`."""
+        """Return the row of `key`, or None. Raises Unavailable, and Refusal `overloaded`."""
         return await self._lane.submit(key)
 
     async def close(self) -> None:
-        """Refuse what comes from now on, and answer what was asked."""
+        """Refuse new keys, and answer those that were accepted."""
         await self._lane.close()
 
     async def _send(self, keys: Sequence[tuple[Any, ...]]) -> list[Found | None]:

@@ -1,4 +1,4 @@
-"""Personal data and secrets are taken out of what is logged, by the shape of a value and by the name of its key."""
+"""Masking takes personal data and secrets out of log lines, by the shape of a value and by the name of its key."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 MASKED = "***MASKED***"
 TOO_DEEP = "***DEEP***"
 CUT = "…"
-# Deeper or longer than any line of ours; a hostile body that is logged by mistake costs no more than this.
+# No line of ours is deeper or longer, and a hostile body that is logged by mistake costs no more than this.
 MOST_DEPTH = 8
 MOST_CHARACTERS = 16_384
 MOST_ITEMS = 200
@@ -19,11 +19,11 @@ MOST_ITEMS = 200
 _SECRET_NAME = re.compile(r"password|secret|token|key|auth|signature|credential|private", re.IGNORECASE)
 # Each pattern begins behind a lookbehind, so that a long run of one kind is scanned once and not from every position.
 _SHAPES = (
-    # First, since what is left of the password could look like an address. A URL ends a run at its next slash.
+    # URLs come first, since the rest of a password could look like an address. A URL's next slash ends a run.
     (re.compile(r"(://[^\s/:@]*:)[^\s/\"]+@"), rf"\1{MASKED}@"),
     (re.compile(r"(?<![\w.%+-])[\w.%+-]+@[\w-]+(?:\.[\w-]+)+"), "***EMAIL***"),
     (re.compile(r"(?i)(?<!\w)(bearer)\s+[\w.~+/=-]+"), r"\1 ***TOKEN***"),
-    # Our own API keys; their secret may hold a hyphen.
+    # The secret of an API key of ours may hold a hyphen.
     (re.compile(r"(?<![A-Za-z0-9])tsk_[\w-]{8,}"), "***TOKEN***"),
     (re.compile(r"(?<![A-Za-z0-9])(?:sk|pk|tk|rk|whsec)_[A-Za-z0-9_]{8,}"), "***TOKEN***"),
     (re.compile(r"(?<![A-Za-z0-9])[A-Za-z0-9]{40,}"), "***TOKEN***"),
@@ -34,9 +34,9 @@ _SHAPES = (
 
 
 def mask_text(text: str) -> str:
-    """`text` without e-mail addresses, phone numbers, card numbers and tokens; cut in its middle to MOST_CHARACTERS."""
+    """Return `text` without e-mails, phones, card numbers and tokens, cut in its middle to MOST_CHARACTERS."""
     if len(text) > MOST_CHARACTERS:
-        # The last lines of a traceback say most.
+        # The end stays, because the last lines of a traceback say most.
         text = f"{text[: MOST_CHARACTERS // 2]}{CUT}{text[-MOST_CHARACTERS // 2 :]}"
     for shape, mask in _SHAPES:
         text = shape.sub(mask, text)
@@ -44,7 +44,7 @@ def mask_text(text: str) -> str:
 
 
 def mask(value: Any, depth: int = 0) -> Any:
-    """`value` with every text masked, through dicts, lists and tuples down to MOST_DEPTH."""
+    """Return `value` with every text masked, through dicts, lists and tuples down to MOST_DEPTH."""
     if isinstance(value, str):
         return mask_text(value)
     if isinstance(value, bytes):
@@ -59,7 +59,7 @@ def mask(value: Any, depth: int = 0) -> Any:
 
 
 def mask_fields(fields: Mapping[Any, Any], depth: int = 0) -> dict[str, Any]:
-    """`fields` with the values of telling names hidden whole, and the others masked by their shape."""
+    """Return `fields` with the values of telling names hidden whole, and the others masked by their shape."""
     return {
         str(name): MASKED if value and _SECRET_NAME.search(str(name)) else mask(value, depth + 1)
         for _, (name, value) in zip(range(MOST_ITEMS), fields.items(), strict=False)

@@ -1,4 +1,4 @@
-"""What the service measures, under the names that existing dashboards and alerts read.
+"""The metrics of the service, under the names that existing dashboards and alerts read.
 
 Hot paths add to plain dictionaries, which `flush` hands over to prometheus_client: at every `render`, and, where
 several processes share a port, half a second after the first change. Measured on one core with shared files: counter
@@ -28,14 +28,14 @@ CONTENT_TYPE = prometheus_client.CONTENT_TYPE_PLAIN_0_0_4
 # prometheus_client chose this class by PROMETHEUS_MULTIPROC_DIR when it was imported.
 SHARED = ValueClass is not MutexValue
 FLUSH_SECONDS = 0.5
-# Far more than all processes of a machine can add between two looks.
+# All processes of a machine can never add so many bytes between two looks.
 ROOM_BYTES = 4 * 2**20
 
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 REGISTRY = CollectorRegistry()
 _METRICS: list[Count | Spread] = []
 
-# A process alone hands over when it renders, so it never needs the timer.
+# A single process hands its counts over when it renders, so it never needs the timer.
 _flush_is_due = not SHARED
 
 
@@ -70,7 +70,7 @@ class Spread:
     def __init__(self, name: str, about: str, labels: tuple[str, ...], bounds: tuple[float, ...]) -> None:
         self._histogram = Histogram(name, about, labels, buckets=bounds, registry=REGISTRY)
         self._bounds = bounds
-        # By label values: how many fell into each bucket, the last one unbounded, and then their sum.
+        # Each list, by label values, has the count of each bucket, the last one unbounded, and then the sum.
         self._seen: dict[tuple[str, ...], list[float]] = {}
         _METRICS.append(self)
 
@@ -97,9 +97,9 @@ class Spread:
 
 
 def flush() -> None:
-    """Hand over what was added since the last time; keep it while the folder that processes share has no room.
+    """Hand over the counts since the last time; keep them while the folder that processes share has no room.
 
-    The client writes into mapped files: a page that the disk has no room for ends the process with SIGBUS.
+    The client writes into mapped files, and a page that the disk has no room for ends the process with SIGBUS.
     """
     global _flush_is_due  # noqa: PLW0603
     if SHARED and not _has_room():
@@ -124,7 +124,7 @@ def _schedule_flush() -> None:
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
-        return  # no loop, so a short-lived command: it flushes at its end
+        return  # without a loop this is a short-lived command, which flushes at its end
     loop.call_later(FLUSH_SECONDS, flush)
     _flush_is_due = True
 
@@ -266,14 +266,14 @@ _BUILD = Gauge(
 
 
 def mark_started(environment: str) -> None:
-    """Say that the process is up; `environment` is ENV."""
+    """Record that the process is up; `environment` is ENV."""
     _UP.set(1)
     _READY.set(0)
     _BUILD.labels(environment, "payments-api", __version__).set(1)
 
 
 def mark_ready(*, ready: bool) -> None:
-    """Record what /ready answered last."""
+    """Record the last answer of /ready."""
     _READY.set(int(ready))
 
 
@@ -294,7 +294,7 @@ def observe_query(query: str, seconds: float, *, ok: bool = True) -> None:
 
 
 def observe_webhook(provider: str, event_type: str, status: str, seconds: float) -> None:
-    """Record a webhook taken in; `status`: processed, duplicate, failed or error. Pass known event types only."""
+    """Record an incoming webhook; `status`: processed, duplicate, failed or error. Pass known event types only."""
     WEBHOOK_EVENTS.add(provider, event_type, status)
     WEBHOOK_SECONDS.observe(seconds, provider, event_type)
 
@@ -306,12 +306,12 @@ def observe_signature(provider: str, *, valid: bool) -> None:
 
 
 def render() -> bytes:
-    """The exposition text (CONTENT_TYPE) of this process, or of all that share its folder."""
+    """Return the exposition text (CONTENT_TYPE) of this process, or of all processes that share its folder."""
     return prometheus_client.generate_latest(_collected())
 
 
 def totals(name: str, label: str) -> dict[str, int]:
-    """Return the sums of the counter `name` by the values of one of its labels, over what `render` shows."""
+    """Return the sums of the counter `name` by the values of one label, over all that `render` shows."""
     sums: dict[str, int] = {}
     for family in _collected().collect():
         for sample in family.samples:
@@ -331,5 +331,5 @@ def _collected() -> CollectorRegistry:
 
 
 def forget_process(pid: int, folder: str) -> None:
-    """Take the gauges of a process that ended out of `folder`; its counts stay."""
+    """Remove the gauges of an ended process from `folder`; its counts stay."""
     mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Numbered SQL migrations: one at a time over all processes, each in one transaction, and none changed afterwards."""
+"""Numbered SQL migrations: applied one at a time over all processes, each in one transaction, never changed after."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from core.errors import Refusal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Any constant will do; it is "tallystick" read as a number and cut to a bigint.
+# The lock's number may be any constant; this is "tallystick" read as a number and cut to a bigint.
 ADVISORY_LOCK = 0x7461_6C6C_7973_7469
-# Others that migrate at the same time wait this long in all, polling: a blocking lock would deadlock with
+# A process that finds another one migrating polls for this long in all. A blocking lock would deadlock with
 # CREATE INDEX CONCURRENTLY, which waits for every transaction that is older than itself.
 LOCK_WAIT_SECONDS = 120.0
 LOCK_POLL_SECONDS = 0.1
-# A migration that cannot have its lock within this time gives way to the traffic and is run again by hand.
+# A migration that gets no lock within this time gives way to the traffic, and is run again by hand.
 LOCK_TIMEOUT = "5s"
 
 _BOOKKEEPING = """
@@ -59,17 +59,17 @@ def migration_files() -> dict[str, str]:
 
 
 async def pending(database_url: str) -> list[str]:
-    """Return the files that are not applied, or not in this version. Raises Refusal on a changed migration."""
+    """Return the files that are not applied, or in another version. Raises Refusal on a changed migration."""
     return _outstanding(await _applied(database_url))
 
 
 async def unknown(database_url: str) -> list[str]:
-    """Return the files that were applied and that this code does not have: those of a later version."""
+    """Return the applied files that this code does not have, because a later version applied them."""
     return sorted((await _applied(database_url)).keys() - migration_files().keys())
 
 
 async def migrate(database_url: str, *, on_progress: Callable[[str], None] | None = None) -> list[str]:
-    """Apply what is outstanding and return its names. Safe to run from many processes at once.
+    """Apply the outstanding files and return their names. Safe to run from many processes at once.
 
     Raises Refusal `migration_changed` when a migration that was applied reads differently now, and
     `migration_locked` when another process holds the lock for more than two minutes.
@@ -98,7 +98,7 @@ async def migrate(database_url: str, *, on_progress: Callable[[str], None] | Non
 
 
 async def _applied(database_url: str) -> dict[str, str]:
-    """Return what was applied, with its checksum."""
+    """Return the checksum of each applied file."""
     connection = await asyncpg.connect(database_url, timeout=5)
     try:
         known = await connection.fetchval("SELECT to_regclass('schema_migrations') IS NOT NULL")
@@ -117,7 +117,7 @@ async def _take_lock(connection: asyncpg.Connection[asyncpg.Record]) -> None:
 
 
 async def _drop_functions(connection: asyncpg.Connection[asyncpg.Record], text: str) -> None:
-    """Drop what the file is about to create: one with other parameters would stay beside the new one."""
+    """Drop the functions that the file creates, since a version with other parameters would stay beside the new one."""
     names = re.findall(r"^CREATE OR REPLACE FUNCTION (\w+)", text, flags=re.MULTILINE)
     for row in await connection.fetch(_OVERLOADS, names):
         await connection.execute(row["statement"])

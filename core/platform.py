@@ -1,4 +1,4 @@
-"""The parts of the wallet platform in one process, over those of the service."""
+"""The parts of one process that wallets and payables use, over those of the service."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class Platform:
-    """What the operations of wallets and merchants take; made by `open_platform`."""
+    """The parts that the operations of wallets and payables use; `open_platform` makes them."""
 
     service: Service
     users: Users
@@ -62,13 +62,13 @@ class Platform:
         return self.service.settings.default_currency
 
     async def post(self, payment: Payment) -> Paid:
-        """Post a payment, and have what it tells of delivered. Raises Refusal, see `core.payables.payments.post`."""
+        """Post a payment, and wake the workers for its events. Raises Refusal, see `core.payables.payments.post`."""
         paid = await post(self.database, self.ledger, payment)
         self.wake(paid.wakes)
         return paid
 
     async def fee_account(self) -> str:
-        """Return the code of the account that fees go to: the wallet of FEE_WALLET_PHONE, made when it is needed."""
+        """Return the account of fees: the wallet of FEE_WALLET_PHONE, which is made when it is needed."""
         phone = self.config.current.fee_wallet_phone
         user = self._fee_wallets.get(phone)
         if user is None:
@@ -76,20 +76,20 @@ class Platform:
         return user.account
 
     async def check_fee_wallet(self, phone: str) -> None:
-        """Raise Refusal `invalid_request` for the phone of somebody who signs in: they would get the fees."""
+        """Raise Refusal `invalid_request` for the phone of a user who signs in, who would get the fees."""
         user = await self.users.by_phone(phone)
         if user is not None and user.username is not None:
             raise Refusal("invalid_request", "Somebody signs in under this phone.", field="fee_wallet_phone")
 
     def wake(self, told: bool = True) -> None:  # noqa: FBT001, FBT002 - the answer of `write`, passed on
-        """Tell the workers, after the commit, that there are events to deliver, if there are (`told`)."""
+        """Wake the workers, after the commit, if there are events to deliver (`told`)."""
         if told:
             self.waker.wake(wakeup.OUTBOX)
 
 
 @asynccontextmanager
 async def open_platform(service: Service) -> AsyncIterator[Platform]:
-    """Open it over a service, and close it before that."""
+    """Open the parts over a service, and close them before it."""
     users = Users(service.database, service.ledger, service.settings)
     payables = Payables(service.database)
     config = Config(service.database, service.settings)

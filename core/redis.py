@@ -1,4 +1,4 @@
-"""The Redis client. Redis only shortcuts: whoever calls it must work without it, so every wait is short and bounded."""
+"""The Redis client. Redis is only a shortcut: each caller must work without it, so every wait is short and bounded."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 # A request waits at most this long for Redis before it goes on without it.
 REDIS_TIMEOUT_SECONDS = 0.25
-# One guard lane and a few readers per process; the bound keeps a stuck Redis from eating file descriptors.
+# One process has a guard lane and a few readers; the bound keeps a stuck Redis from eating file descriptors.
 REDIS_MAX_CONNECTIONS = 32
 
 
 def open_redis(settings: Settings) -> Redis:
-    """Return a client that connects on first use and never retries by itself (its caller has a better plan)."""
+    """Return a client that connects on first use and never retries by itself, because its callers know better."""
     client: Redis = Redis.from_url(
         str(settings.redis_url),
         socket_timeout=REDIS_TIMEOUT_SECONDS,

@@ -1,4 +1,4 @@
-"""What every process of the service opens: settings, database, Redis, and the ledger over them."""
+"""The parts that every process of the service opens: settings, database, Redis, and the ledger over them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Service:
 
 @asynccontextmanager
 async def open_service(settings: Settings) -> AsyncIterator[Service]:
-    """Open all parts, and close them in reverse order after what was accepted has been posted.
+    """Open all parts; at the end post the accepted items and close the parts in reverse order.
 
     Raises Unavailable when PostgreSQL cannot be reached and Refusal `not_migrated` when it has no schema; Redis may
     be away.
@@ -60,7 +60,7 @@ async def open_migrated(settings: Settings, *, size: int | None = None) -> tuple
     """
     try:
         database = await open_database(settings, size=size)
-    except asyncpg.InvalidParameterValueError as error:  # SET ROLE: a new server has no role of ours either
+    except asyncpg.InvalidParameterValueError as error:  # SET ROLE: a new server has no such role
         raise _not_migrated() from error
     try:
         return database, await read_epoch(database)

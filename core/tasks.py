@@ -1,4 +1,4 @@
-"""Ending tasks, so that a stop ends."""
+"""The end of tasks, so that a process that stops does end."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-# How long a cancelled task may take over its clean-up before it is cancelled again.
+# A cancelled task may take so long over its clean-up before it is cancelled again.
 AGAIN_SECONDS: Final = 1.0
 
 
 async def end(*tasks: asyncio.Task[Any]) -> None:
     """Cancel `tasks` and return when all have ended, however they end.
 
-    Once is not enough: an error in the clean-up of what was cancelled (the connection it gives back is dead) takes the
-    cancellation's place, a loop that outlives errors takes that for one of them, and who waits for it waits for ever.
+    One cancellation is not enough. An error in the clean-up (the connection that it gives back is dead) takes the
+    cancellation's place, and a loop that outlives errors goes on; its waiter would wait for ever.
     """
     left: Collection[asyncio.Task[Any]] = tasks
     while left:

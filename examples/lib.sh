@@ -1,5 +1,5 @@
 #!/bin/sh
-# What the examples share; each sources it. Needs curl 7.82 or newer, and a development service (ENV=dev) at BASE_URL.
+# The shared part of the examples. It needs curl 7.82 or newer, and a development service (ENV=dev) at BASE_URL.
 
 BASE_URL=${BASE_URL:-http://localhost:8080}
 OTP=${OTP:-123456} # the code of a development service

@@ -11,14 +11,14 @@ BUDGETS = Path(__file__).with_name("budgets.toml")
 
 
 class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What one kind of request must keep to; see budgets.toml."""
+    """The budget of one kind of request; see budgets.toml."""
 
     p95_ms: float
     failure_ratio: float = 0.0
 
 
 class Total(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What all requests together must keep to."""
+    """The budget of all requests together."""
 
     failure_ratio: float = 0.0
 
@@ -31,7 +31,7 @@ class Budgets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """What a run saw of one kind of request; `p95_ms` is None where none was answered."""
+    """The counts of one kind of request in a run; `p95_ms` is None where none was answered."""
 
     requests: int
     failures: int
@@ -39,12 +39,12 @@ class Seen(msgspec.Struct, frozen=True):
 
     @property
     def failure_ratio(self) -> float:
-        """The share that failed, 0 without requests."""
+        """The share of failed requests, 0 without requests."""
         return self.failures / self.requests if self.requests else 0.0
 
 
 class Line(msgspec.Struct, frozen=True):
-    """One budget and what became of it; `breach` is a sentence, empty where it was kept."""
+    """One budget and its verdict; `breach` is a sentence, empty where the budget was kept."""
 
     name: str
     seen: Seen
@@ -87,7 +87,7 @@ def _too_many(seen: Seen, allowed: float) -> str:
 
 
 def breached(lines: Iterable[Line]) -> bool:
-    """Whether any budget was."""
+    """Whether any budget was breached."""
     return any(line.breach for line in lines)
 
 

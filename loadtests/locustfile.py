@@ -28,7 +28,7 @@ from ops.stripe_events import payment_intent_succeeded, stripe_signature
 CURRENCY = "KZT"
 #: Where the money of all users comes from: an account without a floor.
 SOURCE = "load-source"
-#: What the table needs where there is no terminal that has a width.
+#: The table fits into this width, where no terminal has one.
 PIPED_WIDTH = 120
 #: Accounts of one run's users, known to all of them, so that transfers cross between users.
 WALLETS: list[str] = []
@@ -51,7 +51,7 @@ def add_options(parser: Any) -> None:
 
 
 class ApiUser(FastHttpUser):
-    """What users of the ledger's API have in common: a key, and a wallet of their own."""
+    """The base of all users of the ledger's API: a key, and an account of their own."""
 
     abstract = True
     wait_time = between(0.01, 0.05)

@@ -1,4 +1,4 @@
-"""What it costs to refuse a webhook with a bad signature: `python -m loadtests.refusals [refusals of each kind]`.
+"""The cost of refusing a webhook with a bad signature: `python -m loadtests.refusals [refusals of each kind]`.
 
 The CPU time of the verifiers alone, in this process: no server, no database, no network. Bodies have 2 KB; the headers
 are well formed, so that each refusal is the dearest of its kind, with every key tried. An ed25519 signature costs what
@@ -48,7 +48,7 @@ class _KnownKey(Certificates):
 
 
 def cases() -> Mapping[str, tuple[Verifier, dict[str, str]]]:
-    """Each verifier with headers that say everything but the truth."""
+    """Return each verifier with well-formed headers whose signature is wrong."""
     noise = base64.b64encode(bytes(32)).decode()
     moment = datetime.fromtimestamp(NOW, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     public = Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)

@@ -1,1 +1,1 @@
-"""How Tallystick is run: the command line, the embedded servers, the supervisor of the processes."""
+"""Operations: the command line, the embedded servers, the supervisor of the processes."""

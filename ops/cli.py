@@ -12,7 +12,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# What each command is in one line, here rather than in its module, so that the overview imports none of them.
+# The commands with a line each; the lines stand here so that the overview imports no command.
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "up": ("ops.commands.up:up", "Run everything on this machine: PostgreSQL, Redis, API and worker."),
     "serve": ("ops.commands.serve:serve", "Serve the HTTP API, in one process or several."),
@@ -21,27 +21,27 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "verify": ("ops.commands.verify:verify", "Check that the ledger's records agree with each other."),
     "reconcile": (
         "ops.commands.reconcile:reconcile",
-        "Compare wallets' balances with their entries, put them right if asked.",
+        "Compare wallets' balances with their entries; correct them if asked.",
     ),
-    "settlement": ("ops.commands.settlement:settlement", "Write what merchants have sold, as CSV."),
+    "settlement": ("ops.commands.settlement:settlement", "Write the sales of each merchant as CSV."),
     "keys": ("ops.commands.keys:keys", "Create, list and revoke API keys."),
-    "sources": ("ops.commands.sources:sources", "Register senders of webhooks, change their secrets."),
+    "sources": ("ops.commands.sources:sources", "Register sources of webhooks, change their secrets."),
     "deliveries": ("ops.commands.deliveries:deliveries", "Look at deliveries of webhooks, send them again."),
     "dlq": ("ops.commands.dlq:dlq", "Look at dead letters, replay or discard them."),
     "backfill": ("ops.commands.backfill:backfill", "Fetch events that a provider could not deliver."),
     "autopay": ("ops.commands.wallet_jobs:autopay", "Pay due invoices that a mandate covers."),
     "charge": ("ops.commands.wallet_jobs:charge", "Charge subscriptions that are due."),
-    "expire": ("ops.commands.wallet_jobs:expire", "Mark what can be paid no more, give back what was held."),
-    "settle": ("ops.commands.wallet_jobs:settle", "Report to merchants what was sold the day before."),
-    "retain": ("ops.commands.wallet_jobs:retain", "Remove what is kept for a time only, when that is over."),
-    "requeue": ("ops.commands.deliveries:requeue", "Make webhook deliveries due again, as the old tool did."),
+    "expire": ("ops.commands.wallet_jobs:expire", "End payables whose time is over, give back holds."),
+    "settle": ("ops.commands.wallet_jobs:settle", "Report the sales of the day before to merchants."),
+    "retain": ("ops.commands.wallet_jobs:retain", "Remove audit records and sign-ins whose time is over."),
+    "requeue": ("ops.commands.deliveries:requeue", "Make deliveries of webhooks due again, all at once."),
     "pos": ("ops.commands.pos:pos", "Be a till: show QR codes, wait for their payment, ask a customer."),
     "demo": ("ops.commands.demo:demo", "Show an event's way from a signed webhook to a verified delivery."),
     "chaos": (
         "ops.commands.chaos:chaos",
         "Kill and pause the parts of a service under load, then check the books.",
     ),
-    "bench": ("ops.commands.bench:bench", "Measure the speed, side by side with what bounds it."),
+    "bench": ("ops.commands.bench:bench", "Measure the speed, beside the floors that bound it."),
     "load": ("ops.commands.load:load", "Load a running service and hold it to its latency budgets."),
     "version": ("ops.commands.version:version", "Show the version of this program."),
 }
@@ -50,10 +50,10 @@ USAGE, FAILURE, INTERRUPTED = 2, 1, 130
 
 
 class Commands(click.Group):
-    """A group that imports a command when it is asked for."""
+    """The group of all commands; it imports a command when it is run."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """Name the commands in the order in which one meets them."""
+        """Return the names of the commands in the order in which a newcomer meets them."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
@@ -94,7 +94,7 @@ def main() -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except BrokenPipeError:  # `tallystick keys list | head`: nobody reads on, which is no failure of ours
+    except BrokenPipeError:  # `tallystick keys list | head` reads no further, which is no failure of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
     except Exception as error:
@@ -106,7 +106,7 @@ def main() -> int:
 
 
 def _explain(error: Exception) -> tuple[int, str]:
-    """Return the exit code for a failure, and the sentence for it."""
+    """Return the exit code of a failure, and a sentence about it."""
     import asyncpg
 
     from core.errors import Refusal

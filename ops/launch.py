@@ -1,8 +1,8 @@
 """Change the user if asked to, ask the kernel to die with the parent, and become another program.
 
-A script of its own, run as `python -I -S launch.py ...`: a `preexec_fn` would do the same between fork and exec, where
-a parent with threads may deadlock (Python 3.12 warns about it). It is started as root where there is a user to change
-to, so that the interpreter may lie where that user cannot reach.
+The launcher is a script of its own, run as `python -I -S launch.py ...`. A `preexec_fn` would do the same between fork
+and exec, where a parent with threads may deadlock (Python 3.12 warns about it). It is started as root where there is a
+user to change to, so that the interpreter may lie where that user cannot reach.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import sys
 from typing import NoReturn
 
-# What the launcher could not do, as exit codes that no program of ours uses. 126 is the shell's word for the last.
+# The launcher's failures, as exit codes that no program of ours uses; 126 is the shell's code for the last one.
 CANNOT_CHANGE_USER = 121
 CANNOT_ENTER_DIRECTORY = 122
 CANNOT_EXECUTE = 126
@@ -41,7 +41,7 @@ def main(parent: str, death_signal: str, user: str, group: str, directory: str, 
         except OSError as error:
             _give_up(CANNOT_ENTER_DIRECTORY, f"user {os.getuid()} cannot enter {directory}", error)
     if sys.platform == "linux":
-        # After the change of user, which would clear it. Other systems find the orphan at the next start.
+        # The signal is set after the change of user, which clears it. Other systems find an orphan at the next start.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
     if os.getppid() != int(parent):
         os._exit(0)  # the parent died before the line above, so nobody would tell us

@@ -1,4 +1,4 @@
-"""Child processes: started so that they die with us, stopped within a bound, on ports that are free."""
+"""Child processes: they die with their launcher, stop within a bound, and listen on ports that are free."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ if TYPE_CHECKING:
 
 # The folder that holds our packages: the checkout, or the site-packages of an installation.
 PROJECT = Path(__file__).resolve().parent.parent
-# How far a busy port moves on before we say that something else is wrong.
+# A busy port moves on by so many at most; more busy ports mean that something else is wrong.
 PORTS_TO_TRY = 100
-# Of servers that may have any: above those that programs are known by.
+# A server without a port of its own gets one of these, above the ports that programs are known by.
 SERVERS_PORTS = (20_000, 32_768)
-# Processes that choose at the same time shall not choose the same; the choice is no secret.
+# Two processes that choose at the same time shall not choose the same port; the choice is no secret.
 _drawn = random.SystemRandom()
-# A log that has grown past this is set aside at the next start; with one predecessor kept, that bounds the disk.
+# A longer log is set aside at the next start. One predecessor is kept, so that the disk use is bounded.
 LOG_LIMIT_BYTES = 20 * 1024 * 1024
 
 
 class StartError(Exception):
-    """Something could not be started or stopped; the text is a sentence for the person at the terminal."""
+    """A program could not be started or stopped; the text is a sentence for the person at the terminal."""
 
 
 def say_nothing(_text: str) -> None:
-    """The listener of those who do not want to be told."""
+    """The default listener, which ignores every message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Who a program runs as: ourselves, a user to change to, or whoever the `prefix` command makes of us."""
+    """The user that a program runs as: our own, another one to change to, or one made by the `prefix` command."""
 
     uid: int | None = None
     gid: int | None = None
@@ -63,8 +63,8 @@ def spawn(
 ) -> subprocess.Popen[bytes]:
     """Start `command` in a session of its own, so that Ctrl-C reaches only us and we choose the order of the stop.
 
-    On Linux it gets `death_signal` when the *thread* that called this ends: call it from one that lives as long as
-    the child shall. `environment` replaces ours.
+    On Linux the child gets `death_signal` when the *thread* that called this ends: call it from a thread that lives as
+    long as the child shall. `environment` replaces ours.
     """
     uid = "-" if account.uid is None else str(account.uid)
     gid = "-" if account.gid is None else str(account.gid)
@@ -90,13 +90,13 @@ def spawn(
 
 
 def python_environment(**extra: str) -> dict[str, str]:
-    """Return the environment for a Python child of ours: our own, with this checkout importable from anywhere."""
+    """Return the environment of a Python child of ours: our own, with this checkout importable from anywhere."""
     paths = [str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **extra}
 
 
 def stop(process: subprocess.Popen[bytes], *steps: tuple[signal.Signals, float]) -> int:
-    """Send each signal in turn and wait its seconds for the end; the last resort is SIGKILL. Return the exit code."""
+    """Send each signal in turn and wait its seconds for the end, then send SIGKILL. Return the exit code."""
     for number, seconds in steps:
         if process.poll() is not None:
             break
@@ -123,7 +123,7 @@ def is_free(host: str, port: int) -> bool:
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
     with socket.socket(family, kind) as probe:
-        # Connections of an earlier server in TIME_WAIT do not matter; a listener does.
+        # An earlier server's connections in TIME_WAIT do not matter; a listener does.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(address)
@@ -134,10 +134,10 @@ def is_free(host: str, port: int) -> bool:
 
 
 def choose_port(preferred: int | None, host: str = "127.0.0.1") -> int:
-    """Return the first free port from `preferred` upwards, or any free one for None.
+    """Return the first free port from `preferred` upwards, or any free port for None.
 
-    Between the choice and its use somebody else may take a port. Below 32768 only servers do: from there on the system
-    draws the ports of outgoing connections, of which there are thousands.
+    Another program may take a port between the choice and its use. Below 32768 only servers do; from there on the
+    system draws the ports of outgoing connections, of which there are thousands.
     """
     if preferred is None:
         for _ in range(PORTS_TO_TRY):
@@ -154,7 +154,7 @@ def choose_port(preferred: int | None, host: str = "127.0.0.1") -> int:
 
 
 def open_log(path: Path) -> IO[bytes]:
-    """Open a log for appending; one that is too long becomes `<name>.1` first."""
+    """Open a log for appending; a log that is too long becomes `<name>.1` first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and path.stat().st_size > LOG_LIMIT_BYTES:
         path.replace(path.with_name(path.name + ".1"))
@@ -162,7 +162,7 @@ def open_log(path: Path) -> IO[bytes]:
 
 
 def exists(pid: int) -> bool:
-    """Whether there is such a process, be it ours, another's or a zombie."""
+    """Whether there is a process with this id, be it ours, another user's or a zombie."""
     try:
         os.kill(pid, 0)
     except OSError as error:
@@ -171,7 +171,7 @@ def exists(pid: int) -> bool:
 
 
 def command_line_of(pid: int) -> str:
-    """Return the command line of a running process, or an empty text where there is none (or only a zombie)."""
+    """Return the command line of a running process, or an empty text where there is none or a zombie."""
     try:
         if Path("/proc/self/cmdline").exists():
             return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")

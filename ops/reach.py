@@ -1,4 +1,4 @@
-"""Which server is not there, why, and which setting names it: in one sentence for the person at the terminal."""
+"""Sentences about a server that cannot be reached: its address, the cause, and the setting that names it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from core.settings import Settings
 
-# What a server says to somebody with the wrong address: it is there, and this is not the way in.
+# A server refuses a wrong address with these errors: it is there, and this is not the way in.
 _NOT_THE_WAY_IN = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
@@ -31,12 +31,12 @@ _NOT_THE_WAY_IN = (
 
 @contextmanager
 def reaching_database(database_url: str) -> Iterator[None]:
-    """Raise StartError, with DATABASE_URL in its sentence, for every way not to get to PostgreSQL in the block."""
+    """Raise StartError, with DATABASE_URL in its sentence, when the block cannot reach PostgreSQL for any cause."""
     try:
         yield
     except (OSError, Unavailable, *_NOT_THE_WAY_IN) as error:
         cause = error.__cause__ or error
-        # Busy rows and a statement that took too long are no matter of the address; nor is a pipe that nobody reads.
+        # The address is not at fault for busy rows, a statement that took too long, or a pipe that nobody reads.
         busy = isinstance(error, Unavailable) and error.code != "database_unavailable"
         if busy or isinstance(cause, asyncpg.QueryCanceledError | BrokenPipeError):
             raise
@@ -50,7 +50,7 @@ def redis_problem(settings: Settings) -> str:
     try:
         asyncio.run(_ping(settings))
     except (OSError, RedisError) as error:
-        # The library's own words for it repeat the address.
+        # The library's own words repeat the address.
         cause = error.__context__ if isinstance(error.__context__, OSError) else error
         return (
             f"Redis at {mask_url(str(settings.redis_url))} (REDIS_URL) cannot be reached: {_reason(cause)}. "
@@ -69,7 +69,7 @@ async def _ping(settings: Settings) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the system's words for what went wrong; the address, which libraries add to them, is said already."""
+    """Return the system's words for a failure, without the address that libraries add to them."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, OSError) and error.errno is not None and error.errno > 0:

@@ -1,4 +1,4 @@
-"""Where a running instance keeps what is its own, and how a command in another terminal finds that instance."""
+"""The state directory of a running instance, by which a command in another terminal finds the instance."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class MissingServerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What `tallystick up` tells other commands about itself. It holds secrets: its file is the owner's alone."""
+    """The addresses and secrets of a running `tallystick up`, for other commands; only the owner can read the file."""
 
     url: str
     database_url: str
@@ -40,8 +40,8 @@ class Running:
 def state_dir(settings: Settings) -> Path:
     """Return STATE_DIR as an absolute path; if it is unset, a directory that belongs to this checkout alone.
 
-    That is `.state` in the checkout, or `/var/lib/tallystick/<checkout>-<hash of its path>` for root; for an
-    installation without a checkout the user's own state directory. Raises StartError.
+    The directory is `.state` in the checkout, or `/var/lib/tallystick/<checkout>-<hash of its path>` for root. An
+    installation without a checkout has the user's own state directory. Raises StartError.
     """
     if "state_dir" in settings.model_fields_set and settings.state_dir:
         try:
@@ -57,7 +57,7 @@ def state_dir(settings: Settings) -> Path:
 
 
 def overlooked_state(settings: Settings, folder: Path, checkout: Path = PROJECT) -> Path | None:
-    """Return the checkout's `.state` if databases lie there and `folder` was taken without being asked for."""
+    """Return the checkout's `.state` if databases lie there and `folder` was chosen without STATE_DIR."""
     left = checkout / ".state"
     if "state_dir" in settings.model_fields_set or left == folder or not any(left.glob("postgres-*")):
         return None
@@ -66,7 +66,7 @@ def overlooked_state(settings: Settings, folder: Path, checkout: Path = PROJECT)
 
 @contextmanager
 def state_lock(folder: Path) -> Iterator[None]:
-    """Hold `folder`, created if absent, for one launcher; the kernel lets go of it however the launcher ends."""
+    """Lock `folder`, created if absent, for one launcher; the kernel unlocks it however the launcher ends."""
     _create(folder)
     try:
         file = (folder / "lock").open("a+")
@@ -103,7 +103,7 @@ def find_running(folder: Path) -> Running | None:
     try:
         with (folder / "lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return None  # nobody holds the directory: what is written there is a dead instance's
+        return None  # no process holds the directory, so the file is that of a dead instance
     except BlockingIOError:
         pass
     except FileNotFoundError:
@@ -117,10 +117,10 @@ def find_running(folder: Path) -> Running | None:
 
 
 def operator_settings(*, redis_needed: bool = True, **overrides: Any) -> Settings:
-    """Return the settings for a command that needs the servers: those given, else a running `tallystick up`'s.
+    """Return the settings for a command that needs the servers: the given ones, else those of a running instance.
 
-    `overrides` are settings by attribute. Raises SettingsError; MissingServerError where a server is neither named by
-    its setting nor run by such an instance; StartError for a state directory that cannot be used.
+    `overrides` are settings by attribute. Raises SettingsError; MissingServerError where neither a setting names a
+    server nor an instance runs it; StartError for a state directory that cannot be used.
     """
     settings = load_settings(**overrides)
     if settings.database_url and settings.redis_url:
@@ -142,7 +142,7 @@ def operator_settings(*, redis_needed: bool = True, **overrides: Any) -> Setting
 
 
 def nobody_runs(folder: Path) -> str:
-    """Return the sentences about a `tallystick up` that was looked for and is not there."""
+    """Return the sentences about a `tallystick up` that does not run."""
     return (
         f"no `tallystick up` runs on {folder}. Start that first; if one runs on another directory, set STATE_DIR to "
         "that."
@@ -150,7 +150,7 @@ def nobody_runs(folder: Path) -> str:
 
 
 def write_secret(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, wholly or not at all."""
+    """Write a file that only its owner can read, wholly or not at all."""
     partial = path.with_name(path.name + ".new")
     partial.unlink(missing_ok=True)
     partial.touch(mode=0o600)
@@ -159,7 +159,7 @@ def write_secret(path: Path, text: str) -> None:
 
 
 def _create(folder: Path) -> None:
-    """Create the directory and its missing parents. Root's is open to be entered, because the servers' user must."""
+    """Create the directory and its missing parents. Others can enter root's, because the servers' user must."""
     mode = 0o755 if os.geteuid() == 0 else 0o700
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:

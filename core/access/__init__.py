@@ -1,1 +1,1 @@
-"""Who may call and how often: API keys, the guard in front of every request, and the address a request comes from."""
+"""Access: API keys, the guard in front of every request, and the address that a request comes from."""

@@ -1,7 +1,7 @@
-"""The address a request comes from, and the bucket that its rate is counted in.
+"""The address that a request comes from, and the bucket that its rate is counted in.
 
 `X-Forwarded-For` is text that anyone can send. It counts only as far as proxies that we trust have written it: read
-from the right, the first hop that is not one of them is the client. Nothing a client can send raises anything here.
+from the right, the first hop that is not one of them is the client. No text of a client raises an exception here.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-# What a request without a readable peer (a Unix socket has none) counts as.
+# A request without a readable peer counts under this name; a Unix socket has no peer.
 UNKNOWN = "unknown"
-# More hops than this are nobody's real path; only so many are read, from the right.
+# No real path has more hops; only so many are read, from the right.
 MAX_HOPS = 16
 # An IPv6 customer owns a /64 at least, so a limit per address would be none.
 IPV6_BUCKET_BITS = 64
 
 _CACHED_ADDRESSES = 10_000
 MAX_HOP_LENGTH = len("[]:65535") + 45
-# Some proxies add the port: 192.0.2.1:443, [2001:db8::1], [2001:db8::1]:443.
+# A hop is an address, to which some proxies add the port: 192.0.2.1:443, [2001:db8::1], [2001:db8::1]:443.
 _HOP = re.compile(
     r"\[([0-9A-Fa-f:.]{2,45})\](?::\d{1,5})?|([0-9.]{7,15})(?::\d{1,5})?|([0-9A-Fa-f:.]{2,45})", re.ASCII
 )
 
 
 class Addresses:
-    """Reads client addresses, believing the proxies in `trusted_proxies` (addresses or networks, valid CIDR).
+    """The reader of client addresses, which believes the proxies in `trusted_proxies` (addresses or CIDR networks).
 
     Clients in `trusted_networks` (the same) are trusted in themselves.
     """
@@ -52,7 +52,7 @@ class Addresses:
         for hop in reversed(_hops(forwarded_for)):
             address = _read(hop) if len(hop) <= MAX_HOP_LENGTH else None
             if address is None:
-                break  # whoever stands left of the last proxy wrote this; what is known ends here
+                break  # the client may have written this hop, so the known path ends before it
             nearest = str(address)
             if not _is_within(address, self._proxies):
                 break
@@ -81,7 +81,7 @@ def _is_within(
 
 
 def bucket(address: str) -> str:
-    """Return what addresses of one client have in common: an IPv4 address itself, the /64 of an IPv6 address."""
+    """Return the part that all addresses of one client share: an IPv4 address itself, the /64 of an IPv6 address."""
     return address if ":" not in address else _ipv6_bucket(address)
 
 
@@ -95,7 +95,7 @@ def _ipv6_bucket(address: str) -> str:
 
 @lru_cache(_CACHED_ADDRESSES)
 def _read(text: str) -> IPv4Address | IPv6Address | None:
-    """Read an address strictly; an IPv4 address that is mapped into IPv6 is the IPv4 address."""
+    """Return the address of a text, None for any other text; a mapped IPv4 address is the IPv4 address."""
     found = _HOP.fullmatch(text)
     if found is None:
         return None

@@ -1,8 +1,8 @@
 """API keys: made once, stored hashed, compared in constant time, and known to each process for a few seconds.
 
-A key reads `tsk_<id>_<secret>`. The fixed prefix and length let secret scanners find a leaked one by a pattern, and
-the id, which is no secret, lets logs, lists and revocations name it. The secret holds 256 random bits, so a plain
-SHA-256 is enough to store: a slow hash makes guesses of weak passwords expensive, and nobody guesses these.
+A key reads `tsk_<id>_<secret>`. The fixed prefix and length let secret scanners find a leaked key by a pattern. The id,
+which is no secret, names the key in logs, lists and revocations. The secret holds 256 random bits, so a plain SHA-256
+is enough: a slow hash makes guesses of weak passwords expensive, and nobody can guess these.
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ SCOPES = (
     "admin",
 )
 
-# Keys a process remembers; about 500 bytes each, and one use more than 10,000 keys ago is no hot path.
+# A process remembers so many keys of about 500 bytes each. A key that 10,000 others followed is on no hot path.
 CACHED_KEYS = 10_000
-# Unknown keys it remembers, apart from the others so that guesses cannot push out good ones.
+# Unknown keys are remembered apart, so that guesses cannot push out good ones.
 CACHED_UNKNOWN = 10_000
-# Keys that one list shows; an operator with more asks by principal.
+# One list shows at most so many keys; an operator with more asks by principal.
 LISTED_KEYS = 10_000
 
 _KEY = re.compile(r"tsk_([a-z2-7]{12})_([A-Za-z0-9_-]{43})", re.ASCII)
-# What an unknown id is compared with, so that it takes as long as a wrong secret.
+# An unknown id is compared with this hash, so that it takes as long as a wrong secret.
 _NO_HASH = bytes(32)
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Who calls: the owner of what is created, and what the API key at hand allows."""
+    """The principal of a call, with the scopes of the API key at hand."""
 
     id: int
     name: str
@@ -68,7 +68,7 @@ class Principal(msgspec.Struct, frozen=True):
 
 
 class KeyInfo(msgspec.Struct, frozen=True):
-    """What an operator sees of a key. `state`: active, expired or revoked; `last_used_at` is right to the hour."""
+    """A key as an operator sees it. `state`: active, expired or revoked; `last_used_at` is right to the hour."""
 
     key_id: str
     principal: str
@@ -85,9 +85,9 @@ class KeyInfo(msgspec.Struct, frozen=True):
 class ApiKeys:
     """The keys as one process knows them.
 
-    What was read is believed for `cache_secs` seconds (or until the key expires, if that is sooner): a revocation is in
+    An entry is believed for `cache_secs` seconds, or until the key expires if that is sooner, so a revocation is in
     force everywhere within that time. With the database gone, a key that is not in the cache is answered with
-    Unavailable and not with a stale yes: nothing useful can be done without the database anyway.
+    Unavailable and not with a stale yes, because no call can do anything without the database.
     """
 
     def __init__(
@@ -96,13 +96,13 @@ class ApiKeys:
         self._database = database
         self._cache_secs = cache_secs
         self._clock = clock
-        # By SHA-256 of the whole key: no secret stays in memory, and no lookup compares one byte by byte.
+        # Entries lie under the SHA-256 of the whole key: no secret stays in memory, and no lookup compares its bytes.
         self._known: OrderedDict[bytes, tuple[Principal, float]] = OrderedDict()
         self._unknown: OrderedDict[bytes, float] = OrderedDict()
         self._asking: dict[bytes, asyncio.Task[Principal]] = {}
 
     def peek(self, token: str | None) -> Principal | None:
-        """Return who calls if this process knows it already, without a wait; None means: ask `authenticate`."""
+        """Return the principal if this process knows the key, without a wait; None means: ask `authenticate`."""
         if token is None:
             return None
         digest = _digest(token)
@@ -113,10 +113,10 @@ class ApiKeys:
         return entry[0]
 
     async def authenticate(self, token: str | None) -> Principal:
-        """Return who calls. Equal questions at the same time are one query.
+        """Return the principal of a key. Requests with the same key at the same time share one query.
 
-        Raises Refusal `unauthorized` for a key that is absent, malformed, unknown, revoked or expired (which of the
-        last three is not told), and Unavailable when the database cannot be asked.
+        Raises Refusal `unauthorized` for a key that is absent, malformed, unknown, revoked or expired (the refusal does
+        not tell which of the last three), and Unavailable when the database cannot be asked.
         """
         if not token:
             raise Refusal("unauthorized", "An API key is needed. Send it as `Authorization: Bearer tsk_...`.")
@@ -136,12 +136,12 @@ class ApiKeys:
         if task is None:
             task = self._asking[digest] = asyncio.create_task(self._look_up(digest, found[1], found[2]))
             task.add_done_callback(_retrieve)
-        # Shielded: a caller that hangs up must not take the answer from those who wait with it.
+        # The query is shielded: a caller that hangs up must not take the answer from others who wait for it.
         return await asyncio.shield(task)
 
     async def _look_up(self, digest: bytes, key_id: str, secret: str) -> Principal:
         try:
-            # Before the query: what it reads may be revoked while the answer travels.
+            # The time is taken before the query, because the key may be revoked while the answer travels.
             asked_at = self._clock()
             row = await self._database.fetchrow(SQL.find_api_key, key_id)
             matches = hmac.compare_digest(row["secret_hash"] if row is not None else _NO_HASH, _hash(secret))
@@ -174,10 +174,10 @@ async def create_key(
     *,
     created_by: str = "operator",
 ) -> tuple[str, str]:
-    """Make a key for the principal of that name, who is made if new. Return its text, shown never again, and its id.
+    """Make a key for the principal of this name, made if new. Return the key's text, never shown again, and its id.
 
-    `database` is opened with the owner's role. Raises Refusal `invalid_request` for a scope that does not exist, for
-    none at all, and for a name or description that is too long.
+    `database` is opened with the owner's role. Raises Refusal `invalid_request` for an unknown scope, for no scope at
+    all, and for a name or description that is too long.
     """
     wanted = sorted(set(scopes))
     unknown = [scope for scope in wanted if scope not in SCOPES]
@@ -222,7 +222,7 @@ async def list_keys(database: Database, principal_name: str | None = None) -> li
 async def revoke_key(database: Database, key_id: str) -> datetime:
     """End a key and return the time from which it is revoked; a second call changes nothing.
 
-    `key_id` may also be the whole key. Raises Refusal `not_found` for one that does not exist.
+    `key_id` may also be the whole key. Raises Refusal `not_found` for an unknown id.
     """
     whole = _KEY.fullmatch(key_id)
     key_id = whole[1] if whole else key_id
@@ -235,7 +235,7 @@ async def revoke_key(database: Database, key_id: str) -> datetime:
 
 
 def _digest(token: str) -> bytes:
-    # A header with raw bytes arrives with lone surrogates in it: no key of ours, but no reason to fail either.
+    # A header with raw bytes arrives with lone surrogates in it; that is no key of ours, and no reason to fail either.
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
@@ -257,6 +257,6 @@ def _remember(cache: OrderedDict[bytes, Value], digest: bytes, value: Value, bou
 
 
 def _retrieve(task: asyncio.Task[Principal]) -> None:
-    # Everyone who waited may have gone; their error must not become a "never retrieved" warning.
+    # Every waiter may have gone, and then the error must not become a "never retrieved" warning.
     if not task.cancelled():
         task.exception()

@@ -5,11 +5,11 @@
 -- ARGV[2]  packed, per request: number of its key's bucket, of its address's bucket (0: none), cost, name of its
 --          idempotency key ('': none), the mark to leave there
 -- ARGV[3]  packed: name, mark of marks to take away
--- ARGV[4], ARGV[5]  how long a mark and an answer live, in milliseconds
+-- ARGV[4], ARGV[5]  the life of a mark and of an answer, in milliseconds
 -- ARGV[6] ...  name, answer of answers to store
 --
--- Answers three integers a request: verdict, and the microseconds until each of its two buckets is full again; after
--- them, in order, what was found for the verdicts FOUND. Packing costs a third of one argument per field.
+-- The reply has three integers a request: verdict, and the microseconds until each of its two buckets is full again;
+-- after them, in order, the values of the verdicts FOUND. Packing costs a third of one argument per field.
 local ADMITTED, MARKED, REFUSED, FOUND = 0, 1, 2, 3
 
 local call = redis.call
@@ -19,7 +19,7 @@ local buckets, requests, releases = cmsgpack.unpack(ARGV[1]), cmsgpack.unpack(AR
 local mark_ms, answer_ms = ARGV[4], ARGV[5]
 
 for at = 6, #ARGV, 2 do
-  -- No look at the mark: an answer that is stored is frozen, so whoever stores it stores the same.
+  -- The mark does not matter: an answer is frozen, so every process stores the same one.
   call('SET', ARGV[at], ARGV[at + 1], 'PX', answer_ms)
 end
 -- GCRA: a bucket is one number, the time at which it will be full again; `fill` is how far ahead of now that lies.
@@ -29,7 +29,7 @@ for at = 1, #buckets, 3 do
   local number = #name + 1
   name[number], step[number], burst[number] = buckets[at], buckets[at + 1], buckets[at + 2]
   local full_at = call('GET', name[number])
-  -- Capped, so that neither a clock that was set back nor a lowered limit shuts anyone out for longer than one burst.
+  -- The cap keeps a clock that was set back, or a lowered limit, from shutting anyone out for longer than one burst.
   fill[number] = full_at and math.min(math.max(full_at - now, 0), burst[number]) or 0
 end
 
@@ -63,7 +63,7 @@ for number = 1, #name do
     call('SET', name[number], now + fill[number], 'PX', math.ceil(fill[number] / 1000))
   end
 end
--- Last, because a request whose caller went away may itself be in this batch.
+-- Marks go last, because a request whose caller went away may itself be in this batch.
 for at = 1, #releases, 2 do
   if call('GET', releases[at]) == releases[at + 1] then
     call('DEL', releases[at])

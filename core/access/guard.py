@@ -1,11 +1,11 @@
 """The guard in front of every request: rate limits and idempotency marks, in one Redis round trip that requests share.
 
-While a round trip is in flight the next requests gather and go as one call of one script (`guard.lua`). Redis only
-shortcuts: without it rates are counted in this process's memory, keys are guarded by PostgreSQL alone, and no request
+While a round trip is in flight the next requests gather, and then go as one call of one script (`guard.lua`). Redis is
+only a shortcut: without it rates are counted in this process's memory, PostgreSQL alone guards the keys, and no request
 fails.
 
 All names share one hash tag, so in a Redis cluster the guard lives on one shard. To spread it, tag rates by key and
-marks by principal, and send two scripts in one pipeline, grouped by slot: the price is that a request refused for its
+marks by principal, and send two scripts in one pipeline, grouped by slot. Then a request that is refused for its
 address has been counted for its key.
 """
 
@@ -27,7 +27,7 @@ from core.access import rates
 from core.access.addresses import bucket
 from core.access.marks import MAX_ANSWER_BYTES, Mark, StoredAnswer, Writes, answer_in, is_mark_of, mark_value
 from core.access.rates import Headers, Limit, MemoryBuckets, RateLimited, State, rate_headers, tighter
-from core.access.redis_script import LinkDown, ScriptLink
+from core.access.redis_script import RedisDown, RedisScript
 from core.errors import Refusal
 from core.lane import Lane
 
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
 
 # One script call blocks Redis for about 5 us a request, so at most about 1.3 ms.
 MAX_BATCH = 256
-# Far above what gathers within the 250 ms after which Redis is given up; beyond it requests are counted in memory.
+# Far fewer requests gather within the 250 ms after which Redis is given up; any more are counted in memory.
 MAX_WAITING = 20_000
-# A mark whose process died is gone after this; PostgreSQL needs none.
+# The mark of a dead process is gone after this; PostgreSQL's key row needs no mark.
 MARK_MS = 10_000
-# How long a request waits for its twin's answer before it asks PostgreSQL itself.
+# A request waits so long for its twin's answer before it asks PostgreSQL itself.
 TWIN_WAIT_SECONDS = 2.0
 FIRST_POLL_SECONDS = 0.005
 # Finished answers ride on the next round trip, or on one of their own after this.
@@ -61,23 +61,23 @@ FALLBACK = Gauge(
 _ADMITTED, _MARKED, _REFUSED, _FOUND = range(4)  # as in guard.lua
 _pack = msgspec.msgpack.Encoder().encode
 
-# What is made for each request is a Struct, because that takes a third of the time of a named tuple or a class.
+# The objects of one request are Structs, because one is made in a third of the time of a named tuple or a class.
 
 
 class _Question(msgspec.Struct, gc=False):
-    """What one request asks of the script: names of its buckets and of its idempotency key, empty where it has none."""
+    """One request's question to the script: its buckets and the name and mark of its key, empty where it has none."""
 
     key_bucket: str = ""
     address_bucket: str = ""
     cost: int = 0
     name: str = ""
     mark: str = ""
-    # Of the key's bucket, where it is not the limit of all API keys.
+    # The key's bucket has this limit where it is not that of all API keys.
     own_limit: Limit | None = None
 
 
 class _Reply(msgspec.Struct, gc=False):
-    """What it hears: the microseconds that its buckets lack, and for FOUND what stands under its key."""
+    """The script's reply: the microseconds that the buckets lack, and with FOUND the value under the key."""
 
     verdict: int
     key_fill_us: int
@@ -86,7 +86,7 @@ class _Reply(msgspec.Struct, gc=False):
 
 
 class Admission(msgspec.Struct, eq=False):
-    """A request that may go on. Whoever got it calls `finish` or `release` in the end, whatever happens in between.
+    """The leave of one request to go on. Its holder calls `finish` or `release` in the end, whatever happens before.
 
     `replay` is the answer of an equal earlier request: send it and do nothing else.
     """
@@ -102,20 +102,20 @@ class Admission(msgspec.Struct, eq=False):
         return rate_headers(*tighter(self.states)) if self.states else ()
 
     def finish(self, answer: StoredAnswer) -> None:
-        """Share an answer with the twins and store it, without a wait. Only for what PostgreSQL has frozen as well."""
+        """Share an answer with the twins and store it, without a wait. PostgreSQL must have frozen the answer, too."""
         mark, self.mark = self.mark, None
         if mark is not None:
             self.guard.settle(mark, answer)
 
     def release(self) -> None:
-        """Let the next request under the key start afresh. Nothing after `finish`: it may stand in a `finally`."""
+        """Let the next request under the key start afresh. After `finish` this does nothing, so that `finally` may."""
         mark, self.mark = self.mark, None
         if mark is not None:
             self.guard.settle(mark, None)
 
 
 class Guard:
-    """One per process. `admit` every request, `finish` or `release` what that returned, and `close` at the end."""
+    """The guard of one process: `admit` every request, `finish` or `release` the admission, `close` at the end."""
 
     def __init__(self, redis: Redis, settings: Settings, epoch: str) -> None:
         self._prefix = f"ts:{epoch}:{{guard}}:"
@@ -128,7 +128,7 @@ class Guard:
         )
         self._answer_ms = settings.idempotency_ttl_secs * 1000
         script = resources.files("core.access").joinpath("guard.lua").read_text()
-        self._link = ScriptLink(redis, script, on_change=lambda up: FALLBACK.set(not up))
+        self._script = RedisScript(redis, script, on_change=lambda up: FALLBACK.set(not up))
         self._lane: Lane[_Question, _Reply] = Lane(
             self._send, max_batch=MAX_BATCH, max_waiting=MAX_WAITING, patient=True
         )
@@ -143,7 +143,7 @@ class Guard:
     @property
     def up(self) -> bool:
         """Whether Redis is used at the moment."""
-        return self._link.up
+        return self._script.up
 
     async def admit(
         self,
@@ -157,11 +157,11 @@ class Guard:
         """Count one request for its API key and its address, both or neither, and mark its idempotency key.
 
         `address` is the client's (`core.access.addresses`), `fingerprint` comes from `request_fingerprint`, `cost` is
-        what the request counts as (`batch_cost`), at most a whole burst. Without a `key` or a principal nothing is
-        marked.
+        the number of requests that this one counts as (`batch_cost`), at most a whole burst. A mark needs both a `key`
+        and a principal.
 
-        A twin (same key, same fingerprint) that is at work is waited for, here or in another process, for 2 s at most;
-        its answer is then `replay`. Raises RateLimited, which counts nothing and marks nothing; no other refusal.
+        A request waits at most 2 s for a twin (same key, same fingerprint) that is at work here or in another process;
+        the twin's answer is then `replay`. Raises RateLimited and no other refusal; it counts and marks nothing.
         """
         if key is None or principal is None:
             question = self._question(principal, address, cost)
@@ -176,12 +176,12 @@ class Guard:
         admission = self._admission(question, await self._ask(question))
         while twin is not None:
             if twin.fingerprint != fingerprint_hex:
-                return admission  # another request under the same key: PostgreSQL names what differs
+                return admission  # it is another request under the same key: PostgreSQL names the difference
             admission.replay = await twin.settled(deadline)
             if admission.replay is not None or not twin.done:
                 return admission
             twin = self._marks.get(identity)
-        # The twin ended without an answer to share. The first of those who waited for it takes its place.
+        # The twin ended without an answer to share. The first request that waited for it takes its place.
         mark = self._open(identity, fingerprint_hex)
         led = await self._lead(mark, _Question(name=mark.name, mark=mark.value), deadline)
         admission.mark, admission.replay = led.mark, led.replay
@@ -197,7 +197,7 @@ class Guard:
     def settle(self, mark: Mark, answer: StoredAnswer | None) -> None:
         """End the request of `mark`: tell its twins here, and leave word in Redis for those elsewhere."""
         self._close(mark, answer)
-        if not self._link.up:
+        if not self._script.up:
             return
         if answer is not None and len(answer.body) <= MAX_ANSWER_BYTES:
             self._writes.store(mark, answer)
@@ -207,13 +207,13 @@ class Guard:
             self._schedule_flush()
 
     async def close(self) -> None:
-        """Write what is finished, and let go of Redis. Requests that still come are counted in memory."""
+        """Write the finished answers, and let go of Redis. Requests that still come are counted in memory."""
         await self._lane.close()
-        while self._writes and self._link.up:
+        while self._writes and self._script.up:
             await self._send([])
         if self._flush is not None:
             self._flush.cancel()
-        await self._link.close()
+        await self._script.close()
 
     # --- One request
 
@@ -232,7 +232,7 @@ class Guard:
         return _Question(key_bucket, address_bucket, cost, name, value)
 
     async def _ask(self, question: _Question) -> _Reply:
-        if self._link.up and (question.key_bucket or question.address_bucket or question.name):
+        if self._script.up and (question.key_bucket or question.address_bucket or question.name):
             try:
                 return await self._lane.enqueue(question)
             except Refusal:
@@ -260,7 +260,7 @@ class Guard:
         key_fill = fills[0] if question.key_bucket else 0
         return _Reply(_ADMITTED if had else _REFUSED, key_fill, fills[-1] if fills else 0)
 
-    # --- Its idempotency key
+    # --- The idempotency key of a request
 
     def _open(self, identity: tuple[int, str], fingerprint: str) -> Mark:
         name = f"{self._prefix}once:{identity[0]}:{identity[1]}"
@@ -275,7 +275,7 @@ class Guard:
         mark.settle(answer)
 
     async def _lead(self, mark: Mark, question: _Question, deadline: float) -> Admission:
-        """Ask with a mark: the request under it that does the work, unless another process is at it or has done it."""
+        """Ask with a mark; the request does the work unless another process is at it or has done it."""
         try:
             reply = await self._ask(question)
             admission = self._admission(question, reply)
@@ -297,7 +297,7 @@ class Guard:
         return admission
 
     async def _answer_elsewhere(self, mark: Mark, reply: _Reply, deadline: float) -> StoredAnswer | None:
-        """Return the answer that another process has, or is about to have; None when the work is ours."""
+        """Return the answer that another process has or will have by `deadline`; None when the work is ours."""
         pause, loop = FIRST_POLL_SECONDS, asyncio.get_running_loop()
         while reply.verdict == _FOUND and reply.found != mark.value.encode():
             left = deadline - loop.time()
@@ -333,7 +333,7 @@ class Guard:
         answers, releases = self._writes.take()
         self._schedule_flush()
         try:
-            reply = await self._link.call(
+            reply = await self._script.call(
                 1,
                 self._prefix,
                 _pack(buckets),
@@ -343,12 +343,12 @@ class Guard:
                 self._answer_ms,
                 *answers,
             )
-        except LinkDown:
+        except RedisDown:
             return [self._count_in_memory(question) for question in questions]
         return _replies(reply, len(questions))
 
     def _schedule_flush(self) -> None:
-        """Have what is to be written ride on the next round trip, or on one of its own a little later."""
+        """Have the writes ride on the next round trip, or on one of their own a little later."""
         if not self._writes:
             if self._flush is not None:
                 self._flush.cancel()
@@ -363,7 +363,7 @@ class Guard:
 
 
 def batch_cost(items: int) -> int:
-    """Return what a batch of `items` counts as: one request for every 100 begun, about what it costs the database."""
+    """Return the cost of a batch of `items`: a request for every 100 begun, which is about its cost in the database."""
     return max(1, -(-items // 100))
 
 

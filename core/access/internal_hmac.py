@@ -1,9 +1,9 @@
-"""Signatures of sibling services (the wallet contract, section 1.13), and what each of them was used for.
+"""Signatures of sibling services (the wallet contract, section 1.13), and the one use of each.
 
-Signed are a text that the caller sends as a time, and the payload as compact JSON. That text may be anything, and the
-operation and the idempotency key are not signed. So the first use of a signature settles both, for good: with a key,
-the same call may come again and gets the stored answer; anything else is refused. PostgreSQL remembers it, since no
-cache that may lose it can decide whether money moves twice.
+A signature covers a text that the caller sends as a time, and the payload as compact JSON. That text may be anything,
+and the operation and the idempotency key are not signed. So the first use of a signature settles both, for good: the
+same call under the same key gets the stored answer, and any other use is refused. PostgreSQL keeps the use, since a
+cache that may lose it cannot decide whether money moves twice.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 _sql = queries(__name__)
 
-# Seconds since 1970, of this century; what sibling services send in its place are UUIDs and hex digits.
+# A time is seconds since 1970, in this century. Sibling services also send UUIDs and hex digits in its place.
 _UNIX_SECONDS: Final = re.compile(r"[0-9]{9,10}(\.[0-9]{1,9})?", re.ASCII)
-# Of the operation's text: a method and a path.
+# An operation is a method and a path, of so many characters at most.
 MAX_OPERATION: Final = 100
 FORGET_BATCH: Final = 1_000
 FORGET_SECONDS: Final = 60.0
 
 
 class Credentials(NamedTuple):
-    """What a caller sends: X-Internal-Sign, X-Internal-Ts, X-Internal-Secret."""
+    """The headers of a caller: X-Internal-Sign, X-Internal-Ts, X-Internal-Secret."""
 
     sign: str | None
     ts: str | None
@@ -43,7 +43,7 @@ class Credentials(NamedTuple):
 
 
 class Signature(NamedTuple):
-    """A good signature; `forget_at` is when it is too old to be accepted again, None for one that has no time."""
+    """A good signature. It is too old to be accepted again at `forget_at`; None: it has no time."""
 
     digest: bytes
     forget_at: datetime | None
@@ -62,9 +62,9 @@ def signature_of(secret: str, ts: str, payload: Any) -> str:
 def check(
     settings: Settings, credentials: Credentials, payloads: Sequence[Any], *, now: datetime
 ) -> Signature | None:
-    """Return the signature of one of `payloads`; None for a caller who may come with the plain secret, and does.
+    """Return the signature of one of `payloads`; None for a caller with the plain secret, where that is allowed.
 
-    Where both halves of a signature are there, nothing else counts. Raises Refusal `forbidden`.
+    The plain secret does not count beside a signature with its time. Raises Refusal `forbidden`.
     """
     secret = str(settings.internal_api_secret)
     if not secret:
@@ -96,10 +96,10 @@ async def use(
     *,
     writes: bool,
 ) -> None:
-    """Use a signature for `operation` under a key: once, or again for the same under the same key.
+    """Use a signature for `operation` under a key, once, or again for the same operation under the same key.
 
-    What `writes` is remembered for as long as the signature could be accepted, so for good where it has no time; a
-    read, which does no harm, for INTERNAL_HMAC_TTL_SECS. Raises Refusal `forbidden` for any other second use.
+    The use of an operation that `writes` is kept for as long as the signature can be accepted, so for good where it has
+    no time; a read, which does no harm, for INTERNAL_HMAC_TTL_SECS. Raises Refusal `forbidden` for another use.
     """
     forget_at = signature.forget_at
     if forget_at is None and not writes:
@@ -113,7 +113,7 @@ async def use(
 
 
 async def forget_signatures(database: Database) -> int:
-    """Forget what is too old to be accepted again, a bounded number at a time; return how many."""
+    """Forget signatures that are too old to be accepted again, a bounded number at a time; return the number."""
     return await database.execute(_sql.forget_signatures, FORGET_BATCH)
 
 
@@ -122,7 +122,7 @@ def _same(given: str, expected: str) -> bool:
 
 
 def _bytes(text: str) -> bytes:
-    """Return the bytes that a header's text came as."""
+    """Return the bytes in which a header's text came."""
     return text.encode("utf-8", "surrogateescape")
 
 

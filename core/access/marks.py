@@ -1,6 +1,6 @@
-"""Idempotency marks: who is at work under a key right now, and what a finished answer looks like in Redis.
+"""Marks of requests that are at work under an idempotency key, and the form of finished answers in Redis.
 
-All of it is a shortcut. Whatever is lost, late or wrong here, PostgreSQL's key row decides.
+Both are shortcuts. A mark or answer may be lost, late or wrong, because PostgreSQL's key row decides.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import msgspec
 
 # A larger answer costs Redis more than it saves: its key is only unmarked.
 MAX_ANSWER_BYTES = 64 * 1024
-# What may wait to be stored (they wait 10 ms; more means that Redis is in trouble), and what one round trip carries.
+# So many bytes of answers may wait (10 ms; more means that Redis is in trouble), and one round trip carries so many.
 MAX_WAITING_BYTES = 8 * 1024 * 1024
 MAX_CARRIED_BYTES = 1024 * 1024
 MAX_CARRIED = 256
 
-# What a value in Redis begins with: a mark or an answer, and then the request's fingerprint in hex.
+# A value in Redis begins with the letter of a mark or an answer, and then has the request's fingerprint in hex.
 _MARK = "M"
 _ANSWER = b"A"
 _FINGERPRINT_END = 1 + 2 * hashlib.sha256().digest_size
@@ -28,7 +28,7 @@ _STATUS_END = _FINGERPRINT_END + 3
 
 
 class StoredAnswer(NamedTuple):
-    """A frozen answer, byte for byte: its body holds neither a request id nor anything that is only current."""
+    """A frozen answer, byte for byte. Its body holds neither a request id nor a value that may change."""
 
     status: int
     content_type: str
@@ -36,7 +36,7 @@ class StoredAnswer(NamedTuple):
 
 
 class Mark(msgspec.Struct, eq=False):
-    """One request at work under one key. Its twins in this process wait for it; those elsewhere see it in Redis."""
+    """One request at work under one key. Twins in this process wait for it; twins elsewhere see the mark in Redis."""
 
     identity: tuple[int, str]
     name: str
@@ -48,7 +48,7 @@ class Mark(msgspec.Struct, eq=False):
     waiting: asyncio.Future[None] | None = None
 
     async def settled(self, deadline: float) -> StoredAnswer | None:
-        """Wait for the end of this request; None when it ended without an answer to share, or has not by `deadline`."""
+        """Wait for the request's answer; None when it has ended without one, or has not ended by `deadline`."""
         if not self.done:
             if self.waiting is None:  # made by the first twin: most requests have none
                 self.waiting = asyncio.get_running_loop().create_future()
@@ -67,14 +67,14 @@ class Mark(msgspec.Struct, eq=False):
 
 
 def mark_value(fingerprint: str, token: str) -> str:
-    """Return what stands in Redis under a key that is being worked on; the token is this attempt's own."""
+    """Return the mark that stands in Redis under a key; the token is this request's own."""
     return f"{_MARK}{fingerprint}{token}"
 
 
 def request_fingerprint(operation: str, body: bytes) -> bytes:
-    """Return what two requests under one key must share to be one: the operation, with its path, and the raw body.
+    """Return the hash of an operation, its path and the raw body; twins have the same one.
 
-    Another spelling of the same JSON merely misses the shortcut; PostgreSQL compares the meaning.
+    Another spelling of the same JSON merely misses the shortcut, because PostgreSQL compares the meaning.
     """
     return hashlib.sha256(b"%s\0%s" % (operation.encode(), body)).digest()
 
@@ -91,7 +91,7 @@ def is_mark_of(value: bytes, fingerprint: str) -> bool:
 
 
 def answer_in(value: bytes, fingerprint: str) -> StoredAnswer | None:
-    """Return the answer in `value` to a request with this fingerprint; None for anything else, ours or not."""
+    """Return the answer in `value` to a request with this fingerprint; None for any other value."""
     head, newline, body = value.partition(b"\n")
     status = head[_FINGERPRINT_END:_STATUS_END]
     if not head.startswith(_ANSWER + fingerprint.encode()) or not newline or not status.isdigit():
@@ -100,7 +100,7 @@ def answer_in(value: bytes, fingerprint: str) -> StoredAnswer | None:
 
 
 class Writes:
-    """What is still to be written to Redis. Bounded; what does not fit is dropped, and PostgreSQL has it."""
+    """The answers and marks that are still to be written to Redis; an answer beyond the bound is dropped."""
 
     def __init__(self) -> None:
         self._answers: deque[tuple[str, bytes]] = deque()
@@ -118,11 +118,11 @@ class Writes:
             self._answers.append((mark.name, value))
 
     def release(self, mark: Mark) -> None:
-        """Take the mark away, if it is still the one that stands there."""
+        """Take the mark away, unless another one stands there by then."""
         self._releases.append((mark.name, mark.value))
 
     def take(self) -> tuple[list[str | bytes], list[str]]:
-        """Return what the next round trip carries: names and answers, names and marks."""
+        """Return the writes of the next round trip: names and answers, then names and marks to take away."""
         answers: list[str | bytes] = []
         carried = 0
         while self._answers and len(answers) < 2 * MAX_CARRIED and carried < MAX_CARRIED_BYTES:

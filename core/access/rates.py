@@ -1,7 +1,7 @@
-"""Rate limits by GCRA: what a limit is, how its state reads as headers, and counting in memory while Redis is gone.
+"""Rate limits by GCRA: limits, their state as headers, and the counting in memory while Redis is gone.
 
-GCRA is the leaky bucket with one number as its state: the time at which the bucket is full again. It has no windows, so
-no double helping at their edges, and what is left is known to the microsecond.
+GCRA is the leaky bucket with one number as its state: the time at which the bucket is full again. It has no windows and
+so no double rate at their edges, and the rest is known to the microsecond.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import NamedTuple
 from core.errors import Refusal
 
 MICROSECONDS = 1_000_000
-# Buckets in memory, about 200 bytes each; the one unused for the longest goes first, and a full one means nothing.
+# Memory holds so many buckets of about 200 bytes each. The one unused for the longest goes first; it is likely full.
 MEMORY_BUCKETS = 10_000
 
 Headers = tuple[tuple[str, str], ...]
 
 
 class Limit(NamedTuple):
-    """`burst` requests at once after a pause, then one every `step_us` microseconds. What it counts stands in `of`."""
+    """A limit: `burst` requests at once after a pause, then one every `step_us` microseconds, for each `of`."""
 
     step_us: int
     burst: int
@@ -28,7 +28,7 @@ class Limit(NamedTuple):
 
     @property
     def burst_us(self) -> int:
-        """How long an empty bucket takes to be full again."""
+        """The microseconds that an empty bucket takes to be full again."""
         return self.step_us * self.burst
 
 
@@ -37,7 +37,7 @@ State = tuple[Limit, int]
 
 
 class RateLimited(Refusal):
-    """The caller comes too often. `headers` are the rate's, for the answer; `retry_after` is exact, in seconds."""
+    """The caller comes too often. `headers` are those of the limit; `retry_after` is exact, in seconds."""
 
     def __init__(self, limit: Limit, fill_us: int, cost: int) -> None:
         super().__init__(
@@ -82,7 +82,7 @@ def rate_headers(limit: Limit, fill_us: int) -> Headers:
 
 
 def _left(limit: Limit, fill_us: int) -> int:
-    # The burst less what the bucket lacks in whole requests; half a request is none left.
+    # The rest is the burst less the bucket's lack, in whole requests.
     return limit.burst + -fill_us // limit.step_us
 
 
@@ -91,14 +91,14 @@ def _wait_us(limit: Limit, fill_us: int, cost: int) -> int:
 
 
 class MemoryBuckets:
-    """The same counting in one process's memory: each process then admits as much as all did together."""
+    """The buckets of one process's memory. Each process then admits as many requests as all did together."""
 
     def __init__(self, bound: int = MEMORY_BUCKETS) -> None:
         self._full_at: OrderedDict[str, int] = OrderedDict()
         self._bound = bound
 
     def take(self, asked: Sequence[tuple[str, Limit]], cost: int, now_us: int) -> tuple[bool, list[int]]:
-        """Take `cost` from every bucket or from none; return whether it was had, and what each lacks now."""
+        """Take `cost` from every bucket or from none; return whether it was taken, and each bucket's lack now (us)."""
         fills = [min(max(self._full_at.get(name, 0) - now_us, 0), limit.burst_us) for name, limit in asked]
         if any(_wait_us(limit, fill, cost) > 0 for (_, limit), fill in zip(asked, fills, strict=True)):
             return False, fills

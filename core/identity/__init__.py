@@ -1,1 +1,1 @@
-"""Who somebody is: tokens, sign-in codes, passwords, passkeys."""
+"""Identity: users prove who they are by sign-in codes, passwords and passkeys, and get tokens for it."""

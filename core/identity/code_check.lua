@@ -1,6 +1,6 @@
--- One try at a sign-in code, whole: whoever comes at the same time finds it done. KEYS[1]: what the phone's names begin
--- with. ARGV: session (empty: the newest), digest of what was typed, most tries, seconds that failures are counted.
--- Returns {0, 0} right, {1, 0} wrong or not there, {2, milliseconds} locked.
+-- One try at a sign-in code, as a whole, so that of two tries at the same time one sees the other done. KEYS[1]: the
+-- prefix of the phone's names. ARGV: session (empty: the newest), digest of the typed code, most tries, seconds for
+-- which failures are counted. Returns {0, 0} right, {1, 0} wrong or not there, {2, milliseconds} locked.
 local of_phone, session, tried = KEYS[1], ARGV[1], ARGV[2]
 local locked = redis.call('PTTL', of_phone .. 'lock')
 if locked > 0 then
@@ -19,7 +19,7 @@ if not found[1] or tonumber(found[2]) >= tonumber(ARGV[3]) then
     return {1, 0}
 end
 redis.call('HINCRBY', code, 'tries', 1)
--- In the same time wherever they differ.
+-- The comparison takes the same time wherever the digests differ.
 local difference = #tried == #found[1] and 0 or 1
 for at = 1, math.min(#tried, #found[1]) do
     difference = bit.bor(difference, bit.bxor(tried:byte(at), found[1]:byte(at)))
@@ -35,7 +35,7 @@ local failures = redis.call('INCR', of_phone .. 'failures')
 if failures == 1 then
     redis.call('EXPIRE', of_phone .. 'failures', ARGV[4])
 end
--- The wallet contract, section 2.
+-- These locks, in seconds, are the wallet contract's (section 2).
 local lock = failures >= 7 and 600 or failures == 5 and 300 or failures == 3 and 120 or 0
 if lock > 0 then
     redis.call('SET', of_phone .. 'lock', 1, 'EX', lock)

@@ -1,5 +1,5 @@
--- Take back a code that could not be sent, so that it counts for nothing. KEYS[1]: what the phone's names begin with.
--- ARGV: session.
+-- Take back a code that could not be sent, and do not count the send. KEYS[1]: the prefix of the phone's names. ARGV:
+-- session.
 local of_phone, session = KEYS[1], ARGV[1]
 if redis.call('DEL', of_phone .. 'code:' .. session) == 0 then
     return 0

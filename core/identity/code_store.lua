@@ -1,5 +1,5 @@
--- A new sign-in code of a phone. KEYS[1]: what the phone's names begin with. ARGV: session, digest of the code, its
--- life in seconds, most sends, within how many seconds. Returns 0, or the milliseconds until it may be sent.
+-- Store a new sign-in code of a phone. KEYS[1]: the prefix of the phone's names. ARGV: session, digest of the code, its
+-- life in seconds, most sends, and their window in seconds. Returns 0, or the milliseconds until a code may be sent.
 local of_phone, session = KEYS[1], ARGV[1]
 local sent = tonumber(redis.call('GET', of_phone .. 'sent') or '0')
 if sent >= tonumber(ARGV[4]) then

@@ -1,7 +1,7 @@
-"""Sign-in codes: made, stored as digests, and good for one sign-in. Their states are the wallet contract's, section 2.
+"""Sign-in codes, each stored as a digest and good for one sign-in; the wallet contract (section 2) has their states.
 
-What is limited is limited for the phone. A client's address is only a second, looser bound: a gateway that does not say
-whom it speaks for must not lock everybody out.
+The limits are those of the phone. A client's address is only a second, looser bound, because a gateway that does not
+name its clients must not lock everybody out.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 DIGITS: Final = 6
 SESSION_BYTES: Final = 16  # 22 characters
 MAX_SESSION_CHARACTERS: Final = 64
-# Of the contract: sends for one phone within the window, and how long failures are counted.
+# The contract's numbers: sends to one phone within a window, and the time for which failures are counted.
 SENDS: Final = 3
 SEND_SECONDS: Final = 900
 FAILURE_SECONDS: Final = 3_600
@@ -33,7 +33,7 @@ _RIGHT, _WRONG, _LOCKED = range(3)  # as in code_check.lua
 
 
 class Codes:
-    """The codes of OTP_MODE=redis; the fixed one of development is `is_dev_code`."""
+    """The codes of OTP_MODE=redis. `is_dev_code` knows the fixed code of development."""
 
     def __init__(self, settings: Settings, tokens: Tokens, memory: Memory) -> None:
         self._settings = settings
@@ -43,11 +43,11 @@ class Codes:
 
     @property
     def dev(self) -> bool:
-        """Whether one fixed code is good for every phone: never in prod, whatever the mode says."""
+        """Whether one fixed code is good for every phone; in prod it never is, whatever the mode says."""
         return self._settings.otp_mode == "dev" and self._settings.env != "prod"
 
     def is_dev_code(self, code: str) -> bool:
-        """Whether it is the fixed code of development."""
+        """Whether `code` is the fixed code of development."""
         return hmac.compare_digest(code.encode(), str(self._settings.otp_dev_code).encode())
 
     async def make(self, phone: str, address: str) -> tuple[str, str]:
@@ -72,11 +72,11 @@ class Codes:
         return session, code
 
     async def forget(self, phone: str, session: str) -> None:
-        """Take back a code that could not be sent: the send counts for nothing. Raises Refusal `sign_in_waits`."""
+        """Take back a code that could not be sent, and do not count the send. Raises Refusal `sign_in_waits`."""
         await self._memory.run("code_forget", self._name(phone), session)
 
     async def check(self, phone: str, code: str, session: str, address: str) -> None:
-        """Use the code of `session` up, or of the phone's newest session where that is empty.
+        """Use up the code of `session`, or of the phone's newest session where `session` is empty.
 
         Raises Refusal `invalid_otp`, `otp_locked`, `sign_in_waits`.
         """
@@ -102,7 +102,7 @@ class Codes:
             raise wrong_code()
 
     def _name(self, phone: str) -> str:
-        """Name a phone in Redis, which keeps no personal data."""
+        """Return a phone's name in Redis, a digest, because Redis keeps no personal data."""
         return f"phone:{self._mac(normalized(phone))[:32]}"
 
     def _digest(self, phone: str, code: str) -> str:
@@ -113,10 +113,10 @@ class Codes:
 
 
 def new_session() -> str:
-    """Return the name of a sign-in by code: 22 characters that a URL may hold."""
+    """Return a random name for a sign-in by code: 22 characters that a URL may hold."""
     return secrets.token_urlsafe(SESSION_BYTES)
 
 
 def wrong_code() -> Refusal:
-    """Return the refusal of a code, which never tells why."""
+    """Return the refusal of a code, which does not tell the cause."""
     return Refusal("invalid_otp", "The code is wrong, was used, or is too old. Ask for a new one.")

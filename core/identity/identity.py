@@ -1,4 +1,4 @@
-"""The parts of signing in, in one process, over those of the platform."""
+"""The parts of one process that sign users in, over those of the platform."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What the operations of signing in take; made by `open_identity`."""
+    """The parts that the operations of signing in use; `open_identity` makes them."""
 
     platform: Platform
     tokens: Tokens
@@ -34,7 +34,7 @@ class Identity:
 
 @asynccontextmanager
 async def open_identity(platform: Platform, tokens: Tokens) -> AsyncIterator[Identity]:
-    """Open it over a platform, and close it before that."""
+    """Open the parts over a platform, and close them before it."""
     settings, service = platform.settings, platform.service
     memory = Memory(service.redis, service.epoch)
     messages, passwords = open_messages(settings), Passwords()

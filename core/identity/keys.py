@@ -1,4 +1,4 @@
-"""The keys that sign users' tokens: which one signs, which ones are believed, and the public halves as a JWK set."""
+"""The keys of users' tokens: the one that signs, those that are believed, and the public halves as a JWK set."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DEV_KEY_FILE: Final = "jwt-rs256.pem"
 
 
 class Key(NamedTuple):
-    """A key: `verifying` is the secret again for HS256, which has no key id."""
+    """A key of users' tokens. With HS256 `verifying` is the secret again, and there is no key id."""
 
     algorithm: str
     signing: Any
@@ -32,19 +32,19 @@ class Key(NamedTuple):
 
 
 class KeyRing(NamedTuple):
-    """The first key signs; a token of any of them counts. `material` is the secret that other keys are derived from."""
+    """The keys in force: the first signs, and each one's tokens count. `material` is the secret of derived keys."""
 
     keys: tuple[Key, ...]
     material: bytes
 
     def derive(self, purpose: str) -> bytes:
-        """Return a key of 32 bytes for another purpose, the same in every process with these settings."""
+        """Return a key of 32 bytes for another purpose; processes with the same settings derive the same one."""
         return hmac.new(self.material, f"tallystick {purpose}".encode(), hashlib.sha256).digest()
 
     def candidates(self, algorithm: str | None, key_id: str | None) -> list[Key]:
         """Return the keys that a token with this header may be signed with, the likeliest first."""
         fitting = [key for key in self.keys if key.algorithm == algorithm]
-        # A key that took over the id of another must not make its tokens worthless.
+        # Keys with another id are candidates, too: a key that took an id over must not make the old tokens worthless.
         return sorted(fitting, key=lambda key: key.key_id != key_id)
 
     def jwks(self) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def load_keys(settings: Settings) -> KeyRing:
         Key("RS256", private, private.public_key(), name or thumbprint(private.public_key()))
         for private, name in zip(found, names, strict=False)
     ]
-    # Tokens of the time before the change to RS256 count only as long as their secret is named as a previous one.
+    # After a change to RS256, tokens of HS256 count only as long as their secret is named as a previous one.
     return KeyRing((*keys, *previous) if keys else (), (secret or pem).encode())
 
 

@@ -1,4 +1,4 @@
-"""What signing in keeps in Redis for some minutes: codes, challenges, counts. Without Redis these wait."""
+"""The short memory of signing in: codes, challenges and counts, in Redis for minutes. Without Redis they wait."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FAILURES = (RedisError, OSError)
 
 
 class Memory:
-    """Scripts and values under names of this history of the database. Without Redis all raise `sign_in_waits`."""
+    """Scripts and values in Redis under this epoch's names. Without Redis all methods raise Refusal `sign_in_waits`."""
 
     def __init__(self, redis: Redis, epoch: str) -> None:
         self._redis = redis
@@ -38,27 +38,27 @@ class Memory:
         }
 
     async def run(self, script: str, name: str, *arguments: str | int) -> Any:
-        """Run a script on the names that begin with `name`; in a cluster they lie together."""
+        """Run a script on the names that begin with `name`; a hash tag keeps them together in a cluster."""
         return await self._answer(self._scripts[script]([f"{self._prefix}{{{name}}}"], list(arguments)))
 
     async def bound(self, name: str, most: int, seconds: int, *, add: bool) -> float:
-        """Count one if `add`, and return 0.0, or how many seconds it takes until there is room; `most` 0: no bound."""
+        """Count one if `add`; return 0.0, or the seconds until there is room again. `most` 0 means no bound."""
         if most == 0:
             return 0.0
         wait: int = await self.run("bound", name, most, seconds, int(add))
         return wait / 1000
 
     async def keep_challenge(self, kind: str, challenge: str, whose: str) -> None:
-        """Keep a challenge for five minutes, with the user that it was given to (empty: anybody)."""
+        """Keep a challenge for five minutes, with the user whom it is for (empty: anybody)."""
         await self._answer(self._redis.set(self._challenge(kind, challenge), whose, ex=CHALLENGE_SECONDS))
 
     async def take_challenge(self, kind: str, challenge: str) -> str | None:
-        """Return whose a challenge is, once; None for one that was never given, was taken, or is too old."""
+        """Return the user of a challenge, once; None for an unknown challenge, one that was taken, or an old one."""
         found: bytes | None = await self._answer(self._redis.getdel(self._challenge(kind, challenge)))
         return None if found is None else found.decode()
 
     def _challenge(self, kind: str, challenge: str) -> str:
-        # What comes from outside is of any length and kind.
+        # The hash bounds the name, because a text from outside may have any length and any characters.
         return f"{self._prefix}{kind}:{hashlib.sha256(challenge.encode()).hexdigest()}"
 
     async def _answer(self, work: Awaitable[Any]) -> Any:
@@ -74,5 +74,5 @@ class Memory:
 
 
 def limited(code: str, detail: str, wait_seconds: float) -> Refusal:
-    """Return the refusal of what comes too often."""
+    """Return the refusal of a call that comes too often."""
     return Refusal(code, detail, retry_after=wait_seconds)

@@ -1,4 +1,4 @@
-"""Passkeys (WebAuthn): each is registered and used with a proof over a challenge of ours, which counts once.
+"""Passkeys (WebAuthn): registration and use are each proven by a signature over a challenge of ours, good once.
 
 https://www.w3.org/TR/webauthn-3/, sections 7.1 and 7.2; the verification itself is py_webauthn's.
 """
@@ -34,7 +34,7 @@ MAX_OF_USER: Final = 20
 
 
 class Challenge(NamedTuple):
-    """What an authenticator has to sign, and for whom."""
+    """A challenge that an authenticator has to sign, with the id and the name of the relying party."""
 
     text: str
     rp_id: str
@@ -42,7 +42,7 @@ class Challenge(NamedTuple):
 
 
 class Passkeys:
-    """Registers and checks passkeys. Every method raises Refusal `passkeys_disabled` when PASSKEYS_ENABLED is off."""
+    """The passkeys of all users. Every method raises Refusal `passkeys_disabled` when PASSKEYS_ENABLED is off."""
 
     def __init__(self, settings: Settings, database: Database, memory: Memory) -> None:
         self._settings = settings
@@ -91,7 +91,7 @@ class Passkeys:
             await record(connection, audited("auth.passkey_added", by_user(user.id), data, user_id=user.id))
 
     async def check(self, given: Mapping[str, Any]) -> UUID:
-        """Return whose passkey has signed `given`, as browsers write it (AuthenticationResponseJSON).
+        """Return the user whose passkey has signed `given`, as browsers write it (AuthenticationResponseJSON).
 
         Raises Refusal `passkey_invalid` without an id, `passkey_not_found`, `passkey_not_verified`, `sign_in_waits`.
         """
@@ -119,12 +119,12 @@ class Passkeys:
         return user_id
 
     def check_enabled(self) -> None:
-        """Raise Refusal `passkeys_disabled` when they are off."""
+        """Raise Refusal `passkeys_disabled` when passkeys are off."""
         if not self._settings.passkeys_enabled:
             raise Refusal("passkeys_disabled", "Passkeys are off here.")
 
     async def _challenge_of(self, kind: str, credential: Mapping[str, Any], user_id: UUID) -> bytes:
-        """Take the challenge that the client says it has signed; it is used up, whatever the proof is worth."""
+        """Take the challenge that the client claims to have signed; a bad proof uses it up, too."""
         response = credential.get("response")
         if not isinstance(response, dict):
             raise _not_verified("Send the whole answer of the authenticator, with its `response`.")
@@ -153,7 +153,7 @@ def _credential(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _proven(check: Callable[[], T]) -> T:
-    """Return what a check says. It reads what a stranger has sent, so whatever it raises is the stranger's fault."""
+    """Return the result of a check. The check reads a stranger's bytes, so any error is the stranger's fault."""
     try:
         return check()
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Passwords: Argon2id, in threads of their own, so many at once and no more."""
+"""Passwords: hashed by Argon2id in threads of their own, a bounded number at once."""
 
 from __future__ import annotations
 
@@ -20,19 +20,18 @@ T = TypeVar("T")
 MEMORY_KIB: Final = 19_456
 PASSES: Final = 2
 LANES: Final = 1
-# At once, so that a flood of sign-ins takes 76 MiB and never all processors; and how many wait for their turn.
+# So many hashes are computed at once, so that a flood of sign-ins takes 76 MiB and never all processors; more wait.
 THREADS: Final = 4
 MAX_WAITING: Final = 200
 
-# Of no password: what the password of nobody is compared with, so that a wrong username takes as long as a wrong
-# password.
+# An unknown username's password is compared with this hash of no password, and so takes as long as a wrong password.
 NOBODYS_HASH: Final = (
     "$argon2id$v=19$m=19456,t=2,p=1$VGFsbHlzdGlja05vYm9keQ$MFBsYWNlaG9sZGVyT2ZOb1Bhc3N3b3JkQXRBbGwhISE"
 )
 
 
 class Passwords:
-    """Hashes passwords and compares them, one object a process."""
+    """The hashing of passwords in one process."""
 
     def __init__(self) -> None:
         self._hasher = PasswordHasher(PASSES, MEMORY_KIB, LANES)
@@ -44,18 +43,18 @@ class Passwords:
         return await self._run(lambda: self._hasher.hash(password))
 
     async def verify(self, stored: str | None, password: str) -> bool:
-        """Whether `password` is the one whose hash is stored; None: nobody's, which takes as long.
+        """Whether `password` has the hash `stored`; None: no user, which takes as long.
 
         Raises Refusal `overloaded`.
         """
         return await self._run(lambda: self._is(stored or NOBODYS_HASH, password)) and stored is not None
 
     def is_outdated(self, stored: str) -> bool:
-        """Whether a hash that has just been verified was made with other parameters than ours."""
+        """Whether a hash was made with other parameters than ours."""
         return self._hasher.check_needs_rehash(stored)
 
     def close(self) -> None:
-        """End the threads; what still waits is given up."""
+        """End the threads; passwords that still wait are given up."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     def _is(self, stored: str, password: str) -> bool:

@@ -1,4 +1,4 @@
-"""Phones: one spelling for each, after the rule of the wallet contract (section 1.1), and which may get a message."""
+"""Phones: one spelling for each, after the wallet contract (section 1.1), and a check that one may get messages."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ HOME_PREFIX: Final = "+963"
 LEAST_NATIONAL_DIGITS: Final = 9
 
 _SPELLING = re.compile(r"\+?[0-9]{1,31}")
-# Who is called there earns by it: numbers that a swindler would have us send messages to.
+# The owners of these numbers earn by every message, so a swindler would have us send them some.
 _EXPENSIVE = frozenset(
     {PhoneNumberType.PREMIUM_RATE, PhoneNumberType.SHARED_COST, PhoneNumberType.UAN, PhoneNumberType.PAGER}
 )
 
 
 def normalized(text: str) -> str:
-    """Return a phone as it is stored, empty if there is none in `text`.
+    """Return the phone in `text` as it is stored, empty if there is none.
 
     >>> normalized("0944 123 456"), normalized("00963-944"), normalized("+963 (944)"), normalized("none")
     ('+963944123456', '+963944', '+963944', '')
@@ -43,5 +43,5 @@ def may_get_messages(phone: str) -> bool:
 
 
 def masked(phone: str) -> str:
-    """Return a phone as a log may show it: where it is from, and its last two digits."""
+    """Return a phone as a log may show it: the country's digits and the last two."""
     return f"{phone[:4]}…{phone[-2:]}"

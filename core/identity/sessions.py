@@ -1,7 +1,7 @@
 """Sign-ins: each is a row that its tokens name, so that a person can see them, and end one or all.
 
-Whoever asks for it gets a refresh token with a short access token in the place of the long one. A refresh token is good
-for one use; a used one that comes back means that two have it, so it ends the sign-in (RFC 9700, section 4.14.2).
+A client that asks for a refresh token gets one, with a short access token in the place of the long one. It is good for
+one use. A used one that comes back means that two clients have it, so the sign-in ends (RFC 9700, section 4.14.2).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _REFRESH: Final = "tsr_"
 
 
 class SignedIn(NamedTuple):
-    """What a client gets; with a refresh token also how many seconds the access token lasts."""
+    """The tokens of a sign-in; with a refresh token also the seconds that the access token lasts."""
 
     access_token: str
     refresh_token: str | None = None
@@ -46,7 +46,7 @@ class SignedIn(NamedTuple):
 
 
 class Session(NamedTuple):
-    """A live sign-in, as its owner sees it."""
+    """A live sign-in as its owner sees it; `client` is the client's own name for itself."""
 
     id: UUID
     client: str
@@ -56,7 +56,7 @@ class Session(NamedTuple):
 
 
 class _Refresh(NamedTuple):
-    """The parts of a refresh token: the sign-in, its secret, and the token's own."""
+    """The parts of a refresh token: the sign-in, the sign-in's secret, and the token's own secret."""
 
     session_id: UUID
     family: bytes
@@ -89,7 +89,7 @@ async def sign_in(
     client: str,
     refresh: bool,
 ) -> SignedIn:
-    """Open a sign-in of `user` and return its tokens. `client` is what the client calls itself, for its owner."""
+    """Open a sign-in of `user` and return its tokens. `client`, the client's own name, is shown to the user."""
     session_id = ids.new_uuid()
     token = _Refresh(session_id, secrets.token_bytes(_SECRET_BYTES), secrets.token_bytes(_SECRET_BYTES))
     seconds = settings.session_refresh_days * DAY_SECONDS if refresh else settings.jwt_expires_minutes * 60
@@ -112,7 +112,7 @@ async def sign_in(
 async def renew(
     database: Database, tokens: Tokens, settings: Settings, users: Users, refresh_token: str
 ) -> SignedIn:
-    """Return new tokens for a refresh token, which is used up then. Raises Refusal `refresh_token_invalid`."""
+    """Return new tokens for a refresh token, which is then used up. Raises Refusal `refresh_token_invalid`."""
     given = _read(refresh_token)
     if given is None:
         raise _invalid()
@@ -137,7 +137,7 @@ async def renew(
 
 
 async def end(database: Database, user: User, session_id: UUID) -> None:
-    """End one sign-in of `user`: its tokens count for nothing from now on. Raises Refusal `session_not_found`."""
+    """End one sign-in of `user`, whose tokens then count no more. Raises Refusal `session_not_found`."""
     async with database.transaction() as connection:
         if await connection.fetchrow(_sql.end_session, session_id, user.id) is None:
             raise Refusal("session_not_found", "There is no such sign-in, or it was ended.")
@@ -145,16 +145,16 @@ async def end(database: Database, user: User, session_id: UUID) -> None:
 
 
 async def end_all_within(connection: Connection, user: User) -> int:
-    """End every sign-in of `user` as part of a transaction; return how many of ours there were."""
-    # The user's row first: two of these then come one after the other.
+    """End every sign-in of `user` as part of a transaction; return the number of rows that were ended."""
+    # The user's row is locked first, so that two of these calls come one after the other.
     await connection.execute(_sql.end_older_tokens, user.id)
     return await connection.execute(_sql.end_all_sessions, user.id)
 
 
 async def end_all(database: Database, user: User, *, actor: str | None = None) -> int:
-    """End every sign-in of `user`, those by tokens of the old service included; return how many of ours there were.
+    """End every sign-in of `user`, also older tokens that name none; return the number of rows that were ended.
 
-    `actor` is who does it, where that is not the user.
+    `actor` is the actor of the audit record, where that is not the user.
     """
     async with database.transaction() as connection:
         count = await end_all_within(connection, user)
@@ -165,7 +165,7 @@ async def end_all(database: Database, user: User, *, actor: str | None = None) -
 
 
 async def live_sessions(database: Database, user: User) -> list[Session]:
-    """Return the newest hundred sign-ins of `user` that count, newest first."""
+    """Return the newest hundred live sign-ins of `user`, newest first."""
     rows = await database.fetch(_sql.sessions_of_user, user.id, MAX_LISTED)
     return [Session(*(row[name] for name in Session._fields)) for row in rows]
 

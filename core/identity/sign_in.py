@@ -36,7 +36,7 @@ LOGIN_SECONDS: Final = 900
 
 
 class Client(NamedTuple):
-    """Who asks: the address, what the client calls itself, and whether it wants a refresh token."""
+    """The client that signs in: its address, its own name for itself, and whether it wants a refresh token."""
 
     address: str
     agent: str = ""
@@ -44,14 +44,14 @@ class Client(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """A code is on its way, or everybody knows it (development)."""
+    """A code that is on its way, or that everybody knows (development)."""
 
     session: str
     dev_code: str | None
 
 
 class DevAccount(NamedTuple):
-    """One of the fixed accounts of ENV=dev; the roles beyond merchant and agent are names and nothing else."""
+    """One of the fixed accounts of ENV=dev. Only the roles merchant and agent allow anything."""
 
     username: str
     password: str
@@ -72,7 +72,7 @@ DEV_ACCOUNTS: Final = (
 
 
 async def request_code(identity: Identity, phone: str, client: Client) -> Sent:
-    """Send a sign-in code to `phone`, a plus and digits.
+    """Send a sign-in code to `phone`, which is a plus and digits.
 
     Raises Refusal `not_found` (DEV_DISABLE_OTP in dev), `invalid_phone`, `otp_limited`, `sms_failed`, `sign_in_waits`.
     """
@@ -105,7 +105,7 @@ async def verify_code(
 ) -> SignedIn:
     """Sign in with a code, and make the user if there is none. Without a session the phone's newest one counts.
 
-    `resets` is False for whoever does not want the state of development taken back (DEV_RESET_USER_STATE_ON_LOGIN).
+    `resets` False keeps the user's state in development, too (DEV_RESET_USER_STATE_ON_LOGIN).
 
     Raises Refusal `invalid_otp`, `otp_locked`, `sign_in_waits`.
     """
@@ -117,9 +117,8 @@ async def verify_code(
     except Refusal as refusal:
         raise _counted("otp", refusal) from None
     user = await identity.platform.users.ensure(phone, name=name, actor="system:sign-in")
-    if (
-        identity.platform.settings.env != "dev"
-    ):  # there the code is the same for everybody, and proves nothing
+    # In development the code is the same for everybody, and proves nothing.
+    if identity.platform.settings.env != "dev":
         await _prove_phone(identity, user)
     if resets:
         await _reset_in_dev(identity, user)
@@ -129,9 +128,9 @@ async def verify_code(
 async def register(
     identity: Identity, username: str, password: str, phone: str, name: str | None, client: Client
 ) -> SignedIn:
-    """Make a user with a password. The phone is taken on trust: who owns it is what a sign-in code tells.
+    """Make a user with a password. The phone is taken on trust, because only a sign-in code proves its owner.
 
-    So outside development the starting credit waits for that code, or invented phones would be money.
+    So outside development the starting credit waits for that code; else invented phones would be money.
 
     Raises Refusal, in this order: `username_taken`, `invalid_phone`, `phone_taken`, `weak_password`; `overloaded`.
     """
@@ -140,7 +139,7 @@ async def register(
         raise _username_taken()
     if not number:
         raise Refusal("invalid_phone", "There is no phone number in it.")
-    # The platform's fees go to the wallet of this phone, which may not be made yet: nobody takes it on trust.
+    # The platform's fees go to the wallet of this phone, which may not exist yet. Nobody gets that phone on trust.
     fees = normalized(platform.config.current.fee_wallet_phone)
     if number == fees or await platform.users.by_phone(number) is not None:
         raise _phone_taken()
@@ -152,7 +151,7 @@ async def register(
         await connection.execute(_sql.set_credentials, user_id, username, hashed)
 
     try:
-        # In one transaction: whoever made the user of this phone meanwhile keeps it without our password.
+        # User and password come in one transaction: a user of this phone who was made meanwhile stays without ours.
         user = await platform.users.create(
             number,
             name=name,
@@ -234,7 +233,7 @@ async def _signed_in(identity: Identity, user: User, method: str, client: Client
 
 
 async def _guard_guesses(identity: Identity, username: str, *, add: bool) -> None:
-    """Count a wrong password, or look; without Redis the limits of addresses alone hold."""
+    """Count a wrong password, or only look. Without Redis the limits of addresses alone hold."""
     most = identity.platform.settings.login_max_failures
     name = hashlib.sha256(username.lower().encode()).hexdigest()[:32]
     try:
@@ -246,9 +245,9 @@ async def _guard_guesses(identity: Identity, username: str, *, add: bool) -> Non
 
 
 async def _prove_phone(identity: Identity, user: User) -> None:
-    """End what another may have prepared who had registered this phone: the first code shows whose it is.
+    """End all that a stranger who registered this phone may have prepared, because the first code proves the owner.
 
-    That is the password, every sign-in, passkeys, mandates and subscriptions.
+    Password, every sign-in, passkeys, mandates and subscriptions end.
     """
     async with identity.platform.database.transaction() as connection:
         row = await connection.fetchrow(_sql.prove_phone, user.id)
@@ -257,7 +256,7 @@ async def _prove_phone(identity: Identity, user: User) -> None:
         await sessions.end_all_within(connection, user)
         await connection.execute(_sql.forget_unproven, user.id)
         await record(connection, audited("auth.phone_proven", by_user(user.id), {}, user_id=user.id))
-    # Apart, since what stands in its way (a frozen wallet) must not keep in whoever was there before.
+    # The credit comes apart, since a frozen wallet, which refuses it, must not keep the stranger signed in.
     try:
         await identity.platform.users.credit_late(user)
     except Refusal as refusal:
@@ -265,7 +264,7 @@ async def _prove_phone(identity: Identity, user: User) -> None:
 
 
 async def _reset_in_dev(identity: Identity, user: User) -> None:
-    """Take back the KYC and merchant state, as tests of the contract's clients expect it (development)."""
+    """Take back the KYC and merchant state, as the tests of the contract's clients expect (development)."""
     platform = identity.platform
     if platform.settings.env != "dev" or not platform.settings.dev_reset_user_state_on_login:
         return

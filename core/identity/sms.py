@@ -1,4 +1,4 @@
-"""Who carries a sign-in code to a phone: the operator's HTTP service, or the log."""
+"""Senders of sign-in codes: the operator's HTTP service, or the log."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-# Sockets to the service; who comes while all are busy waits within the time limit of the call.
+# So many sockets go to the service. A message that finds all of them busy waits within the time limit of the call.
 CONNECTIONS: Final = 50
 RETRY_SECONDS: Final = 5.0
 
 
 class NotSentError(Exception):
-    """The message did not go out; `maybe` says that this is not certain."""
+    """A message did not go out; with `maybe` it may have gone out all the same."""
 
     def __init__(self, reason: str, *, maybe: bool = False) -> None:
         super().__init__(reason)
@@ -31,7 +31,7 @@ class NotSentError(Exception):
 
 
 class Sender(Protocol):
-    """Carries one message."""
+    """A way to send one message to one phone."""
 
     name: str
 
@@ -39,11 +39,11 @@ class Sender(Protocol):
         """Send `text`; `message_id` is the same for the same message. Raises NotSentError."""
 
     async def close(self) -> None:
-        """Let go of what is open."""
+        """Close the connections."""
 
 
 class LogSender:
-    """Writes a log line in the place of a message; the text, and so the code, only in development."""
+    """The sender that writes a log line in the place of a message, with the text only in development."""
 
     name = "log"
 
@@ -60,7 +60,7 @@ class LogSender:
 
 
 class HttpSender:
-    """Posts `{to, message, sender}` to the operator's address; any 2xx means that it will be sent."""
+    """The sender that posts `{to, message, sender}` to the operator's URL; any 2xx means that it will be sent."""
 
     name = "http"
 
@@ -98,7 +98,7 @@ class HttpSender:
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                # A connection that went stale would cost somebody their code.
+                # No connection is kept, because a stale one would cost somebody a code.
                 connector=aiohttp.TCPConnector(limit=CONNECTIONS, force_close=True),
                 timeout=self._timeout,
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -109,7 +109,7 @@ class HttpSender:
 
 
 class Messages:
-    """The senders in the order in which they are tried."""
+    """The senders of a process, in the order in which they are tried."""
 
     def __init__(self, senders: tuple[Sender, ...], template: str) -> None:
         self._senders = senders
@@ -118,7 +118,7 @@ class Messages:
     async def send_code(self, phone: str, code: str, message_id: str) -> None:
         """Send a code by the first sender that takes it.
 
-        Raises Refusal `sms_failed`; `maybe_sent` in it says that one of them may have taken it all the same.
+        Raises Refusal `sms_failed`; its `maybe_sent` says that a sender may have taken the code all the same.
         """
         text = self._template.replace("{code}", code)
         maybe = False
@@ -145,7 +145,7 @@ class Messages:
 
 
 def open_messages(settings: Settings) -> Messages:
-    """Return what sends by OTP_SMS_PROVIDER, and by OTP_SMS_FALLBACK_PROVIDER when that cannot."""
+    """Return the sender of OTP_SMS_PROVIDER, followed by that of OTP_SMS_FALLBACK_PROVIDER."""
     names = [settings.otp_sms_provider]
     if settings.otp_sms_fallback_provider not in {"none", *names}:
         names.append("log" if settings.otp_sms_fallback_provider == "log" else "http")

@@ -1,4 +1,4 @@
-"""Users' tokens: JWTs as the existing wallet service signs them, and ours, which name a sign-in."""
+"""Users' tokens: JWTs after the wallet contract; ours name a sign-in, those of the service before it name none."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from core.settings import Settings
     from core.wallets.users import User
 
-# A token that was found good is not checked again by this process until it expires: the check is 24 us.
+# A process does not check a good token again until it expires, because a check takes 24 us.
 MAX_REMEMBERED: Final = 10_000
 MAX_TOKEN_CHARACTERS: Final = 4_096
 
 
 class Claims(NamedTuple):
-    """What a good token says: the user, when it was issued, and the sign-in (None in tokens of the old service)."""
+    """The claims of a good token: user, time of issue, and sign-in (None in tokens that name none)."""
 
     user_id: UUID
     issued_at: float
@@ -31,7 +31,7 @@ class Claims(NamedTuple):
 
 
 class Tokens:
-    """Signs and reads tokens with the keys of the settings, which do not change while the process runs."""
+    """The tokens of one process, signed and read with the keys of the settings it started with."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -40,7 +40,7 @@ class Tokens:
 
     @property
     def enabled(self) -> bool:
-        """Whether there is a key; without one there are no wallets."""
+        """Whether there is a key; without one the routes of wallets are off."""
         return bool(self.keys.keys)
 
     def issue(self, user: User, session_id: UUID | None, *, minutes: float | None = None) -> str:
@@ -63,7 +63,7 @@ class Tokens:
         return jwt.encode(claims, key.signing, algorithm=key.algorithm, headers=headers)
 
     def read(self, token: str) -> Claims:
-        """Return what a token says. Raises Refusal `token_expired`, `token_invalid`, `token_issuer_invalid`."""
+        """Return the claims of a token. Raises Refusal `token_expired`, `token_invalid`, `token_issuer_invalid`."""
         known = self._known.get(token)
         if known is not None and known.expires_at > time.time():
             return known
@@ -91,12 +91,12 @@ class Tokens:
         return claims
 
     def _verified(self, token: str) -> dict[str, Any]:
-        """Return the payload of a token that one of the keys has signed. Raises what PyJWT does."""
+        """Return the payload of a token that one of the keys has signed. Raises PyJWT's errors."""
         settings = self._settings
         header = jwt.get_unverified_header(token)
         for key in self.keys.candidates(header.get("alg"), header.get("kid")):
             try:
-                # The key says how it signs; what the token says of it chooses among the keys and nothing else.
+                # The key fixes the algorithm. The token's header chooses among the keys and nothing else.
                 payload: dict[str, Any] = jwt.decode(
                     token,
                     key.verifying,
@@ -108,7 +108,7 @@ class Tokens:
                         "require": ["exp", "iat", "sub"],
                         "verify_aud": settings.jwt_validate_aud,
                         "verify_iss": settings.jwt_validate_iss,
-                        # A machine whose clock is a second behind ours must not turn away whom we have let in.
+                        # A machine whose clock is a second behind must let in a user whom another machine let in.
                         "verify_iat": False,
                     },
                 )
@@ -119,10 +119,10 @@ class Tokens:
 
 
 def counts(user: User, claims: Claims) -> bool:
-    """Whether the sign-in of a token still counts: it was not ended, nor were all of the user's.
+    """Whether the sign-in of a token still counts: neither it nor all sign-ins of the user were ended.
 
-    A token that names its sign-in lives as long as that, whatever the clocks of our machines say. One of the old
-    service names none; its time is in whole seconds, and those of the second in which all were ended count no more.
+    A token that names its sign-in lives as long as that, whatever the clocks of our machines say. A token that names
+    none has a time in whole seconds, and one of the second in which all were ended counts no more.
     """
     since = user.tokens_valid_from
     if not user.live:

@@ -1,1 +1,1 @@
-"""What providers tell us: verified, stored once, applied once."""
+"""The inbox: events of providers and sources, each verified, stored once and applied once."""

@@ -1,7 +1,7 @@
-"""Missed events: ask a provider for what it could not deliver, and take it in like any other event.
+"""Missed events: the events that a provider could not deliver are fetched from it and taken in like any other.
 
-It is believed because we asked the provider over TLS with our own key, so there is no signature; what the inbox has
-already is told apart by its id, as ever, so asking too much does no harm.
+A fetched event has no signature. We believe it because we asked the provider over TLS with our own key. Asking for too
+much does no harm, because the inbox knows an event that it has already by its id.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from core.inbox.intake import Intake, Receipt
+    from core.inbox.intake import Intake, NewEvent
     from core.settings import Settings
 
 log = structlog.get_logger(__name__)
 Answer = TypeVar("Answer")
 
-# Stands in the place of the headers that a delivery would have had, and says where the event was fetched.
+# This name stands in the place of the headers that a sent event has; its value is the URL that the event came from.
 FETCHED: Final = "tallystick-fetched"
 
-# What Stripe gives at once at most (https://docs.stripe.com/api/events/list); PayPal names no bound.
+# Stripe gives at most so many at once (https://docs.stripe.com/api/events/list); PayPal names no bound.
 PAGE_EVENTS: Final = 100
-# 100,000 events in one run; the next run goes on, as these are known by then.
+# One run fetches at most 100,000 events. The next run goes on, because the inbox knows these by then.
 MAX_PAGES: Final = 1_000
 # A page of a hundred of the largest events that a webhook of ours may have.
 MAX_PAGE_BYTES: Final = 128 * 1024 * 1024
 CHUNK_BYTES: Final = 64 * 1024
-# PayPal's list is made while one waits.
+# PayPal makes its list while the caller waits.
 PAYPAL_TIMEOUT_SECONDS: Final = 30.0
 GOOD: Final = 200
 
 
 class Fetched(NamedTuple):
-    """What a run has found: events that the provider listed, those that are new, those that nobody could read."""
+    """The counts of a run, in events: all that the provider listed, the new ones, and the unreadable ones."""
 
     listed: int = 0
     new: int = 0
@@ -65,21 +65,21 @@ class _Token(msgspec.Struct):
 
 
 class _Run:
-    """The counts of one run, and how its pages are taken in."""
+    """One run over the pages of one provider; `found` holds its counts so far."""
 
     def __init__(self, intake: Intake, on_page: Callable[[Fetched], None]) -> None:
         self._intake = intake
         self._on_page = on_page
         self.found = Fetched()
 
-    async def take_in(self, provider: str, receipts: Sequence[Receipt | None], url: str) -> list[Receipt]:
-        """Store a page and return what could be read of it; the rest is counted, and said in the log."""
-        readable = [receipt._replace(headers={FETCHED: url}) for receipt in receipts if receipt is not None]
-        if lost := len(receipts) - len(readable):
+    async def take_in(self, provider: str, events: Sequence[NewEvent | None], url: str) -> list[NewEvent]:
+        """Store the events of a page and return them; unreadable ones (None) are counted and logged."""
+        readable = [event._replace(headers={FETCHED: url}) for event in events if event is not None]
+        if lost := len(events) - len(readable):
             log.warning("backfill.unreadable", provider=provider, events=lost)
-        stored = await asyncio.gather(*(self._intake.receive(receipt) for receipt in readable))
+        stored = await asyncio.gather(*(self._intake.receive(event) for event in readable))
         listed, new, unreadable = self.found
-        self.found = Fetched(listed + len(receipts), new + sum(stored), unreadable + lost)
+        self.found = Fetched(listed + len(events), new + sum(stored), unreadable + lost)
         self._on_page(self.found)
         return readable
 
@@ -132,11 +132,11 @@ async def backfill_paypal(
     *,
     on_page: Callable[[Fetched], None] = lambda _: None,
 ) -> Fetched:
-    """Take in the events since `since`, delivered or not: PayPal's list tells no difference. The newest come first.
+    """Take in the events since `since`, delivered or not, because PayPal's list does not tell. The newest come first.
 
-    How its pages are continued is not documented in full, so the next one is asked for by time, up to the oldest event
-    of the last, until one has nothing that this run has not seen. Raises as `backfill_stripe`, without
-    PAYPAL_CLIENT_ID and PAYPAL_CLIENT_SECRET, too.
+    PayPal does not document in full how pages are continued. Each page is therefore asked for by time, up to the oldest
+    event of the page before it, until a page has nothing that this run has not seen. Raises the refusals of
+    `backfill_stripe`, `provider_key_missing` without PAYPAL_CLIENT_ID and PAYPAL_CLIENT_SECRET.
     (https://developer.paypal.com/docs/api/webhooks/v1/#webhooks-events_list)
     """
     base = settings.paypal_api_base or BASES.get(settings.paypal_mode, "")
@@ -156,11 +156,11 @@ async def backfill_paypal(
             page = await _ask(
                 session.get(url, params=query, headers=headers, allow_redirects=False), _PayPalPage
             )
-            receipts = [_read(lambda raw: paypal.read_event(raw, {}), raw) for raw in page.events]
-            fresh = [receipt for receipt in receipts if receipt is None or receipt.event_id not in seen]
+            events = [_read(lambda raw: paypal.read_event(raw, {}), raw) for raw in page.events]
+            fresh = [event for event in events if event is None or event.event_id not in seen]
             readable = await run.take_in(paypal.PROVIDER, fresh, url)
-            seen.update(receipt.event_id for receipt in readable)
-            times = [receipt.occurred_at for receipt in readable if receipt.occurred_at is not None]
+            seen.update(event.event_id for event in readable)
+            times = [event.occurred_at for event in readable if event.occurred_at is not None]
             if not times:
                 break
             until = min(times)
@@ -195,7 +195,7 @@ def _second(moment: datetime) -> str:
 
 
 async def _ask(call: AbstractAsyncContextManager[aiohttp.ClientResponse], kind: type[Answer]) -> Answer:
-    """Make a call and return its answer, bounded in bytes; the client bounds its time."""
+    """Make a call and return its answer of at most MAX_PAGE_BYTES; the client bounds the time."""
     try:
         async with call as response:
             if response.status != GOOD:
@@ -212,10 +212,10 @@ async def _ask(call: AbstractAsyncContextManager[aiohttp.ClientResponse], kind: 
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Refusal("provider_refused", "What the provider answers cannot be read.") from None
+        raise Refusal("provider_refused", "The provider's answer cannot be read.") from None
 
 
-def _read(read: Callable[[bytes], Receipt], raw: msgspec.Raw) -> Receipt | None:
+def _read(read: Callable[[bytes], NewEvent], raw: msgspec.Raw) -> NewEvent | None:
     try:
         return read(bytes(raw))
     except Refusal:

@@ -3,8 +3,8 @@
 (https://developers.cloudpayments.ru/en/#notifications)
 
 `Content-HMAC` and `X-Content-HMAC` each hold base64(HMAC-SHA256) under the API secret: one of the body as it came, the
-other of the body with its URL encoding undone. Which is which differs between descriptions, so either may match
-either. Neither has a time or an event id in it: the event's key is the kind and the transaction.
+other of the body with its URL encoding undone. Descriptions differ in which is which, so either may match either. The
+signature covers no time and no event id. The event's key is therefore the kind and the transaction.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 import msgspec
 
-from core.inbox.intake import Receipt
+from core.inbox.intake import NewEvent
 from core.inbox.verifying import NotGenuine, is_storable, kept, missing_fields, read_moment, unreadable
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 PROVIDER: Final = "cloudpayments"
 Kind: TypeAlias = Literal["check", "pay", "fail", "confirm", "refund", "cancel", "recurrent", "receipt"]
 KINDS: Final[tuple[str, ...]] = get_args(Kind)
-# The one answer to a notification: it is stored, now or before. After any other it comes again.
+# This answer says that the notification is stored, now or before. After any other answer CloudPayments sends it again.
 ACCEPTED: Final = 0
 
 _HEADERS: Final = ("content-hmac", "x-content-hmac")
@@ -42,7 +42,7 @@ Fields: TypeAlias = Mapping[str, str]
 
 
 class CloudPaymentsVerifier:
-    """The `core.inbox.verifying.Verifier` of one kind of notification."""
+    """The `core.inbox.verifying.Verifier` of one kind of CloudPayments' notifications."""
 
     provider = PROVIDER
 
@@ -50,7 +50,7 @@ class CloudPaymentsVerifier:
         self._secrets = secrets
         self._kind = kind
 
-    async def verify(self, body: bytes, headers: Mapping[str, str], now: float) -> Receipt:  # noqa: ARG002 - no time is signed
+    async def verify(self, body: bytes, headers: Mapping[str, str], now: float) -> NewEvent:  # noqa: ARG002 - no time is signed
         """Check the signature first, and only then read the fields."""
         check_signature(body, headers, self._secrets)
         return read_event(self._kind, body, headers)
@@ -66,8 +66,8 @@ def check_signature(body: bytes, headers: Mapping[str, str], secrets: Sequence[s
     signatures = [base64.b64decode(value) for value in given]
     messages = [body]
     decoded = unquote_to_bytes(body.replace(b"+", b" "))
-    # Undoing the encoding must leave the fields as they are: with an encoded `&`, a forger could hide one field in the
-    # one before it, and with an encoded brace read JSON as a form, both under the same signature.
+    # Undoing the encoding must leave the fields as they are. Else a forger could, under the same signature, hide one
+    # field in the one before it by an encoded `&`, or pass JSON off as a form by an encoded brace.
     is_form = not _is_json(body) and not _is_json(decoded)
     if is_form and decoded != body and decoded.count(b"&") == body.count(b"&"):
         messages.append(decoded)
@@ -82,7 +82,7 @@ def check_signature(body: bytes, headers: Mapping[str, str], secrets: Sequence[s
 def read_fields(body: bytes) -> Fields:
     """Return the fields of a form or of a JSON object as texts; null and nested ones are left out.
 
-    Raises Refusal `malformed_json` for what is neither, and for a field that comes twice.
+    Raises Refusal `malformed_json` for a body that is neither, and for a field that comes twice.
     """
     pairs = _json_pairs(body) if _is_json(body) else _form_pairs(body)
     fields = dict(pairs)
@@ -91,10 +91,10 @@ def read_fields(body: bytes) -> Fields:
     return fields
 
 
-def read_event(kind: str, body: bytes, headers: Mapping[str, str]) -> Receipt:
-    """Return what is stored of a verified notification.
+def read_event(kind: str, body: bytes, headers: Mapping[str, str]) -> NewEvent:
+    """Return a verified notification as the inbox stores it.
 
-    Raises Refusal `malformed_json` for what cannot be read, and `invalid_request` without the fields that name it.
+    Raises Refusal `malformed_json` for an unreadable body, and `invalid_request` without the fields that name it.
     """
     fields = read_fields(body)
     name, object_id = _names(kind, fields, body)
@@ -103,12 +103,12 @@ def read_event(kind: str, body: bytes, headers: Mapping[str, str]) -> Receipt:
     event_id = f"{kind}:{name}"
     if not (is_storable(event_id) and is_storable(object_id)):
         raise unreadable()
-    return Receipt(
+    return NewEvent(
         provider=PROVIDER,
         event_id=event_id,
         event_type=kind,
         object_id=object_id,
-        # In UTC, `2026-11-21 16:00:00`.
+        # The field is in UTC: `2026-11-21 16:00:00`.
         occurred_at=read_moment(fields.get("DateTime", "")),
         headers=kept(headers, _HEADERS),
         body=body,
@@ -116,21 +116,21 @@ def read_event(kind: str, body: bytes, headers: Mapping[str, str]) -> Receipt:
 
 
 def _names(kind: str, fields: Fields, body: bytes) -> tuple[str, str]:
-    """Return what tells this notification from others of its kind, and the object that it is about."""
+    """Return the name of this notification among those of its kind, and the object that it is about."""
     transaction = fields.get("TransactionId", "")
     if kind == "recurrent":
-        # A subscription changes many times, and its notification counts nothing that would tell two apart.
+        # A subscription changes many times, and no field tells two of its notifications apart; the body's hash does.
         subscription = fields.get("Id", "")
         return subscription and f"{subscription}:{hashlib.sha256(body).hexdigest()[:32]}", subscription
     if kind == "receipt":
         receipt = fields.get("Id", "") or transaction
         return receipt, transaction or receipt
-    # A refund is a transaction of its own; what it is about is the payment.
+    # A refund is a transaction of its own; its object is the payment.
     return transaction, fields.get("PaymentTransactionId", "") or transaction
 
 
 def _is_json(body: bytes) -> bool:
-    # No field of theirs begins with a brace, so the bytes say it better than a Content-Type.
+    # No field of CloudPayments begins with a brace, so the first byte is a better sign than the Content-Type.
     return body.lstrip()[:1] == b"{"
 
 

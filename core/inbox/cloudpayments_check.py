@@ -1,4 +1,4 @@
-"""The answer to CloudPayments' `check`, which asks before it takes a payment: may it, for this payer and amount?
+"""The answer to CloudPayments' `check`: before it takes a payment, it asks whether this payer may pay this amount.
 
 (https://developers.cloudpayments.ru/en/#check)
 
@@ -28,9 +28,9 @@ MAX_ACCOUNT_CODE: Final = 128
 async def answer_check(database: Database, fields: Fields) -> int:
     """Return CloudPayments' code for a payment to the account that `AccountId` names.
 
-    11 when there is no such account, 12 when the amount is not positive or in another currency than the account's, 13
-    when the account is frozen or closed, or when it cannot be known now. Orders are not known here, so that 10 (no
-    such order) and 20 (expired) are never answered.
+    11 means that there is no such account, 12 that the amount is not positive or in another currency than the account,
+    13 that the account is frozen or closed, or that the database cannot be asked. Codes 10 (no such order) and 20
+    (expired) are never answered, because orders are not looked up.
     """
     code = fields.get("AccountId", "")
     if not code.isprintable() or not 0 < len(code) <= MAX_ACCOUNT_CODE:

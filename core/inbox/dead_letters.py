@@ -1,7 +1,7 @@
-"""Dead letters: events that were given up, and wait for a person to look, to replay or to discard.
+"""Dead letters: events that were given up, and wait for a person to look at, replay or discard them.
 
-They stay in the inbox (state `dead`), so nothing is copied and nothing can be lost between two places. A dead letter
-does not hold up the other events of its object.
+A dead letter stays in the inbox (state `dead`), so that nothing can be lost between two places. It does not hold up the
+other events of its object.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 _sql = queries(__name__)
 
-# Above every id that can be: where a list that begins at the newest begins.
+# This id is above every id that can be made; a list of the newest begins here.
 NEWEST: Final = UUID(int=2**128 - 1)
-# Entries that the stream keeps, about: a reader that is further behind asks PostgreSQL.
+# The stream keeps about so many entries. A reader that is further behind asks PostgreSQL.
 STREAM_LENGTH: Final = 10_000
-# What one letter shows of its failures and of what people did, newest first.
+# One letter shows at most so many failures, and so many actions of people, the newest first.
 SHOWN_NOTES: Final = 100
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which dead letters; None: not narrowed by this."""
+    """A choice of dead letters; None: any. `reason` is the code of the last failure; `received_from` is included."""
 
     provider: str | None = None
     event_type: str | None = None
@@ -48,7 +48,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """An event that was given up. `reason` is a code, `replays` how often it was tried again after it was dead."""
+    """An event that was given up. `reason` is a code; `replays` counts how often a person had the letter put back."""
 
     id: UUID
     provider: str
@@ -64,7 +64,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """An attempt that failed."""
+    """A failed attempt to apply an event; `code` is the reason, `error` its sentence."""
 
     attempt: int
     failed_at: datetime
@@ -74,7 +74,7 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Action(msgspec.Struct, frozen=True):
-    """What a person did with a letter."""
+    """One thing that a person did with a letter: `action` is `replayed` or `discarded`."""
 
     action: str
     done_at: datetime
@@ -84,7 +84,7 @@ class Action(msgspec.Struct, frozen=True):
 
 
 class Letter(DeadLetter, frozen=True, kw_only=True):
-    """A letter opened. `payload` is the body as it came; what is not UTF-8 of it is escaped."""
+    """A letter with its body, failures and actions. Bytes of `payload` that are not UTF-8 are escaped."""
 
     payload: str
     failures: list[Failure]
@@ -92,14 +92,14 @@ class Letter(DeadLetter, frozen=True, kw_only=True):
 
 
 class DeadLetterStream:
-    """DLQ_BACKEND=redis: what dies is announced on a stream, too. Best effort; the letters are in PostgreSQL."""
+    """The Redis stream of DLQ_BACKEND=redis: one entry a letter. Entries may be lost; PostgreSQL has the letters."""
 
     def __init__(self, redis: Redis, epoch: str) -> None:
         self._redis = redis
         self.key = f"ts:{epoch}:dead-letters"
 
     async def add(self, letter: Row) -> None:
-        """Announce one letter, without its payload: the reader asks for that with the admin token."""
+        """Announce one letter without its payload, which a reader may only get with the admin token."""
         names = ("id", "provider", "event_id", "event_type", "attempts")
         fields: dict[Any, Any] = {name: str(letter[name]) for name in names}
         fields["reason"] = letter["outcome"]
@@ -157,7 +157,7 @@ async def actions_of(database: Database, inbox_id: UUID) -> list[Action]:
 
 
 async def replay(database: Database, letter_id: UUID, *, actor: str) -> None:
-    """Put one letter back: it is due at once and has all its attempts again. Raises Refusal `not_dead`, `not_found`."""
+    """Put one letter back, due at once and with all attempts before it. Raises Refusal `not_dead`, `not_found`."""
     if await database.fetchval(_sql.replay_dead_letter, letter_id, actor) is None:
         raise await _refusal(database, letter_id)
     metrics.DLQ_MESSAGES.add("retried")
@@ -165,7 +165,7 @@ async def replay(database: Database, letter_id: UUID, *, actor: str) -> None:
 
 
 async def discard(database: Database, letter_id: UUID, *, actor: str, reason: str) -> None:
-    """Close one letter without its effect, for a reason that is kept. Raises Refusal `not_dead` and `not_found`."""
+    """Close one letter without its effect; the reason is kept. Raises Refusal `not_dead` and `not_found`."""
     if await database.fetchval(_sql.discard_dead_letter, letter_id, actor, reason) is None:
         raise await _refusal(database, letter_id)
     metrics.DLQ_MESSAGES.add("discarded")
@@ -173,7 +173,7 @@ async def discard(database: Database, letter_id: UUID, *, actor: str, reason: st
 
 
 async def count(database: Database, wanted: Filter, *, most: int) -> int:
-    """Return how many letters `wanted` means, counted up to `most`."""
+    """Return the number of letters that `wanted` chooses, counted up to `most`."""
     found: int = await database.fetchval(_sql.count_dead_letters, *_arguments(wanted), most)
     return found
 

@@ -1,6 +1,6 @@
-"""Taking events in: one row each, durable before anybody is told so, and once however often they come.
+"""Taking events in: each is stored as one row before it is acknowledged, and once however often it comes.
 
-Concurrent requests share a statement (`core.lane`): storing costs one commit a batch and not one an event.
+Concurrent requests share a statement (`core.lane`), so storing costs one commit a batch and not one an event.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 _sql = queries(__name__)
 
-# Bytes of one statement. About a thousand ordinary events, or four of the largest.
+# One statement carries so many bytes: about a thousand ordinary events, or four of the largest.
 BATCH_BYTES: Final = 4 * 1024 * 1024
-# What a row costs beside its body.
+# A row costs about so much beside its body.
 ROW_BYTES: Final = 1024
-# At 5,000 events a second this is a second of waiting; a provider that gets 503 comes again.
+# At 5,000 events a second the last one waits a second; a provider that gets 503 comes again.
 MAX_WAITING: Final = 5_000
 
 
-class Receipt(NamedTuple):
-    """One verified event as it came.
+class NewEvent(NamedTuple):
+    """One verified event that is to be stored.
 
-    `headers` are those needed to verify `body` again; `occurred_at` is the provider's clock.
+    `headers` are those needed to verify `body` again; `occurred_at` is by the provider's clock.
     """
 
     provider: str
@@ -50,62 +50,62 @@ class Receipt(NamedTuple):
 
 
 class Intake:
-    """The intake of one process."""
+    """The part of one process that stores events, through a lane of its own."""
 
     def __init__(self, database: Database, waker: Waker) -> None:
         self._database = database
         self._waker = waker
-        self._lane: Lane[Receipt, bool] = Lane(
+        self._lane: Lane[NewEvent, bool] = Lane(
             self._store,
             max_batch=BATCH_BYTES,
             max_waiting=MAX_WAITING,
-            weigh=lambda receipt: len(receipt.body) + ROW_BYTES,
+            weigh=lambda event: len(event.body) + ROW_BYTES,
         )
 
-    async def receive(self, receipt: Receipt) -> bool:
-        """Store an event and say whether it is new; return once it is durable, whoever stored it.
+    async def receive(self, event: NewEvent) -> bool:
+        """Store an event and return whether it is new; it is durable then, also when a twin has stored it.
 
-        Raises Unavailable when it cannot be known that it is, and Refusal `overloaded`; the sender has to come again.
+        Raises Unavailable when its fate is unknown, and Refusal `overloaded`; the sender has to come again.
         """
-        return await self._lane.submit(receipt)
+        return await self._lane.submit(event)
 
     async def close(self) -> None:
         """Finish what was accepted."""
         await self._lane.close()
 
-    async def _store(self, receipts: Sequence[Receipt]) -> list[bool | BaseException]:
+    async def _store(self, events: Sequence[NewEvent]) -> list[bool | BaseException]:
         try:
-            stored: list[bool | BaseException] = list(await self._insert(receipts))
+            stored: list[bool | BaseException] = list(await self._insert(events))
         except Unavailable:
             raise
         except Exception as error:
-            if len(receipts) == 1:
+            if len(events) == 1:
                 raise
-            # Something in one of them is more than PostgreSQL takes. The others must not fail with it.
-            log.warning("inbox.batch_split", events=len(receipts), error=str(error))
-            stored = [await self._insert_alone(receipt) for receipt in receipts]
+            # PostgreSQL refuses something in one of the events. The others must not fail with it.
+            log.warning("inbox.batch_split", events=len(events), error=str(error))
+            stored = [await self._insert_alone(event) for event in events]
         if True in stored:
             self._waker.wake(wakeup.INBOX)
         return stored
 
-    async def _insert_alone(self, receipt: Receipt) -> bool | BaseException:
+    async def _insert_alone(self, event: NewEvent) -> bool | BaseException:
         try:
-            return (await self._insert([receipt]))[0]
+            return (await self._insert([event]))[0]
         except Exception as error:  # noqa: BLE001 - it is handed to the one request it belongs to
             return error
 
-    async def _insert(self, receipts: Sequence[Receipt]) -> list[bool]:
-        new_ids = [ids.new_uuid() for _ in receipts]
+    async def _insert(self, events: Sequence[NewEvent]) -> list[bool]:
+        new_ids = [ids.new_uuid() for _ in events]
         rows = await self._database.fetch(
             _sql.store_inbox_events,
             new_ids,
-            [receipt.provider for receipt in receipts],
-            [receipt.event_id for receipt in receipts],
-            [receipt.event_type for receipt in receipts],
-            [receipt.object_id for receipt in receipts],
-            [receipt.occurred_at for receipt in receipts],
-            [msgspec.json.encode(receipt.headers).decode() for receipt in receipts],
-            [receipt.body for receipt in receipts],
+            [event.provider for event in events],
+            [event.event_id for event in events],
+            [event.event_type for event in events],
+            [event.object_id for event in events],
+            [event.occurred_at for event in events],
+            [msgspec.json.encode(event.headers).decode() for event in events],
+            [event.body for event in events],
         )
         stored = {row["id"] for row in rows}
         return [new_id in stored for new_id in new_ids]

@@ -1,4 +1,4 @@
-"""Where in a request a source's event id, type and object stand: in a header, or in the JSON of the body.
+"""Locations: the places in a request at which a source writes event id, type and object, in a header or in the body.
 
 A location is a text: `header:X-GitHub-Delivery`, or a JSON pointer (RFC 6901) such as `/data/object/id`.
 """
@@ -19,12 +19,12 @@ MAX_LENGTH: Final = 600
 
 HEADER_PREFIX: Final = "header:"
 _MOST_NUMBER: Final = 10**20
-# What stands between the parts of an event id that is made of several.
+# This text joins the parts of an event id that is made of several.
 _BETWEEN: Final = ":"
 
 
 class Payload:
-    """One request, parsed when a location first asks for its body."""
+    """The headers and the body of one request; the body is parsed when a location first asks for it."""
 
     __slots__ = ("_body", "_headers", "_tree")
 
@@ -37,7 +37,7 @@ class Payload:
     def text_at(self, location: str) -> str | None:
         """Return the text or whole number at `location`, or None when there is neither.
 
-        Raises Refusal `malformed_json` when the location is in the body and that is not a JSON object.
+        Raises Refusal `malformed_json` when the location is in the body and the body is no JSON object.
         """
         if location.startswith(HEADER_PREFIX):
             return self._headers.get(location.removeprefix(HEADER_PREFIX).lower())
@@ -50,7 +50,7 @@ class Payload:
                 value = value[int(name)] if int(name) < len(value) else None
             else:
                 return None
-        # Python refuses to write a number of thousands of digits, and no id is one.
+        # A number of thousands of digits is no id, and Python refuses to write one.
         if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _MOST_NUMBER:
             return str(value)
         return value if isinstance(value, str) else None

@@ -1,10 +1,10 @@
-"""PayPal's webhooks: what is signed, how that is verified, and what of the body is needed to store it.
+"""PayPal's webhooks: the check of the signature, and the parts of the body that are needed to store the event.
 
 (https://developer.paypal.com/api/rest/webhooks/rest/)
 
 The signature is RSA over `transmission id|transmission time|our webhook id|CRC-32 of the body`. A CRC-32 is no hash:
-who has recorded one transmission can write another body with the same one. Hence the inbox takes one event of each
-transmission (`inbox_events_transmission`), and the time of the transmission is bounded.
+somebody who has recorded one transmission can write another body with the same CRC. Hence the inbox takes one event of
+each transmission (`inbox_events_transmission`), and the time of the transmission is bounded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from core.inbox.intake import Receipt
+from core.inbox.intake import NewEvent
 from core.inbox.verifying import NotGenuine, is_storable, kept, missing_fields, read_moment, unreadable
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ _ALGORITHM: Final = "paypal-auth-algo"
 HEADERS: Final = (_ID, _TIME, _SIGNATURE, _CERT_URL, _ALGORITHM)
 DEMO_HEADER: Final = "x-demo-signature"
 
-# The only one that is not broken; the SDKs still know SHA1withRSA.
+# This algorithm is the only one of PayPal's that is not broken; the SDKs still know SHA1withRSA.
 ALGORITHM: Final = "SHA256withRSA"
-# PayPal tries for three days, and it is not documented that a later try carries a new time.
+# PayPal tries for three days, and no document says that a later try carries a new time.
 MAX_AGE_SECONDS: Final = 3 * 86_400 + 300
 MAX_AHEAD_SECONDS: Final = 300
 
@@ -56,7 +56,7 @@ _DEMO_SIGNATURE = re.compile(r"[0-9a-f]{64}")
 
 
 class Transmission(NamedTuple):
-    """What the headers of one try say."""
+    """The headers of one try of PayPal's, with the signature also as bytes."""
 
     transmission_id: str
     transmission_time: str
@@ -72,7 +72,7 @@ class Transmission(NamedTuple):
 
 
 class OfflineVerifier:
-    """The `core.inbox.verifying.Verifier` that checks the signature itself, by PayPal's certificate."""
+    """The `core.inbox.verifying.Verifier` that checks the signature in this process, by PayPal's certificate."""
 
     provider = PROVIDER
 
@@ -80,9 +80,9 @@ class OfflineVerifier:
         self._webhook_id = webhook_id
         self._certificates = certificates
 
-    async def verify(self, body: bytes, headers: Mapping[str, str], now: float) -> Receipt:
-        """Read the bytes first, as the contract has it, and then check the signature: the cheap parts first."""
-        receipt = read_event(body, headers)
+    async def verify(self, body: bytes, headers: Mapping[str, str], now: float) -> NewEvent:
+        """Read the bytes first, as the contract has it, and then check the signature, its cheap parts first."""
+        event = read_event(body, headers)
         transmission = read_transmission(headers, now)
         self._certificates.check_url(transmission.cert_url)
         if not self._webhook_id:
@@ -94,7 +94,7 @@ class OfflineVerifier:
             )
         except InvalidSignature:
             raise NotGenuine("signature_mismatch") from None
-        return receipt
+        return event
 
 
 class ApiVerifier:
@@ -107,9 +107,9 @@ class ApiVerifier:
         self._certificates = certificates
         self._api = api
 
-    async def verify(self, body: bytes, headers: Mapping[str, str], now: float) -> Receipt:
-        """Ask only about what could be genuine, since each question is a call."""
-        receipt = read_event(body, headers)
+    async def verify(self, body: bytes, headers: Mapping[str, str], now: float) -> NewEvent:
+        """Ask PayPal only about an event that could be genuine, since each question is a call."""
+        event = read_event(body, headers)
         transmission = read_transmission(headers, now)
         self._certificates.check_url(transmission.cert_url)
         if not self._webhook_id:
@@ -125,7 +125,7 @@ class ApiVerifier:
             },
             body,
         )
-        return receipt
+        return event
 
 
 class DemoVerifier:
@@ -136,9 +136,9 @@ class DemoVerifier:
     def __init__(self, secret: str) -> None:
         self._secret = secret
 
-    async def verify(self, body: bytes, headers: Mapping[str, str], now: float) -> Receipt:  # noqa: ARG002 - no time is signed
+    async def verify(self, body: bytes, headers: Mapping[str, str], now: float) -> NewEvent:  # noqa: ARG002 - no time is signed
         """Read the bytes first, as the contract has it, and then check the signature."""
-        receipt = read_event(body, headers)
+        event = read_event(body, headers)
         header = headers.get(DEMO_HEADER, "")
         if not header:
             raise NotGenuine("header_missing")
@@ -149,11 +149,11 @@ class DemoVerifier:
         expected = hmac.digest(self._secret.encode(), body, "sha256")
         if not hmac.compare_digest(expected, bytes.fromhex(header)):
             raise NotGenuine("signature_mismatch")
-        return receipt
+        return event
 
 
 def read_transmission(headers: Mapping[str, str], now: float) -> Transmission:
-    """Return what the headers say, when it can be genuine at `now`. Raises NotGenuine."""
+    """Return the transmission of the headers. Raises NotGenuine when it cannot be genuine at `now` (Unix seconds)."""
     found = [headers.get(name, "") for name in HEADERS]
     if not all(found):
         raise NotGenuine("header_missing")
@@ -175,7 +175,7 @@ def read_transmission(headers: Mapping[str, str], now: float) -> Transmission:
 
 
 class _Event(msgspec.Struct):
-    """What every event must have; all else is kept in the raw bytes and read by whoever needs it."""
+    """The fields that every event must have; the rule that needs another field reads it from the raw bytes."""
 
     id: str
     event_type: str
@@ -187,11 +187,11 @@ class _Event(msgspec.Struct):
 _events = msgspec.json.Decoder(_Event)
 
 
-def read_event(body: bytes, headers: Mapping[str, str]) -> Receipt:
-    """Return what is stored of an event.
+def read_event(body: bytes, headers: Mapping[str, str]) -> NewEvent:
+    """Return an event as the inbox stores it.
 
-    Raises Refusal `malformed_json` with the sentence of the existing contract for what is not an event, and
-    `invalid_request` when the id or the type is empty.
+    Raises Refusal `malformed_json` with the contract's sentence for a body that is no event, and `invalid_request`
+    when the id or the type is empty.
     """
     try:
         event = _events.decode(body)
@@ -201,7 +201,7 @@ def read_event(body: bytes, headers: Mapping[str, str]) -> Receipt:
         raise missing_fields()
     if not (is_storable(event.id) and is_storable(event.event_type)):
         raise unreadable()
-    return Receipt(
+    return NewEvent(
         provider=PROVIDER,
         event_id=event.id,
         event_type=event.event_type,
@@ -213,7 +213,7 @@ def read_event(body: bytes, headers: Mapping[str, str]) -> Receipt:
 
 
 def _object_id(resource: dict[str, Any]) -> str | None:
-    """Return the order that the event belongs to, or else the id of the resource itself."""
+    """Return the id of the order that the event belongs to, or else that of the resource itself."""
     found: Any = resource
     for name in ("supplementary_data", "related_ids", "order_id"):
         found = found.get(name) if isinstance(found, dict) else None

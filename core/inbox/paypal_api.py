@@ -1,4 +1,4 @@
-"""PayPal's own verification of a webhook, asked over its API, for those who would rather not check certificates.
+"""PayPal's own verification of a webhook over its API, for operators who would rather not check certificates.
 
 (https://developer.paypal.com/docs/api/webhooks/v1/#verify-webhook-signature_post)
 """
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 _Kind = TypeVar("_Kind")
 
 BASES: Final = {"live": "https://api.paypal.com", "sandbox": "https://api.sandbox.paypal.com"}
-# Questions under way and waiting. A forged request costs a call too, so that there must be an end.
+# The questions under way and those that wait are bounded, because a forged request costs a call, too.
 MAX_CALLS: Final = 8
 MAX_WAITING: Final = 100
-# A token is not used in the last minute of its life, and a failure to get one is believed for a while.
+# A token is not used in the last minute of its life, and after a failure to get one nobody asks again for a while.
 TOKEN_MARGIN_SECONDS: Final = 60.0
 NO_TOKEN_SECONDS: Final = 5.0
 MAX_TOKEN_SECONDS: Final = 86_400.0
@@ -43,7 +43,7 @@ class _Verdict(msgspec.Struct):
 
 
 class VerificationApi:
-    """The verification API as one process uses it, with one token for all its calls."""
+    """PayPal's verification API as one process uses it, with one access token for all calls."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class VerificationApi:
         self._calls = 0
 
     async def check(self, fields: Mapping[str, str], body: bytes) -> None:
-        """Ask PayPal about an event: the `fields` of its transmission, and its `body` in the very bytes that came.
+        """Ask PayPal about an event by the `fields` of its transmission and its `body`, in the very bytes that came.
 
         Raises NotGenuine when PayPal says no or nothing, and Refusal `overloaded` when too many questions wait.
         """
@@ -91,7 +91,7 @@ class VerificationApi:
     async def _ask(self, question: bytes) -> str:
         url = f"{self._base_url}/v1/notifications/verify-webhook-signature"
         status, answer = 0, b""
-        # A token may have been revoked before its time: once more with a new one.
+        # A token may have been revoked before its time, so a 401 is followed by one more try with a new token.
         for _ in range(2):
             token = await self._current_token()
             headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}

@@ -1,7 +1,7 @@
-"""The certificates that PayPal signs its webhooks with: fetched from its own hosts, and believed by their chain.
+"""The certificates that PayPal signs its webhooks with, fetched from PayPal's hosts and believed by their chain.
 
 The address of the certificate comes with the request, and so from anybody. It is called only when its host, port and
-path are PayPal's, and what comes back counts only when a root that we trust vouches for it and for its name.
+path are PayPal's. The certificate counts only when a root that we trust vouches for it and for its name.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ MAX_URL_LENGTH: Final = 512
 # PayPal has one certificate at a time, and a second one around a renewal.
 CACHED: Final = 32
 CACHED_BAD: Final = 1_000
-# An address that gave no good certificate is not asked again for so long; shorter when it gave no answer at all.
+# An address that gave no good certificate is not asked again for BAD_SECONDS; UNREACHABLE_SECONDS after no answer.
 BAD_SECONDS: Final = 60.0
 UNREACHABLE_SECONDS: Final = 5.0
-# Addresses that are asked for at once. Forged requests can name new ones without end.
+# The addresses that are called at once are bounded, because forged requests can name new ones without end.
 MAX_FETCHES: Final = 8
 # The longest chains in use have four.
 MAX_CERTIFICATES: Final = 8
@@ -50,14 +50,14 @@ _NAME = re.compile(r"messageverificationcerts(?P<sandbox>\.sandbox)?\.paypal\.co
 
 
 class Certificate(NamedTuple):
-    """The key of a good certificate, and until when it is good in Unix seconds."""
+    """The key of a good certificate, and the time (Unix seconds) until which the whole chain is good."""
 
     key: RSAPublicKey
     good_until: float
 
 
 class Certificates:
-    """The certificates that one process knows. Equal addresses at the same time are one call."""
+    """The certificates that one process knows, by address. Requests that need the same address share one call."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Certificates:
         sandbox: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`hosts` have a port where it is not 443."""
+        """Take the hosts that may be called; each has its port where that is not 443."""
         self._client = client
         self._hosts = frozenset(hosts)
         self._sandbox = sandbox
@@ -83,9 +83,9 @@ class Certificates:
             raise NotGenuine("certificate_url")
 
     async def key_at(self, url: str, now: float) -> RSAPublicKey:
-        """Return the key of the certificate at `url`, which was checked.
+        """Return the key of the certificate at `url`, which `check_url` has allowed.
 
-        Raises NotGenuine when there is no good one, and Refusal `overloaded` when too many others are being fetched.
+        Raises NotGenuine for a bad certificate or none, and Refusal `overloaded` when too many are being fetched.
         """
         known = self._good.get(url)
         if known is not None and known.good_until > now:
@@ -100,7 +100,7 @@ class Certificates:
                 raise Refusal("overloaded", "Too many certificates are being fetched.", retry_after=1.0)
             task = self._asking[url] = asyncio.create_task(self._fetch(url, now))
             task.add_done_callback(_retrieve)
-        # Shielded: a sender that hangs up must not take the answer from those who wait with it.
+        # The call is shielded: a sender that hangs up must not take the answer from others who wait for it.
         return (await asyncio.shield(task)).key
 
     async def _fetch(self, url: str, now: float) -> Certificate:
@@ -122,10 +122,10 @@ class Certificates:
 
 
 def read_chain(pem: bytes, store: Store, *, now: float, sandbox: bool) -> Certificate:
-    """Return the key of the first certificate of a bundle, when the rest of it leads to a root of `store`.
+    """Return the key of the first certificate of a bundle whose other certificates lead to a root of `store`.
 
-    Raises NotGenuine for a bundle that cannot be read, a name that is not that of PayPal's signer in this environment,
-    and a chain that does not hold at `now`: dates, signatures, constraints and use (RFC 5280).
+    Raises NotGenuine for an unreadable bundle, a name that is not that of PayPal's signer in this environment, and a
+    chain whose dates, signatures, constraints or use (RFC 5280) do not hold at `now` (Unix seconds).
     """
     try:
         leaf, *intermediates = x509.load_pem_x509_certificates(pem)
@@ -147,7 +147,7 @@ def read_chain(pem: bytes, store: Store, *, now: float, sandbox: bool) -> Certif
 
 
 def _signers_name(leaf: x509.Certificate, *, sandbox: bool) -> str | None:
-    """Return the leaf's name if it is that of PayPal's signer, in its subject, if that has one, and as alternative."""
+    """Return the leaf's alternative name; None unless that, and its subject's name if any, are PayPal's signer's."""
     try:
         names = leaf.extensions.get_extension_for_class(
             x509.SubjectAlternativeName
@@ -173,6 +173,6 @@ def _remember(cache: OrderedDict[str, Value], url: str, value: Value, bound: int
 
 
 def _retrieve(task: asyncio.Task[Certificate]) -> None:
-    # Everyone who waited may have gone; their error must not become a "never retrieved" warning.
+    # Every waiter may have gone, and then the error must not become a "never retrieved" warning.
     if not task.cancelled():
         task.exception()

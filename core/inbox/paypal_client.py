@@ -1,4 +1,4 @@
-"""Calls to PayPal's own hosts: bounded in time and bytes, without redirects, and trusting the given roots only."""
+"""Calls to PayPal's hosts, bounded in time and bytes, without redirects, over TLS that trusts the given roots only."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----",
 
 
 class UnreachableError(Exception):
-    """There was no whole answer."""
+    """PayPal gave no whole answer."""
 
 
 class Client:
-    """The client of one process. The roots are those of `roots_file`, or without one Mozilla's (certifi).
+    """The HTTP client of one process. It trusts the roots of `roots_file`, or without one Mozilla's (certifi).
 
-    Raises OSError when the file cannot be read. The rest is made at the first call, as most processes make none.
+    Raises OSError when the file cannot be read. Session and store are made at first use, as most processes need none.
     """
 
     def __init__(self, roots_file: str = "") -> None:
@@ -45,7 +45,7 @@ class Client:
 
     @property
     def store(self) -> Store:
-        """The roots, as chains are built to them."""
+        """The trusted roots, to which `read_chain` builds a chain."""
         if self._store is None:
             self._store = Store(_certificates(self._roots))
         return self._store
@@ -80,7 +80,7 @@ class Client:
         if self._session is None:
             context = ssl.create_default_context(cadata=self._roots.decode("ascii", "ignore"))
             options: dict[str, Any] = {
-                # Neither a proxy nor credentials from the environment.
+                # The environment's proxy and credentials are not ours to use.
                 "trust_env": False,
                 # A compressed answer of a few bytes may unpack to gigabytes.
                 "auto_decompress": False,
@@ -93,7 +93,7 @@ class Client:
 
 
 def _certificates(roots: bytes) -> list[x509.Certificate]:
-    """Return the certificates of a bundle. What breaks today's rules, as some old roots do, vouches for nobody."""
+    """Return the certificates of a bundle; one that breaks today's rules, as some old roots do, is left out."""
     found = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CryptographyDeprecationWarning)

@@ -1,7 +1,7 @@
-"""Signatures of the plain kind: one header with the HMAC of the raw body, in hex or base64, behind a fixed prefix.
+"""Plain signatures: one header with the HMAC of the raw body, in hex or base64, behind a fixed prefix.
 
-Most senders outside Standard Webhooks sign so. Such a signature has no time in it: a request that was recorded stays
-genuine for ever, and is told from the first only by its event id.
+Most senders outside Standard Webhooks sign so. Such a signature covers no time: a recorded request stays genuine for
+ever, and only its event id shows that it is a repetition.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from core.inbox.verifying import NotGenuine
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-# Bounds of the text that is the key; below 16 characters it can be guessed from one recorded request.
+# The key is a text of so many characters; a shorter one can be guessed from one recorded request.
 MIN_SECRET_LENGTH: Final = 16
 MAX_SECRET_LENGTH: Final = 256
 MAX_PREFIX_LENGTH: Final = 32
@@ -29,7 +29,7 @@ _HEX = re.compile(r"(?:[0-9a-fA-F]{2})+")
 
 
 class Scheme(msgspec.Struct, frozen=True):
-    """How one source signs. SHA-1 is not among the algorithms."""
+    """The form of one source's signatures. SHA-1 is not among the algorithms, because it is broken."""
 
     header: str
     algorithm: Literal["sha256", "sha512"] = "sha256"
@@ -38,7 +38,7 @@ class Scheme(msgspec.Struct, frozen=True):
 
 
 def verify(body: bytes, headers: Mapping[str, str], scheme: Scheme, secrets: Sequence[str]) -> None:
-    """Check a request against every secret. Raises NotGenuine."""
+    """Check a request's signature under every secret. Raises NotGenuine."""
     header = headers.get(scheme.header.lower(), "")
     if not header:
         raise NotGenuine("header_missing")
@@ -52,7 +52,7 @@ def verify(body: bytes, headers: Mapping[str, str], scheme: Scheme, secrets: Seq
 
 
 def check_secret(secret: str) -> None:
-    """Raise ValueError for a secret that is too short, too long, or holds other characters than visible ASCII."""
+    """Raise ValueError for a secret that is too short or too long, or has characters other than visible ASCII."""
     if _SECRET.fullmatch(secret) is None:
         raise ValueError(f"it has {MIN_SECRET_LENGTH} to {MAX_SECRET_LENGTH} visible ASCII characters")
 

@@ -1,7 +1,7 @@
-"""Applying events: claim a batch with a lease, then each event in one transaction together with its effect.
+"""Applying events: a batch is claimed with a lease, then each event is applied in one transaction with its effect.
 
-The transaction begins by finishing the event under the token of the claim. If the lease has gone to another worker that
-finds no row, and nothing happens; otherwise the row stays locked until the effect is committed with it.
+The transaction begins by finishing the event under the token of the claim. That statement finds no row when the lease
+has gone to another worker, and nothing happens; otherwise the row stays locked until the effect is committed with it.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 _sql = queries(__name__)
 
-# Events of one claim: a quarter of a second of work, so that a second worker soon finds some too.
+# One claim takes so many events: a quarter of a second of work, so that a second worker soon finds some, too.
 BATCH: Final = 64
-# Transactions of one worker at once. They share the pool with everything else that the worker does.
+# One worker runs so many transactions at once. They share the pool with everything else that the worker does.
 CONCURRENCY: Final = 4
-# Many times what a batch takes; it only matters for a worker that lives and hangs.
+# The lease is many times as long as a batch takes; it only matters for a worker that lives and hangs.
 LEASE_SECONDS: Final = 60.0
 TAKE_OVER_BATCH: Final = 1000
 
@@ -54,9 +54,9 @@ MAX_OPENINGS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """How often a failing event is tried and how long is waited: full jitter below `base * 2 ** (attempt - 1)`.
+    """The number of attempts at a failing event, and the bounds of the random waits between them in seconds.
 
-    The defaults try for about half an hour before a person has to look.
+    A wait is below `base * 2 ** (attempt - 1)`. The defaults try for about half an hour before a person has to look.
     """
 
     max_attempts: int = 12
@@ -70,11 +70,11 @@ class Retries:
 
 
 class _LeaseLostError(Exception):
-    """Another worker has taken the event over; its transaction counts and ours must not."""
+    """Another worker has taken the event over, so that worker's transaction counts and ours must not."""
 
 
 class Processor:
-    """The processing of one worker. `wake` is told of the topics that have work after a commit."""
+    """The part of one worker that applies events. `wake` gets the topics that have work after a commit."""
 
     def __init__(
         self,
@@ -97,9 +97,9 @@ class Processor:
         self._due_window = DueWindow()
 
     async def step(self) -> int:
-        """Claim and apply one batch; return how many events it had."""
+        """Claim and apply one batch; return the number of its events."""
         if self._left_behind:
-            # The database went away under the last batch: what we still hold of it would wait for its lease to end.
+            # The database went away under the last batch; its events would else wait for their leases to end.
             await self.release()
         token = ids.new_uuid()
         look = self._due_window.look()
@@ -112,8 +112,8 @@ class Processor:
         self._due_window.seen(look, min(row["waited_seconds"] for row in rows) if more else 0.0)
         if not rows:
             return 0
-        # Events of one object go one after the other, in the order of their arrival, as far as that is known here. The
-        # effects commute, so this saves waiting for locks and is not what correctness rests on.
+        # The events of one object go one after the other, in the order of arrival within this batch. That saves waiting
+        # for locks; correctness rests on effects that commute.
         of_object: defaultdict[str, list[InboxEvent]] = defaultdict(list)
         for row in sorted(rows, key=lambda row: row["received_at"]):
             event = InboxEvent(**{name: row[name] for name in InboxEvent._fields})
@@ -124,7 +124,7 @@ class Processor:
         return len(rows)
 
     async def release(self) -> None:
-        """Give back what was claimed and not begun."""
+        """Give back the events that were claimed and not begun."""
         await self._database.execute(_sql.release_inbox_events, self._worker.id)
         self._left_behind = False
 
@@ -136,7 +136,7 @@ class Processor:
         return counts
 
     async def _apply(self, event: InboxEvent, token: UUID) -> str:
-        """Apply one event and say what came of it, in a word for the log line of the batch."""
+        """Apply one event and return the result, a word for the log line of the batch."""
         try:
             outcome = await self._apply_once(event, token)
         except _LeaseLostError:
@@ -190,7 +190,7 @@ class Processor:
     async def _fail(
         self, event: InboxEvent, token: UUID, code: str, detail: str, *, final: bool = False
     ) -> str:
-        """Put the event back for another try, or give it up when it has had all of them or none can help."""
+        """Put the event back for another attempt; give it up when it has had them all, or (`final`) none can help."""
         error = f"{code}: {detail}".replace("\x00", "\ufffd")[:500]
         try:
             if final or event.attempts >= self._retries.max_attempts:
@@ -209,7 +209,7 @@ class Processor:
             self._left_behind = True
             return "left_behind"
         except Exception:
-            # Its lease runs out, and the attempt counts: giving it back at once would try it again at once.
+            # The event waits until its lease runs out. Giving it back now would try it again at once.
             log.exception("inbox.not_recorded", event_id=event.event_id)
             return "not_recorded"
         log.warning("inbox.event_put_back", event_id=event.event_id, attempt=event.attempts, error=error)
@@ -219,7 +219,7 @@ class Processor:
 async def take_over_inbox_events(
     database: Database, retries: Retries | None = None, stream: DeadLetterStream | None = None
 ) -> int:
-    """Free the events of workers that are gone or hang; return how many."""
+    """Free the events of workers that are gone or hang; return the number of events."""
     limit = (retries or Retries()).max_attempts
     rows = await database.fetch(_sql.take_over_inbox_events, DEAD_AFTER_SECONDS, limit, TAKE_OVER_BATCH)
     await say_dead([row for row in rows if row["state"] == "dead"], stream)

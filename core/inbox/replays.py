@@ -1,7 +1,7 @@
-"""Replays: many dead letters put back at a bounded rate, so that a cured fault does not become an avalanche.
+"""Replays: many dead letters are put back at a bounded rate, so that a cured fault does not become an avalanche.
 
-A replay is a row with a cursor. A worker moves one second's share of letters and the cursor in one transaction, so it
-is resumed where it stood by whoever comes next, and no letter is put back twice.
+A replay is a row with a cursor. A worker moves one second's share of letters and the cursor in one transaction. So any
+worker can go on where the last one stopped, and no letter is put back twice.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 _sql = queries(__name__)
 
-# Letters a second: well below what one worker applies, so that fresh events hardly notice.
+# This rate, in letters a second, is well below one worker's, so that fresh events are hardly slowed down.
 DEFAULT_PER_SECOND: Final = 50
 MAX_PER_SECOND: Final = 1_000
-# How far `matched` counts; a replay of more goes on all the same.
+# `matched` counts no further; a replay of more letters puts them all back.
 MAX_COUNTED: Final = 1_000_000
 
 
 class LetterReplay(msgspec.Struct, frozen=True, kw_only=True):
-    """A replay and how far it is: `replayed` of the `matched` letters that its filter meant when it was started."""
+    """A replay with its filter and progress: so far `replayed` of the `matched` letters that it began with."""
 
     id: UUID
     state: str
@@ -51,7 +51,7 @@ class LetterReplay(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def start(database: Database, wanted: Filter, *, actor: str, per_second: int) -> LetterReplay:
-    """Begin a replay of the letters that are dead now and that `wanted` means; a worker does it."""
+    """Begin a replay of the letters that are dead now and that `wanted` chooses; a worker puts them back."""
     matched = await dead_letters.count(database, wanted, most=MAX_COUNTED)
     row = await database.fetchrow(
         _sql.start_replay,
@@ -92,7 +92,7 @@ async def stop(database: Database, replay_id: UUID) -> LetterReplay:
 
 
 async def step(database: Database) -> int:
-    """Put back one second's share of the replay that is due longest; return how many letters, and one for its end."""
+    """Put back one second's share of the longest due replay; return the number of letters, plus one at its end."""
     async with database.transaction() as connection:
         replay = await connection.fetchrow(_sql.take_due_replay)
         if replay is None:

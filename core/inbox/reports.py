@@ -1,4 +1,4 @@
-"""What came in, in figures: a summary of the last hours with what looks wrong in it, and the newest events."""
+"""Reports on the inbox: a summary of the last hours with its anomalies, and the newest events."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 _sql = queries(__name__)
 
-# Events of one type in one summary that are more than usual.
+# More events of one type than this in one summary are unusual.
 HIGH_FREQUENCY: Final = 1_000
-# An event that is due for longer waits for something else than its turn.
+# An event that has been due for longer than this waits for something else than its turn.
 LATE_SECONDS: Final = 300.0
-# Ids carry the clock of the process that stored the event, receipts that of the database.
+# An event's id is made by the clock of a process, its time of arrival by that of the database; they differ by less.
 CLOCK_SLACK: Final = timedelta(hours=1)
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """What was received within a period. Each anomaly has `type`, `description`, `count` and what it is about."""
+    """The counts of events received within a period; each anomaly has `type`, `description` and `count` at least."""
 
     period_start: datetime
     period_end: datetime
@@ -47,7 +47,7 @@ class ReceivedEvent(msgspec.Struct, frozen=True):
 
 
 async def summarize(database: Database, *, hours_back: int, keep: bool = False) -> Summary:
-    """Count what was received within the last hours and say what looks wrong; `keep` stores the summary, too."""
+    """Return the counts and anomalies of the last `hours_back` hours; `keep` stores the summary, too."""
     now = datetime.now(UTC)
     start = now - timedelta(hours=hours_back)
     rows = await database.fetch(_sql.inbox_counts, ids.first_uuid_at(start - CLOCK_SLACK), start, now)

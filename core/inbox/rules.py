@@ -1,6 +1,6 @@
-"""What an event does: one function for each type with an effect, run in the transaction that finishes the event.
+"""Rules: one function for each type of event with an effect, run in the transaction that finishes the event.
 
-An effect is keyed by the object and the effect, not by the event: a provider may tell of one change in two events.
+An effect is keyed by the object and the effect, not by the event, because a provider may tell one change in two events.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ IGNORED: Final = "ignored"
 
 
 class InboxEvent(NamedTuple):
-    """An event as it was claimed; `attempts` counts this one too."""
+    """An event as a worker has claimed it; `attempts` counts this attempt, too."""
 
     id: UUID
     provider: str
@@ -44,13 +44,13 @@ class InboxEvent(NamedTuple):
 
 
 class UnusableEventError(Exception):
-    """The event says something that no further try can make sense of."""
+    """The event's content makes no sense, and no further attempt can help."""
 
 
 class AccountNeededError(Exception):
-    """A system account that the effect needs is not there yet: it is opened, and the transaction runs again.
+    """A system account that the effect needs does not exist yet.
 
-    It is not opened in that transaction, as what is rolled back must not be remembered as opened.
+    The caller opens the account outside of the transaction, which may be rolled back, and applies the event again.
     """
 
     def __init__(self, code: str, currency: str) -> None:
@@ -81,14 +81,14 @@ _payment_intents = msgspec.json.Decoder(_PaymentIntentEvent)
 
 
 def clearing_account(currency: str) -> str:
-    """Return the code of the account that stands for what Stripe owes us in `currency`."""
+    """Return the code of the account whose balance is the debt of Stripe to us in `currency`."""
     return f"provider:stripe:clearing:{currency}"
 
 
 async def stripe_payment_succeeded(connection: Connection, ledger: Ledger, event: InboxEvent) -> str:
-    """Post a paid intent that names our account in its metadata: provider clearing to that account, once an intent.
+    """Post a paid intent, once: from the clearing account to the account that its metadata names.
 
-    https://docs.stripe.com/api/payment_intents/object: `amount_received` is in the currency's minor unit.
+    The intent's `amount_received` is in minor units (https://docs.stripe.com/api/payment_intents/object).
     """
     try:
         intent = _payment_intents.decode(event.body).data.object

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from core.database import queries
 from core.errors import Refusal
 from core.inbox import plain_hmac, standard_webhooks
-from core.inbox.intake import Receipt
+from core.inbox.intake import NewEvent
 from core.inbox.locations import HEADER_PREFIX, Payload
 from core.inbox.sources import NAME_PATTERN, read_options
 from core.inbox.verifying import is_storable, kept, missing_fields, moment_of, read_moment, unreadable
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 _sql = queries(__name__)
 
-# So that the name of a source can pass for no provider of ours.
+# The prefix keeps the name of a source from passing for one of the built-in providers.
 PROVIDER_PREFIX: Final = "source:"
-# How late a change may take hold; a second is promised, and the query takes its part of that.
+# A change takes hold after this at the latest. A second is promised, and the query takes its part of that.
 BELIEVED_SECONDS: Final = 0.5
-# Sources a process remembers, and names that are none, apart so that guesses cannot push out good ones.
+# A process remembers so many sources. Unknown names are kept apart, so that guesses cannot push out good ones.
 CACHED: Final = 10_000
 CACHED_UNKNOWN: Final = 10_000
 
@@ -38,7 +38,7 @@ _NAME = re.compile(NAME_PATTERN)
 
 
 class SourceVerifier:
-    """The `core.inbox.verifying.Verifier` of one source, with the keys that are good at the moment."""
+    """The `core.inbox.verifying.Verifier` of one source, with the keys that are good at present."""
 
     def __init__(self, name: str, kind: Kind, options: Options, secrets: Sequence[str]) -> None:
         self.provider = PROVIDER_PREFIX + name
@@ -47,7 +47,7 @@ class SourceVerifier:
         make = standard_webhooks.public_key if kind == "standard_ed25519" else standard_webhooks.secret_key
         self._keys = [] if kind == "hmac" else [make(secret) for secret in secrets]
 
-    async def verify(self, body: bytes, headers: Mapping[str, str], now: float) -> Receipt:
+    async def verify(self, body: bytes, headers: Mapping[str, str], now: float) -> NewEvent:
         """Check the signature first, and only then read the bytes."""
         options = self._options
         payload = Payload(body, headers)
@@ -61,7 +61,7 @@ class SourceVerifier:
             raise missing_fields()
         if not (is_storable(event_id) and is_storable(event_type)):
             raise unreadable()
-        return Receipt(
+        return NewEvent(
             provider=self.provider,
             event_id=event_id,
             event_type=event_type,
@@ -73,9 +73,9 @@ class SourceVerifier:
 
 
 class SourceVerifiers:
-    """What is known of the sources is believed for half a second: a change holds everywhere within a second.
+    """The verifiers of all sources that one process knows, by name.
 
-    Equal questions at the same time are one query.
+    An entry is believed for half a second. Requests that need the same source at the same time share one query.
     """
 
     def __init__(self, database: Database, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -99,17 +99,17 @@ class SourceVerifiers:
         if task is None:
             task = self._asking[name] = asyncio.create_task(self._look_up(name))
             task.add_done_callback(_retrieve)
-        # Shielded: a sender that hangs up must not take the answer from those who wait with it.
+        # The query is shielded: a sender that hangs up must not take the answer from others who wait for it.
         return _existing(await asyncio.shield(task))
 
     def forget(self, name: str) -> None:
-        """Ask again at the next request: this process knows of a change."""
+        """Drop the entry of a source that this process has changed, so that the next request asks again."""
         self._known.pop(name, None)
         self._unknown.pop(name, None)
 
     async def _look_up(self, name: str) -> SourceVerifier | None:
         try:
-            # Before the query: what it reads may be changed while the answer travels.
+            # The time is taken before the query, because the source may be changed while the answer travels.
             until = self._clock() + BELIEVED_SECONDS
             row = await self._database.fetchrow(_sql.inbox_source_keys, name)
             self.forget(name)
@@ -141,7 +141,7 @@ def _remember(
 
 
 def _retrieve(task: asyncio.Task[SourceVerifier | None]) -> None:
-    # Everyone who waited may have gone; their error must not become a "never retrieved" warning.
+    # Every waiter may have gone, and then the error must not become a "never retrieved" warning.
     if not task.cancelled():
         task.exception()
 
@@ -152,7 +152,7 @@ def _object_id(payload: Payload, location: str | None) -> str | None:
 
 
 def _occurred_at(payload: Payload, location: str | None) -> datetime | None:
-    """Return the sender's time, in Unix seconds or as ISO 8601."""
+    """Return the sender's time, which is written in Unix seconds or as ISO 8601; None when it is neither."""
     found = payload.text_at(location) if location is not None else None
     if not found:
         return None

@@ -1,6 +1,6 @@
-"""Senders registered at run time: how they sign, where the ids of their events stand, and their keys.
+"""Sources: senders registered at run time, with their form of signature, the locations of their ids, and their keys.
 
-A key is kept as it is, because signatures are computed with it; it is shown once, when it is made or given.
+A key is stored in plain text, because signatures are computed with it. It is shown once, when it is made or given.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ Kind: TypeAlias = Literal["standard", "standard_ed25519", "hmac"]
 
 NAME_PATTERN: Final = r"^[a-z][a-z0-9-]{0,39}$"
 MAX_DESCRIPTION: Final = 500
-# More senders than any principal has; it bounds the metrics, which have a series for each.
+# No principal has so many senders. The bound holds for the metrics, too, which have a series for each source.
 MAX_SOURCES: Final = 100
 MAX_SECRET: Final = 1024
-# Sources that one list of the command line shows.
+# One list of the command line shows at most so many sources.
 MAX_LISTED: Final = 10_000
-# A week: whoever has not changed the key by then has forgotten it.
+# After a week (in seconds) a sender that has not changed its key has forgotten it.
 MAX_OVERLAP_SECONDS: Final = 604_800
 NEW_SECRET_BYTES: Final = 32
-# An id is made of so many parts at most.
+# An event id is made of so many parts at most.
 MAX_ID_PARTS: Final = 4
 _START: Final = UUID(int=0)
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """How a source's requests are read: locations are texts as `core.inbox.locations` reads them.
+    """The way in which a source's requests are read; the texts are locations (`core.inbox.locations`).
 
-    `signature` and `event_id` are for the kind `hmac` alone: Standard Webhooks says both.
+    Only sources of the kind `hmac` have `signature` and `event_id`, because Standard Webhooks fixes both.
     """
 
     signature: plain_hmac.Scheme | None = None
@@ -56,7 +56,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Source(NamedTuple):
-    """One source, without its keys. `rotating_until` is when the key before the present one ends."""
+    """One source, without its keys. `rotating_until` is the time at which the previous key ends."""
 
     id: UUID
     name: str
@@ -80,8 +80,8 @@ async def create(
 ) -> tuple[Source, str]:
     """Store a source and return it with its secret, which is never shown again.
 
-    Raises Refusal `source_exists` for a name that was ever given, `invalid_request` for a weak or missing key, for
-    options that do not fit the kind, and when there are MAX_SOURCES already.
+    Raises Refusal `source_exists` for a name that any source has or had, and `invalid_request` for a weak or missing
+    key, for options that do not fit the kind, and for more than MAX_SOURCES sources.
     """
     if re.fullmatch(NAME_PATTERN, name) is None:
         raise Refusal(
@@ -136,7 +136,7 @@ async def principal_named(database: Database, name: str) -> int:
 
 
 async def find(database: Database, *, principal_id: int, source_id: UUID) -> Source:
-    """Return one source. Raises Refusal `not_found`, for another principal's too."""
+    """Return one source. Raises Refusal `not_found`, also for a source of another principal."""
     return _found(await database.fetchrow(_sql.find_inbox_source, principal_id, source_id), source_id)
 
 
@@ -149,7 +149,7 @@ async def update(
     changes: Mapping[str, Any] | None = None,
     enabled: bool | None = None,
 ) -> Source:
-    """Change what is not None, `changes` being fields of the options. Raises Refusal `not_found`, `invalid_request`."""
+    """Change the values that are given; `changes` are fields of the options. Raises `not_found`, `invalid_request`."""
     async with database.transaction() as connection:
         locked = await connection.fetchrow(_sql.lock_inbox_source, principal_id, source_id)
         source = _found(locked, source_id)
@@ -169,7 +169,7 @@ async def update(
 async def rotate(
     database: Database, *, principal_id: int, source_id: UUID, secret: str | None, overlap_seconds: int
 ) -> tuple[Source, str]:
-    """Give a source a new key and return both; the old key stays good for `overlap_seconds`, any older one ends now.
+    """Give a source a new key and return both; the previous key stays good for `overlap_seconds`, an older one ends.
 
     Raises Refusal `not_found`, and `invalid_request` for a weak or missing key.
     """
@@ -182,7 +182,7 @@ async def rotate(
 
 
 async def delete(database: Database, *, principal_id: int, source_id: UUID) -> str:
-    """Delete a source and its keys, and return its name; what it has sent stays. Raises Refusal `not_found`."""
+    """Delete a source and its keys, and return its name; its events stay. Raises Refusal `not_found`."""
     name: str | None = await database.fetchval(_sql.delete_inbox_source, principal_id, source_id)
     if name is None:
         raise _missing(source_id)
@@ -211,7 +211,7 @@ def _check_options(kind: Kind, options: Options) -> None:
 
 
 def _chosen_secret(kind: Kind, given: str | None) -> str:
-    """Return the given key, or a new one. Raises Refusal `invalid_request` for a key that is none, or weak."""
+    """Return the given key, or a new one. Raises Refusal `invalid_request` for a malformed or weak key."""
     if given is None:
         if kind == "standard_ed25519":
             raise _bad_secret("the sender's public key is needed: whpk_ and 32 bytes in base64")

@@ -1,4 +1,4 @@
-"""Standard Webhooks (https://www.standardwebhooks.com, v1.0.0) as a receiver: v1 (HMAC) and v1a (ed25519).
+"""Standard Webhooks (https://www.standardwebhooks.com, v1.0.0) on the receiving side: v1 (HMAC) and v1a (ed25519).
 
 The signed content is `{id}.{timestamp}.{body}`. The public library is not used: it knows no v1a, takes one secret, and
 raises ValueError for a signature without a comma.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ID: Final = "webhook-id"
 TIMESTAMP: Final = "webhook-timestamp"
 SIGNATURE: Final = "webhook-signature"
-# The names that Svix, whose form became the standard, still sends.
+# Svix, whose form became the standard, still sends names with this prefix.
 _OLD_PREFIX: Final = "svix-"
 HEADERS: Final = (
     ID, TIMESTAMP, SIGNATURE,
@@ -41,7 +41,7 @@ NEW_KEY_BYTES: Final = 32
 PUBLIC_KEY_BYTES: Final = 32
 
 TOLERANCE_SECONDS: Final = 300
-# A sender that rotates signs with two keys; eight of each version are more than anybody has.
+# A sender that rotates signs with two keys; nobody has more than eight of each version.
 MAX_SIGNATURES: Final = 16
 MAX_HEADER_LENGTH: Final = 2048
 
@@ -53,21 +53,21 @@ Check: TypeAlias = Callable[[bytes, bytes], bool]
 
 
 class Key(NamedTuple):
-    """One key of a source: the version whose signatures it makes, and the check of (signature, content)."""
+    """One key of a source: the version of its signatures, and the check of (signature, content)."""
 
     version: str
     matches: Check
 
 
 class Signed(NamedTuple):
-    """What the headers say of a genuine request; `timestamp` is in Unix seconds, of the attempt."""
+    """The id of a genuine message, and the time of this attempt at it in Unix seconds."""
 
     message_id: str
     timestamp: int
 
 
 def secret_key(secret: str) -> Key:
-    """Return the key of a `whsec_` secret. Raises ValueError for what is none."""
+    """Return the key of a `whsec_` secret. Raises ValueError for any other text."""
     key = _decoded(secret, SECRET_PREFIX)
     if not MIN_KEY_BYTES <= len(key) <= MAX_KEY_BYTES:
         raise ValueError(f"a secret is whsec_ and {MIN_KEY_BYTES} to {MAX_KEY_BYTES} random bytes in base64")
@@ -79,7 +79,7 @@ def secret_key(secret: str) -> Key:
 
 
 def public_key(text: str) -> Key:
-    """Return the key of a `whpk_` public key. Raises ValueError for what is none."""
+    """Return the key of a `whpk_` public key. Raises ValueError for any other text."""
     raw = _decoded(text, PUBLIC_PREFIX)
     if len(raw) != PUBLIC_KEY_BYTES:
         raise ValueError(f"a public key is whpk_ and {PUBLIC_KEY_BYTES} bytes in base64")
@@ -101,9 +101,10 @@ def new_secret() -> str:
 
 
 def verify(body: bytes, headers: Mapping[str, str], keys: Sequence[Key], now: float) -> Signed:
-    """Check a request; every key is tried with every signature of its version, other versions are ignored.
+    """Check a request and return its id and time. Raises NotGenuine.
 
-    Raises NotGenuine. The time of the attempt may be TOLERANCE_SECONDS away on either side.
+    Every key is tried with every signature of its version; other versions are ignored. The time of the attempt may be
+    TOLERANCE_SECONDS away from `now` (Unix seconds) on either side.
     """
     message_id, timestamp, signature = (_header(headers, name) for name in (ID, TIMESTAMP, SIGNATURE))
     if not (message_id and timestamp and signature):
@@ -125,7 +126,7 @@ def _header(headers: Mapping[str, str], name: str) -> str:
 
 
 def _signatures(header: str) -> list[tuple[str, bytes]]:
-    """Return every signature of the header. One that came twice was joined with a comma, which base64 does not have."""
+    """Return every signature of the header. A header that came twice is joined by a comma, which base64 lacks."""
     if len(header) > MAX_HEADER_LENGTH:
         raise NotGenuine("header_too_long")
     found: list[tuple[str, bytes]] = []

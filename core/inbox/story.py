@@ -1,7 +1,7 @@
-"""The story of one event: the receipt, how it was verified, every try at it, what it moved and whom we told.
+"""The story of one event: its arrival, its verification, every attempt, its transfers, our events and deliveries.
 
-Nothing is kept for this: transfers and our own events carry the object that they are about, and the object of an event
-leads to them. So a twin event shows the transfer that the other one made.
+No row is kept for it. Transfers and our own events name the object that they are about, so the object of an event leads
+to them, and a twin event shows the transfer that the other one made.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 _sql = queries(__name__)
 
-# Of each kind of row that a story shows: a person reads it.
+# A story shows so many rows of each sort, because a person reads it.
 MOST_ROWS: Final = 100
 MOST_DELIVERIES: Final = 1_000
 
 _headers = msgspec.json.Decoder(dict[str, str])
 
 
-class Receipt(msgspec.Struct, frozen=True):
-    """The event as it came. `payload` is the body; what is not UTF-8 of it is escaped."""
+class Arrival(msgspec.Struct, frozen=True):
+    """The event as it came in. Bytes of the body that are not UTF-8 are escaped in `payload`."""
 
     id: UUID
     provider: str
@@ -49,14 +49,14 @@ class Receipt(msgspec.Struct, frozen=True):
 
 
 class Verification(msgspec.Struct, frozen=True):
-    """Why it was believed: its `signature` held (the headers let it be checked again), or we asked the `provider`."""
+    """The ground for believing an event: its `signature`, checked by these headers, or an answer of the `provider`."""
 
     by: str
     headers: dict[str, str]
 
 
 class Processing(msgspec.Struct, frozen=True):
-    """Where it stands, with every attempt that failed and what people did, newest first."""
+    """The present state of an event, with its failed attempts and the actions of people, the newest first."""
 
     state: str
     outcome: str | None
@@ -72,7 +72,7 @@ class Processing(msgspec.Struct, frozen=True):
 
 
 class Sibling(msgspec.Struct, frozen=True):
-    """An event about the same object, this one included."""
+    """An event about the same object; the event of the story is one of them."""
 
     id: UUID
     provider: str
@@ -98,7 +98,7 @@ class ToldTo(msgspec.Struct, frozen=True):
 
 
 class Emitted(msgspec.Struct, frozen=True):
-    """An event of ours; `message_id` is how its receivers know it."""
+    """An event of ours with its deliveries; `message_id` is the id that its receivers see."""
 
     id: UUID
     message_id: str
@@ -108,9 +108,9 @@ class Emitted(msgspec.Struct, frozen=True):
 
 
 class Story(msgspec.Struct, frozen=True):
-    """Everything about one event. The first three are null for an event of ours that nothing from outside led to."""
+    """Everything about one event. The first three are null for an event of ours that no event from outside led to."""
 
-    receipt: Receipt | None
+    receipt: Arrival | None
     verification: Verification | None
     processing: Processing | None
     transfers: list[ListedTransfer]
@@ -121,11 +121,10 @@ class Story(msgspec.Struct, frozen=True):
 async def tell(
     database: Database, event: str, *, provider: str | None = None, principal_id: int | None = None
 ) -> Story:
-    """Return the story of `event`: an id of ours, the provider's, or that of an event of ours (`msg_...`, too).
+    """Return the story of `event`: the inbox's id, the provider's, or that of an event of ours (also as `msg_...`).
 
-    Someone with a principal is told what led to events of their own, or came from a source of their own, and nothing
-    else. Raises Refusal `not_found`, and `ambiguous_event` where several providers have an event of this id and none is
-    named.
+    A principal sees an event that led to an event of its own or came from a source of its own, and no other. Raises
+    Refusal `not_found`, and `ambiguous_event` where several providers have an event of this id and none is named.
     """
     inbox_id, outbox_id, object_id = await _resolve(database, event, provider)
     row = await database.fetchrow(_sql.inbox_event_by_id, inbox_id) if inbox_id is not None else None
@@ -138,7 +137,7 @@ async def tell(
         raise Refusal("not_found", f"There is no event {event}.")
     siblings, transfers = await _around(database, object_id, None if row is None else row["provider"])
     return Story(
-        receipt=None if row is None else _receipt(row),
+        receipt=None if row is None else _arrival(row),
         verification=None if row is None else _verification(row),
         processing=None if row is None else await _processing(database, row),
         transfers=transfers,
@@ -150,7 +149,7 @@ async def tell(
 async def _resolve(
     database: Database, event: str, provider: str | None
 ) -> tuple[UUID | None, UUID | None, str | None]:
-    """Return the id in the inbox, the id in the outbox, and the object, as far as `event` leads there."""
+    """Return the id in the inbox, the id in the outbox, and the object; None for each that `event` does not lead to."""
     id_ = _uuid(event.removeprefix("msg_"))
     if id_ is not None:
         ours = await database.fetchrow(_sql.object_of_outbox_event, id_)
@@ -175,9 +174,9 @@ async def _resolve(
 
 
 async def _is_of(database: Database, principal_id: int, row: Row | None, emitted: Sequence[Emitted]) -> bool:
-    """Whether an event led to one of the principal's own, or came from a source that they have registered.
+    """Whether an event led to one of the principal's own, or came from a source that the principal has registered.
 
-    What another's source sends may name any object, so that naming theirs does not make it their event.
+    An event of another principal's source may name any object, so the object alone proves nothing.
     """
     if row is None or not row["provider"].startswith(PROVIDER_PREFIX):
         return bool(emitted)
@@ -211,8 +210,8 @@ async def _emitted(
     ]
 
 
-def _receipt(row: Row) -> Receipt:
-    return Receipt(
+def _arrival(row: Row) -> Arrival:
+    return Arrival(
         id=row["id"],
         provider=row["provider"],
         event_id=row["event_id"],

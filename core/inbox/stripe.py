@@ -1,4 +1,4 @@
-"""Stripe's events: the signature, checked over the raw bytes, and what of the body is needed to store it.
+"""Stripe's events: the check of the signature over the raw bytes, and the fields that are needed to store the event.
 
 (https://docs.stripe.com/webhooks#verify-manually, https://docs.stripe.com/api/events/object)
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from core.inbox.intake import Receipt
+from core.inbox.intake import NewEvent
 from core.inbox.verifying import NotGenuine, is_storable, missing_fields, moment_of, unreadable
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def verify(
 
     Every secret is tried with every v1, other schemes are ignored, and the signed time may be at most
     `tolerance_seconds` away from `now` (Unix seconds) on either side, the boundary included; nothing switches that
-    check off. The key is the whole secret with its `whsec_`. Without any secret everything is refused.
+    check off. The key is the whole secret with its `whsec_`. Without any secret every event is refused.
     """
     if not header:
         return Refused("header_missing")
@@ -71,7 +71,7 @@ def verify(
     if parsed is None:
         return Refused("header_malformed")
     timestamp, signatures = parsed
-    # Before the HMAC, because it is a thousand times cheaper; nothing secret is learned from the order.
+    # The time is checked before the HMAC, which costs a thousand times as much; the order tells no secret.
     if abs(int(now) - timestamp) > tolerance_seconds:
         return Refused("timestamp_outside_tolerance")
     signed = b"%d." % timestamp + body
@@ -115,7 +115,7 @@ class StripeVerifier:
         self._secrets = secrets
         self._tolerance_seconds = tolerance_seconds
 
-    async def verify(self, body: bytes, headers: Mapping[str, str], now: float) -> Receipt:
+    async def verify(self, body: bytes, headers: Mapping[str, str], now: float) -> NewEvent:
         """Check the signature first, and only then read the bytes."""
         header = headers.get(HEADER, "")
         verdict = verify(
@@ -127,7 +127,7 @@ class StripeVerifier:
 
 
 class _Event(msgspec.Struct):
-    """What every event must have; all else is kept in the raw bytes and read by whoever needs it."""
+    """The fields that every event must have; the rule that needs another field reads it from the raw bytes."""
 
     id: str
     type: str
@@ -139,16 +139,16 @@ class _Object(msgspec.Struct):
     id: str
 
 
-# Lax, because `created` may come as a text of digits.
+# The decoder is lax, because `created` may come as a text of digits.
 _events = msgspec.json.Decoder(_Event, strict=False)
 _objects = msgspec.json.Decoder(_Object)
 
 
-def read_event(body: bytes, header: str) -> Receipt:
-    """Return what is stored of a verified event.
+def read_event(body: bytes, header: str) -> NewEvent:
+    """Return a verified event as the inbox stores it.
 
-    Raises Refusal `malformed_json` with the sentence of the existing contract for what is not an event, and
-    `invalid_request` when the id or the type is empty.
+    Raises Refusal `malformed_json` with the contract's sentence for a body that is no event, and `invalid_request`
+    when the id or the type is empty.
     """
     try:
         event = _events.decode(body)
@@ -159,7 +159,7 @@ def read_event(body: bytes, header: str) -> Receipt:
     occurred_at = moment_of(event.created)
     if occurred_at is None or not (is_storable(event.id) and is_storable(event.type)):
         raise unreadable()
-    return Receipt(
+    return NewEvent(
         provider=PROVIDER,
         event_id=event.id,
         event_type=event.type,

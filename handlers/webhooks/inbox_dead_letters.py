@@ -1,4 +1,4 @@
-"""Dead letters over HTTP, for the administrator: look, replay one or many, discard."""
+"""Dead letters over HTTP, for the administrator: list, show, replay and discard them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Time = Annotated[datetime, Meta(tz=True)]
 
 
 class LetterQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the list is narrowed to: `reason` is the code of why it was given up, times are those of receipt."""
+    """The filters and the page of a list of letters: `reason` is the code of the last failure, times are of arrival."""
 
     provider: Word | None = None
     type: Word | None = None
@@ -36,14 +36,14 @@ class LetterQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class LetterPage(msgspec.Struct, frozen=True):
-    """A page of letters, the newest receipt first; `next` continues the list as `cursor`, null at its end."""
+    """A page of letters, the newest arrival first; `next` continues the list as `cursor`, null at its end."""
 
     dead_letters: list[DeadLetter]
     next: UUID | None
 
 
 class ReplayQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which page of the list."""
+    """The page of a list."""
 
     cursor: UUID | None = None
     limit: Annotated[int, Meta(ge=1, le=1_000)] = 100
@@ -57,7 +57,7 @@ class LetterReplayPage(msgspec.Struct, frozen=True):
 
 
 class ReplayBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which letters to put back: at least one of the filters, or `all`; and at most how many in a second."""
+    """The letters to put back, by at least one filter or `all`, and the rate at which a worker does it."""
 
     provider: Word | None = None
     type: Word | None = None
@@ -69,13 +69,13 @@ class ReplayBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class DiscardBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Why the event shall have no effect: for whoever asks later."""
+    """The reason why the event shall have no effect, which is kept."""
 
     reason: Annotated[str, Meta(min_length=1, max_length=500)]
 
 
 class Moved(msgspec.Struct, frozen=True):
-    """A letter that is none any more, and what it is now: `pending` or `discarded`."""
+    """An event that is no dead letter any more, with its new state: `pending` or `discarded`."""
 
     id: UUID
     state: str

@@ -1,6 +1,6 @@
-"""Webhooks in: where providers send their events. Verify, store, answer; nothing else happens before the answer.
+"""Webhooks in: the routes to which providers send their events. Before the answer an event is verified and stored.
 
-What a provider is told is the existing inbox's contract: `{"status","message","event_id"}`, or a `detail` in its words.
+The answers are those of the contract: `{"status","message","event_id"}`, or a `detail` in its words.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from core.work.wakeup import Waker
 from handlers.http.route import Call, Route, answer, table
 
 if TYPE_CHECKING:
-    from core.inbox.intake import Receipt
+    from core.inbox.intake import NewEvent
 
 log = structlog.get_logger(__name__)
 
-# What the existing dashboards call every event; types that we do not know would make a series each.
+# Metrics show this in the place of a type that we do not know, since each type makes a series; dashboards expect it.
 OTHER_TYPE = "webhook"
 
 
 @dataclass(frozen=True, slots=True)
 class Inbound:
-    """What the routes of webhooks share in one process."""
+    """The parts that the routes of webhooks share in one process."""
 
     intake: Intake
     refusals: RefusalLog
@@ -55,7 +55,7 @@ class Inbound:
 
 
 class RefusalLog:
-    """Says in the log that signatures are refused: once a second, since a line costs more than the refusal itself."""
+    """The log of refused signatures: one line a second at most, since a line costs more than the refusal itself."""
 
     def __init__(self) -> None:
         self._silent_until = 0.0
@@ -72,7 +72,7 @@ class RefusalLog:
 
 @asynccontextmanager
 async def open_inbound(service: Service) -> AsyncIterator[Inbound]:
-    """Open it; at the end store what was accepted and send the last wake-up."""
+    """Open the parts; at the end store the events that were accepted and send the last wake-up."""
     settings = service.settings
     async with AsyncExitStack() as stack:
         waker = Waker(service.redis, service.epoch)
@@ -113,7 +113,7 @@ def _paypal(settings: Settings, client: Client) -> Verifier:
 
 
 class WebhookAnswer(msgspec.Struct, frozen=True):
-    """What a provider is told: the event is stored, now or before."""
+    """The answer to a provider whose event is stored, now or before."""
 
     status: str
     message: str
@@ -121,7 +121,7 @@ class WebhookAnswer(msgspec.Struct, frozen=True):
 
 
 class CloudPaymentsAnswer(msgspec.Struct, frozen=True):
-    """What CloudPayments is told; 0 is yes, and to a notification there is no other answer."""
+    """The answer to CloudPayments. 0 is yes; a notification gets no other code."""
 
     code: int
 
@@ -142,34 +142,34 @@ async def receive_from_source(call: Call) -> web.Response:
 
 
 async def receive_cloudpayments(call: Call) -> web.Response:
-    """Take in a notification of CloudPayments, or answer its question whether a payment may be made."""
+    """Take in a notification of CloudPayments, or answer its `check` whether a payment may be made."""
     kind = call.path("kind")
     verifier = call.parts.inbound.cloudpayments[kind]
     if kind == "check":
-        receipt = await _verified(call, verifier)
-        fields = cloudpayments.read_fields(receipt.body)
+        event = await _verified(call, verifier)
+        fields = cloudpayments.read_fields(event.body)
         return answer(200, CloudPaymentsAnswer(await answer_check(call.service.database, fields)))
     await _take_in(call, verifier)
     return answer(200, CloudPaymentsAnswer(cloudpayments.ACCEPTED))
 
 
 async def _receive(call: Call, verifier: Verifier) -> web.Response:
-    receipt, new = await _take_in(call, verifier)
+    event, new = await _take_in(call, verifier)
     message = "processed" if new else "duplicate ignored"
-    return answer(200, WebhookAnswer("ok", message, receipt.event_id))
+    return answer(200, WebhookAnswer("ok", message, event.event_id))
 
 
-async def _take_in(call: Call, verifier: Verifier) -> tuple[Receipt, bool]:
-    """Verify and store an event; say whether it is new. It is durable when this returns."""
+async def _take_in(call: Call, verifier: Verifier) -> tuple[NewEvent, bool]:
+    """Verify and store an event; return it, durable by then, and whether it is new."""
     started = time.perf_counter()
     status, event_type = "failed", OTHER_TYPE
     try:
-        receipt = await _verified(call, verifier)
-        if (receipt.provider, receipt.event_type) in RULES:
-            event_type = receipt.event_type
-        new = await call.parts.inbound.intake.receive(receipt)
+        event = await _verified(call, verifier)
+        if (event.provider, event.event_type) in RULES:
+            event_type = event.event_type
+        new = await call.parts.inbound.intake.receive(event)
         status = "processed" if new else "duplicate"
-        return receipt, new
+        return event, new
     except Unavailable:
         status = "error"
         raise
@@ -177,27 +177,27 @@ async def _take_in(call: Call, verifier: Verifier) -> tuple[Receipt, bool]:
         metrics.observe_webhook(verifier.provider, event_type, status, time.perf_counter() - started)
 
 
-async def _verified(call: Call, verifier: Verifier) -> Receipt:
+async def _verified(call: Call, verifier: Verifier) -> NewEvent:
     try:
-        receipt = await verifier.verify(call.raw, _headers(call.request), time.time())
+        event = await verifier.verify(call.raw, _headers(call.request), time.time())
     except NotGenuine as refusal:
         metrics.observe_signature(verifier.provider, valid=False)
         call.parts.inbound.refusals.note(verifier.provider, refusal.reason)
         raise
     metrics.observe_signature(verifier.provider, valid=True)
-    return receipt
+    return event
 
 
 def _headers(request: web.Request) -> Mapping[str, str]:
     found: dict[str, str] = {}
     for name, value in request.headers.items():
         key = name.lower()
-        # A proxy may have split a header in two; joining them is what RFC 9110, section 5.3, says they mean.
+        # A proxy may have split a header in two; RFC 9110, section 5.3, says that both mean their values joined.
         found[key] = f"{found[key]},{value}" if key in found else value
     return found
 
 
-# What a provider hears of when it should come again.
+# With these codes a provider should come again.
 _LATER = ("database_unavailable", "overloaded", "shutting_down")
 
 _REFUSALS = ("invalid_signature", "malformed_json", "invalid_request", *_LATER)

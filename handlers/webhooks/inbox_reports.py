@@ -1,6 +1,6 @@
-"""What came in, for the administrator: a summary, the newest events, and the whole story of one.
+"""Reports on the inbox, for the administrator: a summary, the newest events, and the whole story of one event.
 
-The first two are routes of an existing contract: their queries are read leniently and refused with 422.
+Summary and list are routes of the contract: their queries are read leniently and refused with 422.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,9}")
 
 
 class SummaryQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """How far back; `record` keeps the summary in the table reconciliation_log, too."""
+    """The period of a summary in hours; `record` keeps the summary in the table reconciliation_log, too."""
 
     hours_back: Annotated[int, Meta(ge=1, le=MAX_HOURS)] = 24
     record: bool = False
 
 
 class EventsQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Of which provider (all when absent or empty), and how many at most."""
+    """The provider of the events (all when absent or empty), and the length of the list."""
 
     provider: str | None = None
     limit: Annotated[int, Meta(ge=1, le=MAX_EVENTS)] = 50
 
 
 class StoryQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Whose event it is, where several providers use the same id."""
+    """The provider of the event, needed where several providers use the same id."""
 
     provider: Annotated[str, Meta(min_length=1, max_length=50)] | None = None
 
 
 class AdminEvent(msgspec.Struct, frozen=True):
-    """An event in a list. `id` grows with the time of receipt, `uuid` is its own id; the time is UTC."""
+    """An event in a list. `id` is a number that grows with the time of arrival, `uuid` its own id; times are UTC."""
 
     id: int
     uuid: UUID
@@ -82,7 +82,7 @@ async def list_events(call: Call) -> web.Response:
     query = call.request.query
     limit = _number("limit", query.get("limit"), 50, MAX_EVENTS)
     provider = query.get("provider") or None
-    # What is no name of a provider names none, and PostgreSQL takes no NUL and no half of a surrogate pair.
+    # A text that cannot be a provider's name finds nothing; PostgreSQL would refuse a NUL or half a surrogate pair.
     found = (
         await reports.recent_events(call.service.database, provider=provider, limit=limit)
         if provider is None or provider.isprintable()
@@ -118,7 +118,7 @@ async def tell_story(call: Call) -> web.Response:
 
 
 def _number(name: str, text: str | None, default: int, most: int) -> int:
-    """Read a number from 1 to `most`, or refuse it as the contract does."""
+    """Return a number from 1 to `most`. Raises the contract's refusal for any other text."""
     if text is None:
         return default
     number = int(text) if _INTEGER.fullmatch(text) else None

@@ -1,4 +1,4 @@
-"""Webhook sources over HTTP: senders that a principal registers, and the keys that they sign with."""
+"""Sources over HTTP: a principal registers senders of webhooks and the keys that they sign with."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class SourceBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class SourceChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to change of a source; what is absent stays as it is. A source that is not enabled does not exist."""
+    """The changes to a source; absent fields stay as they are. Its sender gets 404 while it is not enabled."""
 
     enabled: bool | None = None
     description: Description | None = None
@@ -94,14 +94,14 @@ class SourceChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class RotationBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A new key, and how long the one before it stays good."""
+    """A new key, and the time in seconds for which the previous key stays good."""
 
     secret: Secret | None = None
     overlap_seconds: Annotated[int, Meta(ge=0, le=sources.MAX_OVERLAP_SECONDS)] = 86_400
 
 
 class SourceView(msgspec.Struct, frozen=True, kw_only=True):
-    """A source as it is shown. `rotating_until`: when the key before the present one ends, or has ended."""
+    """A source as it is shown. `rotating_until` is the time at which the previous key ends, or has ended."""
 
     id: UUID
     name: str
@@ -119,7 +119,7 @@ class SourceView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SourceWithSecret(SourceView, frozen=True, kw_only=True):
-    """A source with its new secret: this is the only time that it is shown."""
+    """A source with its new secret, which is shown this once."""
 
     secret: str
 
@@ -132,7 +132,7 @@ class SourcePage(msgspec.Struct, frozen=True):
 
 
 class SourceQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which page of the list."""
+    """The page of a list."""
 
     after: UUID | None = None
     limit: Annotated[int, Meta(ge=1, le=100)] = 50

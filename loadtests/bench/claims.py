@@ -27,11 +27,11 @@ from loadtests.bench.stand import Stand
 
 CLAIMS = "claims"
 INBOX_CLAIM, DELIVERY_CLAIM = "claim_inbox_events", "claim_deliveries"
-#: What finds the endpoints that a claim of deliveries asks for: a part of the next claim's time.
+#: These statements find the endpoints that a claim of deliveries asks for; their time is a part of the next claim's.
 LOOKS = ("endpoints_due", "endpoints_due_lately")
 #: Events between two claims of the inbox: what one claim takes at most.
 EVENTS_A_CLAIM = 64
-#: Of the outbox as many deliveries, of events to so many endpoints.
+#: The outbox has as many deliveries between two claims, of events to so many endpoints.
 ENDPOINTS = 4
 #: The first and the last of so many parts are compared.
 PARTS = 5
@@ -40,7 +40,7 @@ PAUSE_SECONDS = 0.002
 
 
 class TimedDatabase(Database):
-    """Notes how long each claim took."""
+    """A database that notes the seconds of each claim."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database.connections)
@@ -48,7 +48,7 @@ class TimedDatabase(Database):
         self._looked = 0.0
 
     async def fetch(self, statement: Query, *args: Any) -> list[Row]:
-        """Times what is a claim."""
+        """Return all rows; the time of a claim is noted."""
         started = time.perf_counter()
         rows = await super().fetch(statement, *args)
         seconds = time.perf_counter() - started
@@ -107,7 +107,7 @@ async def claims(stand: Stand, meter: Meter) -> None:
             transaction = foreign.transaction(isolation="repeatable_read")
             await transaction.start()
             await foreign.execute(outbox.FOREIGN)
-            # What the worker's own process would write into its log is not for this terminal.
+            # The log lines of the worker's part are not for this terminal.
             with capture_logs() as said:
                 for part in range(1, PARTS + 1):
                     for name, turn, claim in (

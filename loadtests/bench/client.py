@@ -36,7 +36,7 @@ class ClientError(Exception):
 
 
 class ClientResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client saw. `requests` are those answered with any status; `errors` has only kinds that occurred."""
+    """A client's counts. `requests` were answered with any status; `errors` has only kinds that occurred."""
 
     requests: int
     seconds: float
@@ -47,7 +47,7 @@ class ClientResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What the raw client reads from standard input."""
+    """The job that a client of ours reads from standard input."""
 
     host: str
     port: int
@@ -61,7 +61,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def choose_client() -> ClientName:
-    """The faster one that can be found: wrk, else our own."""
+    """Returns the faster client that can be found: wrk, else our own."""
     return "wrk" if shutil.which("wrk") else "raw"
 
 

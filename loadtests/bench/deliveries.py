@@ -1,4 +1,4 @@
-"""Webhooks out: how soon and how many, and what sick receivers do to healthy ones."""
+"""Webhooks out: the time to a delivery, deliveries a second, and the effect of sick receivers on healthy ones."""
 
 import asyncio
 import contextlib
@@ -17,10 +17,10 @@ from loadtests.bench.workload import Caller
 from ops.process import choose_port
 
 DELIVERY, SUSTAINED, HEALTHY, SICK = "delivery", "sustained", "healthy", "sick"
-#: Who owns the accounts, and so who is told of their payments.
+#: This principal owns the accounts, so the events of their payments go to it.
 OWNER = "bench"
 PAYMENTS = "payment.succeeded"
-#: What one principal may have.
+#: One principal may have so many endpoints.
 ENDPOINTS_OF_PRINCIPAL = 100
 #: Deliveries that are not there by then are counted as missing.
 ARRIVE_SECONDS = 60
@@ -193,7 +193,7 @@ async def _take(
 
 
 async def _arrivals(receiver: Caller, count: int) -> list[Arrival]:
-    """What came, once so many came; or what had come when nothing had for a while."""
+    """Returns the arrivals when there are so many, or when none has come for a while."""
     seen, since = 0, time.monotonic()
     while seen < count and time.monotonic() - since < ARRIVE_SECONDS:
         found = int((await fetch(receiver, "GET", "/count")).body)

@@ -1,4 +1,4 @@
-"""What one measurement gives, and the few sums made of several."""
+"""Figures: the result of one measurement, and the few sums made of several."""
 
 import math
 import statistics

@@ -1,4 +1,4 @@
-"""What the machine is and what it was doing: facts for the results file, CPU shares and memory from /proc.
+"""Facts about the machine and its load for the results file, CPU shares and memory from /proc.
 
 Where /proc is missing (macOS) the affected values are absent, not zero.
 """

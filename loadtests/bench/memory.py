@@ -17,7 +17,7 @@ GROWTH_SECONDS = 600
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
-    """Of the largest process of the API. `samples` are (second, MB) pairs; growth leaves out the warm-up."""
+    """The memory of the API's largest process. `samples` are (second, MB) pairs; growth leaves out the warm-up."""
 
     seconds: float
     largest_mb: float

@@ -16,7 +16,7 @@ from loadtests.bench.client import RESULT_MARK, ClientResult, Job
 from loadtests.bench.figures import latency_summary
 from loadtests.bench.rawclient import Connection, Requests, Tally
 
-#: The loop's timers are no finer.
+#: The event loop's timers are no finer.
 TICK_SECONDS = 0.001
 
 
@@ -40,7 +40,7 @@ class OpenConnection(Connection):
 
 
 class Dispatcher:
-    """Gives requests to connections as they fall due; what finds none free waits in order."""
+    """The queue of requests that fall due; a request that finds no free connection waits in order."""
 
     def __init__(self, job: Job) -> None:
         self.requests = Requests(job.workload, job.seed)

@@ -1,4 +1,4 @@
-"""What the benchmark reads and writes of the inbox and the outbox: the one file that knows their tables."""
+"""The benchmark's own statements on inbox and outbox; no other file here knows their tables."""
 
 import datetime as dt
 import uuid
@@ -37,12 +37,12 @@ async def emit(connection: Connection, principal: str, count: int) -> None:
 
 
 async def written_since(connection: Connection, moment: dt.datetime) -> list[str]:
-    """The payments that were told of since then."""
+    """Returns the payments that events were written about since then."""
     return [row["object_id"] for row in await connection.fetch(_SINCE, moment)]
 
 
 async def written_at(connection: Connection, objects: list[str]) -> dict[str, float]:
-    """When the events of these objects were written, as Unix time: a little before the commit."""
+    """Returns the Unix times at which the events of these objects were written, a little before the commit."""
     rows = await connection.fetch(_WRITTEN, objects)
     return {row["object_id"]: row["created_at"].timestamp() for row in rows}
 
@@ -54,7 +54,7 @@ async def clock(connection: Connection) -> dt.datetime:
 
 
 async def is_applied(connection: Connection) -> bool:
-    """Whether the inbox is done."""
+    """Whether every event of the inbox is finished."""
     return not await connection.fetchval(_NOT_APPLIED)
 
 
@@ -64,5 +64,5 @@ async def is_fanned_out(connection: Connection) -> bool:
 
 
 async def store(connection: Connection, names: list[str]) -> None:
-    """Puts events into the inbox that nothing has to be done for."""
+    """Puts events without an effect into the inbox."""
     await connection.execute(_STORE, names)

@@ -54,7 +54,7 @@ async def _run(
         f"--jobs={THREADS}",
         f"--time={math.ceil(seconds)}",
         f"--random-seed={seed}",
-        # Prepared, as our own calls are: a floor that parsed each statement anew would flatter us.
+        # The protocol is prepared, as our own calls are; a floor that parsed each statement anew would flatter us.
         "--protocol=prepared",
         *options,
         database_url,
@@ -81,7 +81,7 @@ def parse(output: str, seconds: float, cpu_seconds: float) -> ClientResult | Non
     }
     return ClientResult(
         requests=int(processed.group(1)),
-        # What pgbench divides by: its time without that of connecting.
+        # pgbench divides by its time without that of connecting.
         seconds=int(processed.group(1)) / float(rate.group(1)) if float(rate.group(1)) else seconds,
         latency_ms={"mean": float(average.group(1))} if average else {},
         errors={kind: count for kind, count in kinds.items() if count},

@@ -1,4 +1,4 @@
-"""What a run measures, and for how long."""
+"""The plan of a run: the groups to measure, and their lengths."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ GROUPS = {
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """The sizes of a run. The defaults are those that the targets speak of; `quick()` only shows that all of it runs.
+    """The sizes of a run. The targets hold for the defaults; `quick()` only shows that every part runs.
 
     Durations are in seconds; wrk and pgbench round them up to whole ones. Each measurement is taken once a round.
     """

@@ -25,12 +25,12 @@ from ops.stripe_events import stripe_signature
 CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:\s*(\d+)", re.IGNORECASE)
 HEADERS_END = b"\r\n\r\n"
 FIRST_ERROR_STATUS = 400
-#: Of so many bodies before, one is sent again where a workload repeats: some are still in flight then, some done.
+#: A workload that repeats sends one of the last so many bodies again; some are still in flight then, some answered.
 RECENT_BODIES = 100
 
 
 class Requests:
-    """Makes the requests of one workload, each with keys and accounts of its own."""
+    """The requests of one workload, each with keys and accounts of its own."""
 
     def __init__(self, workload: Workload, seed: int) -> None:
         self._workload = workload
@@ -88,7 +88,7 @@ class Requests:
 
 
 class Tally:
-    """What all connections saw together."""
+    """The counts of all connections together."""
 
     def __init__(self, workload: Workload) -> None:
         self.latencies = array("d")

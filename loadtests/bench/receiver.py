@@ -14,7 +14,7 @@ from aiohttp import web
 
 from loadtests.bench.floor import serve
 
-#: What a slow receiver takes; a delivery is given up before that.
+#: A slow receiver takes so long; a delivery is given up before that.
 SLOW_SECONDS = 10.0
 
 

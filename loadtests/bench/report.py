@@ -15,7 +15,7 @@ from loadtests.bench.targets import TARGETS, Verdict, speed_ratios, webhook_rati
 
 
 class Contention(msgspec.Struct, frozen=True, kw_only=True):
-    """What else the machine was doing: a figure taken beside a busy neighbour is the neighbour's too."""
+    """The load of the rest of the machine: a figure taken beside a busy neighbour is the neighbour's, too."""
 
     load_average_before: float | None
     load_average_after: float | None

@@ -46,12 +46,12 @@ SERVER_SETTINGS = (
     "checkpoint_timeout",
     "max_wal_size",
 )
-#: What a kept state folder says of itself: it is used again only when the accounts and entries are those wanted.
+#: This file describes a kept state folder, which is used again only when its accounts and entries are the wanted ones.
 MARK = "bench.json"
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
-    """What a kept state folder holds."""
+    """The description of a kept state folder: the sizes and the key of its ledgers."""
 
     accounts: int
     small_entries: int
@@ -67,7 +67,7 @@ async def run(
     console: Console,
     postgres_options: Mapping[str, str] | None = None,
 ) -> Report:
-    """Measures everything that the plan names and returns the report. What it started is stopped however it ends.
+    """Measures every group of the plan and returns the report. All processes are stopped however the run ends.
 
     `parent` is where the temporary state folder is made. PostgreSQL is durable unless `postgres_options` say otherwise,
     and the report tells its settings as they were in force.
@@ -189,7 +189,7 @@ async def fill(stand: Stand, database: str, entries: int, console: Console) -> N
 
 
 async def drop_copies(stand: Stand) -> None:
-    """Leaves only what the next run on this state folder can use."""
+    """Drops the databases that the next run on this state folder cannot use."""
     for name in (
         THROUGHPUT,
         TPCB,
@@ -215,7 +215,7 @@ async def server_settings(stand: Stand) -> dict[str, str]:
 
 
 def read_mark(path: Path) -> Kept | None:
-    """What a kept folder says of itself, None for a new one or one of an older form."""
+    """Returns the description of a kept folder; None for a new folder or an older form."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Kept)
     except (FileNotFoundError, msgspec.DecodeError):
@@ -223,6 +223,6 @@ def read_mark(path: Path) -> Kept | None:
 
 
 def write_mark(path: Path, mark: Kept) -> None:
-    """Says what the folder holds. It names an API key, so it is for the owner's eyes."""
+    """Describes the folder. The file names an API key, so only the owner can read it."""
     path.touch(mode=0o600)
     path.write_bytes(msgspec.json.encode(mark))

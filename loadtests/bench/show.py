@@ -35,7 +35,7 @@ def show(report: Report, console: Console) -> None:
     console.print(targets_table(report))
 
 
-#: Whose processor time the table tells; the lines printed during the run tell all.
+#: The table shows the processor time of these parts; the lines printed during the run show all.
 ROLES = ("client", "api", "postgres", "other")
 
 
@@ -72,7 +72,7 @@ def figures_table(all_figures: list[Figure]) -> Table:
 
 
 def storage_table(report: Report) -> Table:
-    """What each relation grew by."""
+    """The growth of each relation."""
     storage = report.storage
     transfers = storage.transfers if storage else 0
     table = Table(title=f"bytes a transfer, over {transfers:,} transfers", title_justify="left")
@@ -86,7 +86,7 @@ def storage_table(report: Report) -> Table:
 
 
 def targets_table(report: Report) -> Table:
-    """Target, what was got, and whether it is met."""
+    """Each target with its figure, and whether it is met."""
     table = Table(title="targets", title_justify="left")
     table.add_column("target")
     table.add_column("want", justify="right")

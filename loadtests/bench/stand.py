@@ -28,13 +28,13 @@ HOST = "127.0.0.1"
 READY_SECONDS = 60
 SETTLE_SECONDS = 600
 POLL_SECONDS = 0.1
-#: What a process of ours gets to end in good order before it is killed, in seconds.
+#: A process of ours has so many seconds to end in good order before it is killed.
 STOP_SECONDS = 15
 KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "PYTHONPATH")
 
 
 class StandError(Exception):
-    """Something that the run needs did not come up; the text says what and where its log is."""
+    """A part that the run needs did not come up; the text names it and its log."""
 
 
 class Sample(NamedTuple):
@@ -188,7 +188,7 @@ class Stand:
         command += [f"--status={sample.status}", f"--content-type={sample.content_type}"]
         with self._process("floor1", command, {}) as process:
             caller = Caller(host=HOST, port=port, token=self.token, accounts=self.plan.accounts)
-            # Whatever it is asked, it gives its one answer, a refusal too.
+            # The floor gives its one answer to every request, be it a refusal.
             await self._wait_ready(caller, process, status=sample.status)
             yield caller
 
@@ -208,7 +208,7 @@ class Stand:
     ) -> Iterator[subprocess.Popen[bytes]]:
         log = self.state / "logs" / f"{role}.log"
         with open_log(log) as output:
-            # From the state folder, so that no `.env` is read.
+            # The process starts in the state folder, so that it reads no `.env`.
             environment = child_environment(settings)
             process = spawn(command, output=output, directory=self.state, environment=environment)
         running = self._running.setdefault(role, [])

@@ -21,14 +21,14 @@ STATISTICS_QUIET_SECONDS = 3
 
 
 class Growth(msgspec.Struct, frozen=True, kw_only=True):
-    """What one relation grew by, in bytes a transfer."""
+    """The growth of one relation, in bytes a transfer."""
 
     table: float
     indexes: float
 
 
 class Storage(msgspec.Struct, frozen=True, kw_only=True):
-    """What `transfers` two-leg transfers over HTTP left behind."""
+    """The growth of the database by `transfers` two-leg transfers over HTTP."""
 
     transfers: int
     bytes_per_transfer: float | None

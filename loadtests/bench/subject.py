@@ -1,4 +1,4 @@
-"""What the benchmark must know of the service it measures, and nothing else in this package knows."""
+"""The service under test behind one protocol, so that no other part of this package knows the service."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -13,7 +13,7 @@ else:
 
 
 class Books(msgspec.Struct, frozen=True, kw_only=True):
-    """What is in a ledger: its accounts but the hot one, and so on. Times are unix seconds, the second exclusive."""
+    """The sizes of a ledger, its accounts without the hot one. Times are Unix seconds, the second one exclusive."""
 
     accounts: int
     transfers: int
@@ -23,7 +23,7 @@ class Books(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Shop(msgspec.Struct, frozen=True, kw_only=True):
-    """A merchant's QR code, as it is scanned, and the tokens of those who pay there."""
+    """A merchant's QR code, as it is scanned, and the tokens of its payers."""
 
     code: str
     tokens: tuple[str, ...]

@@ -24,9 +24,9 @@ from loadtests.bench.workload import CURRENCY, HOT_ACCOUNT, STRIPE_SECRET
 
 #: Accounts may owe this much, so that the limit is checked and never reached.
 CREDIT = 1_000_000_000_000
-#: The first one that a key is made for.
+#: The first principal, for whom the first key is made.
 PRINCIPAL = 1
-#: What the measured service signs its users' tokens with.
+#: The measured service signs its users' tokens with this secret.
 JWT_SECRET = "a-secret-of-the-benchmark-and-of-no-one"  # noqa: S105 - both sides of it run here
 MAKE_MERCHANT = (
     "UPDATE users SET is_merchant = TRUE, merchant_status = 'approved', kyc_level = 1 WHERE id = $1"

@@ -165,7 +165,7 @@ TARGETS = (
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """A target and what the run gave; `got` and `met` are None where it was not measured or a figure was invalid."""
+    """A target and its figure; `got` and `met` are None where it was not measured or a figure was invalid."""
 
     key: str
     text: str
@@ -230,7 +230,7 @@ def webhook_ratios(figures: Figures) -> dict[str, float | None]:
 
 
 def refusal_cpu_us(figures: Figures) -> float | None:
-    """What the API's processes spend on a refused event, less what the bare handler spends on the same request."""
+    """The CPU time of the API's processes for a refused event, less that of the bare handler for the same request."""
     rounds = figures.pairs("forged", "floor1.forged")
     extra = [_cpu_us(ours, "api") - _cpu_us(floor, "floor1") for ours, floor in rounds]
     return median(extra) if extra else None
@@ -256,7 +256,7 @@ def _latency_ratio(figures: Figures, ours: str, floor: str, percentile: str) -> 
 
 
 def one_connection_extra_ms(figures: Figures) -> float | None:
-    """What one request costs beyond its parts: p50 over HTTP less those of the direct call and the bare handler."""
+    """The time of one request beyond its parts: p50 over HTTP less those of the direct call and the bare handler."""
     rounds = figures.pairs("single.uniform@1", "floor3.direct@1", "floor1.single@1")
     extra = [
         http.latency_ms["p50"] - direct.latency_ms["p50"] - bare.latency_ms["p50"]

@@ -27,7 +27,7 @@ PLACEHOLDER = re.compile(r"<(key|from|to|amount|at|token|signature)>")
 ACCOUNT_PREFIX = "acct-"
 HOT_ACCOUNT = "acct-hot"
 CURRENCY = "KZT"
-#: What the measured service checks Stripe's signatures with, and what it does not know.
+#: The measured service checks Stripe's signatures with the first secret, and does not know the second.
 STRIPE_SECRET = "whsec_of_the_benchmark"  # noqa: S105 - both sides of it run here
 UNKNOWN_SECRET = "whsec_of_somebody_else"  # noqa: S105
 STRIPE_PATH = "/webhooks/stripe"
@@ -66,7 +66,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """Who calls what: the authority for the Host header, the API key and how many accounts there are."""
+    """A caller of the service: the authority for the Host header, the API key and the number of accounts."""
 
     host: str
     port: int
@@ -159,7 +159,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-#: What each posted item of a batch's answer holds exactly once.
+#: Each posted item in the answer of a batch holds this text exactly once.
 BATCH_ITEM_DONE = '"outcome":"posted"'
 
 

@@ -1,4 +1,4 @@
-"""The accounts of a run, drawn up from outside: what was answered, what stands in the tables, what was received."""
+"""The audit of a run, drawn up from outside: from the answers, the tables, and the receiver's notes."""
 
 import asyncio
 import sys
@@ -15,10 +15,10 @@ from loadtests.chaos.provider import CURRENCY, Journal, shop_account
 from loadtests.chaos.receiver import Line
 from tests.invariants import faults
 
-#: Of each finding, so many cases are named.
+#: So many cases of each finding are named.
 EXAMPLES = 5
 
-#: What may be found, each the opposite of a promise.
+#: The possible findings, each the opposite of a promise.
 CHECKS = {
     "not_acknowledged": "an event that was sent again and again was never acknowledged",
     "unexpected_answer": "an answer was neither an acknowledgement nor a temporary refusal",
@@ -63,7 +63,7 @@ class Posted(NamedTuple):
 
 @dataclass
 class Evidence:
-    """Everything that is judged."""
+    """The evidence of a run, from which the findings are drawn."""
 
     journal: Journal
     inbox: Mapping[str, tuple[str, str | None]]
@@ -90,7 +90,7 @@ _UNDONE = "SELECT count(*) FROM inbox_events WHERE state IN ('pending', 'leased'
 
 
 async def undone(connection: Connection) -> int:
-    """How many events in the inbox are not finished."""
+    """Return the number of events in the inbox that are not finished."""
     return int(await connection.fetchval(_UNDONE))
 
 
@@ -118,7 +118,7 @@ async def collect(
 
 
 async def _verify(database_url: str) -> list[str]:
-    """What `tallystick verify` finds, as a program of its own."""
+    """Return the findings of `tallystick verify`, run as a program of its own."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "ops.cli", "verify", "--json"),
         stdout=asyncio.subprocess.PIPE,
@@ -216,7 +216,7 @@ def _at_the_receiver(evidence: Evidence) -> dict[str, list[str]]:
         if not line.problem:
             ids[line.intent].add(line.id)
             bodies[line.intent].add(line.digest)
-    # What was only refused, hung up on or never answered has not been delivered.
+    # An event that the receiver only refused, hung up on or never answered has not been delivered.
     taken = delivered(evidence.received)
     return {
         "not_delivered": sorted({intent for intent in evidence.emitted if intent not in taken}),
@@ -230,7 +230,7 @@ def _at_the_receiver(evidence: Evidence) -> dict[str, list[str]]:
 
 
 def delivered(received: Iterable[Line]) -> set[str]:
-    """The intents that the receiver was told of and took."""
+    """Return the intents whose events the receiver took."""
     return {line.intent for line in received if 200 <= line.answer < 300}
 
 

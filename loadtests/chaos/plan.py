@@ -1,4 +1,4 @@
-"""What happens in a run, drawn from its seed: which faults, when and for how long; which events, and how often sent."""
+"""The plan of a run, drawn from its seed: the faults with their order and length, the events and how each is sent."""
 
 import random
 from collections.abc import Iterable, Iterator
@@ -8,9 +8,9 @@ import msgspec
 
 
 class Kind(NamedTuple):
-    """A kind of fault. Of one `target` there is one at a time; it is held for `shortest` to `longest` seconds.
+    """A kind of fault. One `target` has one fault at a time, held for `shortest` to `longest` seconds.
 
-    Held means: how long it stays paused, or stays down before it is started again.
+    A held target stays paused, or stays down before it is started again.
     """
 
     target: str
@@ -23,16 +23,16 @@ KINDS = {
     "api.kill": Kind("api", kills=True),
     "worker.kill": Kind("worker", kills=True, longest=1.0),
     "postgres.kill": Kind("postgres", kills=True, shortest=0.2, longest=2.0),
-    # Killed, and started again without its data.
+    # Valkey is killed, and started again without its data.
     "valkey.wipe": Kind("valkey", kills=True, shortest=0.2, longest=2.0),
     "valkey.kill": Kind("valkey", kills=True, shortest=0.2, longest=2.0),
-    # One process of the server: the postmaster ends all others and recovers.
+    # One process of the server is killed; the postmaster ends all others and recovers.
     "backend.kill": Kind("postgres", kills=True),
-    # The supervisor: its processes end in order, and it is started again.
+    # The supervisor is killed; its processes end in order, and it is started again.
     "master.kill": Kind("api", kills=True, longest=0.5),
     "receiver.kill": Kind("receiver", kills=True, shortest=0.2, longest=1.5),
     "api.pause": Kind("api", kills=False, shortest=0.3, longest=2.0),
-    # Beyond five seconds the others take its work over, and it must not finish it when it wakes up.
+    # After five seconds the other worker takes the work over, and this one must not finish it when it wakes up.
     "worker.pause": Kind("worker", kills=False, shortest=0.5, longest=8.0),
     "postgres.pause": Kind("postgres", kills=False, shortest=0.3, longest=2.0),
     "valkey.pause": Kind("valkey", kills=False, shortest=0.3, longest=2.0),
@@ -44,13 +44,13 @@ KINDS = {
 }
 #: The kills that every run begins with, in an order of its own, however short it is.
 FIRST = ("api.kill", "worker.kill", "postgres.kill", "valkey.wipe")
-#: After so many kills comes one fault that is none.
+#: After so many kills comes one fault that kills nothing.
 KILLS_BETWEEN = 2
 #: How often two faults of different targets happen at the same time.
 TOGETHER = 0.3
 
 SHOPS = 3
-#: Of all events: sent twice at once; sent again later though it was acknowledged; sent with somebody else's secret.
+#: The shares of events sent twice at once, again later though acknowledged, and with a wrong secret.
 TWICE, LATE, FORGED = 0.15, 0.10, 0.01
 
 
@@ -62,7 +62,7 @@ class Fault(NamedTuple):
 
     @property
     def kind(self) -> Kind:
-        """What kind it is."""
+        """The kind of the fault."""
         return KINDS[self.name]
 
 

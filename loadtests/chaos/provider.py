@@ -25,7 +25,7 @@ FIRST_WAIT_SECONDS, LAST_WAIT_SECONDS = 0.1, 2.0
 #: An event that was acknowledged is sent again after up to so many seconds, if the plan says so.
 LATE_SECONDS = 4.0
 
-#: What a provider may be told. All else is a fault of the service: an outage is 503, never 500.
+#: A provider may get these statuses. Any other is a fault of the service: an outage is 503, never 500.
 ACCEPTED, REFUSED, AWAY = 200, 400, frozenset({429, 503})
 
 
@@ -36,7 +36,7 @@ def shop_account(shop: int) -> str:
 
 @dataclass
 class Journal:
-    """What was sent and what was answered. `acknowledged` has the messages of each event's 2xx answers."""
+    """The journal of events and answers. `acknowledged` has the messages of each event's 2xx answers."""
 
     sent: dict[str, Event] = field(default_factory=dict)
     forged: dict[str, Event] = field(default_factory=dict)

@@ -37,12 +37,12 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Receiver:
-    """What all requests share."""
+    """The receiver's state, which all requests share."""
 
     def __init__(self, secrets: list[str], log: Path, seed: int) -> None:
         self._secrets = secrets
         self._log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        # Another mood each time that it is started anew.
+        # The length of the log changes the seed, so that the moods differ after each start.
         self._random = random.Random(f"{seed} {log.stat().st_size}")
 
     async def receive(self, request: web.Request) -> web.Response:
@@ -82,7 +82,7 @@ class Receiver:
 
 
 def read_lines(text: bytes) -> list[Line]:
-    """What a receiver wrote down."""
+    """Return the lines that a receiver wrote down."""
     return [msgspec.json.decode(line, type=Line) for line in text.splitlines()]
 
 

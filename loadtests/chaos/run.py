@@ -26,7 +26,7 @@ EARLIEST, LATEST = 0.2, 0.6
 
 
 class Comeback(msgspec.Struct, frozen=True, kw_only=True):
-    """How long after the end of faults of one kind it took until an event was acknowledged again, in seconds."""
+    """The seconds from the end of faults of one kind until an event was acknowledged again."""
 
     times: int
     median: float
@@ -53,7 +53,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Run:
-    """What a run is made of, once its stage stands."""
+    """The parts of a run, once its stage stands."""
 
     def __init__(self, plan: Plan, stage: Stage, provider: Provider, say: Callable[[str], None]) -> None:
         self._plan = plan
@@ -77,7 +77,7 @@ class Run:
                 async with asyncio.TaskGroup() as together:
                     for fault in step:
                         together.create_task(faults.make(fault))
-                # What comes next is what shows that it is back.
+                # The next acknowledgement shows that the service is back.
                 await self._provider.release(round(stretch * (number + 2)))
                 await self._come_back(step)
                 self._tell(number + 1, len(script), step)
@@ -141,7 +141,7 @@ async def run_chaos(
     say: Callable[[str], None],
     postgres_options: Mapping[str, str] | None = None,
 ) -> Report:
-    """Do a whole run on a stage below `parent` and report it. What it started is stopped however it ends."""
+    """Do a whole run on a stage below `parent` and report it. All processes are stopped however it ends."""
     started_at, started = now(), time.monotonic()
     say("starting PostgreSQL, Valkey, the API, two workers and a receiver")
     async with contextlib.AsyncExitStack() as stack:

@@ -261,7 +261,7 @@ class Stage:
         return [] if pid is None else [process.pid for process in tree(pid, process_table())]
 
     def lines(self) -> list[Line]:
-        """What the receiver wrote down so far."""
+        """Return the lines that the receiver has written down so far."""
         with self.received.open("rb") as log:
             log.seek(self._read_to)
             text = log.read()

@@ -28,7 +28,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print a JSON objec
 
 @click.group()
 def backfill() -> None:
-    """Fetch events that a provider could not deliver, and take them in. What is there already is not stored again."""
+    """Fetch events that a provider could not deliver, and take them in. A known event is not stored again."""
 
 
 @backfill.command()
@@ -70,7 +70,7 @@ def _fetch(fetch: Fetch, since: timedelta, *, as_json: bool) -> None:
     from ops.state import operator_settings
 
     settings = operator_settings(log_level="warning")
-    # Standard output is for what was asked.
+    # Standard output is for the result.
     configure_logging(settings, sys.stderr.buffer)
     found = asyncio.run(_run(settings, fetch, datetime.now(UTC) - since))
     if as_json:

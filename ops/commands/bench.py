@@ -53,8 +53,8 @@ def bench(**options: Any) -> None:
     """Measure Tallystick beside the floors it stands on, in one run on this machine.
 
     Starts PostgreSQL (fsync and synchronous_commit on), Valkey, the API and the worker in a state folder of its own. In
-    full it takes about half an hour and 10 GB of disk. Nothing else should run meanwhile: what the rest of the machine
-    did is part of the report. What is measured and how to read it: docs/benchmarks.md.
+    full it takes about half an hour and 10 GB of disk. Nothing else should run meanwhile; the report tells the load of
+    the rest of the machine. docs/benchmarks.md says what is measured and how to read the report.
 
     \b
     Examples:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-# Between two faults some events have to come.
+# So many events have to come between two faults.
 EVENTS_A_KILL = 20
 
 
@@ -36,8 +36,8 @@ def chaos(*, seed: int, events: int, kills: int, rate: float, output: Path | Non
     Starts PostgreSQL, Valkey, the API, two workers and a receiver in a state folder of its own, and streams signed
     Stripe events through them, each sent until it is acknowledged, some of them twice or again later. At the end
     every acknowledged event must be in the ledger exactly once, every emitted event delivered under one id, and the
-    ledger verified. The seed fixes the faults, their order and the events; what they meet differs from run to run.
-    In full it takes about ten minutes. How to read it: docs/webhooks.md.
+    ledger verified. The seed fixes the faults, their order and the events; the state that they meet differs from run to
+    run. In full it takes about ten minutes. docs/webhooks.md says how to read the report.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""One piece of work with the database, for a command that needs nothing else of the service."""
+"""The database of a command that needs no other part of the service."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Result = TypeVar("Result")
 
 
 def with_database(work: Callable[[Database], Awaitable[Result]]) -> Result:
-    """Do `work` with the database that the settings name or that runs here, and return what comes of it.
+    """Do `work` with the database that the settings name or that runs here, and return its result.
 
-    As whoever the address names, and not as the serving role, which may not do all that operators do. Raises StartError
-    when it cannot be reached, and what `work` raises.
+    The connection has the login role of the address and not the serving role, which has fewer rights than operators
+    need. Raises StartError when the database cannot be reached, and any error of `work`.
     """
     from core.database import open_database
     from core.log import configure_logging
@@ -26,7 +26,7 @@ def with_database(work: Callable[[Database], Awaitable[Result]]) -> Result:
     from ops.state import operator_settings
 
     settings = operator_settings(redis_needed=False, log_level="warning")
-    # Standard output is for what was asked.
+    # Standard output is for the result.
     configure_logging(settings, sys.stderr.buffer)
 
     async def run() -> Result:

@@ -23,7 +23,7 @@ def deliveries() -> None:
     """Look at deliveries of webhooks, and send them again.
 
     The commands work on the database at DATABASE_URL, as its owner, or else on that of the `tallystick up` that runs
-    here. What is sent again is sent by the workers.
+    here. The workers do the sending.
     """
 
 
@@ -79,7 +79,7 @@ def list_(
 @click.argument("delivery_id", type=click.UUID)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def show(delivery_id: UUID, *, as_json: bool) -> None:
-    """Show the delivery DELIVERY_ID with its attempts: what was answered, when, and how long it took.
+    """Show the delivery DELIVERY_ID with its attempts: the answer, the time and the duration of each.
 
     \b
     Example:
@@ -102,7 +102,7 @@ def show(delivery_id: UUID, *, as_json: bool) -> None:
 @deliveries.command()
 @click.argument("delivery_ids", type=click.UUID, nargs=-1, required=True)
 def resend(delivery_ids: tuple[UUID, ...]) -> None:
-    """Send the deliveries DELIVERY_IDS again, whatever became of them, with the same ids and bytes.
+    """Send the deliveries DELIVERY_IDS again, delivered or not, with the same ids and bytes.
 
     \b
     Example:
@@ -127,9 +127,9 @@ def resend(delivery_ids: tuple[UUID, ...]) -> None:
     help="When they failed, at the earliest (UTC).",
 )
 def recover(endpoint_id: UUID, since: datetime) -> None:
-    """Send the endpoint ENDPOINT_ID everything again that has failed since a time.
+    """Send all deliveries again that have failed at the endpoint ENDPOINT_ID since a time.
 
-    It goes in batches and says how far it is; when it is broken off, the same command does the rest.
+    The command goes in batches and shows its progress. After an interruption the same command does the rest.
 
     \b
     Example:
@@ -165,10 +165,9 @@ def recover(endpoint_id: UUID, since: datetime) -> None:
     help="Only those.",
 )
 def requeue(endpoint_id: UUID | None, status: str) -> None:
-    """Make deliveries due again, all their attempts before them; those of endpoints that are off stay as they are.
+    """Make deliveries due again, with all attempts before them; deliveries of endpoints that are off stay as they are.
 
-    It does what the command of this name of the service did that this one replaces. `tallystick deliveries` can choose
-    more finely.
+    The command takes its options from the wallet contract. `tallystick deliveries` can choose more finely.
 
     \b
     Examples:
@@ -255,7 +254,7 @@ def _print_delivery(delivery: Delivery, attempts: list[Attempt]) -> None:
 
 
 def _safe(text: str) -> str:
-    """Return a stranger's text without what a terminal or the table's markup would obey."""
+    """Return a stranger's text without characters that a terminal or the table's markup would obey."""
     from rich.markup import escape
 
     return escape("".join(letter if letter.isprintable() else " " for letter in text))

@@ -12,17 +12,17 @@ import click
 @click.option("--api-key", envvar="TALLYSTICK_API_KEY", help="A key with all scopes.  [default: that one's]")
 @click.option(
     "--stripe-secret",
-    help="What the service checks Stripe's signatures with.  [default: STRIPE_SIGNING_SECRET, or that one's]",
+    help="The secret of Stripe's signatures.  [default: STRIPE_SIGNING_SECRET, or that one's]",
 )
 @click.option(
     "--payments", type=click.IntRange(2, 50), default=6, show_default=True, help="How many payments."
 )
 def demo(*, url: str | None, api_key: str | None, stripe_secret: str | None, payments: int) -> None:
-    """Show an event's way: from a signed webhook over the ledger to a verified delivery.
+    """Show an event's way: from a signed webhook through the ledger to a verified delivery.
 
-    Plays both neighbours of a running service: Stripe, which sends signed events, some of them twice and one forged;
-    and a merchant's server on this machine, which checks the signature of every delivery. Exits with 1 when an answer,
-    a delivery or a balance is not what it should be. A service on another machine cannot reach the receiver.
+    The command plays both neighbours of a running service: Stripe, which sends signed events, some of them twice and
+    one forged; and a merchant's server on this machine, which checks the signature of every delivery. The exit code is
+    1 when an answer, a delivery or a balance is wrong. A service on another machine cannot reach the receiver.
 
     \b
     Examples:

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound="Callable[..., Any]")
 
-# How often a replay is looked at, and how long it may stand still before we say that no worker seems to run.
+# A replay is looked at this often. After STILL_SECONDS without progress a line says that no worker seems to run.
 LOOK_SECONDS = 0.5
-STANDING_SECONDS = 10.0
-# What one page of the list asks for at most.
+STILL_SECONDS = 10.0
+# One list has at most so many letters.
 MOST_LETTERS = 10_000
 
 
@@ -48,7 +48,7 @@ def _filters(command: Command) -> Command:
 
 @click.group()
 def dlq() -> None:
-    """Look at dead letters, replay or discard them: events that were received and given up.
+    """Look at dead letters, replay or discard them. A dead letter is an event that was received and given up.
 
     The commands work on the database at DATABASE_URL, or else on that of the `tallystick up` that runs here.
     """
@@ -84,7 +84,7 @@ def list_(*, limit: int, as_json: bool, **given: Any) -> None:
 @click.argument("letter", type=click.UUID)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def show(letter: UUID, *, as_json: bool) -> None:
-    """Show one letter: why it was given up, every attempt, what people did with it, and its payload.
+    """Show one letter: the reason, every attempt, the actions of people, and the payload.
 
     \b
     Example:
@@ -113,9 +113,9 @@ def show(letter: UUID, *, as_json: bool) -> None:
 def replay(
     letter: UUID | None, *, everything: bool, per_second: int, wait: bool, as_json: bool, **given: Any
 ) -> int:
-    """Replay one letter, those that the filters mean, or all.
+    """Replay one letter, those that the filters choose, or all.
 
-    Many are put back by a worker, at a bounded rate. Interrupting this command does not stop it.
+    A worker puts many letters back at a bounded rate. Interrupting this command does not stop the replay.
 
     \b
     Examples:
@@ -184,7 +184,7 @@ async def _follow(database: Database, replay: LetterReplay) -> LetterReplay:
             bars.update(bar, completed=replay.replayed)
             if replay.replayed != before:
                 moved_at = loop.time()
-            elif loop.time() - moved_at > STANDING_SECONDS:
+            elif loop.time() - moved_at > STILL_SECONDS:
                 console.print("It stands still: is a worker running? The replay goes on as soon as one is.")
                 moved_at = loop.time()
     return replay
@@ -265,7 +265,7 @@ def _print_letter(letter: Letter) -> None:
     for action in reversed(letter.actions):
         because = f": {action.reason}" if action.reason else ""
         click.echo(f"  {action.action} {action.done_at:%Y-%m-%d %H:%M:%S} by {action.actor}{because}")
-    # A payload may come from anybody: it must not speak to the terminal.
+    # Anybody may have written the payload, so it must not speak to the terminal.
     click.echo(
         "".join(mark if mark.isprintable() or mark in "\n\t" else repr(mark)[1:-1] for mark in letter.payload)
     )

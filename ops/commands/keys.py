@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from core.access.api_keys import KeyInfo
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-# Ten years: a key meant to live longer is one without an expiry.
+# A key lives ten years at most, unless it has no expiry.
 LONGEST_DAYS = 3660
-# Wide enough for a row of the list, where there is no terminal that has a width.
+# A row of the list fits into this width, where no terminal has one.
 PIPED_WIDTH = 200
 
 
 class Duration(click.ParamType[timedelta]):
-    """A number and a unit: 30m, 12h, 90d, 8w."""
+    """A duration as a number and a unit: 30m, 12h, 90d, 8w."""
 
     name = "duration"
 
@@ -49,19 +49,19 @@ def keys() -> None:
 
 @keys.command()
 @click.option(
-    "--principal", required=True, help="Who the key speaks for; made if there is none of this name."
+    "--principal", required=True, help="The principal of the key, made if there is none of this name."
 )
 @click.option(
     "--scope",
     "scopes",
     required=True,
     multiple=True,
-    help="What the key allows; repeat it for more. The refusal of a wrong one lists all.",
+    help="A scope of the key; repeat it for more. The refusal of a wrong one lists all.",
 )
-@click.option("--description", default="", help="What the key is for, for the list.")
+@click.option("--description", default="", help="The purpose of the key, for the list.")
 @click.option("--expires-in", type=Duration(), help="When the key ends: 30m, 12h, 90d, 8w. [default: never]")
 def create(principal: str, scopes: tuple[str, ...], description: str, expires_in: timedelta | None) -> None:
-    """Create a key and print it, once: it is stored hashed, and nobody can show it again.
+    """Create a key and print it, this once: it is stored hashed, and nobody can show it again.
 
     The key alone goes to standard output, so that a script can capture it.
 
@@ -85,7 +85,7 @@ def create(principal: str, scopes: tuple[str, ...], description: str, expires_in
 @click.option("--principal", help="Only this principal's keys.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array instead of a table.")
 def list_(principal: str | None, *, as_json: bool) -> None:
-    """List keys, newest first: what they allow, and whether they are active, expired or revoked.
+    """List keys, newest first, with their scopes and whether they are active, expired or revoked.
 
     LAST USED is right to the hour. Secrets are stored nowhere, so none is shown.
 

@@ -13,7 +13,7 @@ import click
 @click.option("--api-key", envvar="TALLYSTICK_API_KEY", help="A key with all scopes.  [default: that one's]")
 @click.option(
     "--stripe-secret",
-    help="What the service checks Stripe's signatures with.  [default: STRIPE_SIGNING_SECRET, or that one's]",
+    help="The secret of Stripe's signatures.  [default: STRIPE_SIGNING_SECRET, or that one's]",
 )
 @click.option(
     "--users", type=click.IntRange(min=1), default=50, show_default=True, help="Clients at the same time."
@@ -45,7 +45,7 @@ def load(
     from ops.process import PROJECT, python_environment
 
     target = find_target(url, api_key, stripe_secret)
-    # In the environment: what stands on a command line, everybody on the machine can read.
+    # The secrets go into the environment, because everybody on the machine can read a command line.
     environment = python_environment(
         TALLYSTICK_API_KEY=target.api_key, STRIPE_SIGNING_SECRET=target.stripe_secret
     )
@@ -69,5 +69,5 @@ def load(
         f"{seconds}s",
     ]
     sys.stdout.flush()
-    # Locust replaces the sockets of its process, so it gets one of its own.
+    # Locust replaces the sockets of its process, so it gets a process of its own.
     os.execve(command[0], [*command, *locust_arguments], environment)  # noqa: S606 - no shell is the point

@@ -1,4 +1,4 @@
-"""`tallystick pos`: what a till needs, over the same HTTP as any other client."""
+"""`tallystick pos`: a till, which calls the same HTTP routes as any other client."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-# Of the wallet contract, section 7.
+# The wallet contract, section 7, has these numbers.
 POLL_SECONDS: Final = 2.0
 WAIT_SECONDS: Final = 120
 CALL_SECONDS: Final = 15
@@ -24,12 +24,12 @@ LONGEST_WAIT_SECONDS: Final = 86_400
 MOST_CENTS: Final = 2**62 - 1
 MAX_SHOWN: Final = 200
 
-# Statuses at which a call may work a moment later.
+# After these statuses a call may work a moment later.
 _LATER: Final = frozenset({429, 500, 502, 503, 504})
 
 
 class Refused(click.ClickException):
-    """The service said no, or nothing: exit code 1. `later` tells that the same call may work soon."""
+    """The service refused, or did not answer: exit code 1. With `later` the same call may work soon."""
 
     def __init__(self, message: str, *, later: bool = False) -> None:
         super().__init__(message)
@@ -52,7 +52,7 @@ class Till:
 
         headers = {"Authorization": f"Bearer {self.token}"}
         try:
-            # The token is for this address only, so no redirect is followed.
+            # No redirect is followed, because the token is for this address only.
             async with self.session.request(
                 method, self.base + path, params=params, json=body, headers=headers, allow_redirects=False
             ) as response:
@@ -130,7 +130,7 @@ def create_qr(where: tuple[str, str], cents: int, *, static: bool) -> None:
 @click.argument("code")
 @click.pass_obj
 def qr_status(where: tuple[str, str], code: str) -> None:
-    """Print how a QR code stands."""
+    """Print the state of a QR code."""
     _show(_with_till(where, lambda till: _status(till, code)))
 
 
@@ -139,9 +139,9 @@ def qr_status(where: tuple[str, str], code: str) -> None:
 @click.argument("secs", type=click.IntRange(1, LONGEST_WAIT_SECONDS), default=WAIT_SECONDS)
 @click.pass_obj
 def wait_paid(where: tuple[str, str], code: str, secs: int) -> None:
-    """Ask every 2 seconds how a code stands, until it is paid, or can be paid no more.
+    """Ask for the state of a code every 2 seconds, until it is paid or can be paid no more.
 
-    Prints `status=...` each time. Exit code 0: paid (used); 1: its time is over (expired), or SECS are (120).
+    Prints `status=...` each time. Exit code 0: paid (used); 1: the code has expired, or SECS (120) are over.
     """
     status = _with_till(where, lambda till: _wait(till, code, secs))
     if status != "used":
@@ -177,7 +177,7 @@ async def _status(till: Till, code: str) -> Any:
 
 
 async def _wait(till: Till, code: str, seconds: int) -> str:
-    """Return the last status; what keeps one question from being answered does not end the wait."""
+    """Return the last status. A call that fails for a passing cause does not end the wait."""
     give_up_at = time.monotonic() + seconds
     while True:
         status = "unknown"
@@ -194,7 +194,7 @@ async def _wait(till: Till, code: str, seconds: int) -> str:
 
 
 def _reason(answer: Any) -> str:
-    """Return what a refusal says, in either form of the contract."""
+    """Return the sentence of a refusal, in either form of the contract."""
     if isinstance(answer, dict):
         error, detail = answer.get("error"), answer.get("detail")
         if isinstance(error, dict) and "message" in error:

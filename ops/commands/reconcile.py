@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from core.payables.reconcile import Findings
     from core.settings import Settings
 
-# Of each kind of fault; the count is of all.
+# So many lines are shown of each kind of fault; the count is of all.
 MAX_LINES = 50
-# Ranges take a fraction of a second; this allows for a wallet with millions of entries on a slow disk.
+# A range takes a fraction of a second; the bound allows for a wallet with millions of entries on a slow disk.
 STATEMENT_TIMEOUT_MS = 120_000
 FAILED = 1
 
@@ -23,15 +23,15 @@ FAILED = 1
 @click.option(
     "--fix-balances",
     is_flag=True,
-    help="Put balances right that are not the sum of their entries, by a transfer that shows it.",
+    help="Correct balances that are not the sum of their entries, by a transfer that shows it.",
 )
 @click.option("--once", is_flag=True, help="Look once and end: what it does anyway, said for schedulers.")
 def reconcile(*, fix_balances: bool, once: bool) -> int:  # noqa: ARG001 - see its help
     """Compare wallets' balances with their entries, and transfers with their legs. Exit with 1 if something is wrong.
 
-    It reads in short transactions and changes nothing, unless --fix-balances is given: then each balance that is off is
-    put right, with a transfer against the system account `corrections` and an audit record that tell of it. That wants
-    a login that owns the tables. Transfers are never changed. `tallystick verify` checks much more.
+    It reads in short transactions and changes nothing without --fix-balances. With it each wrong balance is corrected
+    by a transfer against the system account `corrections`, which an audit record names. That wants a login that owns
+    the tables. Transfers are never changed. `tallystick verify` checks much more.
 
     \b
     Examples:
@@ -68,7 +68,7 @@ async def _run(settings: Settings, *, fix: bool) -> int:
 
 
 async def _fix(owner: Database, findings: Findings) -> int:
-    """Correct what was found, and return how many of it are right now."""
+    """Correct the wrong balances, and return the number of those that are right now."""
     from core.errors import Refusal
     from core.payables.reconcile import correct
 

@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from core.settings import Settings
 
 STATEMENT_TIMEOUT_MS = 120_000
-# Merchants of one page, and how often it is told how far it is.
+# One page has so many merchants; progress is shown after each.
 PAGE = 500
 COLUMNS = ("merchant_user_id", "merchant_wallet_id", "currency", "gross_cents", "fees_cents", "net_cents")
 
 
 class Moment(click.ParamType[datetime]):
-    """A time as ISO 8601 has it; without an offset it is in UTC."""
+    """A time in ISO 8601, in UTC unless it has an offset."""
 
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Read it."""
+        """Read the text."""
         if isinstance(value, datetime):
             return value
         try:
@@ -40,11 +40,11 @@ class Moment(click.ParamType[datetime]):
 @click.option("--from", "since", type=Moment(), help="From when; without it one day before the end.")
 @click.option("--to", "until", type=Moment(), help="Until when; without it now.")
 def settlement(since: datetime | None, until: datetime | None) -> None:
-    """Write what each merchant has sold, as CSV on standard output: a row a merchant, amounts in minor units.
+    """Write the sales of each merchant as CSV on standard output: a row a merchant, amounts in minor units.
 
-    Gross is what others have paid; net is that less fees and refunds, as on the merchants' statements. How far it is
-    stands on standard error. The command works on the database at DATABASE_URL, as its owner, or else on that of the
-    `tallystick up` that runs here.
+    Gross is the sum that others have paid; net is gross less fees and refunds, as on the merchants' statements.
+    Standard error shows the progress. The command works on the database at DATABASE_URL, as its owner, or else on that
+    of the `tallystick up` that runs here.
 
     \b
     Examples:

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @click.group()
 def sources() -> None:
-    """Register senders of webhooks, and change their secrets.
+    """Register sources, which are senders of webhooks, and change their secrets.
 
-    What a sender posts to /webhooks/in/NAME is verified and stored. Every process knows of a change within a second.
+    A webhook that a source posts to /webhooks/in/NAME is verified and stored. Every process knows a change within 1 s.
 
     The commands work on the database at DATABASE_URL, as its owner, or else on that of the `tallystick up` that runs
     here.
@@ -30,7 +30,7 @@ def sources() -> None:
 
 @sources.command()
 @click.argument("name")
-@click.option("--principal", required=True, help="Whose source it is; `keys create` makes principals.")
+@click.option("--principal", required=True, help="The owner of the source; `keys create` makes principals.")
 @click.option(
     "--kind",
     type=click.Choice(["standard", "standard_ed25519", "hmac"]),
@@ -38,7 +38,7 @@ def sources() -> None:
     show_default=True,
     help="How it signs: Standard Webhooks v1 or v1a, or an HMAC of the body in one header.",
 )
-@click.option("--description", default="", help="What it is, for the list.")
+@click.option("--description", default="", help="The purpose of the source, for the list.")
 @click.option(
     "--secret-from-stdin", is_flag=True, help="Read the secret from standard input. [default: make one]"
 )
@@ -46,18 +46,16 @@ def sources() -> None:
 @click.option(
     "--algorithm", type=click.Choice(["sha256", "sha512"]), default="sha256", help="hmac: the hash."
 )
-@click.option(
-    "--encoding", type=click.Choice(["hex", "base64"]), default="hex", help="hmac: of the signature."
-)
-@click.option("--prefix", default="", help="hmac: what stands before it, such as sha256=.")
+@click.option("--encoding", type=click.Choice(["hex", "base64"]), default="hex", help="hmac: the encoding.")
+@click.option("--prefix", default="", help="hmac: the text before the signature, such as sha256=.")
 @click.option(
     "--event-id", multiple=True, help="hmac: where the event's id stands; repeat it to join several."
 )
-@click.option("--event-type", default="/type", show_default=True, help="Where its type stands.")
-@click.option("--object-id", help="Where the id of the object stands that it is about.")
+@click.option("--event-type", default="/type", show_default=True, help="Where the event's type stands.")
+@click.option("--object-id", help="Where the id of the event's object stands.")
 @click.option("--occurred-at", help="Where the sender's time stands.")
 def create(name: str, principal: str, *, secret_from_stdin: bool, **given: Any) -> None:
-    """Register the sender NAME and print its secret, once.
+    """Register the source NAME and print its secret, once.
 
     The secret alone goes to standard output, so that a script can capture it. A place is header:X-Name or a JSON
     pointer into the body, such as /data/id.
@@ -176,14 +174,14 @@ def enable(name: str) -> None:
 @sources.command()
 @click.argument("name")
 def disable(name: str) -> None:
-    """Switch the source NAME off: what is sent to it is refused with 404."""
+    """Switch the source NAME off: its sender gets 404."""
     _switch(name, on=False)
 
 
 @sources.command()
 @click.argument("name")
 def delete(name: str) -> None:
-    """Delete the source NAME and its secrets; what it has sent stays, and so does its name."""
+    """Delete the source NAME and its secrets; its events stay, and its name stays taken."""
     from core.inbox import sources as registry
 
     async def work(database: Database) -> None:

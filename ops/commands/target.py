@@ -1,4 +1,4 @@
-"""The service that `demo` and `load` speak to: the one that is named, or else the one that runs here."""
+"""The service that `demo` and `load` call: the one that the options name, or else the one that runs here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 
 
 class Target(NamedTuple):
-    """Where a service is, and what is needed to speak to it."""
+    """The URL of a service, with the API key and the secret that its callers need."""
 
     url: str
     api_key: str
@@ -16,7 +16,7 @@ class Target(NamedTuple):
 
 
 def find_target(url: str | None, api_key: str | None, stripe_secret: str | None) -> Target:
-    """Fill what was not given from the settings and from the `tallystick up` that runs here. Raises UsageError."""
+    """Fill the gaps from the settings and from the `tallystick up` that runs here. Raises UsageError."""
     from core.settings import load_settings
     from ops.process import StartError
     from ops.state import find_running, nobody_runs, state_dir

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from core.ledger.verify import Finding, Progress, Seal
     from core.settings import Settings
 
-# Ranges take a fraction of a second; this allows for a disk that has to be read from anew.
+# A range takes a fraction of a second; the bound allows for a disk that has to be read from anew.
 STATEMENT_TIMEOUT_MS = 120_000
 FAILED = 1
 
@@ -32,10 +32,10 @@ FAILED = 1
 def verify(*, as_json: bool, late_after: float) -> int:
     """Check that the ledger's records agree with each other. If not, name the first bad row of each kind; exit with 1.
 
-    Balances against entries, entries against transfers, holds, reversals, keys, conservation in each currency, and the
-    feed with the hash chain over everything that was ever sealed. It reads in short transactions and locks nothing, so
-    it may run beside the traffic. The seal that it prints is worth keeping elsewhere: it changes if any of the history
-    below that position is rewritten, even by somebody who rewrites the chain with it.
+    It checks balances against entries, entries against transfers, holds, reversals, keys, conservation in each
+    currency, and the feed with the hash chain over everything that was ever sealed. It reads in short transactions and
+    locks nothing, so it may run beside the traffic. The seal that it prints is worth keeping elsewhere: it changes if
+    any history below that position is rewritten, even by somebody who rewrites the chain with it.
 
     \b
     Examples:
@@ -71,7 +71,7 @@ async def _run(settings: Settings, late_after: float) -> tuple[list[Finding], Se
 
 
 class _Shown:
-    """Progress on standard error: bars on a terminal, else a line for each stage that is done."""
+    """The progress on standard error: bars on a terminal, else a line for each finished stage."""
 
     def __init__(self) -> None:
         self._show: Callable[[Progress], None] = self._write_line

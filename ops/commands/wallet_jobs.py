@@ -29,7 +29,7 @@ def _command(name: str, help_: str) -> click.Command:
             raise click.exceptions.Exit(1)
 
     help_ += f"\n\n\b\nExamples:\n  tallystick {name}\n  tallystick {name} --once"
-    option = click.Option(["--once"], is_flag=True, help="Do one step, not all that is due.")
+    option = click.Option(["--once"], is_flag=True, help="Do one step and not all that is due.")
     return click.Command(name, callback=run, params=[option], help=help_)
 
 
@@ -48,7 +48,7 @@ async def _run(settings: Settings, name: str, *, once: bool) -> Progress:
         )
 
 
-_EXIT = "Exit code 1 when something failed. Any number may run at once, beside the workers, who do it by themselves."
+_EXIT = "The exit code is 1 when something failed. Workers do this by themselves; the command may run beside them."
 
 autopay = _command(
     "autopay",
@@ -62,7 +62,7 @@ charge = _command(
 )
 settle = _command(
     "settle",
-    "Report to each merchant what was sold on the day before (UTC), once: a row that stays, and an event. `tallystick"
+    "Report the sales of the day before (UTC) to each merchant, once: a row that stays, and an event. `tallystick"
     f" settlement` writes any span of time as CSV.\n\n{_EXIT}",
 )
 retain = _command(
@@ -71,6 +71,6 @@ retain = _command(
 )
 expire = _command(
     "expire",
-    "Mark codes, links, requests and cash requests whose time is over, tell their merchants, and give back what was"
-    f" held for them.\n\n{_EXIT}",
+    "Expire codes, links, requests and cash requests whose time is over, tell their merchants, and give back their"
+    f" holds.\n\n{_EXIT}",
 )

@@ -9,8 +9,8 @@ import click
 def worker() -> None:
     """Process what is due: events from the inbox, deliveries to receivers, expiring holds, the ledger's sealing.
 
-    Start as many as you like, on any machine: they share the work. It runs until SIGTERM or Ctrl-C and then finishes
-    what it has in hand, within SHUTDOWN_TIMEOUT_SECS.
+    Any number of workers share the work, on any machine. A worker runs until SIGTERM or Ctrl-C and then finishes the
+    work in hand, within SHUTDOWN_TIMEOUT_SECS.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""PostgreSQL and Valkey without an installation: from the wheels that we depend on, in a directory of our own."""
+"""PostgreSQL and Valkey without an installation, from the wheels that we depend on, in a directory of our own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["EmbeddedServers", "Postgres", "Valkey", "embedded_servers"]
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedServers:
-    """Both servers, running. Each can be stopped, killed and started again by hand and keeps its port and data."""
+    """Both running servers. Each can be stopped, killed and started again, and keeps its port and data."""
 
     postgres: Postgres
     valkey: Valkey
@@ -46,9 +46,9 @@ def embedded_servers(
     redis_databases: int = 16,
     say: Callable[[str], None] = say_nothing,
 ) -> Iterator[EmbeddedServers]:
-    """Run both servers on `state_dir` for the length of the block; `say` hears of what a person may want to know.
+    """Run both servers on `state_dir` for the length of the block; `say` gets messages for a person.
 
-    The ports are where to begin to look for a free one; None takes any. On Linux the servers end with the thread that
+    The search for a free port begins at the given one; None takes any. On Linux the servers end with the thread that
     entered the block, however it ends. Raises StartError if the directory is in use or a server cannot be started.
     """
     with (

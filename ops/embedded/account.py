@@ -1,8 +1,8 @@
-"""Who an embedded server runs as. PostgreSQL refuses to run as root, so root hands it to a user without rights.
+"""The user of an embedded server. PostgreSQL refuses to run as root, so root starts it as a user without rights.
 
-Nothing outside the state directory is touched for that: no user is created, no parent directory is opened up. Two
-ways are tried: to change to the user `postgres` or `nobody`, with a copy of the programs where that user cannot reach
-them; and, where changing users is forbidden or the state lies under a closed directory, a user namespace in which
+Nothing outside the state directory changes for that: no user is created, no parent directory is opened up. The first
+way is to change to the user `postgres` or `nobody`, with a copy of the programs where that user cannot reach them. The
+second, where changing users is forbidden or the state lies under a closed directory, is a user namespace in which
 root's files look like nobody's.
 """
 
@@ -27,7 +27,7 @@ OVERFLOW_ID = 65534
 
 
 def choose_account(program: Program, data: Path) -> tuple[Account, Program]:
-    """Return who runs `program` on the directory `data` (its parent exists), and the program as that user can run it.
+    """Return the user who runs `program` on the directory `data` (its parent exists), and a program that user can run.
 
     The owner of a directory that exists stays its owner. Raises StartError, naming what to change, if no way works.
     """
@@ -42,7 +42,7 @@ def choose_account(program: Program, data: Path) -> tuple[Account, Program]:
         account = Account(user.pw_uid, user.pw_gid)
         code, reason = _try(program, account, data.parent)
         if code == launch.CANNOT_EXECUTE and program.folders:
-            # Next to the data rather than in a temporary directory: it is used again at the next start.
+            # The copy lies next to the data and not in a temporary directory, because the next start uses it again.
             program = program.copied_to(data.parent.parent / "programs")
             code, reason = _try(program, account, data.parent)
         if code == 0:
@@ -69,7 +69,7 @@ def _unprivileged_user(owner: int | None) -> pwd.struct_passwd:
 
 
 def _try(program: Program, account: Account, directory: Path) -> tuple[int, str]:
-    """Run the program for its version in the way it will be run; return the exit code and what it complained of."""
+    """Run the program for its version in the way it will be run; return the exit code and its complaints."""
     command = [str(program.path), "--version"]
     child = spawn(command, output=subprocess.PIPE, account=account, directory=directory, environment={})
     try:

@@ -27,14 +27,14 @@ MIB = 2**20
 def buffers_mib(memory_bytes: int) -> int:
     """Return the size of the server's cache: a sixteenth of the machine's memory, 128 MiB to 1 GiB.
 
-    It is taken as it fills. The indexes of ten million entries, whose pages every transfer touches, take 600 MiB.
+    The memory is taken as the cache fills. The indexes of ten million entries, touched by every transfer, take 600 MiB.
     """
     return min(max(memory_bytes // 16 // MIB, 128), 1024)
 
 
-# Beyond PostgreSQL's own defaults, for a machine of a few cores that is not ours alone.
+# These settings differ from PostgreSQL's defaults, for a machine of a few cores that is not ours alone.
 OPTIONS: Mapping[str, str] = {
-    # Said aloud, because a ledger stands on them: what was answered is on the disk.
+    # These are the defaults, written out because a ledger stands on them: an answered posting is on the disk.
     "fsync": "on",
     "synchronous_commit": "on",
     "full_page_writes": "on",
@@ -51,7 +51,7 @@ OPTIONS: Mapping[str, str] = {
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_line_prefix": "%m [%p] %q%u@%d ",
-    # Only TCP: the path of a socket may have about 100 characters, and a state directory may lie deep.
+    # TCP alone is used, because a socket's path may have about 100 characters, and a state directory may lie deep.
     "unix_socket_directories": "",
     "listen_addresses": HOST,
 }
@@ -72,7 +72,7 @@ class Postgres(Server):
         options: Mapping[str, str] | None = None,
         say: Callable[[str], None] = say_nothing,
     ) -> None:
-        """`port`: where to begin to look for a free one (None: anywhere). `options` override `OPTIONS`."""
+        """Prepare a server. The search for a port begins at `port` (None: anywhere); `options` override `OPTIONS`."""
         super().__init__(find_postgres(), state, port=port, say=say)
         self._options = {**OPTIONS, **(options or {})}
 
@@ -81,7 +81,7 @@ class Postgres(Server):
         return f"postgresql://{USER}:{quote(self.password)}@{HOST}:{self.port}/{database}"
 
     def _create(self) -> None:
-        """Run initdb and create our database in a directory beside the data directory, which the end renames."""
+        """Run initdb and create our database beside the data directory, and rename the result to it at the end."""
         fresh = self.home / "data.new"
         password = self.home / "password.new"
         shutil.rmtree(fresh, ignore_errors=True)
@@ -138,9 +138,9 @@ class Postgres(Server):
     def _forget_stale_lock(self) -> None:
         """Remove the lock file of a dead server whose process id belongs to someone else by now.
 
-        The server looks only whether such a process exists (a zombie does, and so does any process of a container
-        that started anew), and would refuse to start. That none of ours lives is known from `_end_orphan`; a lock
-        file whose process is gone is left for the server to judge.
+        The server only checks that a process has the id, which may be a zombie or any process of a container that
+        started anew, and would refuse to start. `_end_orphan` has made sure that none of ours lives. A lock file whose
+        process is gone is left for the server to judge.
         """
         pid = self._orphan()
         if pid is not None and exists(pid):

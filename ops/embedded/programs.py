@@ -1,4 +1,4 @@
-"""Where the servers' programs are: in the wheels that we depend on, or else installed on the system."""
+"""The search for the servers' programs: in the wheels that we depend on, or else on the system."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 OLDEST_POSTGRES = 15
-# From Redis 7 on there is all that we use (FUNCTION is not used; scripts, SET with options and streams are).
+# Redis 7 and newer have all that we use: scripts, SET with options, streams.
 OLDEST_REDIS = 7
-# Where distributions and Homebrew put a PostgreSQL server that is not on PATH.
+# Distributions and Homebrew put a PostgreSQL server that is not on PATH into these folders.
 POSTGRES_FOLDERS = (
     "/usr/lib/postgresql/*/bin",
     "/usr/pgsql-*/bin",
     "/opt/homebrew/opt/postgresql@*/bin",
     "/usr/local/opt/postgresql@*/bin",
 )
-# What a server that is copied for another user needs of the wheel; headers and manuals stay behind.
+# A server that is copied for another user needs no headers and manuals.
 LEFT_BEHIND = shutil.ignore_patterns("include", "doc", "man", "*.a", "__pycache__")
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A server's program, its major version, and the folders that must be copied together to move it."""
+    """A server's program, its major version, and the folders that have to be copied with it."""
 
     path: Path
     name: str
@@ -110,7 +110,7 @@ def find_valkey() -> Program:
 
 
 def _package(name: str) -> Path | None:
-    # Only looked up, never imported: importing the PostgreSQL wheel runs code that we do not want (see `account`).
+    # The package is looked up and not imported, because importing the PostgreSQL wheel runs code (see `account`).
     spec = importlib.util.find_spec(name)
     return Path(spec.origin).parent if spec is not None and spec.origin is not None else None
 
@@ -123,7 +123,7 @@ def _system_postgres() -> Iterator[Path]:
 
 
 def _probe(path: Path, name: str, root: Path, folders: tuple[str, ...]) -> Program | None:
-    """Run the program for its version; None where it is absent or does not run on this machine."""
+    """Return the program with its version; None where it is absent or does not run on this machine."""
     if name == "postgres" and not path.with_name("initdb").exists():
         return None
     try:

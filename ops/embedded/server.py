@@ -1,4 +1,4 @@
-"""What the embedded servers have in common: start until ready, stop, kill, clear up after a dead launcher."""
+"""The common part of the embedded servers: start until ready, stop, kill, clear up after a dead launcher."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ HOST = "127.0.0.1"
 # Recovery after a crash reads at most `max_wal_size` of log: seconds on any disk, a minute on a very slow one.
 READY_WITHIN_SECONDS = 120.0
 READY_POLL_SECONDS = 0.01
-# A server that a dead launcher left behind is asked to end, and killed after this.
+# The orphan of a dead launcher is asked to end, and killed after this.
 ORPHAN_ENDS_WITHIN_SECONDS = 30.0
-# A port that is taken between our look and the server's bind, or a predecessor's memory that is still attached.
+# A start is repeated when the port was taken meanwhile, or a predecessor's memory is still attached.
 START_ATTEMPTS = 20
 START_PAUSE_SECONDS = 0.25
 
@@ -44,17 +44,17 @@ START_PAUSE_SECONDS = 0.25
 class Server(ABC):
     """One embedded server on loopback, with its data, its password and its log in a state directory."""
 
-    # The server's way to end in good order, each signal with the seconds it gets; SIGKILL follows.
+    # These signals end the server in good order, each within its seconds; SIGKILL follows.
     stop_steps: tuple[tuple[signal.Signals, float], ...]
-    # What the kernel sends the server when its launcher dies.
+    # The kernel sends this signal to the server when its launcher dies.
     death_signal: signal.Signals
 
     def __init__(
         self, program: Program, state: Path, *, port: int | None, say: Callable[[str], None]
     ) -> None:
-        """Raises StartError if no user that we may use can run the server here."""
+        """Choose the server's user and folders. Raises StartError if no user can run the server here."""
         self.title = program.name
-        # The major version is part of the name, because no version reads another's files.
+        # The folder's name has the major version, because no version reads another's files.
         self.home = state / f"{program.name}-{program.major}"
         self.home.mkdir(parents=True, exist_ok=True)
         self.data = self.home / "data"
@@ -68,7 +68,7 @@ class Server(ABC):
 
     @property
     def port(self) -> int:
-        """The port, which stays the same from the first start on."""
+        """The server's port, which stays the same from the first start on."""
         if self._port is None:
             raise StartError(f"The embedded {self.title} server has not been started yet.")
         return self._port
@@ -82,7 +82,7 @@ class Server(ABC):
     def start(self) -> None:
         """Start the server and return when it accepts connections. Raises StartError with the end of its log.
 
-        Called on a running server it does nothing. The thread that calls this must live as long as the server.
+        A running server stays as it is. The thread that calls this must live as long as the server.
         """
         if self.pid is not None:
             return
@@ -126,7 +126,7 @@ class Server(ABC):
             self._process = None
 
     def _go_on(self) -> None:
-        """Wake what somebody froze (SIGSTOP): it could not end, and its children would outlive it."""
+        """Wake a server that somebody froze (SIGSTOP), which else could not end and would leave its children behind."""
         if (pid := self.pid) is not None:
             for number in (pid, *children_of(pid)):
                 with contextlib.suppress(ProcessLookupError):
@@ -147,14 +147,14 @@ class Server(ABC):
 
     @abstractmethod
     def _is_ready(self) -> bool:
-        """Whether the server that was launched accepts connections."""
+        """Whether the launched server accepts connections."""
 
     @abstractmethod
     def _orphan(self) -> int | None:
         """The process id that an earlier server noted in the data directory."""
 
     def _start_once(self) -> str:
-        """Start the process; an empty text when it is ready, else why it is not, as the end of what it logged."""
+        """Start the process and return an empty text when it is ready, else the end of its log."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         before = self.log.stat().st_size if self.log.exists() else 0
         self._process = process = self._launch()
@@ -183,7 +183,7 @@ class Server(ABC):
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """What the server sees of our environment: no settings and no secrets of ours."""
+        """The server's environment, without our settings and secrets."""
         return {"PATH": os.defpath, "HOME": str(self.home), "LC_ALL": "C"}
 
     def _password(self) -> str:
@@ -200,7 +200,7 @@ class Server(ABC):
             os.chown(path, self.account.uid, self.account.gid or 0)
 
     def _end_orphan(self) -> None:
-        """End a server that outlived its launcher: we hold the state directory's lock, so nobody else cares for it."""
+        """End a server that outlived its launcher. We hold the state directory's lock, so no other launcher uses it."""
         give_up_at = time.monotonic() + ORPHAN_ENDS_WITHIN_SECONDS
         asked = False
         while (pid := self._orphan()) is not None and str(self.home) in command_line_of(pid):

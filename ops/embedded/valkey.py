@@ -1,4 +1,4 @@
-"""An embedded Valkey (or Redis): append-only file, a password, loopback only."""
+"""An embedded Valkey (or Redis), with an append-only file and a password, on loopback only."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Valkey(Server):
 
     # A server whose directory has vanished cannot save and then ignores SIGTERM; SIGKILL follows.
     stop_steps = ((signal.SIGTERM, 5.0),)
-    # The append-only file is written before each answer, so that a kill loses nothing, and it always works.
+    # A kill loses nothing, because the append-only file is written before each answer, and it always works.
     death_signal = signal.SIGKILL
 
     def __init__(
@@ -35,7 +35,7 @@ class Valkey(Server):
         databases: int = 16,
         say: Callable[[str], None] = say_nothing,
     ) -> None:
-        """`port`: where to begin to look for a free one (None: anywhere). `databases`: how many numbers there are."""
+        """Prepare a server with so many `databases`; the search for a free port begins at `port` (None: anywhere)."""
         super().__init__(find_valkey(), state, port=port, say=say)
         self._databases = databases
 
@@ -48,10 +48,10 @@ class Valkey(Server):
         self._own(self.data)
 
     def _launch(self) -> subprocess.Popen[bytes]:
-        # Its settings go in on standard input: on the command line everyone could read the password.
+        # The settings go in on standard input, because anyone could read the password on the command line.
         process = self._spawn([str(self.program.path), "-"], stdin=subprocess.PIPE)
         if process.stdin is not None:
-            # A server that ended already is told of by its log.
+            # The log tells about a server that has ended already.
             with contextlib.suppress(BrokenPipeError), process.stdin as settings:
                 settings.write(self._settings().encode())
         return process
@@ -66,11 +66,11 @@ class Valkey(Server):
             f'pidfile "{self.data / "server.pid"}"',
             "appendonly yes",
             "appendfsync everysec",
-            # The append-only file is enough; snapshots would only cost a fork.
+            # Snapshots would only cost a fork, because the append-only file is enough.
             'save ""',
-            # A full memory refuses writes, which we survive; evicting keys would silently forget marks in flight.
+            # A full memory refuses writes, which we survive; eviction would silently forget marks in flight.
             "maxmemory-policy noeviction",
-            # Puts the data directory into the process's title, by which the next launcher knows an orphan.
+            # The process's title holds the data directory, by which the next launcher knows an orphan.
             f'proc-title-template "{{title}} {{listen-addr}} {self.data}"',
         )
         return "\n".join(lines) + "\n"
@@ -82,7 +82,7 @@ class Valkey(Server):
                 answer = b""
                 while answer.count(b"\r\n") < 2 and (chunk := connection.recv(4096)):
                     answer += chunk
-                # While it reads its file back it says -LOADING; a stranger on our port refuses the password.
+                # A server that reads its file back answers -LOADING; a stranger on our port refuses the password.
                 return answer == b"+OK\r\n+PONG\r\n"
         except OSError:
             return False

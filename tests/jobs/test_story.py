@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from core import ids
-from core.inbox.intake import Receipt
+from core.inbox.intake import NewEvent
 from core.inbox.processing import Processor, Retries
 from core.outbox.fanout import fan_out
 from core.settings import Settings
@@ -160,16 +160,16 @@ async def other_source(thread: Thread, principal: str) -> None:
 async def test_one_id_of_two_providers(thread: Thread) -> None:
     await thread.send(payment("pi_1", None))
     pool = thread.service.database.connections.pool
-    receipt = Receipt("other", "evt_pi_1", "a", "pi_1", None, {}, b"\xff not UTF-8")
+    event = NewEvent("other", "evt_pi_1", "a", "pi_1", None, {}, b"\xff not UTF-8")
     await pool.execute(
         "INSERT INTO inbox_events (id, provider, event_id, event_type, object_id, headers, body)"
         " VALUES ($1, $2, $3, $4, $5, '{}', $6)",
         ids.new_uuid(),
-        receipt.provider,
-        receipt.event_id,
-        receipt.event_type,
-        receipt.object_id,
-        receipt.body,
+        event.provider,
+        event.event_id,
+        event.event_type,
+        event.object_id,
+        event.body,
     )
     refused = await story(thread, "evt_pi_1", 409)
     assert refused["error"]["code"] == "ambiguous_event"

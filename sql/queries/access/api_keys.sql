@@ -1,5 +1,5 @@
 -- name: find_api_key
--- The key with its principal, whether it has ended, and the seconds it has left (null: no expiry). No row: unknown.
+-- The key with its principal, whether it has ended, and the seconds to its end (null: no expiry). No row: unknown.
 SELECT
     api_keys.secret_hash, api_keys.scopes, principals.id AS principal_id, principals.name AS principal_name,
     api_keys.revoked_at IS NOT NULL OR coalesce(api_keys.expires_at <= clock_timestamp(), FALSE) AS ended,

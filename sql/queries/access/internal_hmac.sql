@@ -1,6 +1,6 @@
 -- name: use_internal_signature
--- One row: what the signature $1 was first used for, and how often it has been used with this time; for operation $2
--- under key $3, to be forgotten at $4, if it is new.
+-- One row: the first use of the signature $1, and the number of its uses, this one included. A new one is stored for
+-- operation $2 under key $3, to be forgotten at $4.
 INSERT INTO internal_signatures AS s (signature, operation, idempotency_key, expires_at) VALUES ($1, $2, $3, $4)
 ON CONFLICT (signature) DO UPDATE SET uses = s.uses + 1
 RETURNING operation, idempotency_key, uses;

@@ -1,12 +1,12 @@
 -- name: open_session
--- Store the sign-in $1 of user $2, from the client $3, for $4 seconds. $5 and $6 are the hashes of its refresh token's
--- own secret and of its family's; null without one. No row comes back.
+-- Store the sign-in $1 of user $2, from the client $3, for $4 seconds. $5 and $6 are the hashes of the refresh token's
+-- own secret and of its family's; null without such a token. No row comes back.
 INSERT INTO sessions (id, user_id, client, expires_at, refresh_hash, family_hash)
 VALUES ($1, $2, $3, clock_timestamp() + make_interval(secs => $4), $5, $6);
 
 -- name: rotate_refresh
--- One row when the sign-in $1 is live and its family's hash is $2: the user, and `live`. Where the newest token's hash
--- is $3 it is $4 from now on, for $5 seconds; another one was used before, which ends the sign-in.
+-- One row when the sign-in $1 is live and its family's hash is $2: the user, and `live`. The hash of the newest token
+-- becomes $4 for $5 seconds where it was $3; a token with another hash was used before, which ends the sign-in.
 UPDATE sessions AS s SET
     refresh_hash = CASE WHEN s.refresh_hash = $3 THEN $4 ELSE s.refresh_hash END,
     revoked_at = CASE WHEN s.refresh_hash = $3 THEN NULL ELSE clock_timestamp() END,
@@ -18,7 +18,7 @@ WHERE s.id = $1 AND s.family_hash = $2 AND s.revoked_at IS NULL AND s.expires_at
 RETURNING s.user_id, s.revoked_at IS NULL AS live;
 
 -- name: end_session
--- End the sign-in $1 of user $2, and return its id; no row for one that is not there or was ended.
+-- End the sign-in $1 of user $2, and return its id; no row for an unknown or ended one.
 UPDATE sessions SET revoked_at = clock_timestamp()
 WHERE id = $1 AND user_id = $2 AND revoked_at IS NULL
 RETURNING id;
@@ -28,7 +28,7 @@ RETURNING id;
 UPDATE users SET tokens_valid_from = clock_timestamp() WHERE id = $1;
 
 -- name: end_all_sessions
--- End every sign-in of user $1; the number of rows is how many there were.
+-- End every sign-in of user $1; the number of rows is that of the sign-ins.
 UPDATE sessions SET revoked_at = clock_timestamp()
 WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > clock_timestamp();
 

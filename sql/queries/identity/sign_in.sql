@@ -7,7 +7,7 @@ SELECT id, password_hash FROM users WHERE lower(username) = lower($1::text);
 UPDATE users SET username = $2, password_hash = $3 WHERE id = $1;
 
 -- name: renew_hash
--- Store a stronger hash $3 of the password of user $1, unless it is $2 no longer. No row comes back.
+-- Store a stronger hash $3 of the password of user $1, if its hash is still $2. No row comes back.
 UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2;
 
 -- name: reset_dev_state
@@ -29,16 +29,16 @@ WHERE id = $1 AND (($2 AND NOT (is_merchant AND merchant_status = 'approved')) O
 RETURNING id;
 
 -- name: prove_phone
--- The phone of user $1 is proven from now on. A row comes back for the first time: `registered` tells whether somebody
--- had put a password on the phone before, which counts no more.
+-- The phone of user $1 is proven from now on. Only the first time has a row: `registered` tells whether the user had a
+-- password before, which counts no more.
 UPDATE users AS u SET phone_proven_at = clock_timestamp(), username = NULL, password_hash = NULL
 FROM (SELECT password_hash IS NOT NULL AS registered FROM users WHERE id = $1) AS was
 WHERE u.id = $1 AND u.phone_proven_at IS NULL
 RETURNING was.registered;
 
 -- name: forget_unproven
--- Take back what somebody who never had the phone of user $1 may have left to come back by: passkeys, and what pays by
--- itself. No row comes back.
+-- Take back all by which a stranger to the phone of user $1 could come back: passkeys, mandates and subscriptions. No
+-- row comes back.
 WITH passkey AS (DELETE FROM passkeys WHERE user_id = $1),
 
 mandate AS (

@@ -1,5 +1,5 @@
 -- name: list_dead_letters
--- Up to $7 letters with ids below $6, newest first, narrowed by provider, type, reason and time of receipt where
+-- Up to $7 letters with ids below $6, newest first, narrowed by provider, type, reason and time of arrival where
 -- these are not null.
 SELECT
     id, provider, event_id, event_type AS type, object_id, outcome AS reason, last_error, attempts, replays,
@@ -17,7 +17,7 @@ ORDER BY id DESC
 LIMIT $7;
 
 -- name: count_dead_letters
--- How many letters the filter means, counted up to $6.
+-- The number of letters that the filter chooses, counted up to $6.
 SELECT count(*) FROM (
     SELECT 1 FROM inbox_events
     WHERE
@@ -32,7 +32,7 @@ SELECT count(*) FROM (
 ) AS meant;
 
 -- name: find_dead_letter
--- The letter with its body, or nothing when there is no such event or it is not dead.
+-- The letter with its body; no row when there is no such event or it is not dead.
 SELECT
     id, provider, event_id, event_type AS type, object_id, outcome AS reason, last_error, attempts, replays,
     received_at, finished_at AS dead_at, body
@@ -53,7 +53,7 @@ ORDER BY failed_at DESC
 LIMIT $2;
 
 -- name: inbox_actions_of
--- The newest $2 things that people did with an event, newest first.
+-- The newest $2 actions of people on an event, newest first.
 SELECT action, done_at, actor, reason, replay_id AS replay
 FROM inbox_actions
 WHERE inbox_id = $1
@@ -61,7 +61,7 @@ ORDER BY done_at DESC
 LIMIT $2;
 
 -- name: replay_dead_letter
--- Put a letter back with all its attempts, and note who did. The id when it was dead.
+-- Put a letter back with all its attempts, and note the actor. The id when it was dead.
 WITH put_back AS (
     UPDATE inbox_events
     SET
@@ -77,7 +77,7 @@ FROM put_back
 RETURNING inbox_id;
 
 -- name: discard_dead_letter
--- Close a letter without its effect, and note who did and why. The id when it was dead.
+-- Close a letter without its effect, and note the actor and the reason. The id when it was dead.
 WITH closed AS (
     UPDATE inbox_events SET state = 'done', outcome = 'discarded', finished_at = clock_timestamp()
     WHERE id = $1 AND state = 'dead'

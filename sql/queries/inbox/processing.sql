@@ -22,8 +22,8 @@ RETURNING
     extract(EPOCH FROM now() - item.due_at)::double precision AS waited_seconds;
 
 -- name: finish_inbox_event
--- The id when the lease still holds, nothing when another worker has taken the event over. First in its
--- transaction. Only what is leased has a token: saying so would let the planner walk over all that was ever leased.
+-- The id when the lease still holds, no row when another worker has taken the event over. First in its transaction.
+-- Only leased rows have a token; a condition on the state would let the planner walk over every row ever leased.
 UPDATE inbox_events
 SET
     state = 'done', outcome = $3, last_error = NULL, finished_at = clock_timestamp(), lease_worker = NULL,
@@ -32,9 +32,9 @@ WHERE id = $1 AND lease_token = $2
 RETURNING id;
 
 -- name: lock_inbox_object
--- Lock the first event of object $2 of provider $1, which stands for the object: two events of one object are
--- never applied at once, by whichever workers. Second in its transaction, so that everybody who waits here holds
--- only a row of their own.
+-- Lock the first event of object $2 of provider $1, which stands for the object, so that two events of one object
+-- are never applied at once by any workers. Second in its transaction, so that each transaction that waits here
+-- holds only a row of its own.
 SELECT id FROM inbox_events
 WHERE provider = $1 AND object_id = $2
 ORDER BY received_at, id
@@ -42,7 +42,7 @@ LIMIT 1
 FOR UPDATE;
 
 -- name: correct_inbox_outcome
--- Say otherwise what became of an event, in the transaction that finished it.
+-- Correct the outcome of an event, in the transaction that finished it.
 UPDATE inbox_events SET outcome = $2
 WHERE id = $1 AND state = 'done';
 
@@ -85,9 +85,9 @@ SELECT id, provider, event_id, event_type, outcome, attempts, replays
 FROM buried;
 
 -- name: take_over_inbox_events
--- Free up to $3 events whose worker was not seen for $1 seconds or whose lease ran out; those that have used
--- up $2 attempts are dead: they probably kill their worker. One row each: id, state, provider, event_id,
--- event_type, outcome, attempts, replays.
+-- Free up to $3 events whose worker was not seen for $1 seconds or whose lease ran out. Events that have used up $2
+-- attempts are dead, because they probably kill their worker. One row each: id, state, provider, event_id, event_type,
+-- outcome, attempts, replays.
 WITH lost AS (
     SELECT item.id, item.lease_worker
     FROM inbox_events AS item
@@ -129,7 +129,7 @@ SELECT id, state, provider, event_id, event_type, outcome, attempts, replays
 FROM freed;
 
 -- name: release_inbox_events
--- Give back what worker $1 holds and has not begun, without counting the attempt.
+-- Give back the events that worker $1 holds and has not begun, without counting the attempt.
 UPDATE inbox_events
 SET
     state = 'pending', attempts = attempts - 1, due_at = clock_timestamp(), lease_worker = NULL, lease_token = NULL,

@@ -1,5 +1,5 @@
 -- name: start_replay
--- A replay of the letters that are dead by now and that the filter $2 to $6 means, as it is shown.
+-- The new replay, of the letters that are dead by now and that the filter $2 to $6 chooses, as it is shown.
 INSERT INTO replays (
     id, provider, event_type, reason, received_from, received_before, actor, per_second, matched
 )
@@ -42,8 +42,8 @@ LIMIT 1
 FOR UPDATE SKIP LOCKED;
 
 -- name: next_letters_of_replay
--- Lock the ids of up to $8 letters after $7 that the filter means and that died before $6, in the order of their
--- receipt. What died again since the replay began is not its work.
+-- The ids, locked, of up to $8 letters after $7 that the filter chooses and that died before $6, in the order of
+-- arrival. A letter that has died again since the replay began is left alone.
 SELECT id FROM inbox_events
 WHERE
     state = 'dead'
@@ -59,7 +59,7 @@ LIMIT $8
 FOR UPDATE;
 
 -- name: replay_dead_letters
--- Put these letters back with all their attempts, and note that replay $2 did, on behalf of $3.
+-- Put these letters back with all their attempts, and note the replay $2 and its actor $3.
 WITH put_back AS (
     UPDATE inbox_events
     SET

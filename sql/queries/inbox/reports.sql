@@ -14,8 +14,8 @@ ORDER BY id DESC
 LIMIT $2;
 
 -- name: inbox_counts
--- How many events were received from $2 until $3, by provider and type, the most frequent first. $1 is an id
--- below every one of them, so that only the end of the table is read.
+-- The number of events received from $2 until $3, by provider and type, the most frequent first. The id $1 is below
+-- that of each of them, so that only the end of the table is read.
 SELECT provider, event_type, count(*) AS events
 FROM inbox_events
 WHERE id >= $1 AND received_at >= $2 AND received_at < $3
@@ -24,7 +24,7 @@ ORDER BY events DESC, provider ASC, event_type ASC
 LIMIT 10000;
 
 -- name: inbox_troubles
--- How many events are dead, and how many have been due for more than $1 seconds (each counted up to 10,000).
+-- The numbers of dead events and of events due for more than $1 seconds, each counted up to 10,000.
 SELECT
     (
         SELECT count(*) FROM (

@@ -1,5 +1,5 @@
 -- name: inbox_source_keys
--- What is needed to verify a request to the enabled source of this name: kind, options and the keys that are good now.
+-- Kind, options and the keys that are good now of the enabled source of this name, to verify a request to it.
 SELECT
     kind, options,
     CASE

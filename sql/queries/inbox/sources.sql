@@ -30,14 +30,14 @@ FROM inbox_sources
 WHERE principal_id = $1 AND id = $2 AND deleted_at IS NULL;
 
 -- name: lock_inbox_source
--- One source of a principal, locked: what is changed of its options is read before.
+-- One source of a principal, locked, because a change of its options reads them first.
 SELECT id, name, description, kind, options, previous_until, disabled_at, created_at
 FROM inbox_sources
 WHERE principal_id = $1 AND id = $2 AND deleted_at IS NULL
 FOR UPDATE;
 
 -- name: update_inbox_source
--- The source with options $4, and with what is not null of $3 (description) and $5 (whether it is enabled).
+-- The source with options $4, and with $3 (description) and $5 (enabled or not) where these are not null.
 UPDATE inbox_sources
 SET
     description = coalesce($3, description), options = $4,
@@ -82,7 +82,7 @@ ORDER BY source.name
 LIMIT $1;
 
 -- name: find_inbox_source_by_name
--- One source of whichever principal, with principal_id.
+-- The source of this name, whichever principal has it, with principal_id.
 SELECT id, name, description, kind, options, previous_until, disabled_at, created_at, principal_id
 FROM inbox_sources
 WHERE name = $1 AND deleted_at IS NULL;

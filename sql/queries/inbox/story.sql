@@ -1,5 +1,5 @@
 -- name: inbox_event_by_id
--- One event with everything that is known of it, or nothing.
+-- One event with all its columns; no row where there is none.
 SELECT
     id, provider, event_id, event_type, object_id, occurred_at, received_at, headers, body, state, outcome, attempts,
     replays, due_at, last_error, lease_worker, lease_until, finished_at
@@ -7,8 +7,8 @@ FROM inbox_events
 WHERE id = $1;
 
 -- name: inbox_ids_by_event
--- The ids of the events that providers call $1; of provider $2 alone, or of all: these are visited in the order
--- of their names, one index seek each. At most $3.
+-- The ids of at most $3 events that providers call $1, of provider $2 or (null) of all. All providers are visited in
+-- the order of their names, one index seek each.
 WITH RECURSIVE names AS (
     (
         SELECT provider FROM inbox_events
@@ -37,13 +37,13 @@ LIMIT $3;
 SELECT exists(SELECT 1 FROM inbox_sources WHERE name = $1 AND principal_id = $2);
 
 -- name: object_of_outbox_event
--- The object that one of our own events is about (null: none), and whose event it is.
+-- The object (null: none) and the principal of one of our own events.
 SELECT object_id, principal_id
 FROM outbox_events
 WHERE id = $1;
 
 -- name: inbox_events_of_object
--- Up to $3 events about object $1 of provider $2 (null: of any), the first receipt first.
+-- Up to $3 events about object $1 of provider $2 (null: of any), the first arrival first.
 SELECT id, provider, event_id, event_type AS type, state, outcome, received_at
 FROM inbox_events
 WHERE object_id = $1 AND ($2::text IS NULL OR provider = $2)
@@ -52,7 +52,7 @@ LIMIT $3;
 
 -- name: transfers_of_object
 -- The numbers of up to $3 transfers that events of provider $2 (null: of any) about object $1 made, the newest
--- first: what we post by ourselves has a kind that begins with the provider.
+-- first. The kind of our own postings begins with the provider.
 SELECT no FROM transfers
 WHERE reference = $1 AND principal_id = 0 AND ($2::text IS NULL OR starts_with(kind, $2 || '.'))
 ORDER BY no DESC
@@ -67,7 +67,7 @@ ORDER BY created_at, id
 LIMIT $4;
 
 -- name: deliveries_of_events
--- Up to $2 deliveries of these events, with where they go.
+-- Up to $2 deliveries of these events, with the URLs of their endpoints.
 SELECT
     delivery.id, delivery.event_id, delivery.endpoint_id, endpoint.url, delivery.state, delivery.attempts,
     delivery.due_at, delivery.last_status, delivery.last_error, delivery.finished_at

@@ -1,4 +1,4 @@
-"""Whatever comes to a verifier, it answers with a receipt that can be stored or with a refusal of the sender's fault.
+"""Whatever comes to a verifier, it answers with an event that can be stored or with a refusal of the sender's fault.
 
 The bodies are mostly signed as they are, so that the readers behind the signatures meet them, too. `make fuzz` tries
 100,000 for each provider, beside what hypothesis finds.
@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from core.errors import Refusal
 from core.inbox.cloudpayments import KINDS, CloudPaymentsVerifier
-from core.inbox.intake import Receipt
+from core.inbox.intake import NewEvent
 from core.inbox.paypal import DemoVerifier, OfflineVerifier
 from core.inbox.paypal_certificates import Certificates
 from core.inbox.paypal_client import Client
@@ -178,14 +178,14 @@ CASES: list[Maker] = [
 ]  # fmt: skip
 
 
-def outcome(verifier: Verifier, body: bytes, headers: Headers) -> Receipt | Refusal:
+def outcome(verifier: Verifier, body: bytes, headers: Headers) -> NewEvent | Refusal:
     """Ask the verifier; none of those here has anything to wait for."""
     question = verifier.verify(body, headers, NOW)
     try:
         question.send(None)
     except StopIteration as done:
-        receipt: Receipt = done.value
-        return receipt
+        event: NewEvent = done.value
+        return event
     except Refusal as refusal:
         return refusal
     raise AssertionError("it waited")
@@ -212,7 +212,7 @@ def judge(random: Random, case: Maker) -> bool:
 @pytest.mark.parametrize("case", CASES)
 @SEARCH
 @given(random=st.randoms(use_true_random=False))
-def test_every_answer_is_a_receipt_or_the_senders_fault(case: Maker, random: Random) -> None:
+def test_every_answer_is_an_event_or_the_senders_fault(case: Maker, random: Random) -> None:
     judge(random, case)
 
 

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from core import ids
-from core.inbox.intake import Intake, Receipt
+from core.inbox.intake import Intake, NewEvent
 from core.service import Service
 from core.settings import Settings
 from core.work.wakeup import Waker
@@ -28,9 +28,9 @@ async def intakes(service: Service) -> AsyncIterator[list[Intake]]:
     await waker.close()
 
 
-def receipt(event_id: str, **changes: Any) -> Receipt:
+def new_event(event_id: str, **changes: Any) -> NewEvent:
     moment = datetime(2026, 1, 1, tzinfo=UTC)
-    return Receipt("stripe", event_id, "a", None, moment, {}, b"{}")._replace(**changes)
+    return NewEvent("stripe", event_id, "a", None, moment, {}, b"{}")._replace(**changes)
 
 
 @pytest.mark.parametrize(("fate", "new"), [("COMMIT", False), ("ROLLBACK", True)])
@@ -51,7 +51,7 @@ async def test_a_duplicate_waits_for_what_becomes_of_the_first(
             " VALUES ($1, 'stripe', 'evt_1', 'a', '{}', '{}')",
             ids.new_uuid(),
         )
-        waiting = asyncio.create_task(intakes[0].receive(receipt("evt_1")))
+        waiting = asyncio.create_task(intakes[0].receive(new_event("evt_1")))
         await eventually(lambda: other.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
         assert not waiting.done()
         await other.execute(fate)
@@ -64,8 +64,8 @@ async def test_a_duplicate_waits_for_what_becomes_of_the_first(
 async def test_two_processes_store_the_same_events_once(intakes: list[Intake], service: Service) -> None:
     names = [f"evt_{number}" for number in range(100)]
     answers = await asyncio.gather(
-        *(intakes[0].receive(receipt(name)) for name in names),
-        *(intakes[1].receive(receipt(name)) for name in reversed(names)),
+        *(intakes[0].receive(new_event(name)) for name in names),
+        *(intakes[1].receive(new_event(name)) for name in reversed(names)),
     )
     assert sum(answers) == len(names)
     assert await service.database.connections.pool.fetchval("SELECT count(*) FROM inbox_events") == 100
@@ -73,9 +73,9 @@ async def test_two_processes_store_the_same_events_once(intakes: list[Intake], s
 
 async def test_an_event_that_cannot_be_stored_fails_alone(intakes: list[Intake], service: Service) -> None:
     answers = await asyncio.gather(
-        intakes[0].receive(receipt("evt_1")),
-        intakes[0].receive(receipt("evt_2", event_type="a\x00b")),
-        intakes[0].receive(receipt("evt_3")),
+        intakes[0].receive(new_event("evt_1")),
+        intakes[0].receive(new_event("evt_2", event_type="a\x00b")),
+        intakes[0].receive(new_event("evt_3")),
         return_exceptions=True,
     )
     assert [answers[0], answers[2]] == [True, True]
