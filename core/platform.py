@@ -11,7 +11,6 @@ import structlog
 from core.errors import Refusal
 from core.payables.limits import unreachable
 from core.payables.payables import Payables
-from core.payables.payments import post
 from core.wallets.config import Config
 from core.wallets.users import Users
 from core.work import wakeup
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
     from core.database import Database
     from core.ledger.ledger import Ledger
-    from core.payables.payments import Paid, Payment
     from core.service import Service
     from core.settings import Settings
     from core.wallets.users import User
@@ -60,12 +58,6 @@ class Platform:
     def currency(self) -> str:
         """The currency of new wallets."""
         return self.service.settings.default_currency
-
-    async def post(self, payment: Payment) -> Paid:
-        """Post a payment, and wake the workers for its events. Raises Refusal, see `core.payables.payments.post`."""
-        paid = await post(self.database, self.ledger, payment)
-        self.wake(paid.wakes)
-        return paid
 
     async def fee_account(self) -> str:
         """Return the account of fees: the wallet of FEE_WALLET_PHONE, which is made when it is needed."""

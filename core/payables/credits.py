@@ -12,7 +12,7 @@ from core.audit import audited, record
 from core.database import queries
 from core.errors import Refusal
 from core.ledger.items import SYSTEM_PRINCIPAL, Effects, operation_id
-from core.payables.payments import Payment
+from core.payables.payments import Payment, post
 from core.wallets.administration import ADMIN
 from core.wallets.books import PROMOTIONS, system_account
 from core.wallets.notifications import tell
@@ -107,7 +107,7 @@ async def seed_demo(platform: Platform, demo: Demo, balance: int) -> User:
         await record(connection, audited("wallet.seed_demo", ADMIN, data, user_id=user.id))
     if balance:
         await platform.users.open_system_accounts()
-        await platform.post(_seed(platform, user, balance))
+        await post(platform, _seed(platform, user, balance))
     found = await platform.users.by_id(user.id)
     if found is None:
         raise LookupError(f"user {user.id} has gone")

@@ -15,7 +15,7 @@ from core.errors import Refusal
 from core.ledger.items import SYSTEM_PRINCIPAL, operation_id
 from core.payables import demands
 from core.payables.payables import ANYBODY, NewPayable, RequestKey, with_metadata
-from core.payables.payments import Paid, Payment
+from core.payables.payments import Paid, Payment, post
 from core.wallets.balances import Balance, read_balance
 from core.wallets.notifications import tell_all
 
@@ -63,7 +63,7 @@ async def transfer(platform: Platform, wanted: Instruction) -> Paid:
         told=told,
         audited=(audited("internal.transfer", ACTOR, data, user_id=payer.id, object_id=str(transfer_id)),),
     )
-    return await platform.post(payment)
+    return await post(platform, payment)
 
 
 async def request(

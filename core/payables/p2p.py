@@ -9,7 +9,7 @@ from core.audit import audited, by_user
 from core.errors import Refusal
 from core.payables.kinds import Order
 from core.payables.pay import Key, is_answered, pay
-from core.payables.payments import Paid, Payment
+from core.payables.payments import Paid, Payment, post
 from core.wallets.books import TOPUPS, system_account
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ async def top_up(platform: Platform, user: User, amount: int, key: str) -> Paid:
         identity=(amount,),
         audited=(audited("wallet.topup", by_user(user.id), {"amount_cents": amount}, user_id=user.id),),
     )
-    paid = await platform.post(payment)
+    paid = await post(platform, payment)
     if not paid.replayed:
         metrics.TRANSFERS.add("topup", "completed")
     return paid

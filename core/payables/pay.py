@@ -18,7 +18,7 @@ from core.ledger.stored import load_outcomes
 from core.payables import risk
 from core.payables.kinds import KINDS
 from core.payables.limits import payer_limits
-from core.payables.payments import Payment
+from core.payables.payments import Payment, post
 from core.wallets.kyc import require_kyc
 from core.wallets.notifications import tell_all
 
@@ -74,7 +74,7 @@ async def pay(
             raise Refusal("idempotency_conflict", "This key was used for another request.") from refusal
     payment = await prepare(platform, order, key.id, flagged)
     try:
-        paid = await platform.post(payment)
+        paid = await post(platform, payment)
     except Refusal as refusal:
         if flagged is not None and refusal.code != "idempotency_conflict":
             await record(platform.database, flagged)

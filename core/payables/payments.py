@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from core.database import Connection, Database
     from core.ledger.items import Audited, Outcome, Told
-    from core.ledger.ledger import Ledger
+    from core.platform import Platform
     from core.wallets.users import User
 
 
@@ -148,22 +148,26 @@ class Payment(NamedTuple):
         )
 
 
-async def post(database: Database, ledger: Ledger, payment: Payment) -> Paid:
-    """Post a payment through the lane and return it; an equal call under the same key returns the first one.
+async def post(platform: Platform, payment: Payment) -> Paid:
+    """Post a payment through the lane, and wake the workers for its events; an equal call returns the first payment.
 
     Raises Refusal with the ledger's code, the first of the payment's own order of causes; `payable_not_open` carries
-    the payable's `state`. Wake `core.work.wakeup.OUTBOX` where the payment `wakes`.
+    the payable's `state`.
     """
+    poster = platform.ledger.poster
     if payment.held is None:
-        outcomes = [await ledger.poster.submit(payment.posting())]
+        outcomes = [await poster.submit(payment.posting())]
     else:
-        outcomes = await ledger.poster.submit_many(payment.postings())
-    return await _result(database, payment, outcomes)
+        outcomes = await poster.submit_many(payment.postings())
+    paid = await _result(platform.database, payment, outcomes)
+    platform.wake(paid.wakes)
+    return paid
 
 
-async def post_within(connection: Connection, database: Database, ledger: Ledger, payment: Payment) -> Paid:
+async def post_within(connection: Connection, platform: Platform, payment: Payment) -> Paid:
     """Post a payment as part of a transaction. Raises like `post`; the transaction is then to be rolled back."""
-    return await _result(database, payment, await ledger.post_within(connection, payment.postings()))
+    outcomes = await platform.ledger.post_within(connection, payment.postings())
+    return await _result(platform.database, payment, outcomes)
 
 
 async def _result(database: Database, payment: Payment, outcomes: Sequence[Outcome]) -> Paid:

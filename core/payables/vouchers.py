@@ -205,7 +205,7 @@ async def revoke(platform: Platform, admin: User, code: str) -> Voucher:
     async def revoked(connection: Connection) -> None:
         if not await end(connection, voucher.id, "canceled", by=admin.id):
             raise Refusal("voucher_not_revocable", "Only an active voucher can be revoked.")
-        await post_within(connection, platform.database, platform.ledger, payment)
+        await post_within(connection, platform, payment)
         creator = known.creator
         await announce(connection, "vouchers.revoke", data, [creator], actor="admin", about=creator.id)
 
@@ -283,7 +283,7 @@ async def _issue(
         rows = await connection.fetch(
             _sql.issue_vouchers, voucher_ids, codes, creator.id, amount, payment.currency, details
         )
-        paid = await post_within(connection, platform.database, platform.ledger, payment)
+        paid = await post_within(connection, platform, payment)
         return await connection.fetch(_sql.vouchers_issued, voucher_ids) if paid.replayed else rows
 
     rows = await in_transaction(platform.database, issued)

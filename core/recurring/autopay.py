@@ -106,7 +106,7 @@ async def _pay(platform: Platform, invoice_id: UUID, users: dict[UUID, User]) ->
         payment = await prepare(platform, order, key)
         await connection.execute(_sql.forget_autopay_failure, invoice_id)
         # Last, because everybody who pays the same issuer waits for these locks.
-        await post_within(connection, platform.database, platform.ledger, payment)
+        await post_within(connection, platform, payment)
         return True
 
     return await in_transaction(platform.database, paid)

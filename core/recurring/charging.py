@@ -102,7 +102,7 @@ async def _charge(platform: Platform, subscription_id: UUID, sides: Sides) -> bo
         )
         await _tell_missed(connection, subscription, sides, period)
         # Last, because everybody who pays the same merchant waits for these locks.
-        await post_within(connection, platform.database, platform.ledger, payment)
+        await post_within(connection, platform, payment)
         return payment
 
     charged = await in_transaction(platform.database, charge)

@@ -63,15 +63,25 @@ TO_COME = {
 
 
 def keys_read() -> set[str]:
-    """The attributes that are taken from something called settings, outside of the package that makes them."""
-    return {
-        node.attr
+    """The attributes that are taken from something called settings outside of their package, and ports of listeners."""
+    nodes = [
+        node
         for package in ("core", "handlers", "jobs", "ops")
         for path in (ROOT / package).rglob("*.py")
         if ROOT / "core" / "settings" not in path.parents
         for node in ast.walk(ast.parse(path.read_text()))
+    ]
+    taken = {
+        node.attr
+        for node in nodes
         if isinstance(node, ast.Attribute) and ast.unparse(node.value).endswith("settings")
     }
+    ports = {
+        ast.literal_eval(node.args[0])
+        for node in nodes
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Listener"
+    }
+    return taken | ports
 
 
 def test_every_key_is_read_or_tells_that_it_is_not() -> None:

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from core import metrics
 from core.ledger.items import operation_id
 from core.payables import reconcile
-from core.payables.payments import Payment
+from core.payables.payments import Payment, post
 from core.platform import Platform, open_platform
 from core.service import Service
 from core.settings import Settings
@@ -50,7 +50,8 @@ async def person(platform: Platform, owner: Any, phone: str, *, merchant: bool =
 
 async def sell(platform: Platform, payer: User, shop: User, amount: int, fee: int) -> None:
     key = operation_id(payer.principal_id, f"{shop.id}-{amount}")
-    await platform.post(
+    await post(
+        platform,
         Payment(
             id=key,
             principal_id=payer.principal_id,
@@ -63,7 +64,7 @@ async def sell(platform: Platform, payer: User, shop: User, amount: int, fee: in
             fee=fee,
             fee_payer=shop.account,
             fee_account=await platform.fee_account(),
-        )
+        ),
     )
 
 

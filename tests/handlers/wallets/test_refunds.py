@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from core.ledger.items import operation_id
-from core.payables.payments import Payment
+from core.payables.payments import Payment, post
 from core.platform import Platform
 from core.settings import Settings
 from tests.chaos.staging import BARRIER, LOCK, Raw, Wait, at_barrier, install, moved
@@ -37,7 +37,7 @@ async def pay_with_fee(platform: Platform, payer: Person, payee: Person, amount:
         fee_payer=payee.user.account,
         fee_account=await platform.fee_account(),
     )
-    return (await platform.post(payment)).transfer_id
+    return (await post(platform, payment)).transfer_id
 
 
 async def test_refund(person: MakePerson) -> None:
