@@ -1,6 +1,7 @@
 """Where things may stand: which way imports go, who reads the environment, how long a file may get."""
 
 import ast
+import functools
 import re
 import tomllib
 from collections.abc import Iterator
@@ -120,6 +121,12 @@ class Import(NamedTuple):
     name: str
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    """The parsed file; several tests look at all files."""
+    return ast.parse(path.read_text())
+
+
 def sources(*packages: str) -> Iterator[Path]:
     for package in packages:
         yield from sorted((ROOT / package).rglob("*.py"))
@@ -129,10 +136,15 @@ def relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def imports(path: Path) -> Iterator[Import]:
+@functools.cache
+def imports(path: Path) -> tuple[Import, ...]:
     """Every import of a file, those inside functions included; `from a import b` counts as `a.b`."""
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[Import]:
     file = relative(path)
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield Import(file, node.lineno, alias.name)
@@ -147,7 +159,7 @@ def imports(path: Path) -> Iterator[Import]:
 
 def run_time_imports(path: Path) -> Iterator[Import]:
     """Every import of a file that is made when the program runs, so not those under TYPE_CHECKING."""
-    tree = ast.parse(path.read_text())
+    tree = tree_of(path)
     typing_only = {
         node.lineno
         for block in ast.walk(tree)
@@ -282,7 +294,7 @@ def test_every_folder_of_sources_is_a_package() -> None:
 def test_only_what_starts_processes_reads_the_environment() -> None:
     readers = set()
     for path in sources(*PACKAGES[:-1]):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree_of(path)):
             if (
                 isinstance(node, ast.Attribute)
                 and isinstance(node.value, ast.Name)
@@ -316,7 +328,7 @@ def test_sql_stands_only_in_its_folder() -> None:
     elsewhere = {"core/migrations.py", "ops/embedded/postgres.py"}
     found = set()
     for path in sources("core", "handlers", "jobs", "ops"):
-        tree = ast.parse(path.read_text())
+        tree = tree_of(path)
         docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:

@@ -31,7 +31,7 @@ _log = structlog.get_logger(__name__)
 REFRESH_SECONDS: Final = 0.5
 MAX_BASIS_POINTS: Final = 10_000
 MAX_RATE: Final = 1_000_000
-# The contract's form of a phone, see `handlers.wallets.surface.Phone`.
+# The contract's form of a phone, see `handlers.wallets.contract.Phone`.
 _PHONE: Final = re.compile(r"\+[0-9]{6,31}")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from core.money import decimals
 from core.wallets.amounts import shown
-from handlers.wallets.surface import timestamp
+from handlers.wallets.contract import timestamp
 
 if TYPE_CHECKING:
     from datetime import datetime

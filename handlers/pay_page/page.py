@@ -38,7 +38,7 @@ from handlers.pay_page.html import (
 )
 from handlers.pay_page.visit import PHONE, SESSION, PageSurface, Visit
 from handlers.pay_page.words import trouble_of
-from handlers.wallets.surface import optional_key, platform_of
+from handlers.wallets.contract import optional_key, platform_of
 
 _FOLDER = Path(str(resources.files("handlers.pay_page"))) / "static"
 _FILES: Final = {"pay.css": "text/css; charset=utf-8", "pay.js": "text/javascript; charset=utf-8"}

@@ -30,8 +30,8 @@ from handlers.http.route import Call, Route
 from handlers.http.surface import Handler, Surface
 from handlers.pay_page.html import HOME, trouble_page
 from handlers.pay_page.words import is_away, trouble_of
-from handlers.wallets.dispatch import PAGE_SIGN_IN, admit
 from handlers.wallets.problems import problem_type
+from handlers.wallets.surface import PAGE_SIGN_IN, admit
 
 if TYPE_CHECKING:
     from handlers.http.parts import Parts

@@ -15,7 +15,7 @@ from core.wallets.administration import ADMIN
 from core.wallets.config import MAX_BASIS_POINTS, MAX_RATE, PlatformConfig
 from handlers.http.route import Call, Route, answer, table
 from handlers.wallets import admin_endpoints, admin_people, admin_refunds
-from handlers.wallets.surface import Body, Phone, platform_of, timestamp
+from handlers.wallets.contract import Body, Phone, platform_of, timestamp
 
 TAG = "administration"
 MAX_AUDIT_EVENTS = 200

@@ -14,8 +14,8 @@ from core.outbox import deliveries
 from core.outbox.deliveries import NEWEST, Filter
 from core.wallets import merchant_endpoints
 from handlers.http.route import Call, Route, answer, table
+from handlers.wallets.contract import Body, Detail, platform_of, timestamp
 from handlers.wallets.merchant_endpoints import contract_state
-from handlers.wallets.surface import Body, Detail, platform_of, timestamp
 
 TAG = "administration"
 MAX_PAGE = 200

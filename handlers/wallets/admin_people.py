@@ -19,7 +19,7 @@ from core.wallets.balances import read_balance
 from core.wallets.config import MAX_BASIS_POINTS
 from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.admin_endpoints import TAG, Limit, Offset
-from handlers.wallets.surface import Body, Detail, Phone, platform_of, timestamp
+from handlers.wallets.contract import Body, Detail, Phone, platform_of, timestamp
 
 MAX_AIRDROP = 50_000
 MAX_AIRDROP_OFFSET = 10_000_000

@@ -13,7 +13,7 @@ from core.payables import refunds
 from core.wallets.administration import ADMIN
 from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.admin_endpoints import TAG
-from handlers.wallets.surface import Body, header_key, platform_of
+from handlers.wallets.contract import Body, header_key, platform_of
 
 
 class AdminRefundIn(Body):

@@ -18,7 +18,7 @@ from core.identity.tokens import Claims, counts
 from core.wallets.users import User
 from handlers.http.decoding import authorization_of
 from handlers.http.route import Call, Route, answer, table
-from handlers.wallets.surface import (
+from handlers.wallets.contract import (
     Body,
     Detail,
     Phone,

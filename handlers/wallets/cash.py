@@ -11,7 +11,7 @@ from aiohttp import web
 from core.payables import cash
 from core.payables.cash import CashRequest, Direction
 from handlers.http.route import Call, Route, answer, table
-from handlers.wallets.surface import Body, Cents, Detail, header_key, ignorable_key, platform_of, timestamp
+from handlers.wallets.contract import Body, Cents, Detail, header_key, ignorable_key, platform_of, timestamp
 
 # The contract's words for a payable's states.
 STATUSES: Final = {"open": "pending", "paid": "completed"}

@@ -19,7 +19,7 @@ from core.money import MAX_AMOUNT_MINOR
 from core.payables import internal
 from core.payables.internal import MAX_REQUEST_MINUTES, Instruction
 from handlers.http.route import Call, Route, answer, table
-from handlers.wallets.surface import (
+from handlers.wallets.contract import (
     Body,
     TransferOut,
     optional_key,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 SIGN, TS, SECRET = istr("X-Internal-Sign"), istr("X-Internal-Ts"), istr("X-Internal-Secret")
 KEY: Final = istr("X-Idempotency-Key")
 
-# The contract's phones, see `handlers.wallets.surface.Phone`.
+# The contract's phones, see `handlers.wallets.contract.Phone`.
 PHONE: Final = re.compile(r"\+[0-9]{6,31}", re.ASCII)
 STATUSES: Final = {"open": "pending", "paid": "accepted"}
 MAX_DUE_DAYS: Final = 3_650

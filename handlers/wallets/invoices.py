@@ -16,8 +16,7 @@ from core.payables.invoices import Billed
 from core.recurring import autopay, mandates
 from core.recurring.mandates import Mandate
 from handlers.http.route import Call, Route, answer, table
-from handlers.wallets.problems import problem_type
-from handlers.wallets.surface import (
+from handlers.wallets.contract import (
     Body,
     Cents,
     Detail,
@@ -30,6 +29,7 @@ from handlers.wallets.surface import (
     timestamp,
     transfer_out,
 )
+from handlers.wallets.problems import problem_type
 
 MAX_DUE_DAYS = 365
 MAX_REFERENCE_CHARACTERS = 128

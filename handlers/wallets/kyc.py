@@ -7,7 +7,7 @@ from aiohttp import web
 
 from core.wallets import kyc
 from handlers.http.route import Call, Route, answer, table
-from handlers.wallets.surface import Detail, platform_of
+from handlers.wallets.contract import Detail, platform_of
 
 
 class KycOut(msgspec.Struct, frozen=True):

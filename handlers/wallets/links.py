@@ -11,7 +11,7 @@ from aiohttp import web
 from core.errors import Refusal
 from core.payables import links
 from handlers.http.route import Call, Route, answer, table
-from handlers.wallets.surface import (
+from handlers.wallets.contract import (
     Body,
     Cents,
     CurrencyCode,

@@ -13,7 +13,7 @@ from core.wallets import merchant_keys
 from core.wallets.balances import read_balance, read_entries
 from core.wallets.merchant_keys import READ_TRANSACTIONS, Signed
 from handlers.http.route import Call, Route, answer, table
-from handlers.wallets.surface import Detail, platform_of, timestamp
+from handlers.wallets.contract import Detail, platform_of, timestamp
 
 API_KEY: Final = istr("X-API-Key")
 API_TS: Final = istr("X-API-Ts")

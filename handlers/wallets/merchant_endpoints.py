@@ -17,7 +17,7 @@ from core.outbox.endpoints import MAX_ENDPOINTS
 from core.outbox.send_now import send_due
 from core.wallets import merchant_endpoints
 from handlers.http.route import Call, Route, answer, table
-from handlers.wallets.surface import Body, Detail, platform_of, timestamp
+from handlers.wallets.contract import Body, Detail, platform_of, timestamp
 from handlers.wallets.validation import invalid
 
 LISTED: Final = 200

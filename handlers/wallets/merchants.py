@@ -21,7 +21,7 @@ from core.wallets import merchants, statements
 from core.wallets.kyc import require_kyc
 from core.wallets.statements import Line
 from handlers.http.route import Call, Route, answer, table
-from handlers.wallets.surface import (
+from handlers.wallets.contract import (
     Body,
     Cents,
     CurrencyCode,

@@ -14,7 +14,7 @@ from core.payables.demands import Demand
 from core.payables.payables import metadata_of
 from core.payables.requests import Terms
 from handlers.http.route import Call, Route, answer, table
-from handlers.wallets.surface import (
+from handlers.wallets.contract import (
     Body,
     Cents,
     Detail,

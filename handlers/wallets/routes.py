@@ -27,7 +27,7 @@ from handlers.wallets import (
     vouchers,
     wallet,
 )
-from handlers.wallets.dispatch import WalletSurface
+from handlers.wallets.surface import WalletSurface
 
 
 class Alive(msgspec.Struct, frozen=True):

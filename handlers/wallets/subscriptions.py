@@ -12,7 +12,7 @@ from aiohttp import web
 from core.recurring import charging, subscriptions
 from core.recurring.subscriptions import Subscription
 from handlers.http.route import Call, Route, answer, table
-from handlers.wallets.surface import (
+from handlers.wallets.contract import (
     Body,
     Cents,
     Detail,

@@ -1,126 +1,243 @@
-"""What the routes of the wallet surface share."""
+"""From a route of the wallet surface to an aiohttp handler, with the contract's callers, leniency and order of checks.
+
+The order: rate limit, JSON, who calls, the admin token, the fields, the handler. Routes that internal services and
+merchants' keys sign have the signature checked in their handlers, which need the parsed body for it.
+"""
 
 from __future__ import annotations
 
-import unicodedata
-from datetime import UTC, datetime
-from typing import Annotated, Final
-from uuid import UUID
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-import msgspec
-import pydantic
+from aiohttp import hdrs, web
 
-from core import ids
+from core.access.rates import MICROSECONDS, Limit, RateLimited
 from core.errors import Refusal
-from core.ledger.items import operation_id
-from core.money import MAX_AMOUNT_MINOR
-from core.payables.payments import Paid
-from core.platform import Platform
-from handlers.http.dispatch import IDEMPOTENCY_KEY
-from handlers.http.route import Call
+from core.identity.tokens import Claims, Tokens, counts
+from core.payables.codes import bare, is_code
+from core.payables.payables import ToPay
+from core.wallets.users import User
+from handlers.http.admin_token import ADMIN_TOKEN
+from handlers.http.decoding import BEARER, authorization_of, body_at_hand, path_text, read_body
+from handlers.http.middleware import EXCHANGE
+from handlers.http.problems import ProblemType
+from handlers.http.route import MAX_PATH_VALUE, Call, Route
+from handlers.http.surface import Handler, Json, Surface
+from handlers.wallets.problems import JSON_TYPE, PROBLEM_SCHEMA, PROBLEM_TYPES, refused
+from handlers.wallets.validation import invalid, parse_json, refuse_nul, validator_of
 
-# Of the contract: an idempotency key, without the blanks around it.
-MAX_KEY_CHARACTERS: Final = 64
+if TYPE_CHECKING:
+    from core.access.guard import Admission
+    from handlers.http.parts import Parts
 
-# As the contract reads it: a plus, then digits, seven characters in all or more. What it stores and compares is that
-# text, so nothing is normalised here; 32 is the width of its column.
-Phone = Annotated[str, pydantic.Field(pattern=r"^\+[0-9]{6,31}$", max_length=32)]
-Cents = Annotated[int, pydantic.Field(gt=0, le=MAX_AMOUNT_MINOR)]
-CurrencyCode = Annotated[str, pydantic.Field(min_length=3, max_length=12, pattern=r"^[A-Z][A-Z0-9]*$")]
-Text = Annotated[str, pydantic.Field(max_length=512)]
-
-
-class Body(pydantic.BaseModel):
-    """A body or query of the contract: unknown fields are ignored, numbers may come as texts."""
-
-    model_config = pydantic.ConfigDict(frozen=True, extra="ignore")
-
-
-class TransferOut(msgspec.Struct, frozen=True, kw_only=True):
-    """A payment as the contract shows it; `from_wallet_id` is null where the money comes from a system account."""
-
-    transfer_id: str
-    from_wallet_id: str | None
-    to_wallet_id: str
-    amount_cents: int
-    currency_code: str
-    status: str = "completed"
+_NO_PATH: Mapping[str, Any] = {}
+# Of the contract: requests a minute from one address to the routes that sign in.
+AUTH_PER_MINUTE: Final = 20
+MINUTE_US: Final = 60 * MICROSECONDS
+BEARER_CALLERS: Final = frozenset({"user", "user+admin"})
+ADMIN_CALLERS: Final = frozenset({"admin", "user+admin"})
+OTP_ROUTES: Final = frozenset({"request_otp", "verify_otp"})
+# The payment page's own two steps of signing in.
+PAGE_SIGN_IN: Final = frozenset({"pay_page_phone", "pay_page_code"})
 
 
-class Detail(msgspec.Struct, frozen=True):
-    """What became of it, in a word."""
-
-    detail: str
-
-
-def transfer_out(paid: Paid) -> TransferOut:
-    """Show a payment."""
-    return TransferOut(
-        transfer_id=str(paid.transfer_id),
-        from_wallet_id=paid.from_wallet_id,
-        to_wallet_id=paid.to_wallet_id,
-        amount_cents=paid.amount,
-        currency_code=paid.currency,
-    )
+# The document's alternatives for each caller.
+_SECURITY: Final[Mapping[str, list[Json]]] = {
+    "anyone": [],
+    "user": [{"user_token": []}],
+    "user+admin": [{"user_token": [], "admin_token": []}],
+    "admin": [{"admin_token": []}, {"admin_bearer": []}],
+    "internal": [{"internal_signature": []}, {"internal_secret": []}],
+    "merchant_key": [{"merchant_signature": []}],
+}
 
 
-def platform_of(call: Call) -> Platform:
-    """Return the platform of the process that answers."""
-    return call.parts.platform
+@dataclass(frozen=True, eq=False)
+class WalletSurface(Surface):
+    """Routes of the wallet contract, with its callers, its leniency and its refusals."""
 
+    problem_types: ClassVar[Mapping[str, ProblemType]] = PROBLEM_TYPES
+    schemas: ClassVar[Mapping[str, Json]] = {"WalletProblem": PROBLEM_SCHEMA}
+    pydantic: ClassVar[bool] = True
 
-def timestamp(moment: datetime) -> str:
-    """Write a moment as the contract does: naive UTC and a Z, microseconds unless there are none.
+    def handler(self, route: Route, parts: Parts) -> Handler:
+        """Return the aiohttp handler of `route`."""
+        handle = route.handler
+        checked = _checker(route, parts)
 
-    >>> timestamp(datetime(2026, 1, 2, 3, 4, 5, 600, tzinfo=UTC))
-    '2026-01-02T03:04:05.000600Z'
-    """
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
+        async def dispatch(request: web.Request) -> web.StreamResponse:
+            try:
+                return await handle(await checked(request))
+            except RateLimited as limited:
+                request[EXCHANGE].rate_headers = limited.headers
+                return refused(limited)
+            except Refusal as refusal:
+                return refused(refusal)
 
+        return dispatch
 
-def maybe_timestamp(moment: datetime | None) -> str | None:
-    """Write a moment, if there is one."""
-    return None if moment is None else timestamp(moment)
+    def refuse(self, refusal: Refusal) -> web.Response:
+        """Answer with the contract's sentence, inside problem details."""
+        return refused(refusal)
 
-
-def required_key(call: Call, in_body: str | None) -> str:
-    """Return the idempotency key of a call that needs one: the header's, or else the body's.
-
-    Raises Refusal `missing_idempotency_key`, `idempotency_key_too_long`, `idempotency_key_invalid`.
-    """
-    key = optional_key(call.request.headers.get(IDEMPOTENCY_KEY) or in_body)
-    if key is None:
-        raise Refusal("missing_idempotency_key", "Send an idempotency key, new for each new payment.")
-    return key
-
-
-def header_key(call: Call) -> str | None:
-    """Return the idempotency key in the header, if there is one."""
-    return optional_key(call.request.headers.get(IDEMPOTENCY_KEY))
-
-
-def ignorable_key(call: Call) -> str | None:
-    """Return the key in the header of a call for which the contract knows none: one of a bad form is ignored."""
-    try:
-        return header_key(call)
-    except Refusal:
-        return None
-
-
-def optional_key(text: str | None) -> str | None:
-    """Return an idempotency key without the blanks around it, None for a blank one. Raises Refusal for a bad one."""
-    key = "" if text is None else text.strip()
-    if not key:
-        return None
-    if len(key) > MAX_KEY_CHARACTERS:
-        raise Refusal(
-            "idempotency_key_too_long", f"An idempotency key has at most {MAX_KEY_CHARACTERS} characters."
+    def codes(self, route: Route) -> Iterator[str]:
+        """Return the codes of bodies, tokens and fields, as far as `route` has them."""
+        yield from (
+            "database_unavailable",
+            "busy",
+            "overloaded",
+            "shutting_down",
+            "invalid_request",
+            "not_found",
         )
-    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in key):
-        raise Refusal("idempotency_key_invalid", "An idempotency key holds no control characters.")
-    return key
+        yield from ("payload_too_large", "unsupported_media_type", "request_timeout")
+        if route.caller in BEARER_CALLERS:
+            yield from ("not_authenticated", "bad_credentials", "token_expired", "token_invalid")
+            yield from ("token_issuer_invalid", "user_not_found_for_token")
+        if route.caller in ADMIN_CALLERS:
+            yield "admin_token_invalid"
+        if route.body is not None or route.query is not None or route.path_names:
+            yield "validation_failed"
+
+    def refusals(self, codes: Sequence[str]) -> Json:  # noqa: ARG002 - all have one form
+        """Return the contract's form of a refusal."""
+        return {JSON_TYPE: {"schema": {"$ref": "#/components/schemas/WalletProblem"}}}
+
+    def security(self, route: Route) -> list[Json]:
+        """Return the credentials of the route's caller."""
+        return _SECURITY[route.caller or "anyone"]
 
 
-def key_id(principal_id: int, key: str | None) -> UUID:
-    """Return the id of what a key makes, or a new one for a call without a key."""
-    return ids.new_uuid() if key is None else operation_id(principal_id, key)
+def _checker(route: Route, parts: Parts) -> Callable[[web.Request], Awaitable[Call]]:
+    """Return what makes a Call of a request, or refuses it."""
+    limit = parts.body_limit(route)
+    tokens, administrators = parts.tokens, parts.administrators
+    with_token, with_admin = route.caller in BEARER_CALLERS, route.caller in ADMIN_CALLERS
+    # Administrators and other services have secrets of their own; all others stand on users' tokens.
+    needs_tokens = route.caller not in {"admin", "internal"}
+    body = None if route.body is None else validator_of(route.body, "body")
+    query = None if route.query is None else validator_of(route.query, "query")
+    read_path = _path_reader(route)
+
+    async def checked(request: web.Request) -> Call:
+        exchange = request[EXCHANGE]
+        address = parts.address_of(request)
+        if (needs_tokens and not tokens.enabled) or (with_admin and not administrators.active):
+            raise Refusal("not_found", f"There is nothing at {request.path[:200]}.")
+        claims = _claims(tokens, request) if with_token else None
+        if route.limited:
+            admission = await admit(route, parts, claims, address)
+            if admission is not None:
+                exchange.rate_headers = admission.headers
+        if (raw := body_at_hand(request, limit)) is None:
+            raw = await read_body(request, limit)
+        parsed = parse_json(raw, request.headers.get(hdrs.CONTENT_TYPE)) if body is not None else None
+        code = _code_in(parsed) if route.pays_code else None
+        user, to_pay = (None, None) if claims is None else await _user(parts, claims, code)
+        if with_admin and not administrators.includes(request):
+            raise Refusal("admin_token_invalid", f"This wants the admin token, as {ADMIN_TOKEN}.")
+        # All that is wrong is told at once, in the contract's order: path, query, body.
+        errors: list[Mapping[str, Any]] = []
+        path = read_path(request, errors) if read_path is not None else _NO_PATH
+        asked = query.read(_pairs(request), errors) if query is not None else None
+        value = body.read(parsed, errors) if body is not None else None
+        if errors:
+            raise invalid(errors)
+        call = Call(request, parts, None, address, path, asked, value, raw, None, exchange.request_id)
+        if user is not None:
+            call.user, call.to_pay = user, to_pay
+        return call
+
+    return checked
+
+
+def _claims(tokens: Tokens, request: web.Request) -> Claims | Refusal:
+    """Read the token; what is wrong with it is told after the rate limit and the body's JSON."""
+    try:
+        return tokens.read(_bearer(request))
+    except Refusal as refusal:
+        return refusal
+
+
+def _code_in(parsed: object) -> str | None:
+    """Return the code that a body seems to have; whether it has one is the route's to say."""
+    found = parsed.get("code") if isinstance(parsed, dict) else None
+    code = bare(found) if isinstance(found, str) else ""
+    return code if is_code(code) else None
+
+
+async def _user(parts: Parts, claims: Claims | Refusal, code: str | None) -> tuple[User, ToPay | None]:
+    if isinstance(claims, Refusal):
+        raise claims
+    platform, to_pay = parts.platform, None
+    if code is None:
+        user = await platform.users.by_id(claims.user_id, claims.session_id)
+    else:
+        paying = await platform.payables.paying(claims.user_id, claims.session_id, code)
+        user, to_pay = (None, None) if paying is None else paying
+    if user is None:
+        raise Refusal("user_not_found_for_token", "The user of this token does not exist.")
+    if not counts(user, claims):
+        raise Refusal("token_invalid", "This sign-in was ended. Sign in again.")
+    return user, to_pay
+
+
+def _bearer(request: web.Request) -> str:
+    presented = authorization_of(request.headers)
+    if presented is None:
+        raise Refusal("not_authenticated", "Send the token as `Authorization: Bearer ...`.")
+    scheme, token = presented
+    if scheme != BEARER or not token:
+        raise Refusal("bad_credentials", "Send the token as `Authorization: Bearer ...`.")
+    return token
+
+
+async def admit(
+    route: Route, parts: Parts, claims: Claims | Refusal | None, address: str
+) -> Admission | None:
+    """Count the request: for its user where the token is good, else for its address. A forged token is no bucket."""
+    settings = parts.settings
+    config = parts.platform.config.current
+    per_minute = config.rate_limit_per_minute or settings.rate_limit_per_minute
+    if route.caller in {"internal", "admin", "merchant_key"}:
+        return await parts.guard.admit(principal=None, address=address)
+    if isinstance(claims, Claims):
+        boost = config.rate_limit_auth_boost or settings.rate_limit_auth_boost
+        return await parts.guard.admit_client(f"user:{claims.user_id}", _a_minute(per_minute * boost, "user"))
+    if route.path.startswith("/auth/") or route.operation in PAGE_SIGN_IN:
+        if settings.env == "dev" and config.rate_limit_exempt_otp and route.operation in OTP_ROUTES:
+            return None
+        limit = _a_minute(min(per_minute, AUTH_PER_MINUTE), "address")
+        return await parts.guard.admit_client(f"auth:{address}", limit)
+    return await parts.guard.admit_client(f"address:{address}", _a_minute(per_minute, "address"))
+
+
+def _a_minute(count: int, of: str) -> Limit:
+    return Limit(max(1, MINUTE_US // count), count, of)
+
+
+def _pairs(request: web.Request) -> dict[str, str]:
+    """Return the query; of a name that comes twice the last counts, as with the contract's framework."""
+    if "?" not in request.raw_path:
+        return {}
+    pairs = dict(request.query.items())
+    refuse_nul(pairs, "query")
+    return pairs
+
+
+def _path_reader(
+    route: Route,
+) -> Callable[[web.Request, list[Mapping[str, Any]]], Mapping[str, Any]] | None:
+    names = route.path_names
+    if not names:
+        return None
+    validators = {name: validator_of(route.parameters.get(name, str), "path", name) for name in names}
+
+    def read(request: web.Request, errors: list[Mapping[str, Any]]) -> Mapping[str, Any]:
+        found = {}
+        for name, validator in validators.items():
+            found[name] = validator.read(path_text(request, name)[: MAX_PATH_VALUE + 1], errors)
+        return found
+
+    return read

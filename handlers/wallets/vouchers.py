@@ -16,7 +16,7 @@ from core.errors import Refusal
 from core.payables import vouchers
 from core.payables.vouchers import MAX_BULK, MAX_UNITS, UNIT, Filter, Voucher
 from handlers.http.route import Call, Route, answer, table
-from handlers.wallets.surface import (
+from handlers.wallets.contract import (
     Body,
     CurrencyCode,
     header_key,

@@ -14,7 +14,7 @@ from core.errors import Refusal
 from core.payables import p2p
 from core.wallets.balances import Entry, read_balance, read_entries
 from handlers.http.route import Call, Route, answer, table
-from handlers.wallets.surface import (
+from handlers.wallets.contract import (
     Body,
     Cents,
     Phone,

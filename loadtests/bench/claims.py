@@ -18,7 +18,7 @@ from core.service import open_service
 from core.settings import load_settings
 from core.work.leases import Worker
 from loadtests.bench import outbox
-from loadtests.bench.client import ClientResult
+from loadtests.bench.clients.client import ClientResult
 from loadtests.bench.deliveries import OWNER, hook, subscribe
 from loadtests.bench.figures import latency_summary
 from loadtests.bench.measures import BASE

@@ -10,7 +10,7 @@ import uvloop
 from rich.console import Console
 
 from core.settings import load_settings
-from loadtests.bench.client import ClientError, ClientName, choose_client
+from loadtests.bench.clients.client import ClientError, ClientName, choose_client
 from loadtests.bench.plan import GROUPS, Plan
 from loadtests.bench.plan import quick as make_quick
 from loadtests.bench.posting import PostingError

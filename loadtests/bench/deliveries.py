@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Sequence
 import msgspec
 
 from loadtests.bench import outbox
-from loadtests.bench.client import ClientResult, run_client
+from loadtests.bench.clients.client import ClientResult, run_client
+from loadtests.bench.clients.workload import Caller
 from loadtests.bench.figures import latency_summary
 from loadtests.bench.measures import BASE, Step, run_rounds
 from loadtests.bench.meter import DELIVERIES, Meter
 from loadtests.bench.stand import SETTLE_SECONDS, Stand, StandError, fetch, wait_until
-from loadtests.bench.workload import Caller
 from ops.process import choose_port
 
 DELIVERY, SUSTAINED, HEALTHY, SICK = "delivery", "sustained", "healthy", "sick"

@@ -4,10 +4,17 @@ import time
 
 import msgspec
 
+from loadtests.bench.clients.workload import (
+    CURRENCY,
+    STRIPE_PATH,
+    STRIPE_SECRET,
+    UNKNOWN_SECRET,
+    Caller,
+    Workload,
+)
 from loadtests.bench.measures import BASE, Step, run_rounds
 from loadtests.bench.meter import EVENTS, Meter
 from loadtests.bench.stand import Sample, Stand, StandError, fetch
-from loadtests.bench.workload import CURRENCY, STRIPE_PATH, STRIPE_SECRET, UNKNOWN_SECRET, Caller, Workload
 from ops.stripe_events import payment_intent_succeeded, stripe_signature
 
 INGEST = "ingest"

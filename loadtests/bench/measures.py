@@ -3,11 +3,11 @@
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from loadtests.bench import pgbench
-from loadtests.bench.client import ClientName
+from loadtests.bench.clients import pgbench
+from loadtests.bench.clients.client import ClientName
+from loadtests.bench.clients.workload import Caller
 from loadtests.bench.meter import REQUESTS, Meter
 from loadtests.bench.stand import Sample, Stand, StandError, fetch
-from loadtests.bench.workload import Caller
 
 #: Databases of a run. The copies start equal, so that no group measures what another has left behind.
 BASE, THROUGHPUT, TPCB, STORAGE, SMALL, LOADED = "base", "throughput", "tpcb", "storage", "small", "loaded"

@@ -4,9 +4,9 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from loadtests.bench import machine
-from loadtests.bench.client import ClientName, ClientResult, run_client
+from loadtests.bench.clients.client import ClientName, ClientResult, run_client
+from loadtests.bench.clients.workload import Caller, Workload
 from loadtests.bench.figures import Figure, Figures, latency_summary
-from loadtests.bench.workload import Caller, Workload
 
 TRANSFERS = "transfers/s"
 REQUESTS = "requests/s"

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
+from loadtests.bench.clients.workload import QR_PATH, Caller, Workload
 from loadtests.bench.measures import BASE, Step, run_rounds
 from loadtests.bench.meter import Meter
 from loadtests.bench.stand import Stand, StandError, fetch
 from loadtests.bench.subject import Shop
-from loadtests.bench.workload import QR_PATH, Caller, Workload
 
 PAYMENTS = "payments"
 

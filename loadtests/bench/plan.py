@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 
-from loadtests.bench.client import ClientName
+from loadtests.bench.clients.client import ClientName
 
 #: The parts of a run that `--only` chooses from, in the order in which they are measured.
 GROUPS = {

@@ -4,8 +4,8 @@ import random
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 
+from loadtests.bench.clients.workload import ACCOUNT_PREFIX, HOT_ACCOUNT, WIDTHS
 from loadtests.bench.subject import Books, Connection
-from loadtests.bench.workload import ACCOUNT_PREFIX, HOT_ACCOUNT, WIDTHS
 
 #: Items of one call when a ledger is filled. As many as the lane gathers at 64 connections: batches leave rows of their
 #: own, so a ledger filled by the thousand would be smaller and faster to search than a grown one.

@@ -18,9 +18,9 @@ import aiohttp
 import asyncpg
 
 from loadtests.bench import machine
+from loadtests.bench.clients.workload import Caller
 from loadtests.bench.plan import Plan
 from loadtests.bench.subject import Connection, Subject
-from loadtests.bench.workload import Caller
 from ops.embedded import embedded_servers
 from ops.process import PROJECT, choose_port, open_log, spawn, stop
 
@@ -196,7 +196,7 @@ class Stand:
     async def receiver(self) -> AsyncIterator[Caller]:
         """Runs a receiver of deliveries."""
         port = choose_port(None)
-        command = [sys.executable, "-m", "loadtests.bench.receiver", f"--port={port}"]
+        command = [sys.executable, "-m", "loadtests.bench.clients.receiver", f"--port={port}"]
         with self._process("receiver", command, {}) as process:
             caller = Caller(host=HOST, port=port, token="", accounts=0)
             await self._wait_ready(caller, process)

@@ -19,8 +19,8 @@ from core.platform import open_platform
 from core.service import open_service
 from core.settings import load_settings
 from loadtests.bench import posting
+from loadtests.bench.clients.workload import CURRENCY, HOT_ACCOUNT, STRIPE_SECRET
 from loadtests.bench.subject import Books, Connection, Shop
-from loadtests.bench.workload import CURRENCY, HOT_ACCOUNT, STRIPE_SECRET
 
 #: Accounts may owe this much, so that the limit is checked and never reached.
 CREDIT = 1_000_000_000_000

@@ -17,8 +17,8 @@ import uvloop
 from aiohttp import web
 
 from loadtests.bench import posting
+from loadtests.bench.clients.workload import BATCH_ITEM_DONE, QR_PATH, STRIPE_PATH, STRIPE_SECRET
 from loadtests.bench.subject import Connection
-from loadtests.bench.workload import BATCH_ITEM_DONE, QR_PATH, STRIPE_PATH, STRIPE_SECRET
 from ops.stripe_events import stripe_signature
 
 DATABASE_URL = os.environ.get("DATABASE_URL", "")

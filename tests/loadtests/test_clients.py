@@ -9,8 +9,8 @@ import orjson
 import pytest
 from aiohttp import web
 
-from loadtests.bench.client import ClientError, ClientName, choose_client, run_client
-from loadtests.bench.workload import BATCH_ITEM_DONE, Caller
+from loadtests.bench.clients.client import ClientError, ClientName, choose_client, run_client
+from loadtests.bench.clients.workload import BATCH_ITEM_DONE, Caller
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 CLIENTS: list[ClientName] = ["raw", "wrk"] if shutil.which("wrk") else ["raw"]

@@ -1,4 +1,4 @@
-from loadtests.bench.pgbench import parse
+from loadtests.bench.clients.pgbench import parse
 
 REPORT = """pgbench (18.6)
 transaction type: /tmp/tallystick-pgbench.sql

@@ -7,9 +7,9 @@ import orjson
 import stripe
 from aiohttp import web
 
-from loadtests.bench import openclient
-from loadtests.bench.client import Job, run_client
-from loadtests.bench.workload import STRIPE_PATH, STRIPE_SECRET, UNKNOWN_SECRET, Caller, Workload
+from loadtests.bench.clients import open_rate
+from loadtests.bench.clients.client import Job, run_client
+from loadtests.bench.clients.workload import STRIPE_PATH, STRIPE_SECRET, UNKNOWN_SECRET, Caller, Workload
 from tests.loadtests.test_clients import serving
 
 
@@ -86,7 +86,7 @@ async def test_an_open_loop_counts_a_stall_for_all_that_it_delays() -> None:
         return web.json_response({})
 
     async with serving(answer) as caller:
-        result = await openclient.run(job(caller, caller.event()))
+        result = await open_rate.run(job(caller, caller.event()))
 
     assert (+Counter(result.errors), result.requests) == ({}, 100)
     # The half that fell due meanwhile waited, one more than 0.2 s in four.
@@ -102,7 +102,7 @@ async def test_what_an_open_loop_has_no_answer_to_is_an_error() -> None:
         return web.json_response({})
 
     async with serving(answer) as caller:
-        result = await openclient.run(job(caller, caller.event(), seconds=0.1, timeout_seconds=0.2))
+        result = await open_rate.run(job(caller, caller.event(), seconds=0.1, timeout_seconds=0.2))
         never.set()
 
     assert result.requests == 0

@@ -15,8 +15,8 @@ from core.wallets.users import User
 from handlers.app import SURFACES, build_app
 from handlers.http.parts import PARTS
 from handlers.http.route import Call, Route, answer
+from handlers.wallets.contract import Body, Cents, Detail
 from handlers.wallets.routes import WALLETS
-from handlers.wallets.surface import Body, Cents, Detail
 from tests.handlers.wallets.conftest import ApiClient, Person
 
 

@@ -16,8 +16,8 @@ from core.platform import Platform
 from core.service import Service, open_service
 from core.settings import Settings
 from handlers.app import ROUTES, build_app, create_app
+from handlers.wallets.contract import Body
 from handlers.wallets.routes import WALLETS
-from handlers.wallets.surface import Body
 from tests.handlers.wallets.conftest import ADMIN, ApiClient, MakePerson, Person, Said
 from tests.handlers.wallets.small_surface import anybody, process, signed_in, small_route
 

@@ -1,4 +1,4 @@
-"""A receiver of deliveries, a program of its own: `python -m loadtests.bench.receiver --port N`.
+"""A receiver of deliveries, a program of its own: `python -m loadtests.bench.clients.receiver --port N`.
 
 `POST /hooks/{name}` answers at once and notes when it came; `POST /slow/{name}` takes its time. `GET /arrivals` tells
 what came since the last `POST /forget`: object, name and Unix time of each.

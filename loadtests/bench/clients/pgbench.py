@@ -5,7 +5,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from loadtests.bench.client import (
+from loadtests.bench.clients.client import (
     CLIENT_GRACE_SECONDS,
     ClientError,
     ClientResult,

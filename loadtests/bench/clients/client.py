@@ -1,4 +1,4 @@
-"""Runs a load client in its own process: wrk where it is on PATH, else `loadtests.bench.rawclient`.
+"""Runs a load client in its own process: wrk where it is on PATH, else `loadtests.bench.clients.raw`.
 
 Both keep `connections` open, send the next request on each as soon as the last one is answered, never pipeline, and
 count whatever was not a success. Their rates mean the same. Their latencies do not: wrk (measured with 4.1) adds the
@@ -20,7 +20,7 @@ from typing import Literal
 
 import msgspec
 
-from loadtests.bench.workload import WRK_SCRIPT, Caller, Workload
+from loadtests.bench.clients.workload import WRK_SCRIPT, Caller, Workload
 
 ClientName = Literal["wrk", "raw"]
 #: How long a single answer may take before it counts as an error, in seconds.

@@ -1,4 +1,4 @@
--- Fills in and sends the requests of one workload (loadtests/bench/workload.py) and prints what came of it as one line of JSON.
+-- Fills in and sends the requests of one workload (loadtests/bench/clients/workload.py) and prints what came of it as one line of JSON.
 -- Called as: wrk -t1 ... -s wrk.lua http://host:port -- workload.lua seed
 
 local workload, head, item

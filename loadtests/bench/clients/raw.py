@@ -1,4 +1,4 @@
-"""A load client for machines without wrk: `python -m loadtests.bench.rawclient < job.json`.
+"""A load client for machines without wrk: `python -m loadtests.bench.clients.raw < job.json`.
 
 One process, one event loop, one request in flight on each connection. It understands just enough HTTP to be cheap:
 answers carry a Content-Length and are never chunked, which holds for everything it is pointed at.
@@ -17,9 +17,9 @@ from typing import cast
 import msgspec
 import uvloop
 
-from loadtests.bench.client import RESULT_MARK, ClientResult, Job
+from loadtests.bench.clients.client import RESULT_MARK, ClientResult, Job
+from loadtests.bench.clients.workload import COUNTER_DIGITS, Workload, template_pieces
 from loadtests.bench.figures import latency_summary
-from loadtests.bench.workload import COUNTER_DIGITS, Workload, template_pieces
 from ops.stripe_events import stripe_signature
 
 CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:\s*(\d+)", re.IGNORECASE)

@@ -1,7 +1,7 @@
 """The load client with an open loop: requests are sent when they are due, whatever became of those before.
 
-`python -m loadtests.bench.openclient < job.json`. Latencies are counted from the moment that a request was due, so that
-a stall is felt by all requests that it delays and not only by those that were in flight.
+`python -m loadtests.bench.clients.open_rate < job.json`. Latencies are counted from the moment that a request was
+due, so that a stall is felt by all requests that it delays and not only by those that were in flight.
 """
 
 import asyncio
@@ -12,9 +12,9 @@ from collections import deque
 import msgspec
 import uvloop
 
-from loadtests.bench.client import RESULT_MARK, ClientResult, Job
+from loadtests.bench.clients.client import RESULT_MARK, ClientResult, Job
+from loadtests.bench.clients.raw import Connection, Requests, Tally
 from loadtests.bench.figures import latency_summary
-from loadtests.bench.rawclient import Connection, Requests, Tally
 
 #: The event loop's timers are no finer.
 TICK_SECONDS = 0.001

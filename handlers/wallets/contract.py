@@ -1,0 +1,126 @@
+"""What the routes of the wallet surface share."""
+
+from __future__ import annotations
+
+import unicodedata
+from datetime import UTC, datetime
+from typing import Annotated, Final
+from uuid import UUID
+
+import msgspec
+import pydantic
+
+from core import ids
+from core.errors import Refusal
+from core.ledger.items import operation_id
+from core.money import MAX_AMOUNT_MINOR
+from core.payables.payments import Paid
+from core.platform import Platform
+from handlers.http.dispatch import IDEMPOTENCY_KEY
+from handlers.http.route import Call
+
+# Of the contract: an idempotency key, without the blanks around it.
+MAX_KEY_CHARACTERS: Final = 64
+
+# As the contract reads it: a plus, then digits, seven characters in all or more. What it stores and compares is that
+# text, so nothing is normalised here; 32 is the width of its column.
+Phone = Annotated[str, pydantic.Field(pattern=r"^\+[0-9]{6,31}$", max_length=32)]
+Cents = Annotated[int, pydantic.Field(gt=0, le=MAX_AMOUNT_MINOR)]
+CurrencyCode = Annotated[str, pydantic.Field(min_length=3, max_length=12, pattern=r"^[A-Z][A-Z0-9]*$")]
+Text = Annotated[str, pydantic.Field(max_length=512)]
+
+
+class Body(pydantic.BaseModel):
+    """A body or query of the contract: unknown fields are ignored, numbers may come as texts."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="ignore")
+
+
+class TransferOut(msgspec.Struct, frozen=True, kw_only=True):
+    """A payment as the contract shows it; `from_wallet_id` is null where the money comes from a system account."""
+
+    transfer_id: str
+    from_wallet_id: str | None
+    to_wallet_id: str
+    amount_cents: int
+    currency_code: str
+    status: str = "completed"
+
+
+class Detail(msgspec.Struct, frozen=True):
+    """What became of it, in a word."""
+
+    detail: str
+
+
+def transfer_out(paid: Paid) -> TransferOut:
+    """Show a payment."""
+    return TransferOut(
+        transfer_id=str(paid.transfer_id),
+        from_wallet_id=paid.from_wallet_id,
+        to_wallet_id=paid.to_wallet_id,
+        amount_cents=paid.amount,
+        currency_code=paid.currency,
+    )
+
+
+def platform_of(call: Call) -> Platform:
+    """Return the platform of the process that answers."""
+    return call.parts.platform
+
+
+def timestamp(moment: datetime) -> str:
+    """Write a moment as the contract does: naive UTC and a Z, microseconds unless there are none.
+
+    >>> timestamp(datetime(2026, 1, 2, 3, 4, 5, 600, tzinfo=UTC))
+    '2026-01-02T03:04:05.000600Z'
+    """
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
+
+
+def maybe_timestamp(moment: datetime | None) -> str | None:
+    """Write a moment, if there is one."""
+    return None if moment is None else timestamp(moment)
+
+
+def required_key(call: Call, in_body: str | None) -> str:
+    """Return the idempotency key of a call that needs one: the header's, or else the body's.
+
+    Raises Refusal `missing_idempotency_key`, `idempotency_key_too_long`, `idempotency_key_invalid`.
+    """
+    key = optional_key(call.request.headers.get(IDEMPOTENCY_KEY) or in_body)
+    if key is None:
+        raise Refusal("missing_idempotency_key", "Send an idempotency key, new for each new payment.")
+    return key
+
+
+def header_key(call: Call) -> str | None:
+    """Return the idempotency key in the header, if there is one."""
+    return optional_key(call.request.headers.get(IDEMPOTENCY_KEY))
+
+
+def ignorable_key(call: Call) -> str | None:
+    """Return the key in the header of a call for which the contract knows none: one of a bad form is ignored."""
+    try:
+        return header_key(call)
+    except Refusal:
+        return None
+
+
+def optional_key(text: str | None) -> str | None:
+    """Return an idempotency key without the blanks around it, None for a blank one. Raises Refusal for a bad one."""
+    key = "" if text is None else text.strip()
+    if not key:
+        return None
+    if len(key) > MAX_KEY_CHARACTERS:
+        raise Refusal(
+            "idempotency_key_too_long", f"An idempotency key has at most {MAX_KEY_CHARACTERS} characters."
+        )
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in key):
+        raise Refusal("idempotency_key_invalid", "An idempotency key holds no control characters.")
+    return key
+
+
+def key_id(principal_id: int, key: str | None) -> UUID:
+    """Return the id of what a key makes, or a new one for a call without a key."""
+    return ids.new_uuid() if key is None else operation_id(principal_id, key)
