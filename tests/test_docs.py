@@ -33,30 +33,23 @@ _DIRECTIVE = re.compile(r"#\s*(noqa|type:|fmt:|pragma|!)")
 # Folders and files whose sentences are not yet clean. The list only shrinks: an entry without a fault fails.
 NOT_YET_CLEAN: tuple[str, ...] = (
     "core/ledger",
-    "core/outbox",
     "core/payables",
     "core/recurring",
     "core/settings",
     "core/wallets",
     "core/work",
-    "handlers/app.py",
     "handlers/http",
     "handlers/ledger",
     "handlers/pay_page",
     "handlers/wallets",
-    "handlers/webhooks/outbox_bodies.py",
-    "handlers/webhooks/outbox_parts.py",
     "jobs",
     "ops/api_process.py",
-    "ops/receiving.py",
     "ops/serving.py",
     "ops/setup",
     "ops/supervisor.py",
     "ops/up.py",
     "sql/functions",
     "sql/queries/ledger",
-    "sql/queries/outbox",
-    "sql/queries/wallets",
 )
 
 
