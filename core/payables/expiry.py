@@ -13,17 +13,17 @@ from core.audit import audited
 from core.database import queries
 from core.ledger.holds import get_hold, void
 from core.ledger.items import SYSTEM_PRINCIPAL, operation_id
+from core.payables.kinds import KINDS
 from core.wallets.notifications import tell_all, write
 from core.wallets.users import users_of
 from core.work.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from uuid import UUID
 
     from core.database import Connection
     from core.ledger.items import Audited, Posting, Told
-    from core.payables.payables import Kind
     from core.platform import Platform
 
 _sql = queries(__name__)
@@ -33,16 +33,6 @@ _log = structlog.get_logger(__name__)
 BATCH: Final = 100
 ACTOR: Final = "system:expire"
 SIDES: Final = ("payee_id", "payer_id")
-# What the audit and the receivers call it, by what has expired.
-EVENTS: Final[Mapping[Kind, str]] = {
-    "qr": "payments.qr_expire",
-    "link": "links.expire",
-    "request": "requests.expire",
-    "invoice": "invoices.expire",
-    "cash_in": "cash.expire",
-    "cash_out": "cash.expire",
-    "voucher": "vouchers.expire",
-}
 
 
 async def expire(platform: Platform) -> Progress:
@@ -56,7 +46,7 @@ async def expire(platform: Platform) -> Progress:
         told: list[Told] = []
         records: list[Audited] = []
         for row in rows:
-            event, data = EVENTS[row["kind"]], {"id": str(row["id"])}
+            event, data = KINDS[row["kind"]].expired, {"id": str(row["id"])}
             concerned = [sides[key] for key in (row[side] for side in SIDES) if key is not None]
             told += tell_all(concerned, event, data, object_id=data["id"])
             records.append(audited(event, ACTOR, data, user_id=concerned[0].id, object_id=data["id"]))

@@ -73,7 +73,8 @@ class Order(NamedTuple):
 class Rules:
     """How one kind is paid.
 
-    `event` names its events and audit records, and its postings where `posts` does not. `level` is the KYC level that
+    `event` names its events and audit records, and its postings where `posts` does not; `expired` names those of
+    a payable whose time is over. `level` is the KYC level that
     its asker needs. `collects` is whom it may pay, `not_collectable` the refusal where that is not so any more.
     `closed` are the refusals for a payable that is not open, by its state, "" for any other state; without one it is
     `payable_not_open`. `limits` names the velocity limits of the payer, None where the payer has no limits; `causes`
@@ -85,6 +86,7 @@ class Rules:
 
     event: str
     posts: str | None = None
+    expired: str = ""
     level: Callable[[Settings], int] = _no_level
     collects: Collects = Collects()
     not_collectable: tuple[str, str] = ("payee_not_verified", "The payee may not be paid at the moment.")
@@ -153,6 +155,7 @@ KINDS: Final[Mapping[Kind, Rules]] = {
     ),
     "qr": Rules(
         event="payments.qr_pay",
+        expired="payments.qr_expire",
         level=_pays_merchants,
         collects=Collects(merchant=True, level=_is_paid_by_code),
         not_collectable=QR_GONE,
@@ -168,6 +171,7 @@ KINDS: Final[Mapping[Kind, Rules]] = {
     ),
     "link": Rules(
         event="links.pay",
+        expired="links.expire",
         level=_pays_merchants,
         collects=Collects(level=_is_paid_by_code),
         not_collectable=LINK_GONE,
@@ -180,6 +184,7 @@ KINDS: Final[Mapping[Kind, Rules]] = {
     ),
     "request": Rules(
         event="requests.accept",
+        expired="requests.expire",
         causes=LIMITS_FIRST,
         told=("id", "transfer_id"),
         noted=("id", "transfer_id"),
@@ -187,12 +192,14 @@ KINDS: Final[Mapping[Kind, Rules]] = {
     ),
     "invoice": Rules(
         event="invoices.pay",
+        expired="invoices.expire",
         collects=Collects(merchant=True, level=_issues_invoices),
         assessed=True,
         tells=("payee", "payer"),
     ),
     "cash_in": Rules(
         event="cash.accept",
+        expired="cash.expire",
         posts="cash.in",
         limits=None,
         fee=_cash_in_rate,
@@ -204,6 +211,7 @@ KINDS: Final[Mapping[Kind, Rules]] = {
     ),
     "cash_out": Rules(
         event="cash.accept",
+        expired="cash.expire",
         posts="cash.out",
         limits=None,
         tells=("payer", "payee"),
@@ -213,6 +221,7 @@ KINDS: Final[Mapping[Kind, Rules]] = {
     ),
     "voucher": Rules(
         event="vouchers.redeem",
+        expired="vouchers.expire",
         closed={"": ("voucher_not_active", "This voucher was redeemed or revoked.")},
         limits=None,
         fee=_voucher_rate,
