@@ -73,9 +73,9 @@ class Order(NamedTuple):
 class Rules:
     """How one kind is paid.
 
-    `event` names its events and audit records, and its postings where `posts` does not; `expired` names those of
-    a payable whose time is over. `level` is the KYC level that
-    its asker needs. `collects` is whom it may pay, `not_collectable` the refusal where that is not so any more.
+    `event` names its events and audit records, and its postings where `posts` does not; `expired` names those of a
+    payable whose time is over. `level` is the KYC level that its asker needs. `collects` is whom it may pay, and
+    `not_collectable` the refusal where that is not so any more.
     `closed` are the refusals for a payable that is not open, by its state, "" for any other state; without one it is
     `payable_not_open`. `limits` names the velocity limits of the payer, None where the payer has no limits; `causes`
     is the order in which causes are told. `fee` is the cost in minor units: it leaves the wallet of `bears`, or is kept

@@ -1,1 +1,1 @@
-"""What sends requests in a measurement and receives events: programs of our own, wrk and pgbench."""
+"""Programs that send requests in a measurement, and one that receives events: our own, wrk and pgbench."""

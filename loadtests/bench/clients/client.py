@@ -93,7 +93,7 @@ async def run_client(
         workload=workload,
         rate=rate,
     )
-    command = [sys.executable, "-m", f"loadtests.bench.{'openclient' if rate else 'rawclient'}"]
+    command = [sys.executable, "-m", f"loadtests.bench.clients.{'open_rate' if rate else 'raw'}"]
     return await _run(command, seconds, client, standard_input=msgspec.json.encode(job))
 
 
