@@ -14,6 +14,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ from core.settings import Settings, load_settings
 from core.settings.kinds import names_of
 from ops.embedded import EmbeddedServers, embedded_servers
 from tests import commands
+from tests.sharing import Part, Parts, alone
 
 if TYPE_CHECKING:
     from core.service import Service
@@ -60,7 +62,9 @@ POSTGRES_OPTIONS = {
 GARBAGE = (10_000, 10, 10)
 
 # Each of these takes as long as a hundred others: the fuzzers and the benchmark, then what starts and kills processes.
+# The first one is quick where no other test has left thousands of series in the metrics of the process.
 SLOW_FIRST = (
+    "tests/core/test_metrics.py",
     "tests/handlers/http/test_openapi.py",
     "tests/loadtests/test_harness.py",
     "tests/chaos/",
@@ -72,7 +76,6 @@ SLOW_FIRST = (
     "tests/ops/",
     "tests/loadtests/",
     "tests/core/ledger/",
-    "tests/core/test_metrics.py",
     "tests/handlers/http/",
     "tests/test_readme.py",
 )
@@ -145,26 +148,56 @@ async def template(servers: EmbeddedServers, administer: Administer) -> str:
     return TEMPLATE
 
 
+@pytest.fixture(scope="module")
+async def parts_of_module() -> AsyncIterator[Parts]:
+    """What the tests of a module share, each part from the first test that asks for it."""
+    async with Parts() as parts:
+        yield parts
+
+
 @pytest.fixture
-async def database_url(servers: EmbeddedServers, template: str, administer: Administer) -> AsyncIterator[str]:
+def part(request: pytest.FixtureRequest, parts_of_module: Parts) -> Part:
+    """What opens a part of a test: for it alone, or, if it is marked `shared`, once for its module."""
+    if request.node.get_closest_marker("shared"):
+        return parts_of_module.part
+    return alone
+
+
+@pytest.fixture
+async def database_url(
+    servers: EmbeddedServers, template: str, administer: Administer, part: Part
+) -> AsyncIterator[str]:
     """The DSN, as the owner, of a fresh copy of the migrated schema."""
-    name = f"test_{next(_copies)}"
-    await administer(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
-    yield servers.postgres.url(name)
-    await administer(f"DROP DATABASE {name} WITH (FORCE)")
+
+    @asynccontextmanager
+    async def copied() -> AsyncIterator[str]:
+        name = f"test_{next(_copies)}"
+        await administer(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+        yield servers.postgres.url(name)
+        await administer(f"DROP DATABASE {name} WITH (FORCE)")
+
+    async with part("database", copied) as url:
+        yield url
 
 
 @pytest.fixture
-async def redis_url(servers: EmbeddedServers) -> str:
+async def redis_url(servers: EmbeddedServers, part: Part) -> AsyncIterator[str]:
     """The URL of an empty database of the Valkey server."""
-    servers.valkey.start()
-    database = next(_copies) % REDIS_DATABASES
-    reader, writer = await asyncio.open_connection("127.0.0.1", servers.valkey.port)
-    writer.write(f"AUTH {servers.valkey.password}\r\nSELECT {database}\r\nFLUSHDB\r\nQUIT\r\n".encode())
-    assert await reader.read() == b"+OK\r\n" * 4
-    writer.close()
-    await writer.wait_closed()
-    return servers.valkey.url(database)
+
+    @asynccontextmanager
+    async def emptied() -> AsyncIterator[str]:
+        servers.valkey.start()
+        # The numbers come round, and one module shares at a time.
+        database = 0 if part is not alone else next(_copies) % (REDIS_DATABASES - 1) + 1
+        reader, writer = await asyncio.open_connection("127.0.0.1", servers.valkey.port)
+        writer.write(f"AUTH {servers.valkey.password}\r\nSELECT {database}\r\nFLUSHDB\r\nQUIT\r\n".encode())
+        assert await reader.read() == b"+OK\r\n" * 4
+        writer.close()
+        await writer.wait_closed()
+        yield servers.valkey.url(database)
+
+    async with part("redis", emptied) as url:
+        yield url
 
 
 @pytest.fixture
@@ -176,21 +209,21 @@ def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-async def service(settings: Settings) -> AsyncIterator["Service"]:
+async def service(settings: Settings, part: Part) -> AsyncIterator["Service"]:
     """The bundle that every process opens."""
     # Imported here, as below, so that a fault in the application fails the tests of it and no others.
     from core.service import open_service  # noqa: PLC0415
 
-    async with open_service(settings) as opened:
+    async with part("service", lambda: open_service(settings)) as opened:
         yield opened
 
 
 @pytest.fixture
-async def api(settings: Settings, service: "Service") -> AsyncIterator[ApiClient]:
+async def api(settings: Settings, service: "Service", part: Part) -> AsyncIterator[ApiClient]:
     """A client of the whole HTTP application on a real socket. It shares `service`."""
     from handlers.app import create_app  # noqa: PLC0415
 
-    async with TestClient(TestServer(create_app(settings, service))) as client:
+    async with part("api", lambda: TestClient(TestServer(create_app(settings, service)))) as client:
         yield client
 
 

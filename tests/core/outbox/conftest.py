@@ -1,5 +1,6 @@
 """Principals with endpoints, and receivers that answer as a test says."""
 
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 
@@ -10,6 +11,8 @@ from core.settings import Settings
 from core.settings.kinds import Secret
 from tests.core.outbox.office import ADMIN_TOKEN, ApiClient, Office, OpenOffice, OpenReceiver
 from tests.jobs.merchant import Receiver
+
+_shops = itertools.count(1)
 
 
 @pytest.fixture
@@ -34,8 +37,10 @@ def open_office(api: ApiClient, service: Service, api_key: Callable[..., Awaitab
 
 
 @pytest.fixture
-async def office(open_office: OpenOffice) -> Office:
-    return await open_office("shop")
+async def office(open_office: OpenOffice, request: pytest.FixtureRequest) -> Office:
+    """The office of a principal that no other test of the module has."""
+    shared = request.node.get_closest_marker("shared") is not None
+    return await open_office(f"shop {next(_shops)}" if shared else "shop")
 
 
 @pytest.fixture

@@ -38,6 +38,7 @@ async def test_everything_about_an_endpoint_can_be_changed(office: Office) -> No
     assert (await office.call("PATCH", path, {}))[1] == again
 
 
+@pytest.mark.shared
 @pytest.mark.parametrize(
     "change",
     [
@@ -65,6 +66,7 @@ async def test_what_cannot_be_set(office: Office, change: dict[str, object]) -> 
     assert len((await office.get("/v1/webhook-endpoints"))["data"]) == 1
 
 
+@pytest.mark.shared
 @pytest.mark.parametrize("value", ["a\r\nX-Injected: 1", "a\nb", "a\x00b", "a\x7fb"])
 async def test_a_header_cannot_bring_another(office: Office, value: str) -> None:
     status, problem = await office.call(
@@ -73,6 +75,7 @@ async def test_a_header_cannot_bring_another(office: Office, value: str) -> None
     assert (status, problem["error"]["code"]) == (400, "invalid_request")
 
 
+@pytest.mark.shared
 @pytest.mark.parametrize(
     "body",
     [{"overlap_seconds": -1}, {"overlap_seconds": 604_801}, {"secret": "short"}, {"secret": 5}, {"x": 1}],

@@ -21,6 +21,7 @@ from handlers.app import create_app
 from handlers.http.parts import PARTS
 from tests.handlers.pay_page.page_reader import Browser
 from tests.invariants import faults
+from tests.sharing import Part
 
 ApiClient = TestClient[web.Request, web.Application]
 ADMIN = "test-admin-token-of-32-characters"
@@ -129,9 +130,9 @@ def settings(settings: Settings, changed: dict[str, Any]) -> Settings:
 
 
 @pytest.fixture
-async def wallets(settings: Settings, service: Service) -> AsyncIterator[ApiClient]:
+async def wallets(settings: Settings, service: Service, part: Part) -> AsyncIterator[ApiClient]:
     """A client of the whole application. After the test the ledger is sound and sums to zero."""
-    async with TestClient(TestServer(create_app(settings, service))) as client:
+    async with part("wallets", lambda: TestClient(TestServer(create_app(settings, service)))) as client:
         yield client
     assert await faults(str(settings.database_url)) == {}
 

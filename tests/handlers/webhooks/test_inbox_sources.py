@@ -262,6 +262,7 @@ async def test_a_sources_life(api: ApiClient, key: Headers) -> None:
 GOOD = {"name": "a", "kind": "standard"}
 
 
+@pytest.mark.shared
 @pytest.mark.parametrize(
     "body",
     [

@@ -100,6 +100,7 @@ async def test_a_header_that_a_proxy_has_split(api: ApiClient) -> None:
     assert (await api.post("/webhooks/stripe", data=body, headers=headers)).status == 200
 
 
+@pytest.mark.shared
 @pytest.mark.parametrize(
     "headers",
     [
@@ -128,6 +129,7 @@ async def test_what_is_not_signed_by_us_leaves_nothing(
     assert await stored(service) == []
 
 
+@pytest.mark.shared
 @pytest.mark.parametrize(
     ("body", "detail"),
     [

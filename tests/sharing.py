@@ -1,0 +1,52 @@
+"""Parts that the tests of a module share: `@pytest.mark.shared` on a test, or `pytestmark` in its file.
+
+A test may be marked that adds data of its own only (a principal, a phone, a key that no other test uses) or none, and
+that asks nothing about whole tables. It gets the database, Redis, the service and the application of its module.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
+
+T = TypeVar("T")
+
+
+class Part(Protocol):
+    """What opens a part under a name; its end closes the part, unless others share it."""
+
+    def __call__(
+        self, name: str, opening: Callable[[], AbstractAsyncContextManager[T]], /
+    ) -> AbstractAsyncContextManager[T]: ...
+
+
+def alone(
+    _name: str, opening: Callable[[], AbstractAsyncContextManager[T]], /
+) -> AbstractAsyncContextManager[T]:
+    """Open a part for one test."""
+    return opening()
+
+
+class Parts:
+    """The parts that one module's tests share, open until its last test has ended."""
+
+    def __init__(self) -> None:
+        self._stack = AsyncExitStack()
+        self._open: dict[str, Any] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    @asynccontextmanager
+    async def part(
+        self, name: str, opening: Callable[[], AbstractAsyncContextManager[T]], /
+    ) -> AsyncIterator[T]:
+        """Open a part unless it is open, and leave it open."""
+        if name not in self._open:
+            self._open[name] = await self._stack.enter_async_context(opening())
+        yield self._open[name]
