@@ -22,12 +22,12 @@ SQL = queries(__name__)
 AccountState = Literal["open", "frozen", "closed"]
 STATES: tuple[AccountState, ...] = ("open", "frozen", "closed")
 MAX_OPENINGS = 1_000
-# One page of a statement that is read whole: a transaction of a few milliseconds.
+# A statement that is read whole is read in pages of so many lines: each is a transaction of a few milliseconds.
 STREAM_PAGE = 1_000
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What bounds an account, in minor units; None: no bound. `floor` bounds the available, `ceiling` the balance."""
+    """The bounds of an account, in minor units; None: no bound. `floor` bounds the available, `ceiling` the balance."""
 
     floor: int | None = 0
     ceiling: int | None = None
@@ -38,13 +38,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     day_count_max: int | None = None
 
     def check(self) -> None:
-        """Raise Refusal `invalid_request` when no balance could satisfy them."""
+        """Raise Refusal `invalid_request` when no balance could satisfy the limits."""
         if self.floor is not None and self.ceiling is not None and self.floor > self.ceiling:
             raise Refusal("invalid_request", "The floor must not be above the ceiling.")
 
     @property
     def windows(self) -> list[int | None]:
-        """The four window limits in the order of the database function."""
+        """Return the four window limits in the order of the database function."""
         return [self.hour_amount_max, self.hour_count_max, self.day_amount_max, self.day_count_max]
 
 
@@ -57,7 +57,7 @@ class Opening(NamedTuple):
     metadata: dict[str, str] = {}  # noqa: RUF012 - a default that nothing changes
 
     def data(self) -> str:
-        """What the account's first event says of it, with keys in one order."""
+        """Return the data of the account's first event, with keys in one order."""
         data = {
             "currency": self.currency,
             "limits": msgspec.to_builtins(self.limits),
@@ -102,7 +102,7 @@ async def open_accounts(
 
 
 async def open_account(database: Database, opening: Opening, principal_id: int) -> tuple[Account, bool]:
-    """Open one account, and tell whether it is new. The same code with the same body returns the account as it is now.
+    """Open one account; return it, and whether it is new. A repetition with the same body returns it as it is now.
 
     Raises Refusal `account_exists` when the code was opened with another body, naming what differs, and
     `invalid_request` for limits that contradict each other.
@@ -155,7 +155,7 @@ async def change_account(
     limits: dict[str, int | None] | None = None,
     metadata: dict[str, str] | None = None,
 ) -> Account:
-    """Change what is given and leave the rest; return the account after it.
+    """Change the given parts and leave the rest; return the account after the change.
 
     Raises Refusal `account_not_found`, `account_closed` (for good) and `account_not_empty` (only an account without
     balance and holds can be closed), `invalid_request` when the floor would be above the ceiling.

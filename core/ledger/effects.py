@@ -1,4 +1,4 @@
-"""What comes with postings in their transaction: payables that are paid, events that tell of it, the audit."""
+"""Effects of postings, in their transaction: payables that are paid, events that tell of it, audit records."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 def pack_effects(effects: Sequence[Effects | None]) -> tuple[list[Any], list[Any]]:
     """Return the two arguments of `ledger_post` about payables, and those of `posting_effects` beside them.
 
-    Each stands in the order of the function's parameters.
+    Each list has the order of the function's parameters.
     """
-    payables: dict[UUID, int] = {}  # places, from 1
+    payables: dict[UUID, int] = {}  # the place of each, from 1
     item_payable = [
         payables.setdefault(effect.payable, len(payables) + 1)
         if effect is not None and effect.payable is not None
@@ -39,6 +39,6 @@ def pack_effects(effects: Sequence[Effects | None]) -> tuple[list[Any], list[Any
 
 
 def _columns(kind: type[Told | Audited], of_items: Sequence[Sequence[Told | Audited]]) -> list[Any]:
-    """Return an array for the item's place, one for new ids, and one for each field of `kind`; nulls where none is."""
+    """Return an array for the item's place, one for new ids, and one for each field of `kind`; nulls without rows."""
     rows = [(place, ids.new_uuid(), *one) for place, some in enumerate(of_items, 1) for one in some]
     return [list(column) for column in zip(*rows, strict=True)] if rows else [None] * (2 + len(kind._fields))

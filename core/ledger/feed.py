@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 SQL = queries(__name__)
 
 HOLD_EVENTS = ("", "hold.created", "hold.captured", "hold.voided", "hold.extended", "hold.expired")
-# Each batch of the feed holds at least one event, so this many batches fill any page.
+# Most events of a page. Each batch of the feed holds at least one event, so as many batches fill any page.
 MAX_PAGE_EVENTS = 1_000
-# Looked through for a page: their entries are counted.
+# Most batches that one page looks at, since their entries are counted.
 MAX_PAGE_BATCHES = 250
 
 
@@ -56,7 +56,7 @@ async def feed_head(database: Database) -> int:
 
 
 def _cover(batches: Sequence[Row], after: int, limit: int) -> list[Row]:
-    """Return the batches that hold the wanted positions, the first of them and what else a page has room for."""
+    """Return the batches that hold the wanted positions: the first, and more while the page has room for entries."""
     chosen: list[Row] = []
     entries = 0
     for row in batches:
@@ -81,7 +81,7 @@ async def _events_of(
         events.append((row["no"], HOLD_EVENTS[row["operation"]], row["recorded_at"], data))
     numbers = [row["no"] for row in await database.fetch(SQL.feed_transfers, batches)]
     for no, transfer in await get_transfers(database, numbers):
-        if no in hold_data:  # one item, one event: what a capture posted is part of it
+        if no in hold_data:  # one item, one event: a capture's transfer is part of it
             hold_data[no]["transfer"] = _transfer_data(transfer)
         else:
             kind = "transfer.reversed" if transfer.reverses is not None else "transfer.posted"
@@ -93,7 +93,7 @@ async def _events_of(
 
 
 def _transfer_data(transfer: Transfer) -> dict[str, Any]:
-    # Without how much was reversed since: an event says what happened then.
+    # The amount reversed since is left out: an event says what happened then.
     data: dict[str, Any] = {
         name: getattr(transfer, name) for name in Transfer.__struct_fields__ if name != "entries"
     }

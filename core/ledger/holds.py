@@ -39,7 +39,7 @@ class HoldLeg(msgspec.Struct, frozen=True):
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True):
-    """A hold. `remaining` is what can still be captured; it is 0 once the hold is not open any more."""
+    """A hold. `remaining` is what can still be captured; 0 once the hold is no longer open."""
 
     id: str
     state: HoldState

@@ -1,4 +1,4 @@
-"""What goes into the ledger and what comes out: postings, and the outcome of each."""
+"""The input and output of the ledger: postings, and the outcome of each."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-# The owner of the keys of what the service does by itself. Principals of users and API keys have positive ids.
+# The owner of the keys of the service's own postings. Principals of users and API keys have positive ids.
 SYSTEM_PRINCIPAL: Final = 0
 
-# One call of the posting function takes at most this much; the numbers of items and legs are packed for it.
+# Most of one call of the posting function: 10 bits number its items, 12 bits the legs (sql/functions/item_numbers.sql).
 MAX_CALL_ITEMS = 1_000
 MAX_CALL_LEGS = 4_000
 
@@ -40,14 +40,14 @@ class Operation(IntEnum):
 
 
 class Leg(NamedTuple):
-    """`amount` minor units reach the account (positive) or leave it (negative)."""
+    """An account, and the minor units that reach it (positive) or leave it (negative)."""
 
     account: str
     amount: int
 
 
 class Condition(NamedTuple):
-    """What must hold: the account's version before the item, and its balance after it in minor units."""
+    """A condition of an item: the account's version before it, and the balance after it in minor units."""
 
     account: str
     version: int | None = None
@@ -56,7 +56,7 @@ class Condition(NamedTuple):
 
 
 class ItemLimits(NamedTuple):
-    """What bounds what leaves the account of an item's first leg, in minor units, beside the account's own limits.
+    """Bounds on the money that leaves the account of an item's first leg, in minor units, beside the account's own.
 
     Only an account with windows counts what it sends within an hour and a UTC day.
     """
@@ -87,9 +87,9 @@ class Audited(NamedTuple):
 
 
 class Effects(NamedTuple):
-    """What an item does beside its entries, in the same transaction: see sql/functions/posting_effects.sql.
+    """The effects of an item beside its entries, in its transaction: see sql/functions/posting_effects.sql.
 
-    `payable` is paid by it, `settler` is the user who does; `told` and `audited` are written if it is posted.
+    The item pays `payable` for the user `settler`; `told` and `audited` are written if the item is posted.
     """
 
     payable: UUID | None = None
@@ -108,13 +108,13 @@ class Posting(msgspec.Struct, eq=False):
     """One item for the ledger. `legs` sum to zero per currency; `group` > 0 makes contiguous items atomic.
 
     Captures and reversals carry the legs of the whole, `target_no` (the number of the hold or transfer), `target_id`
-    and the `amount` that is due now (None: all that is left). `expires_in_secs` is what a caller asked for who gave no
-    time but a span: a repeated call means the same span, though the time is another. `id` is derived from owner and
-    key, see `operation_id`.
+    and the `amount` that is due now (None: all that is left). `expires_in_secs` is set where the caller gave a span
+    and no time: a repeated call means the same span, though the time is another. `id` is derived from owner and key,
+    see `operation_id`.
 
     `limits` and `effects` are those of the wallet platform. A refusal of an `unfrozen` item is not kept: its key is
-    free for another try. With an `identity` that alone is what a repeated call is compared with: what the caller asked
-    for, where the legs depend on a fee that may have changed since.
+    free for another try. A repeated call is compared by its `identity` alone, where one is given: the caller's own
+    request, when the legs depend on a fee that may have changed since.
     """
 
     id: UUID
@@ -142,7 +142,7 @@ class Posting(msgspec.Struct, eq=False):
 
     def __post_init__(self) -> None:
         if self.operation == Operation.HOLD and any(leg.amount <= 0 for leg in self.legs[1:]):
-            # A capture checks nobody's limits, because the hold has; and it has the source's only.
+            # A capture checks no limits, because the hold has checked them, and those of its source only.
             raise Refusal(
                 "invalid_request",
                 "A hold takes from its source alone, in the first leg; all other legs receive.",
@@ -160,12 +160,12 @@ class EntryLine(NamedTuple):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What became of one posting.
+    """The result of one posting.
 
-    When posted: `no`, `recorded_at`, and `entries` in the order of the legs; for holds also the `amount` of the
-    operation, what the hold has `captured` since its start and when it `expires_at`. When refused: the `account` that
-    stood in the way and a `figure` (what is available, left, expected: it depends on the kind). `replayed` tells that
-    the key was used before, `wakes` that an event of the same call waits for the workers (`core.work.wakeup.OUTBOX`).
+    A posted one has `no`, `recorded_at`, and `entries` in the order of the legs; for holds also the `amount` of the
+    operation, the amount `captured` since the hold's start, and its end `expires_at`. A refused one has the `account`
+    that stood in the way and a `figure` (available, left or expected, by the kind). `replayed` tells that the key was
+    used before, `wakes` that an event of the same call waits for the workers (`core.work.wakeup.OUTBOX`).
     """
 
     kind: OutcomeKind
@@ -199,7 +199,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 def sentence(outcome: Outcome) -> str:
-    """Say why in one sentence, with the figures; the same bytes for the same outcome, for ever."""
+    """Return the cause in one sentence, with the figures; the same bytes for the same outcome, for ever."""
     account, figure = outcome.account, outcome.figure
     match outcome.kind.code:
         case "idempotency_conflict":
@@ -232,7 +232,7 @@ def sentence(outcome: Outcome) -> str:
 def operation_id(principal_id: int, key: str) -> UUID:
     """Derive the id of what a key makes: BLAKE2b-128 of owner and key, as a UUID of version 8 (RFC 9562).
 
-    It is known before anything is sent, so that after a lost connection the answer can be asked for.
+    The id is known before anything is sent, so that a caller can ask for the answer after a lost connection.
     """
     digest = bytearray(hashlib.blake2b(b"%d\0%b" % (principal_id, key.encode()), digest_size=16).digest())
     digest[6] = digest[6] & 0x0F | 0x80

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Ledger:
-    """The lane for those who post alone, and the same function for those who post within their own transaction.
+    """The two ways to post: through the lane, or within the caller's own transaction.
 
     Reads and account management are functions of `core.ledger.accounts`, `transfers`, `holds` and `feed`.
     """
@@ -27,5 +27,5 @@ class Ledger:
         self.poster = poster
 
     async def post_within(self, connection: Connection, postings: Sequence[Posting]) -> list[Outcome]:
-        """Post as part of the transaction of `connection`: after its own locks, before its commit."""
+        """Post within the transaction of `connection`, after its own locks and before its commit."""
         return await post(connection, postings)

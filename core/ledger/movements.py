@@ -140,7 +140,7 @@ def moment(time: datetime | None) -> datetime | None:
     """Return the same time in UTC; raises Refusal `invalid_request` at the ends of the calendar."""
     if time is None:
         return None
-    if not 1 < time.year < 9999:  # its offset might carry it out of what Python can hold
+    if not 1 < time.year < 9999:  # an offset may carry the time out of Python's range
         raise Refusal("invalid_request", "A time must lie within the years 2 to 9998.")
     return time.astimezone(UTC)
 
@@ -157,7 +157,7 @@ def hold_end(expires_at: datetime | None, expires_in_secs: int | None) -> dateti
         return now + timedelta(seconds=expires_in_secs)
     end = moment(expires_at)
     if end is not None and end > now + timedelta(seconds=MAX_HOLD_SECONDS):
-        raise Refusal("invalid_request", "A hold ends within 366 days.")
+        raise Refusal("invalid_request", "A hold must end within 366 days.")
     return end
 
 
@@ -180,7 +180,7 @@ def _legs(movement: Movement, subject: str) -> tuple[Leg, ...]:
     if source is not None or target is not None or amount is not None:
         raise Refusal("invalid_request", f"{subject}Give `from`, `to` and `amount`, or `legs`, not both.")
     if any(leg.amount == 0 for leg in legs):
-        raise Refusal("invalid_request", f"{subject}A leg's amount is not zero.")
+        raise Refusal("invalid_request", f"{subject}The amount of a leg must not be zero.")
     if sum(abs(leg.amount) for leg in legs) > 2 * MAX_AMOUNT_MINOR:
         raise Refusal("invalid_request", f"{subject}The legs move more than {MAX_AMOUNT_MINOR} in all.")
     return tuple(legs)

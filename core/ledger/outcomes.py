@@ -1,4 +1,4 @@
-"""What can become of an item, in order of precedence: of two causes the one that stands first here is told.
+"""Outcomes of an item, in order of precedence: of two causes the one that stands first here is told.
 
 The numbers are those of `sql/functions/ledger_post.sql`, and their order means nothing. A frozen outcome is kept under
 its idempotency key for ever; one that is not frozen leaves the key free for another try.
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class OutcomeKind(NamedTuple):
-    """One way to end: its number, its word on the wire, whether it freezes under the key, and what it means."""
+    """One outcome of an item: its number, its word on the wire, whether it freezes under the key, and its meaning."""
 
     number: int
     code: str
@@ -57,10 +57,10 @@ _TABLE = (
     OutcomeKind(76, "daily_count_exceeded", True, "More transfers than the account may send on one UTC day."),
 )
 
-# Only the expiry job meets it, with a hold that was extended after the job had seen it; no caller ever does.
+# The expiry job alone meets this outcome, with a hold that was extended after the job had seen it.
 _NOT_DUE = OutcomeKind(55, "hold_not_due", False, "The hold's time is not over yet.")
 
-# Those of the wallet platform: only what pays a payable meets them. Both stand before the balances (60 and above), 23
+# Outcomes of the wallet platform, for items that pay a payable. Both stand before the balances (60 and above), 23
 # before 56; the figure of 56 is the payable's state.
 PAYABLE_NOT_FOUND = OutcomeKind(23, "payable_not_found", False, "There is nothing to pay under this id.")
 PAYABLE_NOT_OPEN = OutcomeKind(56, "payable_not_open", False, "It was paid, canceled, rejected or expired.")
@@ -71,7 +71,7 @@ OUTCOMES: dict[int, OutcomeKind] = {
 }
 OUTCOMES_BY_CODE: dict[str, OutcomeKind] = {kind.code: kind for kind in _TABLE}
 
-# How ledger_post says that the key had been used: with this body and done, with this body and refused.
+# Outcomes of ledger_post for a key that was used before: with this body and done, with this body and refused.
 REPLAYED_POSTED = 1
 REPLAYED_REFUSED = 2
 CONFLICT = OUTCOMES_BY_CODE["idempotency_conflict"].number

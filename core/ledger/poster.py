@@ -1,6 +1,6 @@
-"""The posting lane: what many callers submit goes to the database as one call, and each gets its own outcome.
+"""The posting lane: postings of many callers go to the database as one call, and each gets its own outcome.
 
-One lane a process: it beat two in every measurement, since two calls at once mostly wait for each other's rows.
+A process has one lane: it beat two in every measurement, since two calls at once mostly wait for each other's rows.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 SQL = queries(__name__)
 logger = structlog.get_logger("ledger")
 
-# After a lost connection the batch is sent again, keys telling what was done, while the server may come back quickly.
+# A batch is sent so often when the connection is lost, since the server may be back soon; keys tell what was done.
 LOST_TRIES = 3
-# A client's batch goes in parts of this many items, so that the singles of others get in between.
+# A client's batch goes in parts of this many items, so that single items of others get in between.
 CHUNK_ITEMS = 500
-# The numbers of one call: an item weighs as much as four legs or conditions, so 1,000 items or 4,000 legs fill it.
+# An item weighs as much as four legs or conditions, or more, so 1,000 items or 4,000 legs fill one call.
 ITEM_WEIGHT = 4
 
 # A call takes at most so many units, or a quarter of those that wait. Measured at 64 connections, side by side: 15 %
@@ -47,8 +47,8 @@ class Poster:
 
     def __init__(self, database: Database, *, max_waiting: int) -> None:
         self._database = database
-        # Accounts whose rows somebody kept locked for longer than the bound. Who names one goes aside, so that all
-        # others do not wait with them; the first call that gets through takes its accounts out again.
+        # Accounts whose rows somebody kept locked for longer than the bound. A unit that names one goes aside, so
+        # that all others do not wait with it; the first call that gets through takes its accounts out again.
         self._locked: set[str] = set()
         self._lane, self._aside = (
             Lane[Unit, list[Outcome]](
@@ -59,14 +59,14 @@ class Poster:
 
     @property
     def waiting(self) -> int:
-        """How many units wait for the next call."""
+        """Return the number of units that wait for the next call."""
         return self._lane.waiting + self._aside.waiting
 
     async def submit(self, posting: Posting) -> Outcome:
         """Post one item; a caller that goes away does not cancel it.
 
         Raises Refusal `overloaded` or `shutting_down`, and Unavailable when it cannot be known whether it was done:
-        the same key tells, later.
+        a later call with the same key tells.
         """
         unit = [posting]
         return (await self._lane_of(unit).submit(unit))[0]
@@ -79,7 +79,7 @@ class Poster:
         return outcomes
 
     async def dry_run(self, postings: Sequence[Posting]) -> list[Outcome]:
-        """Return what would become of these items if they came next; nothing is kept and no key is used up.
+        """Return the outcomes of these items if they came next; nothing is kept and no key is used up.
 
         Raises Refusal `invalid_request` for more than one call of the posting function takes.
         """
@@ -107,7 +107,7 @@ class Poster:
         except (Refusal, asyncio.CancelledError):
             raise
         except Exception as error:
-            # Somebody's item has upset the database in a way that no check foresaw. It must not fail its neighbours.
+            # One item has failed in a way that no check foresaw. Halves of the batch are tried, to spare its neighbours.
             if len(units) == 1:
                 logger.exception("posting failed", items=len(postings))
                 raise Refusal("internal_error", "The posting failed; nothing of it was done.") from error
@@ -131,7 +131,7 @@ class Poster:
         self._locked |= locked
         free = [unit for unit in units if locked.isdisjoint(_codes(unit))]
         if len(free) == len(units):
-            raise refusal  # it was something else than an account
+            raise refusal  # the lock is on something else than an account
         results = iter(await self._apart(free) if free else [])
         return [next(results) if locked.isdisjoint(_codes(unit)) else refusal for unit in units]
 

@@ -1,4 +1,4 @@
-"""Post a batch: pack the items into arrays, call `ledger_post` once, and read back what became of each."""
+"""Post a batch: pack the items into arrays, call `ledger_post` once, and read back the outcome of each."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ async def post(
 ) -> list[Outcome]:
     """Post up to 1,000 items of up to 4,000 legs, in order, and return the outcome of each.
 
-    With a Connection it is part of the caller's transaction and takes the same locks in the same order as any other
-    posting; else it is a transaction of its own, in one round trip. A dry run writes nothing.
+    With a Connection the call is part of the caller's transaction and takes the same locks in the same order as any
+    other posting; else it is a transaction of its own, in one round trip. A dry run writes nothing.
     """
     if not postings:
         return []
@@ -74,7 +74,7 @@ class _Packed(NamedTuple):
 
 
 def _pack(postings: Sequence[Posting]) -> _Packed:
-    places: dict[str, int] = {}  # of the accounts' codes, from 1
+    places: dict[str, int] = {}  # the place of each account's code, from 1
     place_of = places.setdefault
     first_leg: list[int] = []
     last_leg: list[int] = []
@@ -149,7 +149,7 @@ def _texts(values: Collection[str]) -> str:
 
 
 def _rare(values: list[Any], *, absent: Any = None) -> list[Any] | None:
-    """Return an array of what few items have, or None when no item has it: it is then not even sent."""
+    """Return an array of values that few items have, or None when no item has one: nothing is then sent."""
     return values if values.count(absent) < len(values) else None
 
 
@@ -236,7 +236,7 @@ async def _with_replays(
         if outcome is not None:
             answers.append(outcome)
             if wanted and outcome.kind.freezes:
-                # What a dry run's twins repeat is stored nowhere.
+                # A dry run stores nothing, so twins in it repeat this outcome.
                 known.setdefault(posting.id, msgspec.structs.replace(outcome, replayed=True))
         else:
             answers.append(known[posting.id])

@@ -1,4 +1,4 @@
-"""What the database remembers of a key: the outcome that a repeated call is answered with."""
+"""Stored outcomes: the database keeps one under each key, and a repeated call is answered with it."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ async def load_entries(
 ) -> dict[int, list[EntryLine]]:
     """Return the entries of these items, each in the order of its legs.
 
-    With `most` (4,001 or more, so that any item fits) those items are missing, from the lowest number on, whose entries
-    would make it more.
+    `most` (4,001 or more, so that any item fits) bounds the number of entries: items beyond it are missing, those with
+    the lowest numbers first.
     """
     entries: dict[int, list[EntryLine]] = defaultdict(list)
     if numbers:
@@ -57,5 +57,5 @@ async def load_entries(
         for row in reversed(rows):
             entries[row["item"]].append(EntryLine(row["code"], row["amount"], row["version"], row["balance"]))
         if len(rows) == most:
-            del entries[rows[-1]["item"]]  # not all of it came, perhaps
+            del entries[rows[-1]["item"]]  # some of its entries may be missing
     return entries

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 SQL = queries(__name__)
 
-# Above every number that can be: where a list that begins at the newest begins.
+# A number above all others: a list that begins at the newest begins here.
 NEWEST = 2**63 - 1
-# About 3 MB of JSON, made within 0.2 s. A transfer may have 4,000.
+# So many entries are about 3 MB of JSON, made within 0.2 s. A transfer may have 4,000.
 PAGE_ENTRIES = 10_000
 
 
@@ -52,13 +52,13 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ListedTransfer(Transfer, frozen=True, kw_only=True):
-    """A transfer as it is read: with how much of it has been reversed since, in minor units of its first leg."""
+    """A transfer as it is read now: with the amount reversed since, in minor units of its first leg."""
 
     reversed: int
 
 
 class TransferFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """What a list is narrowed to; None: not at all."""
+    """The filter of a list of transfers: a transfer matches each member that is not None."""
 
     account: Account | None = None
     recorded_from: datetime | None = None
@@ -104,7 +104,7 @@ async def get_transfer(database: Database, id_: UUID) -> ListedTransfer:
 async def get_transfers(
     source: Connection | Database, numbers: Sequence[int], *, most_entries: int | None = None
 ) -> list[tuple[int, ListedTransfer]]:
-    """Return the transfers of these numbers with their numbers, newest first; only so many as have `most_entries`."""
+    """Return the transfers of these numbers with their numbers, newest first; at most `most_entries` entries in all."""
     entries = await load_entries(source, numbers, most=most_entries)
     rows = await source.fetch(SQL.get_transfers, list(entries))
     return [(row["no"], _transfer(row, entries[row["no"]])) for row in rows]

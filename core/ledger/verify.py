@@ -1,6 +1,6 @@
 """The proof that the ledger's records agree with each other, read in short transactions beside the live traffic.
 
-Each check of one range is one statement, so it sees one moment: what is posted meanwhile cannot look like a fault. Rows
+Each check of one range is one statement, so it sees one moment: a posting meanwhile cannot look like a fault. Rows
 that are never changed are read page by page in the order of their keys; the last page's end carries over to the next.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SQL = queries(__name__)
 
-# What can be wrong, in the order of the report.
+# Each check with the statement that it proves, in the order of the report.
 CHECKS: Mapping[str, str] = {
     "account_balance": "an account's balance is the sum of its entries",
     "account_terms": "an account's currency, state, limits and metadata are what its events say",
@@ -42,7 +42,7 @@ CHECKS: Mapping[str, str] = {
     "feed_missing": "every batch is in the feed, or waits for it",
     "feed_late": "no batch waits for the feed for long",
     "feed_order": "the feed's positions are dense, and each row covers its batch",
-    "chain": "what was sealed is what is there: no row was altered, removed or moved",
+    "chain": "the rows are those that were sealed: none was altered, removed or moved",
 }
 
 # One range is read in a fraction of a second, whatever the size of the ledger.
@@ -59,7 +59,7 @@ LAST_BATCH = (2**63 - 1) >> 22
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """A check that failed: the first row in its way, why, and how many there are in all."""
+    """A check that failed: the first row that breaks it, why, and the number of such rows."""
 
     check: str
     subject: str
@@ -68,7 +68,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Progress(NamedTuple):
-    """How far a stage of the verification is: of `total` rows, or, where `rows` is False, of so many parts of it."""
+    """The progress of one stage: `done` of `total` rows or, where `rows` is False, of `total` equal parts."""
 
     stage: str
     done: int
@@ -77,7 +77,7 @@ class Progress(NamedTuple):
 
 
 class Seal(msgspec.Struct, frozen=True, kw_only=True):
-    """The end of the feed. Kept elsewhere, it shows a history that was rewritten as a whole."""
+    """The end of the feed. A copy kept elsewhere shows a history that was rewritten as a whole."""
 
     position: int
     digest: str
@@ -91,8 +91,8 @@ async def verify(
 ) -> list[Finding]:
     """Run every check of CHECKS over the whole ledger; return one finding for each that failed, none when all is well.
 
-    Ten million entries take some minutes, a bounded amount of memory here and no lock there. The connection's statement
-    time-out has to allow for seconds on a slow disk. Raises Unavailable when the server goes away.
+    Ten million entries take some minutes, a bounded amount of memory and no lock in the database. The connection's
+    statement time-out has to allow for seconds on a slow disk. Raises Unavailable when the server goes away.
     """
     run = _Run(source, on_progress, late_after_seconds)
     extents = await source.fetchrow(SQL.extents)
@@ -116,7 +116,7 @@ async def end_of_range(source: Connection | Database, low: int, batches: int, ev
 
 
 async def read_seal(source: Connection | Database) -> Seal:
-    """Return where the feed ends and the digest of all of it, to be kept where the database's owner cannot write."""
+    """Return the feed's last position and the digest of all of it, to be kept out of the database owner's reach."""
     row = await source.fetchrow(SQL.last_seal)
     if row is None:
         raise RuntimeError("the seal query returned no row")
@@ -124,7 +124,7 @@ async def read_seal(source: Connection | Database) -> Seal:
 
 
 class _Run:
-    """What one verification has found so far."""
+    """One verification: where it reads, whom it tells its progress, and its findings so far."""
 
     def __init__(
         self,
@@ -186,7 +186,7 @@ async def _check_batches(run: _Run, last_batch: int, batches: int) -> None:
     low: int | None = 0
     while low is not None:
         following = await end_of_range(run.source, low, RANGE_BATCHES, RANGE_EVENTS)
-        # The last range is open, so that what has no batch any more is found too.
+        # The last range is open, so that rows without a batch are found too.
         high = LAST_BATCH if following is None else following
         run.add(await run.source.fetch(SQL.items, low, high))
         run.add(await run.source.fetch(SQL.backdated, low, high))
@@ -215,7 +215,7 @@ async def _check_reversals_and_backdated(run: _Run) -> None:
 
 
 async def _check_keys(run: _Run) -> None:
-    # Ids are hashes, so where one stands among all of them tells how many are done: here in thousandths.
+    # Ids are hashes, so the place of one among all of them tells the share that is done, here in thousandths.
     for stage, statement in (("keys", SQL.keys), ("refusals", SQL.refusals)):
         async for row in run.pages(statement, (UUID(int=0),), ("id",)):
             run.progress(stage, row["id"].int * 1_000 >> 128, 1_000, rows=False)

@@ -49,7 +49,7 @@ def test_neighbours_share_a_group() -> None:
             Movement(source="a", legs=[Leg("a", -1), Leg("b", 1)]),
             "Give `from`, `to` and `amount`, or `legs`, not both.",
         ),
-        (legs(0, 0), "A leg's amount is not zero."),
+        (legs(0, 0), "The amount of a leg must not be zero."),
         (legs(*[MAX_AMOUNT_MINOR] * 3), f"The legs move more than {MAX_AMOUNT_MINOR} in all."),
         (
             Movement(source="a", target="b", amount=1, effective_at=datetime(1, 1, 1, tzinfo=UTC)),
@@ -72,7 +72,7 @@ def test_no_transfer(movement: Movement, text: str) -> None:
         (
             PLAIN,
             {"expires_at": NOW + timedelta(seconds=MAX_HOLD_SECONDS + 60)},
-            "A hold ends within 366 days.",
+            "A hold must end within 366 days.",
         ),
     ],
 )
@@ -86,7 +86,7 @@ def test_no_hold(movement: Movement, end: dict[str, Any], text: str) -> None:
     ("batch", "text"),
     [
         (parts("x", None, "x"), "Item 2: the items of group 'x' do not follow each other."),
-        (parts(None, movement=legs(0)), "Item 0: A leg's amount is not zero."),
+        (parts(None, movement=legs(0)), "Item 0: The amount of a leg must not be zero."),
         (
             parts(*["x"] * (MAX_CALL_ITEMS + 1)),
             "Group 'x' has more than 1000 items or 4000 legs and conditions.",
