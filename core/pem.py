@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 _PEM = re.compile(r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL)
-# RFC 7518, section 3.3.
+# RFC 7518, section 3.3, asks for so many bits or more.
 LEAST_RSA_BITS: Final = 2048
 
 
@@ -22,5 +22,5 @@ def private_keys(pem: str) -> list[rsa.RSAPrivateKey]:
             raise ValueError(f"RS256 wants RSA keys of {LEAST_RSA_BITS} bits or more")
         found.append(key)
     if pem.strip() and not found:
-        raise ValueError("no private key in PEM is in it")
+        raise ValueError("the text holds no private key in PEM")
     return found

@@ -107,7 +107,7 @@ class Poster:
         except (Refusal, asyncio.CancelledError):
             raise
         except Exception as error:
-            # One item has failed in a way that no check foresaw. Halves of the batch are tried, to spare its neighbours.
+            # One item has failed in a way that no check foresaw. Its neighbours are tried again in smaller calls.
             if len(units) == 1:
                 logger.exception("posting failed", items=len(postings))
                 raise Refusal("internal_error", "The posting failed; nothing of it was done.") from error

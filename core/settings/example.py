@@ -19,7 +19,7 @@ _HEAD = """\
 
 
 def example() -> str:
-    """The whole file."""
+    """Return the text of the whole file."""
     blocks = [_HEAD]
     for group in GROUPS:
         title = (group.__doc__ or "").rstrip(".")

@@ -1,6 +1,6 @@
 """The kinds of values a setting can have, and how one key is declared.
 
-Every value arrives as text. An empty text never gets here: it means "unset".
+Every value arrives as text. An empty text means "unset" and never gets here.
 """
 
 import ipaddress
@@ -19,8 +19,8 @@ _SECRET_IN_QUERY = re.compile(r"(?i)([?&](?:password|access_token|token|key)=)[^
 
 
 def mask_url(url: str) -> str:
-    """`url` without its password, for messages and logs."""
-    if "://" not in url:  # a slip of the pen: whatever stands before the @ may be a password
+    """Return `url` without its password, for messages and logs."""
+    if "://" not in url:  # a slip of the pen: the text before the @ may be a password
         url = re.sub(r"^([a-z+]*:)?.*@", r"\1***@", url)
     return _SECRET_IN_QUERY.sub(r"\1***", _PASSWORD_IN_URL.sub(r"\1:***@", url))
 
@@ -69,7 +69,7 @@ def _split(value: object) -> object:
 
 
 def _environment(value: object) -> object:
-    """A word that is neither dev nor test counts as prod: a typo must not open what development leaves open."""
+    """A word that is neither dev nor test counts as prod: a typo must not open the doors of development."""
     word = str(value).strip().lower()
     return word if word in {"dev", "test"} else "prod"
 
@@ -95,7 +95,7 @@ def _http_url(value: str) -> str:
 
 
 def _postgres_url(value: str) -> str:
-    """SQLAlchemy's driver suffixes name a client library, not a server: they are dropped."""
+    """SQLAlchemy's driver suffixes are dropped, since they name a client library and not a server."""
     if not value:
         return value
     scheme, mark, rest = value.partition("://")
@@ -143,7 +143,7 @@ def _private_keys(value: str) -> Secret:
 
         try:
             private_keys(value)
-        except (ValueError, TypeError) as error:  # TypeError: it has a passphrase
+        except (ValueError, TypeError) as error:  # TypeError: a passphrase is set
             raise ValueError("RSA private keys of 2,048 bits or more, PEM, without a passphrase") from error
     return Secret(value)
 
@@ -167,7 +167,7 @@ Currency = Annotated[str, AfterValidator(_currency)]
 
 
 def zero_means(default: int) -> AfterValidator:
-    """Zero and below mean the default: existing deployments of the orchestration service rely on it."""
+    """Zero and below mean the default: existing deployments of the orchestration service rely on that."""
     keep: Callable[[int], int] = lambda value: value if value > 0 else default  # noqa: E731
     return AfterValidator(keep)
 
@@ -183,9 +183,9 @@ def key(
     le: float | None = None,
     dev: Any = None,
 ) -> Any:
-    """One setting.
+    """Declare one setting.
 
-    `names`: what it is called in the environment, the first that is set counts (default: the attribute in
+    `names`: its names in the environment, of which the first that is set counts (default: the attribute in
     upper case, followed by `also`). `unit`, `ge` and `le`: the unit and the bounds, both inclusive.
     `dev`: the default when ENV is dev, where it differs from `default`.
     """
@@ -194,12 +194,12 @@ def key(
 
 
 def extra_of(field: FieldInfo) -> dict[str, Any]:
-    """What `key` was told beyond what pydantic keeps; empty for an attribute that is not a key."""
+    """Return the arguments of `key` that pydantic does not keep; empty for an attribute that is not a key."""
     return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
 
 
 def names_of(attribute: str, field: FieldInfo) -> tuple[str, ...]:
-    """The names of a key in the environment, by precedence; none for an attribute that is not a key."""
+    """Return the names of a key in the environment, by precedence; none for an attribute that is not a key."""
     extra = extra_of(field)
     if not extra:
         return ()
@@ -207,14 +207,14 @@ def names_of(attribute: str, field: FieldInfo) -> tuple[str, ...]:
 
 
 def shown(field: FieldInfo, value: object) -> str:
-    """A given value as a message may show it: secrets hidden, passwords in URLs masked."""
+    """Return a given value as a message may show it: secrets hidden, passwords in URLs masked."""
     if field.annotation in {Secret, tuple[Secret, ...]}:
         return "***"
     return mask_url(str(value))
 
 
 def text_of(value: object) -> str:
-    """A value as the environment would spell it; nothing if it is unset."""
+    """Return a value as the environment would spell it; an empty text if it is unset."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
@@ -223,7 +223,7 @@ def text_of(value: object) -> str:
 
 
 def expectation(field: FieldInfo) -> str:
-    """What a key takes, in words: `a whole number from 1 to 300 (seconds)`."""
+    """Return in words the values that a key takes: `a whole number from 1 to 300 (seconds)`."""
     extra = extra_of(field)
     if get_origin(field.annotation) is Literal:
         choices = [choice for choice in get_args(field.annotation) if choice]
@@ -240,7 +240,7 @@ def expectation(field: FieldInfo) -> str:
 
 
 def bounds_of(field: FieldInfo) -> tuple[float | None, float | None]:
-    """The least and the most value of a number, None where there is no such bound."""
+    """Return the least and the most value of a number, None where there is no such bound."""
     least = next((rule.ge for rule in field.metadata if isinstance(rule, annotated_types.Ge)), None)
     most = next((rule.le for rule in field.metadata if isinstance(rule, annotated_types.Le)), None)
     return cast("float | None", least), cast("float | None", most)

@@ -25,12 +25,12 @@ GROUPS = (
     Process, Ports, Network, Storage, Limits, Ledger, Inbox, Outbox, Upstreams, Orchestration, Tokens, SignIn, Money,
 )  # fmt: skip
 
-# What says that prod is meant; whatever else counts as it is told so.
+# Words that mean prod; a message says of any other word that it counts as prod.
 PROD_WORDS = {"prod", "production"}
 
 
 class SettingsError(Exception):
-    """The settings cannot be started with; `problems` has one line each, secrets masked."""
+    """The settings are refused; `problems` has one line each, secrets masked."""
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
@@ -42,7 +42,7 @@ class Settings(
     BaseSettings, Money, SignIn, Tokens, Orchestration, Upstreams, Outbox, Inbox, Ledger, Limits, Storage, Network,
     Ports, Process,
 ):  # fmt: skip
-    """Every setting, frozen. Made by `load_settings` and read nowhere else. Unset texts are empty."""
+    """Every setting, frozen. `load_settings` alone reads and makes them. Unset texts are empty."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_file_encoding="utf-8")
 
@@ -63,7 +63,7 @@ class Settings(
         init_settings: PydanticBaseSettingsSource,
         **_: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what it is given: `load_settings` has chosen among the several names of one key before."""
+        """Return the given values as the only source: `load_settings` has chosen among the names of a key before."""
         return (init_settings,)
 
 
@@ -90,7 +90,7 @@ def load_settings(*, env_file: str | os.PathLike[str] | None = ".env", **overrid
 
 
 def _read(env_file: str | os.PathLike[str] | None) -> tuple[Mapping[str, str], ...]:
-    """What is set, by source, the first wins. Names in upper case; an empty value means unset, so it is dropped."""
+    """Return the values that are set, by source; the first wins. Names are in upper case; empty values are dropped."""
     sources = [EnvSettingsSource(Settings)]
     if env_file is not None and Path(env_file).is_file():
         try:
@@ -104,7 +104,7 @@ def _read(env_file: str | os.PathLike[str] | None) -> tuple[Mapping[str, str], .
 
 
 def _choose(layers: Iterable[Mapping[str, str]]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The value of each attribute, and the name it was given under."""
+    """Return the value of each attribute, and the name it was given under."""
     values: dict[str, Any] = {}
     given_as: dict[str, str] = {}
     for layer in layers:
@@ -118,7 +118,7 @@ def _choose(layers: Iterable[Mapping[str, str]]) -> tuple[dict[str, Any], dict[s
 
 
 def _build(values: Mapping[str, Any], given_as: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:
-    """The settings without what could not be read, and a line for each attribute that could not."""
+    """Return the settings without the attributes that could not be read, and a line for each of those."""
     try:
         return Settings(**values), {}
     except ValidationError as error:
@@ -135,7 +135,7 @@ def _build(values: Mapping[str, Any], given_as: Mapping[str, str]) -> tuple[Sett
 def _broken_rules(
     settings: Settings, word: str, broken: Iterable[str], given_as: Mapping[str, str]
 ) -> list[str]:
-    """A line for each rule of prod that is broken, but for attributes that are `broken` already."""
+    """Return a line for each rule of prod that is broken, but not for attributes that are `broken` already."""
     who = "ENV=prod expects" if word in PROD_WORDS else f"ENV={word} counts as prod, which expects"
     return [
         f"{_said(rule.attribute, getattr(settings, rule.attribute), given_as)}: {who} {rule.wanted}"
@@ -145,7 +145,7 @@ def _broken_rules(
 
 
 def _said(attribute: str, value: object, given_as: Mapping[str, str]) -> str:
-    """`KEY=value` under the name it was given under, secrets hidden, or `KEY unset`."""
+    """Return `KEY=value` under the name it was given under, secrets hidden, or `KEY unset`."""
     field = Settings.model_fields[attribute]
     name = given_as.get(attribute) or names_of(attribute, field)[0]
     text = text_of(value)
@@ -153,7 +153,7 @@ def _said(attribute: str, value: object, given_as: Mapping[str, str]) -> str:
 
 
 def _environment_word(values: Mapping[str, Any]) -> str:
-    """ENV as it was given, which is not always the environment that it counts as."""
+    """Return ENV as it was given, which is not always the environment that it counts as."""
     return str(values.get("env", "dev")).strip().lower()
 
 

@@ -1,6 +1,6 @@
 """Addresses at which clouds tell a machine about itself: the one list of them.
 
-They hand out credentials, so that no allow-list opens them, and settings that name them do not pass in production.
+These servers hand out credentials, so no allow-list opens them, and prod refuses settings that name them.
 """
 
 import ipaddress

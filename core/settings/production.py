@@ -1,6 +1,6 @@
-"""What ENV=prod refuses to start with: one row per rule, all broken rows are reported together.
+"""The rules of ENV=prod: one row per rule; the start is refused with all broken rows at once.
 
-The rules for what is development only or guessable. A secret that is unset switches its surface off and so
+The rules refuse development toggles and guessable secrets. A secret that is unset switches its surface off and so
 breaks no rule; one that is set must be good.
 """
 
@@ -25,17 +25,17 @@ _PLACEHOLDERS = frozenset(
 )
 _PAYPAL_HOSTS = frozenset(host for hosts in PAYPAL_CERT_HOSTS.values() for host in hosts)
 _METADATA_NAMES = frozenset({"metadata.google.internal", "metadata", "instance-data"})
-# Each IPv4 one as IPv6 writes it, too.
+# Each IPv4 address in its IPv6 form, too.
 _METADATA_ADDRESSES = (
     *METADATA,
     *(ipaddress.ip_address(f"::ffff:{address}") for address in METADATA if address.version == 4),
 )
-# A network wider than this is no list of hosts but an open door.
+# A network whose prefix is shorter than this is no list of hosts but an open door.
 _WIDEST_IPV4, _WIDEST_IPV6 = 8, 7
 
 
 class Rule(NamedTuple):
-    """A row: which attribute it looks at, when it is broken, and what is wanted instead."""
+    """One rule: the attribute that it looks at, a test that tells when it is broken, and the wanted value in words."""
 
     attribute: str
     broken: Callable[["Settings"], bool]
@@ -96,7 +96,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "fee_wallet_phone",
         lambda s: bool(s.jwt_secret or s.jwt_rs_private_pem) and s.fee_wallet_phone == FEE_WALLET_PHONE,
-        "a phone of your own: whoever has the default one may sign in, and the fees are in their wallet",
+        "a phone of your own: the holder of the default one may sign in and take the fees",
     ),
     Rule("debug", lambda s: s.debug, "false"),
     Rule("paypal_mode", lambda s: s.paypal_mode == "demo_hmac", "live or sandbox"),

@@ -24,7 +24,7 @@ class Upstreams(BaseModel):
     paypal_api_base: BaseUrl = key("", "Base URL of PayPal; unset: by PAYPAL_MODE")
     paypal_verify: Literal["offline", "api"] = key(
         "offline",
-        "Who verifies PayPal's events: offline (we do, by PayPal's certificate) or api (PayPal's verification API,"
+        "Verifier of PayPal's events: offline (we do, by PayPal's certificate) or api (PayPal's verification API,"
         " one call an event)",
     )
     paypal_cert_hosts: Words = key(
@@ -58,7 +58,7 @@ class Upstreams(BaseModel):
     kaspi_max_retries: int = key(
         3, "Further attempts at a call that may be repeated", unit="attempts", ge=0, le=20
     )
-    kaspi_retry_delay: float = key(1, "Wait between them", unit="seconds", ge=0, le=60)
+    kaspi_retry_delay: float = key(1, "Wait between those attempts", unit="seconds", ge=0, le=60)
 
 
 class Orchestration(BaseModel):
@@ -74,7 +74,7 @@ class Orchestration(BaseModel):
         10, "Attempts at a status callback; 0 and below mean 1", unit="attempts", le=1_000
     )
     payments_callback_retry_interval_minutes: Annotated[int, zero_means(5)] = key(
-        5, "Wait between them; 0 and below mean 5", unit="minutes", le=10_080
+        5, "Wait between those attempts; 0 and below mean 5", unit="minutes", le=10_080
     )
     payments_callback_http_timeout_seconds: Annotated[int, zero_means(10)] = key(
         10, "Time limit of a status callback; 0 and below mean 10", unit="seconds", le=120

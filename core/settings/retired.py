@@ -8,11 +8,11 @@ if TYPE_CHECKING:
 
 
 class Retired(NamedTuple):
-    """Keys that nothing reads, and what does their work instead."""
+    """Keys that nothing reads, and a sentence on the part that does their work instead."""
 
     names: tuple[str, ...]
     sentence: str
-    # What the contracts' own files set; a value that begins so asks for nothing and gets no sentence.
+    # Values in the contracts' own files; a value that begins so asks for nothing and gets no sentence.
     unremarkable: tuple[str, ...] = ()
 
 
@@ -52,7 +52,7 @@ RETIRED = (
 
 
 class WithoutEffect(NamedTuple):
-    """A key that only a rule of prod reads; the value that asks for something, and what happens instead."""
+    """A key that only a rule of prod reads; the value that asks for something, and a sentence why it has no effect."""
 
     attribute: str
     asked: bool | str
@@ -73,7 +73,7 @@ UNREMARKABLE_DATABASE_URL = "sqlite+aiosqlite:///./payments.db"
 
 
 def retired_notices(environment: Mapping[str, str]) -> list[str]:
-    """One sentence for each key that is set and that nothing reads."""
+    """Return one sentence for each key that is set and that nothing reads."""
     return [
         f"{name} is not used: {row.sentence}."
         for row in RETIRED
@@ -83,7 +83,7 @@ def retired_notices(environment: Mapping[str, str]) -> list[str]:
 
 
 def effect_notices(settings: "Settings", given: Mapping[str, object]) -> Iterator[str]:
-    """Yield one sentence for each key among the `given` ones that asks for what has no effect."""
+    """Yield one sentence for each of the `given` keys that asks for something without effect."""
     for row in WITHOUT_EFFECT:
         if row.attribute in given and getattr(settings, row.attribute) == row.asked:
             value = "" if row.asked is True else f"={row.asked}"
@@ -91,7 +91,7 @@ def effect_notices(settings: "Settings", given: Mapping[str, object]) -> Iterato
 
 
 def back_doors(environment: Mapping[str, str]) -> list[str]:
-    """One problem for each fixed sign-in code that someone tries to carry over."""
+    """Return one problem for each fixed sign-in code that someone tries to carry over."""
     return [
         f"{name}: fixed sign-in codes were a back door and are not carried over; remove it"
         for name, value in sorted(environment.items())

@@ -77,14 +77,14 @@ class Process(BaseModel):
     )
     worker_metrics_port: int = key(
         0,
-        "Port of APP_HOST on which the worker shows its own metrics to whoever asks; 0: none",
+        "Port of APP_HOST on which the worker shows its own metrics to anybody; 0: none",
         ge=0,
         le=65535,
     )
 
 
 class Ports(BaseModel):
-    """Ports of the contracts: on each, one contract alone answers, as the service did from which it was taken."""
+    """Ports of the contracts: on each, one contract alone answers, as its own service did."""
 
     wallet_port: int = key(
         0, "Port of APP_HOST on which only the wallets' contract answers; 0: none", ge=0, le=65535
@@ -95,7 +95,7 @@ class Ports(BaseModel):
 
 
 class Network(BaseModel):
-    """Who may reach us, and whom we may reach."""
+    """The network: callers that may reach us, and hosts that we may reach."""
 
     trusted_proxies: Networks = key(
         "", "Proxies whose X-Forwarded-For is believed; addresses or networks, comma separated"
@@ -152,8 +152,8 @@ class Limits(BaseModel):
     rate_limit_enabled: Switch = key(True, "Whether rates are limited at all")
     rate_limit_backend: Literal["", "memory", "redis"] = key(
         "",
-        "Of the old service: where rates are counted. It has no effect: Redis counts them for all processes, and each"
-        " process for itself while Redis is away; prod wants redis",
+        "No effect, a key of the old service: Redis counts rates for all processes, and each process for itself while"
+        " Redis is away; prod wants redis",
     )
     v1_rate_limit_per_second: int = key(
         5_000, "Requests of one API key under /v1", unit="requests a second", ge=1, le=1_000_000
@@ -182,7 +182,7 @@ class Limits(BaseModel):
         ge=1,
         le=10_000_000,
     )
-    rate_limit_auth_boost: int = key(2, "Factor on it for clients that present a token", ge=1, le=1_000)
+    rate_limit_auth_boost: int = key(2, "Factor on that rate for clients with a token", ge=1, le=1_000)
     rl_limit_per_minute_override: int | None = key(
         None, "Replaces RATE_LIMIT_PER_MINUTE when set", unit="requests a minute", ge=1, le=10_000_000
     )
@@ -216,7 +216,7 @@ class Ledger(BaseModel):
     )
     api_key_cache_secs: int = key(
         5,
-        "How long a process believes what it read of an API key, and so how late a revocation may take hold",
+        "Time for which a process believes its copy of an API key; a revocation may come so late",
         unit="seconds",
         ge=0,
         le=300,

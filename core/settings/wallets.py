@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from core.settings.kinds import Digests, PrivateKeys, Secret, Secrets, Switch, Url, Words, key
 
-# Of the contract. Prod wants another one: whoever has this phone could sign in to the fees.
+# The contract's phone. Prod wants another one: the holder of this phone could sign in to the fees.
 FEE_WALLET_PHONE = "+963999999999"
 
 
@@ -59,7 +59,7 @@ class Tokens(BaseModel):
     admin_token: Secrets = key(
         "", "Tokens of /admin, comma separated; unset with ADMIN_TOKEN_SHA256: /admin is off"
     )
-    admin_token_sha256: Digests = key("", "The same as SHA-256 digests in hex, comma separated")
+    admin_token_sha256: Digests = key("", "Tokens of /admin as SHA-256 digests in hex, comma separated")
 
 
 class SignIn(BaseModel):
@@ -98,25 +98,25 @@ class SignIn(BaseModel):
         le=1_000_000,
     )
     otp_sms_provider: Literal["log", "http"] = key(
-        "log", "Who sends sign-in codes: log (nobody: a log line, which holds the code in dev only) or http"
+        "log", "Sender of sign-in codes: log (nobody: a log line, which holds the code in dev only) or http"
     )
     otp_sms_fallback_provider: Literal["none", "log", "http"] = key(
-        "none", "Who sends them when the first cannot"
+        "none", "Sender of sign-in codes when the first cannot"
     )
     otp_sms_template: str = key("Your verification code is {code}", "Text of the message; {code} is replaced")
     otp_sms_http_url: Url = key(
         "", "Address of the http provider of messages; docs/sign-in.md has its request"
     )
-    otp_sms_http_auth_token: Secret = key("", "Its token, sent as a bearer token")
-    otp_sms_timeout_secs: float = key(5, "Time limit of a call to it", unit="seconds", ge=0.1, le=30)
+    otp_sms_http_auth_token: Secret = key("", "Bearer token at the http provider of messages")
+    otp_sms_timeout_secs: float = key(5, "Time limit of sending a message", unit="seconds", ge=0.1, le=30)
     otp_sms_sender_name: str = key("", "Sender's name of the message")
     passkeys_enabled: Switch = key(True, "Whether passkeys may be used")
     passkeys_dev_unsafe: Switch = key(
-        False, "Of the old service: passkeys without a proof. It has no effect; prod refuses it", dev="true"
+        False, "No effect: a passkey always proves itself; prod refuses this old key", dev="true"
     )
     passkeys_rp_id: str = key("localhost", "Passkeys: id of the relying party")
-    passkeys_rp_name: str = key("Tallystick", "Passkeys: its name")
-    passkeys_origin: Words = key("http://localhost", "Passkeys: its origins, comma separated")
+    passkeys_rp_name: str = key("Tallystick", "Passkeys: name of the relying party")
+    passkeys_origin: Words = key("http://localhost", "Passkeys: allowed origins, comma separated")
     dev_enable_topup: Switch = key(False, "Development toggle: users may top up their own wallet", dev="true")
     dev_reset_user_state_on_login: Switch = key(
         False, "Development toggle: a sign-in resets KYC and merchant state", dev="true"

@@ -1,10 +1,9 @@
-"""How far back a look for due work has to go.
+"""The due window: how far back a look for due work has to go.
 
-Work that was taken leaves dead entries at the head of the index that finds it. They are cleaned as long as nobody can
-see them; a foreign transaction that stays open for minutes keeps them all, and each look that begins at the head walks
-over more of them. So a look begins where the last one has left off, less a slack for what is committed late, and only
-every few seconds at the head: what was committed later still, or was locked by somebody who then let it be, is found by
-that one.
+Rows that were claimed leave dead entries at the head of the index that finds them. PostgreSQL cleans these while no
+transaction can see them; a foreign one that stays open for minutes keeps them all, and each look from the head walks
+over more of them. So a look begins where the last one has left off, less a slack for rows that are committed late.
+Every few seconds a look begins at the head: it finds rows that were committed later still, or locked and let go.
 
 Times are measured by this process and applied to the clock of the database, so that the two need not agree.
 """
@@ -18,16 +17,16 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# From the time that a row bears to its commit, and from the begin of a look to its snapshot: both take milliseconds.
+# The time from a row's due time to its commit, and from a look's begin to its snapshot: both are milliseconds.
 SLACK_SECONDS: Final = 1.0
-# How late work can be that took longer than that.
+# The time between two looks from the head, and so the delay of a row that took longer than the slack.
 WHOLE_SECONDS: Final = 5.0
-# A look at everything that has become slow, since it walks over what cannot be cleaned, takes this share of the time.
+# Looks from the head take at most this share of the time, also when they walk over dead entries that stay.
 WHOLE_SHARE: Final = 0.05
 
 
 class Look(NamedTuple):
-    """One look for due work: at what is due for at most so many seconds, or at all of it (None)."""
+    """One look for due work: at rows that are due for at most so many seconds, or at all of them (None)."""
 
     started: float
     seconds: float | None
@@ -42,13 +41,13 @@ class DueWindow:
         self._whole_at = -math.inf
 
     def look(self) -> Look:
-        """Begin a look. One that fails is simply not `seen`."""
+        """Return the next look, which begins now. A look that fails is not reported to `seen`."""
         now = self._clock()
         whole = now >= self._whole_at
         return Look(now, None if whole else now - self._seen_until + SLACK_SECONDS)
 
     def seen(self, look: Look, waited_seconds: float = 0.0) -> None:
-        """Note that all is seen that was due before `waited_seconds` ago, as seen from the begin of the look."""
+        """Note that the look has found every row that was due `waited_seconds` or more before its begin."""
         self._seen_until = look.started - waited_seconds
         if look.seconds is None:
             now = self._clock()

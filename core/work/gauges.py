@@ -1,4 +1,4 @@
-"""What a scrape has to ask the database: how far its workers are, which a worker that hangs cannot say of itself."""
+"""Gauges that a scrape asks the database for: the progress of workers, since one that hangs cannot tell its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _sql = queries(__name__)
 
-# Prometheus gives a scrape ten seconds by default, and the other figures must arrive, too.
+# Prometheus gives a scrape ten seconds by default, and the other gauges must arrive, too.
 MEASURE_SECONDS: Final = 2.0
 
 # Questions that nobody waits for any more; without a reference they could be collected before they end.
@@ -33,7 +33,7 @@ async def measure(database: Database) -> None:
 
 
 async def _ask(database: Database) -> Row | None:
-    # Not a time-out around the call: a cancelled statement waits for the server's word on its cancellation.
+    # A time-out around the call would not do: a cancelled statement waits for the server's word on that.
     question = asyncio.create_task(database.fetchrow(_sql.pulse))
     _late.add(question)
     question.add_done_callback(_forget)
@@ -50,4 +50,4 @@ async def _ask(database: Database) -> Row | None:
 def _forget(question: asyncio.Task[Row | None]) -> None:
     _late.discard(question)
     if not question.cancelled():
-        question.exception()  # looked at, so that asyncio does not log it
+        question.exception()  # read, so that asyncio does not log it

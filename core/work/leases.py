@@ -1,7 +1,7 @@
-"""Who holds leased work. A worker proves that it lives by its heartbeat; what a dead one held is free within seconds.
+"""Leases: a worker proves by its heartbeat that it lives; rows that a dead one held are free within seconds.
 
-A lease is a hint and not a lock: a worker may be slow rather than dead. What makes it safe is the token, new with every
-claim, that whoever finishes a row must present in the same transaction as the effect.
+A lease is a hint and not a lock: a worker may be slow rather than dead. The token makes it safe: every claim has a new
+one, and a worker that finishes a row presents it in the same transaction as the effect.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _sql = queries(__name__)
 
 HEARTBEAT_SECONDS: Final = 1.0
-# Five heartbeats missed: a pause of the garbage collector or of the database is shorter, a person's patience is not.
+# Five missed heartbeats: a pause of the garbage collector or of the database is shorter, a person's patience longer.
 DEAD_AFTER_SECONDS: Final = 5.0
 # Rows of workers that died are kept for people to see, then removed.
 PRUNE_AFTER_SECONDS: Final = 3600.0
@@ -36,11 +36,11 @@ class Worker:
     name: str = field(default_factory=lambda: f"{socket.gethostname()[:150]}:{os.getpid()}")
 
     async def beat(self, database: Database) -> None:
-        """Say that this worker lives; to be called every HEARTBEAT_SECONDS."""
+        """Record that this worker lives; the worker does so every HEARTBEAT_SECONDS."""
         await database.execute(_sql.beat, self.id, self.name)
 
     async def retire(self, database: Database) -> None:
-        """Say that this worker is gone: whatever it still holds is free at once."""
+        """Record that this worker is gone: rows that it still holds are free at once."""
         await database.execute(_sql.retire_worker, self.id)
 
 

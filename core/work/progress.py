@@ -1,4 +1,4 @@
-"""What a bounded step of a job has done."""
+"""The result of a bounded step of a job."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Progress(NamedTuple):
-    """How many of what was due were done, and how many could not be: those are tried again later."""
+    """The numbers of due rows that were done, and of those that failed and are tried again later."""
 
     done: int = 0
     failed: int = 0
@@ -17,5 +17,5 @@ class Progress(NamedTuple):
         return bool(self.done or self.failed)
 
     def and_then(self, other: Progress) -> Progress:
-        """Return both together."""
+        """Return the sums of both."""
         return Progress(self.done + other.done, self.failed + other.failed)

@@ -1,6 +1,6 @@
 """Another try: which failures deserve one, how often, and how long it waits.
 
-Jitter keeps what failed together from coming back together.
+Jitter keeps calls that failed together from coming back together.
 (https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/)
 """
 
@@ -50,7 +50,7 @@ async def repeated(transaction: Callable[[], Awaitable[Result]]) -> Result:
 
 
 async def in_transaction(database: Database, work: Callable[[Connection], Awaitable[Result]]) -> Result:
-    """Run `work` in a transaction of its own, as often as `repeated` allows: its effect is the database's alone."""
+    """Run `work` in a transaction of its own, as often as `repeated` allows; its effects are in the database alone."""
 
     async def once() -> Result:
         async with database.transaction() as connection:
@@ -83,15 +83,15 @@ def reason_of(error: Exception) -> Refusal:
 def full_jitter(attempt: int, *, base_seconds: float, cap_seconds: float, factor: float = 2.0) -> float:
     """Return seconds between 0 and `min(cap, base * factor ** (attempt - 1))`; `attempt` counts from 1.
 
-    For work of our own, where an early try costs little and spreading the load is everything.
+    Work of our own waits so: an early try costs little there, and the spread of the load is everything.
     """
     return random.uniform(0.0, _ceiling(attempt, base_seconds, cap_seconds, factor))  # noqa: S311 - spreads load
 
 
 def half_jitter(attempt: int, *, base_seconds: float, cap_seconds: float, factor: float = 2.0) -> float:
-    """Return seconds between the half and the whole of that ceiling.
+    """Return seconds between the half and the whole of the ceiling of `full_jitter`.
 
-    For calls on others: they are promised a schedule, and a handful of tries must not be burnt within a second.
+    Calls on others wait so: receivers are promised a schedule, and their few tries must not be burnt within a second.
     """
     ceiling = _ceiling(attempt, base_seconds, cap_seconds, factor)
     return random.uniform(ceiling / 2, ceiling)  # noqa: S311 - spreads load

@@ -1,4 +1,4 @@
-"""How much waits in the inbox and the outbox, and for how long."""
+"""The backlog: how much waits in the inbox and the outbox, and for how long."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Backlog(NamedTuple):
 
 
 async def read_backlog(database: Database) -> Backlog:
-    """Count what waits."""
+    """Return the backlog of now."""
     inbox = await database.fetchrow(_sql.inbox_backlog)
     outbox = await database.fetchrow(_sql.outbox_backlog)
     if inbox is None or outbox is None:

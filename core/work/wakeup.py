@@ -1,8 +1,8 @@
 """Wake-ups: telling the workers that due work was committed, without making anybody wait for it.
 
-Work lies in PostgreSQL and is polled for there; a wake-up only makes it happen sooner. So it is best effort: it is
-sent after the commit, coalesced, never awaited, and lost when Redis is gone. It goes by pub/sub rather than by a list
-so that every worker hears it: claims skip what another has locked, and a worker that died takes no wake-up with it.
+Work lies in PostgreSQL and is polled for there; a wake-up only makes it happen sooner. So a wake-up is best effort:
+sent after the commit, coalesced, never awaited, and lost when Redis is gone. Pub/sub carries it rather than a list, so
+that every worker hears it: claims skip rows that another has locked, and a worker that died takes no wake-up with it.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# What can be waited for. A topic names work, not its cause.
+# Topics that a loop can wait for. A topic names work, not its cause.
 INBOX: Final = "inbox"
 OUTBOX: Final = "outbox"
 DELIVERIES: Final = "deliveries"
 TOPICS: Final = (INBOX, OUTBOX, DELIVERIES)
 
-# Between two tries to reach Redis. Polling covers the gap.
+# The wait between two tries to reach Redis. Polling covers the gap.
 RECONNECT_SECONDS: Final = 1.0
 # How long one read waits for a message before the loop looks at its connection again.
 LISTEN_SECONDS: Final = 5.0
@@ -39,7 +39,7 @@ def _channel(epoch: str) -> str:
 
 
 class Waker:
-    """The sending side. At most one message is under way; what is woken meanwhile goes with the next one."""
+    """The sending side. At most one message is under way; topics that are woken meanwhile go with the next one."""
 
     def __init__(self, redis: Redis, epoch: str) -> None:
         self._redis = redis
@@ -103,7 +103,7 @@ class Alarm:
                     if not reachable:
                         log.info("wakeup.restored")
                     reachable = True
-                    # What was committed while nobody listened has to be found now.
+                    # Work that was committed while nobody listened has to be found now.
                     self.ring()
                     await self._hear(channel)
             except (RedisError, OSError, TimeoutError) as error:
