@@ -45,8 +45,6 @@ NOT_YET_CLEAN: tuple[str, ...] = (
     "ops/setup",
     "ops/supervisor.py",
     "ops/up.py",
-    "sql/functions",
-    "sql/queries/ledger",
 )
 
 

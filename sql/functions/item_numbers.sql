@@ -1,5 +1,5 @@
--- The numbers of what is posted: 42 bits for the batch, 10 for the item's place in it from 1, 12 for the leg's from 0.
--- The planner puts each of these in line, so that an index on `no >> 22` serves `batch_of(no)`: hence no SET here.
+-- Numbers of posted legs: 42 bits for the batch, 10 for the item's place in it from 1, 12 for the leg's place from 0.
+-- The planner inlines each of these functions, so that an index on `no >> 22` serves `batch_of(no)`: hence no SET.
 
 -- The number of an item, which is its first leg's, too. Place 0 has the lowest number of the batch.
 CREATE OR REPLACE FUNCTION item_no(batch bigint, place bigint) RETURNS bigint
@@ -16,7 +16,7 @@ CREATE OR REPLACE FUNCTION batch_of(no bigint) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$ SELECT no >> 22 $$;
 
--- The item's number of a leg's.
+-- The number of a leg's item.
 CREATE OR REPLACE FUNCTION item_of(no bigint) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$ SELECT (no >> 12) << 12 $$;

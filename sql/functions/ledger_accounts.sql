@@ -1,7 +1,7 @@
 -- Open accounts, up to 1,000 a call, each idempotent by its code: `opened` is false where the code was there
 -- before. The arrays run in parallel; `window_limits` holds four numbers or nulls an account: hour amount, hour
--- count, day amount, day count. `data_texts` is what the account's first event says, and what a repeated call is
--- compared with. Of a code that stands here twice the first counts.
+-- count, day amount, day count. `data_texts` has the data of each account's first event, with which a repeated call is
+-- compared. The first one counts where a code stands here twice.
 CREATE OR REPLACE FUNCTION ledger_open_accounts(
     codes text[], currencies text[], floors bigint[], ceilings bigint[], transfer_maxima bigint[],
     window_limits bigint[], metadata_texts text[], data_texts text[], principal integer
@@ -22,7 +22,7 @@ BEGIN
         RAISE EXCEPTION 'an account has a code of 1 to 128 characters and a currency of 3 to 12 capitals and digits'
         USING ERRCODE = 'check_violation';
     END IF;
-    -- Sorted, so that two calls with the same codes wait for each other in one order.
+    -- Codes are sorted, so that two calls with the same codes wait for each other in one order.
     WITH inserted AS (
         INSERT INTO accounts (code, currency, floor, ceiling, transfer_max, has_windows)
         SELECT
@@ -67,10 +67,10 @@ BEGIN
 END
 $$;
 
--- Change the state, the limits or the metadata of one account, under its lock; what is null stays as it is.
--- `limits_text` is a JSON object of the limits that change, in which null lifts one. `refused` is null, or says why
--- not: `closed` (for good), `not_empty` (only an account without balance and holds can be closed), `contradiction`
--- (floor above ceiling).
+-- Change the state, the limits or the metadata of one account, under its lock; a null changes nothing.
+-- `limits_text` is a JSON object of the limits that change, in which null lifts one. `refused` is null, or the cause
+-- of a refusal: `closed` (for good), `not_empty` (only an account without balance and holds can be closed),
+-- `contradiction` (floor above ceiling).
 CREATE OR REPLACE FUNCTION ledger_change_account(
     wanted_id bigint, new_state smallint, limits_text text, metadata_text text, OUT refused text
 )
@@ -169,8 +169,8 @@ BEGIN
 END
 $$;
 
--- The accounts of the given codes whose rows somebody has locked at this moment. Call it in a transaction of its own:
--- it locks the others until that ends.
+-- The accounts of the given codes whose rows another transaction has locked at this moment. The function wants a
+-- transaction of its own, since it locks the other rows until that ends.
 CREATE OR REPLACE FUNCTION ledger_locked_accounts(codes text[]) RETURNS TABLE (code text)
 LANGUAGE sql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp

@@ -18,19 +18,19 @@
 -- A refusal of 50 to 89 is kept under its key, but for one of an `unfrozen` item. Precedence: core/ledger/outcomes.py.
 --
 -- Locks: the payables that items pay, sorted, then the accounts, sorted. Holds, reversed amounts and window usage
--- belong to accounts that the same items lock, so the account's lock covers them. Keys come last, sorted: whoever
--- waits for a key holds accounts, but nobody who holds a key waits for an account, so no circle can close. A key lost
--- to a twin raises TS001, and the caller runs the batch again, which then finds the twin's outcome. So does an account
--- opened meanwhile.
+-- belong to accounts that the same items lock, so the account's lock covers them. Keys come last, sorted: a call that
+-- waits for a key holds accounts, but no call that holds a key waits for an account, so no circle can close. A key lost
+-- to a twin raises TS001, and the caller runs the batch again, which then finds the twin's outcome. An account opened
+-- meanwhile raises TS001, too.
 --
 -- Items: legs of item i are leg_first[i]..leg_last[i]; `leg_account` points into `account_codes`, which names each
 -- account once. Captures and reversals bring the legs of the whole; ledger_part scales the part that is due now from
--- them. A hold takes from its first leg alone. `item_limits` has four numbers or nulls an item, which bound what leaves
--- the account of its first leg, beside that account's own limits: most in one transfer, in an hour, transfers in an
--- hour, most in a UTC day. Arrays that no item needs are null. A culprit is a leg, or, negative, a condition.
+-- them. A hold takes from its first leg alone. `item_limits` has four numbers or nulls an item, bounds on the sums that
+-- leave the account of its first leg, beside that account's own limits: most in one transfer, in an hour, transfers in
+-- an hour, most in a UTC day. Arrays that no item needs are null. A culprit is a leg, or, negative, a condition.
 --
--- One long function, because a call of another costs as much as the work on an item; read it as a list: lock, read,
--- then for each item check, apply, check limits, keep or undo; then, after which nothing may fail, the writes.
+-- The function is long because a call of another costs as much as the work on an item. Its steps: lock, read; for each
+-- item check, apply, check limits, keep or undo; then the writes, after which nothing may fail.
 CREATE OR REPLACE FUNCTION ledger_post(
     ids uuid[], operations smallint[], fingerprints bigint[], fields bigint[], principals integer[], kinds text[],
     leg_first integer[], leg_last integer[], account_codes text[], leg_account integer[], leg_amount bigint[],
@@ -57,7 +57,7 @@ DECLARE
     item_count CONSTANT integer := cardinality(ids);
     leg_count CONSTANT integer := cardinality(leg_account);
     condition_count CONSTANT integer := coalesce(cardinality(condition_item), 0);
-    -- the accounts, null where there is none of that code, and as the item in hand finds them
+    -- the accounts, null where no account has the code, and as the item in hand finds them
     account_ids bigint []; locked integer; read integer;
     balance bigint []; held bigint []; version bigint []; floors bigint []; ceilings bigint []; maxima bigint [];
     state smallint []; currency text []; windowed boolean []; last_recorded timestamptz; has_windows boolean;
@@ -69,11 +69,11 @@ DECLARE
     -- the holds and transfers that items name
     hold_amount bigint []; hold_captured bigint []; hold_state smallint []; hold_expires timestamptz [];
     reversed bigint [];
-    -- the payables that items pay: 0 open, else why not
+    -- the payables that items pay: 0 open, else the figure of outcome 56
     payable_state smallint []; payable_reusable boolean []; payable_expires timestamptz []; old_payable smallint [];
     payable integer; first_limit integer;
     leg_no bigint [];
-    -- the group in hand, and what is given back when it fails
+    -- the group in hand, and the values that are put back when it fails
     in_group integer := 0; group_first integer; group_failed boolean := FALSE;
     old_balance bigint []; old_held bigint []; old_version bigint []; old_captured bigint []; old_state smallint [];
     old_expires timestamptz []; old_reversed bigint []; old_hour_sum bigint []; old_hour_uses bigint [];
@@ -97,7 +97,7 @@ BEGIN
     leg_no := leg_version;
     has_targets := targets IS NOT NULL;
 
-    -- Lock first, read next: the second statement sees what whoever held the locks has committed.
+    -- Locks come first, reads next: the second statement sees the commits of those who held the locks before.
     IF payable_ids IS NOT NULL THEN
         PERFORM FROM payables AS p WHERE p.id = ANY (payable_ids) ORDER BY p.id FOR NO KEY UPDATE;
         SELECT
@@ -155,7 +155,7 @@ BEGIN
         item_expires := array_fill(NULL::timestamptz, ARRAY[item_count]);
     END IF;
 
-    -- Idempotency comes before state: 1 done before, 2 refused before, 3 another body under the key.
+    -- Keys are looked at before the state: 1 done before, 2 refused before, 3 another body under the key.
     FOR taken IN
         SELECT wanted.ordinal::integer AS item, k.no, k.fingerprint, k.fields
         FROM unnest(ids) WITH ORDINALITY AS wanted (id, ordinal)
@@ -182,7 +182,7 @@ BEGIN
         END IF;
         outcome := outcomes[i];
         IF outcome < 0 AND twins[i] > 0 THEN
-            -- The same key earlier in this batch. A conflict settled nothing: what it was in conflict with counts.
+            -- The key stands earlier in this batch. A conflict settled nothing, so the item before the conflict counts.
             prior := twins[i];
             WHILE outcomes[prior] = 3 LOOP
                 prior := twins[prior];
@@ -220,7 +220,7 @@ BEGIN
                 EXIT check;
             END IF;
 
-            -- 22, 30, 31: the accounts exist and may move. A hold has settled that for what follows from it, but for a
+            -- 22, 30, 31: the accounts exist and may move. A hold has settled that for its captures, but not for a
             -- destination that was closed since.
             total := 0;
             mixed := FALSE;
@@ -328,7 +328,7 @@ BEGIN
                         EXIT check;
                     END IF;
                     IF operation = 5 AND (hold_expires[target] > now_at) IS NOT FALSE THEN
-                        outcome := 55; -- it was extended after the expiry job had seen it
+                        outcome := 55; -- the hold was extended after the expiry job had seen it
                         EXIT check;
                     END IF;
                     IF operation = 2 AND amount NOT BETWEEN 1 AND rest THEN
@@ -339,7 +339,7 @@ BEGIN
                 END IF;
                 amount := coalesce(amount, rest);
                 IF operation IN (2, 6) AND amount < whole THEN
-                    -- From the running sum, so that the parts add up to the whole exactly.
+                    -- Parts are differences of running sums, so that they add up to the whole exactly.
                     parts := ledger_part(leg_amount[first_leg:last_leg], done + amount);
                     earlier := ledger_part(leg_amount[first_leg:last_leg], done);
                     FOR leg IN first_leg..last_leg LOOP
@@ -349,7 +349,7 @@ BEGIN
                 item_amount[i] := amount;
             END IF;
 
-            -- 60: versions that the caller expects.
+            -- 60: the accounts have the versions that the caller expects.
             condition := cursor_condition;
             WHILE condition_item[condition] = i LOOP
                 account := condition_account[condition];
@@ -362,7 +362,7 @@ BEGIN
                 condition := condition + 1;
             END LOOP;
 
-            -- Apply to the copy. From here on a refusal undoes.
+            -- The item is applied to the copy. From here on a refusal undoes it.
             IF operation IN (0, 2, 6) THEN
                 FOR leg IN first_leg..last_leg LOOP
                     net := leg_posted[leg];
@@ -403,7 +403,7 @@ BEGIN
                 EXIT check;
             END IF;
 
-            -- 61, 62: balances that the caller demands.
+            -- 61, 62: the balances are within the caller's conditions.
             condition := cursor_condition;
             WHILE condition_item[condition] = i LOOP
                 account := condition_account[condition];
@@ -423,7 +423,7 @@ BEGIN
                 EXIT check;
             END IF;
 
-            -- 70..76: limits, on what the item as a whole does to each account; the lowest code of all legs counts.
+            -- 70..76: each account is within its limits after the whole item; the lowest code of all legs counts.
             IF operation IN (0, 1, 6) THEN
                 first_limit := CASE WHEN item_limits IS NOT NULL AND operation < 2 THEN i * 4 - 3 END;
                 FOR leg IN first_leg..last_leg LOOP
@@ -441,7 +441,7 @@ BEGIN
                                 touched[account] := i;
                                 before[account] := 0;
                             END IF;
-                            net := before[account] + net; -- what the account would receive so far
+                            net := before[account] + net; -- the sum that the account would receive so far
                             before[account] := net;
                         END IF;
                     ELSE
@@ -547,7 +547,7 @@ BEGIN
             CONTINUE;
         END IF;
 
-        -- Refused: give back what this item, or its whole group, has changed.
+        -- A refusal puts back the values that this item, or its whole group, has changed.
         IF in_group > 0 THEN
             group_failed := TRUE;
             balance := old_balance; held := old_held; version := old_version;
@@ -561,7 +561,7 @@ BEGIN
                     outcomes[j] := 90;
                     events := events - 1;
                 ELSIF outcomes[j] = 1 AND outcomes[twins[j]] = 90 THEN
-                    outcomes[j] := 90; -- it repeated what is undone now
+                    outcomes[j] := 90; -- its twin is undone now
                 END IF;
                 CONTINUE WHEN outcomes[j] BETWEEN 1 AND 3;
                 FOR leg IN leg_first[j]..leg_last[j] LOOP
@@ -598,7 +598,7 @@ BEGIN
     -- After this point nothing is refused.
     recorded := greatest(clock_timestamp(), last_recorded);
     IF events > 0 THEN
-        PERFORM pg_current_xact_id(); -- the sequencer relies on it: no number is drawn before the transaction has its id
+        PERFORM pg_current_xact_id(); -- the sequencer relies on this: a number is drawn after the transaction has its id
         batch := nextval('batch_seq');
         INSERT INTO batches (seq, recorded_at, events) VALUES (batch, recorded, events);
         UPDATE accounts AS a
@@ -619,7 +619,7 @@ BEGIN
             AS t (id, outcome, operation, target, effective, principal, kind, reference, metadata, item)
         WHERE t.outcome = 0 AND t.operation IN (0, 2, 6);
         IF effective_times IS NOT NULL THEN
-            -- A leg's number of batch 0 holds the item's place alone above its last 12 bits.
+            -- `leg_no` is the number of a leg in batch 0, so only the item's place stands above its last 12 bits.
             INSERT INTO backdated_entries (account_id, effective_at, recorded_at, no, amount)
             SELECT account_ids[l.account], effective_times[l.no >> 12], recorded, item_no(batch, 0) + l.no, l.amount
             FROM unnest(leg_account, leg_version, leg_no, leg_posted) AS l (account, version, no, amount)
@@ -638,8 +638,8 @@ BEGIN
             )
 
             SELECT array_agg(u.account_id) INTO begun FROM used AS u WHERE u.begun;
-            -- What no window looks back to any more goes when a new bucket begins, so that an account keeps about
-            -- sixty rows.
+            -- Buckets behind every window are deleted when a new one begins, so that an account keeps about sixty
+            -- rows.
             IF begun IS NOT NULL THEN
                 DELETE FROM window_usage AS w
                 USING unnest(begun) AS u (account_id)

@@ -1,6 +1,6 @@
--- The rare parts of ledger_post, each set-based. Not for anybody else: the serving role may not call them.
+-- The rare parts of ledger_post, each set-based. The serving role may call ledger_window_usage alone.
 
--- One row an account, in order: its window limits and what has been used of them at `at_time`.
+-- One row an account, in order: its window limits and their use at `at_time`.
 CREATE OR REPLACE FUNCTION ledger_window_usage(account_ids bigint[], at_time timestamptz)
 RETURNS TABLE (
     ordinal bigint, hour_amount_max bigint, hour_count_max bigint, day_amount_max bigint, day_count_max bigint,
@@ -23,19 +23,18 @@ AS $$
         ON w.account_id = d.account_id AND d.span = 'd' AND d.bucket = date_trunc('day', at_time, 'UTC')
 $$;
 
--- What each leg has moved once `part` of the first leg is due, for a capture or a reversal of less than the whole. The
--- side of the first leg is rounded down; the other side is split leg by leg from the last, each taking its share,
--- rounded down, of what those before it leave, so that the first leg of that side takes what rounding leaves. As
--- `part` rises no leg ever falls back: a destination is never debited, however a hold is cut into captures. With the
--- whole due, it is the legs.
+-- The amount that each leg has moved once `part` of the first leg is due, for a capture or reversal of less than all.
+-- Legs on the side of the first are rounded down. The other side is split leg by leg from the last: each takes its
+-- share of the rest, rounded down, so that the first leg of that side takes the remainder. As `part` rises no leg ever
+-- falls back: a destination is never debited, however a hold is cut into captures. The whole as `part` gives the legs.
 CREATE OR REPLACE FUNCTION ledger_part(legs bigint[], part bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, public, pg_temp
 AS $$
 DECLARE
     whole CONSTANT numeric := abs(legs[1]);
-    due numeric := part; -- to be split over the other side's legs
-    weight numeric := 0; -- of those that are not served yet
+    due numeric := part; -- the rest, to be split over the other side's legs
+    weight numeric := 0; -- the sum of those legs that are not served yet
     parts bigint [] := legs;
 BEGIN
     parts[1] := CASE WHEN legs[1] > 0 THEN part ELSE -part END;

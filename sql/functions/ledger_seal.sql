@@ -1,6 +1,6 @@
--- What the hash chain covers of one batch: every row that it appended, in the order of their numbers. The columns are
--- named, so that a later migration may add others; the settings that text depends on are fixed here. Of the rows that
--- they belong to only what never changes is covered: a hold's terms, an account's code and currency.
+-- The text of one batch that the hash chain covers: every row that it appended, in the order of their numbers. Columns
+-- are named, so that a later migration may add others; the settings that text depends on are fixed here. Rows of holds
+-- and accounts are covered by the columns that never change: a hold's terms, an account's code and currency.
 CREATE OR REPLACE FUNCTION ledger_batch_content(batch bigint) RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
@@ -43,13 +43,13 @@ AS $$
     )
 $$;
 
--- Number what has committed since the last round, up to `most` batches, and seal it; return how many. One sequencer
--- works at a time; another that comes meanwhile returns 0.
+-- Number and seal up to `most` batches that were committed since the last round; return how many. One sequencer works
+-- at a time; another that comes meanwhile returns 0.
 --
--- A batch number is drawn after its batch's last lock, so whatever depends on a batch has a higher number and is
--- visible no earlier: ascending numbers within a round, and rounds one after the other, respect every dependency. A
--- number that is missing is in flight or rolled back. It is remembered, not waited for: a foreign long transaction
--- stalls nothing.
+-- A batch number is drawn after its batch's last lock, so a batch that depends on it has a higher number and is visible
+-- no earlier: ascending numbers within a round, and rounds one after the other, respect every dependency. A missing
+-- number is in flight or rolled back. The sequencer remembers it as a gap and does not wait, so that a foreign long
+-- transaction stalls nothing.
 CREATE OR REPLACE FUNCTION ledger_seal(most integer) RETURNS integer
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
@@ -71,9 +71,9 @@ BEGIN
     IF NOT FOUND THEN
         RETURN 0;
     END IF;
-    -- Drawers of a missing number had their transaction id before the gap was noticed, so it is below ours of now.
+    -- A transaction that drew a missing number had its id before the gap was noticed, so that id is below ours now.
     UPDATE feed_gaps AS g SET ceiling = pg_current_xact_id() WHERE g.ceiling IS NULL;
-    oldest := pg_snapshot_xmin(pg_current_snapshot()); -- read before the gaps: what has ended by now is visible below
+    oldest := pg_snapshot_xmin(pg_current_snapshot()); -- read before the gaps: a transaction that has ended by now is visible below
     SELECT array_agg(b.seq ORDER BY b.seq), array_agg(b.events ORDER BY b.seq), max(b.seq)
     INTO visible, counts, highest
     FROM (

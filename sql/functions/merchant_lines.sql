@@ -1,11 +1,11 @@
--- What a merchant's statement shows of an account's entries with versions above `first_after` up to `last`: `in` a
--- sale, `fee` the fee on one or what of it comes back with a refund, `refund` money given back. A sale is what somebody
--- else has paid; not a sale is what came out of a system account or over an agent's counter, a refund received, or a
--- payment of one's own code. The legs of a payment, and of its refund, are payer, payee, who pays the fee, who gets it:
--- 0 to 3 in the low twelve bits of `no`.
+-- The lines of a merchant's statement for the account's entries with versions above `first_after` up to `last`: `in` is
+-- a sale, `fee` the fee on one or its part that comes back with a refund, `refund` money given back. A sale is money
+-- that another user has paid. Money from a system account or over an agent's counter, a refund received and a payment
+-- of one's own code are no sales. A payment and its refund have four legs, 0 to 3 in the low twelve bits of `no`:
+-- payer, payee, payer of the fee, receiver of the fee.
 --
--- A function for its settings: a range of a few thousand versions is read by index seeks, while the planner would read
--- the whole of batches for it.
+-- The query is a function for the sake of its settings: a range of a few thousand versions is read by index seeks,
+-- while the planner would read the whole of batches for it.
 CREATE OR REPLACE FUNCTION merchant_lines(account_code text, first_after bigint, last bigint)
 RETURNS TABLE (version bigint, recorded_at timestamptz, direction text, amount bigint, transfer_id uuid)
 LANGUAGE sql STABLE
@@ -39,7 +39,7 @@ AS $$
         INNER JOIN transfers AS t ON t.no = item_of(e.no)
         WHERE e.account_id = (SELECT a.id FROM accounts AS a WHERE a.code = account_code)
             AND e.version > first_after AND e.version <= last
-        OFFSET 0 -- so that what a line is, is found out once a line
+        OFFSET 0 -- so that the direction is computed once a line
     ) AS line
     WHERE line.direction IS NOT NULL
     ORDER BY line.version

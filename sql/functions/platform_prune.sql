@@ -1,5 +1,5 @@
--- Remove up to `most` audit records that are older than `days` days, oldest first; how many there were. The serving
--- role can do nothing else to the audit but add to it, and nothing here forgets what is younger than 30 days.
+-- Remove up to `most` audit records that are older than `days` days, oldest first; return how many. The serving role
+-- can otherwise only add to the audit, and records younger than 30 days are kept in any case.
 CREATE OR REPLACE FUNCTION prune_audit_events(days integer, most integer) RETURNS integer
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp

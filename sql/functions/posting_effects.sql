@@ -1,6 +1,6 @@
--- What comes with a posting, in its transaction: the payables that it pays, the events that tell of it, the audit. It
--- runs after ledger_post, whose `outcomes` decide: only of what was posted just now (0) anything is written, so what
--- repeats an earlier call tells nothing twice. Items are numbered from 1; returns how many events are to be fanned out.
+-- The effects of a posting, in its transaction: the payables that it pays, the events that tell of it, the audit. This
+-- runs after ledger_post, whose `outcomes` decide: effects are written for items posted just now (0), so a repetition
+-- of an earlier call tells nothing twice. Items are numbered from 1; returns how many events are to be fanned out.
 CREATE OR REPLACE FUNCTION posting_effects(
     ids uuid[], outcomes smallint[], payable_ids uuid[], item_payable integer[], settlers uuid[],
     event_items integer[], event_ids uuid[], event_principals integer[], event_types text[], event_objects text[],
@@ -30,7 +30,7 @@ BEGIN
         WHERE p.id = paid.payable_id AND NOT p.reusable;
     END IF;
     IF event_items IS NOT NULL THEN
-        -- Where nobody could receive it, by an endpoint or by reading with a key, there is nothing left to do: most
+        -- An event counts as fanned out where nobody could receive it, by an endpoint or by reading with a key: most
         -- merchants have neither, and a fan-out costs as much as the payment's own entries.
         WITH written AS (
             INSERT INTO outbox_events (id, principal_id, event_type, object_id, body, fanned_out_at)

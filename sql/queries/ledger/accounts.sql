@@ -1,13 +1,13 @@
 -- name: open_accounts
--- A row a code: its id, and whether this call opened it.
+-- A row a code: the account's id, and whether this call opened it.
 SELECT account_code, account_id, opened FROM ledger_open_accounts($1, $2, $3, $4, $5, $6, $7, $8, $9);
 
 -- name: change_account
--- Null, or the reason why not.
+-- Null, or the cause of a refusal.
 SELECT refused FROM ledger_change_account($1, $2, $3, $4);
 
 -- name: account_opening
--- What the account was opened with.
+-- The data of the account's first event.
 SELECT e.data FROM account_events AS e WHERE e.account_id = $1 ORDER BY e.no LIMIT 1;
 
 -- name: get_account
@@ -45,8 +45,8 @@ LEFT JOIN entries AS e ON e.account_id = a.id AND e.version = v.version
 WHERE a.code = $1;
 
 -- name: balance_at_effective
--- Version of the account of code $1 recorded by $2, and the balance by effective time: what was recorded by then, less
--- what takes effect later, plus what was recorded later and takes effect by then.
+-- Version of the account of code $1 recorded by $2, and the balance by effective time: entries recorded by then, less
+-- those that take effect later, plus those recorded later that take effect by then.
 SELECT
     a.currency, v.version,
     coalesce(e.balance, 0)

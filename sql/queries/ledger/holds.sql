@@ -21,7 +21,7 @@ ORDER BY h.no DESC
 LIMIT $4;
 
 -- name: due_holds
--- Holds whose time is over, oldest first. By now(), which an index can be searched for.
+-- Holds whose time is over by now(), which an index can be searched for, oldest first.
 SELECT h.no, h.id, h.amount, a.code
 FROM holds AS h
 INNER JOIN accounts AS a ON h.source_id = a.id

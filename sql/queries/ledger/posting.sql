@@ -1,6 +1,6 @@
 -- name: post
--- One row: what became of each item; see sql/functions/ledger_post.sql. The arrays that every call has come as text
--- and are parsed here: the driver takes 0.4 us to encode a number of an array and 1.2 us a text, this a quarter of it.
+-- One row: the outcome of each item; see sql/functions/ledger_post.sql. Arrays that every call has come as text and
+-- are parsed here in a quarter of the driver's time, which is 0.4 us to encode a number of an array and 1.2 us a text.
 SELECT
     batch, recorded, outcomes, culprits, figures, leg_version, leg_balance, leg_posted, item_amount, item_captured,
     item_expires
@@ -12,7 +12,7 @@ FROM ledger_post(
 );
 
 -- name: post_with_effects
--- The same, and what comes with what was posted, in the same transaction; see sql/functions/posting_effects.sql.
+-- The row of `post`, and the effects of posted items in its transaction; see sql/functions/posting_effects.sql.
 WITH posted AS MATERIALIZED (
     SELECT
         batch, recorded, outcomes, culprits, figures, leg_version, leg_balance, leg_posted, item_amount, item_captured,

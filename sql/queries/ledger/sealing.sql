@@ -1,5 +1,5 @@
 -- name: seal
--- How many batches this round numbered and sealed.
+-- The number of batches that this round numbered and sealed.
 SELECT ledger_seal($1);
 
 -- name: feed_lag

@@ -1,5 +1,5 @@
 -- name: stored_outcomes
--- A row a key of the given ids: what became of it, with the refusal where there was one.
+-- A row a key of the given ids: its item, with the refusal where there was one.
 SELECT
     k.id, k.no, k.fields, b.recorded_at, h.amount, h.captured, h.expires_at, r.outcome, r.figure, a.code AS account
 FROM keys AS k

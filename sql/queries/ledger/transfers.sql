@@ -35,7 +35,7 @@ ORDER BY t.no DESC
 LIMIT $8;
 
 -- name: list_transfers_of_kind
--- The same for one kind.
+-- The page of list_transfers for one kind.
 SELECT t.no
 FROM transfers AS t
 INNER JOIN batches AS b ON b.seq = batch_of(t.no)
@@ -50,7 +50,7 @@ ORDER BY batch_of(t.no) DESC, t.no DESC
 LIMIT $8;
 
 -- name: list_transfers_by_reference
--- The same for one reference.
+-- The page of list_transfers for one reference.
 SELECT t.no
 FROM transfers AS t
 INNER JOIN batches AS b ON b.seq = batch_of(t.no)
@@ -64,7 +64,7 @@ ORDER BY t.no DESC
 LIMIT $8;
 
 -- name: list_transfers_by_metadata
--- The same for one set of metadata, which the index finds before they are sorted.
+-- The page of list_transfers for one set of metadata, which the index finds before transfers are sorted.
 WITH matching AS MATERIALIZED (
     SELECT t.no FROM transfers AS t
     WHERE
@@ -83,8 +83,7 @@ ORDER BY m.no DESC
 LIMIT $8;
 
 -- name: list_transfers_of_account
--- The same for one account ($9), over its entries; of several legs in a transfer, the one that no later leg follows
--- counts.
+-- The page of list_transfers for one account ($9), over its entries; the last of its legs in a transfer counts.
 SELECT t.no
 FROM entries AS e
 INNER JOIN transfers AS t ON t.no = item_of(e.no)
@@ -105,8 +104,8 @@ LIMIT $8;
 
 -- name: batch_span
 -- The first batch that may have been recorded at or after $1, and the last that may have been recorded before $2.
--- Numbers and times are drawn one right after the other, so they can disagree by a stall of a process: a minute
--- covers that.
+-- A number and its time are drawn one right after the other, so their orders disagree by a stall of a process at most:
+-- a minute covers that.
 SELECT
     coalesce((
         SELECT b.seq FROM batches AS b WHERE b.recorded_at >= $1::timestamptz - interval '1 minute'

@@ -1,6 +1,6 @@
 -- name: extents
--- How far the checks have to go: the last account and how many there are, the entries that accounts count, the last
--- batch and how many there are, how many holds, and the last position of the feed.
+-- The extent of the checks: the last account and the number of accounts, the entries that accounts count, the last
+-- batch and the number of batches, the number of holds, and the last position of the feed.
 SELECT
     coalesce((SELECT max(a.id) FROM accounts AS a), 0) AS last_account,
     (SELECT count(a.id) FROM accounts AS a) AS accounts,
@@ -72,7 +72,7 @@ WITH found AS (
                         'hour_amount_max', w.hour_amount_max, 'hour_count_max', w.hour_count_max,
                         'day_amount_max', w.day_amount_max, 'day_count_max', w.day_count_max
                     ) IS DISTINCT FROM l.data -> 'limits'
-                    -- Without the flag nobody looks at the windows.
+                    -- Without the flag no posting looks at the windows.
                     OR a.has_windows <> (w.account_id IS NOT NULL)
                     THEN 'limits'
             END,
@@ -104,7 +104,7 @@ LIMIT 1;
 
 -- name: entries
 -- One row: the next $5 entries after ($1, $2), whose balance was $3 and number $4, in the order of account and version:
--- where they end, how many they are, and the faults among them as JSON.
+-- their end, their number, and the faults among them as JSON.
 WITH page AS (
     SELECT e.account_id, e.version, e.no, e.amount, e.balance
     FROM entries AS e
@@ -344,8 +344,8 @@ ORDER BY x.no
 LIMIT 1;
 
 -- name: backdated_list
--- One row: the next $4 backdated entries after ($1, $2, $3): where they end, how many they are, and the faults among
--- them as JSON: those that have no entry.
+-- One row: the next $4 backdated entries after ($1, $2, $3): their end, their number, and the faults among them as
+-- JSON: those that have no entry.
 WITH page AS (
     SELECT d.account_id, d.effective_at, d.no, d.amount
     FROM backdated_entries AS d
@@ -376,8 +376,8 @@ ORDER BY p.account_id DESC, p.effective_at DESC, p.no DESC
 LIMIT 1;
 
 -- name: keys
--- One row: the next $2 keys after $1: where they end, how many they are, and the faults among them as JSON: keys that
--- point at nothing.
+-- One row: the next $2 keys after $1: their end, their number, and the faults among them as JSON: keys that point at
+-- nothing.
 WITH page AS (
     SELECT k.id, k.no FROM keys AS k
     WHERE k.id > $1
@@ -410,8 +410,8 @@ ORDER BY p.id DESC
 LIMIT 1;
 
 -- name: refusals
--- One row: the next $2 refusals after $1: where they end, how many they are, and the faults among them as JSON: those
--- that no key leads to.
+-- One row: the next $2 refusals after $1: their end, their number, and the faults among them as JSON: those that no key
+-- leads to.
 WITH page AS (
     SELECT r.id FROM refusals AS r
     WHERE r.id > $1
@@ -436,8 +436,8 @@ ORDER BY p.id DESC
 LIMIT 1;
 
 -- name: holds
--- One row: the next $2 holds after number $1: where they end, how many they are, and the faults among them as JSON:
--- those that are not what their events have made of them.
+-- One row: the next $2 holds after number $1: their end, their count, and the faults among them as JSON: those that
+-- differ from the result of their events.
 WITH page AS (
     SELECT h.no, h.id, h.source_id, h.amount, h.captured, h.state, h.expires_at, h.leg_accounts, h.leg_amounts
     FROM holds AS h
@@ -482,8 +482,8 @@ ORDER BY p.no DESC
 LIMIT 1;
 
 -- name: reversed_amounts
--- One row: the next $2 reversed transfers after number $1: where they end, how many they are, and the faults among them
--- as JSON: those whose reversals do not sum to what is kept, or to more than the transfer.
+-- One row: the next $2 reversed transfers after number $1: their end, their count, and the faults among them as JSON:
+-- those whose reversals do not sum to the amount that is kept, or sum to more than the transfer.
 WITH page AS (
     SELECT r.no, r.amount FROM reversed_amounts AS r
     WHERE r.no > $1
@@ -516,7 +516,7 @@ LIMIT 1;
 
 -- name: feed
 -- One row: the next $4 rows of the feed after position $1, whose digest was $2 and which ended before position $3:
--- where they end, and the faults among them as JSON. The digests are computed anew from what the batches contain.
+-- their end, and the faults among them as JSON. The digests are computed anew from the rows of the batches.
 WITH page AS (
     SELECT f.position, f.batch, f.events, f.digest FROM feed AS f
     WHERE f.position > $1
@@ -564,7 +564,7 @@ ORDER BY p.position DESC
 LIMIT 1;
 
 -- name: feed_end
--- One fault at most: where the feed says that it ends, against its last row.
+-- One fault at most: the end of the feed as its head has it, against its last row.
 WITH last_row AS (
     SELECT f.position + f.events - 1 AS position, f.digest FROM feed AS f
     ORDER BY f.position DESC
@@ -580,5 +580,5 @@ LEFT JOIN last_row AS l ON TRUE
 WHERE h.position <> coalesce(l.position, 0) OR h.digest <> coalesce(l.digest, '\x');
 
 -- name: last_seal
--- Where the feed ends, and the digest of all of it.
+-- The end of the feed, and the digest of all of it.
 SELECT h.position, h.digest FROM feed_head AS h;

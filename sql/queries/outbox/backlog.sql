@@ -1,6 +1,6 @@
 -- name: endpoints_due
--- Up to $2 endpoints with ids above $1 that have something due, and since when: endpoint_id, since, batch_size. One
--- index seek serves each endpoint, whatever its backlog; but each walks over the dead entries of what was taken.
+-- Up to $2 endpoints with ids above $1 that have a delivery due, and since when: endpoint_id, since, batch_size. One
+-- index seek serves each endpoint, whatever its backlog; but each walks over the dead entries of claimed deliveries.
 WITH RECURSIVE waiting AS (
     (
         SELECT endpoint_id, due_at FROM webhook_deliveries
@@ -24,11 +24,11 @@ SELECT waiting.endpoint_id, waiting.due_at AS since, coalesce(endpoint.batch_siz
 FROM waiting
 LEFT JOIN webhook_endpoints AS endpoint ON waiting.endpoint_id = endpoint.id
 WHERE waiting.due_at <= now()
--- The order in which they are found is that of their ids: sorting would visit every endpoint first.
+-- Endpoints are found in the order of their ids, so nothing is sorted: a sort would visit every endpoint first.
 LIMIT $2; -- noqa: AM09
 
 -- name: endpoints_due_lately
--- Up to $2 endpoints to which something came due within the last $1 seconds, and since when: endpoint_id, since,
+-- Up to $2 endpoints to which a delivery came due within the last $1 seconds, and since when: endpoint_id, since,
 -- batch_size. An index of its own serves this query; it has the times in UTC.
 WITH lately AS (
     SELECT endpoint_id, due_at FROM webhook_deliveries
@@ -36,7 +36,7 @@ WITH lately AS (
         state = 'pending'
         AND due_at AT TIME ZONE 'UTC' >= (now() - make_interval(secs => $1)) AT TIME ZONE 'UTC'
         AND due_at AT TIME ZONE 'UTC' <= now() AT TIME ZONE 'UTC'
-    -- The order is that of this index, by a column that no other has.
+    -- This order is the index's own, by a column that no other index has.
     ORDER BY due_at AT TIME ZONE 'UTC', attempts
     OFFSET 0 -- noqa: AM09
 ),

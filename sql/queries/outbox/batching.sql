@@ -1,6 +1,6 @@
 -- name: form_batches
--- Make batches of deliveries $1 that are leased under token $3, each carried by the one in $2 at its place. Answers the
--- ids of those whose lease still held: unless that is all of them, the caller rolls back.
+-- Make batches of deliveries $1 that are leased under token $3, each carried by the one in $2 at its place. The query
+-- answers the ids whose lease still held: the caller rolls back unless all are there.
 UPDATE webhook_deliveries AS delivery
 SET
     batch_id = given.carrier,
@@ -14,8 +14,8 @@ WHERE delivery.id = given.id AND delivery.state = 'leased' AND delivery.lease_to
 RETURNING delivery.id;
 
 -- name: carry_batches
--- Give the members of the batches that deliveries $1 carry the state of those: the ids of the members. It runs in the
--- transaction that changed the carriers, as a statement of its own: joined to theirs, the planner may read the table.
+-- Give the members of the batches that deliveries $1 carry the carriers' state: the ids of the members. The transaction
+-- that changed the carriers runs this as a statement of its own: joined to theirs, the planner may read the table.
 UPDATE webhook_deliveries AS member
 SET
     state = CASE WHEN carrier.finished_at IS NULL THEN 'waiting' ELSE carrier.state END,

@@ -8,8 +8,8 @@ FROM webhook_endpoints
 WHERE principal_id = $1 AND id = $2 AND deleted_at IS NULL;
 
 -- name: note_endpoint_proven
--- URL $2 of endpoint $1 has echoed a challenge: an endpoint that was off as unverified is on. Answers the id, or no row
--- when it has another URL by now.
+-- URL $2 of endpoint $1 has echoed a challenge: an endpoint that was off as unverified is on. The query answers the
+-- id, or no row when the endpoint has another URL by now.
 UPDATE webhook_endpoints
 SET
     verified_at = clock_timestamp(),

@@ -2,7 +2,7 @@
 -- Up to $11 deliveries after the first $12, with ids below $1 and not below $2, newest first: of principal $3,
 -- endpoint $4, event $5, in one of the states $6, of one of the types $7, given up or received at or after $8 (null: of
 -- any). $9 leaves only those that can be sent again, $10 adds those of endpoints that were deleted. The index of each
--- endpoint serves its newest, so that nobody else's deliveries are read.
+-- endpoint serves its newest, so that no other endpoint's deliveries are read.
 SELECT
     found.id, found.event_id, found.endpoint_id, found.batch_id, found.event_type, found.object_id, found.state,
     found.attempts, found.due_at, found.last_status, found.last_error, found.created_at, found.finished_at
@@ -56,9 +56,9 @@ LIMIT $2;
 
 -- name: resend_deliveries
 -- Make deliveries $1 due again as if they were new, but for those that are being sent just now or whose endpoint
--- is gone or off; for a member of a batch, the delivery that carries the batch. Answers id, endpoint_id,
--- ordered_object, batch_id. They are due in the order of their events. A delivery that goes in the order of its object
--- waits to be released, unless it is in turn.
+-- is gone or off; for a member of a batch, the delivery that carries the batch. The query answers id,
+-- endpoint_id, ordered_object, batch_id. Deliveries are due in the order of their events. One that goes in the order of
+-- its object waits to be released, unless it is in turn.
 WITH wanted AS (
     SELECT DISTINCT coalesce(batch_id, id) AS id FROM webhook_deliveries
     WHERE id = any($1::uuid[])
@@ -84,7 +84,7 @@ SET
         WHEN delivery.ordered_object IS NULL OR delivery.state = 'pending' THEN 'pending' ELSE 'waiting'
     END,
     attempts = 0,
-    -- Just now, since claims look behind what they took before, and apart by what a time can tell.
+    -- The times are just now, since claims look behind what they took before, and a microsecond apart.
     due_at = now() - interval '1 millisecond' + placed.place * interval '1 microsecond',
     last_status = NULL, last_error = NULL, finished_at = NULL
 FROM placed

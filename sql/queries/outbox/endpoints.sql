@@ -1,6 +1,6 @@
 -- name: create_webhook_endpoint
 -- The endpoint as stored, switched off if its URL has to prove itself ($10). No row when the principal has $8 living
--- ones already.
+-- endpoints already.
 INSERT INTO webhook_endpoints (
     id, principal_id, url, event_types, description, headers, secrets, signing_keys, verify, disabled_at,
     disabled_reason, ordered, batch_size
@@ -95,8 +95,8 @@ RETURNING
 
 -- name: rotate_webhook_secret
 -- Secret $3, and signing key $5 for an endpoint that has such, are the first of endpoint $2 of principal $1 from now
--- on; the others count for $4 seconds more, or no longer. Answers old_secrets_until and signing_keys, or no row when
--- there is no such endpoint.
+-- on; the others count for $4 seconds more, or no longer. The query answers old_secrets_until and signing_keys, or no
+-- row when there is no such endpoint.
 UPDATE webhook_endpoints
 SET
     secrets = CASE

@@ -8,9 +8,9 @@ LIMIT $1
 FOR UPDATE SKIP LOCKED;
 
 -- name: endpoints_for_events
--- One row for each of the given events and each living endpoint of its principal that wants its type and is not younger
--- than it, in the order of the events: event_id, endpoint_id, disabled, and ordered_object for an endpoint that wants
--- order.
+-- One row for each given event and each living endpoint of its principal that wants the event's type and is not younger
+-- than the event, in the order of the events: event_id, endpoint_id, disabled, and ordered_object for an endpoint that
+-- wants order.
 SELECT
     given.id AS event_id, endpoint.id AS endpoint_id, endpoint.disabled_at IS NOT NULL AS disabled,
     CASE WHEN endpoint.ordered THEN given.object_id END AS ordered_object
@@ -50,7 +50,7 @@ ON CONFLICT (event_id, endpoint_id) DO NOTHING;
 
 -- name: mark_fanned_out
 -- The deliveries of events $1, of principals $2, exist now; each event gets the next position of its principal, whose
--- row stays locked until the commit. The order is that of the principals, so that two such steps never wait for each
+-- row stays locked until the commit. Principals are locked in their order, so that two such steps never wait for each
 -- other in a circle.
 WITH given AS (
     SELECT

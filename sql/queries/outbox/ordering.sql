@@ -1,6 +1,6 @@
 -- name: lock_endpoints
 -- Lock endpoints $1, in the order of their ids. The next delivery of an object is let go, and the one before it ended,
--- under this lock only. It is the first statement of its transaction.
+-- under this lock only. The lock is the first statement of its transaction.
 SELECT id FROM webhook_endpoints
 WHERE id = any($1::uuid[])
 ORDER BY id
@@ -8,8 +8,8 @@ FOR NO KEY UPDATE;
 
 -- name: release_deliveries_in_turn
 -- Let the next delivery of each endpoint in $1 and object in $2 go: the waiting one of the oldest event, unless one is
--- in turn already, or an older event of the object has no deliveries yet (its fan-out is not committed). Answers the
--- ids of those that are due now. lock_endpoints comes before.
+-- in turn already, or an older event of the object has no deliveries yet (its fan-out is not committed). The
+-- query answers the ids of those that are due now. lock_endpoints comes before.
 WITH given AS (
     SELECT DISTINCT endpoint_id, object_id
     FROM unnest($1::uuid[], $2::text[]) AS named (endpoint_id, object_id)
@@ -89,5 +89,5 @@ SELECT
             AND other.state IN ('pending', 'leased')
     ) AS stalled
 FROM found
--- The order is that in which they are found: sorting would visit all of them first.
+-- Objects are found in this order, so nothing is sorted: a sort would visit all of them first.
 LIMIT $3; -- noqa: AM09

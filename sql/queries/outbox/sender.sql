@@ -64,7 +64,7 @@ LEFT JOIN
             LATERAL (
                 SELECT sent.id, sent.body FROM outbox_events AS sent
                 WHERE sent.id = member.event_id
-                -- One index seek serves each: the planner may take a batch for so large that it would read all events.
+                -- One index seek serves each event: the planner may think a batch so large that it would read them all.
                 OFFSET 0 -- noqa: AM09
             ) AS event
         WHERE member.batch_id = claimed.batch_id
@@ -74,8 +74,8 @@ ORDER BY claimed.endpoint_id, claimed.event_id;
 
 -- name: record_deliveries
 -- Write down the results of deliveries: state `delivered`, `failed`, or `pending` again in retry_seconds; and the
--- attempt, if there was one (sent_at). Answers the ids of those whose lease still held; the others were taken over and
--- are sent again with the same id.
+-- attempt, if there was one (sent_at). The query answers the ids whose lease still held; the others were taken over
+-- and are sent again with the same id.
 WITH result AS (
     SELECT * FROM
         unnest(
@@ -108,8 +108,8 @@ WHERE delivery.id = any($1::uuid[]) AND delivery.id = result.id AND delivery.lea
 RETURNING delivery.id;
 
 -- name: fail_backlog
--- Give up $3 deliveries that are due to endpoint $1 for reason $2, and as many that wait in order, as long as it is off
--- or gone: id, batch_id.
+-- Give up $3 deliveries that are due to endpoint $1 for reason $2, and as many that wait in order, while the endpoint is
+-- off or gone: id, batch_id.
 WITH closed AS (
     SELECT id FROM webhook_endpoints
     WHERE id = $1 AND (disabled_at IS NOT NULL OR deleted_at IS NOT NULL)
@@ -144,8 +144,8 @@ WHERE delivery.id = given.id
 RETURNING delivery.id, delivery.batch_id;
 
 -- name: take_over_deliveries
--- Free up to $3 deliveries whose worker was not seen for $1 seconds or whose lease ran out; those that have used up $2
--- attempts have failed. One row each: id, state, endpoint_id, ordered_object, batch_id.
+-- Free up to $3 deliveries whose worker was not seen for $1 seconds or whose lease ran out; those with $2 attempts
+-- or more have failed. One row each: id, state, endpoint_id, ordered_object, batch_id.
 WITH lost AS (
     SELECT delivery.id FROM webhook_deliveries AS delivery
     LEFT JOIN workers AS worker ON delivery.lease_worker = worker.id

@@ -1,6 +1,6 @@
 -- name: pulse
 -- One row: the age in seconds of the oldest batch that is not in the feed yet, 0 when there is none; the seconds since
--- any worker's last heartbeat, infinite when there is no worker; and how many dead letters wait, counted up to 10,000.
+-- any worker's last heartbeat, infinite when there is no worker; and the number of dead letters, counted up to 10,000.
 SELECT
     (
         SELECT coalesce(extract(EPOCH FROM clock_timestamp() - min(b.recorded_at)), 0)::float8

@@ -1,6 +1,6 @@
 -- name: inbox_backlog
--- How many events are due and not done (counted up to 10,000), the age of the oldest in seconds, and how many
--- are dead.
+-- The number of events that are due and not done (counted up to 10,000), the age of the oldest in seconds, and the
+-- number of dead letters.
 SELECT
     (
         SELECT count(*) FROM (
@@ -25,7 +25,7 @@ SELECT
     ) AS dead;
 
 -- name: outbox_backlog
--- How many events wait for their fan-out and how many deliveries are due (each counted up to 10,000), and the
+-- The numbers of events that wait for their fan-out and of deliveries that are due (each counted up to 10,000), and the
 -- age of the oldest event in seconds.
 SELECT
     (
