@@ -1,1 +1,1 @@
-"""When and how often: resident loops and the clock. Each calls the core; no rule of its own."""
+"""Jobs and their times: resident loops and the clock. Each calls the core and has no rule of its own."""

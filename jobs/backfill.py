@@ -1,4 +1,4 @@
-"""Once an hour: ask providers for the events that they could not deliver to us."""
+"""The backfill asks providers, once an hour, for the events that they could not deliver to us."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ log = structlog.get_logger(__name__)
 
 
 class Fetch(Protocol):
-    """What asks one provider."""
+    """A function that asks one provider."""
 
     __name__: str
 
     async def __call__(self, settings: Settings, intake: Intake, since: datetime, /) -> Fetched:
-        """Take in what was missed since then."""
+        """Take in the events that were missed since then."""
 
 
 def askable(settings: Settings) -> list[Fetch]:
-    """Return what asks the providers that we have credentials for; nothing when the operator has switched it off."""
+    """Return the functions for providers that we have credentials for; none when the operator wants no backfill."""
     if settings.inbox_backfill_hours == 0:
         return []
     paypal = (
@@ -42,7 +42,7 @@ def askable(settings: Settings) -> list[Fetch]:
 
 
 async def backfill(settings: Settings, database: Database, waker: Waker) -> int:
-    """Fetch what was missed within INBOX_BACKFILL_HOURS; return 0, for one run asks for all of it.
+    """Fetch the events missed within INBOX_BACKFILL_HOURS; return 0, for one run asks for all of them.
 
     A provider that is away is asked again at the next run.
     """

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# A Redis that restarts is back within these; after that arq gives up and is started anew.
+# A Redis that restarts is back within so many retries; after them arq gives up and is started anew.
 REDIS_RETRIES: Final = 20
 ARQ_RESTART_SECONDS: Final = 2.0
 
@@ -46,7 +46,7 @@ async def keep_clock(tools: Tools) -> None:
         except (RedisError, OSError, TimeoutError) as error:
             log.warning("clock.lost", error=type(error).__name__)
         finally:
-            # Not arq's own close(): it raises when Redis is away, and leaves its connections open then.
+            # arq's own close() would raise when Redis is away, and leave its connections open then.
             await tasks.end(*arq.tasks.values())
             await redis.aclose(close_connection_pool=True)
         await asyncio.sleep(ARQ_RESTART_SECONDS)
@@ -80,7 +80,7 @@ def _cron(job: Job, tools: Tools, name: str) -> CronJob:
 
 
 def open_arq_redis(settings: Settings) -> ArqRedis:
-    """Return arq's client. It survives a restart of Redis, which arq's own default does not."""
+    """Return arq's client, made to survive a restart of Redis, which arq's own default does not."""
     client: ArqRedis = ArqRedis.from_url(
         str(settings.redis_url),
         socket_timeout=5.0,

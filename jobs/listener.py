@@ -1,4 +1,4 @@
-"""The worker's own metrics for Prometheus, on a port of their own: the API's processes cannot know them."""
+"""The worker's own metrics for Prometheus, on a port of its own: the API's processes cannot know them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# The database is asked within this; a loop that does not come to it is stuck, and the scrape fails, as it should.
+# The database answers within this time; a loop that does not come to ask is stuck, and the scrape fails, as it should.
 ANSWER_SECONDS: Final = gauges.MEASURE_SECONDS + 2.0
 
 
 class _Current(Collector):
-    """What is measured, handed over by the event loop's thread at each scrape, which runs in another."""
+    """The current metrics: the event loop's thread hands them over at each scrape, which runs in another thread."""
 
     def __init__(self, service: Service, loop: asyncio.AbstractEventLoop) -> None:
         self._service = service
@@ -56,7 +56,7 @@ async def metrics_listener(service: Service) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        # Not in the loop's thread, which a scrape may wait for.
+        # shutdown() runs in another thread than the loop's, which a scrape may wait for.
         await asyncio.to_thread(server.shutdown)
         server.server_close()
         await asyncio.to_thread(thread.join)

@@ -1,4 +1,4 @@
-"""How a job is run: by a resident loop, which drains it, sleeps until it is woken or polls, and repeats; or once."""
+"""Runs of a job: by a resident loop, which drains it, sleeps until it is woken or polls, and repeats; or once."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# While PostgreSQL is away every loop asks for it again, after up to this long.
+# While PostgreSQL is away every loop tries again after so many seconds at most.
 MAX_PAUSE_SECONDS: Final = 2.0
-# A run ends after so many steps even if something is always due; the next run goes on.
+# A run ends after so many steps even if work is always due; the next run goes on.
 MAX_STEPS: Final = 10_000
 
 
 class Loop(NamedTuple):
-    """One kind of work. `step` does a bounded part of it and returns how much that was; 0 means that nothing is due.
+    """One kind of work. `step` does a bounded part and returns how much that was; 0 means that nothing is due.
 
-    `topic` is what wakes it, None for what only goes by the clock; `poll_seconds` is how late a lost wake-up can be.
+    `topic` wakes the loop, None if it only goes by the clock; `poll_seconds` is the delay that a lost wake-up costs.
     """
 
     name: str
@@ -47,7 +47,7 @@ async def run_loop(loop: Loop, alarm: Alarm, stopping: asyncio.Event) -> None:
         try:
             done = await loop.step()
         except Refusal as refusal:
-            # What is gone for all loops at once is worth one line a loop and not one a try.
+            # A server that is away for all loops is worth one line a loop and not one a try.
             failures += 1
             if failures == 1:
                 log.warning("loop.waits", loop=loop.name, code=refusal.code, detail=refusal.detail)
@@ -93,7 +93,7 @@ async def step_of(tools: Tools, job: Job) -> Progress:
 async def drain(
     tools: Tools, job: Job, *, on_step: Callable[[Progress], None] = lambda _: None, once: bool = False
 ) -> Progress:
-    """Run steps until nothing is due, or only one step; return what was done. `on_step` gets the sums so far."""
+    """Run steps until nothing is due, or only one step; return the sums. `on_step` gets the sums so far."""
     total = Progress()
     for _ in range(1 if once else MAX_STEPS):
         started = time.perf_counter()

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# Every loop polls each second; work that is older waits for something else, and somebody should look.
+# Every loop polls each second; work that is older waits for another cause, and a person should look.
 LATE_SECONDS: Final = 10.0
 
 
 async def sweep(database: Database, waker: Waker) -> int:
-    """Wake every loop of every worker, publish the backlog as metrics, and say so in the log when it is old.
+    """Wake every loop of every worker, publish the backlog as metrics, and log a backlog that is old.
 
     Returns 0: the sweep itself does no work.
     """

@@ -36,9 +36,9 @@ log = structlog.get_logger(__name__)
 
 # A lost wake-up costs at most this.
 POLL_SECONDS: Final = 1.0
-# How late the next delivery of an object can be when a worker dies before it lets it go.
+# The delay of an object's next delivery when a worker dies before it lets that go.
 STALLED_SECONDS: Final = 5.0
-# How often old rows are removed: often enough that each time is short.
+# Old rows are removed so often that each time is short.
 PRUNE_SECONDS: Final = 60.0
 
 
@@ -62,12 +62,12 @@ class Tools:
 
     @property
     def settings(self) -> Settings:
-        """The settings."""
+        """Return the settings."""
         return self.platform.settings
 
     @property
     def database(self) -> Database:
-        """The database."""
+        """Return the database."""
         return self.platform.database
 
 
@@ -75,9 +75,9 @@ class Tools:
 class Job:
     """One kind of due work.
 
-    `step` does a bounded part of it and tells how much; when that is nothing, nothing is due. A worker looks when
-    `topic` is woken and every `poll_seconds` at the latest; 0: it has no loop for the job. `clock` is the time at which
-    arq begins a run, in arq's words; empty: never. `timeout_seconds` ends such a run, and the next one goes on.
+    `step` does a bounded part and returns how much that was; 0 means that nothing is due. A worker looks when `topic`
+    is woken and every `poll_seconds` at the latest; 0: it has no loop for the job. `clock` is the time at which arq
+    begins a run, in arq's words; empty: never. `timeout_seconds` ends such a run, and the next one goes on.
     `wanted` tells whether the settings ask for the job at all. A `command` is a subcommand of `tallystick`, too.
     """
 
@@ -178,11 +178,11 @@ JOBS: Final[Mapping[str, Job]] = {
             lambda tools: charging.step(tools.platform), clock={"second": {21}}, timeout_seconds=55, command=True,
         ),
         Job(
-            "expire", "Expire codes, links, requests and cash requests whose time is over; give back what was held.",
+            "expire", "Expire codes, links, requests and cash requests whose time is over; give back their holds.",
             lambda tools: expiry.expire(tools.platform), clock={"second": {5, 35}}, timeout_seconds=25, command=True,
         ),
         Job(
-            "settle", "Report to each merchant what was sold on the day before.",
+            "settle", "Report to each merchant the sales of the day before.",
             lambda tools: settlement.step(tools.platform),
             clock={"hour": {0}, "minute": set(range(6, 60, 10)), "second": {31}}, command=True,
         ),
@@ -190,9 +190,9 @@ JOBS: Final[Mapping[str, Job]] = {
             "retain", "Remove old audit records, if AUDIT_RETENTION_DAYS says so, and ended sign-ins.",
             lambda tools: retention.step(tools.platform), clock={"second": {47}}, timeout_seconds=50, command=True,
         ),
-        # It tells and changes nothing; `tallystick reconcile`, which may change balances, is no run of it.
+        # The job tells and changes nothing; `tallystick reconcile`, which may change balances, is no run of it.
         Job(
-            "reconcile", "Compare balances with their entries, and transfers with their legs; tell what is wrong.",
+            "reconcile", "Compare balances with their entries, and transfers with their legs; tell the faults.",
             lambda tools: reconcile.watch(tools.platform),
             clock={"hour": {3}, "minute": {13}, "second": {7}}, timeout_seconds=3_600,
         ),

@@ -1,4 +1,4 @@
-"""The worker process: resident loops that drain what is due in PostgreSQL, and the clock beside them."""
+"""The worker process: resident loops that drain due work in PostgreSQL, and the clock beside them."""
 
 from __future__ import annotations
 
@@ -50,19 +50,19 @@ async def _main(settings: Settings) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        # Under nohup it stays when its terminal goes.
+        # Under nohup the worker stays when its terminal goes.
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             loop.add_signal_handler(number, stopping.set)
     await work(settings, stopping)
 
 
 async def work(settings: Settings, stopping: asyncio.Event, *, retries: Retries | None = None) -> None:
-    """Do a worker's work until `stopping` is set; then finish what is in hand, within SHUTDOWN_TIMEOUT_SECS."""
+    """Do a worker's work until `stopping` is set; then finish the work in hand, within SHUTDOWN_TIMEOUT_SECS."""
     async with open_service(settings) as service, open_platform(service) as platform:
         worker = Worker()
         await worker.beat(service.database)
         egress = Egress(Destinations.of(settings.outbound_allow_hosts, require_https=settings.env == "prod"))
-        # A connection of its own: this one waits for messages, the service's never waits long.
+        # Messages have a connection of their own: it waits for them, while the service's never waits long.
         listening = open_redis(settings)
         alarm = Alarm(listening, service.epoch)
         try:
@@ -123,7 +123,7 @@ class _Shift:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Start everything, wait for the stop, and end in an order that loses nothing."""
-        # The heart beats until all is given back, or others would take over what is being finished.
+        # The heart beats until all leases are given back, or others would take over work that is being finished.
         retired = asyncio.Event()
         helpers = [
             asyncio.create_task(self._alarm.listen(), name="listen"),
@@ -144,7 +144,7 @@ class _Shift:
         await tasks.end(stop, *helpers)
         log.info("worker.stopped", worker=self._worker.name)
         if not asked:
-            # None of them ends by itself: it is a mistake of ours, and the supervisor starts a new process.
+            # A task that ends by itself is a mistake of ours, and the supervisor starts a new process.
             task = ended.pop()
             task.result()
             raise RuntimeError(f"the task {task.get_name()} ended by itself")
@@ -155,7 +155,7 @@ class _Shift:
         _, late = await asyncio.wait(loops, timeout=grace)
         await tasks.end(*late)
         await self._waker.close()
-        # If PostgreSQL is gone, the others find what we held: this worker's heart stops now.
+        # If PostgreSQL is gone, the others find our leases later: this worker's heart stops now.
         with contextlib.suppress(Exception):
             await self._sender.drain(grace)
             await self._processor.release()

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 # for this long meanwhile is cut off between two requests.
 FAREWELL_SECONDS = 0.5
 FAREWELL_POLL_SECONDS = 0.02
-# What has not ended within the requests' bound is cancelled, and has this long to clear up after itself.
+# A request that has not ended within the bound is cancelled, and has this long to clear up after itself.
 CANCELLED_SECONDS = 1.0
-# Beyond the requests' own bound: the above, closing pools, the last flush of metrics.
+# The time beyond the requests' bound: for the above, closing pools, the last flush of metrics.
 CLEANUP_SECONDS = 5
-# How often the supervisor hears that the loop turns.
+# The supervisor hears so often that the loop turns.
 BEAT_SECONDS = 1.0
 # Objects made and not freed before the collector looks for cycles among them; 700 by default.
 GC_ALLOCATIONS = 20_000
@@ -75,14 +75,14 @@ async def serve(
     try:
         for runner, (_, listener) in zip(runners, sites, strict=True):
             await web.SockSite(runner, listener, backlog=BACKLOG).start()
-        # What is there now stays for good: the collector need not look at it again.
+        # Objects that exist now stay for good: the collector need not look at them again.
         gc.collect()
         gc.freeze()
         # A request makes hundreds of objects and no cycles; at the default the looks for them took 6 % of the time.
         gc.set_threshold(GC_ALLOCATIONS)
         beat = asyncio.create_task(_beat(ready_fd))
         await stop.wait()
-        # The kernel ends us if the clean-up hangs, also where no supervisor lives that would.
+        # The kernel ends this process if the clean-up hangs, also where no supervisor lives that would.
         signal.alarm(int(shutdown_timeout_secs) + CLEANUP_SECONDS)
         on_stop()
         await asyncio.gather(*(site.stop() for runner in runners for site in runner.sites))
@@ -97,7 +97,7 @@ async def serve(
 async def _beat(ready_fd: int) -> None:
     """Say that the loop turns, until the process ends."""
     while True:
-        # BlockingIOError: the supervisor is held up and has not read. BrokenPipeError: it has died, and a signal comes.
+        # BlockingIOError: the supervisor is held up and has not read. BrokenPipeError: it is dead, and a signal comes.
         with suppress(BlockingIOError, BrokenPipeError):
             os.write(ready_fd, b"1")
         await asyncio.sleep(BEAT_SECONDS)
@@ -106,14 +106,14 @@ async def _beat(ready_fd: int) -> None:
 async def _let_clients_go(runners: Sequence[web.AppRunner], within_seconds: float) -> None:
     """Wait until every client has gone with its last answer.
 
-    One that is idle after `FAREWELL_SECONDS` is cut off; one whose request has begun has `within_seconds`, also for the
-    rest of its body. aiohttp's own clean-up would drop what arrives of that.
+    A client that is idle after `FAREWELL_SECONDS` is cut off; one whose request has begun has `within_seconds`, also
+    for the rest of its body, which aiohttp's own clean-up would drop.
     """
     loop = asyncio.get_running_loop()
     farewell_until = loop.time() + FAREWELL_SECONDS
     give_up_at = loop.time() + within_seconds
     while loop.time() < give_up_at:
-        # Before the first look too: a connection that was just accepted is not in the list yet.
+        # The sleep comes before the first look, too: a connection that was just accepted is not in the list yet.
         await asyncio.sleep(FAREWELL_POLL_SECONDS)
         connections = [one for runner in runners if runner.server for one in runner.server.connections]
         if not connections:
@@ -127,7 +127,7 @@ async def _let_clients_go(runners: Sequence[web.AppRunner], within_seconds: floa
 
 def main() -> int:
     """Serve with the settings of the environment. The exit code is 2 for settings that are refused."""
-    # Here, because the supervisor's tests serve something smaller.
+    # The imports stand here because the supervisor's tests serve a smaller application.
     from core.log import configure_logging
     from core.settings import SettingsError, load_settings
     from handlers.app import LISTENERS, contract_app, create_app

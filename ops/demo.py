@@ -63,7 +63,7 @@ class Merchant(Receiver):
     refused: list[str] = field(default_factory=list)
 
     def respond(self, delivery: Delivery) -> web.Response:
-        """Accept a delivery whose two signatures are right; nothing else of it is believed before."""
+        """Accept a delivery whose two signatures are right; nothing else in it is believed before."""
         problem = problem_of(self.secret, delivery.headers, delivery.body)
         if problem:
             self.refused.append(problem)
@@ -133,7 +133,7 @@ def _paid(account: str, intent: str, amount: int) -> dict[str, Any]:
 
 
 async def _call(client: aiohttp.ClientSession, method: str, url: str, body: Any = None) -> Any:
-    """Call the service as an operator would, and end the demo with its sentence if it refuses."""
+    """Call the service as an operator would, and end the demo with the service's sentence if it refuses."""
     async with client.request(method, url, json=body) as response:
         answer = await response.json(content_type=None) if response.status != 204 else None
         if response.status >= 400:

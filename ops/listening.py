@@ -31,14 +31,13 @@ class Listeners:
     """
 
     def __init__(self, host: str, port: int, setting: str = "app_port") -> None:
-        """Raises StartError if the port is busy. Port 0 takes any free one."""
+        """Port 0 takes any free port. Raises StartError if the port is busy."""
         self.host = host
         self.setting = setting
         # SO_REUSEPORT would let two services of one user share the port, and each get half of the other's requests.
         if port and not is_free(host, port):
             raise StartError(
-                f"Port {port} on {host} is busy."
-                f" Stop what listens there, or set {setting.upper()} to another one."
+                f"Port {port} on {host} is busy. Stop its server, or set {setting.upper()} to another one."
             )
         self._sockets: dict[int, socket.socket] = {}
         self.port = port

@@ -1,4 +1,4 @@
-"""A merchant's server: it receives deliveries and checks both signatures, as their public descriptions have them.
+"""A merchant's server: it receives deliveries and checks both signatures by their public descriptions.
 
 The checks share no code with the module that signs, so that a mistake there cannot hide here.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-# Standard Webhooks: a receiver refuses a delivery that is older or younger than this.
+# A receiver refuses a delivery that is older or younger than this, by Standard Webhooks.
 TOLERANCE_SECONDS = 300
 # A handler that still runs when the server stops has this time to end.
 SHUTDOWN_SECONDS = 0.1

@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 METRICS_PREFIX = "tallystick-metrics-"
 METRICS_LOCK = "lock"
 
-# What somebody should look at; the rest of what the supervisor tells is its ordinary work.
+# Events that a person should look at; all others of the supervisor are its ordinary work.
 ALARMS = {
     "process.died": logging.ERROR,
     "process.hung": logging.ERROR,
@@ -45,7 +45,7 @@ ALARMS = {
 def api_program(settings: Settings, output: Path | None = None) -> Program:
     """Return the HTTP API's processes; they inherit the socket that they serve.
 
-    If the master dies they let the requests in progress finish, which they bound themselves.
+    If the master dies, the processes let the requests in progress finish, within their own bound.
     """
     command = (sys.executable, "-m", "ops.api_process")
     bound = settings.shutdown_timeout_secs
@@ -63,7 +63,7 @@ def api_program(settings: Settings, output: Path | None = None) -> Program:
 def worker_program(settings: Settings, output: Path | None = None) -> Program:
     """Return the worker process, which gives its loops and then its deliveries the same time to finish.
 
-    If the master dies it is killed: nobody waits for its answer, and what it had in hand is taken over.
+    If the master dies, the worker is killed: nobody waits for its answer, and others take over its work in hand.
     """
     command = (sys.executable, "-m", "ops.cli", "worker")
     return Program("worker", command, stop_within=2 * settings.shutdown_timeout_secs, log=output)
@@ -71,13 +71,13 @@ def worker_program(settings: Settings, output: Path | None = None) -> Program:
 
 @contextmanager
 def metrics_folder(wanted: str | Path) -> Iterator[Path]:
-    """Make the folder in which the processes share their metrics: `wanted`, emptied, or else one that ends with us."""
+    """Make the folder in which the processes share their metrics: `wanted`, emptied, or one that ends with this one."""
     if not wanted:
         _remove_left_folders()
         with tempfile.TemporaryDirectory(prefix=METRICS_PREFIX, ignore_cleanup_errors=True) as folder:
             claim = Path(folder, "claim")
             with claim.open("w") as lock:
-                # Locked before it has the name by which others look: they must not find it in between.
+                # The lock is taken before the file has its known name: other masters must not find it unlocked.
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 claim.rename(claim.with_name(METRICS_LOCK))
                 yield Path(folder)
@@ -93,14 +93,14 @@ def metrics_folder(wanted: str | Path) -> Iterator[Path]:
 def _remove_left_folders() -> None:
     """Remove the folders of masters that were killed: the kernel let go of their locks."""
     for lock_file in Path(tempfile.gettempdir()).glob(f"{METRICS_PREFIX}*/{METRICS_LOCK}"):
-        with suppress(OSError):  # another user's, or it lives, or its master has just removed it
+        with suppress(OSError):  # another user's, or its master lives or has just removed it
             with lock_file.open() as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(lock_file.parent)
 
 
 def report(event: str, **fields: object) -> None:
-    """Log what the supervisor tells, at the level at which it should be seen."""
+    """Log an event of the supervisor, at the level at which it should be seen."""
     log.log(ALARMS.get(event, logging.INFO), event, **fields)
 
 
@@ -112,7 +112,7 @@ def serve_api(settings: Settings) -> None:
     if settings.auto_create_schema:
         asyncio.run(migrate(str(settings.database_url)))
     given = load_settings()
-    # Found at a running instance, so that the children cannot read them. What they can, a reload reads anew.
+    # Addresses found at a running instance are handed over, since children cannot read them. A reload reads the rest.
     found = {
         name.upper(): str(getattr(settings, name))
         for name in ("database_url", "redis_url")

@@ -9,7 +9,7 @@ from typing import Any
 def payment_intent_succeeded(
     account: str, *, event_id: str, intent: str, amount: int = 1500, currency: str = "usd"
 ) -> dict[str, Any]:
-    """An event of Stripe's form, with the fields that we read, for an account of ours; `amount` in minor units."""
+    """Return an event of Stripe's form, with the fields that we read, for `account`; `amount` in minor units."""
     paid = {
         "id": intent,
         "object": "payment_intent",
@@ -33,7 +33,7 @@ def payment_intent_succeeded(
 
 
 def stripe_signature(body: bytes, secret: str, timestamp: int) -> str:
-    """The header Stripe-Signature, scheme v1: HMAC-SHA256 over the time, a dot and the body.
+    """Return the header Stripe-Signature, scheme v1: HMAC-SHA256 over the time, a dot and the body.
 
     https://docs.stripe.com/webhooks#verify-manually
     """

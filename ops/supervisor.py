@@ -1,7 +1,7 @@
 """One master process that keeps others running: respawn, rolling reload, and a stop that lets requests finish.
 
-The master serves nothing and holds no thread and no event loop; what it starts are fresh interpreters, not forks. Why
-this and not gunicorn: docs/adr/0001-serving.md.
+The master serves nothing and holds no thread and no event loop; its processes are fresh interpreters, not forks. The
+reasons against gunicorn are in docs/adr/0001-serving.md.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ BACKOFF_SECONDS = 0.5
 BACKOFF_LIMIT_SECONDS = 15.0
 # A successor that is not ready by then is given up, and its predecessor goes on.
 READY_WITHIN_SECONDS = 60.0
-# Beyond the requests' own bound: closing pools, the last flush of metrics, a busy machine.
+# The time beyond the requests' own bound: for closing pools, the last flush of metrics, a busy machine.
 STOP_MARGIN_SECONDS = 5.0
-# How often the loop looks up when nothing happens.
+# The loop looks up so often when nothing happens.
 TICK_SECONDS = 0.5
-# What serves tells once a second that it does; one that is silent for this long hangs, however busy the machine is.
+# A process that serves says so once a second; one that is silent for this long hangs, however busy the machine is.
 SILENCE_LIMIT_SECONDS = 15.0
-# More bytes than a child says between two looks; what is left is read at the next.
+# More bytes than a child writes between two looks; the next look reads the rest.
 READ_BYTES = 4096
 
 
 class Report(Protocol):
-    """How the supervisor tells what happens: an event's name and its fields."""
+    """A function that the supervisor tells events: by name and fields."""
 
     def __call__(self, event: str, **fields: object) -> object:
         """Tell one event."""
@@ -66,7 +66,7 @@ class Program:
     stop_within: float = 10.0
     silence_limit: float = SILENCE_LIMIT_SECONDS
     log: Path | None = None
-    # What it gets if the master dies, and nobody is left to see that it ends.
+    # The signal that a process gets when the master dies, since nobody is left to see that it ends.
     death_signal: signal.Signals = signal.SIGKILL
 
 
@@ -76,11 +76,11 @@ class Child:
 
     process: subprocess.Popen[bytes]
     started_at: float
-    # Where it says that it is ready, and from then on that it lives; None where nobody asked it to.
+    # The pipe on which the child says that it is ready, and from then on that it lives; None where nobody asked it to.
     ready_fd: int | None
     ready: bool
     kill_at: float | None = None
-    # For how long it has said nothing while we listened.
+    # The time in which the child has said nothing while we listened.
     silent_seconds: float = 0.0
 
 
@@ -99,7 +99,7 @@ class Slot:
 
     @property
     def children(self) -> list[Child]:
-        """Whoever fills the slot, and who is to."""
+        """Return the child that fills the slot, and the one that is to."""
         return [child for child in (self.current, self.successor) if child is not None]
 
 
@@ -117,7 +117,7 @@ class Supervisor:
     on_tick: Callable[[], object] = lambda: None
     # Called once, when every process of the first start is ready.
     on_ready: Callable[[], object] = lambda: None
-    # What SIGHUP means: replace each process, or stop.
+    # SIGHUP replaces each process (True), or stops all (False).
     hangup_reloads: bool = True
     stopping: bool = False
     _slots: list[Slot] = field(default_factory=list)
@@ -137,7 +137,7 @@ class Supervisor:
             self._supervise(wake_reader)
         finally:
             for slot in self._slots:
-                for child in slot.children:  # only left where something unexpected was raised
+                for child in slot.children:  # children are left only after an unexpected error
                     child.process.kill()
                     child.process.wait()
             for number, handler in earlier.items():
@@ -157,7 +157,7 @@ class Supervisor:
         told_ready = asked_to_stop = False
         looked_at = time.monotonic()
         while True:
-            # While we were held up ourselves (a paused container, `on_ready`), our children may have been, too.
+            # Children may have been held up while this process was (a paused container, `on_ready`).
             listened = min(time.monotonic() - looked_at, 2 * TICK_SECONDS)
             looked_at = time.monotonic()
             while self._signals:
@@ -202,11 +202,11 @@ class Supervisor:
             os.read(wake_reader, 4096)
 
     def _look_after(self, slot: Slot, listened: float) -> None:
-        """See what has become of a slot's processes, and start what is due."""
+        """Look at a slot's processes, and start one that is due."""
         now = time.monotonic()
         for child in slot.children:
             self._hear(child, listened)
-            # Before it is ready it has nothing to say, and once it is to end its time is bounded otherwise.
+            # A child has nothing to say before it is ready, and once it is to end `kill_at` bounds its time.
             watched = child.ready and child.ready_fd is not None and child.kill_at is None
             if watched and child.silent_seconds > slot.program.silence_limit:
                 self._end_hung(slot, child)
@@ -268,7 +268,7 @@ class Supervisor:
         slot.start_at = now + wait
         if wait and slot.program.serves:
             for listeners in self.listeners:
-                # Its neighbours serve meanwhile what would wait here.
+                # Neighbours serve meanwhile the connections that would wait here.
                 listeners.close(slot.number)
         self.report(
             "process.died", process=slot.program.name, pid=pid, exit_code=code, restart_in_seconds=wait
@@ -315,7 +315,7 @@ class Supervisor:
         return Child(process, time.monotonic(), reader, ready=reader is None)
 
     def _stop_all(self, *, at_once: bool) -> None:
-        """Ask everything to end; when asked a second time, make it."""
+        """Ask every process to end; when asked a second time, make it."""
         self.report("stopping", at_once=at_once)
         self._reload.clear()
         for listeners in self.listeners:
@@ -339,7 +339,7 @@ class Supervisor:
             return
         slot = self._reload[0]
         if slot.current is None:
-            self._reload.popleft()  # starts anew anyway
+            self._reload.popleft()  # the slot starts anew anyway
         elif slot.leaving:
             return
         elif not slot.program.serves:

@@ -36,16 +36,16 @@ if TYPE_CHECKING:
     from core.settings import Settings
     from ops.embedded.server import Server
 
-# Away from the usual ports, which a server of the person's own may take at any time; the same at every start, so that
-# a URL that was noted down stays right.
+# The ports are not the usual ones, which a server of the person's own may take at any time; and they are the same at
+# every start, so that a URL that was noted down stays right.
 POSTGRES_PORT = 15432
 REDIS_PORT = 16379
-# After the processes accept connections: the first connections to the database, on a busy machine.
+# The time after processes accept connections: for the first connections to the database, on a busy machine.
 READY_WITHIN_SECONDS = 30.0
 READY_POLL_SECONDS = 0.05
-# As long as a key of 256 bits.
+# The token is as long as a key of 256 bits.
 ADMIN_TOKEN_BYTES = 32
-# An embedded server that cannot be started again is tried again after this.
+# An embedded server that could not be started again is tried again after this.
 REVIVE_PAUSE_SECONDS = 10.0
 
 console = Console(highlight=False, soft_wrap=True)
@@ -77,7 +77,7 @@ def run_everything(settings: Settings, *, verbose: bool) -> None:
             say(f"Starting PostgreSQL {postgres.program.version} ...", "dim")
             servers.append(stack.enter_context(postgres))
             database_url = postgres.url()
-        # Before anything else is started: without the database there is nothing to run.
+        # The database comes before anything else is started: without it there is nothing to run.
         with reaching_database(database_url):
             asyncio.run(migrate(database_url, on_progress=lambda name: say(f"Applying {name}", "dim")))
         if redis_url:
@@ -105,14 +105,14 @@ def run_everything(settings: Settings, *, verbose: bool) -> None:
 
 @dataclass(slots=True)
 class _Instance:
-    """What runs between the start of the servers and their stop."""
+    """The API and the worker, which run between the start of the embedded servers and their stop."""
 
     settings: Settings
     folder: Path
     running: Running
     listeners: list[Listeners]
     servers: list[Server]
-    # The one that was made for development; empty where one is set.
+    # The token that was made for development; empty where one is set.
     admin_token: str
     verbose: bool
     _revive_at: float = 0.0
@@ -146,14 +146,14 @@ class _Instance:
                 on_exit=lambda pid: forget_process(pid, str(metrics)),
                 on_tick=self._look_around,
                 on_ready=lambda: self._welcome(supervisor),
-                # The terminal has gone, and we with it.
+                # SIGHUP means that the terminal has gone, so everything stops.
                 hangup_reloads=False,
             )
             supervisor.run()
             self._show_logs()
 
     def _report(self, event: str, **fields: object) -> None:
-        """Say what a person should know; a start or an end in good order is none of that."""
+        """Print an event that a person should know of; a start or an end in good order is none."""
         name, pid, code = fields.get("process"), fields.get("pid"), fields.get("exit_code")
         if event == "stopping":
             say("Stopping the API and the worker ...", "dim")
@@ -171,7 +171,7 @@ class _Instance:
         return self.folder / "logs" / f"{name}.log"
 
     def _look_around(self) -> None:
-        """Start an embedded server that has died again, and show what the logs say if that is wanted."""
+        """Start an embedded server that has died again, and show the logs if that is wanted."""
         self._show_logs()
         for server in self.servers:
             if server.pid is not None or time.monotonic() < self._revive_at:
@@ -200,7 +200,7 @@ class _Instance:
                     say(f"{path.stem:<6} | {line}")
 
     def _welcome(self, supervisor: Supervisor) -> None:
-        """Wait until the service says that it is ready, and say what is where."""
+        """Wait until the service says that it is ready, and print its addresses and keys."""
         give_up_at = time.monotonic() + READY_WITHIN_SECONDS
         while (reason := _not_ready(self.running.url)) and not supervisor.stopping:
             if time.monotonic() > give_up_at:
@@ -217,10 +217,10 @@ class _Instance:
             "Redis": self.running.redis_url,
             "Data, logs": str(self.folder),
             "API key": key or "none in ENV=prod; make one with `tallystick keys create`",
-            "Admin token": self.admin_token or "the one that is set",
+            "Admin token": self.admin_token or "the token that is set",
             **{each.setting.upper(): _url(each) for each in self.listeners[1:]},
         }
-        # No frame around it: a long address would be broken in two, and this is there to be copied.
+        # The block has no frame: a frame would break a long address in two, and addresses are there to be copied.
         with suppress(OSError):
             console.rule("[bold]Tallystick is running[/] · Ctrl-C stops it", style="green")
             for name, value in lines.items():
@@ -242,7 +242,7 @@ def _development_key(settings: Settings, path: Path) -> str:
 
 
 def _development_stripe_secret(settings: Settings, path: Path) -> str:
-    """Return the secret that Stripe's events are signed with: the one that is set, or one made for development."""
+    """Return the secret that Stripe's events are signed with: the secret that is set, or one made for development."""
     if settings.stripe_signing_secrets or settings.env == "prod":
         return str(next(iter(settings.stripe_signing_secrets), ""))
     if not path.exists():
@@ -251,7 +251,7 @@ def _development_stripe_secret(settings: Settings, path: Path) -> str:
 
 
 def _stripe_environment(settings: Settings, running: Running) -> dict[str, str]:
-    """Hand the secret that was made for development to the processes; one that is set reaches them by itself."""
+    """Return the variables that hand a secret made for development to the processes; one that is set needs none."""
     made = running.stripe_signing_secret and not settings.stripe_signing_secrets
     return {"STRIPE_SIGNING_SECRET": running.stripe_signing_secret} if made else {}
 
@@ -298,7 +298,7 @@ def _url(listeners: Listeners) -> str:
 
 
 def _reachable(host: str) -> str:
-    """Return where a client on this machine finds a server that listens on `host`."""
+    """Return the host at which a client on this machine finds a server that listens on `host`."""
     if host in {"0.0.0.0", "::", ""}:  # noqa: S104 - compared, not bound
         return "127.0.0.1"
     return f"[{host}]" if ":" in host else host
@@ -320,7 +320,7 @@ def _not_ready(url: str) -> str:
 
 @contextmanager
 def _signals_interrupt() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end what is begun as Ctrl-C does, so that every server that was started is stopped."""
+    """Let SIGTERM and SIGHUP interrupt as Ctrl-C does, so that every server that was started is stopped."""
 
     def interrupt(_number: int, _frame: object) -> NoReturn:
         raise KeyboardInterrupt

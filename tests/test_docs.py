@@ -39,12 +39,6 @@ NOT_YET_CLEAN: tuple[str, ...] = (
     "handlers/ledger",
     "handlers/pay_page",
     "handlers/wallets",
-    "jobs",
-    "ops/api_process.py",
-    "ops/serving.py",
-    "ops/setup",
-    "ops/supervisor.py",
-    "ops/up.py",
 )
 
 

@@ -1,4 +1,4 @@
-"""What `./tallystick` does: brings `.venv` to what the lock file says, then becomes the command that was asked for.
+"""The script `./tallystick`: brings `.venv` to the state of the lock file, then becomes the command that was asked for.
 
 The script runs on the standard library alone and imports nothing of the project. When nothing has changed it reads a
 few files and is gone. Python's own pip installs the packages; for a Python without pip, virtualenv or uv does. pip
@@ -26,7 +26,7 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 # The interpreter behind `.venv`, also when this process runs in `.venv`.
 BASE: str = getattr(sys, "_base_executable", sys.executable)
-# What was installed from which lock file. Absent: another tool made .venv. Without "root": a set-up was cut off.
+# The stamp tells what was installed. Absent: another tool made .venv. Without "root": a set-up was cut off.
 STAMP = VENV / "tallystick-setup.json"
 GUARD = VENV / ".setup.lock"
 
@@ -38,25 +38,25 @@ FIRST_CHANGES = ("Installing collected packages", "Prepared ", "Uninstalled ", "
 
 # These need the tools of the dev lock; every other command runs on what is served.
 DEV_COMMANDS = {"check", "load", "test"}
-# Three processes with servers of their own, for two cores: a test often waits. A file stays whole, for what its tests
-# share, and files are taken in the order of tests/conftest.py. A test that is out of time ends its process and with it
-# the run: begun anew, its file would hang again.
+# Three processes with servers of their own, for two cores: a test often waits. A file stays whole, as its tests share
+# parts, and files are taken in the order of tests/conftest.py. A test that is out of time ends its process and with it
+# the run: a new process would hang at the same file.
 WHOLE_SUITE = ("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder", "--max-worker-restart", "0")
 
 CHECKOUT_HELP = """\
 In a checkout, besides the commands below:
-  setup [--dev]   install what the lock file says, and nothing else
+  setup [--dev]   install the packages of the lock file, and do nothing else
   test [ARGS]     run the tests (ARGS go to pytest)
   check           format, lint and types
 """
 
-# What the words of a checkout do, for the person who asks before anything is installed.
+# Help for the words of a checkout, for the person who asks before anything is installed.
 HELP = {
     "setup": """\
 Usage: ./tallystick setup [--dev]
 
-  Install into .venv what ops/lock/runtime.txt says; with --dev also the tools of ops/lock/dev.txt. Every other command
-  does the same first, and only when something has changed.
+  Install the packages of ops/lock/runtime.txt into .venv; with --dev also the tools of ops/lock/dev.txt. Every other
+  command does the same first, but only when something has changed.
 """,
     "test": """\
 Usage: ./tallystick test [ARGS]
@@ -274,7 +274,7 @@ def create() -> None:
 
 
 def installer() -> list[str]:
-    """Return the command that installs into `.venv`, after pip was put there if need be. Raises SetupError."""
+    """Return the command that installs into `.venv`, and put pip there if need be. Raises SetupError."""
     own = [str(PYTHON), "-I", "-m", "pip"]
     # pip installs into another environment from its version 22.3 on.
     lent = [BASE, "-I", "-m", "pip", "--python", str(PYTHON)]
@@ -299,7 +299,7 @@ def installer() -> list[str]:
 
 
 def succeeds(*command: str) -> bool:
-    """Run a command without showing what it says; return whether it exists and succeeds."""
+    """Run a command without showing its output; return whether it exists and succeeds."""
     try:
         return not subprocess.run(command, env=environment(), capture_output=True, check=False).returncode
     except OSError:
@@ -330,14 +330,14 @@ def install_packages(lock: Path) -> None:
         return
     begun = any(line.startswith(FIRST_CHANGES) for line in output)
     raise (SetupError if begun else NothingInstalledError)(
-        f"the packages could not be installed; the end of what was said:\n\n{''.join(output[-15:])}\n"
+        f"the packages could not be installed; the installer's last words:\n\n{''.join(output[-15:])}\n"
         "PIP_INDEX_URL (a mirror), PIP_FIND_LINKS with PIP_NO_INDEX=1 (a folder of wheels), HTTPS_PROXY and pip.conf\n"
         "are read. Run this again when the cause is gone: it goes on from here."
     )
 
 
 def environment() -> dict[str, str]:
-    """Return the caller's environment without what would make pip install elsewhere or otherwise than the lock says."""
+    """Return the caller's environment without settings that would make pip install elsewhere or other packages."""
     redirecting = ("CONSTRAINT", "DRY_RUN", "PREFIX", "PYTHON", "REQUIREMENT", "ROOT", "TARGET")
     names = {f"PIP_{name}" for name in redirecting}
     kept = {key: value for key, value in os.environ.items() if key not in names}
@@ -350,7 +350,7 @@ def environment() -> dict[str, str]:
 
 
 def uv_options() -> list[str]:
-    """Return what makes uv install into `.venv`, and what pip is told about indexes, which uv does not read itself."""
+    """Return options that make uv install into `.venv`, and pip's settings of indexes, which uv does not read."""
     options = ["--python", str(PYTHON), "--no-progress"]
     if os.environ.get("PIP_NO_INDEX", "0").lower() in {"1", "true", "yes", "on"}:
         options.append("--no-index")
@@ -360,7 +360,7 @@ def uv_options() -> list[str]:
 
 
 def show_progress(output: list[str], total: int) -> None:
-    """Draw how far pip is over the line before, on a terminal only."""
+    """Draw pip's progress over the line before, on a terminal only."""
     if not sys.stderr.isatty():
         return
     line = output[-1].lstrip()
@@ -378,8 +378,8 @@ def show_progress(output: list[str], total: int) -> None:
 def link_project() -> None:
     """Make the checkout importable in `.venv` and write its `tallystick` command.
 
-    A path file instead of an editable install: it needs no build tool, may come before or after the sources, and a
-    new top-level package is there at once.
+    A path file is better than an editable install: it needs no build tool, may come before or after the sources, and
+    a new top-level package is there at once.
     """
     packages = VENV / "lib" / f"python{python_version()}" / "site-packages"
     (packages / "tallystick.pth").write_text(f"{ROOT}\n")

@@ -1,6 +1,6 @@
-"""Everything that a machine can say about the sources without running them: `./tallystick check [NAME ...]`.
+"""The checks that a machine can make of the sources without running them: `./tallystick check [NAME ...]`.
 
-All checks run, also after one has failed, so that one run tells all there is to mend.
+All checks run, also after one has failed, so that one run tells every fault.
 """
 
 import os
@@ -58,7 +58,7 @@ def shell_scripts() -> Iterator[str]:
 
 def passes(name: str, command: list[str]) -> bool:
     """Run one check; its own output goes to the terminal."""
-    # The tools of the lock file come before what the machine happens to have.
+    # The tools of the lock file come before those that the machine happens to have.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     tool = shutil.which(command[0], path=path)
     print(f"== {name}: {' '.join(command)}", flush=True)

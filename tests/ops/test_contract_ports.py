@@ -117,9 +117,7 @@ async def test_a_busy_or_equal_port_is_an_error_at_the_start(database_url: str, 
         other.listen()
         code, _, err = await run("serve", APP_PORT=common, INBOX_PORT=port, **environment)
     assert code == 1
-    assert (
-        f"Port {port} on 127.0.0.1 is busy. Stop what listens there, or set INBOX_PORT to another one." in err
-    )
+    assert f"Port {port} on 127.0.0.1 is busy. Stop its server, or set INBOX_PORT to another one." in err
 
 
 def test_equal_ports_of_two_contracts_are_an_error() -> None:

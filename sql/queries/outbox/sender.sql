@@ -108,8 +108,8 @@ WHERE delivery.id = any($1::uuid[]) AND delivery.id = result.id AND delivery.lea
 RETURNING delivery.id;
 
 -- name: fail_backlog
--- Give up $3 deliveries that are due to endpoint $1 for reason $2, and as many that wait in order, while the endpoint is
--- off or gone: id, batch_id.
+-- Give up $3 deliveries that are due to endpoint $1 for reason $2, and as many that wait in order, while the endpoint
+-- is off or gone: id, batch_id.
 WITH closed AS (
     SELECT id FROM webhook_endpoints
     WHERE id = $1 AND (disabled_at IS NOT NULL OR deleted_at IS NOT NULL)
