@@ -2,7 +2,7 @@
 
 The imports of a command take most of its second. One process a session does them once and forks for every command,
 whose environment, streams and exit code are its own. Test files about the start itself (tests/ops/test_cli.py) and
-everything that serves or works start a fresh interpreter.
+commands that serve or work start a fresh interpreter.
 """
 
 import asyncio
@@ -79,7 +79,7 @@ async def tallystick(*arguments: str, **environment: str) -> "subprocess.Complet
 async def perform(
     arguments: Sequence[str], environment: Mapping[str, str], *, typed: str = "", folder: Path | None = None
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a command to its end, in a folder of the caller's choice, with what a person types there."""
+    """Run a command to its end, in a folder of the caller's choice, with the text that a person types there."""
     global _forker  # noqa: PLW0603 - one a session
     _forker = _forker or Forker()
     return await asyncio.to_thread(
@@ -128,7 +128,7 @@ def _attend(connection: socket.socket) -> int:
     connection.sendall(b"%d\n" % child)
     _, status = os.waitpid(child, 0)
     connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
-    # What Python does at its end was done by the command.
+    # The command has done already what Python does at its end.
     os._exit(0)
 
 

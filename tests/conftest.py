@@ -1,4 +1,4 @@
-"""What the tests stand on: real servers, a database of its own for each test, and the application on top of them."""
+"""The ground of the tests: real servers, a database of its own for each test, and the application on top of them."""
 
 import asyncio
 import faulthandler
@@ -39,7 +39,7 @@ from tests.sharing import Part, Parts, alone
 if TYPE_CHECKING:
     from core.service import Service
 
-# Nothing that is set on the developer's machine may reach a test.
+# Settings of the developer's machine must not reach a test.
 for _attribute, _field in Settings.model_fields.items():
     for _name in names_of(_attribute, _field):
         os.environ.pop(_name, None)
@@ -49,8 +49,8 @@ TEMPLATE = "tallystick_template"
 REDIS_DATABASES = 64
 # A run of the whole suite fills less than a third of this.
 MEMORY_BYTES = 2 * 1024**3
-# What the suite does not test is the disk: without fsync a copy of the template takes 20 ms in place of 100. What it
-# does test, kill -9 of a server included, still holds: only a crash of the machine could lose what was committed.
+# The disk is not tested: without fsync a copy of the template takes 20 ms in place of 100. Tests that kill -9 a server
+# still hold, since only a crash of the machine could lose a commit.
 POSTGRES_OPTIONS = {
     "fsync": "off",
     "full_page_writes": "off",
@@ -61,7 +61,7 @@ POSTGRES_OPTIONS = {
 # An application is 20,000 objects that live for a test: a look at them for each 700 new ones finds nothing.
 GARBAGE = (10_000, 10, 10)
 
-# Each of these takes as long as a hundred others: the fuzzers and the benchmark, then what starts and kills processes.
+# Each of these files takes as long as a hundred others: fuzzers and benchmark, then tests that start processes.
 # The first one is quick where no other test has left thousands of series in the metrics of the process.
 SLOW_FIRST = (
     "tests/core/test_metrics.py",
@@ -98,7 +98,7 @@ def pytest_asyncio_loop_factories(
 
 
 def pytest_collection_finish() -> None:
-    """Take what the imports made, which stays, out of the collector's sight: looking at it is a tenth of a test."""
+    """Take the imports' objects, which stay, out of the collector's sight: a look at them is a tenth of a test."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GARBAGE)
@@ -106,7 +106,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[EmbeddedServers]:
-    """PostgreSQL and Valkey on free ports. A test may stop and kill them; the next one finds them running."""
+    """Start PostgreSQL and Valkey on free ports. A test may stop and kill them; the next one finds them running."""
     folder = Path(tempfile.mkdtemp(prefix="tallystick-tests-", dir=in_memory()))
     # Root's servers run as another user; pytest's own temporary folders are closed to it.
     folder.chmod(0o755)
@@ -121,7 +121,7 @@ def servers() -> Iterator[EmbeddedServers]:
 
 @pytest.fixture(scope="session")
 async def administer(servers: EmbeddedServers) -> AsyncIterator[Administer]:
-    """What runs a statement as the superuser. Its connection stays: each test makes a database and drops it."""
+    """Return a function that runs a statement as the superuser, on a connection that stays open for all tests."""
     kept: asyncpg.Connection[asyncpg.Record] | None = None
 
     async def run(statement: str) -> None:
@@ -139,7 +139,7 @@ async def administer(servers: EmbeddedServers) -> AsyncIterator[Administer]:
 
 @pytest.fixture(scope="session")
 async def template(servers: EmbeddedServers, administer: Administer) -> str:
-    """The name of a database that holds the migrated schema and no rows; the cluster has its roles from then on."""
+    """Return the name of a database with the migrated schema and no rows; the cluster has its roles from then on."""
     # The password's 4,096 rounds are a quarter of the time of a connection, of which each test has several.
     password = servers.postgres.password
     await administer(f"SET scram_iterations = 1; ALTER ROLE tallystick PASSWORD '{password}'")
@@ -150,14 +150,14 @@ async def template(servers: EmbeddedServers, administer: Administer) -> str:
 
 @pytest.fixture(scope="module")
 async def parts_of_module() -> AsyncIterator[Parts]:
-    """What the tests of a module share, each part from the first test that asks for it."""
+    """Open the parts that the tests of a module share, each for the first test that asks for it."""
     async with Parts() as parts:
         yield parts
 
 
 @pytest.fixture
 def part(request: pytest.FixtureRequest, parts_of_module: Parts) -> Part:
-    """What opens a part of a test: for it alone, or, if it is marked `shared`, once for its module."""
+    """Return a function that opens a part: for one test alone, or, if it is marked `shared`, once for its module."""
     if request.node.get_closest_marker("shared"):
         return parts_of_module.part
     return alone
@@ -167,7 +167,7 @@ def part(request: pytest.FixtureRequest, parts_of_module: Parts) -> Part:
 async def database_url(
     servers: EmbeddedServers, template: str, administer: Administer, part: Part
 ) -> AsyncIterator[str]:
-    """The DSN, as the owner, of a fresh copy of the migrated schema."""
+    """Return the owner's DSN of a fresh copy of the migrated schema."""
 
     @asynccontextmanager
     async def copied() -> AsyncIterator[str]:
@@ -182,12 +182,12 @@ async def database_url(
 
 @pytest.fixture
 async def redis_url(servers: EmbeddedServers, part: Part) -> AsyncIterator[str]:
-    """The URL of an empty database of the Valkey server."""
+    """Return the URL of an empty database of the Valkey server."""
 
     @asynccontextmanager
     async def emptied() -> AsyncIterator[str]:
         servers.valkey.start()
-        # The numbers come round, and one module shares at a time.
+        # Numbers of databases come round; only one module shares at a time, and it has number 0.
         database = 0 if part is not alone else next(_copies) % (REDIS_DATABASES - 1) + 1
         reader, writer = await asyncio.open_connection("127.0.0.1", servers.valkey.port)
         writer.write(f"AUTH {servers.valkey.password}\r\nSELECT {database}\r\nFLUSHDB\r\nQUIT\r\n".encode())
@@ -202,7 +202,7 @@ async def redis_url(servers: EmbeddedServers, part: Part) -> AsyncIterator[str]:
 
 @pytest.fixture
 def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
-    """The settings of a test: its own database, Redis and state directory, everything else at its default."""
+    """Return the settings of a test: its own database, Redis and state directory, all others at their defaults."""
     return load_settings(
         env_file=None, env="test", database_url=database_url, redis_url=redis_url, state_dir=str(tmp_path)
     )
@@ -210,8 +210,8 @@ def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 async def service(settings: Settings, part: Part) -> AsyncIterator["Service"]:
-    """The bundle that every process opens."""
-    # Imported here, as below, so that a fault in the application fails the tests of it and no others.
+    """Open the bundle that every process opens."""
+    # The import stands here, as below, so that a fault in the application fails its own tests and no others.
     from core.service import open_service  # noqa: PLC0415
 
     async with part("service", lambda: open_service(settings)) as opened:
@@ -220,7 +220,7 @@ async def service(settings: Settings, part: Part) -> AsyncIterator["Service"]:
 
 @pytest.fixture
 async def api(settings: Settings, service: "Service", part: Part) -> AsyncIterator[ApiClient]:
-    """A client of the whole HTTP application on a real socket. It shares `service`."""
+    """Return a client of the whole HTTP application on a real socket, which shares `service`."""
     from handlers.app import create_app  # noqa: PLC0415
 
     async with part("api", lambda: TestClient(TestServer(create_app(settings, service)))) as client:
@@ -229,7 +229,7 @@ async def api(settings: Settings, service: "Service", part: Part) -> AsyncIterat
 
 @pytest.fixture
 def api_key(settings: Settings) -> Callable[..., Awaitable[str]]:
-    """What makes an API key, with every scope if none is named.
+    """Return a function that makes an API key, with every scope if none is named.
 
     `key = await api_key("accounts:read", principal="shop")`
     """
@@ -247,11 +247,11 @@ def api_key(settings: Settings) -> Callable[..., Awaitable[str]]:
 
 @pytest.fixture(scope="session")
 def eventually() -> Callable[..., Awaitable[Any]]:
-    """What waits until a question has a true answer, and returns it; it fails after `timeout` seconds.
+    """Return a function that waits for a true answer to a question and returns it, or fails after `timeout` seconds.
 
     `row = await eventually(lambda: find(), timeout=5)`
 
-    The question may be asynchronous. An AssertionError in it counts as "not yet"; the last one is what fails.
+    The question may be asynchronous. An AssertionError in it counts as "not yet"; the last one fails the test.
     """
 
     async def wait(question: Callable[[], Any], timeout: float = 10.0) -> Any:
@@ -276,7 +276,7 @@ def eventually() -> Callable[..., Awaitable[Any]]:
 
 
 def in_memory() -> Path | None:
-    """Where files cost no disk, if there is room: making a database for each test is most of what a disk slows down."""
+    """Return a folder whose files cost no disk, if there is room: a disk would slow down the databases of the tests."""
     memory = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a folder of our own in it
     roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > MEMORY_BYTES
     return memory if roomy else None
@@ -321,7 +321,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what was left out since a program is not on this machine, and, of a long run, what its time went into.
+    """Tell the parts left out since a program is not on this machine and, after a long run, the costs of its tests.
 
     A test tells what it left out by the property `left_out`.
     """
@@ -345,7 +345,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def _costs(reports: list[pytest.TestReport]) -> Iterator[str]:
-    """What set-up and tests took together and for each test, and the slowest tests with all that belongs to them."""
+    """Yield the times of set-up and tests, together and for each test, and the slowest tests with their set-up."""
     phases: defaultdict[str, float] = defaultdict(float)
     tests: defaultdict[str, float] = defaultdict(float)
     for report in reports:
@@ -362,7 +362,7 @@ def _costs(reports: list[pytest.TestReport]) -> Iterator[str]:
 # pytest-timeout's own ways fail here: uvloop swallows what a signal's handler raises, and the stack of the thread shows
 # the loop and not what its tasks wait for.
 def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool:
-    """Let a test that is out of time end its process; what ran beside it in the process counts as failed with it."""
+    """Let a test that is out of time end its process; tests that ran beside it there count as failed with it."""
     item.stash[TIMER] = threading.Timer(settings.timeout, _end_hung, (item,))
     item.stash[TIMER].daemon = True
     item.stash[TIMER].start()

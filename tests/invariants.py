@@ -22,7 +22,7 @@ QUESTIONS = {
         GROUP BY e.no >> 12, a.currency HAVING sum(e.amount) <> 0
     """,
     "a currency does not sum to zero": "SELECT currency FROM accounts GROUP BY currency HAVING sum(balance) <> 0",
-    "what is held is not what the open holds have left": """
+    "an amount held is not the sum that the open holds have left": """
         SELECT a.code FROM accounts AS a LEFT JOIN holds AS h ON h.source_id = a.id AND h.state = 0
         GROUP BY a.id HAVING a.held <> coalesce(sum(h.amount - h.captured), 0)
     """,
@@ -69,15 +69,15 @@ QUESTIONS = {
 }
 
 
-# Which questions have an answer. One statement for all takes half the time of one for each, and every test of the
-# wallets asks.
+# The numbers of the questions that have an answer. One statement for all takes half the time of one for each, and every
+# test of the wallets asks.
 WHICH = " UNION ALL ".join(
     f"SELECT {number} WHERE EXISTS ({text})" for number, text in enumerate(QUESTIONS.values())
 )
 
 
 async def faults(database_url: str) -> dict[str, list[Any]]:
-    """The first rows of each question that has an answer; none when the books are sound."""
+    """Return the first rows of each question that has an answer; none when the books are sound."""
     connection = await asyncpg.connect(database_url)
     try:
         found = {}

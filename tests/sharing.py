@@ -1,7 +1,7 @@
 """Parts that the tests of a module share: `@pytest.mark.shared` on a test, or `pytestmark` in its file.
 
-A test may be marked that adds data of its own only (a principal, a phone, a key that no other test uses) or none, and
-that asks nothing about whole tables. It gets the database, Redis, the service and the application of its module.
+A test may be marked if it adds only data of its own (a principal, a phone, a key that no other test uses) or none, and
+if it asks nothing about whole tables. It gets the database, Redis, the service and the application of its module.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Part(Protocol):
-    """What opens a part under a name; its end closes the part, unless others share it."""
+    """A function that opens a part under a name; the end of its context closes the part, unless others share it."""
 
     def __call__(
         self, name: str, opening: Callable[[], AbstractAsyncContextManager[T]], /

@@ -1,4 +1,4 @@
-"""What lies in examples/ does what it says: run as it stands, against a development service on a socket."""
+"""The programs of examples/ do what they say: each is run as it stands, against a development service on a socket."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.sh") if path.name != "lib.sh")
 NO_NODE = "the JavaScript examples: node is not on the PATH"
-# The guide's vector, so that whoever writes a client can check it.
+# The guide's vector, by which the author of a client checks it.
 SECRET, SECONDS, PATH = "00112233445566778899aabbccddeeff", 1_700_000_000, "/merchant/api/transactions"
 
 Run = Callable[..., Coroutine[Any, Any, str]]
@@ -52,7 +52,7 @@ async def base_url(settings: Settings) -> AsyncIterator[str]:
 
 @pytest.fixture
 def run(base_url: str) -> Run:
-    """Runs a program of examples/, which has to succeed, and returns what it prints."""
+    """Return a function that runs a program of examples/, which has to succeed, and returns its output."""
 
     async def run(*command: str, **environment: str) -> str:
         done = await asyncio.to_thread(
@@ -73,7 +73,7 @@ def run(base_url: str) -> Run:
 
 @pytest.fixture
 async def merchant(base_url: str) -> AsyncIterator[Callable[..., Coroutine[Any, Any, Any]]]:
-    """Calls as somebody who is a merchant; `token` tells their token."""
+    """Return a function that calls as a merchant, and whose `token` tells the merchant's token."""
     async with aiohttp.ClientSession(base_url) as session:
         async with session.post(
             "/auth/verify_otp", json={"phone": "+963944000001", "otp": "123456"}

@@ -1,4 +1,4 @@
-"""Where things may stand: which way imports go, who reads the environment, how long a file may get."""
+"""Layout: the way imports go, the modules that read the environment, the lengths of files."""
 
 import ast
 import functools
@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("core", "handlers", "jobs", "loadtests", "ops", "sql", "tests")
 
-# Who may import whom. `tests` may import everything and nobody imports them.
+# Imports that are allowed. `tests` may import everything and nobody imports them.
 MAY_IMPORT = {
     "sql": set[str](),
     "core": {"sql"},
@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "loadtests": {"core", "ops"},
     "ops": {"core", "handlers", "jobs", "sql"},
 }
-# The command line is where everything comes together. Its subcommands are imported when they are run, so that the
+# Everything comes together in the command line. Its subcommands are imported when they are run, so that the
 # service never loads the benchmark.
 BEYOND = {
     ("ops/commands/bench.py", "loadtests"),
@@ -55,7 +55,7 @@ ROOMS = (
     "payables",
     "recurring",
 )
-# What puts the rooms together in one process. No room imports it at run time.
+# Modules that put the rooms together in one process. No room imports them at run time.
 ASSEMBLY = {"core.service", "core.platform", "core.identity.identity"}
 # Surfaces stand beside each other on `http`; the payment page is a door to what wallets do.
 SURFACES = {
@@ -65,10 +65,10 @@ SURFACES = {
     "wallets": {"http", "webhooks"},
     "pay_page": {"http", "wallets"},
 }
-# What a reader takes in at one look.
+# So many files a reader takes in at one look.
 MOST_FILES = 22
 
-# Settings are read once, into one object, by pydantic-settings. What else looks at the environment, with its reason:
+# Settings are read once, into one object, by pydantic-settings. Other readers of the environment, with their reasons:
 MAY_READ_ENVIRONMENT = {
     "ops/setup/*.py": "run before there is a settings object, and hand pip and the linters their environment",
     "core/metrics.py": "prometheus_client reads its folder there, and nowhere else",
@@ -78,7 +78,7 @@ MAY_READ_ENVIRONMENT = {
 
 LONGEST_FILE = 400
 
-# A new entry in the root is a decision: it is what a newcomer reads first.
+# A new entry in the root is a decision, since a newcomer reads the root first.
 TOP_LEVEL = {
     ".ci",
     ".dockerignore",
@@ -123,7 +123,7 @@ class Import(NamedTuple):
 
 @functools.cache
 def tree_of(path: Path) -> ast.Module:
-    """The parsed file; several tests look at all files."""
+    """Return the parsed file; several tests look at all files."""
     return ast.parse(path.read_text())
 
 
@@ -138,7 +138,7 @@ def relative(path: Path) -> str:
 
 @functools.cache
 def imports(path: Path) -> tuple[Import, ...]:
-    """Every import of a file, those inside functions included; `from a import b` counts as `a.b`."""
+    """Return every import of a file, those inside functions included; `from a import b` counts as `a.b`."""
     return tuple(_imports(path))
 
 
@@ -158,7 +158,7 @@ def _imports(path: Path) -> Iterator[Import]:
 
 
 def run_time_imports(path: Path) -> Iterator[Import]:
-    """Every import of a file that is made when the program runs, so not those under TYPE_CHECKING."""
+    """Yield every import of a file that is made when the program runs, so not those under TYPE_CHECKING."""
     tree = tree_of(path)
     typing_only = {
         node.lineno

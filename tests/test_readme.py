@@ -35,13 +35,13 @@ def console_steps() -> list[tuple[str, str]]:
 
 
 def masked(text: str) -> str:
-    """Return `text` without what differs from run to run."""
+    """Return `text` without the parts that differ from run to run."""
     return _TIME.sub("TIME", _UUID.sub("UUID", text.replace("\r", ""))).strip()
 
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[tuple[str, str]]:
-    """`tallystick up` on a free port; the URL and the key that it prints."""
+    """Run `tallystick up` on a free port; return the URL and the key that it prints."""
     environment = {"PATH": "/usr/bin:/bin", "APP_PORT": "18321", "STATE_DIR": str(tmp_path / "state")}
     up = subprocess.Popen(
         [sys.executable, "-m", "ops.cli", "up"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True

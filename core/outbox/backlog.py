@@ -1,6 +1,6 @@
-"""The endpoints with due deliveries, as one worker process knows them, and the time from which to look for those.
+"""The endpoints with due deliveries, as one worker process knows them, and the time from which to look for more.
 
-With it a claim asks for a few endpoints by name and begins behind what it took before: see `core.work.due_window`.
+A claim asks for a few endpoints by name and begins behind the deliveries it took before: see `core.work.due_window`.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class Message(NamedTuple):
 
     @property
     def is_batch(self) -> bool:
-        """Whether it carries other deliveries."""
+        """Whether the message carries other deliveries."""
         return self.event_type == BATCH_TYPE
 
 

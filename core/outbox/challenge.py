@@ -46,8 +46,8 @@ _echo = msgspec.json.Decoder(_Echo)
 async def prove(database: Database, egress: Egress, *, principal_id: int, endpoint_id: UUID) -> None:
     """Challenge the endpoint's URL once. An endpoint that was off as unverified is on when the URL has passed.
 
-    Raises Refusal `not_found`, and `challenge_failed` when the URL has not echoed the challenge, or is another one
-    meanwhile.
+    Raises Refusal `not_found`, and `challenge_failed` when the URL has not echoed the challenge, or another URL
+    was set meanwhile.
     """
     row = await database.fetchrow(_sql.endpoint_to_challenge, principal_id, endpoint_id)
     if row is None:

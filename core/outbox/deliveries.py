@@ -23,7 +23,7 @@ _sql = queries(__name__)
 
 # Attempts that one delivery shows, the newest; a schedule has no more, but a delivery can be sent again.
 SHOWN_ATTEMPTS: Final = 100
-# Deliveries that one call makes due again, and those that one statement does.
+# Deliveries that one call makes due again, and deliveries that one statement does.
 REPLAYED: Final = 5_000
 REPLAY_BATCH: Final = 500
 
@@ -116,7 +116,7 @@ async def find_delivery(
 
 
 async def resend(database: Database, *, principal_id: int | None, delivery_id: UUID) -> None:
-    """Make one delivery due again, whatever became of it; all its attempts are before it again.
+    """Make one delivery due again, in whatever state it is; it gets all its attempts anew.
 
     Raises Refusal `not_found`; `endpoint_missing` or `endpoint_disabled` when there is nobody to send it to; and
     `delivery_in_progress` while it is being sent. Wake `core.work.wakeup.DELIVERIES` then.
@@ -155,8 +155,8 @@ async def replay(
             turns |= turns_of(due)
             before = chosen[-1]
             looked_at += len(rows)
-    # The release comes when all of them wait, so that the oldest goes first. A call that breaks off leaves it to the
-    # workers.
+    # The release comes when all deliveries wait, so that the oldest goes first. A call that breaks off leaves the
+    # release to the workers.
     await release(database, turns)
     return Replayed(replayed, before if more else None)
 

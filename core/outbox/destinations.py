@@ -1,7 +1,7 @@
 """Destinations of outgoing calls: public addresses, and what the operator allows besides.
 
 The judgement is made on the address of the socket (`core.outbox.egress`), because a name says nothing: it may resolve
-to a private address, and to another one a moment later. A URL is judged before that only by what its text shows.
+to a private address, and to another one a moment later. A URL is judged before that only by its text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Network: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"
 
 MAX_URL_LENGTH: Final = 2048
-# The wallet contract's developers name this in the place of a receiver: it takes everything, without a network.
+# The wallet contract's developers name this URL in the place of a receiver: it takes everything, without a network.
 ECHO: Final = "app://echo"
 
 # Networks without public unicast addresses, by https://www.iana.org/assignments/iana-ipv4-special-registry.
@@ -41,7 +41,7 @@ _NOT_PUBLIC_V6: Final = tuple(
 )
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 
-# A label of a name. Underscores are not for hosts (RFC 1123, section 2.1), but exist.
+# A label of a name. Underscores are not allowed in hosts (RFC 1123, section 2.1), but exist.
 _LABEL: Final = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?", re.IGNORECASE)
 MAX_NAME_LENGTH: Final = 253
 # Names that lead nowhere outside: special-use (RFC 6761, 6762, 7686, 8375, 9476), ICANN's .internal, and names that

@@ -59,7 +59,7 @@ class Reply(NamedTuple):
 
     @property
     def succeeded(self) -> bool:
-        """Whether it is 2xx. A redirect is a failure: to follow it would hand the body to the author of the header."""
+        """Whether the status is 2xx. A redirect is a failure: it would hand the body to the author of the header."""
         return self.status is not None and 200 <= self.status < 300
 
     @property

@@ -40,7 +40,7 @@ MAX_DESCRIPTION: Final = 500
 MAX_HEADERS: Final = 16
 MAX_HEADER_VALUE: Final = 1024
 MAX_HEADER_BYTES: Final = 4096
-# A week: longer than any roll-out, short enough that a leaked secret ends.
+# The overlap of a rotation is a week at most: longer than any roll-out, short enough that a leaked secret ends.
 MAX_OVERLAP_SECONDS: Final = 7 * 86_400
 TEST_EVENT: Final = "webhook.test"
 # The reasons why an endpoint is off, as `disabled_reason` tells them.
@@ -73,7 +73,7 @@ class Endpoint(NamedTuple):
 
     `failing_since` is the first failure since the last success, `old_secrets_until` the end of a rotation's overlap.
     `public_key` checks the signatures v1a, for a receiver that asked for them. An endpoint with `verify` is off until
-    its URL has echoed a challenge (`core.outbox.challenge`); `verified_at` is when it did. The events of one object go
+    its URL has echoed a challenge (`core.outbox.challenge`); `verified_at` is when that was. The events of one object go
     to an `ordered` endpoint one after the other (`core.outbox.ordering`). `batch_size` is the most events that one
     message carries (`core.outbox.batching`).
     """
@@ -194,7 +194,7 @@ async def update(
 ) -> Endpoint:
     """Make the changes, and return the endpoint as it is then.
 
-    An endpoint that was off is sent what was kept for it meanwhile by a recovery only. Another URL has to prove
+    Deliveries that were kept for an endpoint while it was off are sent by a recovery only. Another URL has to prove
     itself, if the endpoint wants that. Raises Refusal like `create`, `not_found`, and `endpoint_unverified` when an
     endpoint shall be switched on before its URL is proven.
     """
@@ -223,7 +223,7 @@ async def update(
 
 
 async def _switched_by_owner(connection: Connection, endpoint: Endpoint, *, enabled: bool | None) -> Endpoint:
-    # A challenge switches on what is off as unverified, and must not do so after its owner has switched it off.
+    # A challenge switches on an endpoint that is off as unverified, and must not do so after its owner switched it off.
     if enabled or (enabled is False and endpoint.disabled_reason in {None, UNVERIFIED}):
         return await switch(connection, endpoint.id, None if enabled else BY_OWNER)
     return endpoint
@@ -244,9 +244,9 @@ async def switch(connection: Connection, endpoint_id: UUID, off_for: str | None)
 async def rotate_secret(
     database: Database, *, principal_id: int, endpoint_id: UUID, secret: str | None, overlap_seconds: float
 ) -> Rotated:
-    """Give an endpoint a new secret and return it, with when the old ones end; a new pair of keys, too, if it has one.
+    """Give an endpoint a new secret, and a new pair of keys if it has one; return the secret and the old ones' end.
 
-    Until then deliveries are signed with both: Standard Webhooks carries all signatures, the wallet form the oldest.
+    Until that end deliveries carry both signatures: all in Standard Webhooks, the oldest secret's in the wallet form.
     Raises Refusal `invalid_request` for a weak secret, and `not_found`.
     """
     if secret is not None:

@@ -1,6 +1,6 @@
 """The one writer of outgoing events: an event is written by the transaction that makes the effect it tells of.
 
-Whom a user's event goes to is decided in `core.wallets.notifications`; this module knows principals only.
+The module `core.wallets.notifications` decides whom a user's event goes to; this one knows principals only.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _sql = queries(__name__)
 EVENT_TYPE_PATTERN: Final = r"[a-zA-Z0-9_]+(?:\.[a-zA-Z0-9_]+)*"
 _EVENT_TYPE = re.compile(EVENT_TYPE_PATTERN)
 MAX_EVENT_TYPE: Final = 100
-# Receivers are told to expect small bodies: what is large is fetched by its id.
+# Receivers are told to expect small bodies: a large object is fetched by its id.
 MAX_BODY_BYTES: Final = 20 * 1024
 
 # `json.dumps` makes such an encoder for each call, at more than the encoding itself costs.

@@ -5,7 +5,7 @@ number of a merchant's endpoints nor wait for them. Nothing is lost in between: 
 mark, and the mark and the deliveries are one transaction.
 
 The same step numbers the events of each principal, for those who read them instead of receiving them. Ids would not do:
-they are drawn before the commit, and an event that is committed late would lie behind a reader's cursor for ever.
+an id is drawn before the commit, and an event that is committed late would lie behind a reader's cursor for ever.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The health of receivers in the long run: since when one has only failed, and when it is switched off for that.
 
-PostgreSQL keeps it, so that all workers add to it and its owner can see it. A receiver that is well costs no write.
+PostgreSQL keeps it, so that all workers add to it and the owner sees it. A receiver that is well costs no write.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LEAST_ATTEMPTS: Final = 10
 class Patience:
     """The bounds at which an endpoint is switched off: deliveries given up in a row, or seconds without a success.
 
-    0 means never.
+    A bound of 0 means never.
     """
 
     deliveries: int

@@ -1,4 +1,4 @@
-"""Rounds of what the workers do all the time, for development without a worker."""
+"""Rounds of the work of a worker, for development without one."""
 
 from __future__ import annotations
 

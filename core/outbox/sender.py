@@ -45,7 +45,7 @@ _sql = queries(__name__)
 # A request ends within TOTAL_TIMEOUT_SECONDS and the second for the excerpt; the rest is for the record of the result.
 LEASE_SECONDS: Final = 30.0
 assert LEASE_SECONDS > 3 * TOTAL_TIMEOUT_SECONDS  # noqa: S101 - a relation between two constants
-# Requests that a process has under way at once. Receivers that are not known to be swift share a half of them.
+# Requests that a process has under way at once. Receivers that are not known to be swift share a half of these slots.
 SLOTS: Final = 200
 SLOTS_OF_OTHERS: Final = 100
 # A receiver with this many of them gets no more; one claim may bring as many again.
