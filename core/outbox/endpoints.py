@@ -73,7 +73,7 @@ class Endpoint(NamedTuple):
 
     `failing_since` is the first failure since the last success, `old_secrets_until` the end of a rotation's overlap.
     `public_key` checks the signatures v1a, for a receiver that asked for them. An endpoint with `verify` is off until
-    its URL has echoed a challenge (`core.outbox.challenge`); `verified_at` is when that was. The events of one object go
+    its URL has echoed a challenge (`core.outbox.challenge`); `verified_at` is when it did. The events of one object go
     to an `ordered` endpoint one after the other (`core.outbox.ordering`). `batch_size` is the most events that one
     message carries (`core.outbox.batching`).
     """
