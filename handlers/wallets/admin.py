@@ -14,7 +14,7 @@ from core.audit import AuditFilter
 from core.wallets.administration import ADMIN
 from core.wallets.config import MAX_BASIS_POINTS, MAX_RATE, PlatformConfig
 from handlers.http.route import Call, Route, answer, table
-from handlers.wallets import admin_endpoints, admin_people, admin_refunds
+from handlers.wallets import admin_endpoints, admin_people, refunds
 from handlers.wallets.contract import Body, Phone, platform_of, timestamp
 
 TAG = "administration"
@@ -202,6 +202,6 @@ ROUTES = (
         tag=TAG, caller="admin",
     ),
     *admin_people.ROUTES,
-    *admin_refunds.ROUTES,
+    *refunds.ADMIN_ROUTES,
     *admin_endpoints.ROUTES,
 )  # fmt: skip

@@ -112,6 +112,7 @@ CONTRACT_PROBLEMS: dict[str, ProblemType] = {
     "invoice_expired": ProblemType(400, "Cannot pay expired invoice"),
     "mandate_not_found": ProblemType(404, "Mandate not found"),
     "merchant_not_found": ProblemType(404, "Merchant not found"),
+    "payable_not_open": ProblemType(409, "Not open any more"),
     "payee_not_verified": ProblemType(403, "Payee not verified"),
     "target_not_a_merchant": ProblemType(400, "Target is not a merchant"),
     "subscription_not_found": ProblemType(404, "Not found"),
