@@ -34,7 +34,6 @@ _DIRECTIVE = re.compile(r"#\s*(noqa|type:|fmt:|pragma|!)")
 NOT_YET_CLEAN: tuple[str, ...] = (
     "core/ledger",
     "core/settings",
-    "core/wallets",
     "core/work",
     "handlers/http",
     "handlers/ledger",
