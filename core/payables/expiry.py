@@ -1,6 +1,6 @@
-"""The end of payables whose time is over: they are marked, money that was set aside for them is given back, and told.
+"""The end of payables whose time is over: they are marked, their holds are voided, and their users are told.
 
-Whoever reads one sees it expired at once (`core.payables.payables.payable_of`); the mark is for lists and receivers.
+A read shows one as expired at once (`core.payables.payables.payable_of`); the mark is for lists and receivers.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 _sql = queries(__name__)
 _log = structlog.get_logger(__name__)
 
-# About 10 ms of the database, during which nobody can pay these; they could not anyway.
+# A batch takes about 10 ms of the database and locks the payables, which nobody could pay anyway.
 BATCH: Final = 100
 ACTOR: Final = "system:expire"
 SIDES: Final = ("payee_id", "payer_id")
 
 
 async def expire(platform: Platform) -> Progress:
-    """Mark up to 100 payables whose time is over, and void what was held for them."""
+    """Mark up to 100 payables whose time is over, and void their holds."""
     async with platform.database.transaction() as connection:
         rows = await connection.fetch(_sql.expire_payables, BATCH)
         if not rows:
@@ -64,5 +64,5 @@ async def _give_back(platform: Platform, connection: Connection, hold_ids: Seque
         id_ = operation_id(SYSTEM_PRINCIPAL, f"expire-payable:{hold_id}")
         voids.append(void(stored, id_=id_, principal_id=SYSTEM_PRINCIPAL))
     for posting, outcome in zip(voids, await platform.ledger.post_within(connection, voids), strict=True):
-        if not outcome.posted:  # its own time was over before, or somebody has given it back
+        if not outcome.posted:  # the hold has expired or was voided before
             _log.info("expiry.hold_not_open", hold=str(posting.target_id), code=outcome.kind.code)
