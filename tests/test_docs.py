@@ -38,7 +38,6 @@ NOT_YET_CLEAN: tuple[str, ...] = (
     "core/settings",
     "core/wallets",
     "core/work",
-    "handlers/wallets",
     "jobs",
     "ops/api_process.py",
     "ops/serving.py",

@@ -83,7 +83,7 @@ async def show_file(call: Call) -> web.StreamResponse:
 
 
 def explained(surfaces: Sequence[Surface]) -> ApiSurface:
-    """Return the surface that says what the codes of `surfaces` mean."""
+    """Return the surface that explains the codes of `surfaces`."""
 
     async def show_problem(call: Call) -> web.Response:
         code = call.path("code")

@@ -136,7 +136,7 @@ class Call:
         "to_pay",
     )
 
-    def __init__(  # noqa: PLR0913, PLR0917 - one call site; a record of what was checked
+    def __init__(  # noqa: PLR0913, PLR0917 - one call site; a record of the checked parts
         self,
         request: web.Request,
         parts: Parts,

@@ -81,7 +81,7 @@ async def capture_hold(call: Call) -> web.Response:
 
 
 async def void_hold(call: Call) -> web.Response:
-    """Give back what a hold has left."""
+    """Give back the rest of a hold."""
     stored = await _stored(call)
     posting = holds.void(stored, id_=_id(call), principal_id=call.caller.id)
     outcome = await _post(call, posting)

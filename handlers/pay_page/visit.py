@@ -164,7 +164,7 @@ class PageSurface(Surface):
         return dispatch
 
     def refuse(self, refusal: Refusal) -> web.Response:
-        """Answer with a page that says what is wrong."""
+        """Answer with a page that tells of the refusal."""
         kind = problem_type(refusal.code)
         sentence = _AWAY if is_away(refusal) else trouble_of(refusal).sentence
         response = html_response(kind.status, trouble_page(kind.title, sentence))

@@ -17,7 +17,7 @@ from handlers.wallets.contract import Body, header_key, platform_of
 
 
 class AdminRefundIn(Body):
-    """Which transfer, and how much of it, in minor units."""
+    """The transfer to refund, and the amount in minor units."""
 
     original_transfer_id: str
     amount_cents: int
@@ -31,7 +31,7 @@ class AdminRefundOut(msgspec.Struct, frozen=True):
 
 
 async def refund(call: Call) -> web.Response:
-    """Give back some or all of a payment; of what was paid never more in all, whoever refunds."""
+    """Give back some or all of a payment. All refunds together never exceed it, by receiver or administrator."""
     body: AdminRefundIn = call.body
     key = header_key(call)
     if not 0 < body.amount_cents <= MAX_AMOUNT_MINOR:
