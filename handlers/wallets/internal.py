@@ -82,7 +82,7 @@ async def create_request(call: Call) -> web.Response:
     minutes = _whole(call.body.get("expires_in_minutes"), "expires_in_minutes", least=0)
     metadata = call.body.get("metadata")
     if metadata is not None and not isinstance(metadata, dict):
-        raise _invalid("metadata is no object.")
+        raise _invalid("metadata must be an object.")
     made = await internal.request(platform_of(call), asked, minutes=minutes, metadata=metadata)
     return answer(200, Made(str(made)))
 
@@ -146,9 +146,9 @@ async def _asked(call: Call) -> Instruction:
     amount = body.get("amount_cents")
     phones = [body.get(name) for name in ("from_phone", "to_phone")]
     if not all(isinstance(phone, str) and PHONE.fullmatch(phone) for phone in phones):
-        raise _invalid("from_phone and to_phone are a plus and 6 to 31 digits each.")
+        raise _invalid("from_phone and to_phone must be a plus and 6 to 31 digits each.")
     if not isinstance(amount, int) or not 0 < amount <= MAX_AMOUNT_MINOR:
-        raise _invalid("amount_cents is a whole number above zero.")
+        raise _invalid("amount_cents must be a whole number above zero.")
     return Instruction(str(phones[0]), str(phones[1]), int(amount), key)
 
 
@@ -183,14 +183,14 @@ def _whole(value: Any, name: str, *, least: int, most: int = MAX_REQUEST_MINUTES
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value, re.ASCII):
         value = int(value)
     if not isinstance(value, int) or not least <= value <= most:
-        raise _invalid(f"{name} is a whole number from {least} to {most}.")
+        raise _invalid(f"{name} must be a whole number from {least} to {most}.")
     return int(value)
 
 
 def _text(call: Call, name: str, most: int) -> str | None:
     value = call.body.get(name)
     if value is not None and (not isinstance(value, str) or len(value) > most):
-        raise _invalid(f"{name} is a text of at most {most} characters.")
+        raise _invalid(f"{name} must be a text of at most {most} characters.")
     return value
 
 
