@@ -17,6 +17,7 @@ from core.payables.kinds import KINDS
 from core.wallets.notifications import tell_all, write
 from core.wallets.users import users_of
 from core.work.progress import Progress
+from core.work.retries import in_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,23 +38,25 @@ SIDES: Final = ("payee_id", "payer_id")
 
 async def expire(platform: Platform) -> Progress:
     """Mark up to 100 payables whose time is over, and void their holds."""
-    async with platform.database.transaction() as connection:
+
+    async def expired(connection: Connection) -> tuple[int, bool]:
         rows = await connection.fetch(_sql.expire_payables, BATCH)
         if not rows:
-            return Progress()
+            return 0, False
         await _give_back(platform, connection, [row["hold_id"] for row in rows if row["hold_id"]])
         sides = await users_of(connection, (row[side] for row in rows for side in SIDES if row[side]))
-        told: list[Told] = []
+        events: list[Told] = []
         records: list[Audited] = []
         for row in rows:
             event, data = KINDS[row["kind"]].expired, {"id": str(row["id"])}
             concerned = [sides[key] for key in (row[side] for side in SIDES) if key is not None]
-            told += tell_all(concerned, event, data, object_id=data["id"])
+            events += tell_all(concerned, event, data, object_id=data["id"])
             records.append(audited(event, ACTOR, data, user_id=concerned[0].id, object_id=data["id"]))
-        some = await write(connection, told, records)
-    if some:
-        platform.wake()
-    return Progress(len(rows))
+        return len(rows), await write(connection, events, records)
+
+    count, told = await in_transaction(platform.database, expired)
+    platform.wake(told)
+    return Progress(count)
 
 
 async def _give_back(platform: Platform, connection: Connection, hold_ids: Sequence[UUID]) -> None:

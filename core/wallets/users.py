@@ -10,6 +10,7 @@ from core.database import queries
 from core.ledger.items import SYSTEM_PRINCIPAL, Leg, Posting, operation_id
 from core.lookup import Lookup
 from core.wallets.books import PROMOTIONS, open_system_accounts, open_wallet, system_account, wallet_account
+from core.work.retries import in_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -133,7 +134,8 @@ class Users:
     ) -> bool:
         user_id, wallet_id = ids.new_uuid(), ids.new_uuid()
         await self.open_system_accounts()
-        async with self._database.transaction() as connection:
+
+        async def created(connection: Connection) -> bool:
             row = await connection.fetchrow(_sql.create_user, user_id, wallet_id, phone, name)
             if row is None:
                 return False
@@ -146,7 +148,9 @@ class Users:
                 (outcome,) = await self._ledger.post_within(connection, [gift])
                 if not outcome.posted:
                     raise outcome.refusal()
-        return True
+            return True
+
+        return await in_transaction(self._database, created)
 
     async def credit_late(self, user: User) -> None:
         """Give the starting credit, once, to a user who was made without it. Raises the ledger's Refusal."""

@@ -25,7 +25,7 @@ from handlers.wallets.contract import (
 
 
 class RefundIn(Body):
-    """Which transfer, and how much of it, in minor units."""
+    """The transfer to refund, and the amount in minor units."""
 
     original_transfer_id: str
     amount_cents: Cents
@@ -75,7 +75,7 @@ async def create_refund(call: Call) -> web.Response:
 
 
 async def get_refund(call: Call) -> web.Response:
-    """Show a refund to who made it."""
+    """Show a refund to its maker."""
     refund_id = _uuid(call.path("refund_id"))
     if refund_id is None:
         raise Refusal("refund_not_found", "There is no such refund.")
@@ -113,7 +113,7 @@ def _original_id(text: str) -> UUID:
 
 
 def _uuid(text: str) -> UUID | None:
-    """Read an id; what is none names nothing, which is all that the caller needs to know."""
+    """Return an id, None for a text that is none and so names nothing."""
     try:
         return UUID(text)
     except ValueError:
