@@ -51,9 +51,9 @@ class _ProtocolLog(logging.LoggerAdapter[logging.Logger]):
 
 
 def create_app(settings: Settings, service: Service | None = None) -> web.Application:
-    """Return the application of the common port. Unless it is given a Service it opens its own, and closes it.
+    """Return the application of the common port. Without a `service` the application opens and closes its own.
 
-    Without PostgreSQL or its schema it starts all the same, says at /ready what is missing, and goes on trying.
+    Without PostgreSQL or its schema the application starts all the same, tells at /ready, and goes on trying.
     """
     return build_app(settings, SURFACES, service)
 
@@ -70,7 +70,7 @@ def build_app(
 
 
 def contract_app(common: web.Application, listener: Listener) -> web.Application:
-    """Return the application of a contract's port, which shares the parts of `common` and must end before it."""
+    """Return the application of a contract's port, which shares the parts of `common` and must end first."""
     parts = common[PARTS]
     edge = Edge(parts.settings.allowed_origins, problems.contract_http_exception)
     return _application(parts, listener.surfaces, edge)
@@ -79,12 +79,12 @@ def contract_app(common: web.Application, listener: Listener) -> web.Application
 def _application(parts: Parts, surfaces: Sequence[Surface], edge: Edge) -> web.Application:
     app = web.Application(
         handler_args={
-            # A client that hangs up must not cancel a commit; this is the default, and we rely on it.
+            # A client that hangs up must not cancel a commit. False is aiohttp's default, too, but we rely on it.
             "handler_cancellation": False,
             "logger": _ProtocolLog(logging.getLogger("aiohttp.server"), {}),
-            # How long the rest of a body that was refused is read and dropped, so that its sender sees the answer.
+            # The rest of a refused body is read and dropped for so many seconds, so that its sender sees the answer.
             "lingering_time": 2.0,
-            # Compressed bodies are refused; so a small one must not be blown up to a large one before we can.
+            # A compressed body is refused, and must not grow to a large one before that.
             "auto_decompress": False,
         },
     )
@@ -95,7 +95,7 @@ def _application(parts: Parts, surfaces: Sequence[Surface], edge: Edge) -> web.A
 
 
 def _add_routes(app: web.Application, surfaces: Sequence[Surface], parts: Parts, edge: Edge) -> None:
-    """Register the routes, GET ones for HEAD, too, and a refusal for all that is not one.
+    """Register the routes, GET ones for HEAD, too, and a refusal of every other method and path.
 
     Without a refusal on each path, `DELETE /v1/transfers/batch` would fall through to `/v1/transfers/{transfer}`.
     """
@@ -119,7 +119,7 @@ def _add_routes(app: web.Application, surfaces: Sequence[Surface], parts: Parts,
 
 
 def _once_open(surface: Surface, parts: Parts, handler: Handler) -> Handler:
-    """Return `handler` so that it is not asked before the service is open."""
+    """Return a handler that refuses until the service is open, and calls `handler` from then on."""
 
     async def refuse() -> web.StreamResponse:
         sentence = "The service waits for its database. Nothing happened; repeat the call."
@@ -136,7 +136,7 @@ def _refuse_method(allowed: set[str]) -> Handler:
 
 
 def _refuse_path(forgiving: set[str]) -> Handler:
-    """Return the refusal of paths that are not there; with a slash too many, `forgiving` ones are named instead."""
+    """Return the refusal of unknown paths. A `forgiving` path with a slash too many at its end is redirected."""
 
     async def refuse(request: web.Request) -> web.StreamResponse:
         path = request.rel_url.raw_path

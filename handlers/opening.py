@@ -1,4 +1,4 @@
-"""The life of the parts that the routes stand on: opened at the start, or as soon as that is possible."""
+"""The life of the parts that the routes share: opened at the start, or as soon as the database lets us in."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from handlers.webhooks.outbox_parts import open_outbound
 
 _log = structlog.get_logger(__name__)
 
-# The wait before the second try to open the service, doubled with each further one up to the limit.
+# Seconds before the second try to open the service, doubled with each further try up to the limit.
 RETRY_SECONDS = 0.5
 RETRY_LIMIT_SECONDS = 5.0
 
 
 async def opened(parts: Parts, service: Service | None) -> AsyncIterator[None]:
-    """Fill `parts` over `service`, or over one that is opened, and keep them for the life of the application."""
+    """Fill `parts` from `service`, or from one opened here, and keep them for the life of the application."""
     metrics.mark_started(parts.settings.env)
     async with AsyncExitStack() as stack:
         retrying: asyncio.Task[None] | None = None
-        # Before the application listens: a successor that can be ready is, before its predecessor goes.
+        # The parts open before the application listens, so that a successor is ready before its predecessor goes.
         if not await _try(parts, stack, service):
             retrying = asyncio.create_task(_retry(parts, stack))
         try:
@@ -51,7 +51,7 @@ async def _try(parts: Parts, stack: AsyncExitStack, service: Service | None = No
     except Refusal as refusal:
         parts.missing = refusal
         return False
-    except asyncpg.PostgresError as error:  # the server is there, and does not let us in
+    except asyncpg.PostgresError as error:  # the server runs, but does not let us in
         parts.missing = Unavailable(f"PostgreSQL answers: {error}.")
         return False
     parts.service = service
@@ -76,5 +76,5 @@ async def _retry(parts: Parts, stack: AsyncExitStack) -> None:
             if await _try(parts, stack):
                 _log.info("service.open")
                 return
-        except Exception:  # noqa: BLE001 - a mistake of ours, which nobody else would tell: no one awaits this
+        except Exception:  # noqa: BLE001 - a mistake of ours; nobody awaits this task, so only the log tells
             _log.exception("service.not_open")

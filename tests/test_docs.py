@@ -30,17 +30,6 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 # Directives to tools, which are no prose.
 _DIRECTIVE = re.compile(r"#\s*(noqa|type:|fmt:|pragma|!)")
 
-# Folders and files whose sentences are not yet clean. The list only shrinks: an entry without a fault fails.
-NOT_YET_CLEAN: tuple[str, ...] = (
-    "core/payables",
-    "core/recurring",
-    "core/wallets",
-    "handlers/http",
-    "handlers/ledger",
-    "handlers/pay_page",
-    "handlers/wallets",
-)
-
 
 def joined(lines: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:
     """Yield the blocks of neighbouring comment lines, each with the number of its first line."""
@@ -158,14 +147,7 @@ def test_sentences_of_documents_begin_with_a_subject(document: str) -> None:
 
 
 def test_sentences_begin_with_a_subject() -> None:
-    found = [fault for folder in FOLDERS for fault in faults(folder)]
-
-    assert [fault for fault in found if not fault.startswith(NOT_YET_CLEAN)] == []
-
-
-@pytest.mark.parametrize("folder", NOT_YET_CLEAN)
-def test_the_list_of_unclean_folders_only_shrinks(folder: str) -> None:
-    assert faults(folder) != [], f"{folder} is clean: take it off NOT_YET_CLEAN"
+    assert [fault for folder in FOLDERS for fault in faults(folder)] == []
 
 
 @pytest.mark.parametrize(

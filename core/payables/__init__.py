@@ -1,1 +1,1 @@
-"""Payables and how they are paid: one operation for every kind, its fees, limits and risk, and what undoes it."""
+"""Payables: one operation that pays every kind, with its fees, limits and risk, and refunds and expiry."""

@@ -1,9 +1,9 @@
 """Cash: agents take it in and pay it out.
 
 A customer asks, any agent accepts. Cash-in: the agent pays the amount into the customer's wallet, and the fee on top.
-Cash-out: amount and fee are set aside from the customer's wallet when it is asked for, so that the agent, who hands out
-notes, cannot find the wallet empty; accepting captures them and pays the agent, in one call of the ledger.
-An agent may accept a request of their own, as the contract has it: no money is made by that, and the fee is due.
+Cash-out: a hold sets amount and fee aside when the customer asks, so that the agent, who hands out notes, cannot find
+the wallet empty; accepting captures the hold and pays the agent, in one call of the ledger.
+The contract lets agents accept their own requests: no money is made by that, and the fee is due.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _sql = queries(__name__)
 
 Direction = Literal["cash_in", "cash_out"]
-# Of the contract.
+# Bounds of the contract.
 MAX_MINE: Final = 100
 MAX_INCOMING: Final = 200
 
@@ -57,7 +57,7 @@ class CashRequest(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """A cash request with what it takes to settle it."""
+    """A cash request with its customer, its hold and its fee, all that settling it takes; minor units."""
 
     id: UUID
     kind: Direction
@@ -79,7 +79,7 @@ class _Known(NamedTuple):
 
     @property
     def held(self) -> Held | None:
-        """The money of a cash-out, None for a cash-in."""
+        """The money that a cash-out has set aside, None for a cash-in."""
         return None if self.hold_no is None else Held(self.hold_no, self.hold_id, self.legs, self.frozen)
 
     @property
@@ -88,7 +88,7 @@ class _Known(NamedTuple):
 
 
 async def become_agent(platform: Platform, user: User) -> None:
-    """Make the caller an agent: development only. Raises Refusal `not_allowed`."""
+    """Make the caller an agent. Raises Refusal `not_allowed` outside development."""
     if platform.settings.env != "dev":
         raise Refusal("not_allowed", "Agents are appointed by an administrator.")
     async with platform.database.transaction() as connection:
@@ -103,7 +103,7 @@ async def ask(
     """Ask an agent to take in or to pay out `amount` minor units; an equal call under the same key finds the first one.
 
     A cash-out sets the amount and its fee aside, and counts against the customer's limits at once. Raises Refusal
-    `insufficient_funds` and the KYC limits for a cash-out, `idempotency_conflict`.
+    `idempotency_conflict`, and for a cash-out `insufficient_funds` and those of the KYC limits.
     """
     request_key = None if key is None else RequestKey(customer.principal_id, key, (direction, amount))
     minutes = platform.settings.cash_request_expiry_minutes
@@ -137,17 +137,17 @@ async def ask(
 
 
 async def requests(platform: Platform, user: User) -> tuple[list[CashRequest], list[CashRequest]]:
-    """Return the newest requests of a user and, for an agent, the oldest of all that wait for one."""
+    """Return the newest 100 requests of a user and, for an agent, the oldest 200 that wait for an agent."""
     mine = await platform.database.fetch(_sql.cash_requests_of, user.id, MAX_MINE)
     waiting = await platform.database.fetch(_sql.cash_requests_open, MAX_INCOMING) if user.is_agent else []
     return [_listed(row) for row in mine], [_listed(row) for row in waiting]
 
 
 async def accept(platform: Platform, agent: User, request_id: UUID | None, key: str | None = None) -> str:
-    """Complete a request as an agent; return the payable's state that it found, `open` if it was this call.
+    """Complete a request as an agent; return the state that the request had before, `open` if this call completed it.
 
-    The contract knows no key here; with one, a repetition gets the first answer. A cash-out that was asked for at a
-    KYC level that the customer has lost since waits until an administrator gives the level back. Raises Refusal
+    The contract knows no key here; with one, a repetition gets the first answer. A cash-out whose customer has lost
+    the KYC level of its request waits until an administrator gives the level back. Raises Refusal
     `not_an_agent`, `request_not_found`, `kyc_level_required`, `account_frozen`, `agent_insufficient_funds`.
     """
     scoped = Key.of(agent, None if key is None else f"cash.accept:{request_id}:{key}")
@@ -182,7 +182,7 @@ async def accept(platform: Platform, agent: User, request_id: UUID | None, key: 
 
 
 async def reject(platform: Platform, agent: User, request_id: UUID | None) -> str:
-    """Turn a request down, as any agent may; return the state that it found, `open` if it was this call.
+    """Turn a request down, as any agent may; return the state that it had before, `open` if this call ended it.
 
     Raises Refusal `not_an_agent`, `request_not_found`.
     """
@@ -190,18 +190,18 @@ async def reject(platform: Platform, agent: User, request_id: UUID | None) -> st
 
 
 async def cancel(platform: Platform, customer: User, request_id: UUID | None) -> str:
-    """Take a request back; return the state that it found, `open` if it was this call.
+    """Take a request back; return the state that it had before, `open` if this call ended it.
 
     Raises Refusal `request_not_found`, `not_owner`.
     """
     known = await _known(platform, request_id)
     if known.customer.id != customer.id:
-        raise Refusal("not_owner", "Only who made a request can cancel it.")
+        raise Refusal("not_owner", "Only the customer can cancel a cash request.")
     return await _end(platform, known, "canceled", customer)
 
 
 class _HoldRefusedError(Exception):
-    """A hold that the ledger refuses: the request that it belongs to is taken back with it."""
+    """The ledger's refusal of the hold of a cash-out, raised to roll back the transaction that stores the request."""
 
     def __init__(self, hold: Posting, outcome: Outcome) -> None:
         super().__init__(outcome.kind.code)
@@ -217,7 +217,7 @@ async def _open(
     new: NewPayable,
     hold: Posting | None,
 ) -> None:
-    """Write what comes with a new request: the hold, the audit, the event."""
+    """Write the hold, the audit record and the event of a new request."""
     data = {"id": str(request_id), "type": new.kind.replace("_", ""), "amount_cents": new.amount}
     object_id = str(request_id)
     entry = audited("cash.request", by_user(customer.id), data, user_id=customer.id, object_id=object_id)
@@ -233,7 +233,7 @@ async def _open(
 
 
 async def _cause(platform: Platform, customer: User, refused: _HoldRefusedError) -> Refusal:
-    """Return the refusal of a hold: of several causes the contract tells the limits first, then the funds."""
+    """Return the refusal of a hold in the contract's order of causes: the limits first, then the funds."""
     hold, refusal = refused.hold, refused.outcome.refusal()
     if hold.limits is None:
         return refusal
@@ -243,7 +243,7 @@ async def _cause(platform: Platform, customer: User, refused: _HoldRefusedError)
 
 
 async def _hold(platform: Platform, customer: User, new: NewPayable) -> tuple[Posting, dict[str, Any]]:
-    """Return what sets a cash-out's money aside until the request ends, and what the request remembers of it."""
+    """Return the hold of a cash-out's money until the request ends, and the details that the request keeps."""
     amount = new.amount or 0
     await platform.users.open_system_accounts()
     cost = fee(amount, platform.config.current.cashout_fee_bps)
@@ -271,7 +271,7 @@ def _legs(customer: User, currency: str, amount: int, cost: int, fee_account: st
 
 
 async def _end(platform: Platform, known: _Known, state: Literal["canceled", "rejected"], by: User) -> str:
-    """End a request and give back what its hold has set aside, in one transaction: the payable first, as always."""
+    """End a request and void its hold, in one transaction, which locks the payable before the accounts as all do."""
     event = "cash.cancel" if state == "canceled" else "cash.reject"
 
     async def ended(connection: Connection) -> bool:
@@ -279,8 +279,8 @@ async def _end(platform: Platform, known: _Known, state: Literal["canceled", "re
             return False
         if known.hold_no is not None:
             (outcome,) = await platform.ledger.post_within(connection, [_void(known)])
-            # `hold_not_open` is fine: the hold expired or was voided. A captured hold means a paid request, which
-            # `end` would have refused.
+            # `hold_not_open` is fine: the hold expired or was voided. A captured hold means a paid request, and
+            # `end` returns False for that.
             if not outcome.posted and outcome.kind.code != "hold_not_open":
                 raise outcome.refusal()
         customer = known.customer
@@ -319,7 +319,7 @@ def _no_agent() -> Refusal:
 async def _known(platform: Platform, request_id: UUID | None) -> _Known:
     row = await platform.database.fetchrow(_sql.cash_request, request_id)
     if row is None:
-        raise Refusal("request_not_found", "There is no such cash request.")
+        raise Refusal("request_not_found", "There is no cash request with this id.")
     terms = msgspec.json.decode(row["details"])
     return _Known(
         row["request_id"],

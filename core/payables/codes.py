@@ -1,4 +1,4 @@
-"""Paying by code: what a code asks for, paying it, the receipt. QR codes and links are the same to whoever pays.
+"""Paying by code: the offer that a code makes, its payment, the receipt. QR codes and links are alike to a payer.
 
 The rules are those of `core.payables.qr` and `core.payables.links`, which the API's routes call, too.
 """
@@ -27,9 +27,9 @@ MAX_CODE_CHARACTERS: Final = 64
 
 
 class Offer(NamedTuple):
-    """What a code asks for: minor units (None: what the payer says), for whom, until when, and how it stands.
+    """The payment that a code asks for: minor units (None: the payer decides), the payee, the end, and the state.
 
-    `text` is what the QR code or link holds. `settled_by` and `transfer_id` tell of a code that was paid once.
+    `text` is the text of the QR code or link. A code that was paid once has `settled_by` and `transfer_id`.
     """
 
     kind: Literal["qr", "link"]
@@ -68,12 +68,12 @@ def bare(text: str) -> str:
 
 
 def is_code(code: str) -> bool:
-    """Whether it can be a code, without its prefix."""
+    """Whether `code` has the form of a code without its prefix: 1 to 64 printable ASCII characters."""
     return code.isascii() and code.isprintable() and 0 < len(code) <= MAX_CODE_CHARACTERS
 
 
 async def find(platform: Platform, text: str) -> Offer:
-    """Return what a code asks for, whatever its state. Raises Refusal `code_not_found`."""
+    """Return the offer of a code in any state. Raises Refusal `code_not_found`."""
     code = bare(text)
     found: ToPay | None = None
     if is_code(code):
@@ -97,7 +97,7 @@ async def find(platform: Platform, text: str) -> Offer:
 
 
 async def pay(platform: Platform, payer: User, offer: Offer, amount: int | None, key: str) -> Paid:
-    """Pay it; `amount` in minor units counts where the code leaves it to the payer. A repeated call pays nothing more.
+    """Pay an offer; `amount` in minor units counts where the code leaves it open. A repeated call pays nothing more.
 
     Raises Refusal as `core.payables.qr.pay_qr` and `core.payables.links.pay_link`.
     """
@@ -106,7 +106,7 @@ async def pay(platform: Platform, payer: User, offer: Offer, amount: int | None,
 
 
 def payment_id(payer: User, key: str) -> UUID:
-    """Return the id of what a payer pays under a key."""
+    """Return the id of the payment that a payer makes under a key."""
     return operation_id(payer.principal_id, key)
 
 

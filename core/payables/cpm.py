@@ -24,7 +24,7 @@ _PHONE = re.compile(r"\+[0-9]{6,31}")
 
 
 class Scanned(NamedTuple):
-    """What a merchant asks for: minor units, of whom a code tells."""
+    """The amount that a merchant asks for, in minor units, and the text of the customer's code."""
 
     amount: int
     text: str
@@ -43,7 +43,7 @@ def customer_code(user: User, form: str) -> str:
 async def request_payment(platform: Platform, merchant: User, scanned: Scanned, key: str | None) -> UUID:
     """Ask the customer whose code was scanned for money; return the id of the payment request.
 
-    A phone that nobody has signed in with gets its user and wallet now, as the contract has it. Raises Refusal
+    A phone without a user gets a user and a wallet now, as the contract has it. Raises Refusal
     `invalid_phone_format`, `target_not_found`, `unsupported_cpm_format`, `idempotency_conflict`.
     """
     request_key = None if key is None else RequestKey(merchant.principal_id, key, ("cpm", *scanned))
@@ -82,5 +82,5 @@ async def _customer(platform: Platform, merchant: User, text: str) -> User:
     except ValueError:
         found = None
     if found is None:
-        raise Refusal("target_not_found", "Nobody has this id.")
+        raise Refusal("target_not_found", "There is no user with this id.")
     return found

@@ -1,4 +1,4 @@
-"""Money that an administrator gives: the starting credit for everybody, and users for a demonstration."""
+"""Money that an administrator gives: the starting credit for everybody, and the balance of demo users."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _FIRST: Final = UUID(int=0)
 
 
 class Airdrop(NamedTuple):
-    """How many users were looked at, how many got the credit now, and how many had it or could not get it."""
+    """Numbers of users: looked at, credited now, and skipped since they had the credit or could not get it."""
 
     processed: int
     credited: int
@@ -40,7 +40,7 @@ class Airdrop(NamedTuple):
 
 
 class Demo(NamedTuple):
-    """What a demo user is to be."""
+    """The terms of a demo user; `fee_bps` is the own fee in basis points, None for the platform's fee."""
 
     phone: str
     name: str | None
@@ -53,15 +53,15 @@ class Demo(NamedTuple):
 async def airdrop(platform: Platform, amount: int, *, limit: int, offset: int) -> Airdrop:
     """Give the starting credit of `amount` minor units to `limit` users behind the first `offset`, oldest first.
 
-    Each user gets it once in all, however it comes: at sign-up, from here, from two calls at once. Each batch is
-    committed by itself, so a call that breaks off is continued by the same call.
+    Each user gets the credit once in all: at sign-up, from here or from two calls at once. Each batch is committed by
+    itself, so the same call continues one that broke off.
     """
     await platform.users.open_system_accounts()
     done = Airdrop(0, 0, 0)
     start = _FIRST if offset == 0 else await platform.database.fetchval(_sql.user_at, offset)
     while start is not None and done.processed < limit:
         size = min(BATCH, limit - done.processed)
-        # One more, with which the next batch begins.
+        # The next batch begins with one more user.
         rows = await platform.database.fetch(_sql.users_from, start, size + 1)
         users = [user_of(row) for row in rows[:size]]
         credited = await _credit(platform, users, amount)
@@ -94,9 +94,9 @@ def _gift(platform: Platform, user: User, amount: int) -> Posting:
 
 
 async def seed_demo(platform: Platform, demo: Demo, balance: int) -> User:
-    """Make a demo user, or make an existing one such, with `balance` minor units more; the same balance comes once.
+    """Make or change a demo user, and give `balance` minor units; the same balance is given once.
 
-    Raises Refusal `not_allowed` outside development and tests: it gives away money and a sign-in.
+    Raises Refusal `not_allowed` outside development and tests, since money and a sign-in are given away.
     """
     if platform.settings.env not in {"dev", "test"}:
         raise Refusal("not_allowed", "Demo users are for development and tests.")

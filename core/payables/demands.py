@@ -1,4 +1,4 @@
-"""What one user wants from another: payment requests and invoices. Their reads, and the ends that are no payment."""
+"""Demands, which are payment requests and invoices: their storage, their reads, and the ends that are no payment."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 _sql = queries(__name__)
 
 DemandKind = Literal["request", "invoice"]
-# Of each of the two lists of a user, by the contract.
+# The contract's length of each of the two lists of a user.
 LISTED: Final = 100
 
 
 class Demand(NamedTuple):
-    """A request or an invoice, and the phones of who is paid and who pays."""
+    """A request or an invoice, with the phones of its payee and its payer."""
 
     payable: Payable
     payee_phone: str
@@ -36,20 +36,20 @@ class Demand(NamedTuple):
 
 
 class Demands(NamedTuple):
-    """Those that a user is to pay, and those that a user is paid for, newest first."""
+    """The demands that a user is to pay, and those of which the user is the payee; newest first."""
 
     incoming: list[Demand]
     outgoing: list[Demand]
 
 
 async def find(source: Connection | Database, kind: DemandKind, demand_id: UUID) -> Demand | None:
-    """Return a request or an invoice."""
+    """Return a request or an invoice, None for an unknown id."""
     row = await source.fetchrow(_sql.find_demand, demand_id, kind)
     return None if row is None else _demand(row)
 
 
 async def of_user(platform: Platform, kind: DemandKind, user: User) -> Demands:
-    """Return the newest 100 of each side."""
+    """Return the newest 100 demands of each side."""
     incoming = await platform.database.fetch(_sql.demands_on, user.id, kind, LISTED)
     outgoing = await platform.database.fetch(_sql.demands_of, user.id, kind, LISTED)
     return Demands([_demand(row) for row in incoming], [_demand(row) for row in outgoing])
@@ -64,7 +64,7 @@ async def create(
     *,
     key: RequestKey | None = None,
 ) -> Demand:
-    """Store a request or an invoice, tell both sides of it, and return it; under a used key the one that it made.
+    """Store a request or an invoice, tell both sides, and return the demand; a used key returns its first one.
 
     Raises Refusal `idempotency_conflict`.
     """
@@ -86,7 +86,7 @@ async def store(
     key: RequestKey | None,
     actor: str,
 ) -> Stored:
-    """Do as `create` does for an `actor` who need not be the payee; return what was stored, or had been before."""
+    """Do as `create` does for an `actor` who need not be the payee; return the new row or that of a used key."""
 
     async def created(connection: Connection) -> tuple[Stored, bool]:
         stored = await payables.store(connection, new, key=key)
@@ -106,7 +106,7 @@ async def store(
 async def end(
     platform: Platform, demand: Demand, state: Literal["canceled", "rejected"], by: User, event: str
 ) -> State | None:
-    """End an open demand and tell both sides; None when that was done, else the state that it was in already."""
+    """End an open demand and tell both sides; return None, or the state of a demand that was over already."""
     payable = demand.payable
     data = {"id": str(payable.id)}
     users = await platform.users.by_ids(side for side in (payable.payee_id, payable.payer_id) if side)

@@ -1,6 +1,6 @@
-"""The end of payables whose time is over: they are marked, money that was set aside for them is given back, and told.
+"""The end of payables whose time is over: they are marked, their holds are voided, and their users are told.
 
-Whoever reads one sees it expired at once (`core.payables.payables.payable_of`); the mark is for lists and receivers.
+A read shows one as expired at once (`core.payables.payables.payable_of`); the mark is for lists and receivers.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from core.payables.kinds import KINDS
 from core.wallets.notifications import tell_all, write
 from core.wallets.users import users_of
 from core.work.progress import Progress
+from core.work.retries import in_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,31 +30,33 @@ if TYPE_CHECKING:
 _sql = queries(__name__)
 _log = structlog.get_logger(__name__)
 
-# About 10 ms of the database, during which nobody can pay these; they could not anyway.
+# A batch takes about 10 ms of the database and locks the payables, which nobody could pay anyway.
 BATCH: Final = 100
 ACTOR: Final = "system:expire"
 SIDES: Final = ("payee_id", "payer_id")
 
 
 async def expire(platform: Platform) -> Progress:
-    """Mark up to 100 payables whose time is over, and void what was held for them."""
-    async with platform.database.transaction() as connection:
+    """Mark up to 100 payables whose time is over, and void their holds."""
+
+    async def expired(connection: Connection) -> tuple[int, bool]:
         rows = await connection.fetch(_sql.expire_payables, BATCH)
         if not rows:
-            return Progress()
+            return 0, False
         await _give_back(platform, connection, [row["hold_id"] for row in rows if row["hold_id"]])
         sides = await users_of(connection, (row[side] for row in rows for side in SIDES if row[side]))
-        told: list[Told] = []
+        events: list[Told] = []
         records: list[Audited] = []
         for row in rows:
             event, data = KINDS[row["kind"]].expired, {"id": str(row["id"])}
             concerned = [sides[key] for key in (row[side] for side in SIDES) if key is not None]
-            told += tell_all(concerned, event, data, object_id=data["id"])
+            events += tell_all(concerned, event, data, object_id=data["id"])
             records.append(audited(event, ACTOR, data, user_id=concerned[0].id, object_id=data["id"]))
-        some = await write(connection, told, records)
-    if some:
-        platform.wake()
-    return Progress(len(rows))
+        return len(rows), await write(connection, events, records)
+
+    count, told = await in_transaction(platform.database, expired)
+    platform.wake(told)
+    return Progress(count)
 
 
 async def _give_back(platform: Platform, connection: Connection, hold_ids: Sequence[UUID]) -> None:
@@ -64,5 +67,5 @@ async def _give_back(platform: Platform, connection: Connection, hold_ids: Seque
         id_ = operation_id(SYSTEM_PRINCIPAL, f"expire-payable:{hold_id}")
         voids.append(void(stored, id_=id_, principal_id=SYSTEM_PRINCIPAL))
     for posting, outcome in zip(voids, await platform.ledger.post_within(connection, voids), strict=True):
-        if not outcome.posted:  # its own time was over before, or somebody has given it back
+        if not outcome.posted:  # the hold has expired or was voided before
             _log.info("expiry.hold_not_open", hold=str(posting.target_id), code=outcome.kind.code)

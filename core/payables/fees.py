@@ -23,6 +23,6 @@ def fee(amount: int, basis_points: int) -> int:
 
 
 def merchant_fee(config: PlatformConfig, merchant: User, amount: int) -> int:
-    """Return the fee on `amount` minor units paid to `merchant`: by their own rate if they have one."""
+    """Return the fee on `amount` minor units paid to `merchant`: by the merchant's own rate or else the platform's."""
     own = merchant.merchant_fee_bps
     return fee(amount, config.merchant_fee_bps if own is None else own)

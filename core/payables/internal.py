@@ -1,6 +1,6 @@
-"""What sibling services ask for: payments without limits and fees, payment requests, invoices, a look at a wallet.
+"""Operations for sibling services: payments without limits and fees, payment requests, invoices, a wallet's balance.
 
-A phone that is not known gets a user and a wallet. Keys are the platform's own, one space for each operation.
+An unknown phone gets a user and a wallet. Idempotency keys belong to the platform, with a space for each operation.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from core.wallets.users import User
 
 ACTOR: Final = "internal"
-# A week, of the contract.
+# A week, the contract's bound.
 MAX_REQUEST_MINUTES: Final = 10_080
 
 
 class Instruction(NamedTuple):
-    """Who wants how much, in minor units, of whom: phones that have been validated."""
+    """Two phones that have been validated, the amount between them in minor units, and the caller's key."""
 
     from_phone: str
     to_phone: str
@@ -69,7 +69,7 @@ async def transfer(platform: Platform, wanted: Instruction) -> Paid:
 async def request(
     platform: Platform, wanted: Instruction, *, minutes: int | None, metadata: Mapping[str, Any] | None
 ) -> UUID:
-    """Request a payment: `from_phone` wants it of `to_phone`, for `minutes`, a week at most (REQUEST_EXPIRY_MINUTES).
+    """Store a request of `from_phone` to `to_phone` for `minutes`, a week at most (None: REQUEST_EXPIRY_MINUTES).
 
     Raises Refusal `idempotency_conflict`.
     """
@@ -112,7 +112,7 @@ async def invoice(
 
 
 async def wallet(platform: Platform, phone: str) -> tuple[User, Balance]:
-    """Return the user of a phone and what is in their wallet; a new user gets one, and nobody's state is touched."""
+    """Return the user of a phone and the wallet's balance; an unknown phone gets a user and a wallet."""
     user = await platform.users.ensure(phone, actor=ACTOR)
     return user, await read_balance(platform, user)
 

@@ -1,6 +1,6 @@
 """Invoices: a merchant asks for money by a day, and the payer pays by hand or by a mandate.
 
-pending -> paid | canceled (wallet contract, section 2). An invoice that is overdue can still be paid.
+pending -> paid | canceled (wallet contract, section 2). An overdue invoice can still be paid.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Billed(NamedTuple):
-    """What an invoice is over: minor units, days until it is due, and what stands on it."""
+    """The terms of an invoice: minor units, days until it is due, and the texts on it."""
 
     amount: int
     due_in_days: int
@@ -39,7 +39,7 @@ class Billed(NamedTuple):
 
 
 async def create(platform: Platform, issuer: User, payer_phone: str, billed: Billed) -> Demand:
-    """Issue an invoice; a payer who is not known gets a wallet.
+    """Issue an invoice; an unknown payer gets a user and a wallet.
 
     Raises Refusal `kyc_level_required`, `not_a_merchant`, `invoice_to_self`.
     """
@@ -61,7 +61,7 @@ async def create(platform: Platform, issuer: User, payer_phone: str, billed: Bil
 
 
 async def of_user(platform: Platform, user: User) -> Demands:
-    """Return the newest invoices to and of a user."""
+    """Return the newest 100 invoices to a user and of a user."""
     return await demands.of_user(platform, "invoice", user)
 
 
@@ -76,7 +76,7 @@ async def get(platform: Platform, user: User, invoice_id: UUID) -> Demand:
 
 
 async def pay_invoice(platform: Platform, payer: User, invoice_id: UUID, key: str | None) -> Paid:
-    """Pay an invoice; one that is paid already returns its payment, whoever has made that.
+    """Pay an invoice; the payment of an invoice that is paid already is returned again.
 
     Raises Refusal `invoice_not_found`, `not_your_invoice`, `invoice_canceled`, `invoice_expired`, and as
     `core.payables.pay.pay`.
@@ -87,7 +87,7 @@ async def pay_invoice(platform: Platform, payer: User, invoice_id: UUID, key: st
         if found is None or found.payable.kind != "invoice" or found.payee is None:
             raise _not_found(invoice_id)
         if found.payable.payer_id != payer.id:
-            raise Refusal("not_your_invoice", "This invoice is for somebody else.")
+            raise Refusal("not_your_invoice", "This invoice is addressed to somebody else.")
         return order_of(found, payer, found.payee)
 
     try:
@@ -99,24 +99,24 @@ async def pay_invoice(platform: Platform, payer: User, invoice_id: UUID, key: st
 
 
 def order_of(found: ToPay, payer: User, issuer: User) -> Order:
-    """Return the order to pay an invoice, by its payer's hand or by a mandate."""
+    """Return the order to pay an invoice, by its payer or by a mandate."""
     invoice_id = str(found.payable.id)
     return found.order(payer, issuer, None, (invoice_id,), object_id=invoice_id)
 
 
 async def cancel(platform: Platform, issuer: User, invoice_id: UUID) -> State | None:
-    """Take an invoice back, as its issuer; None, or the state that it was in already.
+    """Take an invoice back, as its issuer; return None, or the state of an invoice that was over already.
 
     Raises Refusal `invoice_not_found`, `forbidden`.
     """
     demand = await get(platform, issuer, invoice_id)
     if demand.payable.payee_id != issuer.id:
-        raise Refusal("forbidden", "Only its issuer can cancel an invoice.")
+        raise Refusal("forbidden", "Only the issuer can cancel an invoice.")
     return await demands.end(platform, demand, "canceled", issuer, "invoices.cancel")
 
 
 async def _settled(platform: Platform, payer: User, invoice_id: UUID, state: str) -> Paid:
-    """Return the payment that an invoice was paid by, or raise for one that can be paid no more."""
+    """Return the payment of a paid invoice. Raises Refusal `invoice_expired`, `invoice_canceled`."""
     if state != "paid":
         word = "invoice_expired" if state == "expired" else "invoice_canceled"
         raise Refusal(word, "The invoice cannot be paid any more.")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["p2p", "qr", "link", "request", "invoice", "cash_in", "cash_out", "voucher", "subscription"]
 Side = Literal["asker", "payer", "payee", "creator"]
-# Who issues invoices has been identified, whatever the settings say of codes (wallet contract, section 3).
+# An issuer of invoices has been identified, whatever the settings say of codes (wallet contract, section 3).
 ISSUER_LEVEL: Final = 1
 
 
@@ -31,7 +31,7 @@ def _no_level(_settings: Settings) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Collects:
-    """Whom a payable may pay: a merchant or anybody, of at least this KYC level."""
+    """The payees whom a payable may pay: a merchant or anybody, of at least this KYC level."""
 
     merchant: bool = False
     level: Callable[[Settings], int] = _no_level
@@ -40,10 +40,10 @@ class Collects:
 class Order(NamedTuple):
     """One payment to make: `asker` asks for it and settles the payable; the money goes from `payer` to `payee`.
 
-    `amount` is in minor units, None where nobody has said how much; `identity` is what a repeated key is compared with.
-    The money of a cash-out is `held`. A voucher's waits in the account `source`, and its `creator` hears of it. `level`
-    (of the payer) and `collects` stand in for those of the kind where the payable says so itself. `actor` is who the
-    audit names, None for the asker. `object_id` is what events and records are about.
+    `amount` is in minor units, None where nobody has said how much; a repeated key is compared by `identity`. The money
+    of a cash-out is `held`. The money of a voucher waits in the account `source`, and its `creator` hears of the
+    payment. `level` (of the payer) and `collects` replace those of the kind where the payable has its own. The audit
+    names `actor` (None: the asker). Events and audit records are about `object_id`.
     """
 
     kind: Kind
@@ -71,17 +71,17 @@ class Order(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """How one kind is paid.
+    """The rules by which one kind is paid.
 
     `event` names its events and audit records, and its postings where `posts` does not; `expired` names those of a
-    payable whose time is over. `level` is the KYC level that its asker needs. `collects` is whom it may pay, and
-    `not_collectable` the refusal where that is not so any more.
-    `closed` are the refusals for a payable that is not open, by its state, "" for any other state; without one it is
-    `payable_not_open`. `limits` names the velocity limits of the payer, None where the payer has no limits; `causes`
-    is the order in which causes are told. `fee` is the cost in minor units: it leaves the wallet of `bears`, or is kept
-    back from the source. The risk of `assessed` kinds is scored. `tells` are the users who hear of the payment, `told`
-    and `noted` the members of the event and of the audit record, `about` the user whom the record concerns. `words` are
-    the kind's own codes for causes on the payer's side. `counted` counts the payment in the metrics.
+    payable whose time is over. `level` is the KYC level that its asker needs. `collects` is the rule for its payee, and
+    `not_collectable` the refusal of a payee who does not meet it any more.
+    `closed` has the refusals of a payable that is not open, by its state, "" for any other state; without one the
+    refusal is `payable_not_open`. `limits` names the velocity limits of the payer, None where the payer has no limits;
+    `causes` is the order in which causes are told. `fee` returns the fee in minor units, which leaves the wallet of
+    `bears`, or is kept back from the source. The risk of `assessed` kinds is scored. `tells` are the users who hear of
+    the payment, `told` and `noted` the members of the event and of the audit record, `about` the user whom the record
+    concerns. `words` are the kind's own codes for causes of the payer. `counted` counts the payment in the metrics.
     """
 
     event: str
@@ -140,8 +140,8 @@ def _count_subscription(payment: Payment) -> None:
     metrics.SUBSCRIPTION_CENTS.add(payment.currency, by=payment.amount)
 
 
-QR_GONE: Final = ("qr_not_active", "There is no such code to pay, or it was paid or withdrawn.")
-LINK_GONE: Final = ("link_not_active", "There is no link of this code, or it was paid.")
+QR_GONE: Final = ("qr_not_active", "This code is unknown, or was paid or withdrawn.")
+LINK_GONE: Final = ("link_not_active", "This link is unknown, or was paid.")
 _CASH: Final = ("id", "type", "amount_cents")
 
 KINDS: Final[Mapping[Kind, Rules]] = {
@@ -159,7 +159,7 @@ KINDS: Final[Mapping[Kind, Rules]] = {
         level=_pays_merchants,
         collects=Collects(merchant=True, level=_is_paid_by_code),
         not_collectable=QR_GONE,
-        closed={"expired": ("qr_expired", "The time of this code is over."), "": QR_GONE},
+        closed={"expired": ("qr_expired", "This code has expired."), "": QR_GONE},
         amount_required="qr_amount_required",
         limits="qr",
         causes=VELOCITY_FIRST,
@@ -175,7 +175,7 @@ KINDS: Final[Mapping[Kind, Rules]] = {
         level=_pays_merchants,
         collects=Collects(level=_is_paid_by_code),
         not_collectable=LINK_GONE,
-        closed={"expired": ("link_expired", "The link's time is over."), "": LINK_GONE},
+        closed={"expired": ("link_expired", "This link has expired."), "": LINK_GONE},
         amount_required="link_amount_required",
         causes=LIMITS_FIRST,
         fee=_merchants_rate,

@@ -1,7 +1,7 @@
-"""KYC and velocity limits: what each kind of payment brings along, checked and consumed under the payer's lock.
+"""KYC and velocity limits, which a payment brings along and the ledger checks and counts under the payer's lock.
 
-The figures are those of the wallet contract, section 3. A limit counts what leaves the payer's wallet; a fee that is
-paid on top of the amount is let through beside it.
+The figures are those of the wallet contract, section 3. A limit counts the money that leaves the payer's wallet, and
+is raised by a fee that is paid on top of the amount.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _sql = queries(__name__)
 
-# How often and how much a payer may pay within an hour: person to person, at a merchant, or without such a bound.
+# The bounds of an hour on number and sum: person to person, at a merchant, or none.
 Velocity = Literal["p2p", "qr", "none"]
 
 FUNDS: Final = "insufficient_funds"
@@ -31,7 +31,7 @@ HOUR_AMOUNT: Final = "hourly_amount_exceeded"
 HOUR_COUNT: Final = "hourly_count_exceeded"
 _LIMITED: Final = frozenset({FUNDS, PER_TRANSFER, PER_DAY, HOUR_AMOUNT, HOUR_COUNT})
 
-# Of several causes the contract tells the first in these orders.
+# The contract tells one cause: the first in the order of the kind.
 FUNDS_FIRST: Final = (FUNDS, PER_TRANSFER, PER_DAY, HOUR_AMOUNT, HOUR_COUNT)
 LIMITS_FIRST: Final = (PER_TRANSFER, PER_DAY, FUNDS, HOUR_AMOUNT, HOUR_COUNT)
 VELOCITY_FIRST: Final = (HOUR_AMOUNT, HOUR_COUNT, PER_TRANSFER, PER_DAY, FUNDS)
@@ -40,7 +40,7 @@ VELOCITY_FIRST: Final = (HOUR_AMOUNT, HOUR_COUNT, PER_TRANSFER, PER_DAY, FUNDS)
 def payer_limits(
     settings: Settings, payer: User, velocity: Velocity = "none", *, fee_on_top: int = 0
 ) -> ItemLimits:
-    """Return what bounds a payment of `payer`, in minor units."""
+    """Return the limits of a payment of `payer`, in minor units."""
     if payer.kyc_level > 0:
         per_transfer, per_day = settings.kyc_l1_tx_max_cents, settings.kyc_l1_daily_max_cents
     else:
@@ -64,7 +64,7 @@ def unreachable(settings: Settings) -> list[str]:
 
 
 class Outgoing(NamedTuple):
-    """What a wallet has, and what has left it, in minor units, within the hour and the UTC day."""
+    """The money available in a wallet, and the money that left it within the hour and the UTC day; minor units."""
 
     available: int
     hour_sum: int
@@ -73,7 +73,7 @@ class Outgoing(NamedTuple):
 
 
 async def read_outgoing(database: Database, payer: User) -> Outgoing | None:
-    """Return what counts against the limits of a payer now, or None for a payer without a wallet."""
+    """Return the money and the uses that count against a payer's limits now, None for a payer without a wallet."""
     row = await database.fetchrow(_sql.outgoing, payer.account)
     return None if row is None else Outgoing(*(row[name] for name in Outgoing._fields))
 
@@ -81,9 +81,9 @@ async def read_outgoing(database: Database, payer: User) -> Outgoing | None:
 async def first_cause(
     database: Database, outcome: Outcome, payer: User, taken: int, limits: ItemLimits, order: Sequence[str]
 ) -> str:
-    """Return the code to tell: of all that stands in the way of taking `taken` from the payer, the first in `order`.
+    """Return the first code in `order` that forbids taking `taken` minor units from the payer.
 
-    The ledger stops at the first cause in its own order; what else holds is read anew, so it may have passed meanwhile.
+    The ledger stops at the first cause in its own order. Other causes are read anew, and may have passed meanwhile.
     """
     code = outcome.kind.code
     if code not in _LIMITED:

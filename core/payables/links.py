@@ -1,4 +1,4 @@
-"""Payment links: whoever has the code pays its owner, once (dynamic: with an amount) or as often as they like (static).
+"""Payment links: a payer with the code pays its owner, once (dynamic: with an amount) or any number of times (static).
 
 The owner need not be a merchant, and pays the merchants' fee all the same (wallet contract, section 3).
 """
@@ -29,7 +29,7 @@ PREFIX: Final = "LINK:v1;code="
 
 
 class Link(NamedTuple):
-    """A new link: the text that its owner hands out, and when it ends (None: never)."""
+    """A new link: the text that its owner hands out, and its end (None: never)."""
 
     text: str
     expires_at: datetime | None
@@ -68,9 +68,9 @@ async def create(
 async def pay_link(
     platform: Platform, payer: User, text: str, amount: int | None, key: str, *, known: ToPay | None = None
 ) -> Paid:
-    """Pay a link; the amount is the payer's to say for a static one only.
+    """Pay a link; `amount` in minor units counts for a static link only.
 
-    `known` is what a code was just found to ask for; it is looked for where that is another one. Raises Refusal
+    `known` is a payable that was just read; it saves the look where it has this code. Raises Refusal
     `invalid_link_format`, and as `core.payables.pay.pay`.
     """
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 async def top_up(platform: Platform, user: User, amount: int, key: str) -> Paid:
-    """Put `amount` minor units into the user's own wallet: development only (DEV_ENABLE_TOPUP).
+    """Put `amount` minor units into the user's own wallet, for development (DEV_ENABLE_TOPUP).
 
     Raises Refusal `topup_disabled`, `idempotency_conflict`.
     """

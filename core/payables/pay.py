@@ -1,8 +1,8 @@
-"""Paying: one operation for every kind of payable. `core.payables.kinds` has the table of how the kinds differ.
+"""Paying: one operation for every kind of payable. The rules of each kind stand in `core.payables.kinds`.
 
-A key that is known gets its stored answer before any rule is asked: level, payee, state and risk here, limits and
-freezes in the ledger. The ledger looks at the key first in any case, so this module asks for it only where a rule
-says no: a payment that passes costs no further round trip.
+A known key gets its stored answer before any rule is asked: level, payee, state and risk here, limits and freezes in
+the ledger. The ledger looks at the key first in any case, so this module looks for it only where a rule says no: a
+payment that passes costs no further round trip.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ class Key(NamedTuple):
 async def pay(
     platform: Platform, kind: Kind, asker: User, key: Key, find: Callable[[], Awaitable[Order]]
 ) -> Paid:
-    """Pay what `find` finds, which raises Refusal for what is no payable of this kind.
+    """Pay the order that `find` returns; `find` raises Refusal where there is no payable of this kind.
 
     A repeated key gets the first answer. Raises Refusal `idempotency_conflict` for a key that was used for something
     else, `kyc_level_required`, `risk_blocked`, the refusals of the kind (`core.payables.kinds`), `payable_not_open`
-    with the payable's `state` where the kind has no word for it, and what stands in the way of the money.
+    with the payable's `state` where the kind has no word for it, and those of the ledger, such as `insufficient_funds`.
     """
     rules = KINDS[kind]
     order: Order | None = None
@@ -85,7 +85,7 @@ async def pay(
 
 
 def check(platform: Platform, order: Order) -> None:
-    """Raise Refusal unless what is known of an order lets it be paid; the ledger decides what needs a lock."""
+    """Raise Refusal where a rule forbids an order; the ledger decides the rules that need a lock."""
     rules, settings = KINDS[order.kind], platform.settings
     collects = order.collects or rules.collects
     if (collects.merchant and not order.payee.is_merchant) or (
@@ -96,21 +96,21 @@ def check(platform: Platform, order: Order) -> None:
         raise _closed(rules, order.state)
     if order.currency != platform.currency:
         raise Refusal(
-            "currency_mismatch", f"This is in {order.currency}, and wallets are in {platform.currency}."
+            "currency_mismatch", f"The amount is in {order.currency}, and wallets are in {platform.currency}."
         )
     if order.payer is not None:
         require_kyc(order.payer, order.level)
     if order.held is not None and order.held.frozen:
-        # The ledger captures what was held before, frozen or not.
-        raise Refusal("account_frozen", "The wallet is frozen: nothing leaves it.")
+        # The ledger captures a hold of a frozen account, too, so the rule has to stand here.
+        raise Refusal("account_frozen", "The wallet is frozen: no money leaves it.")
     if order.amount is None:
-        raise Refusal(rules.amount_required, "Say how much you pay: this code leaves it to you.")
+        raise Refusal(rules.amount_required, "Name an amount: this code leaves it to the payer.")
 
 
 async def prepare(
     platform: Platform, order: Order, payment_id: UUID, flagged: Audited | None = None
 ) -> Payment:
-    """Return what paying an order posts: amount and fee, the payer's limits, and what is told and audited."""
+    """Return the payment of an order: amount and fee, the payer's limits, its events and audit records."""
     rules = KINDS[order.kind]
     if order.amount is None:
         raise LookupError(f"nobody said how much to pay for {order.object_id}")
@@ -156,12 +156,12 @@ async def prepare(
 
 
 async def is_answered(database: Database, key: Key) -> bool:
-    """Whether something was paid under a key before, so that its answer is stored."""
+    """Whether a payment was made under a key, so that the answer is stored."""
     return key.given and bool(await load_outcomes(database, [key.id]))
 
 
 def _assess(settings: Settings, rules: Rules, order: Order) -> Audited | None:
-    """Return the record of a payment of a high score; raise `risk.Blocked` for one of too high a score."""
+    """Return the audit record of a high score, else None; raise `risk.Blocked` for too high a score."""
     if not rules.assessed or order.payer is None or order.amount is None:
         return None
     merchant = order.payee if order.payable_id is not None else None
@@ -189,7 +189,7 @@ def _members(order: Order, payment_id: UUID, cost: int) -> dict[str, Any]:
 def _closed(rules: Rules, state: str) -> Refusal:
     words = rules.closed.get(state) or rules.closed.get("")
     return (
-        Refusal("payable_not_open", f"This is {state} already.", state=state)
+        Refusal("payable_not_open", f"The state is {state} already.", state=state)
         if words is None
         else Refusal(*words)
     )

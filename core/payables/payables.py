@@ -1,7 +1,7 @@
-"""Payables: QR codes, links, requests, invoices, cash requests, vouchers. One row, one state machine for all of them.
+"""Payables: QR codes, links, requests, invoices, cash requests, vouchers. One table and state machine for all.
 
-open -> paid | canceled | rejected | expired, and nothing else; a reusable one stays open when it is paid. Paying locks
-the row (sql/functions/ledger_post.sql), so does every other end, so exactly one of them wins.
+open -> paid | canceled | rejected | expired, and nothing else; a reusable payable stays open when it is paid. Paying
+and every other end lock the row (sql/functions/ledger_post.sql), so exactly one of them wins.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _sql = queries(__name__)
 
 Kind = Literal["qr", "link", "request", "invoice", "cash_in", "cash_out", "voucher"]
 State = Literal["open", "paid", "canceled", "rejected", "expired"]
-# 192 bits: nobody guesses one of them, and 32 characters are what the contract's clients expect.
+# 192 bits: nobody guesses a code, and the contract's clients expect its 32 characters.
 CODE_BYTES: Final = 24
-# In the details of a request or an invoice: whom it may pay, where that is not what holds for its kind.
+# Values of `collects` in the details of a request or an invoice, which replace the payee rule of the kind.
 MERCHANT: Final = "merchant"
 ANYBODY: Final = "anybody"
 
 
 class Payable(NamedTuple):
-    """A payable as stored; `state` is `expired` as soon as its time is over, marked or not."""
+    """A payable as stored, in minor units; `state` is `expired` as soon as its time is over, marked or not."""
 
     id: UUID
     kind: Kind
@@ -88,7 +88,7 @@ def _payable(values: Sequence[Any], *, expired: bool) -> Payable:
 
 
 class ToPay(NamedTuple):
-    """A payable and its payee, None where whoever comes gets the money."""
+    """A payable and its payee, None for a voucher or a cash-out, whose payee is not known yet."""
 
     payable: Payable
     payee: User | None
@@ -96,7 +96,7 @@ class ToPay(NamedTuple):
     def order(
         self, payer: User, payee: User, amount: int | None, identity: tuple[Any, ...], object_id: str | None
     ) -> Order:
-        """Return the order of `payer` to pay this; `amount` counts where the payable leaves it to the payer."""
+        """Return the order of `payer`; `amount` in minor units counts where the payable leaves it to the payer."""
         payable = self.payable
         collects = payable.details.get("collects")
         return Order(
@@ -115,13 +115,13 @@ class ToPay(NamedTuple):
 
 
 class Paying(NamedTuple):
-    """Whoever pays, and what they pay, None for a code that is none."""
+    """A payer and the payable to pay, None for an unknown code."""
 
     payer: User
     to_pay: ToPay | None
 
 
-# By place: a name a column would be half of the work.
+# Rows are read by place: reading each column by its name would be half of the work.
 _USER, _PAYABLE = len(User._fields), len(Payable._fields)
 
 
@@ -131,7 +131,7 @@ def to_pay_of(row: Row) -> ToPay:
 
 
 def paying_of(row: Row) -> Paying:
-    """Read whoever pays and what they pay out of a row of `payers_and_payables`: place, user, and as `to_pay_of`."""
+    """Read a payer and a payable out of a row of `payers_and_payables`: place, user, and as `to_pay_of`."""
     columns: Sequence[Any] = row[1:]
     payer, rest = User(*columns[:_USER]), columns[_USER:]
     return Paying(payer, None if rest[0] is None else _to_pay(rest))
@@ -143,7 +143,7 @@ def _to_pay(columns: Sequence[Any]) -> ToPay:
 
 
 class NewPayable(NamedTuple):
-    """A payable to store: at least one of payee and payer is known, the amount is in minor units (None: any)."""
+    """A payable to store: payee, payer or both are known; the amount is in minor units (None: the payer decides)."""
 
     kind: Kind
     currency: str
@@ -159,7 +159,7 @@ class NewPayable(NamedTuple):
 
 
 class RequestKey(NamedTuple):
-    """The idempotency key of a creation: whose it is, the key, and what was asked for."""
+    """The idempotency key of a creation: its principal, its text, and the terms that were asked for."""
 
     principal_id: int
     key: str
@@ -167,23 +167,23 @@ class RequestKey(NamedTuple):
 
     @property
     def id(self) -> UUID:
-        """What the key is stored as; see `operation_id`."""
+        """The id under which the key is stored; see `operation_id`."""
         return operation_id(self.principal_id, self.key)
 
     @property
     def fingerprint(self) -> int:
-        """A hash of what was asked for."""
+        """A hash of the terms."""
         return fingerprint_of(self.asked)
 
 
 def fingerprint_of(asked: tuple[Any, ...]) -> int:
-    """Return 63 bits of BLAKE2b over what was asked for: equal for an equal repetition."""
+    """Return 63 bits of BLAKE2b over the terms: equal for an equal repetition."""
     digest = hashlib.blake2b(msgspec.json.encode(asked), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 class Payables:
-    """Finds payables: by id, and by code."""
+    """A reader of payables by id or code, which reads for many callers in one statement."""
 
     def __init__(self, database: Database) -> None:
         self._lookup: Lookup[Payable] = Lookup(database, _sql.payables_wanted, payable_of)
@@ -191,11 +191,11 @@ class Payables:
         self._paying: Lookup[Paying] = Lookup(database, _sql.payers_and_payables, paying_of)
 
     async def by_id(self, payable_id: UUID) -> Payable | None:
-        """Return a payable."""
+        """Return a payable, None for an unknown id."""
         return await self._lookup.find(payable_id, None)
 
     async def by_code(self, code: str) -> Payable | None:
-        """Return the payable of a code."""
+        """Return the payable of a code, None for an unknown code."""
         return await self._lookup.find(None, code)
 
     async def to_pay(self, payable_id: UUID) -> ToPay | None:
@@ -203,7 +203,7 @@ class Payables:
         return await self._to_pay.find(payable_id, None)
 
     async def to_pay_by_code(self, code: str, known: ToPay | None = None) -> ToPay | None:
-        """Return the payable of a code and its payee: `known`, where it is that."""
+        """Return the payable of a code and its payee: `known` without a look where it has this code."""
         if known is not None and known.payable.code == code:
             return known
         return await self._to_pay.find(None, code)
@@ -213,7 +213,7 @@ class Payables:
         return await self._paying.find(user_id, session_id, code)
 
     async def close(self) -> None:
-        """Answer what was asked."""
+        """Refuse new calls, and answer those that were accepted."""
         await self._lookup.close()
         await self._to_pay.close()
         await self._paying.close()
@@ -225,7 +225,7 @@ def new_code() -> str:
 
 
 class Stored(NamedTuple):
-    """What became of a creation; `new` is False where an equal call under the same key had made it before."""
+    """The payable that a creation stored; `new` is False where an equal call under the same key stored it before."""
 
     id: UUID
     new: bool
@@ -235,7 +235,7 @@ class Stored(NamedTuple):
 async def create(
     connection: Connection | Database, new: NewPayable, *, key: RequestKey | None = None
 ) -> tuple[UUID, bool]:
-    """Store a payable; return its id, and whether it is new: an equal call under the same key finds the first one.
+    """Store a payable; return its id and whether it is new: an equal call under the same key returns the first one.
 
     Raises Refusal `idempotency_conflict` when the key was used to ask for something else.
     """
@@ -246,7 +246,7 @@ async def create(
 async def store(
     connection: Connection | Database, new: NewPayable, *, key: RequestKey | None = None
 ) -> Stored:
-    """Do as `create` does, and tell when it was made."""
+    """Do as `create` does, and return the time of creation, too."""
     payable_id = ids.new_uuid()
     row = await connection.fetchrow(
         _sql.create_payable,
@@ -276,7 +276,7 @@ async def store(
 
 
 async def answered(source: Connection | Database, key: RequestKey) -> Stored | None:
-    """Return what a key has made, None for a new key. Raises Refusal `idempotency_conflict` for another request."""
+    """Return the payable of a key, None for a new key. Raises Refusal `idempotency_conflict` for other terms."""
     known = await source.fetchrow(_sql.payable_by_request_key, key.id)
     if known is None:
         return None
@@ -288,5 +288,5 @@ async def answered(source: Connection | Database, key: RequestKey) -> Stored | N
 async def end(
     connection: Connection, payable_id: UUID, state: Literal["canceled", "rejected"], *, by: UUID | None
 ) -> bool:
-    """End an open payable; False when it has ended already, or its time is over."""
+    """End an open payable; return False for one that has ended already, or whose time is over."""
     return await connection.fetchval(_sql.end_payable, payable_id, state, by) is not None

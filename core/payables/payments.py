@@ -1,4 +1,4 @@
-"""Moving money between wallets: one posting with its fee, its limits and what it tells."""
+"""Payments: money that moves between wallets, in one posting with its fee, its limits, its events and its records."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class Paid(NamedTuple):
     """A payment as its caller sees it: the gross amount in minor units, from wallet to wallet.
 
-    `wakes` tells that an event waits for the workers; `recorded_at` is when it was posted.
+    `wakes` is True when an event waits for the workers; `recorded_at` is the time of the posting.
     """
 
     transfer_id: UUID
@@ -47,7 +47,7 @@ class Paid(NamedTuple):
 
 
 class Held(NamedTuple):
-    """Money that was set aside for a payment: the number and id of its hold, all legs of it, whether it is frozen."""
+    """Money that was set aside for a payment: number, id and legs of its hold, and whether the wallet is frozen."""
 
     no: int
     id: UUID | None
@@ -58,10 +58,10 @@ class Held(NamedTuple):
 class Payment(NamedTuple):
     """A payment to post.
 
-    `id` is derived from whose key it is and the key (`core.ledger.items.operation_id`); `identity` is what was asked
-    for, with which a repeated key is compared. `amount` leaves `source` and reaches `target`; `fee` then leaves
-    `fee_payer` (an account code) for `fee_account`. `payer` is whose limits count, if anybody's do. `conditions` are
-    what must hold of balances beside that. What is `held` is captured, and `amount` goes on from where that arrives.
+    `id` is derived from the principal and the key (`core.ledger.items.operation_id`); a repeated key is compared by
+    `identity`. `amount` in minor units leaves `source` and reaches `target`; `fee` then leaves `fee_payer` (an account
+    code) for `fee_account`. The limits are those of `payer`, None without limits. `conditions` are further bounds on
+    balances. The hold of `held` is captured, and `amount` goes on from the account that the capture reaches.
     """
 
     id: UUID
@@ -88,7 +88,7 @@ class Payment(NamedTuple):
     held: Held | None = None
 
     def postings(self) -> list[Posting]:
-        """Return what goes to the ledger, all or nothing: the payment, or the capture of its hold and a payout."""
+        """Return the postings, all or nothing: the payment, or the capture of its hold and a payout."""
         if self.held is None:
             return [self.posting()]
         group, arrived = next_group(), self.held.legs[1].account
@@ -118,15 +118,15 @@ class Payment(NamedTuple):
         return [capture, payout]
 
     def posting(self) -> Posting:
-        """Return what goes to the ledger: the two legs of the payment, then the two of its fee."""
+        """Return the posting: the two legs of the payment, then the two of its fee."""
         legs = [Leg(self.source, -self.amount), Leg(self.target, self.amount)]
         if self.fee > 0:
             if self.fee_payer is None or self.fee_account is None:
-                raise ValueError("a fee has somebody who pays it and somebody who gets it")
+                raise ValueError("a fee needs a payer and an account")
             legs += [Leg(self.fee_payer, -self.fee), Leg(self.fee_account, self.fee)]
         conditions = self.conditions
         if self.source == self.target:
-            # Who pays themselves loses the fee at most, so the floor alone would let a sum pass that they do not have.
+            # A payer who is the payee loses the fee at most, so the floor alone would pass more than the balance.
             kept = self.fee if self.fee_payer == self.source else 0
             conditions = (*conditions, Condition(self.source, balance_at_least=self.amount - kept))
         effects = None
@@ -165,7 +165,7 @@ async def post(platform: Platform, payment: Payment) -> Paid:
 
 
 async def post_within(connection: Connection, platform: Platform, payment: Payment) -> Paid:
-    """Post a payment as part of a transaction. Raises like `post`; the transaction is then to be rolled back."""
+    """Post a payment within a transaction. Raises as `post` does; the caller then rolls the transaction back."""
     outcomes = await platform.ledger.post_within(connection, payment.postings())
     return await _result(platform.database, payment, outcomes)
 
@@ -178,7 +178,7 @@ async def _result(database: Database, payment: Payment, outcomes: Sequence[Outco
 
 
 def _paid(payment: Payment, outcomes: Sequence[Outcome]) -> Paid:
-    """Return the payment as it was posted, which under a repeated key is the first one."""
+    """Return the payment as it was posted; a repeated key returns the first one."""
     first, last = outcomes[0], outcomes[-1]
     source, target = first.entries[0], last.entries[1]
     return Paid(
@@ -199,7 +199,7 @@ async def _refusal(database: Database, payment: Payment, outcome: Outcome) -> Re
         refusal.extra["state"] = PAYABLE_STATES[outcome.figure]
         return refusal
     if refusal.code == "balance_too_low" and payment.source == payment.target:
-        return Refusal(FUNDS, "There is less in this wallet than is to be paid.", account=payment.source)
+        return Refusal(FUNDS, "The wallet has less than the amount to pay.", account=payment.source)
     if payment.payer is not None and payment.limits is not None and outcome.account == payment.source:
         taken = payment.amount + (payment.fee if payment.fee_payer == payment.source else 0)
         code = await first_cause(database, outcome, payment.payer, taken, payment.limits, payment.order)

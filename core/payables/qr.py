@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "PAY:v1;code="
 _CODE = re.compile(r"[A-Za-z0-9_-]{1,64}")
-# Of an image: pixels, or units, a module. A code of 44 characters has 33 modules and a margin of 4 on each side.
+# Pixels or units of an image a module. A code of 44 characters has 33 modules and a margin of 4 on each side.
 MAX_SCALE: Final = 20
 
 Mode = Literal["dynamic", "static"]
@@ -36,7 +36,7 @@ _STATUSES: Final[dict[str, Status]] = {"open": "active", "paid": "used"}
 
 
 class QrCode(NamedTuple):
-    """A code as its merchant sees it; `amount` in minor units, 0 where the payer says how much."""
+    """A code as its merchant sees it; `amount` in minor units, 0 where the payer decides."""
 
     status: str
     mode: Mode
@@ -48,9 +48,9 @@ class QrCode(NamedTuple):
 async def create_qr(
     platform: Platform, merchant: User, amount: int, currency: str, mode: Mode
 ) -> tuple[str, datetime]:
-    """Make a code of `amount` minor units, to be paid once (dynamic), or of what payers say, many times (static).
+    """Make a code to pay once for `amount` minor units (dynamic), or many times for amounts of the payers (static).
 
-    Returns the text of the code, and when it expires. Raises Refusal `kyc_level_required`, `not_a_merchant`.
+    Returns the text of the code, and its end. Raises Refusal `kyc_level_required`, `not_a_merchant`.
     """
     require_kyc(merchant, platform.settings.kyc_min_level_for_merchant_qr)
     require_merchant(merchant)
@@ -77,9 +77,9 @@ async def create_qr(
 
 
 async def find_qr(platform: Platform, merchant: User, text: str) -> QrCode:
-    """Return a code of the merchant's own: past its time it is expired, whether anybody has marked it or not.
+    """Return a code of the merchant; a code past its end is `expired`, marked or not.
 
-    Raises Refusal `not_a_merchant`, `invalid_qr_format`, `qr_not_found` (other merchants' codes, too).
+    Raises Refusal `not_a_merchant`, `invalid_qr_format`, `qr_not_found` (for other merchants' codes, too).
     """
     require_merchant(merchant)
     code = _code_in(text)
@@ -96,7 +96,7 @@ async def find_qr(platform: Platform, merchant: User, text: str) -> QrCode:
 
 
 def draw(text: str, kind: Literal["svg", "png"], scale: int) -> bytes:
-    """Draw a code's text; `scale` is pixels a module, 1 to MAX_SCALE."""
+    """Return the image of a code's text; `scale` is pixels a module, 1 to MAX_SCALE."""
     out = io.BytesIO()
     segno.make(text, error="m", micro=False).save(out, kind=kind, scale=min(max(scale, 1), MAX_SCALE))
     return out.getvalue()
@@ -107,7 +107,7 @@ async def pay_qr(
 ) -> Paid:
     """Pay a code. `amount` in minor units counts for a static code only; the fee is a part of the same transfer.
 
-    `known` is what a code was just found to ask for; it is looked for where that is another one. Raises Refusal
+    `known` is a payable that was just read; it saves the look where it has this code. Raises Refusal
     `invalid_qr_format`, and as `core.payables.pay.pay`.
     """
 
@@ -122,7 +122,7 @@ async def pay_qr(
 
 
 def _code_in(text: str) -> str | None:
-    """Return the code in a text, None for one that was never made. Raises Refusal `invalid_qr_format`."""
+    """Return the code in a text, None for an impossible code. Raises Refusal `invalid_qr_format`."""
     if not text.startswith(PREFIX):
         raise Refusal("invalid_qr_format", f"The text of a code begins with {PREFIX}")
     code = text.removeprefix(PREFIX)

@@ -1,10 +1,9 @@
-"""Reconciliation: balances against entries, transfers against their legs, and how a balance that is off is put right.
+"""Reconciliation: balances against entries, transfers against their legs, and the correction of a wrong balance.
 
-Entries are the truth: they are append-only and chained. A balance that differs from them was changed behind the
-ledger's back, and no posting alone can mend that, since it moves both by the same. So a correction first takes the
-drift out of the balance, then posts one transfer against the system account `corrections` that puts it in and takes it
-out again: the drift and its end stand in the statement, in the audit and in the sealed history, and nothing is
-overwritten without a trace.
+Entries are the truth: they are append-only and chained. A balance that differs from them was changed outside of the
+ledger. A posting alone cannot correct the drift, since a posting moves balance and entries by the same amount. So a
+correction first takes the drift out of the balance, then posts one transfer against the system account `corrections`
+that puts the drift in and takes it out again. Statement, audit and sealed history then show the drift and its end.
 """
 
 from __future__ import annotations
@@ -38,11 +37,11 @@ CORRECTIONS: Final = "corrections"
 KIND: Final = "reconcile.correction"
 ACTOR: Final = "system:reconcile"
 
-# One range is read in a fraction of a second, whatever the size of the ledger.
+# A range of this size is read in a fraction of a second, whatever the size of the ledger.
 RANGE_ACCOUNTS: Final = 1_000
 RANGE_BATCHES: Final = 500
 RANGE_EVENTS: Final = 10_000
-# Of what is wrong so much is kept; the rest is only counted.
+# The findings keep so many accounts and transfers; the rest is only counted.
 MAX_KEPT: Final = 10_000
 _LEAST_ENTRIES: Final = 2
 
@@ -56,12 +55,12 @@ class Mismatch(NamedTuple):
 
     @property
     def wallet(self) -> str:
-        """The wallet's id; the code of an account that is no wallet's."""
+        """The id of the wallet; for an account without a wallet its code."""
         return wallet_of(self.account) or self.account
 
 
 class Issue(NamedTuple):
-    """A transfer that is not what it should be: the contract's word for it, and what it is instead."""
+    """A transfer whose entries are wrong: the contract's word for the problem, and its figures."""
 
     transfer_id: UUID
     problem: str
@@ -69,7 +68,7 @@ class Issue(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """What is wrong: how much of it, and the first of each."""
+    """The numbers of wrong accounts and transfers, and the first MAX_KEPT of each."""
 
     mismatch_count: int
     mismatches: list[Mismatch]
@@ -78,7 +77,7 @@ class Findings(NamedTuple):
 
 
 class Correction(NamedTuple):
-    """What was put right: by which transfer, and how much too high the balance was."""
+    """A correction: its account, its transfer, and the drift, the minor units that the balance was too high."""
 
     account: str
     transfer_id: UUID
@@ -88,7 +87,7 @@ class Correction(NamedTuple):
 async def reconcile(database: Database, on_progress: Callable[[str, int], None]) -> Findings:
     """Compare all balances with their entries, and all transfers with their legs, in short transactions.
 
-    `on_progress` hears of a stage and how many rows or batches are done. Raises Unavailable.
+    `on_progress` is called with a stage and the number of accounts or batches done. Raises Unavailable.
     """
     mismatches: list[Mismatch] = []
     issues: list[Issue] = []
@@ -110,7 +109,7 @@ async def reconcile(database: Database, on_progress: Callable[[str, int], None])
 
 
 async def watch(platform: Platform) -> Progress:
-    """Look once, and say in the log and in a metric what is wrong. Nothing is changed: a person decides."""
+    """Reconcile once, and put the findings into the log and a metric. Nothing is changed: a person decides."""
     findings = await reconcile(platform.database, lambda _stage, _done: None)
     metrics.RECONCILE_FINDINGS.labels("balances").set(findings.mismatch_count)
     metrics.RECONCILE_FINDINGS.labels("transfers").set(findings.issue_count)
@@ -125,10 +124,10 @@ async def watch(platform: Platform) -> Progress:
 
 
 async def correct(database: Database, account: str) -> Correction | None:
-    """Put an account's balance right; None if it is by now. `database` is one of the owner of the schema.
+    """Correct an account's balance; return None for a right one. `database` needs the role of the schema's owner.
 
-    Raises Refusal `entries_disagree` where the entries do not agree with each other, so that it may be them that are
-    wrong and not the balance, and the ledger's code if the correction cannot be posted; nothing has changed then.
+    Raises Refusal `entries_disagree` where the entries do not agree with each other, since then they may be wrong and
+    not the balance, and the ledger's code where the correction cannot be posted. A refusal changes nothing.
     """
     row = await database.fetchrow(_sql.drift, account)
     if row is None or row["drift"] == 0:
@@ -174,7 +173,7 @@ def _posting(account: str, corrections: str, drift: int, currency: str) -> Posti
 
 
 def _issue(row: Row) -> Issue:
-    """Name what is wrong with a transfer in the words of the tool that this one replaces."""
+    """Return the issue of a transfer, named in the contract's words."""
     topup = "_topup" if row["system"] else ""
     if row["orphans"]:
         problem, details = "unsupported_pattern", f"{row['orphans']} entries of no account"

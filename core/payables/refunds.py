@@ -1,7 +1,7 @@
 """Refunds: reversals of payments, part by part, never more in all than was paid.
 
-What is left to refund is counted by the ledger under its locks (`reversed_amounts`), so sixteen refunds at once are as
-safe as one after the other.
+The ledger counts the rest to refund under its locks (`reversed_amounts`), so sixteen refunds at once are as safe as one
+after the other.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 _sql = queries(__name__)
 
 KIND: Final = "refunds.create"
-# A payment has two legs, and two more when there is a fee; the first two are the amount, from wallet to wallet.
+# A payment has two legs, and two more with a fee; the first two move the amount from wallet to wallet.
 _MAIN_LEGS: Final = 2
 _PAYMENT_LEGS: Final = (2, 4)
-# Between two wallets, but against cash in hand: nothing of that is undone by moving the money back.
+# Payments for cash in hand are between two wallets, but moving the money back would not return the cash.
 _CASH: Final = "cash."
 
 
@@ -46,7 +46,7 @@ class Refund(NamedTuple):
 
 
 class _Original(NamedTuple):
-    """A payment that can be refunded: its number in the ledger, and its legs as they were posted."""
+    """A payment that can be refunded: its number in the ledger, and its legs as posted, in minor units."""
 
     no: int
     legs: tuple[Leg, ...]
@@ -70,10 +70,10 @@ async def refund(
     refunder: User | None = None,
     key: str | None = None,
 ) -> Paid:
-    """Give `amount` minor units of a payment back to who paid it. The refund's id is the `transfer_id` of the answer.
+    """Give `amount` minor units of a payment back to its payer. The refund's id is the `transfer_id` of the answer.
 
-    With a `refunder` it is theirs: only who received the money may give it back, and the key is theirs. Without one it
-    is an administrator's, who may refund any payment out of its receiver's wallet; `actor` is what the audit then says.
+    A `refunder` must be the payee who received the money, and owns the key. Without a
+    `refunder` an administrator refunds any payment out of its payee's wallet, and the audit names `actor`.
     The fee stays with the platform unless REFUND_FEE_POLICY=return. Raises Refusal `original_not_found`,
     `original_invalid` (no payment: a top-up, cash, a refund), `not_owner_of_funds`, `exceeds_reversible`,
     `already_reversed`, `idempotency_conflict`, `insufficient_funds` (an administrator's:
@@ -81,7 +81,7 @@ async def refund(
     """
     original = await _original(platform, original_id)
     if refunder is not None and original.receiver != refunder.account:
-        raise Refusal("not_owner_of_funds", "Only who received a payment can refund it.")
+        raise Refusal("not_owner_of_funds", "Only the payee of a payment can refund it.")
     receiver = refunder or await _owner_of(platform, original.receiver)
     principal_id = refunder.principal_id if refunder is not None else SYSTEM_PRINCIPAL
     refund_id = _refund_id(principal_id, key)
@@ -131,12 +131,12 @@ async def refund(
 
 
 async def find_refund(platform: Platform, refund_id: UUID, user: User) -> Refund:
-    """Return a refund that `user` has made. Raises Refusal `refund_not_found`, and `forbidden` for somebody else's."""
+    """Return a refund that `user` has made. Raises Refusal `refund_not_found`, and `forbidden` for others."""
     row = await platform.database.fetchrow(_sql.refund_of_id, refund_id, KIND)
     if row is None:
         raise Refusal("refund_not_found", "There is no such refund.")
     if row["giver"] != user.account:
-        raise Refusal("forbidden", "Only who received the payment sees its refunds.")
+        raise Refusal("forbidden", "Only the payee of a payment sees its refunds.")
     return Refund(row["id"], row["original_id"], row["amount"], row["currency"], row["recorded_at"])
 
 
@@ -167,5 +167,5 @@ async def _owner_of(platform: Platform, account: str) -> User:
 def _refund_id(principal_id: int, key: str | None) -> UUID:
     if key is None:
         return ids.new_uuid()
-    # The platform's own keys are of many kinds; an administrator's are kept apart from them.
+    # The platform has keys for many purposes; a prefix keeps those of administrators apart.
     return operation_id(principal_id, key if principal_id != SYSTEM_PRINCIPAL else f"admin-refund:{key}")

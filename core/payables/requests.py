@@ -1,6 +1,6 @@
-"""Payment requests: somebody asks somebody else for money, who accepts or rejects.
+"""Payment requests: a payee asks a payer for money; the payer accepts or rejects.
 
-pending -> accepted | rejected | canceled | expired (wallet contract, section 2); what comes later is told which.
+pending -> accepted | rejected | canceled | expired (wallet contract, section 2); a later call is told the state.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 
 class Accepted(NamedTuple):
-    """What became of an acceptance: the transfer, or the state that the request was in already."""
+    """The answer to an acceptance: the transfer, or None and the state of a request that was over already."""
 
     transfer_id: UUID | None
     state: State
 
 
 class Terms(NamedTuple):
-    """What is asked for: minor units, for how long (None: REQUEST_EXPIRY_MINUTES), and what the client adds to it."""
+    """The terms of a request: minor units, minutes until its end (None: REQUEST_EXPIRY_MINUTES), and metadata."""
 
     amount: int
     expires_in_minutes: int | None = None
@@ -42,7 +42,7 @@ class Terms(NamedTuple):
 async def create(
     platform: Platform, requester: User, to_phone: str, terms: Terms, *, key: str | None = None
 ) -> Demand:
-    """Ask the user of a phone for money; the same call under the same key returns the request that it made.
+    """Ask the user of a phone for money; an equal call under the same key returns the first request.
 
     Raises Refusal `target_not_found`, `request_to_self`, `idempotency_conflict`.
     """
@@ -57,7 +57,7 @@ async def create(
 async def ask(
     platform: Platform, requester: User, target: User, terms: Terms, *, key: str | None = None
 ) -> Demand:
-    """Store a request of one user to another, whoever they are. Raises Refusal `idempotency_conflict`."""
+    """Store a request of one user to any other. Raises Refusal `idempotency_conflict`."""
     minutes = terms.expires_in_minutes or platform.settings.request_expiry_minutes
     new = NewPayable(
         kind="request",
@@ -75,7 +75,7 @@ async def ask(
 
 
 async def of_user(platform: Platform, user: User) -> Demands:
-    """Return the newest requests to and of a user."""
+    """Return the newest 100 requests to a user and of a user."""
     return await demands.of_user(platform, "request", user)
 
 
@@ -88,10 +88,10 @@ async def get(platform: Platform, user: User, request_id: UUID) -> Demand:
 
 
 async def accept(platform: Platform, payer: User, request_id: UUID, key: str | None = None) -> Accepted:
-    """Pay a request. One that is over already is left as it is, and its state returned.
+    """Pay a request; return the state of one that is over already.
 
     The contract knows no key here; with one, a repetition gets the first answer. Raises Refusal `request_not_found`,
-    `not_yours_to_accept`, and what stands in the way of the money.
+    `not_yours_to_accept`, and as `core.payables.pay.pay`.
     """
 
     async def find() -> Order:
@@ -99,10 +99,10 @@ async def accept(platform: Platform, payer: User, request_id: UUID, key: str | N
         if found is None or found.payable.kind != "request" or found.payee is None:
             raise _not_found(request_id)
         if found.payable.payer_id != payer.id:
-            raise Refusal("not_yours_to_accept", "Only who is asked can accept a request.")
+            raise Refusal("not_yours_to_accept", "Only the payer can accept a request.")
         return found.order(payer, found.payee, None, (str(request_id),), object_id=str(request_id))
 
-    # The key counts for this request alone, so that no other use of it stands in the way.
+    # The key counts for this request alone: the contract knows no key here, so another use must not conflict.
     scoped = None if key is None else f"requests.accept:{request_id}:{key}"
     try:
         paid = await pay(platform, "request", payer, Key.of(payer, scoped), find)
@@ -114,24 +114,24 @@ async def accept(platform: Platform, payer: User, request_id: UUID, key: str | N
 
 
 async def reject(platform: Platform, user: User, request_id: UUID) -> State | None:
-    """Reject a request, as who is asked or who asks; None, or the state that it was in already.
+    """Reject a request, as its payer or payee; return None, or the state of one that was over already.
 
     Raises Refusal `request_not_found`, `not_allowed`.
     """
     demand = await _find(platform, request_id)
     if user.id not in {demand.payable.payee_id, demand.payable.payer_id}:
-        raise Refusal("not_allowed", "Only its two sides can reject a request.")
+        raise Refusal("not_allowed", "Only payer and payee can reject a request.")
     return await demands.end(platform, demand, "rejected", user, "requests.reject")
 
 
 async def cancel(platform: Platform, user: User, request_id: UUID) -> State | None:
-    """Take a request back; None, or the state that it was in already.
+    """Take a request back; return None, or the state of one that was over already.
 
     Raises Refusal `request_not_found`, `only_requester_can_cancel`.
     """
     demand = await _find(platform, request_id)
     if user.id != demand.payable.payee_id:
-        raise Refusal("only_requester_can_cancel", "Only who asks can cancel a request.")
+        raise Refusal("only_requester_can_cancel", "Only the payee can cancel a request.")
     return await demands.end(platform, demand, "canceled", user, "requests.cancel")
 
 

@@ -30,7 +30,7 @@ def score(settings: Settings, payer: User, amount: int, now: datetime, merchant:
 
 
 class Blocked(Refusal):
-    """A payment that the risk rules stop; `record` is what the audit keeps of it."""
+    """The refusal of a payment by the risk rules; `record` is its audit record."""
 
     def __init__(self, record: Audited) -> None:
         super().__init__("risk_blocked", "This payment was stopped by the risk rules.")
@@ -45,7 +45,7 @@ def assess(
     operation: str,
     merchant: User | None = None,
 ) -> Audited | None:
-    """Return the record of a payment whose score is high, None for any other. Raises Blocked for too high a score."""
+    """Return the audit record of a payment with a high score, else None. Raises Blocked for too high a score."""
     if not settings.fraud_risk_enabled:
         return None
     points = score(settings, payer, amount, now, merchant)

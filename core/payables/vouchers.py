@@ -1,8 +1,8 @@
-"""Vouchers: money in a code, for whoever comes first.
+"""Vouchers: money in a code, for the first user who redeems it.
 
-Who makes one pays for it at once: the money waits in a system account, from which it is redeemed or, when the voucher
-is revoked, given back. Those of an administrator's bulk are paid for by the promotions account. So no voucher makes
-money, and what is out there is the balance of that account.
+The creator pays for a voucher at once: the money waits in a system account until it is redeemed or, when the voucher is
+revoked, given back. The promotions account pays for an administrator's bulk. So no voucher makes money, and the balance
+of that system account is the worth of all active vouchers.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ if TYPE_CHECKING:
 _sql = queries(__name__)
 
 REDEEM: Final = KINDS["voucher"].event
-# 64 bits in the 16 characters of the contract; whoever guesses is slowed down by the rate limit.
+# 64 bits in the 16 characters of the contract; the rate limit slows down guessing.
 CODE_BYTES: Final = 8
-# Of the contract.
+# Bounds of the contract.
 MAX_MINE: Final = 200
 MAX_BULK: Final = 1_000
-# Whole units are written in vouchers, minor ones in the ledger.
+# The contract counts vouchers in whole units of so many minor units.
 UNIT: Final = 100
 MAX_UNITS: Final = MAX_AMOUNT_MINOR // UNIT
 
-# Behind every voucher there can be: where a list that begins at the newest begins.
+# A list of the newest vouchers begins here, behind every possible voucher.
 _NEWEST: Final = (datetime(9000, 1, 1, tzinfo=UTC), UUID(int=2**128 - 1))
 
 
 class Voucher(NamedTuple):
-    """A voucher, in minor units; `state` is the payable's. Whose phones they are only an administrator's lists say."""
+    """A voucher, in minor units; `state` is the payable's. Only an administrator's lists have the two phones."""
 
     id: UUID
     code: str
@@ -66,7 +66,7 @@ class Voucher(NamedTuple):
 
 
 class Filter(NamedTuple):
-    """What a list is narrowed to; None: not at all."""
+    """The state, prefix and creator of the vouchers in a list; None: any."""
 
     state: str | None = None
     prefix: str | None = None
@@ -74,7 +74,7 @@ class Filter(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """How many vouchers there are, and minor units of all, of the redeemed ones, and of the fees on those."""
+    """Numbers of vouchers, and sums in minor units: of all, of the redeemed ones, and of the fees on those."""
 
     total_count: int
     active_count: int
@@ -95,7 +95,7 @@ class FeeEntry(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """A voucher with what it takes to settle it: who made it, and the account that paid for it."""
+    """A voucher with its creator, and the account that paid for it."""
 
     voucher: Voucher
     creator: User
@@ -108,8 +108,8 @@ async def issue(
     """Make a voucher over `amount` minor units, paid for by its creator, whose KYC limits count.
 
     `funding_id` is the id of the key (`core.ledger.items.operation_id`), or a new one: an equal call under it returns
-    the first voucher. Raises Refusal `insufficient_funds`, the KYC limits, `currency_mismatch`,
-    `idempotency_conflict`.
+    the first voucher. Raises Refusal `insufficient_funds`, `currency_mismatch`, `idempotency_conflict`, and those of
+    the KYC limits.
     """
     payment = Payment(
         id=funding_id,
@@ -139,10 +139,10 @@ async def issue_bulk(
 ) -> list[Voucher]:
     """Make `count` vouchers, 1 to MAX_BULK, over `amount` minor units each, paid for by the promotions account.
 
-    Their codes begin with `prefix`. Raises Refusal `balance_overflow`, `currency_mismatch`, `idempotency_conflict`.
+    The codes begin with `prefix`. Raises Refusal `balance_overflow`, `currency_mismatch`, `idempotency_conflict`.
     """
     if amount * count > MAX_AMOUNT_MINOR:
-        raise Refusal("balance_overflow", "So much money cannot be in one account.")
+        raise Refusal("balance_overflow", "The vouchers are worth more than one account can have.")
     payment = Payment(
         id=funding_id,
         principal_id=creator.principal_id,
@@ -157,7 +157,7 @@ async def issue_bulk(
 
 
 async def redeem(platform: Platform, user: User, code: str, key: str | None) -> Voucher:
-    """Pay a voucher into the wallet of `user`, less the fee (VOUCHER_FEE_BPS), in one transfer; its creator may, too.
+    """Pay a voucher into the wallet of `user`, less the fee (VOUCHER_FEE_BPS), in one transfer; the creator may, too.
 
     Raises Refusal `voucher_not_found`, `voucher_not_active`, and as `core.payables.pay.pay`.
     """
@@ -229,7 +229,7 @@ async def list_page(
 
 
 async def pages(platform: Platform, wanted: Filter, *, size: int) -> AsyncIterator[list[Voucher]]:
-    """Read all of them in pages, each in a transaction of its own: a slow reader holds nothing open."""
+    """Yield all vouchers of a filter in pages, each read by itself: a slow reader keeps no transaction open."""
     after: Voucher | None = None
     while page := await list_page(platform, wanted, limit=size, after=after):
         yield page
@@ -260,10 +260,10 @@ async def _issue(
     *,
     actor: str,
 ) -> list[Voucher]:
-    """Store vouchers and what pays for them, both or neither.
+    """Store vouchers and post their payment, both or neither.
 
-    Their ids follow from the payment's, so a repeated call finds them. The rows come first, so that the accounts, which
-    everybody wants, are locked for the shorter time.
+    The vouchers' ids are derived from the payment's, so a repeated call finds them. The rows come first, so that the
+    accounts, for which others wait, are locked for the shorter time.
     """
     if payment.currency != platform.currency:
         raise Refusal("currency_mismatch", f"Wallets are in {platform.currency} here.")

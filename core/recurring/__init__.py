@@ -1,1 +1,1 @@
-"""Payments on a schedule: mandates that pay invoices, subscriptions that are charged."""
+"""Payments on a schedule: mandates that pay due invoices, and subscriptions."""

@@ -1,7 +1,7 @@
-"""Due invoices are paid by mandate: each in a transaction of its own, so that one that fails touches no other.
+"""Mandates pay due invoices: each invoice in a transaction of its own, so that a failure touches no other invoice.
 
-Any number of sweepers may run at once. Each takes an invoice under its lock and passes by what another has in hand;
-the ledger's key `auto-invoice-<id>` is the invoice's, so that a sweeper that died after its commit pays nothing twice.
+Any number of sweepers may run at once. Each locks an invoice, and skips those that another one has locked. The ledger's
+key `auto-invoice-<id>` belongs to the invoice, so a sweeper that died after its commit pays nothing twice.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ if TYPE_CHECKING:
 _sql = queries(__name__)
 _log = structlog.get_logger(__name__)
 
-# Of the contract for a call of its payer's; as a step of the job about half a second.
+# The contract's bound for a call of a payer; as a step of the job about half a second.
 BATCH: Final = 100
 ACTOR: Final = "system:autopay"
 
 
 class Swept(NamedTuple):
-    """The invoices that were paid, and those that were not, with the reason."""
+    """The outcome of a sweep: the ids of paid invoices, and those of the others with the refusal of each."""
 
     processed: list[UUID]
     errors: list[tuple[UUID, Refusal]]
 
 
 async def step(platform: Platform) -> Progress:
-    """Pay up to 100 due invoices that a mandate covers; what fails is tried again later, and later each time."""
+    """Pay up to 100 due invoices that a mandate covers; a failed one is tried again, after a longer time each time."""
     swept = await sweep(platform)
     return Progress(len(swept.processed), len(swept.errors))
 
@@ -53,7 +53,7 @@ async def step(platform: Platform) -> Progress:
 async def sweep(platform: Platform, payer: User | None = None) -> Swept:
     """Pay up to 100 due invoices that a mandate covers, longest due first.
 
-    With a payer only theirs, and those that failed a moment ago, too, after the others: they ask for it by hand.
+    A `payer` asks by hand: only the payer's invoices are paid, and failed ones need not wait, but come last.
     """
     rows = await platform.database.fetch(_sql.invoices_to_autopay, None if payer is None else payer.id, BATCH)
     users = await platform.users.by_ids(row[side] for row in rows for side in ("payer_id", "payee_id"))
@@ -63,11 +63,11 @@ async def sweep(platform: Platform, payer: User | None = None) -> Swept:
             if await _pay(platform, row["id"], users):
                 swept.processed.append(row["id"])
         except Unavailable as error:
-            # A PostgreSQL that is away is no invoice's failure, and all of them are safe to repeat.
+            # An unreachable PostgreSQL is no failure of an invoice, and all invoices are safe to repeat.
             if error.code != "busy":
                 raise
             _log.info("autopay.postponed", invoice=str(row["id"]))
-        except Exception as error:  # noqa: BLE001 - whatever one invoice meets, the others are paid
+        except Exception as error:  # noqa: BLE001 - no failure of one invoice stops the others
             refusal = await _failed(platform, row, error)
             swept.errors.append((row["id"], refusal))
     if swept.processed:
@@ -76,12 +76,12 @@ async def sweep(platform: Platform, payer: User | None = None) -> Swept:
 
 
 async def force_due(platform: Platform, user: User, invoice_id: UUID) -> None:
-    """Make an open invoice due now, and let mandates try it at once: development only.
+    """Make an open invoice due now, and let mandates try it at once.
 
-    Raises Refusal `forbidden`, `invoice_not_found`.
+    Raises Refusal `forbidden`, also outside development, and `invoice_not_found`.
     """
     if platform.settings.env != "dev":
-        raise Refusal("forbidden", "Time is moved by hand in development only.")
+        raise Refusal("forbidden", "Due times can be moved in development only.")
     claim = await invoices.get(platform, user, invoice_id)
     async with platform.database.transaction() as connection:
         await connection.execute(_sql.force_invoice_due, claim.payable.id)
@@ -92,7 +92,7 @@ async def force_due(platform: Platform, user: User, invoice_id: UUID) -> None:
 
 
 async def _pay(platform: Platform, invoice_id: UUID, users: dict[UUID, User]) -> bool:
-    """Pay one; False when it is not due any more, its mandate is gone, or somebody else is at it."""
+    """Pay an invoice; return False for one that is not due any more, has lost its mandate, or is locked by others."""
 
     async def paid(connection: Connection) -> bool:
         # The mandate's lock makes a revocation wait for this payment, or this payment find the mandate revoked.
@@ -105,7 +105,7 @@ async def _pay(platform: Platform, invoice_id: UUID, users: dict[UUID, User]) ->
         key = operation_id(SYSTEM_PRINCIPAL, f"auto-invoice-{invoice_id}")
         payment = await prepare(platform, order, key)
         await connection.execute(_sql.forget_autopay_failure, invoice_id)
-        # Last, because everybody who pays the same issuer waits for these locks.
+        # The posting comes last, because all payments to the same issuer wait for its locks.
         await post_within(connection, platform, payment)
         return True
 

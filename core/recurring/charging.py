@@ -1,8 +1,8 @@
-"""Subscriptions are charged, each in a transaction of its own that locks it, moves the money and moves the period on.
+"""Subscriptions are charged, each in a transaction that locks it, moves the money and moves the period on.
 
-A period is charged once: under the subscription's lock, which parallel chargers pass by, and under the ledger's key
-`subscription:<id>:<beginning of the period>`. What fails is tried again within the period, told each time, and past
-due meanwhile. A period that ends unpaid is missed and told, never charged later: nobody pays two periods at once.
+A period is charged once: under the subscription's lock, which parallel chargers skip, and under the ledger's key
+`subscription:<id>:<beginning of the period>`. A failed charge is told and tried again within the period; the
+subscription is past due meanwhile. An unpaid period is missed and told, never charged later: nobody pays two at once.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ if TYPE_CHECKING:
 _sql = queries(__name__)
 _log = structlog.get_logger(__name__)
 
-# About half a second.
+# A step of so many takes about half a second.
 BATCH: Final = 100
 ACTOR: Final = "system:charge"
 
 
 class Sides(NamedTuple):
-    """Who pays a subscription, and who is paid."""
+    """The payer and the merchant of a subscription."""
 
     payer: User
     merchant: User
 
 
 class Period(NamedTuple):
-    """What is to be charged: the period that runs now, and how many before it went by unpaid."""
+    """The period to charge, which runs now, and the number of unpaid periods before it."""
 
     starts: datetime
     ends: datetime
@@ -54,7 +54,7 @@ class Period(NamedTuple):
 
 
 def period_of(subscription: Subscription, now: datetime) -> Period:
-    """Return the period that `now` is in: periods follow each other from `next_charge_at` on."""
+    """Return the period that `now` lies in; the first period begins at `next_charge_at`."""
     interval = timedelta(days=subscription.interval_days)
     missed = max(0, (now - subscription.next_charge_at) // interval)
     starts = subscription.next_charge_at + missed * interval
@@ -76,11 +76,11 @@ async def charge_due(platform: Platform, limit: int) -> Progress:
         try:
             charged += await _charge(platform, row["id"], sides)
         except Unavailable as error:
-            # A PostgreSQL that is away is no subscription's failure.
+            # An unreachable PostgreSQL is no failure of a subscription.
             if error.code != "busy":
                 raise
             _log.info("charging.postponed", subscription=str(row["id"]))
-        except Exception as error:  # noqa: BLE001 - whatever one subscription meets, the others are charged
+        except Exception as error:  # noqa: BLE001 - no failure of one subscription stops the others
             failed += await _failed(platform, row["id"], sides, error)
     if rows:
         platform.wake()
@@ -88,7 +88,7 @@ async def charge_due(platform: Platform, limit: int) -> Progress:
 
 
 async def _charge(platform: Platform, subscription_id: UUID, sides: Sides) -> bool:
-    """Charge one; False when it is not due any more, or somebody else is at it."""
+    """Charge a subscription; return False for one that is not due any more, or is locked by others."""
 
     async def charge(connection: Connection) -> Payment | None:
         row = await connection.fetchrow(_sql.lock_subscription_due, subscription_id)
@@ -101,7 +101,7 @@ async def _charge(platform: Platform, subscription_id: UUID, sides: Sides) -> bo
             _sql.subscription_charged, subscription_id, period.ends, period.missed, payment.id
         )
         await _tell_missed(connection, subscription, sides, period)
-        # Last, because everybody who pays the same merchant waits for these locks.
+        # The posting comes last, because all payments to the same merchant wait for its locks.
         await post_within(connection, platform, payment)
         return payment
 
@@ -113,7 +113,7 @@ async def _charge(platform: Platform, subscription_id: UUID, sides: Sides) -> bo
 
 
 async def _failed(platform: Platform, subscription_id: UUID, sides: Sides, error: Exception) -> bool:
-    """Note a failure, once; False when the subscription was charged, ended or noted by somebody else meanwhile."""
+    """Note a failure once; return False where another process has charged, ended or noted the subscription."""
     refusal = reason_of(error)
     if refusal is not error:
         _log.error("charging.failed", subscription=str(subscription_id), exc_info=error)

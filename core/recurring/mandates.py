@@ -1,4 +1,4 @@
-"""Mandates: a payer lets invoices of one issuer be paid when they are due, without being asked."""
+"""Mandates: a payer consents that invoices of one issuer are paid without asking when they are due."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LISTED: Final = 100
 
 
 class Mandate(NamedTuple):
-    """A mandate as stored; `max_amount` in minor units, None for any. Only an active one with autopay pays."""
+    """A mandate as stored; `max_amount` in minor units, None for any. Only an active mandate with autopay pays."""
 
     id: UUID
     payer_id: UUID
@@ -39,9 +39,9 @@ class Mandate(NamedTuple):
 async def upsert(
     platform: Platform, payer: User, issuer_phone: str, *, autopay: bool, max_amount: int | None
 ) -> Mandate:
-    """Set what a payer lets an issuer have, one mandate a pair; an issuer who is not known gets a wallet.
+    """Store the mandate of a payer for an issuer, one a pair; a revoked mandate becomes active again.
 
-    It makes a revoked one active again.
+    An unknown issuer gets a user and a wallet. `max_amount` is in minor units, None for any.
     """
     issuer = await platform.users.ensure(issuer_phone, actor=by_user(payer.id))
     async with platform.database.transaction() as connection:
@@ -70,7 +70,7 @@ async def of_payer(platform: Platform, payer: User) -> list[Mandate]:
 
 
 async def revoke(platform: Platform, payer: User, mandate_id: UUID) -> bool:
-    """End a mandate: what begins to be paid by it has to wait for this, and finds it revoked. False: it was already.
+    """Revoke a mandate, which later payments then find revoked; return False for one that was revoked before.
 
     Raises Refusal `mandate_not_found`, `forbidden`.
     """
@@ -78,7 +78,7 @@ async def revoke(platform: Platform, payer: User, mandate_id: UUID) -> bool:
     if row is None:
         raise Refusal("mandate_not_found", f"There is no mandate {mandate_id}.")
     if row["payer_id"] != payer.id:
-        raise Refusal("forbidden", "Only who pays can revoke a mandate.")
+        raise Refusal("forbidden", "Only the payer can revoke a mandate.")
     users = await platform.users.by_ids([row["payer_id"], row["issuer_id"]])
     data = {"id": str(mandate_id)}
     told = False

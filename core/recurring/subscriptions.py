@@ -1,4 +1,4 @@
-"""Subscriptions: a payer lets a merchant have the same amount every so many days; `charging` takes it."""
+"""Subscriptions: a payer pays a merchant the same amount every so many days; `charging` moves the money."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ LISTED: Final = 200
 class Subscription(NamedTuple):
     """A subscription as stored, the amount in minor units.
 
-    `next_charge_at` is where the next unpaid period begins and `try_at` when that is charged: later, after `attempts`
-    failures in this period, the last of which was `last_error`. `missed_periods` went by unpaid.
+    `next_charge_at` is the beginning of the next unpaid period, and `try_at` the time of its charge, which is later
+    after `attempts` failures in this period. `last_error` is the last failure's code. `missed_periods` ended unpaid.
     """
 
     id: UUID
@@ -54,7 +54,7 @@ def subscription_of(row: Row) -> Subscription:
 async def create(
     platform: Platform, payer: User, merchant_phone: str, amount: int, interval_days: int
 ) -> Subscription:
-    """Subscribe; the first period is charged when it is over, nothing now.
+    """Subscribe for `amount` minor units; the first charge comes after `interval_days`.
 
     Raises Refusal `merchant_not_found`, `target_not_a_merchant`, `transfer_limit_exceeded`, `daily_amount_exceeded`.
     """
@@ -62,7 +62,7 @@ async def create(
     if merchant is None:
         raise Refusal("merchant_not_found", "Nobody has a wallet under this phone.")
     if not merchant.is_merchant:
-        raise Refusal("target_not_a_merchant", "Subscriptions go to merchants.")
+        raise Refusal("target_not_a_merchant", "The payee of a subscription is a merchant.")
     await _within_limits(platform, payer, amount)
     starts = datetime.now(UTC) + timedelta(days=interval_days)
     subscription_id = ids.new_uuid()
@@ -108,7 +108,7 @@ async def get(platform: Platform, user: User, subscription_id: UUID) -> Subscrip
 
 
 async def cancel(platform: Platform, payer: User, subscription_id: UUID) -> bool:
-    """End a subscription; a charge that is under way is waited for, none follows. False: it was ended already.
+    """End a subscription, after a charge that is under way; return False for one that had ended before.
 
     Raises Refusal `subscription_not_found`, `forbidden`.
     """
@@ -134,9 +134,9 @@ async def cancel(platform: Platform, payer: User, subscription_id: UUID) -> bool
 
 
 async def force_due(platform: Platform, payer: User, subscription_id: UUID) -> None:
-    """Let the next period begin a minute ago: development only.
+    """Let the next period begin a minute ago.
 
-    Raises Refusal `forbidden`, `subscription_not_found`.
+    Raises Refusal `forbidden`, also outside development, and `subscription_not_found`.
     """
     require_dev(platform)
     await _of_payer(platform, payer, subscription_id)
@@ -150,11 +150,11 @@ async def force_due(platform: Platform, payer: User, subscription_id: UUID) -> N
 def require_dev(platform: Platform) -> None:
     """Raise Refusal `forbidden` outside development."""
     if platform.settings.env != "dev":
-        raise Refusal("forbidden", "Time is moved by hand in development only.")
+        raise Refusal("forbidden", "Due times can be moved in development only.")
 
 
 async def _within_limits(platform: Platform, payer: User, amount: int) -> None:
-    """Refuse what could not be charged today; whether it can be on the day is seen then, under the wallet's lock."""
+    """Refuse an amount that could not be charged today; each charge is checked again under the wallet's lock."""
     limits = payer_limits(platform.settings, payer)
     if limits.transfer_max is not None and amount > limits.transfer_max:
         raise Refusal(PER_TRANSFER, f"At most {limits.transfer_max} may be sent in one transfer.")
@@ -167,7 +167,7 @@ async def _within_limits(platform: Platform, payer: User, amount: int) -> None:
 async def _of_payer(platform: Platform, payer: User, subscription_id: UUID) -> Subscription:
     found = await _find(platform, subscription_id)
     if found.payer_id != payer.id:
-        raise Refusal("forbidden", "This subscription is somebody else's.")
+        raise Refusal("forbidden", "Only the payer can change a subscription.")
     return found
 
 

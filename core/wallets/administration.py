@@ -30,7 +30,7 @@ Decision = Literal["approve", "reject"]
 
 
 class Merchant(NamedTuple):
-    """A user as a merchant. `fee_bps` is the own fee in hundredths of a per cent; None means the platform's fee."""
+    """A user as a merchant. `fee_bps` is the own fee in basis points; None means the platform's fee."""
 
     user_id: UUID
     phone: str
@@ -72,7 +72,7 @@ async def merchants(
 ) -> list[Merchant]:
     """Return up to `limit` merchants behind the id `after` and `offset` others, oldest first.
 
-    With a `status`, users who have that status, merchants or not: a user who has applied is no merchant yet.
+    A `status` selects all users who have it, merchants or not: a user who has applied is no merchant yet.
     """
     if status is None:
         rows = await platform.database.fetch(_sql.merchants, after, limit, offset)
@@ -105,11 +105,10 @@ async def waiting_for_review(platform: Platform, *, after: UUID, limit: int) -> 
 async def review(
     platform: Platform, user_id: UUID, decision: Decision, *, level: int, reason: str | None
 ) -> tuple[int, str]:
-    """Approve a user to a KYC level (1 or 2), or reject them for a reason; return their level and status then.
+    """Approve a user to a KYC level (1 or 2), or reject the user for a reason; return the new level and status.
 
-    An approved user may be approved to another level, or rejected, which takes the level away. An equal decision again
-    changes nothing. Raises Refusal `user_not_found`, and `kyc_not_pending` for a user who has sent nothing in or was
-    rejected since.
+    An approved user may be approved to another level, or rejected, which takes the level away. A repetition changes
+    nothing. Raises Refusal `user_not_found`, and `kyc_not_pending` for a user who has not applied or was rejected.
     """
     wanted = (level, "approved") if decision == "approve" else (0, "rejected")
     async with platform.database.transaction() as connection:
@@ -130,7 +129,7 @@ async def review(
 
 
 async def freeze(platform: Platform, user_id: UUID, *, frozen: bool, reason: str) -> bool:
-    """Freeze a wallet, so that nothing leaves or reaches it, or undo that; return False when nothing changes.
+    """Freeze a wallet, so that no money leaves or reaches it, or unfreeze it; return False when nothing changes.
 
     Raises Refusal `user_not_found`.
     """
@@ -150,9 +149,9 @@ async def freeze(platform: Platform, user_id: UUID, *, frozen: bool, reason: str
 
 
 async def end_sign_ins(platform: Platform, user_id: UUID) -> int:
-    """End all sign-ins of a user, on every device; return how many sessions that were. Raises Refusal `user_not_found`.
+    """End all sign-ins of a user, on every device, and return their number. Raises Refusal `user_not_found`.
 
-    Tokens without a session end, too: a token issued until now, to the second, is not valid any more.
+    Tokens without a sign-in end, too: every token issued until now, to the second, is invalid.
     """
     async with platform.database.transaction() as connection:
         user = await _locked(connection, user_id)

@@ -1,4 +1,4 @@
-"""Amounts as people write and read them; everywhere else they are whole minor units."""
+"""Amounts as people write and read them; everywhere else an amount is a whole number of minor units."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Final
 from core.errors import Refusal
 from core.money import MAX_AMOUNT_MINOR, decimals
 
-# Longer texts are no amounts, whatever they hold.
+# A longer text is no amount.
 MAX_CHARACTERS: Final = 40
 
 _BLANKS = re.compile(r"[\s\u00a0\u202f\u2009'\u2019\u066c]")
 
 
 def shown(amount: int, currency: str) -> str:
-    """Return `amount` minor units for a person to read, with a space that does not break.
+    """Return `amount` minor units as a text for people, with a space that does not break.
 
     >>> shown(123456, "SYP").replace(chr(0xA0), " "), shown(5, "JPY").replace(chr(0xA0), " ")
     ('SYP 1,234.56', 'JPY 5')
@@ -28,9 +28,9 @@ def shown(amount: int, currency: str) -> str:
 
 
 def read(text: str, currency: str) -> int:
-    """Return what somebody typed, in minor units. Digits of any script count, a point or a comma for the fraction.
+    """Return a typed amount in minor units. Digits of any script count, a point or a comma begins the fraction.
 
-    What could be read in two ways is refused, not guessed: 1,250 is either 1250 or, with thousandths, 1.25.
+    A text with two meanings is refused: 1,250 is 1250 or, in a currency with thousandths, 1.25.
     Raises Refusal `invalid_amount`.
 
     >>> read("1 250,5", "SYP"), read("1,250", "SYP"), read("0.05", "SYP")

@@ -1,4 +1,4 @@
-"""What a user sees of a wallet: the balance, and the entries, newest first."""
+"""A wallet as its user sees it: the balance, and the entries, newest first."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _sql = queries(__name__)
 
 
 class Balance(NamedTuple):
-    """The money in a wallet in minor units, and how many entries the wallet has."""
+    """The money in a wallet, in minor units, and the number of the wallet's entries."""
 
     balance: int
     held: int
@@ -25,7 +25,7 @@ class Balance(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One line of a wallet: minor units that came (positive) or went."""
+    """An entry of a wallet: minor units, positive for money that came and negative for money that went."""
 
     transfer_id: UUID
     kind: str
@@ -35,7 +35,7 @@ class Entry(NamedTuple):
 
 
 async def read_balance(platform: Platform, user: User) -> Balance:
-    """Return what is in a user's wallet."""
+    """Return the balance of a user's wallet."""
     row = await platform.database.fetchrow(_sql.wallet_balance, user.account)
     if row is None:
         raise LookupError(f"user {user.id} has no wallet")

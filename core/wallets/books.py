@@ -1,6 +1,6 @@
 """The accounts of the wallet platform: one a wallet, and one system account for each purpose and currency.
 
-Every unit in a wallet comes from a system account, which has no floor, so the whole sums to zero.
+Every unit in a wallet comes from a system account, which has no floor, so the sum of all accounts is zero.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 TOPUPS: Final = "topups"
 PROMOTIONS: Final = "promotions"  # starting credit, airdrops, demo users
-VOUCHERS: Final = "vouchers"  # paid for and not redeemed yet
-CASH_OUT: Final = "cash-out"  # on its way from a customer to an agent, for the length of a transaction
+VOUCHERS: Final = "vouchers"  # money of vouchers that were not redeemed yet
+CASH_OUT: Final = "cash-out"  # between a customer and an agent, within one transaction
 PURPOSES: Final = (TOPUPS, PROMOTIONS, VOUCHERS, CASH_OUT)
 
 _PREFIX: Final = "wallet:"
-# A window that nothing fills has the account's outgoing money counted, for the limits that each payment brings.
+# A limit that no payment reaches makes the ledger count outgoing money, for the limits that each payment brings.
 _COUNTED: Final = Limits(day_count_max=MAX_AMOUNT_MINOR)
 
 
@@ -34,7 +34,7 @@ def wallet_account(wallet_id: UUID) -> str:
 
 
 def wallet_of(account: str) -> str | None:
-    """Return the wallet id in the code of an account, or None for an account that is no wallet's."""
+    """Return the wallet id in the code of an account, None for an account without a wallet."""
     return account.removeprefix(_PREFIX) if account.startswith(_PREFIX) else None
 
 
@@ -51,7 +51,7 @@ async def open_wallet(connection: Connection, wallet_id: UUID, currency: str) ->
 
 
 async def open_system_accounts(database: Database, currencies: Iterable[str]) -> None:
-    """Open what is not there yet."""
+    """Open the system accounts of these currencies that do not exist yet."""
     openings = [
         Opening(system_account(purpose, currency), currency, Limits(floor=None))
         for currency in currencies

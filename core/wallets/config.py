@@ -1,6 +1,6 @@
-"""What an administrator may change at run time: kept in PostgreSQL, and seen by every process within a second.
+"""Settings that an administrator may change at run time. PostgreSQL keeps them; processes see them within a second.
 
-The values of the settings hold until something else is set. Every change is audited with what it was before.
+The values of the environment hold until an administrator sets another. Audit records keep both values.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PHONE: Final = re.compile(r"\+[0-9]{6,31}")
 
 
 class PlatformConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The values in force. Fees are in basis points; `rate_limit_*` are 0 where nothing overrides the settings."""
+    """The values in force. Fees are in basis points; `rate_limit_*` are 0 where the settings hold."""
 
     merchant_fee_bps: int
     cashin_fee_bps: int
@@ -48,7 +48,7 @@ class PlatformConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def defaults(settings: Settings) -> PlatformConfig:
-    """Return what the settings say."""
+    """Return the values of the settings, which hold without an override."""
     return PlatformConfig(
         merchant_fee_bps=settings.merchant_fee_bps,
         cashin_fee_bps=settings.cashin_fee_bps,
@@ -61,7 +61,7 @@ def defaults(settings: Settings) -> PlatformConfig:
 
 
 class Override(NamedTuple):
-    """A value that an administrator has set, and who did when."""
+    """A value that an administrator has set, with the administrator and the time."""
 
     name: str
     value: Any
@@ -76,7 +76,7 @@ class Config:
         self._database = database
         self._defaults = defaults(settings)
         self._refresher: asyncio.Task[None] | None = None
-        # What was read first must not be put in force last.
+        # One read at a time: an older one must not replace the values of a newer one.
         self._reading = asyncio.Lock()
         self.current: PlatformConfig = self._defaults
 
@@ -96,7 +96,7 @@ class Config:
             self.current = await self._read(self._database)
 
     async def overrides(self) -> list[Override]:
-        """Return what administrators have set, by name."""
+        """Return the values that administrators have set, by name."""
         rows = await self._database.fetch(_sql.settings_in_force)
         return [
             Override(row["name"], msgspec.json.decode(row["value"]), row["updated_by"], row["updated_at"])
@@ -104,9 +104,9 @@ class Config:
         ]
 
     async def change(self, changes: Mapping[str, Any], *, actor: str) -> PlatformConfig:
-        """Set values and return all that are in force then; the audit says what they were before.
+        """Set values and return all that are in force then; an audit record keeps the values before and after.
 
-        Raises Refusal `invalid_request` for a name or a value that cannot be.
+        Raises Refusal `invalid_request` for an unknown name, or a value out of its bounds.
         """
         for name, value in changes.items():
             _check(name, value)
@@ -126,7 +126,7 @@ class Config:
         return self.current
 
     async def _read(self, source: Connection | Database) -> PlatformConfig:
-        """Return the values in force. What this version does not know, or could not have set, is left out."""
+        """Return the values in force, without those of names or bounds that another version of the code allowed."""
         values = {}
         for row in await source.fetch(_sql.platform_settings):
             name, value = row["name"], msgspec.json.decode(row["value"])
@@ -142,7 +142,7 @@ class Config:
             try:
                 await self.refresh()
                 failures = 0
-            except Exception as error:  # noqa: BLE001 - whatever it is, what was read last holds until it is over
+            except Exception as error:  # noqa: BLE001 - on any failure the values read last hold
                 failures += 1
                 if failures == 1:
                     _log.warning("platform.config_not_read", error=type(error).__name__)
@@ -153,7 +153,7 @@ def _check(name: str, value: Any) -> None:
         raise Refusal("invalid_request", f"There is no setting {name!r} to change.")
     most = MAX_BASIS_POINTS if name.endswith("_bps") else MAX_RATE
     good: bool
-    # By the exact type: to Python True is an int.
+    # The exact type is compared, since True is an int in Python.
     match PlatformConfig.__annotations__[name]:
         case "int":
             good = type(value) is int and 0 <= value <= most

@@ -1,4 +1,4 @@
-"""Know your customer: the check of a level, the request for approval, and one's own approval in development."""
+"""Know your customer: the check of a level, the request for approval, and approval of oneself in development."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ APPROVED: Final = "already approved"
 
 
 def require_kyc(user: User, level: int) -> None:
-    """Raise Refusal `kyc_level_required` below a level of identification."""
+    """Raise Refusal `kyc_level_required` for a user below a KYC level."""
     if user.kyc_level < level:
         raise Refusal("kyc_level_required", f"This needs KYC level {level}; yours is {user.kyc_level}.")
 
@@ -42,7 +42,7 @@ async def submit(platform: Platform, user: User) -> str:
 async def approve_oneself(platform: Platform, user: User) -> int:
     """Approve the user and return the level. Raises Refusal `not_allowed` outside development."""
     if platform.settings.env != "dev":
-        raise Refusal("not_allowed", "People approve themselves in development only.")
+        raise Refusal("not_allowed", "Users can approve themselves in development only.")
     async with platform.database.transaction() as connection:
         level: int | None = await connection.fetchval(_sql.approve_kyc, user.id)
         if level is None:

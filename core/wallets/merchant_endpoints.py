@@ -1,4 +1,4 @@
-"""Users' webhook endpoints: a merchant makes one; an administrator lists all of them and switches one."""
+"""Users' webhook endpoints: merchants make them; administrators list all and switch them on or off."""
 
 from __future__ import annotations
 

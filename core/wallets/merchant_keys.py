@@ -1,7 +1,7 @@
 """Merchants' API keys, and the signatures made with them (the wallet contract, section 1.14).
 
-The check of an HMAC needs the secret itself, so it cannot be stored as a hash: it is encrypted (AES-256-GCM) under
-MERCHANT_SECRET_KEYS, or JWT_SECRET where that is unset, and bound to its key's id.
+The check of an HMAC needs the secret itself, not a hash, so the secret is stored encrypted (AES-256-GCM) under
+MERCHANT_SECRET_KEYS, or JWT_SECRET where those are unset, and bound to its key's id.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _sql = queries(__name__)
 _log = structlog.get_logger(__name__)
 
 READ_TRANSACTIONS: Final = "transactions:read"
-# Keys of one merchant: one for each till, and room for their replacement.
+# A merchant has a key for each till, and room for replacements.
 MAX_KEYS: Final = 100
 # The contract's bound on how far the time of a signature may be off.
 WINDOW_SECONDS: Final = 300
-# A time that lies WINDOW_SECONDS ahead is good for twice as long; the rest is for clocks that differ.
+# A time that lies WINDOW_SECONDS ahead is valid for twice as long; 60 s are for clocks that differ.
 REMEMBERED_SECONDS: Final = 2 * WINDOW_SECONDS + 60
 
 _NONCE_BYTES: Final = 12
@@ -49,7 +49,7 @@ _PURPOSE: Final = b"merchant-secrets"
 
 
 class MerchantKey(NamedTuple):
-    """A key as it is listed, without its secret."""
+    """A merchant's key without its secret."""
 
     key_id: str
     created_at: datetime
@@ -106,8 +106,8 @@ async def delete_key(platform: Platform, user: User, key_id: str) -> None:
 async def authenticate(platform: Platform, call: Signed, scope: str) -> User:
     """Return the user whose key has signed a call, once: the same signature does not count again.
 
-    The contract signs time and path; a signature over the body as well is taken, too. PostgreSQL keeps the signatures
-    that were used, so that the rule holds while Redis is away. Raises Refusal `invalid_signature`, and
+    The contract signs time and path; a signature over time, path and body is accepted, too. PostgreSQL keeps the used
+    signatures, so that the rule holds while Redis is away. Raises Refusal `invalid_signature`, and
     `insufficient_scope`.
     """
     if not _KEY_ID.fullmatch(call.key_id) or not _SECONDS.fullmatch(call.seconds):
@@ -125,7 +125,7 @@ async def authenticate(platform: Platform, call: Signed, scope: str) -> User:
         raise _invalid()
     user = user_of(row)
     if scope not in row["scope"].replace(",", " ").split() or not user.is_merchant:
-        raise Refusal("insufficient_scope", f"This key does not carry {scope}.")
+        raise Refusal("insufficient_scope", f"This key does not have the scope {scope}.")
     return user
 
 

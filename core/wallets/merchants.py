@@ -19,15 +19,15 @@ ALREADY: Final = "already merchant"
 
 
 def require_merchant(user: User, code: str = "not_a_merchant") -> None:
-    """Raise Refusal `code`, by which the contract's routes differ, unless the user is a merchant."""
+    """Raise Refusal `code`, which differs among the contract's routes, unless the user is a merchant."""
     if not user.is_merchant:
-        raise Refusal(code, "This is for merchants.")
+        raise Refusal(code, "Only merchants may do this.")
 
 
 async def become_merchant(platform: Platform, user: User) -> None:
     """Make the user a merchant; a repetition changes nothing. Raises Refusal `not_allowed` outside development."""
     if platform.settings.env != "dev":
-        raise Refusal("not_allowed", "Merchants appoint themselves in development only.")
+        raise Refusal("not_allowed", "Users can appoint themselves as merchants in development only.")
     async with platform.database.transaction() as connection:
         if await connection.fetchval(_sql.enable_merchant, user.id) is None:
             return

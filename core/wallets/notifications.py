@@ -1,6 +1,6 @@
-"""The users who are told of an effect, under the names and in the bytes of the wallet contract (section 4).
+"""Notifications of users, under the names and in the bytes of the wallet contract (section 4).
 
-`core.outbox.events` makes and writes the events; this module decides whose they are.
+`core.outbox.events` makes and writes the events; this module decides which users get them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def tell(
 ) -> tuple[Told, ...]:
     """Return the event for `user`, to be written by the posting that it is about; none for a user who is no merchant.
 
-    Only merchants have endpoints (contract, section 1.12); an event for anybody else would be work for nothing. Raises
+    Only merchants have endpoints (contract, section 1.12), so nobody would receive an event of another user. Raises
     Refusal `event_too_large`.
     """
     if not user.is_merchant:
@@ -43,7 +43,7 @@ def tell_all(
 async def write(connection: Connection, told: Iterable[Told], records: Iterable[Audited] = ()) -> bool:
     """Write events and audit records in the transaction that they are about; return whether there are events.
 
-    If there are, wake `core.work.wakeup.OUTBOX` after the commit.
+    The caller then wakes `core.work.wakeup.OUTBOX` after the commit.
     """
     written = await write_events(connection, list(told))
     await record(connection, *records)
@@ -61,7 +61,7 @@ async def announce(
 ) -> bool:
     """Write one audit record, and the event of the same name for each of `hearers` who can receive it, as `write` does.
 
-    `data` has the `id` of the object, `about` is the user whom the record concerns, `actor` who did it.
+    `data` has the `id` of the object, `about` is the user whom the record concerns, and `actor` its author.
     """
     object_id = data["id"]
     entry = audited(event, actor, data, user_id=about, object_id=object_id)

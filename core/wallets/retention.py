@@ -1,7 +1,7 @@
-"""What is removed when its time is over: old audit records, if AUDIT_RETENTION_DAYS says so, and ended sign-ins.
+"""The removal of old rows: audit records, where AUDIT_RETENTION_DAYS is set, and ended sign-ins.
 
-Everything else stays: entries, transfers and their keys for ever, and payables with their codes, so that a code that
-was paid years ago is still told from one that never was.
+Entries, transfers and their keys stay for ever. Payables stay with their codes, so that a code that was paid years ago
+is still known as paid.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ LEAST_AUDIT_DAYS: Final = 30
 
 
 async def step(platform: Platform) -> Progress:
-    """Do one step of `prune`, as AUDIT_RETENTION_DAYS says."""
+    """Do one step of `prune` with AUDIT_RETENTION_DAYS."""
     return Progress(await prune(platform.database, platform.settings.audit_retention_days))
 
 
 async def prune(database: Database, audit_days: int) -> int:
-    """Remove a bounded number of old rows and return how many: 0 when there is nothing left to remove.
+    """Remove up to BATCH old sign-ins and as many audit records; return the number removed, 0 when none is left.
 
-    Audit records stay for `audit_days`, at least LEAST_AUDIT_DAYS; 0: for ever. Sign-ins go a day after their end.
+    Audit records stay for `audit_days`, at least LEAST_AUDIT_DAYS (0: for ever), sign-ins for a day after their end.
     """
     removed: int = await database.execute(_sql.prune_sessions, BATCH)
     if audit_days:

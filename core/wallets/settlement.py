@@ -1,4 +1,4 @@
-"""The daily report: the sales of each merchant on a UTC day, kept, and told to the merchant once."""
+"""The daily report: the sales of each merchant on a UTC day, stored, and told to the merchant once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _sql = queries(__name__)
 
-# Merchants of one step; each costs the reading of a few ranges of its own entries.
+# A step has so many merchants, for each of whom a few ranges of entries are read.
 BATCH: Final = 50
 EVENT: Final = "settlement.report"
 ACTOR: Final = "system:settlement"
@@ -30,8 +30,8 @@ SETTLES_AFTER: Final = timedelta(minutes=5)
 async def step(platform: Platform) -> Progress:
     """Report the day before for up to BATCH merchants; nothing is done when all have their report.
 
-    A day is reported five minutes after its end, and by one process at a time, which holds the day's row. The rows,
-    the events and the progress are one transaction, so that a merchant is told once, whatever process is killed.
+    A day is reported five minutes after its end, by one process at a time, which locks the day's row. One transaction
+    writes the rows, the events and the progress, so a merchant is told once, even when a process is killed.
     """
     day = day_to_report()
     await platform.database.execute(_sql.begin_settlement_day, day)

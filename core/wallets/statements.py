@@ -1,7 +1,7 @@
-"""Merchants' statements and settlements: what was sold, what it cost, what was given back.
+"""Merchants' statements and settlements: sales, fees and refunds.
 
-The versions of an account are dense and rise with time, so a span of time is a range of versions, found by bisection
-and read in parts: each a short statement, however long the whole is, and all of one unchanging past.
+The versions of an account are dense and rise with time, so a span of time is a range of versions. The range is found by
+bisection and read in parts, each by a short SQL statement; the past does not change, so the parts fit together.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _sql = queries(__name__)
 
-# Entries that one statement looks at: 20 us each.
+# One SQL statement reads at most so many entries, each in 20 us.
 PART: Final = 2_000
 
 Direction = Literal["in", "fee", "refund"]
@@ -29,7 +29,7 @@ DIRECTIONS: Final[tuple[Direction, ...]] = ("in", "fee", "refund")
 
 
 class Span(NamedTuple):
-    """The entries of a wallet within a time: versions above `first_after` up to `last`."""
+    """The entries of a wallet within a span of time: versions above `first_after` up to `last`."""
 
     account: str
     currency: str
@@ -37,13 +37,13 @@ class Span(NamedTuple):
     last: int
 
     def parts(self) -> Iterator[tuple[int, int]]:
-        """Cut it into ranges that one statement looks at."""
+        """Yield the span's parts of at most PART entries: versions above the first number up to the second."""
         for start in range(self.first_after, self.last, PART):
             yield start, min(start + PART, self.last)
 
 
 class Totals(NamedTuple):
-    """The sums of a span in minor units; fees are below zero where more came back with refunds than was taken."""
+    """The sums of a span in minor units; fees are negative where refunds returned more than was taken."""
 
     gross: int = 0
     fees: int = 0
@@ -51,12 +51,12 @@ class Totals(NamedTuple):
 
     @property
     def net(self) -> int:
-        """What is left to the merchant."""
+        """The money that the merchant keeps: sales less fees and refunds."""
         return self.gross - self.fees - self.refunds
 
 
 class Line(NamedTuple):
-    """One line: minor units, what left negative. A fee that came back with a refund is positive."""
+    """A line of a statement; `amount` in minor units, negative for money that left. A returned fee is positive."""
 
     recorded_at: datetime
     direction: Direction
@@ -72,7 +72,7 @@ class Merchant(NamedTuple):
 
 
 async def span_of(database: Database | Connection, account: str, since: datetime, until: datetime) -> Span:
-    """Return what was recorded in an account from `since` to `until`, both included."""
+    """Return the span of the entries of an account from `since` to `until`, both included."""
     row = await database.fetchrow(_sql.statement_span, account, since, until)
     if row is None:
         raise LookupError(f"there is no account {account}")
@@ -80,7 +80,7 @@ async def span_of(database: Database | Connection, account: str, since: datetime
 
 
 async def totals_of(database: Database | Connection, span: Span) -> Totals:
-    """Sum a span up."""
+    """Return the sums of a span, each at most 2^62 - 1."""
     gross = fees = refunds = 0
     for first_after, last in span.parts():
         row = await database.fetchrow(_sql.statement_totals, span.account, first_after, last)
@@ -107,6 +107,6 @@ async def merchants_after(database: Database, user_id: UUID, limit: int) -> list
 async def settle(
     database: Database | Connection, merchant: Merchant, since: datetime, until: datetime
 ) -> tuple[str, Totals]:
-    """Return the currency of a merchant's wallet, and what came of a span of time."""
+    """Return the currency of a merchant's wallet, and the totals from `since` to `until`, both included."""
     span = await span_of(database, wallet_account(merchant.wallet_id), since, until)
     return span.currency, await totals_of(database, span)

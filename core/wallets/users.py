@@ -10,6 +10,7 @@ from core.database import queries
 from core.ledger.items import SYSTEM_PRINCIPAL, Leg, Posting, operation_id
 from core.lookup import Lookup
 from core.wallets.books import PROMOTIONS, open_system_accounts, open_wallet, system_account, wallet_account
+from core.work.retries import in_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -24,7 +25,7 @@ _sql = queries(__name__)
 
 
 class User(NamedTuple):
-    """A user as stored. `live` is False when the sign-in that they come by was ended."""
+    """A user as stored. `live` is False when the sign-in of the call was ended."""
 
     id: UUID
     principal_id: int
@@ -55,13 +56,13 @@ def user_of(row: Row) -> User:
 
 
 async def users_of(source: Connection | Database, user_ids: Iterable[UUID]) -> dict[UUID, User]:
-    """Return the users of these ids; unknown ones are missing."""
+    """Return the users of these ids; an unknown id is left out."""
     rows = await source.fetch(_sql.find_users, list(set(user_ids)))
     return {row["id"]: user_of(row) for row in rows}
 
 
 class Users:
-    """Finds users, and makes those who are not there yet."""
+    """A reader and maker of users, which reads for many callers in one statement."""
 
     def __init__(self, database: Database, ledger: Ledger, settings: Settings) -> None:
         self._database = database
@@ -73,21 +74,21 @@ class Users:
         self._by_phone: Lookup[User] = Lookup(database, _sql.users_by_phone, user_of)
 
     async def by_id(self, user_id: UUID, session_id: UUID | None = None) -> User | None:
-        """Return a user. With the id of a sign-in the user's `live` says whether that still counts."""
+        """Return a user, None for an unknown id; `live` is False when the sign-in `session_id` was ended."""
         return await self._by_id.find(user_id, session_id)
 
     async def by_phone(self, phone: str) -> User | None:
-        """Return the user of a phone."""
+        """Return the user of a phone, None for an unknown phone."""
         return await self._by_phone.find(phone)
 
     async def by_ids(self, user_ids: Iterable[UUID]) -> dict[UUID, User]:
-        """Return the users of these ids; unknown ones are missing."""
+        """Return the users of these ids; an unknown id is left out."""
         return await users_of(self._database, user_ids)
 
     async def ensure(self, phone: str, *, name: str | None = None, actor: str = "system") -> User:
-        """Return the user of `phone`, made with a wallet and the starting credit if there is none.
+        """Return the user of `phone`; a new phone gets a user, a wallet and the starting credit.
 
-        `phone` has been validated, and is stored as it is given. `name` is taken for a new user only.
+        The caller has validated `phone`, which is stored as it is. `name` counts for a new user only.
         """
         found = await self.by_phone(phone)
         while found is None:  # ends with the second turn: users are never deleted
@@ -102,7 +103,7 @@ class Users:
             self._accounts_opened = True
 
     async def close(self) -> None:
-        """Answer what was asked."""
+        """Refuse new calls, and answer those that were accepted."""
         await self._by_id.close()
         await self._by_phone.close()
 
@@ -117,7 +118,7 @@ class Users:
     ) -> User | None:
         """Make the user of `phone`, and do `also` in the same transaction; None where the phone has a user.
 
-        Without `credited` they get their starting credit with the first code, see `credit_late`.
+        A user who is not `credited` gets the starting credit with the first code, see `credit_late`.
         """
         made = await self._create(phone, name, actor, also, credited=credited)
         return await self.by_phone(phone) if made else None
@@ -133,7 +134,8 @@ class Users:
     ) -> bool:
         user_id, wallet_id = ids.new_uuid(), ids.new_uuid()
         await self.open_system_accounts()
-        async with self._database.transaction() as connection:
+
+        async def created(connection: Connection) -> bool:
             row = await connection.fetchrow(_sql.create_user, user_id, wallet_id, phone, name)
             if row is None:
                 return False
@@ -146,10 +148,12 @@ class Users:
                 (outcome,) = await self._ledger.post_within(connection, [gift])
                 if not outcome.posted:
                     raise outcome.refusal()
-        return True
+            return True
+
+        return await in_transaction(self._database, created)
 
     async def credit_late(self, user: User) -> None:
-        """Give the starting credit to whoever was made without, once. Raises the ledger's Refusal."""
+        """Give the starting credit, once, to a user who was made without it. Raises the ledger's Refusal."""
         if self._starting_credit > 0:
             await self.open_system_accounts()
             gift = credit(user.id, user.wallet_id, self._starting_credit, self._currency)
@@ -159,7 +163,7 @@ class Users:
 
 
 def credit(user_id: UUID, wallet_id: UUID, amount: int, currency: str) -> Posting:
-    """Return the posting of a starting credit, which a user gets at most once in all, however it is asked for."""
+    """Return the posting of a starting credit; its id comes from the user, so a user gets it at most once."""
     return Posting(
         operation_id(SYSTEM_PRINCIPAL, f"airdrop:{user_id}"),
         SYSTEM_PRINCIPAL,

@@ -1,1 +1,1 @@
-"""How a route becomes an aiohttp handler, whatever the surface: decoding, refusals, health, the OpenAPI document."""
+"""The parts of all surfaces that make a route a handler: decoding, refusals, health, the OpenAPI document."""

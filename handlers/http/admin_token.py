@@ -1,4 +1,4 @@
-"""The administrator: whoever presents a token of ADMIN_TOKEN or ADMIN_TOKEN_SHA256. Without one there is none."""
+"""The administrator: a caller with a token of ADMIN_TOKEN or ADMIN_TOKEN_SHA256. Without a token there is none."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from core.settings import Settings
 
 ADMIN_TOKEN = istr("X-Admin-Token")
-# Who is written down as having done what was done with the token.
+# The actor of the audit records about calls with the token.
 ACTOR = "admin"
 
 
 class Administrators:
-    """The tokens that are active, as digests: what is compared has one length, whatever was presented."""
+    """The digests of the active tokens. All digests have one length, so that no comparison tells a token's."""
 
     def __init__(self, settings: Settings) -> None:
         self._active = tuple(
@@ -46,12 +46,12 @@ class Administrators:
         return any(matches)
 
     def check(self, request: web.Request) -> None:
-        """Raise Refusal `unauthorized` for whoever is no administrator."""
+        """Raise Refusal `unauthorized` for a caller who is no administrator."""
         if not self.active:
             raise Refusal(
                 "unauthorized", "No ADMIN_TOKEN is set, so nobody may do this. Set one and start again."
             )
         if not self.includes(request):
             raise Refusal(
-                "unauthorized", f"This wants the admin token, as {ADMIN_TOKEN} or as a bearer token."
+                "unauthorized", f"This call wants the admin token, as {ADMIN_TOKEN} or as a bearer token."
             )

@@ -1,9 +1,8 @@
-"""Strict decoding: bytes and query strings to the types of a route, or a Refusal that says where and what.
+"""Strict decoding: bytes and query strings become the types of a route, or a Refusal that says where and what.
 
-Parsers commonly let four things through that must not reach a ledger: the second of two equal keys silently wins,
-control characters end up in text columns, nesting without a bound, and numbers that lost digits. Each is refused here,
-mostly by work that stays in C: the document is parsed and written again with one line for each value, and what a
-document must not have then shows in its bytes.
+Most parsers accept four things that must not reach a ledger: a key that comes twice in an object, control characters,
+nesting without a bound, and numbers that lose digits. Each is refused here, mostly by work that stays in C: the
+document is parsed and written again with a line for each value, and each of the four then shows in the bytes.
 """
 
 from __future__ import annotations
@@ -30,21 +29,21 @@ T = TypeVar("T")
 # The scheme of API keys and tokens, as `authorization_of` returns it.
 BEARER = "bearer"
 
-# So many objects and lists may stand around a value: more than any document of ours needs. What passes the parser's own
-# bound of 1,024, few other tools can read.
+# Objects and lists that may stand around a value: more than any document of ours needs. Few other tools can read a
+# document that is nested as deep as the parser's own bound of 1,024.
 MAX_DEPTH = 32
-# As many values as a batch of 5,000 transfers with all their parts and metadata needs.
+# Values in a body: as many as a batch of 5,000 transfers with all their parts and metadata needs.
 MAX_VALUES = 300_000
-# What is no larger and opens no more brackets than MAX_DEPTH is written again within 2 MB, whatever it holds.
+# A body that is no larger and opens no more brackets than MAX_DEPTH is written again within 2 MB.
 MAX_UNCHECKED_BYTES = 64 * 1024
 # A body that takes longer than this to arrive holds a connection for nothing: 1 MiB at 300 kbit/s.
 BODY_TIMEOUT_SECONDS = 30.0
 
 _TOO_DEEP = b"\n" + b"  " * (MAX_DEPTH + 1)
 _INDENTED = orjson.OPT_INDENT_2
-# Characters of a message about a body that may quote the body.
+# Characters of a message about a body, since a message may quote the body.
 MAX_SHOWN = 300
-# More digits than a bigint has are refused as a text.
+# A number with more digits than a bigint has stays a text, and is refused as one.
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})")
 _BOOLEANS = {"true": True, "false": False}
 _C1_CONTROL = re.compile(rb"\xc2[\x80-\x9f]")
@@ -66,10 +65,10 @@ _NAMES = {
 
 
 class BodyDecoder(Generic[T]):
-    """Decodes JSON bodies of one type.
+    """A decoder of JSON bodies of one type.
 
-    Refusals: `malformed_json` (not UTF-8 JSON, or too deep), `duplicate_json_key`, `invalid_request` (well-formed, but
-    not what the type asks for).
+    Refusals: `malformed_json` (not UTF-8 JSON, or too deep), `duplicate_json_key`, `invalid_request` (well-formed JSON
+    that is not of the type).
     """
 
     __slots__ = ("_decode", "_empty")
@@ -95,7 +94,7 @@ class BodyDecoder(Generic[T]):
 
 
 class QueryDecoder(Generic[T]):
-    """Decodes query strings into a Struct: unknown, repeated and badly typed names are refused (`invalid_request`)."""
+    """A decoder of query strings into a Struct. Unknown, repeated and badly typed names are an `invalid_request`."""
 
     __slots__ = ("_empty", "_kind", "_readers")
 
@@ -133,7 +132,7 @@ query_decoder = functools.cache(QueryDecoder)
 
 @functools.cache
 def text_reader(kind: Any) -> Callable[[str], Any]:
-    """Return what reads a text from a path or query that stands for a `kind`, ready for a strict conversion.
+    """Return a function that makes a text from a path or query ready for a strict conversion to `kind`.
 
     The converter's own lax mode would read `null` as nothing, `5.0` as 5 and `0.5` as a date in 1970.
     """
@@ -150,19 +149,19 @@ def text_reader(kind: Any) -> Callable[[str], Any]:
 
 
 def check_json(raw: bytes) -> None:
-    """Refuse what is not well-formed JSON in the strict sense of the head of this file."""
+    """Refuse a body that is not JSON in the strict sense of the head of this file."""
     try:
         tree = orjson.loads(raw)
         if len(raw) > MAX_UNCHECKED_BYTES or raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
             _check_shape(tree)
-        # Written again, one line for each value and indented by its depth.
+        # The document again, with a line for each value, indented by its depth.
         plain = orjson.dumps(tree, option=_INDENTED)
     except orjson.JSONDecodeError as error:
         _malformed(error)
     except TypeError:  # the writer gives up at 254 levels
         _too_deep()
-    # A key that came twice was parsed once, so its colon is missing in what was written. Colons in texts count the same
-    # on both sides, unless the document has one as an escape.
+    # A key that came twice was parsed once, so its colon is missing in the new document. Colons in texts count the same
+    # on both sides, unless the body has one as an escape.
     if raw.count(b":") != plain.count(b":") or b"\\u003" in raw:
         _refuse_duplicates(raw)
     if _TOO_DEEP in plain:
@@ -172,7 +171,7 @@ def check_json(raw: bytes) -> None:
 
 
 def _check_shape(tree: Any) -> None:
-    """Refuse what would grow out of all proportion when it is written again: each value takes a line of its own."""
+    """Refuse a document with too many or too deep values, since each takes a line when it is written again."""
     values, level = 0, [tree]
     for _ in range(MAX_DEPTH + 1):
         below: list[Any] = []
@@ -196,7 +195,7 @@ def check_text(text: str, subject: str) -> None:
 
 
 def check_json_headers(headers: CIMultiDictProxy[str]) -> None:
-    """Refuse bodies that say they are something else than JSON in UTF-8. No Content-Type at all is accepted."""
+    """Refuse a body whose Content-Type is other than JSON in UTF-8. A body without one is accepted."""
     media_type = headers.get(hdrs.CONTENT_TYPE)
     if media_type is None or media_type == "application/json":
         return
@@ -232,7 +231,7 @@ def body_at_hand(request: web.Request, limit: int) -> bytes | None:
 
 
 async def read_body(request: web.Request, limit: int) -> bytes:
-    """Read at most `limit` bytes as they arrive; the bound holds for chunked bodies, too.
+    """Return at most `limit` bytes, read as they arrive; the bound holds for chunked bodies, too.
 
     Refusals: `payload_too_large`, `request_timeout`, `invalid_request` (a body whose framing broke).
     """
@@ -294,7 +293,7 @@ def _malformed(error: orjson.JSONDecodeError) -> NoReturn:
 
 
 def _refuse_duplicates(raw: bytes) -> None:
-    """Parse `raw` again, slowly, to name the key that comes twice. Returns if there is none."""
+    """Parse `raw` again, slowly, to name the key that comes twice. Return if no key does."""
 
     def pairs(found: list[tuple[str, Any]]) -> None:
         if len(found) > 1:
@@ -304,12 +303,12 @@ def _refuse_duplicates(raw: bytes) -> None:
                     raise Refusal("duplicate_json_key", f"The key {_shown(name)} occurs twice in one object.")
                 seen.add(name)
 
-    # Numbers of any length and depth have been accepted by the first parser already; here they only cost.
+    # The first parser has read the numbers already, so this one spends no time on them.
     json.loads(raw, object_pairs_hook=pairs, parse_int=len, parse_float=len)
 
 
 def _has_control_characters(plain: bytes) -> bool:
-    r"""Look through what orjson wrote: it escapes the C0 controls, and beside them only `"` and the backslash."""
+    r"""Whether orjson's output holds one. orjson escapes the C0 controls, and else only `"` and the backslash."""
     return (
         b"\x7f" in plain
         or (b"\\" in plain and b"\\" in plain.replace(b"\\\\", b"").replace(b'\\"', b""))
@@ -318,7 +317,7 @@ def _has_control_characters(plain: bytes) -> bool:
 
 
 def _refuse_control_characters(tree: Any, path: str) -> None:
-    """Name the text that holds a control character; the depth of `tree` is bounded before."""
+    """Refuse by the name of the text that holds a control character. The depth of `tree` is bounded before."""
     if isinstance(tree, str):
         check_text(tree, path)
     elif isinstance(tree, list):
@@ -331,10 +330,10 @@ def _refuse_control_characters(tree: Any, path: str) -> None:
 
 
 def explained(error: msgspec.ValidationError, root: str = "") -> Refusal:
-    """Say msgspec's finding in a sentence that begins with the place: a path into the body, or `root` and a name."""
+    """Return msgspec's finding as a sentence that begins with the place: a path into the body, or `root` and a name."""
     found = _MSGSPEC_ERROR.fullmatch(str(error))
     what, path = (found["what"], found["path"] or "$") if found else (str(error), "$")
-    if len(what) > MAX_SHOWN:  # it quotes a stranger's name of any length
+    if len(what) > MAX_SHOWN:  # a message quotes a stranger's name of any length
         what = f"{what[:MAX_SHOWN]}..."
     if wrong := _WRONG_TYPE.fullmatch(what):
         kinds = [_NAMES.get(kind, kind) for kind in wrong["expected"].split(" | ")]
@@ -354,5 +353,5 @@ def explained(error: msgspec.ValidationError, root: str = "") -> Refusal:
 
 
 def _shown(text: str) -> str:
-    """Show a stranger's text inside a sentence: quoted, escaped, at most 80 characters."""
+    """Return a stranger's text for a sentence: quoted, escaped, at most 80 characters."""
     return json.dumps(text if len(text) <= 80 else text[:77] + "...")

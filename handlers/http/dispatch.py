@@ -1,11 +1,11 @@
-"""From a route to an aiohttp handler, made once when the application is built, so that a request meets no reflection.
+"""The handlers of API routes, made once when the application is built, so that a request meets no reflection.
 
-The order of the checks is fixed: who calls, may they, what do they send; then, in one Redis round trip, whether they
-come too often and whether this is a request that was answered before; then the handler. A request that is refused
-before the round trip makes one for its address alone, so that guessing keys and sending rubbish is limited, too.
+The order of the checks is fixed: the key, its scope, the body; then, in one Redis round trip, the rate limits and the
+idempotency key; then the handler. A request that is refused before the round trip makes one for its address alone, so
+that guessing keys and sending rubbish is limited, too.
 
-A handler is not cancelled when its client hangs up (`handlers.app` holds aiohttp to that), and what posts to the ledger
-runs in the lane's own task: a commit in progress ends, and the retry gets the same answer.
+A handler is not cancelled when its client hangs up (`handlers.app` holds aiohttp to that), and a posting runs in the
+lane's own task: a commit in progress ends, and the retry gets the same answer.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class _NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ApiSurface(Surface):
     """Routes for callers with API keys or the admin token: JSON in, JSON or a problem out.
 
-    A `strict` surface refuses unknown query parameters, and a body where none is read. Contracts ignore both. `write`
-    makes the body of a refusal.
+    A `strict` surface refuses unknown query parameters, and a body where none is read. A contract's ignores both.
+    `write` makes the body of a refusal.
     """
 
     strict: bool = field(default=True, kw_only=True)
@@ -113,7 +113,7 @@ class ApiSurface(Surface):
         return {"summary": title, "value": value}
 
     def security(self, route: Route) -> list[Json]:
-        """Return the admin token, a key, either, or nothing."""
+        """Return what `route` asks for: the admin token, a key, either, or nothing."""
         return [
             *([{"admin_token": []}, {"admin_bearer": []}] if route.admin else ()),
             *([{"bearer": []}, {"api_key": []}] if route.scope else ()),
@@ -179,7 +179,7 @@ def _check_scope(principal: Principal, scope: str) -> None:
 
 
 async def _look_up(parts: Parts, exchange: Exchange, token: str | None, address: str) -> Principal:
-    """Ask for a key that is not remembered: it costs a query, so its address pays first."""
+    """Return the principal of a key that is not in memory. The query costs, so the address is counted first."""
     admission = await parts.guard.admit(principal=None, address=address)
     exchange.rate_headers, exchange.counted = admission.headers, True
     admission.release()
@@ -198,7 +198,7 @@ def _admit(route: Route, guard: Guard, call: Call) -> Awaitable[Admission]:
 
 
 async def _counted(guard: Guard, exchange: Exchange, address: str, refusal: Refusal) -> Refusal:
-    """Count a request that was refused at the door against its address, which may make another refusal of it."""
+    """Count a refused request against its address. Return its refusal, or that of the rate limit."""
     if not isinstance(refusal, RateLimited):
         if exchange.counted:
             return refusal
@@ -217,7 +217,7 @@ async def _counted(guard: Guard, exchange: Exchange, address: str, refusal: Refu
 def _checker(
     surface: ApiSurface, route: Route, parts: Parts
 ) -> Callable[[web.Request, Principal | None, str, bytes, str], Call]:
-    """Return what makes a Call of a request that arrived in full, or refuses it."""
+    """Return a function that makes a Call of a request that arrived in full, or refuses it."""
     read_path = _path_reader(route)
     read_query = None if route.raw or not surface.strict else _query_reader(route)
     decode = None if route.body is None else body_decoder(route.body).decode
@@ -276,14 +276,14 @@ def _query_reader(route: Route) -> Callable[[web.Request], Any]:
 
 
 def _token(headers: CIMultiDictProxy[str]) -> str | None:
-    """Return what the caller presents as its key: `Authorization: Bearer`, or else `X-API-Key`."""
+    """Return the key that the caller presents: `Authorization: Bearer`, or else `X-API-Key`."""
     presented = authorization_of(headers)
     if presented is None:
         return headers.get(API_KEY)
     scheme, token = presented
     if scheme != BEARER:
         raise Refusal(
-            "unauthorized", "Send the API key as `Authorization: Bearer tsk_...`; this is another scheme."
+            "unauthorized", "Send the API key as `Authorization: Bearer tsk_...`, not by another scheme."
         )
     return token
 
@@ -297,7 +297,7 @@ def _idempotency_key(headers: CIMultiDictProxy[str]) -> str:
         )
     if len(keys) > 1 or _PRINTABLE.fullmatch(keys[0]) is None:
         raise Refusal(
-            "idempotency_key_invalid", "The Idempotency-Key has 1 to 255 printable ASCII characters, once."
+            "idempotency_key_invalid", "Send one Idempotency-Key of 1 to 255 printable ASCII characters."
         )
     return keys[0]
 

@@ -1,4 +1,4 @@
-"""The document, the page that shows it from files of our own, and what a problem's `type` leads to."""
+"""The OpenAPI document, the page that shows it from files of our own, and the meaning of a problem's `type`."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from handlers.http.dispatch import ApiSurface
 from handlers.http.route import Call, Route, answer, json_answer, table
 from handlers.http.surface import Surface
 
-# The package holds Swagger UI as its makers publish it. It is not imported, since it would read 9 MB into memory.
+# The package holds Swagger UI as its makers publish it. An import would read 9 MB into memory, so there is none.
 _UI = Path(str(metadata.distribution("offapi").locate_file("offapi")))
 _OWN = Path(str(resources.files("handlers.http"))) / "static"
 _CSS, _SCRIPT = "text/css; charset=utf-8", "text/javascript; charset=utf-8"
-# The page's files by their names: where they lie, and their media types.
+# The page's files: name to path and media type.
 _FILES = {
     "swagger-ui.css": (_UI / "swagger_style.css", _CSS),
     "swagger-ui-bundle.js": (_UI / "swagger_bundle.js", _SCRIPT),
     "start.js": (_OWN / "docs.js", _SCRIPT),
 }
-# Everything comes from ourselves and nothing stands inside the page, so that it works offline and runs nobody's code.
+# The page loads our own files only and has no script inside, so that it works offline and runs no stranger's code.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -61,7 +61,7 @@ class Document:
 
 
 class ProblemKind(msgspec.Struct, frozen=True):
-    """What a problem's `type` leads to."""
+    """The meaning of a code, to which a problem's `type` leads."""
 
     code: str
     status: int
@@ -83,7 +83,7 @@ async def show_file(call: Call) -> web.StreamResponse:
 
 
 def explained(surfaces: Sequence[Surface]) -> ApiSurface:
-    """Return the surface that says what the codes of `surfaces` mean."""
+    """Return the surface that explains the codes of `surfaces`."""
 
     async def show_problem(call: Call) -> web.Response:
         code = call.path("code")
@@ -93,7 +93,7 @@ def explained(surfaces: Sequence[Surface]) -> ApiSurface:
         raise Refusal("not_found", "There is no such code.")
 
     route = Route(
-        "GET", "/problems/{code}", show_problem, "get_problem", "What a problem's `type` means", "Service",
+        "GET", "/problems/{code}", show_problem, "get_problem", "Show the meaning of a code", "Service",
         answers={200: ProblemKind}, problems=("not_found",), limited=False, needs_service=False,
     )  # fmt: skip
     return ApiSurface("problems", (route,), strict=False)
@@ -102,8 +102,8 @@ def explained(surfaces: Sequence[Surface]) -> ApiSurface:
 def documented(surfaces: Sequence[Surface], *more_pages: str, **about: str) -> ApiSurface:
     """Return the surface that shows the document of `surfaces`, the page at /docs and at `more_pages`.
 
-    `about` goes to `openapi.document`. A document with a head of its own belongs to a contract's port: its server is
-    the one that shows it, and its paths may have a slash too many.
+    `about` goes to `openapi.document`. A document with an `about` belongs to a contract's port: its server is the
+    one that shows it, and its paths may have a slash too many.
     """
 
     @functools.cache
@@ -111,7 +111,7 @@ def documented(surfaces: Sequence[Surface], *more_pages: str, **about: str) -> A
         return Document(openapi.document(surfaces, base_url, **about))
 
     async def show_document(call: Call) -> web.Response:
-        # Making it takes a tenth of a second, once a process; no request shall wait for that.
+        # The document takes a tenth of a second, once a process. No request shall wait for that.
         told = await asyncio.to_thread(document, "" if about else call.parts.settings.public_base_url)
         headers: dict[str, str] = {hdrs.ETAG: told.etag}
         if told.etag in call.request.headers.get(hdrs.IF_NONE_MATCH, ""):
@@ -121,7 +121,7 @@ def documented(surfaces: Sequence[Surface], *more_pages: str, **about: str) -> A
     routes = table(
         Route("GET", "/openapi.json", show_document, "get_document", "This document"),
         Route("GET", "/docs", show_page, "get_docs", "This document, to read and to try"),
-        *(Route("GET", page, show_page, "get_docs", "The same under another name") for page in more_pages),
+        *(Route("GET", page, show_page, "get_docs", "This document under another name") for page in more_pages),
         Route("GET", "/docs/{file}", show_file, "get_docs_file", "The page's files"),
         tag="Service", limited=False, needs_service=False, hidden=True,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""How the service is: alive, ready, and in numbers."""
+"""The health of the service: alive, ready, and in numbers."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from handlers.http.admin_token import ADMIN_TOKEN
 from handlers.http.dispatch import ApiSurface
 from handlers.http.route import Call, Route, answer, table
 
-# A probe that waits longer says as much as one that fails; probes come every few seconds.
+# Probes come every few seconds, so a check that takes longer counts as failed.
 CHECK_TIMEOUT_SECONDS = 2.0
 
 
 class Health(msgspec.Struct, frozen=True):
-    """The process answers."""
+    """The answer of a process that is alive."""
 
     status: str
     service: str
@@ -35,7 +35,7 @@ class Health(msgspec.Struct, frozen=True):
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """`missing` names what keeps us from serving, `degraded` what is gone and can be done without."""
+    """The state of each part. `missing` are those that serving needs, `degraded` those it can do without."""
 
     status: str
     checks: dict[str, bool]
@@ -45,7 +45,7 @@ class Ready(msgspec.Struct, frozen=True):
 
 
 class Counters(msgspec.Struct, frozen=True, kw_only=True):
-    """What has come in since the start; `webhooks_failed`: signed well, and not taken in."""
+    """Webhooks since the start. `webhooks_failed` are those that were signed well and not stored."""
 
     webhooks_received: int
     webhooks_processed: int
@@ -64,14 +64,14 @@ class CounterPage(msgspec.Struct, frozen=True):
 
 
 async def health(_call: Call) -> web.Response:
-    """Answer without asking anything, so that a slow database does not get the process restarted."""
+    """Answer without asking the database, since a slow one must not get the process restarted."""
     return answer(200, Health("ok", "tallystick", __version__, datetime.now(UTC)))
 
 
 async def ready(call: Call) -> web.Response:
-    """Say whether requests should be sent here. Redis may be gone: transfers work without it."""
+    """Answer whether requests should be sent here. Redis may be gone, since transfers work without it."""
     parts = call.parts
-    if parts.missing is not None:  # nor is Redis asked yet
+    if parts.missing is not None:  # before the service is open there is no Redis to ask
         checks = {"database": parts.missing.code == "not_migrated", "migrations": False}
     else:
         database, redis = await asyncio.gather(has_database(call), _has_redis(parts.service))
@@ -94,9 +94,9 @@ async def show_metrics(call: Call) -> web.Response:
 
 async def metrics_page(call: Call, media_type: str = metrics.CONTENT_TYPE) -> web.Response:
     """Answer the metrics to a reader who may see them."""
-    # The workers' state is the database's to tell: a worker that hangs cannot, and what it said last is no longer true.
+    # The database tells the workers' state: a worker that hangs cannot, and its last word is no longer true.
     await gauges.measure(call.service.database)
-    # Set when a batch leaves, too; but while the database hangs none leaves.
+    # The gauge is set when a batch leaves, too; but while the database hangs none leaves.
     metrics.LEDGER_LANE_WAITING.set(call.service.ledger.poster.waiting)
     return web.Response(body=metrics.render(), headers={hdrs.CONTENT_TYPE: media_type})
 
@@ -149,7 +149,7 @@ async def has_database(call: Call) -> bool:
 async def _has_redis(service: Service) -> bool:
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
-            # As the guard looks for it: a Redis that takes nothing in is of no use.
+            # The guard probes in the same way: a Redis that takes nothing in is of no use.
             await service.redis.set(PROBE_NAME, 1, px=PROBE_MS)
     except (RedisError, OSError, TimeoutError):
         return False

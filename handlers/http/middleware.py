@@ -1,8 +1,8 @@
-"""Around every request: its id and trace, a log line, its metrics, the headers of every answer, CORS, the last net.
+"""The layer around every request: id and trace, log line, metrics, the headers of every answer, CORS, the last net.
 
-It is a function around each handler, which knows its route when the application is built: middlewares of aiohttp would
-cost some microseconds and a look for the route. One signal adds the headers, since only that sees streamed answers
-before they leave.
+The layer is a function around each handler, which knows its route when the application is built. Middlewares of aiohttp
+would cost some microseconds and a look for the route. One signal adds the headers, since only a signal sees streamed
+answers before they leave.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 X_REQUEST_ID = istr("X-Request-ID")
 X_TRACEPARENT = istr("traceparent")
 X_TRACE_ID = istr("X-Trace-Id")
-# The client hung up before it had its answer; nginx's number for it, seen in logs and metrics only.
+# nginx's status for a client that hung up before it had its answer, seen in logs and metrics only.
 CLIENT_CLOSED_REQUEST = 499
 # One series for all paths that do not exist, so that a scanner cannot fill the metrics.
 UNMATCHED = "unmatched"
@@ -56,7 +56,7 @@ SECURITY_HEADERS = CIMultiDictProxy(
 
 
 class CrossOrigin:
-    """Which origins' scripts may read our answers (the Fetch standard's CORS protocol).
+    """The origins whose scripts may read our answers (the Fetch standard's CORS protocol).
 
     An allowed origin is echoed, and may send credentials; for `*` none are allowed, since any page could use them.
     """
@@ -66,7 +66,7 @@ class CrossOrigin:
         self._allowed = frozenset(origin.rstrip("/").lower() for origin in allowed_origins)
 
     def allow(self, origin: str, headers: CIMultiDict[str]) -> bool:
-        """Add what an answer to `origin` needs; say whether it is allowed."""
+        """Add the headers that an answer to `origin` needs. Return whether the origin is allowed."""
         if not self._any:
             headers.add(hdrs.VARY, hdrs.ORIGIN)
         if origin.lower() in self._allowed:
@@ -96,16 +96,16 @@ class CrossOrigin:
 
 
 class Exchange:
-    """What belongs to one request and its answer, beside what aiohttp knows of them."""
+    """The id, the trace and the rate headers of one request and its answer."""
 
     __slots__ = ("counted", "rate_headers", "request_id", "trace_id", "traced", "traceparent")
 
     def __init__(self, request: web.Request) -> None:
-        """Take over a sane request id and trace, or begin them; all that is logged on the way then carries both."""
+        """Take over a sane request id and trace, or begin new ones. Every log line on the way then carries both."""
         headers = request.headers
         self.request_id = request_id = ids.request_id_of(headers.get(X_REQUEST_ID))
         parent = headers.get(X_TRACEPARENT)
-        # Whoever sends no trace reads none.
+        # A caller that sends no trace gets none back.
         self.traced = parent is not None
         self.traceparent = ids.continue_trace(parent)
         self.trace_id = ids.trace_id_of(headers.get(X_TRACE_ID), self.traceparent if self.traced else None)
@@ -147,7 +147,7 @@ class Edge:
                 response = self._refuse(error, request.path, request.method)
             except (
                 ConnectionError
-            ):  # nobody is left to answer to; aiohttp would log what is raised as our mistake
+            ):  # nobody is left to answer to; aiohttp would log a raised error as our mistake
                 return web.Response(status=CLIENT_CLOSED_REQUEST)
             except Exception:
                 _log.exception("request failed")

@@ -15,7 +15,7 @@ from handlers.http.route import MAX_PATH_VALUE, Route
 from handlers.http.surface import Json, Surface
 
 _REF = "#/components/schemas/"
-# What `decoding` refuses in every text, said in the schema, too.
+# The pattern of a text without the characters that `decoding` refuses.
 _NO_CONTROLS = r"^[^\u0000-\u001f\u007f-\u009f]*$"
 _PATH_VALUE = {"type": "string", "minLength": 1, "maxLength": MAX_PATH_VALUE, "pattern": _NO_CONTROLS}
 
@@ -34,7 +34,7 @@ _HEADERS: Json = {
         "schema": {"type": "string"},
     },
     "RateLimit-Limit": {
-        "description": "Requests that may come at once after a pause: of the API key or the address, what is tighter.",
+        "description": "Requests that may come at once after a pause: the tighter of the API key's and the address's.",
         "schema": {"type": "integer"},
     },
     "RateLimit-Remaining": {"description": "Requests left at the moment.", "schema": {"type": "integer"}},
@@ -54,7 +54,7 @@ _IDEMPOTENCY_KEY: Json = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": True,
-    "description": "New for each new request, the same when it is repeated; belongs to the caller. A UUID does well.",
+    "description": "New for each request, the same for its repetition. Callers share no keys. A UUID does well.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"^[!-~]([ -~]{0,253}[!-~])?$"},
     "example": "order-1042-capture",
 }
@@ -67,7 +67,7 @@ def document(
     title: str = "Tallystick",
     version: str = __version__,
 ) -> Json:
-    """Return the document of the surfaces' routes, with those left out that are hidden.
+    """Return the document of the surfaces' routes, without the hidden ones.
 
     Without a `base_url` the server is the one that shows the document.
     """
@@ -119,7 +119,7 @@ def document(
 
 
 class _Schemas:
-    """The schemas of all types, by name, with what the decoder asks for beyond the types."""
+    """The schemas of all types, by name, with the rules of the decoder beyond the types."""
 
     def __init__(self, shown: Sequence[tuple[Surface, Route]]) -> None:
         contract = [route for surface, route in shown if surface.pydantic]
@@ -164,7 +164,7 @@ class _Schemas:
         return schema
 
     def parameters(self, query: Any) -> Iterator[Json]:
-        """Return the parameters that a query Struct stands for. In a query there is no null: it is the absence."""
+        """Return the parameters that a query Struct stands for. A query has no null, only absence."""
         schema = self._queries[query]
         for name, field in schema.get("properties", {}).items():
             told = dict(field)

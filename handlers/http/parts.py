@@ -28,9 +28,9 @@ FORWARDED_FOR = istr("X-Forwarded-For")
 
 
 class Parts:
-    """Everything that routes are answered with, on all ports of one process.
+    """The parts that routes answer with, on all ports of one process.
 
-    The parts that the settings alone make are there at once. The others, from `service` on, are there once
+    The parts that need only the settings are there at once. The others, from `service` on, are there once
     `handlers.opening` has opened them; until then `missing` says why they are not.
     """
 

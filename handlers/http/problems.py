@@ -59,11 +59,11 @@ PROBLEMS: Mapping[str, ProblemType] = {
     # Keys and rates.
     "idempotency_conflict": ProblemType(409, "The key was used with another request"),
     "rate_limited": ProblemType(429, "Too many requests"),
-    # The ledger (core.ledger.outcomes says what each means): what is not there,
+    # The ledger, whose codes core.ledger.outcomes explains: things that are not there,
     "transfer_not_found": ProblemType(404, "There is no such transfer"),
     "hold_not_found": ProblemType(404, "There is no such hold"),
     "account_not_found": ProblemType(404, "There is no such account"),
-    # what its state forbids,
+    # things that a state forbids,
     "account_closed": ProblemType(409, "The account is closed"),
     "account_frozen": ProblemType(409, "The account is frozen"),
     "account_exists": ProblemType(409, "The account's code is taken"),
@@ -75,7 +75,7 @@ PROBLEMS: Mapping[str, ProblemType] = {
     "version_mismatch": ProblemType(409, "The account has another version"),
     "balance_too_low": ProblemType(409, "The balance would be too low for the condition"),
     "balance_too_high": ProblemType(409, "The balance would be too high for the condition"),
-    # and what cannot be done with these amounts.
+    # and amounts that are not possible.
     "currency_mismatch": ProblemType(422, "The currencies differ"),
     "legs_unbalanced": ProblemType(422, "The legs do not sum to zero"),
     "exceeds_hold": ProblemType(422, "More than the hold has left"),
@@ -89,7 +89,7 @@ PROBLEMS: Mapping[str, ProblemType] = {
     "daily_count_exceeded": ProblemType(422, "Above the account's number of transfers for a day"),
     "balance_overflow": ProblemType(422, "Beyond the range of a balance"),
     "group_failed": ProblemType(422, "Another item of the group was refused"),
-    # Ours, and for now.
+    # The service itself, for now.
     "internal_error": ProblemType(500, "Internal error"),
     "busy": ProblemType(503, "Busy"),
     "database_unavailable": ProblemType(503, "The database cannot be reached"),
@@ -103,7 +103,7 @@ PROBLEM_SCHEMA: dict[str, Any] = {
     "description": "Problem details (RFC 9457). Some codes add members of their own.",
     "required": ["type", "title", "status", "detail", "error"],
     "properties": {
-        "type": {"type": "string", "format": "uri-reference", "description": "Leads to what the code means."},
+        "type": {"type": "string", "format": "uri-reference", "description": "Leads to the code's meaning."},
         "title": {"type": "string"},
         "status": {"type": "integer"},
         "detail": {"type": "string", "description": "A sentence for a person, about this occurrence."},
@@ -139,7 +139,7 @@ class Problem(NamedTuple):
 
 
 def problem_of(code: str, detail: str, extra: Mapping[str, Any] | None = None) -> Problem:
-    """Look up the code's type; a code that the table lacks is a mistake of ours and becomes a 500."""
+    """Return the problem of a code. A code that the table lacks is a mistake of ours and becomes a 500."""
     kind = PROBLEMS.get(code)
     if kind is None:
         _log.error("code without a type", code=code)
@@ -148,7 +148,7 @@ def problem_of(code: str, detail: str, extra: Mapping[str, Any] | None = None) -
 
 
 def problem_details(problem: Problem) -> bytes:
-    """Write the strict form of `/v1`: equal problems give equal bytes, so that a frozen refusal can be repeated."""
+    """Return the strict form of `/v1`. Equal problems give equal bytes, so that a frozen refusal can be repeated."""
     return msgspec.json.encode(
         {
             "type": f"/problems/{problem.code}",
@@ -185,7 +185,7 @@ def problem_response(problem: Problem, write: Callable[[Problem], bytes] = probl
 
 
 def from_http_exception(error: web.HTTPException, path: str, method: str) -> web.Response:
-    """Give the framework's own refusals (no such route, wrong method) our form; redirects pass as they are."""
+    """Answer the framework's own refusals (no such route, wrong method) in our form. Redirects pass as they are."""
     status = error.status
     if status < web.HTTPBadRequest.status_code:
         return web.Response(status=status, headers=error.headers)
@@ -213,7 +213,7 @@ def contract_http_exception(error: web.HTTPException, _path: str, _method: str) 
 
 
 def internal_error(request_id: str) -> web.Response:
-    """Answer an unknown error: nothing of it leaks; the request id finds its log line."""
+    """Answer an unknown error without a word about it. The request id leads to its log line."""
     return problem_response(
         problem_of(
             "internal_error",

@@ -1,7 +1,7 @@
 """Routes, calls and answers: the material of every surface.
 
 A handlers module exports `ROUTES`. Its surface turns each route into one aiohttp handler, and `handlers.http.openapi`
-into one operation of the document; both from the same fields, so that they cannot disagree.
+into one operation of the document. Both read the same fields, so that they cannot disagree.
 """
 
 from __future__ import annotations
@@ -40,24 +40,24 @@ class Route:
     """One operation over HTTP; the OpenAPI document is made of the same fields.
 
     `path` is a template as aiohttp writes it (`/v1/accounts/{account}`), `operation` the operationId in snake_case,
-    `scope` the scope that the caller's key must carry (None: anyone may call). An `admin` route wants the admin token;
-    where it has a scope, too, a key that carries it does as well, and there is no principal when the administrator
-    calls. On a `trusting` one, callers from TRUSTED_NETWORKS need no admin token.
+    `scope` the scope that the caller's key must carry (None: anyone may call). An `admin` route wants the admin token
+    or, if it has a scope, a key that carries the scope; a call of the administrator has no principal. Callers from
+    TRUSTED_NETWORKS need no admin token on a `trusting` route.
     `body` and `query` are frozen Structs that forbid unknown fields; `parameters` gives types to names in the path (a
     name without one is a text of 1 to 255 characters). `answers` maps a status to the type of its JSON body (None: no
     JSON), `media` adds other media types of the good answer, and `problems` are the codes that the operation itself can
     refuse with: those of the surface are added.
 
-    `caller` says who calls a route of the wallet surface, which has callers of its own; its `body` and `query` are
-    pydantic models, since the contract's leniency and its list of errors are pydantic's.
+    `caller` is the kind of caller of a route of the wallet surface. Its `body` and `query` are pydantic models, since
+    the contract's leniency and its list of errors are pydantic's.
 
-    `pays_code` says that the body's `code` is one of a payable, which is then looked for together with the user.
+    `pays_code` says that the body's `code` is that of a payable, which is looked for together with the user.
 
-    `body_limit` is in bytes at the default MAX_REQUEST_SIZE of 1 MiB and grows and shrinks with it. `cost` says, from
-    the decoded body, what the request counts against the rate limits (1). `idempotent` routes want an Idempotency-Key.
-    `raw` routes get the bytes of the body undecoded. `limited` is False for routes that must answer under any load.
-    `needs_service` is False for those that answer before the service is open, too. `hidden` leaves the route out of the
-    document.
+    `body_limit` is in bytes at the default MAX_REQUEST_SIZE of 1 MiB and grows and shrinks with it. `cost` returns,
+    from the decoded body, what the request counts against the rate limits (1). `idempotent` routes want an
+    Idempotency-Key. `raw` routes get the bytes of the body undecoded. `limited` is False for routes that must answer
+    under any load, `needs_service` for routes that answer before the service is open, too. A `hidden` route is not in
+    the document.
     """
 
     method: str
@@ -118,7 +118,7 @@ def table(*routes: Route, **common: Any) -> tuple[Route, ...]:
 
 
 class Call:
-    """One request to one route, checked: what a handler gets."""
+    """One request to one route, checked, as its handler gets it."""
 
     __slots__ = (
         "_path",
@@ -136,7 +136,7 @@ class Call:
         "to_pay",
     )
 
-    def __init__(  # noqa: PLR0913, PLR0917 - one call site; a record of what was checked
+    def __init__(  # noqa: PLR0913, PLR0917 - one call site; a record of the checked parts
         self,
         request: web.Request,
         parts: Parts,
@@ -161,9 +161,9 @@ class Call:
         self.request_id = request_id
         self._user: User | None = None
         self.to_pay: ToPay | None = None
-        """What is behind the code in the body, on a route that `pays_code`; looked for together with the user."""
+        """The payable of the code in the body, on a route that `pays_code`; looked for together with the user."""
         self.frozen = False
-        """Set by the handler when PostgreSQL will repeat this answer under the key for ever: Redis may then, too."""
+        """Whether PostgreSQL repeats this answer under the key for ever, so that Redis may, too; set by the handler."""
 
     @property
     def service(self) -> Service:
@@ -172,14 +172,14 @@ class Call:
 
     @property
     def caller(self) -> Principal:
-        """Who calls, on a route with a scope."""
+        """The principal that calls, on a route with a scope."""
         if self.principal is None:
             raise TypeError("a route without a scope has no caller")
         return self.principal
 
     @property
     def user(self) -> User:
-        """Who is signed in, on a route of the wallet surface whose caller is a user."""
+        """The user who is signed in, on a route of the wallet surface whose caller is a user."""
         if self._user is None:
             raise TypeError("a route without a user has none")
         return self._user
@@ -189,15 +189,15 @@ class Call:
         self._user = user
 
     def path(self, name: str) -> Any:
-        """Return what the path holds in the place of `{name}`, in the type that `Route.parameters` gives it.
+        """Return the value in the place of `{name}` in the path, in the type that `Route.parameters` gives it.
 
-        Without one it is a text of 1 to 255 characters, none of them a control character.
+        A value without a type is a text of 1 to 255 characters, none of them a control character.
         """
         return self._path[name]
 
 
 def cut(found: list[Item], limit: int) -> tuple[list[Item], bool]:
-    """Return a page of what was asked for with one more than its `limit`, and whether another page follows."""
+    """Return the first `limit` of `found`, and whether more follow: `found` was asked for with one more."""
     return found[:limit], len(found) > limit
 
 

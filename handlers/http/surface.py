@@ -25,7 +25,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True, eq=False)
 class Listener:
-    """A port on which one contract answers alone, as the service did from which the contract was taken.
+    """A port on which one contract answers alone, as the service did that the contract comes from.
 
     `setting` is the attribute of the settings that holds the port. `surfaces` are all that answer there, those of
     health and documentation included.
@@ -39,8 +39,8 @@ class Listener:
 class Surface(ABC):
     """Routes that are called, refused and described in one way.
 
-    `listener` is the port that the surface may have besides the common one. With `forgives_slash` a path with a slash
-    too many at its end is answered with a redirect to the path without it.
+    `listener` is the port that the surface may have besides the common one. With `forgives_slash` a path that
+    ends with a slash too many is redirected to the path without it.
     """
 
     name: str
@@ -76,5 +76,5 @@ class Surface(ABC):
         return None
 
     def security(self, route: Route) -> list[Json]:  # noqa: ARG002
-        """Return the document's alternatives for who may call `route`."""
+        """Return the document's alternative ways to prove who calls `route`."""
         return []

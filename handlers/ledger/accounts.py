@@ -28,10 +28,10 @@ NotNegative = Annotated[int, Meta(ge=0, le=MAX_AMOUNT_MINOR)]
 
 
 class LimitsBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What bounds the account, in minor units; null: no bound.
+    """The bounds of an account, in minor units and numbers of transfers; null: no bound.
 
-    `floor` bounds balance minus held, `ceiling` the balance; the rest bounds what leaves the account in one transfer,
-    within an hour, and on one UTC day.
+    `floor` bounds balance minus held, `ceiling` the balance. The others bound the amounts that leave the account in one
+    transfer, within an hour, and on one UTC day.
     """
 
     floor: Balance | None = 0
@@ -44,7 +44,7 @@ class LimitsBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class LimitsChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The limits to change; those that are absent stay as they are, null lifts one."""
+    """The limits to change. An absent limit stays as it is, null lifts a limit."""
 
     floor: Balance | msgspec.UnsetType | None = msgspec.UNSET
     ceiling: Balance | msgspec.UnsetType | None = msgspec.UNSET
@@ -65,7 +65,7 @@ class AccountBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class AccountChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to change of an account. `closed` is for good and needs a balance and holds of zero."""
+    """The changes to an account. The state `closed` is for good and needs a balance and holds of zero."""
 
     state: AccountState | None = None
     limits: LimitsChange | None = None
@@ -73,14 +73,14 @@ class AccountChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class AccountPage(msgspec.Struct, frozen=True):
-    """A page in the order of the codes; `next` is null on the last one."""
+    """A page of accounts in the order of their codes; `next` is null on the last page."""
 
     accounts: list[Account]
     next: str | None
 
 
 class AccountQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a list of accounts is narrowed to; `prefix` is the beginning of the code."""
+    """The filters of a list of accounts; `prefix` is the beginning of the code."""
 
     currency: Currency | None = None
     state: AccountState | None = None
@@ -90,14 +90,14 @@ class AccountQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class BalanceQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When: now when absent. By which time: when entries were recorded, or when they took effect."""
+    """The moment of the balance (now when absent), by the times at which entries were recorded or took effect."""
 
     at: Time | None = None
     by: Literal["recorded", "effective"] = "recorded"
 
 
 class StatementQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which entries: by version, or by the time they were recorded (`recorded_from` on, before `recorded_before`)."""
+    """The entries of a page: by version, or by the time of recording (`recorded_from` on, before `recorded_before`)."""
 
     order: Literal["ascending", "descending"] = "ascending"
     cursor: (
@@ -110,7 +110,7 @@ class StatementQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class StatementPage(msgspec.Struct, frozen=True):
-    """A page of entries; `next` is null on the last one."""
+    """A page of entries; `next` is null on the last page."""
 
     code: str
     currency: str
@@ -231,7 +231,7 @@ ROUTES = table(
         "POST", "/v1/accounts", open_account, "open_account", "Open an account",
         scope="accounts:write", body=AccountBody, answers={201: Account, 200: Account}, problems=("account_exists",),
         example={"code": "customer:17", "currency": "USD"},
-        description="Idempotent by `code`: the same body again answers 200 with the account as it is now.",
+        description="The `code` makes it idempotent: the same body again answers 200 with the account as it is now.",
     ),
     Route(
         "GET", "/v1/accounts", list_accounts, "list_accounts", "List accounts",
@@ -245,7 +245,7 @@ ROUTES = table(
         "PATCH", "/v1/accounts/{account}", change_account, "change_account", "Change an account",
         scope="accounts:write", body=AccountChange, answers={200: Account},
         problems=("account_not_found", "account_closed", "account_not_empty"),
-        description="Limits, state and metadata. What is absent stays as it is.",
+        description="Limits, state and metadata. An absent field stays as it is.",
     ),
     Route(
         "GET", "/v1/accounts/{account}/balance", get_balance, "get_balance", "Show a balance at a time",
@@ -255,7 +255,7 @@ ROUTES = table(
         "GET", "/v1/accounts/{account}/entries", get_entries, "get_entries", "Show a statement",
         scope="accounts:read", query=StatementQuery, answers={200: StatementPage}, media=("text/csv",),
         problems=("account_not_found",),
-        description="Paged by version as JSON, or streamed whole as CSV.",
+        description="The statement comes in pages by version as JSON, or whole as CSV.",
     ),
     tag=TAG, parameters=_ACCOUNT,
 )  # fmt: skip

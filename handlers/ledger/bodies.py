@@ -51,7 +51,7 @@ class LegBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class ConditionBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What must hold for the transfer to be done: the version before it, the balance after it."""
+    """A condition for the transfer: the account's version before it, or its balance after it."""
 
     account: AccountCode
     version: Annotated[int, Meta(ge=0, le=MAX_AMOUNT_MINOR)] | None = None
@@ -60,7 +60,7 @@ class ConditionBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class MovementBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """From where to where: `from`, `to` and `amount`, or `legs`."""
+    """A movement of money: `from`, `to` and `amount`, or `legs`."""
 
     from_: AccountCode | None = field(name="from", default=None)
     to: AccountCode | None = None
@@ -96,7 +96,7 @@ class BatchBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class ReversalBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How much of a transfer to give back: minor units of its first leg; all that is left when absent."""
+    """The part of a transfer to give back, in minor units of its first leg; all that is left when absent."""
 
     amount: Amount | None = None
     kind: Kind = "reversal"
@@ -108,7 +108,7 @@ class ReversalBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class HoldBody(MovementBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A hold: `from`, `to` and `amount`, or `legs` of which the first is the source's.
 
-    It ends by itself after `expires_in` seconds or at `expires_at`, or never.
+    The hold ends by itself after `expires_in` seconds or at `expires_at`, or never.
     """
 
     expires_in: Annotated[int, Meta(ge=1, le=MAX_HOLD_SECONDS, description="Seconds.")] | None = None
@@ -116,7 +116,7 @@ class HoldBody(MovementBody, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class CaptureBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How much of a hold to take: all that remains when absent. What remains after it stays held."""
+    """The part of a hold to take, in minor units; all that remains when absent. The rest stays held."""
 
     amount: Amount | None = None
     reference: Reference | None = None
@@ -124,18 +124,18 @@ class CaptureBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class VoidBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Nothing: an empty object, or no body at all."""
+    """An empty object, or no body at all."""
 
 
 class ExtendBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The hold's new end: in seconds from now, or a time."""
+    """The hold's new end, in seconds from now or as a time."""
 
     expires_in: Annotated[int, Meta(ge=1, le=MAX_HOLD_SECONDS, description="Seconds.")] | None = None
     expires_at: Time | None = None
 
 
 def movement(body: TransferBody | BatchItem | HoldBody) -> Movement:
-    """Return what a body asks for; what it must be like is for `core.ledger.movements` to say."""
+    """Return the movement that a body asks for. `core.ledger.movements` checks it."""
     return Movement(
         source=body.from_,
         target=body.to,

@@ -1,4 +1,4 @@
-"""The feed over HTTP: a consumer keeps one number, the position it has read, and asks for what comes after it."""
+"""The feed over HTTP: a reader keeps one number, the position that it has read, and asks for the events after it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from core.ledger.transfers import NEWEST
 from handlers.http.route import Call, Route, answer, table
 
 MAX_WAIT_SECONDS = 30
-# How often a waiting call looks: a fraction of the sequencer's own interval would find nothing new.
+# Seconds between two looks of a waiting call. A fraction of the sequencer's own interval would find nothing new.
 WAIT_STEP_SECONDS = 0.1
 
 
@@ -29,7 +29,7 @@ class FeedPage(msgspec.Struct, frozen=True):
 
 
 class FeedQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """From where, how many, and how long to wait when there is nothing yet."""
+    """The position to begin after, the number of events, and the seconds to wait while there is none."""
 
     after: Annotated[int, Meta(ge=0, le=NEWEST)] = 0
     limit: Annotated[int, Meta(ge=1, le=MAX_PAGE_EVENTS)] = 100
@@ -58,7 +58,7 @@ ROUTES = table(
         "GET", "/v1/feed", read_feed, "read_feed", "Read the feed",
         scope="feed:read", query=FeedQuery, answers={200: FeedPage},
         description="Every event of the ledger in commit order, numbered without gaps. With `wait` the call "
-        "answers as soon as there is something, or after that many seconds.",
+        "answers as soon as there is an event, or after that many seconds.",
     ),
     tag="Feed",
 )  # fmt: skip

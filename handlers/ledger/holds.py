@@ -1,4 +1,4 @@
-"""Holds over HTTP: made, captured, voided, extended, and how they are found."""
+"""Holds over HTTP: made, captured, voided, extended and found."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class Captured(msgspec.Struct, frozen=True):
 
 
 class HoldPage(msgspec.Struct, frozen=True):
-    """A page, newest first; `next` is null on the last one."""
+    """A page of holds, newest first; `next` is null on the last page."""
 
     holds: list[Hold]
     next: str | None
 
 
 class HoldQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a list of holds is narrowed to; `account` is the source's code."""
+    """The filters of a list of holds; `account` is the source's code."""
 
     account: AccountCode | None = None
     state: HoldState | None = None
@@ -81,7 +81,7 @@ async def capture_hold(call: Call) -> web.Response:
 
 
 async def void_hold(call: Call) -> web.Response:
-    """Give back what a hold has left."""
+    """Give back the rest of a hold."""
     stored = await _stored(call)
     posting = holds.void(stored, id_=_id(call), principal_id=call.caller.id)
     outcome = await _post(call, posting)
@@ -150,8 +150,8 @@ ROUTES = table(
         "POST", "/v1/holds", create_hold, "create_hold", "Make a hold",
         scope="holds:write", body=HoldBody, answers={201: Hold}, idempotent=True, problems=_OPENING,
         example={"from": "customer:17", "to": "merchant:4", "amount": 5000, "expires_in": 604800},
-        description="Sets money aside: it counts against the source's limits at once, so that a capture cannot "
-        "fail for lack of funds. Source, destinations and fee legs are fixed here.",
+        description="The hold counts against the source's limits at once, so that a capture cannot fail for "
+        "lack of funds. Source, destinations and fee legs are fixed here.",
     ),
     Route(
         "GET", "/v1/holds", list_holds, "list_holds", "List holds, newest first",
@@ -165,7 +165,7 @@ ROUTES = table(
         "POST", "/v1/holds/{hold}/capture", capture_hold, "capture_hold", "Capture a hold",
         scope="holds:write", body=CaptureBody, answers={201: Captured}, idempotent=True,
         problems=(*_CHANGING, "exceeds_hold", "account_closed", "balance_overflow"),
-        description="Repeatedly, in parts, until nothing remains. A part takes its share of every leg.",
+        description="A hold may be captured in parts until nothing remains. A part takes its share of every leg.",
     ),
     Route(
         "POST", "/v1/holds/{hold}/void", void_hold, "void_hold", "Void a hold",

@@ -1,4 +1,4 @@
-"""Transfers over HTTP: one, a batch, reversals, and how they are found."""
+"""Transfers over HTTP: posted alone or as a batch, reversed and found."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from handlers.ledger.bodies import (
 REPLAYED = {"Idempotent-Replayed": "true"}
 TAG = "Transfers"
 
-Limit = Annotated[int, Meta(ge=1, le=1_000, description="At most so many; 100 when absent.")]
+Limit = Annotated[int, Meta(ge=1, le=1_000, description="The most items of a page; 100 when absent.")]
 Cursor = Annotated[
     str,
     Meta(
         pattern=r"^[0-9]{1,19}$",
-        description="What the page before gave as `next`; absent for the first page.",
+        description="The `next` of the page before; absent for the first page.",
     ),
 ]
 
@@ -49,7 +49,7 @@ _TRANSFER_REFUSALS = tuple(
 
 
 class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Why an item was refused."""
+    """The refusal of an item."""
 
     code: str
     message: str
@@ -58,7 +58,7 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class BatchResult(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What became of one item: `transfer` when its outcome is `posted`, else `error`."""
+    """The outcome of one item, with `transfer` when the outcome is `posted`, else with `error`."""
 
     key: str
     outcome: str
@@ -75,14 +75,14 @@ class BatchAnswer(msgspec.Struct, frozen=True):
 
 
 class TransferPage(msgspec.Struct, frozen=True):
-    """A page, newest first; `next` is null on the last one."""
+    """A page of transfers, newest first; `next` is null on the last page."""
 
     transfers: list[ListedTransfer]
     next: str | None
 
 
 class TransferQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a list of transfers is narrowed to."""
+    """The filters of a list of transfers."""
 
     account: AccountCode | None = None
     kind: Kind | None = None
@@ -168,7 +168,7 @@ async def list_transfers(call: Call) -> web.Response:
 
 
 def position(cursor: str | None) -> int:
-    """Return the number that a page begins below."""
+    """Return the position below which a page begins."""
     return min(int(cursor), NEWEST) if cursor is not None else NEWEST
 
 
@@ -177,7 +177,7 @@ def _key(call: Call) -> str:
 
 
 def _settle(call: Call, outcome: Outcome, *, dry_run: bool = False) -> None:
-    """Count the outcome, tell whether it is final under the key, and raise what refuses the call."""
+    """Count the outcome and note whether it is final under the key. Raises the refusal of an item that was refused."""
     if not dry_run:
         call.frozen = outcome.kind.freezes
         _count([outcome])
@@ -243,8 +243,7 @@ ROUTES = table(
         problems=(
             *_TRANSFER_REFUSALS, "transfer_not_found", "not_reversible", "already_reversed", "exceeds_reversible",
         ),
-        description="Whole, or `amount` of it in minor units of its first leg; never more than the transfer in "
-        "all.",
+        description="All of it, or `amount` in minor units of its first leg. Reversals never exceed the transfer.",
     ),
     tag=TAG, parameters=_ID,
 )  # fmt: skip

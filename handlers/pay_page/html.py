@@ -1,6 +1,6 @@
-"""How the payment page looks: HTML by small functions that escape whatever is not HTML already.
+"""The HTML of the payment page, made by small functions that escape every text that is not HTML already.
 
-It works without JavaScript, and nothing stands inside it that its content security policy would have to allow.
+The page works without JavaScript and has no script or style inside, so that its content security policy allows none.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from core.payables.codes import Offer, Receipt
 
 HOME: Final = "/pay"
-# An anchor that is there whether or not a field has the problem.
+# The anchor of a trouble, beside its field or at the top of the page.
 _PROBLEM_ID: Final = "problem"
 
 
@@ -29,21 +29,21 @@ class Html(str):
 
 
 class Trouble(NamedTuple):
-    """What went wrong, for a person, and the field that it belongs to, if it is one's."""
+    """A sentence for a person about what went wrong, and the field that it is about, None if there is none."""
 
     sentence: str
     field: str | None = None
 
 
 class PageForm(NamedTuple):
-    """The parts of a form besides its fields: where it goes, and the proof that it is ours."""
+    """The parts of a form besides its fields: its payable's code, the proof that it is ours, its trouble."""
 
     code: str
     token: str
     trouble: Trouble | None = None
 
     def action(self, step: str) -> str:
-        """Return where the form of a step goes."""
+        """Return the path to which the form of a step is sent."""
         return f"{HOME}/{self.code}/{step}"
 
 
@@ -156,7 +156,7 @@ _RECEIPT = """<p class="done" role="status">{amount} paid to <bdi>{payee}</bdi>.
 
 
 def page(heading: str, content: Html, *, trouble: Trouble | None = None) -> bytes:
-    """Return a whole page. One with a trouble says so in its title, which a screen reader reads first."""
+    """Return a whole page. The title tells of a trouble, since a screen reader reads the title first."""
     title = f"Error: {heading}" if trouble is not None else heading
     return fill(_PAGE, title=title, heading=heading, content=content).encode()
 
@@ -182,7 +182,7 @@ def phone_page(offer: Offer, form: PageForm, phone: str = "") -> bytes:
 
 
 def verify_page(offer: Offer, form: PageForm, phone: str, dev_code: str | None) -> bytes:
-    """Ask for the code that was sent; `dev_code` is the one of development, which is no secret."""
+    """Ask for the code that was sent. `dev_code` is the fixed code of a development service, which is no secret."""
     hint = "" if dev_code is None else f" This is a development service: the code is {dev_code}."
     content = fill(
         _VERIFY,
@@ -201,7 +201,7 @@ def verify_page(offer: Offer, form: PageForm, phone: str, dev_code: str | None) 
 
 
 class Payer(NamedTuple):
-    """Who pays: their phone, and what is in the wallet, in minor units (None: not known at the moment)."""
+    """The payer: phone, and money in the wallet in minor units (None: not known at the moment)."""
 
     phone: str
     balance: int | None
@@ -209,7 +209,7 @@ class Payer(NamedTuple):
 
 
 def confirm_page(offer: Offer, form: PageForm, payer: Payer, key: str, amount: str = "") -> bytes:
-    """Ask whether to pay, and how much where the code leaves it open; `amount` is what was typed."""
+    """Ask whether to pay, and how much where the code leaves it open. `amount` is the text that the payer typed."""
     field = Html("")
     if offer.amount is None:
         places = decimals(offer.currency)
@@ -260,7 +260,7 @@ _CLOSED: Final = {
 
 
 def closed_page(offer: Offer, receipt: str | None) -> bytes:
-    """Say that a code can be paid no more; `receipt` is where its payer finds the receipt."""
+    """Say that a code can be paid no more. `receipt` is the path of its payer's receipt."""
     heading, sentence = _CLOSED.get(offer.state, ("Withdrawn", "This code was withdrawn. Ask for a new one."))
     link = Html("") if receipt is None else fill('<p><a href="{at}">Your receipt</a></p>', at=receipt)
     return page(
@@ -269,7 +269,7 @@ def closed_page(offer: Offer, receipt: str | None) -> bytes:
 
 
 def trouble_page(heading: str, sentence: str) -> bytes:
-    """Say what went wrong where there is no form to say it in."""
+    """Say what went wrong on a page without a form."""
     content = fill('<p role="alert">{sentence}</p><p><a href="/pay">Enter a code</a></p>', sentence=sentence)
     return page(heading, content)
 
@@ -285,7 +285,7 @@ def _heading(offer: Offer) -> str:
 
 
 def _asked(offer: Offer) -> Html:
-    """Show what, to whom, how much, until when."""
+    """Show the offer: its text, payee, amount and end."""
     amount = "You say how much" if offer.amount is None else shown(offer.amount, offer.currency)
     rows = [
         ("To", fill("<bdi>{payee}</bdi>", payee=offer.payee)),
@@ -298,7 +298,7 @@ def _asked(offer: Offer) -> Html:
 
 
 def _at_top(trouble: Trouble | None, field: str | None) -> Html:
-    """Say a trouble at the top of the page, unless it is one of the page's `field` and stands there."""
+    """Say a trouble at the top of the page, unless it stands beside the page's `field`."""
     stands_there = trouble is not None and field is not None and trouble.field == field
     return Html("") if trouble is None or stands_there else _told(trouble)
 
@@ -314,7 +314,7 @@ def _told(trouble: Trouble) -> Html:
 
 
 def _marks(field: str, trouble: Trouble | None) -> Html:
-    """Return what a field says of itself: its hint, and its trouble if it has one, which moves the focus to it."""
+    """Return the attributes of a field: its hint, and its trouble if it has one, which moves the focus to the field."""
     if trouble is not None and trouble.field == field:
         return fill(
             'aria-invalid="true" aria-describedby="{id} {field}-hint" autofocus', field=field, id=_PROBLEM_ID

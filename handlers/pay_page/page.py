@@ -1,6 +1,6 @@
-"""The payment page: what a code asks for, signing in by a code sent to the phone, paying, the receipt.
+"""The payment page: the offer of a code, the sign-in by a code sent to the phone, the payment, the receipt.
 
-Each step is a form, and a GET after it: the page needs no script. Its rules are those of the API, in `core.wallets`.
+Each step is a form, and a GET after it, so the page needs no script. Its rules are those of the API, in `core.wallets`.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from handlers.wallets.contract import optional_key, platform_of
 
 _FOLDER = Path(str(resources.files("handlers.pay_page"))) / "static"
 _FILES: Final = {"pay.css": "text/css; charset=utf-8", "pay.js": "text/javascript; charset=utf-8"}
-# Of the pages that wait for a code: a phone as the API takes it, and the name of the sign-in.
+# The cookie of a page that waits for a code: a phone as the API takes it, and the name of the sign-in.
 _PHONE = re.compile(r"\+[0-9]{6,31}")
 _WAITING = re.compile(r"(\+[0-9]{6,31})\.([A-Za-z0-9_-]{1,64})")
 KEY_BYTES: Final = 16
-# Said of a code that ended while its payer looked at it.
+# The codes of refusals of a payable that ended while its payer looked at it.
 _ENDED: Final = frozenset({"qr_not_active", "qr_expired", "link_not_active", "link_expired"})
 
 
@@ -61,7 +61,7 @@ async def show_start(call: Call) -> web.Response:
 
 
 async def show_payable(call: Call) -> web.Response:
-    """Show what a code asks for, and what comes next: the phone, or whether to pay."""
+    """Show the offer of a code and the next step: to give a phone number, or to pay."""
     offer = await codes.find(platform_of(call), call.path("code"))
     return await _next_step(call, offer)
 
@@ -118,7 +118,7 @@ async def verify(call: Call) -> web.Response:
 
 
 async def confirm(call: Call) -> web.Response:
-    """Pay. The form's key makes a second press, or a second try after a lost answer, the same payment."""
+    """Pay. A second press, or a second try after a lost answer, has the form's key and is the same payment."""
     visit: Visit = call.body
     platform = platform_of(call)
     offer = await codes.find(platform, call.path("code"))
@@ -139,7 +139,7 @@ async def confirm(call: Call) -> web.Response:
 
 
 async def show_receipt(call: Call) -> web.Response:
-    """Show a payment to whoever made it."""
+    """Show a payment to its payer."""
     visit: Visit = call.body
     platform = platform_of(call)
     offer = await codes.find(platform, call.path("code"))
@@ -159,7 +159,7 @@ async def sign_out(call: Call) -> web.Response:
     offer = await codes.find(platform_of(call), call.path("code"))
     _check_form(visit)
     if visit.user is not None and visit.session_id is not None:
-        # One that was ended elsewhere meanwhile is no trouble.
+        # A sign-in that was ended elsewhere meanwhile is no trouble.
         with suppress(Refusal):
             await sessions.end(platform_of(call).database, visit.user, visit.session_id)
     visit.set_cookie(SESSION, "")
@@ -167,7 +167,7 @@ async def sign_out(call: Call) -> web.Response:
 
 
 async def go_back(call: Call) -> web.Response:
-    """Lead whoever opens the address of a form, as from a browser's history, to what the code asks for."""
+    """Send a visitor who opens the address of a form, as from a browser's history, to the offer of the code."""
     visit: Visit = call.body
     offer = await codes.find(platform_of(call), call.path("code"))
     return visit.go(offer.code)
@@ -183,7 +183,7 @@ async def show_file(call: Call) -> web.StreamResponse:
 
 
 async def _next_step(call: Call, offer: Offer, refusal: Refusal | None = None) -> web.Response:
-    """Show the step that comes next: one that comes too late says so, with the way to the receipt."""
+    """Show the next step. A payer who comes too late is told so, with the way to the receipt."""
     visit: Visit = call.body
     if offer.state != "open":
         receipt = None
@@ -196,7 +196,7 @@ async def _next_step(call: Call, offer: Offer, refusal: Refusal | None = None) -
 
 
 async def _unpaid(call: Call, offer: Offer, refusal: Refusal, key: str | None, typed: str) -> web.Response:
-    """Say why nothing was paid, in the form that is to be sent again, if there is anything left to pay."""
+    """Say why nothing was paid, in the form to send again, if there is anything left to pay."""
     visit: Visit = call.body
     if visit.user is None or key is None:
         return await _next_step(call, offer, refusal)
@@ -215,7 +215,7 @@ async def _confirm(
         standing = await read_balance(platform_of(call), user)
         payer = Payer(user.phone, standing.balance - standing.held, standing.currency)
     except Unavailable:
-        # The form with its key is worth more than the balance in it.
+        # The page shows the form without a balance rather than no form: its key keeps a second try safe.
         payer = Payer(user.phone, None, offer.currency)
     return confirm_page(offer, form, payer, key or secrets.token_urlsafe(KEY_BYTES), typed)
 
@@ -230,7 +230,7 @@ def _form(visit: Visit, offer: Offer, trouble: Trouble | None = None) -> PageFor
 
 
 def _client(call: Call) -> Client:
-    """Return who asks. The refresh token is dropped: what is wanted is the short access token that comes with it."""
+    """Return the client of the call. Its refresh token is dropped; the short access token comes only with one."""
     return Client(call.address, call.request.headers.get(hdrs.USER_AGENT, ""), refresh=True)
 
 
@@ -247,7 +247,7 @@ def _western(text: str) -> str:
 ROUTES = table(
     Route("GET", "/pay", show_start, "pay_page", "Enter a code"),
     Route("GET", "/pay/files/{file}", show_file, "pay_page_file", "The page's files", limited=False),
-    Route("GET", "/pay/{code}", show_payable, "pay_page_payable", "What a code asks for"),
+    Route("GET", "/pay/{code}", show_payable, "pay_page_payable", "Show the offer of a code"),
     Route("POST", "/pay/{code}/phone", send_code, "pay_page_phone", "Send a sign-in code"),
     Route("GET", "/pay/{code}/verify", show_verify, "pay_page_verify", "Ask for the sign-in code"),
     Route("POST", "/pay/{code}/verify", verify, "pay_page_code", "Sign in"),

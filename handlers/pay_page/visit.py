@@ -1,4 +1,4 @@
-"""A visit to the payment page: who comes, what they send, and what keeps others from sending it in their name.
+"""A visit to the payment page: the visitor, the form they send, and the proof that no other site sent it for them.
 
 A visitor has a random name in a cookie, and every form a token made of it: a form of another site, or of another
 visitor, does nothing. The sign-in is a token of minutes in a second cookie. Both are HttpOnly, SameSite=Strict and go
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-# Everything comes from ourselves, nothing stands inside the page, and forms go nowhere else.
+# The page loads our own files only, has no script or style inside, and sends its forms nowhere else.
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; form-action 'self'; base-uri 'none';"
     " frame-ancestors 'none'"
@@ -48,20 +48,18 @@ SESSION: Final = "pay_session"
 PHONE: Final = "pay_phone"
 VISITOR_BYTES: Final = 16
 MAX_COOKIE: Final = 4_096
-# No form of ours is larger, or has more fields.
+# Bounds in bytes, fields and characters; no form of ours is larger.
 BODY_LIMIT: Final = 8 * 1024
 MAX_FIELDS: Final = 10
 MAX_VALUE: Final = 100
-_AWAY: Final = (
-    "Something that this takes is away for the moment. Reload the page soon: nothing is paid twice."
-)
-# What a browser says of where a request comes from (Fetch Metadata); older ones say nothing, and the token decides.
+_AWAY: Final = "A part of the service is away for the moment. Reload the page soon: nothing is paid twice."
+# The values of Sec-Fetch-Site for our own forms (Fetch Metadata). Older browsers send none, and the token decides.
 _OURS: Final = frozenset({"same-origin", "none"})
 _NAME = re.compile(r"[A-Za-z0-9_-]{22}")
 
 
 class Visit:
-    """One request to the page: what a handler gets as the `body` of its call."""
+    """One request to the page, which a handler gets as the `body` of its call."""
 
     __slots__ = ("_key", "_set", "fields", "request", "secure", "session_id", "user", "visitor")
 
@@ -72,7 +70,7 @@ class Visit:
         self.session_id: UUID | None = None
         self.fields: Mapping[str, str] = {}
         self._key = key
-        # What the answer sets: name, value (empty: delete), seconds.
+        # The cookies that the answer sets: name, value (empty: delete), seconds.
         self._set: list[tuple[str, str, int | None]] = []
         self.visitor = request.cookies.get(VISITOR, "")
         if _NAME.fullmatch(self.visitor) is None:
@@ -86,18 +84,18 @@ class Visit:
 
     @property
     def genuine(self) -> bool:
-        """Whether what was sent is a form that this visitor got from us."""
+        """Whether the request sends a form that this visitor got from us."""
         site = self.request.headers.get("Sec-Fetch-Site", "same-origin")
         given = self.fields.get("form", "").encode()
         return site in _OURS and hmac.compare_digest(given, self.token.encode())
 
     def cookie(self, name: str) -> str:
-        """Return a cookie, empty where there is none or it is no cookie of ours by its length."""
+        """Return the value of a cookie, empty where there is none or where it is too long for one of ours."""
         value = self.request.cookies.get(name, "")
         return value if len(value) <= MAX_COOKIE else ""
 
     def set_cookie(self, name: str, value: str, seconds: int | None = None) -> None:
-        """Have the answer set a cookie, for so long (None: until the browser is closed); an empty one is deleted."""
+        """Have the answer set a cookie for `seconds` (None: until the browser closes). An empty one is deleted."""
         self._set.append((name, value, seconds))
 
     def show(self, status: int, body: bytes) -> web.Response:
@@ -132,7 +130,7 @@ class Visit:
 
 
 def html_response(status: int, body: bytes) -> web.Response:
-    """Answer HTML under the page's policy; nobody keeps a copy."""
+    """Answer HTML under the page's policy, with a header that forbids copies."""
     headers = {
         hdrs.CONTENT_TYPE: "text/html; charset=utf-8",
         "Content-Security-Policy": POLICY,
@@ -142,7 +140,7 @@ def html_response(status: int, body: bytes) -> web.Response:
 
 
 class PageSurface(Surface):
-    """Routes for a person with a browser: forms in, HTML out. Everything that goes wrong is told as a page."""
+    """Routes for a person with a browser: forms in, HTML out. Refusals and errors are pages, too."""
 
     def handler(self, route: Route, parts: Parts) -> Handler:
         """Return the aiohttp handler of `route`."""
@@ -158,7 +156,7 @@ class PageSurface(Surface):
                 return self.refuse(refusal)
             except (web.HTTPException, ConnectionError):
                 raise
-            except Exception:  # noqa: BLE001 - the last net, which tells it to a person
+            except Exception:  # noqa: BLE001 - the last net, which tells a person
                 _log.exception("request failed")
                 sentence = f"Something went wrong on our side. Its number is {request[EXCHANGE].request_id}."
                 return html_response(500, trouble_page("Something went wrong", sentence))
@@ -166,7 +164,7 @@ class PageSurface(Surface):
         return dispatch
 
     def refuse(self, refusal: Refusal) -> web.Response:
-        """Answer with a page that says what is wrong."""
+        """Answer with a page that tells of the refusal."""
         kind = problem_type(refusal.code)
         sentence = _AWAY if is_away(refusal) else trouble_of(refusal).sentence
         response = html_response(kind.status, trouble_page(kind.title, sentence))
@@ -175,7 +173,7 @@ class PageSurface(Surface):
 
 
 async def _checked(route: Route, parts: Parts, request: web.Request, names: tuple[str, ...]) -> Call:
-    """Return the call that a request makes, or refuse it: first whether there are wallets, then the rate limit."""
+    """Return the call that a request makes. Refuses first where there are no wallets, then by the rate limit."""
     tokens, platform = parts.tokens, parts.platform
     address = parts.address_of(request)
     if not tokens.enabled:

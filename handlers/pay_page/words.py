@@ -1,4 +1,4 @@
-"""What the payment page says when something goes wrong: a sentence for a person, and the field that it is about."""
+"""The words of the payment page for refusals: a sentence for a person, and the field that it is about."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from handlers.pay_page.html import Trouble
 from handlers.wallets.problems import problem_type
 
 _LATER: Final = "{sentence} Try again in {wait}."
-# What a payer is told, and the field that it is about. A code that is missing is told in the refusal's own words.
+# Refusal code to sentence and field. A code that is missing here is told in the refusal's own words.
 _SENTENCES: Final[Mapping[str, Trouble]] = {
     "invalid_phone": Trouble("Write your phone number with the country code: a plus, then digits.", "phone"),
     "invalid_otp": Trouble(
@@ -48,12 +48,12 @@ _SENTENCES: Final[Mapping[str, Trouble]] = {
     "qr_expired": Trouble("The time of this code is over."),
     "link_expired": Trouble("The time of this link is over."),
 }
-# In these cases nobody knows whether it was paid; the form's key makes a second try safe.
+# Nobody knows whether the payment was made when a part is away; the form's key makes a second try safe.
 _UNKNOWN: Final = "Your payment may not have arrived. Press the button again: it is paid only once."
 
 
 def trouble_of(refusal: Refusal) -> Trouble:
-    """Return what a payer is told of a refusal."""
+    """Return the trouble by which a payer is told of a refusal."""
     if is_away(refusal):
         return Trouble(_UNKNOWN)
     trouble = _SENTENCES.get(refusal.code) or Trouble(refusal.detail)
@@ -67,7 +67,7 @@ def trouble_of(refusal: Refusal) -> Trouble:
 
 
 def is_away(refusal: Refusal) -> bool:
-    """Whether it says that a part of the service is away: then a payment that was sent may have been made."""
+    """Whether a refusal says that a part of the service is away: a payment that was sent may then have been made."""
     unavailable = problem_type(refusal.code).status == web.HTTPServiceUnavailable.status_code
     return unavailable and refusal.code not in _SENTENCES
 

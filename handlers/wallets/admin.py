@@ -1,4 +1,4 @@
-"""Administration: what is set at run time, the audit, and all routes of the administrator."""
+"""Administration: settings of the run time, the audit, and all routes of the administrator."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from core.audit import AuditFilter
 from core.wallets.administration import ADMIN
 from core.wallets.config import MAX_BASIS_POINTS, MAX_RATE, PlatformConfig
 from handlers.http.route import Call, Route, answer, table
-from handlers.wallets import admin_endpoints, admin_people, admin_refunds
+from handlers.wallets import admin_endpoints, admin_people, refunds
 from handlers.wallets.contract import Body, Phone, platform_of, timestamp
 
 TAG = "administration"
@@ -22,12 +22,12 @@ MAX_AUDIT_EVENTS = 200
 
 BasisPoints = Annotated[int, pydantic.Field(ge=0, le=MAX_BASIS_POINTS)]
 Rate = Annotated[int, pydantic.Field(ge=0, le=MAX_RATE)]
-# A moment needs its time zone: what one without it means, the server does not guess.
+# A moment needs its time zone, since the server does not guess one.
 Moment = pydantic.AwareDatetime
 
 
 class FeesIn(Body):
-    """Fees in basis points, and who gets them; what is left out stays as it is."""
+    """Fees in basis points, and the user who gets them. An absent field stays as it is."""
 
     merchant_fee_bps: BasisPoints | None = None
     cashin_fee_bps: BasisPoints | None = None
@@ -45,7 +45,7 @@ class FeesOut(msgspec.Struct, frozen=True):
 
 
 class RatesIn(Body):
-    """Rate limits; 0 takes an override away, what is left out stays as it is."""
+    """Rate limits. 0 takes an override away, an absent field stays as it is."""
 
     per_minute: Rate | None = None
     auth_boost: Annotated[int, pydantic.Field(ge=0, le=1_000)] | None = None
@@ -53,7 +53,7 @@ class RatesIn(Body):
 
 
 class RatesOut(msgspec.Struct, frozen=True):
-    """The overrides in force; 0: none, the setting of the same name holds."""
+    """The overrides in force. 0: no override, the setting of the same name holds."""
 
     per_minute: int
     auth_boost: int
@@ -61,7 +61,7 @@ class RatesOut(msgspec.Struct, frozen=True):
 
 
 class OverrideOut(msgspec.Struct, frozen=True):
-    """What somebody has set at run time."""
+    """A value that somebody has set at run time."""
 
     name: str
     value: int | str | bool
@@ -70,7 +70,7 @@ class OverrideOut(msgspec.Struct, frozen=True):
 
 
 class ConfigOut(msgspec.Struct, frozen=True):
-    """All that can be set at run time, and what of it was."""
+    """All values that can be set at run time, and those that were set."""
 
     fees: FeesOut
     rate_limit: RatesOut
@@ -78,7 +78,7 @@ class ConfigOut(msgspec.Struct, frozen=True):
 
 
 class AuditQuery(Body):
-    """Which records; `before` continues a list behind the id of its last one."""
+    """The filters of a list of records; `before` continues a list behind the id of its last record."""
 
     type: Annotated[str, pydantic.Field(min_length=1, max_length=100)] | None = None
     user: UUID | None = None
@@ -91,7 +91,7 @@ class AuditQuery(Body):
 
 
 class AuditOut(msgspec.Struct, frozen=True):
-    """Who did what to whom."""
+    """An audit record: `actor` did `type` to the user and the object."""
 
     id: str
     type: str
@@ -110,7 +110,7 @@ class AuditPage(msgspec.Struct, frozen=True):
 
 
 async def get_config(call: Call) -> web.Response:
-    """Show what is in force, and what of it somebody has set."""
+    """Show the values in force, and those that somebody has set."""
     config = platform_of(call).config
     overrides = [
         OverrideOut(found.name, found.value, found.updated_by, timestamp(found.updated_at))
@@ -181,7 +181,7 @@ def _rates(config: PlatformConfig) -> RatesOut:
 ROUTES = (
     *table(
         Route(
-            "GET", "/admin/config", get_config, "admin_get_config", "Show what is set at run time",
+            "GET", "/admin/config", get_config, "admin_get_config", "Show the settings of the run time",
             answers={200: ConfigOut},
         ),
         Route("GET", "/admin/config/fees", get_fees, "admin_get_fees", "Show the fees", answers={200: FeesOut}),
@@ -202,6 +202,6 @@ ROUTES = (
         tag=TAG, caller="admin",
     ),
     *admin_people.ROUTES,
-    *admin_refunds.ROUTES,
+    *refunds.ADMIN_ROUTES,
     *admin_endpoints.ROUTES,
 )  # fmt: skip

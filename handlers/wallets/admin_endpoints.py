@@ -19,7 +19,7 @@ from handlers.wallets.merchant_endpoints import contract_state
 
 TAG = "administration"
 MAX_PAGE = 200
-# A list goes on by `before` behind this offset: that costs the same however far it is.
+# The largest offset. A list goes on by `before` behind it, which costs the same however far it is.
 MAX_OFFSET = 100_000
 
 Limit = Annotated[int, pydantic.Field(ge=1, le=MAX_PAGE)]
@@ -27,14 +27,14 @@ Offset = Annotated[int, pydantic.Field(ge=0, le=MAX_OFFSET)]
 
 
 class EndpointsQuery(Body):
-    """The length of the list; `before` continues it behind the id of its last one."""
+    """The length of the list; `before` continues it behind the id of its last endpoint."""
 
     limit: Limit = MAX_PAGE
     before: UUID | None = None
 
 
 class DeliveriesQuery(Body):
-    """A part of the list; `before` continues it behind the id of its last one."""
+    """A part of the list; `before` continues it behind the id of its last delivery."""
 
     limit: Limit = 50
     offset: Offset = 0

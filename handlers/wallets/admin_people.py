@@ -33,7 +33,7 @@ Name = Annotated[str, pydantic.Field(max_length=128)]
 
 
 class MerchantsQuery(Body):
-    """One merchant by phone, or a part of the list; `after` continues it behind the user id of its last one."""
+    """One merchant by phone, or a part of the list; `after` continues it behind the user id of its last merchant."""
 
     phone: Annotated[str, pydantic.Field(min_length=1, max_length=64)] | None = None
     status: Annotated[str, pydantic.Field(max_length=16)] | None = None
@@ -43,7 +43,7 @@ class MerchantsQuery(Body):
 
 
 class MerchantOut(msgspec.Struct, frozen=True):
-    """A user as a merchant; a null fee: the platform's."""
+    """A user as a merchant. A null fee stands for the platform's."""
 
     user_id: str
     phone: str
@@ -66,7 +66,7 @@ class MerchantsOut(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class MerchantIn(Body):
-    """What is to change; what is left out or null stays as it is. `no_own_fee` takes the merchant's own fee away."""
+    """Changes to a merchant. An absent or null field stays as it is; `no_own_fee` takes the merchant's own fee away."""
 
     is_merchant: bool | None = None
     merchant_status: MerchantStatus | None = None
@@ -75,7 +75,7 @@ class MerchantIn(Body):
 
 
 class AirdropIn(Body):
-    """How much (the starting credit of the settings), and to which users: `limit` behind the first `offset`."""
+    """The amount (the setting's starting credit when absent), and the users: `limit` of them behind `offset` others."""
 
     amount_cents: Annotated[int, pydantic.Field(le=MAX_AMOUNT_MINOR)] | None = None
     limit: Annotated[int, pydantic.Field(ge=1, le=MAX_AIRDROP)] = 10_000
@@ -83,11 +83,11 @@ class AirdropIn(Body):
 
 
 class AirdropQuery(AirdropIn):
-    """The same as query: it counts where there is no body."""
+    """The same fields as a query, which counts where there is no body."""
 
 
 class AirdropOut(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How many users were looked at, got the credit now, had it or could not get it."""
+    """The numbers of users that were looked at, that got the credit now, and that had it or could not get it."""
 
     processed: int
     credited: int
@@ -110,7 +110,7 @@ class SeedIn(Body):
 
 
 class SeedUser(msgspec.Struct, frozen=True):
-    """Who they are."""
+    """The user."""
 
     id: str
     phone: str
@@ -121,7 +121,7 @@ class SeedUser(msgspec.Struct, frozen=True):
 
 
 class SeedWallet(msgspec.Struct, frozen=True):
-    """What they have, in minor units."""
+    """The user's money, in minor units."""
 
     id: str
     balance_cents: int
@@ -138,7 +138,7 @@ class SeedOut(msgspec.Struct, frozen=True):
 
 
 class KycQuery(Body):
-    """How many; `after` continues the list behind the user id of its last one."""
+    """The length of the list; `after` continues it behind the user id of its last applicant."""
 
     limit: Limit = 50
     after: UUID | None = None
@@ -156,7 +156,7 @@ class ApplicantOut(msgspec.Struct, frozen=True):
 
 
 class KycOut(msgspec.Struct, frozen=True):
-    """Who waits for a review, oldest first; `next` continues the list as `after`, null at its end."""
+    """Users who wait for a review, oldest first; `next` continues the list as `after`, null at its end."""
 
     items: list[ApplicantOut]
     next: str | None
@@ -171,14 +171,14 @@ class ReviewIn(Body):
 
     @pydantic.model_validator(mode="after")
     def say_why(self) -> ReviewIn:
-        """Hold whoever rejects to a reason."""
+        """Refuse a rejection without a reason."""
         if self.decision == "reject" and self.reason is None:
             raise PydanticCustomError("reason_required", "A rejection has a reason")
         return self
 
 
 class ReviewOut(msgspec.Struct, frozen=True):
-    """What the user is then."""
+    """The user's KYC after the review."""
 
     detail: str
     kyc_level: int
@@ -191,7 +191,7 @@ class ReasonIn(Body):
 
 
 class SignOutOut(msgspec.Struct, frozen=True):
-    """How many sign-ins were ended."""
+    """The number of sign-ins that were ended."""
 
     detail: str
     sessions: int
@@ -202,7 +202,7 @@ async def list_merchants(call: Call) -> web.Response:
     query: MerchantsQuery = call.query
     platform = platform_of(call)
     if query.phone is not None:
-        # A plus that was not encoded arrives as a blank.
+        # An unencoded plus arrives as a blank.
         phone = f"+{query.phone[1:]}" if query.phone.startswith(" ") else query.phone
         return answer(200, _merchant(await administration.merchant_of(platform, phone)))
     found = await administration.merchants(
@@ -216,7 +216,7 @@ async def list_merchants(call: Call) -> web.Response:
 
 
 async def set_merchant(call: Call) -> web.Response:
-    """Make a user a merchant, or change what kind of one."""
+    """Make a user a merchant, or change the merchant's verification and fee."""
     body: MerchantIn = call.body
     changes = MerchantChanges(body.is_merchant, body.merchant_status, body.merchant_fee_bps, body.no_own_fee)
     await administration.set_merchant(platform_of(call), call.path("user_id"), changes)
@@ -224,7 +224,7 @@ async def set_merchant(call: Call) -> web.Response:
 
 
 async def airdrop(call: Call) -> web.Response:
-    """Give everybody the starting credit who does not have it."""
+    """Give the starting credit to users who do not have it."""
     asked: AirdropIn = call.body if call.raw else call.query
     platform = platform_of(call)
     amount = platform.settings.starting_credit_cents if asked.amount_cents is None else asked.amount_cents
@@ -255,7 +255,7 @@ async def seed_demo_user(call: Call) -> web.Response:
 
 
 async def list_kyc(call: Call) -> web.Response:
-    """List who waits for a KYC review."""
+    """List the users who wait for a KYC review."""
     query: KycQuery = call.query
     found = await administration.waiting_for_review(
         platform_of(call), after=query.after or _FIRST, limit=query.limit + 1
@@ -270,7 +270,7 @@ async def list_kyc(call: Call) -> web.Response:
 
 
 async def review_kyc(call: Call) -> web.Response:
-    """Approve or reject."""
+    """Approve or reject an applicant."""
     body: ReviewIn = call.body
     level, status = await administration.review(
         platform_of(call), call.path("user_id"), body.decision, level=body.level, reason=body.reason
@@ -284,7 +284,7 @@ async def freeze_wallet(call: Call) -> web.Response:
 
 
 async def unfreeze_wallet(call: Call) -> web.Response:
-    """Let a wallet move again."""
+    """Unfreeze a wallet."""
     return await _freeze(call, frozen=False)
 
 
@@ -331,11 +331,11 @@ ROUTES = table(
         description="In development and tests only.",
     ),
     Route(
-        "GET", "/admin/kyc", list_kyc, "admin_list_kyc", "List who waits for a KYC review",
+        "GET", "/admin/kyc", list_kyc, "admin_list_kyc", "List users who wait for a KYC review",
         query=KycQuery, answers={200: KycOut},
     ),
     Route(
-        "POST", "/admin/kyc/{user_id}/review", review_kyc, "admin_review_kyc", "Approve or reject",
+        "POST", "/admin/kyc/{user_id}/review", review_kyc, "admin_review_kyc", "Approve or reject an applicant",
         body=ReviewIn, answers={200: ReviewOut}, problems=("user_not_found", "kyc_not_pending"),
     ),
     Route(
@@ -344,7 +344,7 @@ ROUTES = table(
     ),
     Route(
         "POST", "/admin/wallets/{user_id}/unfreeze", unfreeze_wallet, "admin_unfreeze_wallet",
-        "Let a wallet move again", body=ReasonIn, answers={200: Detail},
+        "Unfreeze a wallet", body=ReasonIn, answers={200: Detail},
         problems=("user_not_found", "account_closed"),
     ),
     Route(

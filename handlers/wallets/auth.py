@@ -1,4 +1,4 @@
-"""Signing in: by a code, a password or a passkey; renewing, seeing and ending sign-ins; the keys that tokens show."""
+"""Sign-ins: made by a code, a password or a passkey, renewed, listed and ended; the public keys of tokens."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ from handlers.wallets.contract import (
     timestamp,
 )
 
-# Nothing that a sign-in sends is longer: the attestation of a passkey is a few kB.
+# Bytes of a body. The longest part of a sign-in, the attestation of a passkey, is a few kB.
 BODY_LIMIT = 64 * 1024
 
 Name = Annotated[str, pydantic.Field(max_length=128)]
 
 
 class SignInIn(Body):
-    """What every sign-in may ask for: a short access token with a refresh token, in the place of the long one."""
+    """A sign-in. With `refresh` it gets a short access token and a refresh token in the place of a long token."""
 
     refresh: bool = False
 
 
 class CodeIn(Body):
-    """Whose phone the code goes to."""
+    """The phone that the code goes to."""
 
     phone: Phone
 
 
 class VerifyIn(SignInIn):
-    """The code. Without a session the phone's newest one counts; the name is for a new user."""
+    """The code of a phone. Without a session the phone's newest one counts; the name is for a new user."""
 
     phone: Phone
     otp: str
@@ -54,7 +54,7 @@ class VerifyIn(SignInIn):
 
 
 class RegisterIn(SignInIn):
-    """A new user with a password; the phone in any spelling."""
+    """A new user with a password. The phone may have any spelling."""
 
     username: Annotated[str, pydantic.Field(min_length=3, max_length=64)]
     password: Annotated[str, pydantic.Field(min_length=8, max_length=128)]
@@ -76,7 +76,7 @@ class RefreshIn(Body):
 
 
 class PasskeyIn(SignInIn):
-    """What the browser's call returned, as JSON; the contract's clients write `credentialId` for `id`."""
+    """The JSON that the browser's call returned. The contract's clients write `credentialId` for `id`."""
 
     credential_id: Any = pydantic.Field(None, alias="credentialId")
     id: Any = None
@@ -85,12 +85,12 @@ class PasskeyIn(SignInIn):
     response: Any = None
 
     def given(self) -> dict[str, Any]:
-        """Return it in the names of the standard, and the contract's."""
+        """Return the fields by the standard's names and the contract's."""
         return self.model_dump(by_alias=True, exclude={"refresh"})
 
 
 class CodeOut(msgspec.Struct, frozen=True):
-    """The code is on its way; `dev_code` is the fixed one of development."""
+    """The answer when the code is on its way; `dev_code` is the fixed code of development."""
 
     detail: str
     otp_session: str
@@ -98,7 +98,7 @@ class CodeOut(msgspec.Struct, frozen=True):
 
 
 class TokenOut(msgspec.Struct, frozen=True):
-    """The token; `expires_in` (seconds) and `refresh_token` for those who asked for them."""
+    """The token; `expires_in` (seconds) and `refresh_token` for callers who asked for them."""
 
     access_token: str
     token_type: str = "bearer"  # noqa: S105 - RFC 6750's word
@@ -107,7 +107,7 @@ class TokenOut(msgspec.Struct, frozen=True):
 
 
 class SessionOut(msgspec.Struct, frozen=True):
-    """A sign-in; `current` is the one of this request."""
+    """A sign-in; `current` tells that the request was made with it."""
 
     id: str
     client: str
@@ -124,14 +124,14 @@ class SessionsOut(msgspec.Struct, frozen=True):
 
 
 class PasskeyUserOut(msgspec.Struct, frozen=True):
-    """Whom the passkey is for."""
+    """The user that the passkey is for."""
 
     id: str
     name: str
 
 
 class RegisterChallengeOut(msgspec.Struct, frozen=True, rename={"rp_id": "rpId", "rp_name": "rpName"}):
-    """What a new passkey signs."""
+    """The challenge that a new passkey signs."""
 
     rp_id: str
     rp_name: str
@@ -140,7 +140,7 @@ class RegisterChallengeOut(msgspec.Struct, frozen=True, rename={"rp_id": "rpId",
 
 
 class LoginChallengeOut(msgspec.Struct, frozen=True, rename={"rp_id": "rpId"}):
-    """What a passkey signs to sign in."""
+    """The challenge that a passkey signs for a sign-in."""
 
     challenge: str
     rp_id: str
@@ -201,7 +201,7 @@ async def refresh(call: Call) -> web.Response:
 
 
 async def log_out(call: Call) -> web.Response:
-    """End this sign-in. A token of the old service names none, so with it all of them end."""
+    """End this sign-in. A token of the old service names no sign-in, so all of its user's end."""
     session_id = _claims(call).session_id
     database = platform_of(call).database
     if session_id is None:
@@ -263,7 +263,7 @@ async def passkey_register_verify(call: Call) -> web.Response:
 
 
 async def passkey_login_challenge(call: Call) -> web.Response:
-    """Give out a challenge for signing in: for the caller's passkeys, or without a token for whoever has one."""
+    """Give out a challenge for a sign-in: for the caller's passkeys or, without a token, for any passkey."""
     challenge = await _identity(call).passkeys.challenge("login", await _caller(call))
     return answer(200, LoginChallengeOut(challenge.text, challenge.rp_id))
 
@@ -297,13 +297,13 @@ def _token(signed_in: SignedIn) -> TokenOut:
 
 
 def _claims(call: Call) -> Claims:
-    """Return what the caller's token says."""
+    """Return the claims of the caller's token."""
     _, token = authorization_of(call.request.headers) or ("", "")
     return call.parts.tokens.read(token)
 
 
 async def _caller(call: Call) -> User | None:
-    """Return who calls, on a route for anybody; a token that does not count is refused here, too."""
+    """Return the user who calls a route for anybody. A token that does not count is refused here, too."""
     if hdrs.AUTHORIZATION not in call.request.headers:
         return None
     claims = _claims(call)

@@ -18,13 +18,13 @@ STATUSES: Final = {"open": "pending", "paid": "completed"}
 
 
 class CashIn(Body):
-    """How much, in minor units."""
+    """An amount of cash, in minor units."""
 
     amount_cents: Cents
 
 
 class CashOut(msgspec.Struct, frozen=True):
-    """A cash request; the agent is told once it is completed."""
+    """A cash request. Its agent is known once it is completed."""
 
     id: str
     type: str
@@ -37,7 +37,7 @@ class CashOut(msgspec.Struct, frozen=True):
 
 
 class CashRequests(msgspec.Struct, frozen=True):
-    """The caller's own, newest first, and for an agent those of everybody that wait, oldest first."""
+    """The caller's own requests, newest first, and for an agent everybody's pending ones, oldest first."""
 
     my: list[CashOut]
     incoming: list[CashOut]
@@ -96,7 +96,7 @@ def _already(state: str) -> str:
 
 
 def _id(call: Call) -> UUID | None:
-    """Read the id in the path; None, which names nothing, for what is none. Who may ask at all is told before that."""
+    """Return the id in the path, None for a text that is no id. A caller without the right is refused before that."""
     try:
         return UUID(call.path("request_id"))
     except ValueError:

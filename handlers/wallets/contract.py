@@ -1,4 +1,4 @@
-"""What the routes of the wallet surface share."""
+"""The bodies, keys and times that the routes of the wallet surface share."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from core.platform import Platform
 from handlers.http.dispatch import IDEMPOTENCY_KEY
 from handlers.http.route import Call
 
-# Of the contract: an idempotency key, without the blanks around it.
+# The contract's limit on an idempotency key, without the blanks around it.
 MAX_KEY_CHARACTERS: Final = 64
 
-# As the contract reads it: a plus, then digits, seven characters in all or more. What it stores and compares is that
-# text, so nothing is normalised here; 32 is the width of its column.
+# A phone as the contract reads it: a plus, then digits, seven characters in all or more. The contract stores and
+# compares that text, so nothing is normalised here; 32 is the width of its column.
 Phone = Annotated[str, pydantic.Field(pattern=r"^\+[0-9]{6,31}$", max_length=32)]
 Cents = Annotated[int, pydantic.Field(gt=0, le=MAX_AMOUNT_MINOR)]
 CurrencyCode = Annotated[str, pydantic.Field(min_length=3, max_length=12, pattern=r"^[A-Z][A-Z0-9]*$")]
@@ -48,13 +48,13 @@ class TransferOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Detail(msgspec.Struct, frozen=True):
-    """What became of it, in a word."""
+    """The result, in a word."""
 
     detail: str
 
 
 def transfer_out(paid: Paid) -> TransferOut:
-    """Show a payment."""
+    """Return a payment as the contract shows it."""
     return TransferOut(
         transfer_id=str(paid.transfer_id),
         from_wallet_id=paid.from_wallet_id,
@@ -70,7 +70,7 @@ def platform_of(call: Call) -> Platform:
 
 
 def timestamp(moment: datetime) -> str:
-    """Write a moment as the contract does: naive UTC and a Z, microseconds unless there are none.
+    """Return a moment as the contract writes it: naive UTC and a Z, microseconds unless there are none.
 
     >>> timestamp(datetime(2026, 1, 2, 3, 4, 5, 600, tzinfo=UTC))
     '2026-01-02T03:04:05.000600Z'
@@ -79,7 +79,7 @@ def timestamp(moment: datetime) -> str:
 
 
 def maybe_timestamp(moment: datetime | None) -> str | None:
-    """Write a moment, if there is one."""
+    """Return a moment as the contract writes it, if there is one."""
     return None if moment is None else timestamp(moment)
 
 
@@ -100,7 +100,7 @@ def header_key(call: Call) -> str | None:
 
 
 def ignorable_key(call: Call) -> str | None:
-    """Return the key in the header of a call for which the contract knows none: one of a bad form is ignored."""
+    """Return the key in the header of a call for which the contract has no key. A key of a bad form is ignored."""
     try:
         return header_key(call)
     except Refusal:
@@ -122,5 +122,5 @@ def optional_key(text: str | None) -> str | None:
 
 
 def key_id(principal_id: int, key: str | None) -> UUID:
-    """Return the id of what a key makes, or a new one for a call without a key."""
+    """Return the id of the object that a key makes, or a new id for a call without a key."""
     return ids.new_uuid() if key is None else operation_id(principal_id, key)

@@ -1,4 +1,4 @@
-"""What sibling services call. They sign the payload; the body must be an object before anybody asks who sent it."""
+"""The routes of sibling services, which sign the payload. A body that is no object is refused before the signature."""
 
 from __future__ import annotations
 
@@ -40,24 +40,24 @@ STATUSES: Final = {"open": "pending", "paid": "accepted"}
 MAX_DUE_DAYS: Final = 3_650
 MAX_REFERENCE: Final = 128
 MAX_DESCRIPTION: Final = 512
-# Enough for an escrow's terms; what is larger belongs to the caller.
+# Bytes of a body: enough for an escrow's terms. A caller keeps larger data itself.
 BODY_LIMIT: Final = 64 * 1024
 
 
 class WalletQuery(Body):
-    """Whose wallet."""
+    """The owner of the wallet."""
 
     phone: str
 
 
 class Made(msgspec.Struct, frozen=True):
-    """What was made."""
+    """The id of a new object."""
 
     id: str
 
 
 class InternalWallet(msgspec.Struct, frozen=True):
-    """What is in somebody's wallet, in minor units."""
+    """The balance of a user's wallet, in minor units."""
 
     phone: str
     wallet_id: str
@@ -77,12 +77,12 @@ class InternalRequest(msgspec.Struct, frozen=True):
 
 
 async def create_request(call: Call) -> web.Response:
-    """Request a payment from one phone of another."""
+    """Make a payment request, from one phone to another."""
     asked = await _asked(call)
     minutes = _whole(call.body.get("expires_in_minutes"), "expires_in_minutes", least=0)
     metadata = call.body.get("metadata")
     if metadata is not None and not isinstance(metadata, dict):
-        raise _invalid("metadata is no object.")
+        raise _invalid("metadata must be an object.")
     made = await internal.request(platform_of(call), asked, minutes=minutes, metadata=metadata)
     return answer(200, Made(str(made)))
 
@@ -107,9 +107,9 @@ async def create_invoice(call: Call) -> web.Response:
 
 
 async def get_wallet(call: Call) -> web.Response:
-    """Show the wallet of a phone, made if there is none."""
+    """Show the wallet of a phone. A missing one is made."""
     query: WalletQuery = call.query
-    # A plus that was not encoded arrives as a blank; the caller may have signed either.
+    # An unencoded plus arrives as a blank, and the caller may have signed either.
     phone = f"+{query.phone[1:]}" if query.phone.startswith(" ") else query.phone
     await _signed(call, [{"phone": query.phone}, {"phone": phone}])
     if PHONE.fullmatch(phone) is None:
@@ -140,20 +140,20 @@ async def get_request(call: Call) -> web.Response:
 
 
 async def _asked(call: Call) -> Instruction:
-    """Return what all three writes have, from a caller who may write."""
+    """Return the instruction of a write, after the caller's right to write was checked."""
     key = await _signed(call, [_parsed_anew(call.raw)], writes=True)
     body: dict[str, Any] = call.body
     amount = body.get("amount_cents")
     phones = [body.get(name) for name in ("from_phone", "to_phone")]
     if not all(isinstance(phone, str) and PHONE.fullmatch(phone) for phone in phones):
-        raise _invalid("from_phone and to_phone are a plus and 6 to 31 digits each.")
+        raise _invalid("from_phone and to_phone must be a plus and 6 to 31 digits each.")
     if not isinstance(amount, int) or not 0 < amount <= MAX_AMOUNT_MINOR:
-        raise _invalid("amount_cents is a whole number above zero.")
+        raise _invalid("amount_cents must be a whole number above zero.")
     return Instruction(str(phones[0]), str(phones[1]), int(amount), key)
 
 
 async def _signed(call: Call, payloads: Sequence[Any], *, writes: bool = False) -> str | None:
-    """Check who calls, and return the idempotency key. Raises Refusal `forbidden`, and those of a bad key."""
+    """Check the caller's signature, and return the idempotency key. Raises Refusal `forbidden`, and those of a key."""
     headers = call.request.headers
     credentials = Credentials(headers.get(SIGN), headers.get(TS), headers.get(SECRET))
     settings, database = call.service.settings, call.service.database
@@ -166,7 +166,7 @@ async def _signed(call: Call, payloads: Sequence[Any], *, writes: bool = False) 
 
 
 def _parsed_anew(raw: bytes) -> Any:
-    """Parse a body as those who sign it do: numbers of any size stay whole, which the faster parser rounds."""
+    """Return a body parsed as its signer does it: numbers of any size stay whole, which the faster parser rounds."""
     try:
         return json.loads(raw)
     except (
@@ -177,20 +177,20 @@ def _parsed_anew(raw: bytes) -> Any:
 
 
 def _whole(value: Any, name: str, *, least: int, most: int = MAX_REQUEST_MINUTES * 1_000) -> int | None:
-    """Read a whole number, which may come as a text; None for none."""
+    """Return a whole number, which may come as a text, or None for an absent one."""
     if value is None:
         return None
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value, re.ASCII):
         value = int(value)
     if not isinstance(value, int) or not least <= value <= most:
-        raise _invalid(f"{name} is a whole number from {least} to {most}.")
+        raise _invalid(f"{name} must be a whole number from {least} to {most}.")
     return int(value)
 
 
 def _text(call: Call, name: str, most: int) -> str | None:
     value = call.body.get(name)
     if value is not None and (not isinstance(value, str) or len(value) > most):
-        raise _invalid(f"{name} is a text of at most {most} characters.")
+        raise _invalid(f"{name} must be a text of at most {most} characters.")
     return value
 
 

@@ -53,7 +53,7 @@ class InvoiceIn(Body):
 
 
 class MandateIn(Body):
-    """What an issuer may have without asking; no maximum is any amount."""
+    """A mandate for one issuer, in minor units. Without a maximum it covers any amount."""
 
     issuer_phone: Phone
     autopay: bool = False
@@ -77,7 +77,7 @@ class InvoiceOut(msgspec.Struct, frozen=True):
 
 
 class InvoicesOut(msgspec.Struct, frozen=True):
-    """Invoices to me, and mine to others, newest first."""
+    """Invoices to the caller and invoices from the caller, newest first."""
 
     incoming: list[InvoiceOut]
     outgoing: list[InvoiceOut]
@@ -96,7 +96,7 @@ class MandateOut(msgspec.Struct, frozen=True):
 
 
 class MandatesOut(msgspec.Struct, frozen=True):
-    """My mandates, newest first."""
+    """The caller's mandates, newest first."""
 
     items: list[MandateOut]
 
@@ -116,7 +116,7 @@ class ProcessedOut(msgspec.Struct, frozen=True):
 
 
 class Done(msgspec.Struct, frozen=True):
-    """It is done."""
+    """The answer of a change that is done."""
 
     ok: bool = True
 
@@ -196,7 +196,7 @@ async def revoke_mandate(call: Call) -> web.Response:
 
 
 def invoice_out(demand: Demand) -> InvoiceOut:
-    """Show an invoice as the contract does."""
+    """Return an invoice as the contract shows it."""
     payable = demand.payable
     return InvoiceOut(
         id=str(payable.id),
@@ -214,7 +214,7 @@ def invoice_out(demand: Demand) -> InvoiceOut:
 
 
 def mandate_out(mandate: Mandate) -> MandateOut:
-    """Show a mandate as the contract does."""
+    """Return a mandate as the contract shows it."""
     return MandateOut(
         id=str(mandate.id),
         issuer_phone=mandate.issuer_phone,
@@ -228,7 +228,7 @@ def mandate_out(mandate: Mandate) -> MandateOut:
 
 _INVOICE = {"invoice_id": UUID}
 
-# Those of the word `mandates` stand before those of an id, which it would be taken for.
+# The routes of the word `mandates` come before the routes of an id, which would take the word for one.
 ROUTES = table(
     Route(
         "POST", "/invoices", create_invoice, "create_invoice", "Issue an invoice",
@@ -236,7 +236,7 @@ ROUTES = table(
         problems=("kyc_level_required", "not_a_merchant", "invoice_to_self"),
     ),
     Route(
-        "GET", "/invoices", list_invoices, "list_invoices", "The newest 100 invoices to me, and mine",
+        "GET", "/invoices", list_invoices, "list_invoices", "List the newest 100 invoices to me, and mine",
         answers={200: InvoicesOut},
     ),
     Route(
@@ -248,7 +248,7 @@ ROUTES = table(
         "Let an issuer's invoices be paid when they are due", body=MandateIn, answers={200: MandateOut},
     ),
     Route(
-        "GET", "/invoices/mandates", list_mandates, "list_mandates", "My newest 100 mandates",
+        "GET", "/invoices/mandates", list_mandates, "list_mandates", "List my newest 100 mandates",
         answers={200: MandatesOut},
     ),
     Route(

@@ -1,4 +1,4 @@
-"""Know your customer."""
+"""KYC (know your customer): a user's level and state, the request for approval."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from handlers.wallets.contract import Detail, platform_of
 
 
 class KycOut(msgspec.Struct, frozen=True):
-    """How well somebody is known."""
+    """A user's KYC level and state."""
 
     kyc_level: int
     kyc_status: str
@@ -25,7 +25,7 @@ class ApprovedOut(msgspec.Struct, frozen=True):
 
 
 async def get_kyc(call: Call) -> web.Response:
-    """Show how well the caller is known."""
+    """Show the caller's KYC."""
     return answer(200, KycOut(call.user.kyc_level, call.user.kyc_status))
 
 
@@ -40,7 +40,7 @@ async def approve_oneself(call: Call) -> web.Response:
 
 
 ROUTES = table(
-    Route("GET", "/kyc", get_kyc, "get_kyc", "How well I am known", answers={200: KycOut}),
+    Route("GET", "/kyc", get_kyc, "get_kyc", "Show my KYC", answers={200: KycOut}),
     Route("POST", "/kyc/submit", submit_kyc, "submit_kyc", "Ask for approval", answers={200: Detail}),
     Route(
         "POST", "/kyc/dev/approve", approve_oneself, "approve_own_kyc", "Approve myself (development)",

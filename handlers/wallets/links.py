@@ -29,7 +29,7 @@ Minutes = Annotated[int, pydantic.Field(ge=1, le=MAX_EXPIRY_MINUTES)]
 
 
 class LinkIn(Body):
-    """A link: with an amount it is paid once, without one any number of times. No currency is that of new wallets."""
+    """A link, paid once with an amount and any number of times without. The default currency is that of new wallets."""
 
     amount_cents: Cents | None = None
     currency_code: CurrencyCode | None = None

@@ -1,4 +1,4 @@
-"""Merchants' API keys and what they sign."""
+"""Merchants' API keys and the requests that they sign."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class KeyOut(msgspec.Struct, frozen=True):
 
 
 class ApiEntryOut(msgspec.Struct, frozen=True):
-    """One line: what came (positive) or went, in minor units."""
+    """One line of a statement. The amount is in minor units, positive for money that came."""
 
     transfer_id: str
     amount_cents_signed: int
@@ -69,7 +69,7 @@ async def delete_key(call: Call) -> web.Response:
 
 
 async def list_transactions(call: Call) -> web.Response:
-    """List the newest lines of the wallet whose merchant has signed this."""
+    """List the newest lines of the wallet whose merchant has signed the request."""
     headers = call.request.headers
     key_id, seconds, signature = (headers.get(name) for name in (API_KEY, API_TS, API_SIGN))
     if not key_id or not seconds or not signature:
@@ -89,7 +89,7 @@ ROUTES = table(
         answers={200: NewKeyOut}, problems=("merchant_only", "invalid_request"),
     ),
     Route(
-        "GET", "/merchant/api/keys", list_keys, "list_merchant_keys", "My API keys",
+        "GET", "/merchant/api/keys", list_keys, "list_merchant_keys", "List my API keys",
         answers={200: list[KeyOut]}, problems=("merchant_only",),
     ),
     Route(
@@ -97,10 +97,10 @@ ROUTES = table(
         answers={200: Detail}, problems=("merchant_only", "merchant_key_not_found"),
     ),
     Route(
-        "POST", TRANSACTIONS, list_transactions, "list_merchant_transactions", "The newest 100 lines",
+        "POST", TRANSACTIONS, list_transactions, "list_merchant_transactions", "List the newest 100 lines",
         caller="merchant_key", answers={200: ApiEntriesOut},
         problems=("missing_headers", "invalid_signature", "insufficient_scope"),
-        description="Signed by the key: `X-API-Sign` is the hex HMAC-SHA256, under the secret, of `X-API-Ts` (Unix "
+        description="The key signs it: `X-API-Sign` is the hex HMAC-SHA256, under the secret, of `X-API-Ts` (Unix "
         "seconds) and the path, or of these and the body. Each signature counts once.",
     ),
     tag="merchant API", caller="user",

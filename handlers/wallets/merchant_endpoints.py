@@ -47,7 +47,7 @@ class MerchantEndpointIn(Body):
 
 
 class RoundsQuery(Body):
-    """The most rounds of deliveries; `batch_size` is read and has no effect, since the sender chooses its batches."""
+    """The most rounds of deliveries. `batch_size` is read and has no effect, since the sender chooses its batches."""
 
     max_cycles: Annotated[int, pydantic.Field(ge=0)] = 5
     batch_size: int = 50
@@ -148,7 +148,7 @@ async def process_pending(call: Call) -> web.Response:
 
 
 async def requeue_delivery(call: Call) -> web.Response:
-    """Send one of the caller's deliveries again, in whatever state it is."""
+    """Send one of the caller's deliveries again, in any state."""
     database, delivery_id = call.service.database, call.path("delivery_id")
     try:
         await deliveries.resend(database, principal_id=call.user.principal_id, delivery_id=delivery_id)
@@ -171,7 +171,7 @@ async def _refuse_delivery(call: Call, delivery_id: UUID) -> None:
 async def _process(call: Call, rounds: int) -> int:
     settings = platform_of(call).settings
     if settings.env != "dev":
-        raise Refusal("forbidden", "This is for development only; elsewhere the workers send.")
+        raise Refusal("forbidden", "This call is for development only. Elsewhere the workers send.")
     destinations = call.parts.outbound.destinations
     return await send_due(call.service.database, settings, destinations, most_rounds=rounds)
 
@@ -217,16 +217,16 @@ ROUTES = table(
         answers={200: TestsOut},
     ),
     Route(
-        "GET", "/webhooks/deliveries", list_deliveries, "list_merchant_deliveries", "The newest 200 deliveries",
+        "GET", "/webhooks/deliveries", list_deliveries, "list_merchant_deliveries", "List the newest 200 deliveries",
         answers={200: list[DeliveryOut]},
     ),
     Route(
-        "POST", "/webhooks/process_once", process_once, "process_webhooks_once", "Send what is due (development)",
+        "POST", "/webhooks/process_once", process_once, "process_webhooks_once", "Send due deliveries (development)",
         answers={200: Detail}, problems=("forbidden",),
     ),
     Route(
         "POST", "/webhooks/process_pending", process_pending, "process_pending_webhooks",
-        "Send what is due in rounds (development)", query=RoundsQuery, answers={200: RoundsOut},
+        "Send due deliveries in rounds (development)", query=RoundsQuery, answers={200: RoundsOut},
         problems=("forbidden",),
     ),
     Route(

@@ -1,4 +1,4 @@
-"""Merchants: applying, QR codes, scanned customers, statements."""
+"""Merchants: applications, QR codes, scanned customers, statements."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from handlers.wallets.contract import (
     transfer_out,
 )
 
-# Lines in one JSON answer; a CSV has them all.
+# Lines in one JSON answer. A CSV has all lines.
 MAX_ROWS: Final = 1_000
-# Lines written at once.
+# Lines of a CSV that are written at once.
 CSV_ROWS: Final = 500
 DEFAULT_SPAN: Final = timedelta(days=30)
 DEFAULT_SCALE: Final = 8
@@ -48,7 +48,7 @@ def _lower(value: object) -> object:
 
 
 class QrIn(Body):
-    """A code to make; the amount of a static one counts for nothing."""
+    """A code to make. The amount of a static code is ignored."""
 
     amount_cents: Cents
     currency_code: CurrencyCode = "SYP"
@@ -56,7 +56,7 @@ class QrIn(Body):
 
 
 class QrPayIn(Body):
-    """A code to pay; the amount counts for a static one only, the key in the header before the one here."""
+    """A code to pay. The amount counts for a static code only; a key in the header counts before the one here."""
 
     code: str
     idempotency_key: str
@@ -64,13 +64,13 @@ class QrPayIn(Body):
 
 
 class QrQuery(Body):
-    """Which code."""
+    """The code that is asked for."""
 
     code: str
 
 
 class QrImageQuery(Body):
-    """Which code, how it is drawn, and how many pixels a module has (1 to 20)."""
+    """The code, the format of its image, and the pixels of a module (1 to 20)."""
 
     code: str
     format: str = "svg"
@@ -78,13 +78,13 @@ class QrImageQuery(Body):
 
 
 class CpmQuery(Body):
-    """What the code tells: phone or id."""
+    """The content of the code: phone or id."""
 
     format: str = "phone"
 
 
 class MerchantStatementQuery(Body):
-    """From when to when, in either spelling of the names; without an offset a time is in UTC."""
+    """The span of a statement, in either spelling of the names. A time without an offset is in UTC."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
@@ -96,7 +96,7 @@ class MerchantStatementQuery(Body):
 
 
 class MerchantOut(msgspec.Struct, frozen=True):
-    """How far one is."""
+    """The state of a merchant's application."""
 
     is_merchant: bool
     merchant_status: str
@@ -110,7 +110,7 @@ class QrOut(msgspec.Struct, frozen=True):
 
 
 class QrStatusOut(msgspec.Struct, frozen=True):
-    """How a code stands; `status` is active, used or expired, a static code's amount 0."""
+    """The state of a code: `status` is active, used or expired, a static code's amount 0."""
 
     status: str
     mode: str
@@ -120,7 +120,7 @@ class QrStatusOut(msgspec.Struct, frozen=True):
 
 
 class CpmOut(msgspec.Struct, frozen=True):
-    """What a customer shows."""
+    """The text that a customer shows."""
 
     qr_text: str
 
@@ -133,7 +133,7 @@ class CpmRequestOut(msgspec.Struct, frozen=True):
 
 
 class LineOut(msgspec.Struct, frozen=True):
-    """One line: `direction` is in, fee or refund; what left is negative."""
+    """One line of a statement. `direction` is in, fee or refund; an amount that left is negative."""
 
     created_at: str
     direction: str
@@ -143,7 +143,7 @@ class LineOut(msgspec.Struct, frozen=True):
 
 
 class MerchantStatementOut(msgspec.Struct, frozen=True):
-    """A statement: gross is what was sold, net what is left of it after fees and refunds."""
+    """A statement. The gross is the sum of sales, the net the rest after fees and refunds."""
 
     since: str = msgspec.field(name="from")
     until: str = msgspec.field(name="to")
@@ -165,7 +165,7 @@ async def apply(call: Call) -> web.Response:
 
 
 async def get_status(call: Call) -> web.Response:
-    """Say how far the caller is."""
+    """Show the state of the caller's application."""
     return answer(200, MerchantOut(call.user.is_merchant, call.user.merchant_status))
 
 
@@ -185,7 +185,7 @@ async def pay_qr(call: Call) -> web.Response:
     try:
         key = required_key(call, body.idempotency_key)
     except Refusal:
-        # The contract tells the level before what is wrong with a key.
+        # The contract refuses by the level before it refuses a bad key.
         require_kyc(call.user, platform.settings.kyc_min_level_for_merchant_pay)
         raise
     paid = await qr.pay_qr(platform, call.user, body.code, body.amount_cents, key, known=call.to_pay)
@@ -193,7 +193,7 @@ async def pay_qr(call: Call) -> web.Response:
 
 
 async def get_qr_status(call: Call) -> web.Response:
-    """Show how one of the caller's codes stands."""
+    """Show the state of one of the caller's codes."""
     query: QrQuery = call.query
     found = await qr.find_qr(platform_of(call), call.user, query.code)
     view = QrStatusOut(found.status, found.mode, found.amount, found.currency, timestamp(found.expires_at))
@@ -213,13 +213,13 @@ async def get_qr_image(call: Call) -> web.Response:
 
 
 async def get_cpm_code(call: Call) -> web.Response:
-    """Say what the caller shows at a till."""
+    """Show the code that the caller shows at a till."""
     query: CpmQuery = call.query
     return answer(200, CpmOut(cpm.customer_code(call.user, query.format.lower())))
 
 
 def _scanned(body: Mapping[str, Any]) -> Scanned:
-    """Read what a till sends; the amount has to be a whole JSON number. Raises Refusal `invalid_payload`."""
+    """Return the body that a till sends. The amount must be a whole JSON number. Raises Refusal `invalid_payload`."""
     amount, text = body.get("amount_cents"), body.get("code") or body.get("scanned_text")
     if not isinstance(amount, int) or not 0 < amount <= MAX_AMOUNT_MINOR:
         raise Refusal("invalid_payload", "Send amount_cents, a whole number above 0.")
@@ -234,7 +234,7 @@ async def request_by_cpm(call: Call) -> web.Response:
     try:
         scanned = _scanned(body)
     except Refusal:
-        # The contract tells this before what is wrong with the body.
+        # The contract refuses by the caller before it refuses a bad body.
         merchants.require_merchant(call.user)
         raise
     request_id = await cpm.request_payment(platform_of(call), call.user, scanned, header_key(call))
@@ -242,13 +242,13 @@ async def request_by_cpm(call: Call) -> web.Response:
 
 
 async def get_statement(call: Call) -> web.StreamResponse:
-    """Show what was sold, what it cost, what was given back."""
+    """Show sales, fees and refunds."""
     query: MerchantStatementQuery = call.query
     merchants.require_merchant(call.user)
     until = _moment(query.to_ts or query.until) or datetime.now(UTC)
     since = _moment(query.from_ts or query.since) or until - DEFAULT_SPAN
     if since > until:
-        raise Refusal("invalid_time_range", "It begins after its end.")
+        raise Refusal("invalid_time_range", "The span begins after its end.")
     database = platform_of(call).database
     span = await statements.span_of(database, call.user.account, since, until)
     lines = statements.lines_of(database, span)
@@ -294,10 +294,10 @@ def _shown(line: Line, currency: str) -> LineOut:
 
 
 def _moment(text: str | None) -> datetime | None:
-    """Read a time as ISO 8601 has it. Raises Refusal `invalid_time_range`."""
+    """Return a time from a text of ISO 8601. Raises Refusal `invalid_time_range`."""
     if not text:
         return None
-    # A plus that nobody has encoded arrives as a blank.
+    # An unencoded plus arrives as a blank.
     date, blank, offset = text.strip().partition(" ")
     repaired = f"{date}+{offset}" if blank and "T" in date.upper() else text.strip()
     try:
@@ -334,7 +334,7 @@ ROUTES = table(
         answers={200: Detail}, problems=("kyc_approval_required", "not_allowed"),
     ),
     Route(
-        "GET", "/payments/merchant/status", get_status, "get_merchant_status", "How far I am",
+        "GET", "/payments/merchant/status", get_status, "get_merchant_status", "Show my application",
         answers={200: MerchantOut},
     ),
     Route(
@@ -346,16 +346,16 @@ ROUTES = table(
         pays_code=True, body=QrPayIn, answers={200: TransferOut}, problems=_PAYING,
     ),
     Route(
-        "GET", "/payments/merchant/qr_status", get_qr_status, "get_qr_status", "How a code stands",
+        "GET", "/payments/merchant/qr_status", get_qr_status, "get_qr_status", "Show the state of a code",
         query=QrQuery, answers={200: QrStatusOut}, problems=("not_a_merchant", "invalid_qr_format", "qr_not_found"),
     ),
     Route(
-        "GET", "/payments/merchant/qr/image", get_qr_image, "get_qr_image", "A code as an image",
+        "GET", "/payments/merchant/qr/image", get_qr_image, "get_qr_image", "Show a code as an image",
         query=QrImageQuery, answers={200: None}, media=("image/svg+xml", "image/png"),
         problems=("not_a_merchant", "invalid_qr_format", "invalid_format", "qr_not_found"),
     ),
     Route(
-        "GET", "/payments/cpm_qr", get_cpm_code, "get_cpm_code", "What I show at a till",
+        "GET", "/payments/cpm_qr", get_cpm_code, "get_cpm_code", "Show my code for a till",
         query=CpmQuery, answers={200: CpmOut}, problems=("invalid_format",),
     ),
     Route(

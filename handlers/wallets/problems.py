@@ -20,7 +20,7 @@ JSON_TYPE = "application/json"
 
 # The titles are the contract's sentences.
 CONTRACT_PROBLEMS: dict[str, ProblemType] = {
-    # Who calls.
+    # Callers.
     "not_authenticated": ProblemType(403, "Not authenticated"),
     "bad_credentials": ProblemType(403, "Invalid authentication credentials"),
     "token_expired": ProblemType(401, "Token expired"),
@@ -31,7 +31,7 @@ CONTRACT_PROBLEMS: dict[str, ProblemType] = {
     "forbidden": ProblemType(403, "Forbidden"),
     "not_found": ProblemType(404, "Not Found"),
     "validation_failed": ProblemType(422, "The request is not valid"),
-    # Signing in.
+    # Sign-ins.
     "missing_otp_session": ProblemType(400, "Missing OTP session"),
     "invalid_otp": ProblemType(400, "Invalid OTP"),
     "otp_locked": ProblemType(429, "Too many wrong codes"),
@@ -112,6 +112,7 @@ CONTRACT_PROBLEMS: dict[str, ProblemType] = {
     "invoice_expired": ProblemType(400, "Cannot pay expired invoice"),
     "mandate_not_found": ProblemType(404, "Mandate not found"),
     "merchant_not_found": ProblemType(404, "Merchant not found"),
+    "payable_not_open": ProblemType(409, "Not open any more"),
     "payee_not_verified": ProblemType(403, "Payee not verified"),
     "target_not_a_merchant": ProblemType(400, "Target is not a merchant"),
     "subscription_not_found": ProblemType(404, "Not found"),
@@ -148,7 +149,7 @@ CONTRACT_PROBLEMS: dict[str, ProblemType] = {
 }
 
 
-# The codes of the whole service look here as they do elsewhere.
+# The codes of the whole service look the same on all surfaces, except where the contract has its own.
 PROBLEM_TYPES = {**PROBLEMS, **CONTRACT_PROBLEMS}
 
 
@@ -200,7 +201,7 @@ PROBLEM_SCHEMA: dict[str, Any] = {
         "status": {"type": "integer"},
         "detail": {
             "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}],
-            "description": "A sentence; with `validation_failed` a list of what is wrong, each with its place.",
+            "description": "A sentence; with `validation_failed` a list of faults, each with its place.",
         },
         "code": {"type": "string", "description": "A stable word."},
         "error": {

@@ -26,7 +26,7 @@ from handlers.wallets.contract import (
     timestamp,
 )
 
-# A request is listed a hundred at a time, and each receiver reads what a client put into it.
+# Bounds of the metadata in bytes and levels: a list shows a hundred requests, each with its metadata.
 MAX_METADATA_BYTES = 4_096
 MAX_METADATA_DEPTH = 8
 MAX_EXPIRY_MINUTES = 10_080
@@ -76,14 +76,14 @@ class RequestOut(msgspec.Struct, frozen=True):
 
 
 class RequestsOut(msgspec.Struct, frozen=True):
-    """Requests to me, and mine to others, newest first."""
+    """Requests to the caller and requests from the caller, newest first."""
 
     incoming: list[RequestOut]
     outgoing: list[RequestOut]
 
 
 class AcceptedOut(msgspec.Struct, frozen=True):
-    """An accepted request and its payment, or in a word how the request had ended before."""
+    """An accepted request and its payment, or a word for how the request had ended before."""
 
     detail: str
     transfer_id: str | msgspec.UnsetType = msgspec.UNSET
@@ -132,7 +132,7 @@ async def cancel_request(call: Call) -> web.Response:
 
 
 def request_out(demand: Demand) -> RequestOut:
-    """Show a request as the contract does."""
+    """Return a request as the contract shows it."""
     payable = demand.payable
     return RequestOut(
         id=str(payable.id),
@@ -163,7 +163,7 @@ ROUTES = table(
         ),
     ),
     Route(
-        "GET", "/requests", list_requests, "list_requests", "The newest 100 requests to me, and mine",
+        "GET", "/requests", list_requests, "list_requests", "List the newest 100 requests to me, and mine",
         answers={200: RequestsOut},
     ),
     Route(

@@ -31,14 +31,14 @@ from handlers.wallets.surface import WalletSurface
 
 
 class Alive(msgspec.Struct, frozen=True):
-    """The process and its database answer; `env` is ENV."""
+    """The answer of a process whose database answers; `env` is ENV."""
 
     status: str
     env: str
 
 
 async def show_health(call: Call) -> web.Response:
-    """Ask the database; without it the answer is the bare 500 that the contract's probes know."""
+    """Answer whether the database answers; if not, by the bare 500 that the contract's probes know."""
     if not await health.has_database(call):
         return web.Response(status=500, text="Internal Server Error")
     return answer(200, Alive("ok", call.parts.settings.env))
@@ -61,7 +61,7 @@ ROUTES: tuple[Route, ...] = (
     *merchant_api.ROUTES,
     *admin.ROUTES,
 )
-# WALLET_PORT: only what the contract names, answered as the contract says.
+# WALLET_PORT has only the routes of the contract, answered as the contract says.
 _SERVICE = table(
     Route(
         "GET", "/health", show_health, "get_health", "Whether process and database are alive",

@@ -23,12 +23,12 @@ from handlers.wallets.contract import (
 )
 
 MAX_INTERVAL_DAYS = 365
-# A call of process_due does as much as some steps of the job.
+# The most charges of one call of process_due: as many as some steps of the job.
 MAX_COUNT = 500
 
 Days = Annotated[int, pydantic.Field(ge=1, le=MAX_INTERVAL_DAYS)]
 
-# The contract knows no word for one that is past due: it goes on, and GET of one says how it stands.
+# The contract has no word for a subscription that is past due and goes on. GET of one subscription shows its dunning.
 STATES = {"past_due": "active"}
 
 
@@ -41,13 +41,13 @@ class SubscriptionIn(Body):
 
 
 class DueQuery(Body):
-    """How many at most; brought within 1 to 500."""
+    """The most subscriptions to charge, brought within 1 to 500."""
 
     max_count: int = 50
 
 
 class SubscribedOut(msgspec.Struct, frozen=True):
-    """A new subscription, and when it is charged for the first time."""
+    """A new subscription, and the time of its first charge."""
 
     id: str
     next_charge_at: str
@@ -67,7 +67,7 @@ class SubscriptionOut(msgspec.Struct, frozen=True):
 
 
 class DunningOut(msgspec.Struct, frozen=True):
-    """How its charges stand: tries that failed in this period, why, and when the next one comes."""
+    """The dunning of a subscription: tries that failed in this period, their reason, the time of the next try."""
 
     attempts: int
     last_error: str | None
@@ -76,7 +76,7 @@ class DunningOut(msgspec.Struct, frozen=True):
 
 
 class SubscriptionView(msgspec.Struct, frozen=True):
-    """A subscription with all that is known of it; `state` tells `past_due`, too."""
+    """A subscription in full; `state` tells `past_due`, too."""
 
     id: str
     payer_user_id: str
@@ -93,7 +93,7 @@ class SubscriptionView(msgspec.Struct, frozen=True):
 
 
 class ChargedOut(msgspec.Struct, frozen=True):
-    """How many were charged, and how many were due."""
+    """The number of charged subscriptions, and the number of due ones."""
 
     processed: int
     count: int
@@ -109,7 +109,7 @@ async def create_subscription(call: Call) -> web.Response:
 
 
 async def list_subscriptions(call: Call) -> web.Response:
-    """List what the caller subscribes to."""
+    """List the caller's subscriptions."""
     found = await subscriptions.of_payer(platform_of(call), call.user)
     return answer(200, [_listed(subscription) for subscription in found])
 
@@ -187,7 +187,7 @@ ROUTES = table(
         problems=("merchant_not_found", "target_not_a_merchant", "transfer_limit_exceeded", "daily_amount_exceeded"),
     ),
     Route(
-        "GET", "/subscriptions", list_subscriptions, "list_subscriptions", "My newest 200 subscriptions",
+        "GET", "/subscriptions", list_subscriptions, "list_subscriptions", "List my newest 200 subscriptions",
         answers={200: list[SubscriptionOut]},
     ),
     Route(
@@ -197,7 +197,7 @@ ROUTES = table(
     ),
     Route(
         "GET", "/subscriptions/{subscription_id}", get_subscription, "get_subscription",
-        "Show a subscription and how its charges stand", answers={200: SubscriptionView},
+        "Show a subscription and its dunning", answers={200: SubscriptionView},
         problems=("subscription_not_found", "forbidden"),
     ),
     Route(

@@ -1,7 +1,7 @@
-"""From a route of the wallet surface to an aiohttp handler, with the contract's callers, leniency and order of checks.
+"""The aiohttp handlers of wallet routes, with the contract's callers, leniency and order of checks.
 
-The order: rate limit, JSON, who calls, the admin token, the fields, the handler. Routes that internal services and
-merchants' keys sign have the signature checked in their handlers, which need the parsed body for it.
+The order is: rate limit, JSON, the user's token, the admin token, the fields, the handler. Signatures of internal
+services and of merchants' keys are checked in the handlers, since a signature covers the parsed body.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
     from handlers.http.parts import Parts
 
 _NO_PATH: Mapping[str, Any] = {}
-# Of the contract: requests a minute from one address to the routes that sign in.
+# The contract's requests a minute from one address to the routes that sign in.
 AUTH_PER_MINUTE: Final = 20
 MINUTE_US: Final = 60 * MICROSECONDS
 BEARER_CALLERS: Final = frozenset({"user", "user+admin"})
 ADMIN_CALLERS: Final = frozenset({"admin", "user+admin"})
 OTP_ROUTES: Final = frozenset({"request_otp", "verify_otp"})
-# The payment page's own two steps of signing in.
+# The two steps of a sign-in on the payment page.
 PAGE_SIGN_IN: Final = frozenset({"pay_page_phone", "pay_page_code"})
 
 
-# The document's alternatives for each caller.
+# The document's alternative security schemes for each caller.
 _SECURITY: Final[Mapping[str, list[Json]]] = {
     "anyone": [],
     "user": [{"user_token": []}],
@@ -110,11 +110,11 @@ class WalletSurface(Surface):
 
 
 def _checker(route: Route, parts: Parts) -> Callable[[web.Request], Awaitable[Call]]:
-    """Return what makes a Call of a request, or refuses it."""
+    """Return a function that makes a Call of a request, or refuses it."""
     limit = parts.body_limit(route)
     tokens, administrators = parts.tokens, parts.administrators
     with_token, with_admin = route.caller in BEARER_CALLERS, route.caller in ADMIN_CALLERS
-    # Administrators and other services have secrets of their own; all others stand on users' tokens.
+    # Administrators and other services have secrets of their own. All other routes need users' tokens.
     needs_tokens = route.caller not in {"admin", "internal"}
     body = None if route.body is None else validator_of(route.body, "body")
     query = None if route.query is None else validator_of(route.query, "query")
@@ -136,8 +136,8 @@ def _checker(route: Route, parts: Parts) -> Callable[[web.Request], Awaitable[Ca
         code = _code_in(parsed) if route.pays_code else None
         user, to_pay = (None, None) if claims is None else await _user(parts, claims, code)
         if with_admin and not administrators.includes(request):
-            raise Refusal("admin_token_invalid", f"This wants the admin token, as {ADMIN_TOKEN}.")
-        # All that is wrong is told at once, in the contract's order: path, query, body.
+            raise Refusal("admin_token_invalid", f"This call wants the admin token, as {ADMIN_TOKEN}.")
+        # All faults are told at once, in the contract's order: path, query, body.
         errors: list[Mapping[str, Any]] = []
         path = read_path(request, errors) if read_path is not None else _NO_PATH
         asked = query.read(_pairs(request), errors) if query is not None else None
@@ -153,7 +153,7 @@ def _checker(route: Route, parts: Parts) -> Callable[[web.Request], Awaitable[Ca
 
 
 def _claims(tokens: Tokens, request: web.Request) -> Claims | Refusal:
-    """Read the token; what is wrong with it is told after the rate limit and the body's JSON."""
+    """Return the claims of the token, or its refusal, which is told after the rate limit and the body's JSON."""
     try:
         return tokens.read(_bearer(request))
     except Refusal as refusal:
@@ -161,7 +161,7 @@ def _claims(tokens: Tokens, request: web.Request) -> Claims | Refusal:
 
 
 def _code_in(parsed: object) -> str | None:
-    """Return the code that a body seems to have; whether it has one is the route's to say."""
+    """Return the code that a body seems to have. The route checks it later."""
     found = parsed.get("code") if isinstance(parsed, dict) else None
     code = bare(found) if isinstance(found, str) else ""
     return code if is_code(code) else None
@@ -196,7 +196,7 @@ def _bearer(request: web.Request) -> str:
 async def admit(
     route: Route, parts: Parts, claims: Claims | Refusal | None, address: str
 ) -> Admission | None:
-    """Count the request: for its user where the token is good, else for its address. A forged token is no bucket."""
+    """Count the request for its user if the token is good, else for its address, as forged tokens get no bucket."""
     settings = parts.settings
     config = parts.platform.config.current
     per_minute = config.rate_limit_per_minute or settings.rate_limit_per_minute
@@ -218,7 +218,7 @@ def _a_minute(count: int, of: str) -> Limit:
 
 
 def _pairs(request: web.Request) -> dict[str, str]:
-    """Return the query; of a name that comes twice the last counts, as with the contract's framework."""
+    """Return the query. The last value of a name counts, as with the contract's framework."""
     if "?" not in request.raw_path:
         return {}
     pairs = dict(request.query.items())

@@ -1,7 +1,7 @@
-"""The leniency of the wallet contract, and its way to say what does not fit: pydantic's, in which it was written.
+"""The leniency of the wallet contract and its lists of errors, which are pydantic's, in which it was written.
 
-Whole numbers may come as texts or as 1000.0, unknown fields are ignored, and all that is wrong is listed, each with the
-place where it stands. What a list of errors shows of the input never includes a code or a password.
+Whole numbers may come as texts or as 1000.0, unknown fields are ignored, and all faults are listed, each with its
+place. A list of errors shows the input, but never a code or a password.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from handlers.http.decoding import MAX_DEPTH
 T = TypeVar("T")
 
 SECRETS: Final = frozenset({"otp", "password", "secret", "refresh_token"})
-# Of a value that is shown, and of a list of what is wrong.
+# Bounds of a value that is shown, and of a list of errors.
 MAX_SHOWN_CHARACTERS: Final = 200
 MAX_ERRORS: Final = 50
-# Of a body that is no JSON: a larger one is not read a second time for the sake of its error.
+# Bytes of a body that is no JSON. A larger one is not read a second time for the sake of its error.
 MAX_EXPLAINED_BYTES: Final = 16_384
 
 
 class Validator(Generic[T]):
-    """Reads values of one type at one place: the body, the query, or one name in the path."""
+    """A reader of values of one type at one place: the body, the query, or one name in the path."""
 
     def __init__(self, kind: type[T], *where: str) -> None:
         self._adapter: pydantic.TypeAdapter[T] = pydantic.TypeAdapter(kind)
         self._where = where
         self._whole = where == ("body",)
-        # A body all of whose fields may be left out may be left out itself.
+        # A body may be absent if all of its fields may.
         fields: Mapping[str, Any] = getattr(kind, "model_fields", {})
         self._absent: Any = None
         if fields and not any(field.is_required() for field in fields.values()):
             self._absent = {}
 
     def read(self, value: Any, errors: list[Mapping[str, Any]]) -> T | None:
-        """Return `value` as the type; where it does not fit, add what is wrong in it to `errors` and return None."""
+        """Return `value` as the type. Where it does not fit, add its faults to `errors` and return None."""
         if value is None:
             value = self._absent
         try:
@@ -68,7 +68,7 @@ class Validator(Generic[T]):
         return told
 
 
-# Made of its type and place alone.
+# A validator is made of its type and place alone.
 validator_of = functools.cache(Validator)
 
 
@@ -84,10 +84,10 @@ def _missing(place: Sequence[Any]) -> dict[str, Any]:
 
 
 def parse_json(raw: bytes, content_type: str | None) -> Any:
-    """Return the JSON value of a body, None for no body; of another media type the text as it is, which fits nothing.
+    """Return the JSON value of a body, None for no body. A body of another media type is a text, which fits no type.
 
-    Raises Refusal `validation_failed` for what is no JSON in UTF-8, is nested deeper than 32 levels, or holds a NUL,
-    which no column can store.
+    Raises Refusal `validation_failed` for a body that is no JSON in UTF-8, is nested deeper than 32 levels, or holds a
+    NUL, which no column can store.
     """
     if not raw:
         return None
@@ -108,7 +108,7 @@ def parse_json(raw: bytes, content_type: str | None) -> Any:
 def refuse_nul(value: Any, *place: str | int) -> None:
     """Raise Refusal `validation_failed` for a text that no column stores: with a NUL, or half a surrogate pair.
 
-    And for what is nested deeper than MAX_DEPTH, which few tools can show.
+    A value that is nested deeper than MAX_DEPTH is refused, too, since few tools can show it.
     """
     waiting: list[tuple[Any, tuple[str | int, ...]]] = [(value, place)]
     while waiting:
@@ -160,7 +160,7 @@ def _shown(value: Any, place: Sequence[Any]) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return what can be written as JSON: numbers beyond 64 bits and objects of pydantic's as texts."""
+    """Return a value that JSON can hold: numbers beyond 64 bits and pydantic's objects become texts."""
     try:
         orjson.dumps(value)
     except TypeError:

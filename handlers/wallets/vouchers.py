@@ -47,33 +47,33 @@ class VoucherIn(Body):
 
 
 class BulkIn(VoucherIn):
-    """Many of them."""
+    """Many vouchers of one value."""
 
     count: Annotated[int, pydantic.Field(ge=1, le=MAX_BULK)]
     prefix: str | None = None
 
 
 class SummaryQuery(Body):
-    """Of whom; `me`, a phone or a user's id."""
+    """The maker of the vouchers: `me`, a phone or a user's id."""
 
     created_by: Word | None = None
 
 
 class ExportQuery(SummaryQuery):
-    """Which vouchers."""
+    """The filters of a list of vouchers."""
 
     status: Word | None = None
     prefix: Word | None = None
 
 
 class ListQuery(ExportQuery):
-    """Which vouchers, and how many."""
+    """The filters and the length of a list of vouchers."""
 
     limit: Limit = 200
 
 
 class FeesQuery(Body):
-    """How many."""
+    """The length of a list."""
 
     limit: Limit = 200
 
@@ -118,7 +118,7 @@ class ListedVouchers(msgspec.Struct, frozen=True):
 
 
 class SummaryOut(msgspec.Struct, frozen=True):
-    """How many there are and what they are worth, in whole units, rounded down."""
+    """The numbers of vouchers and their value in whole units, rounded down."""
 
     total_count: int
     active_count: int
@@ -252,13 +252,13 @@ async def list_fees(call: Call) -> web.Response:
 
 async def _filter(call: Call) -> Filter:
     query: ExportQuery = call.query
-    # A status that there is not is a state that there is not: nothing is in it.
+    # An unknown status becomes an unknown state, which no voucher has.
     state = None if query.status is None else STATES.get(query.status, query.status)
     return Filter(state, query.prefix, await _creator(call, query.created_by))
 
 
 async def _creator(call: Call, created_by: str | None) -> UUID | None:
-    """Return whose vouchers are meant, None for everybody's; whoever is not known has made none."""
+    """Return the maker of the vouchers to list, None for everybody. An unknown maker becomes NOBODY, who has none."""
     if not created_by:
         return None
     if created_by == "me":
@@ -266,7 +266,7 @@ async def _creator(call: Call, created_by: str | None) -> UUID | None:
     try:
         return UUID(created_by)
     except ValueError:
-        # A plus that was not encoded arrives as a blank.
+        # An unencoded plus arrives as a blank.
         phone = f"+{created_by[1:]}" if created_by.startswith(" ") else created_by
         user = await platform_of(call).users.by_phone(phone)
         return NOBODY if user is None else user.id
@@ -312,7 +312,7 @@ ROUTES = table(
         problems=("insufficient_funds", "transfer_limit_exceeded", "daily_amount_exceeded", *_KEYED),
     ),
     Route(
-        "GET", "/vouchers", list_vouchers, "list_vouchers", "My newest 200 vouchers",
+        "GET", "/vouchers", list_vouchers, "list_vouchers", "List my newest 200 vouchers",
         caller="user", answers={200: VouchersOut},
     ),
     Route(
@@ -336,7 +336,7 @@ ROUTES = table(
         query=ExportQuery, answers={200: None}, media=("text/csv",),
     ),
     Route(
-        "GET", "/vouchers/admin/fees/entries", list_fees, "list_voucher_fees", "The newest fees",
+        "GET", "/vouchers/admin/fees/entries", list_fees, "list_voucher_fees", "List the newest fees",
         caller="admin", query=FeesQuery, answers={200: FeeEntries},
     ),
     Route(

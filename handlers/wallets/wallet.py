@@ -1,4 +1,4 @@
-"""The wallet: what is in it, what came and went, top-ups, payments from person to person."""
+"""The wallet: its balance, its statement, top-ups, payments from person to person."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MAX_PAGE = 2**31
 
 
 class TopUpIn(Body):
-    """A top-up; the key in the header counts before the one here."""
+    """A top-up. A key in the header counts before the one here."""
 
     amount_cents: Cents
     idempotency_key: str
@@ -47,20 +47,20 @@ class TransferIn(Body):
 
 
 class PageQuery(Body):
-    """Which page; a size is brought within 1 to 500."""
+    """The number and the size of a page; a size is brought within 1 to 500."""
 
     page: Annotated[int, pydantic.Field(le=MAX_PAGE)] = 1
     page_size: int = 50
 
 
 class ExportQuery(Body):
-    """In which format; anything but csv is JSON."""
+    """The format of an export; any word but csv is JSON."""
 
     format: str = "csv"
 
 
 class UserOut(msgspec.Struct, frozen=True):
-    """Who has the wallet."""
+    """The owner of the wallet."""
 
     id: str
     phone: str
@@ -69,7 +69,7 @@ class UserOut(msgspec.Struct, frozen=True):
 
 
 class WalletOut(msgspec.Struct, frozen=True):
-    """What is in it, in minor units."""
+    """The balance of the wallet, in minor units."""
 
     id: str
     balance_cents: int
@@ -84,7 +84,7 @@ class WalletView(msgspec.Struct, frozen=True):
 
 
 class EntryOut(msgspec.Struct, frozen=True):
-    """One line: what came (positive) or went, in minor units."""
+    """One line of a statement. The amount is in minor units, positive for money that came."""
 
     transfer_id: str
     wallet_id: str
@@ -125,7 +125,7 @@ async def top_up(call: Call) -> web.Response:
     try:
         key = required_key(call, body.idempotency_key)
     except Refusal:
-        # The contract tells this before what is wrong with a key.
+        # The contract refuses a top-up that is off before it refuses a bad key.
         if not platform.settings.dev_enable_topup:
             raise Refusal("topup_disabled", "Top-ups are off here.") from None
         raise
@@ -135,7 +135,7 @@ async def top_up(call: Call) -> web.Response:
 async def transfer(call: Call) -> web.Response:
     """Pay somebody."""
     body: TransferIn = call.body
-    # Of the contract's order: this comes before what is wrong with the key.
+    # The contract refuses one's own phone before it refuses a bad key.
     if body.to_phone == call.user.phone:
         raise Refusal("transfer_to_self", "This is your own phone.")
     key = required_key(call, body.idempotency_key)
@@ -212,16 +212,16 @@ ROUTES = table(
         problems=("transfer_to_self", "recipient_not_found", "risk_blocked", *_PAYING),
     ),
     Route(
-        "GET", "/wallet/transactions", list_transactions, "list_transactions", "The newest 100 lines",
+        "GET", "/wallet/transactions", list_transactions, "list_transactions", "List the newest 100 lines",
         answers={200: EntriesOut},
     ),
     Route(
-        "GET", "/wallet/transactions/page", page_transactions, "page_transactions", "A page of lines",
+        "GET", "/wallet/transactions/page", page_transactions, "page_transactions", "Show a page of lines",
         query=PageQuery, answers={200: EntryPage},
     ),
     Route(
         "GET", "/wallet/transactions/export", export_transactions, "export_transactions",
-        "The newest 1,000 lines as CSV", query=ExportQuery, answers={200: EntriesOut}, media=("text/csv",),
+        "Export the newest 1,000 lines as CSV", query=ExportQuery, answers={200: EntriesOut}, media=("text/csv",),
     ),
     tag="wallet", caller="user",
 )  # fmt: skip

@@ -1,1 +1,1 @@
-"""The webhook surface: what providers send in (`inbox_*`), what goes out to endpoints (`outbox_*`)."""
+"""The webhook surface: events that providers send in (`inbox_*`), events that go out to endpoints (`outbox_*`)."""

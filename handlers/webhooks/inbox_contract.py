@@ -1,4 +1,4 @@
-"""The inbox on a port of its own, INBOX_PORT: only what its contract names, answered as the contract says."""
+"""The inbox on a port of its own, INBOX_PORT: only the routes of its contract, answered as the contract says."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RECEIVED = frozenset({"receive_stripe_event", "receive_paypal_event"})
 
 
 class Healthy(msgspec.Struct, frozen=True):
-    """The process answers."""
+    """The answer of a process that is alive."""
 
     status: str
     timestamp: datetime
@@ -36,12 +36,12 @@ class Prepared(msgspec.Struct, frozen=True):
 
 
 async def show_health(_call: Call) -> web.Response:
-    """Answer without asking anything."""
+    """Answer without asking the database."""
     return answer(200, Healthy("healthy", datetime.now(UTC), VERSION))
 
 
 async def show_readiness(call: Call) -> web.Response:
-    """Say whether PostgreSQL answers. The status is 200 in either case, as the contract has it."""
+    """Answer whether PostgreSQL answers. The status is 200 in either case, as the contract has it."""
     good = await health.has_database(call)
     return answer(200, Prepared("ready" if good else "not_ready", {"database": good}, datetime.now(UTC)))
 

@@ -163,20 +163,20 @@ ROUTES = table(
     Route(
         "POST", "/v1/dead-letters/replay", start_replay, "replay_dead_letters", "Replay many dead letters",
         body=ReplayBody, answers={202: LetterReplay},
-        description="Begins a replay of the letters that are dead now. A worker puts them back, `per_second` in a "
+        description="The replay is of the letters that are dead now. A worker puts them back, `per_second` in a "
         "second, the oldest receipt first; a letter that dies again meanwhile is left alone. Sending this twice is "
-        "harmless: what is not dead is not put back.",
+        "harmless: only dead letters are put back.",
         example={"reason": "account_not_found", "per_second": 50},
     ),
     Route(
         "GET", "/v1/dead-letters/{letter}", get_letter, "get_dead_letter", "Show a dead letter",
         answers={200: Letter}, problems=("not_found",),
-        description="With its payload, every failed attempt and what people did with it.",
+        description="The letter comes with its payload, every failed attempt and every action of a person.",
     ),
     Route(
         "POST", "/v1/dead-letters/{letter}/replay", replay_letter, "replay_dead_letter", "Replay a dead letter",
         answers={200: Moved}, problems=("not_found", "not_dead"),
-        description="Puts the event back with all its attempts.",
+        description="The event is put back with all its attempts before it.",
     ),
     Route(
         "POST", "/v1/dead-letters/{letter}/discard", discard_letter, "discard_dead_letter", "Discard a dead letter",
@@ -195,7 +195,7 @@ ROUTES = table(
     Route(
         "POST", "/v1/replays/{replay}/stop", stop_replay, "stop_replay", "Stop a replay",
         parameters=_REPLAY, answers={200: LetterReplay}, problems=("not_found",),
-        description="What was put back stays put back. A replay that has ended stays as it is.",
+        description="Events that were put back stay so. A replay that has ended stays as it is.",
     ),
     tag=TAG, admin=True, parameters=_LETTER,
 )  # fmt: skip

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# Metrics show this in the place of a type that we do not know, since each type makes a series; dashboards expect it.
+# The label of metrics for a type that we do not know, since each type makes a series. Dashboards expect this word.
 OTHER_TYPE = "webhook"
 
 
@@ -197,7 +197,7 @@ def _headers(request: web.Request) -> Mapping[str, str]:
     return found
 
 
-# With these codes a provider should come again.
+# The codes at which a provider should come again.
 _LATER = ("database_unavailable", "overloaded", "shutting_down")
 
 _REFUSALS = ("invalid_signature", "malformed_json", "invalid_request", *_LATER)
@@ -207,26 +207,26 @@ ROUTES = table(
     Route(
         "POST", "/webhooks/stripe", receive_stripe, "receive_stripe_event", "Take in an event of Stripe",
         description="The raw bytes are verified against `Stripe-Signature` with every active secret, stored once "
-        "by the event's id, and acknowledged when they are durable. What the event does is done afterwards, by a "
+        "by the event's id, and acknowledged when they are durable. The event is applied afterwards, by a "
         "worker.",
     ),
     Route(
         "POST", "/webhooks/paypal", receive_paypal, "receive_paypal_event", "Take in an event of PayPal",
-        description="Verified by the certificate that `PAYPAL-CERT-URL` names, when that is PayPal's, or "
+        description="The event is verified by the certificate that `PAYPAL-CERT-URL` names, when that is PayPal's, or "
         "(PAYPAL_VERIFY=api) by asking PayPal; in the mode demo_hmac by `X-Demo-Signature`.",
     ),
     Route(
         "POST", "/webhooks/cloudpayments/{kind}", receive_cloudpayments, "receive_cloudpayments_notification",
         "Take in a notification of CloudPayments", parameters={"kind": cloudpayments.Kind},
         answers={200: CloudPaymentsAnswer},
-        description="Forms and JSON, verified by `Content-HMAC` or `X-Content-HMAC`. `check` is answered at once: "
+        description="Forms and JSON are verified by `Content-HMAC` or `X-Content-HMAC`. `check` is answered at once: "
         "0, or 11, 12 or 13 when the account, the amount or the moment is wrong; the others are stored and "
         "answered with 0.",
     ),
     Route(
         "POST", "/webhooks/in/{source}", receive_from_source, "receive_source_event",
         "Take in an event of a registered source", problems=("not_found", *_REFUSALS),
-        description="Verified as the source was registered under /v1/webhook-sources.",
+        description="The event is verified as its source was registered under /v1/webhook-sources.",
     ),
     tag=_TAG, raw=True, problems=_REFUSALS, answers={200: WebhookAnswer},
 )  # fmt: skip

@@ -137,7 +137,7 @@ ROUTES = table(
     Route(
         "GET", "/reconciliation/summary", show_summary, "get_reconciliation_summary", "Summarize what was received",
         query=SummaryQuery, answers={200: Summary},
-        description="Events of the last hours by provider and type, and what looks wrong: a type that came more "
+        description="Events of the last hours by provider and type, and anomalies: a type that came more "
         "than 1,000 times, dead letters, events that have been due for minutes. Nothing is written unless `record` "
         "is true. Equal ids of two providers are two events and no anomaly; a provider's own id is stored once.",
     ),
@@ -153,6 +153,6 @@ STORY = Route(
     admin=True, scope="webhooks:read", query=StoryQuery, answers={200: Story},
     problems=("not_found", "ambiguous_event"),
     description="By our id, the provider's, or that of an event of ours (`msg_...`, too): the receipt, why it "
-    "was believed, every attempt, the transfers it made, what we told of it and to whom. A key sees what led "
-    "to events of its own principal, or came from a source of its own.",
+    "was believed, every attempt, the transfers, the events that it led to and their deliveries. A key sees "
+    "stories that led to events of its own principal, or came from a source of its own.",
 )  # fmt: skip

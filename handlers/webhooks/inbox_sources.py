@@ -21,7 +21,7 @@ Name = Annotated[
         min_length=1,
         max_length=40,
         pattern=sources.NAME_PATTERN,
-        description="The last part of its address, /webhooks/in/{name}; never given away again.",
+        description="The last part of its address, /webhooks/in/{name}; never used for another source.",
     ),
 ]
 Description = Annotated[str, Meta(max_length=sources.MAX_DESCRIPTION)]
@@ -41,7 +41,7 @@ Secret = Annotated[
         max_length=sources.MAX_SECRET,
         description=(
             "standard: whsec_ and 24 to 64 bytes in base64; standard_ed25519: the sender's public key, whpk_ and 32"
-            " bytes in base64; hmac: 16 to 256 visible ASCII characters. Left out, one is made (not for"
+            " bytes in base64; hmac: 16 to 256 visible ASCII characters. When absent, one is made (not for"
             " standard_ed25519)."
         ),
     ),
@@ -59,7 +59,7 @@ class SignatureBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         Meta(
             max_length=plain_hmac.MAX_PREFIX_LENGTH,
             pattern=r"^[!-~]*$",
-            description="What stands before the signature, such as `sha256=`.",
+            description="The text before the signature, such as `sha256=`.",
         ),
     ] = ""
 
@@ -74,7 +74,7 @@ class SourceBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     signature: SignatureBody | None = None
     event_id: Annotated[
         list[Location],
-        Meta(max_length=sources.MAX_ID_PARTS, description="Where the event's id stands; several are joined."),
+        Meta(max_length=sources.MAX_ID_PARTS, description="Places of the event's id; several are joined."),
     ] = []
     event_type: Location = "/type"
     object_id: Location | None = None
@@ -265,7 +265,7 @@ ROUTES = table(
     Route(
         "POST", "/v1/webhook-sources", create_source, "create_webhook_source", "Register a source of events",
         scope="webhooks:write", body=SourceBody, answers={201: SourceWithSecret}, problems=("source_exists",),
-        description="What is posted to /webhooks/in/{name} from then on is verified and stored. The secret is "
+        description="Events posted to /webhooks/in/{name} from then on are verified and stored. The secret is "
         "shown in this answer only.",
         example={
             "name": "shop",
@@ -286,7 +286,7 @@ ROUTES = table(
     Route(
         "PATCH", "/v1/webhook-sources/{source_id}", update_source, "update_webhook_source", "Change a source",
         scope="webhooks:write", body=SourceChange, answers={200: SourceView}, problems=("not_found",),
-        description="`enabled: false` switches it off: what is sent to it is refused with 404 and comes again.",
+        description="`enabled: false` switches it off: its events are refused with 404, and the sender tries again.",
     ),
     Route(
         "POST", "/v1/webhook-sources/{source_id}/secret/rotate", rotate_secret, "rotate_webhook_source_secret",

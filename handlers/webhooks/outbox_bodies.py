@@ -1,4 +1,4 @@
-"""Bodies that the routes of endpoints read and answer."""
+"""The bodies that the routes of endpoints read and answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Url = Annotated[
     msgspec.Meta(
         min_length=1,
         max_length=MAX_URL_LENGTH,
-        description="Where deliveries are posted to; https, and a public address.",
+        description="The URL that deliveries are posted to; https, and a public address.",
     ),
 ]
 Patterns = Annotated[
@@ -56,7 +56,7 @@ BatchSize = Annotated[
     msgspec.Meta(
         ge=1,
         le=MAX_BATCH_SIZE,
-        description="Events that one message may carry, as `batch`; 1: each is a message. Not together with `ordered`.",
+        description="Events that one message may carry, as `batch`; 1: no batches. Not together with `ordered`.",
     ),
 ]
 Ordered = Annotated[
@@ -70,7 +70,7 @@ Ordered = Annotated[
 Secret = Annotated[
     str,
     msgspec.Meta(
-        max_length=100, description="whsec_ and 24 to 64 random bytes in base64; left out, one is made."
+        max_length=100, description="whsec_ and 24 to 64 random bytes in base64; when absent, one is made."
     ),
 ]
 

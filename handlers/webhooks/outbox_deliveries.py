@@ -1,4 +1,4 @@
-"""Webhooks out: deliveries and their attempts, sent again on demand, and events read instead of received."""
+"""Webhooks out: deliveries and their attempts, deliveries sent again, and events read instead of received."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ State = Literal["waiting", "pending", "sending", "delivered", "failed"]
 EventId = Annotated[
     str, msgspec.Meta(pattern="^msg_[0-9a-f]{32}$", description="The `webhook-id` of the event.")
 ]
-# A bigint of PostgreSQL.
+# The largest bigint of PostgreSQL.
 NEWEST_POSITION = 2**63 - 1
 MOST_TYPES = 20
 MAX_WAIT_SECONDS = 30
-# A waiting call looks so often. An event takes a few hundredths of a second to its position.
+# Seconds between two looks of a waiting call. An event takes a few hundredths of a second to its position.
 WAIT_STEP_SECONDS = 0.25
 
 
@@ -32,7 +32,7 @@ _Patterns = Annotated[list[EventPattern], msgspec.Meta(max_length=MOST_TYPES)]
 
 
 class DeliveryQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The deliveries that are wanted. `from` and `to` are times of their making, `to` is not included."""
+    """The filters of a list of deliveries. `from` and `to` are times of their making, `to` is not included."""
 
     endpoint: UUID | None = None
     event: EventId | None = None
@@ -74,7 +74,7 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     states: (
         Annotated[
             list[Literal["delivered", "failed"]],
-            msgspec.Meta(min_length=1, max_length=2, description="Left out: those that failed."),
+            msgspec.Meta(min_length=1, max_length=2, description="When absent: failed deliveries."),
         ]
         | None
     ) = None

@@ -1,4 +1,4 @@
-"""Webhooks out: the endpoints of principals, which our events are delivered to."""
+"""Webhooks out: the endpoints of principals, to which our events are delivered."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ async def _found(call: Call, endpoint_id: UUID) -> endpoints.Endpoint:
 
 
 async def _challenged(call: Call, endpoint_id: UUID) -> endpoints.Endpoint:
-    # The change is made in any case: an endpoint that has not passed stays off, and can be challenged again.
+    # The change is made in any case. An endpoint that has not passed stays off, and can be challenged again.
     with contextlib.suppress(Refusal):
         await call.parts.outbound.challenge(call.service, call.caller.id, endpoint_id)
     return await _found(call, endpoint_id)
@@ -179,7 +179,7 @@ ROUTES = table(
         "POST", "/v1/webhook-endpoints/{endpoint_id}/challenge", challenge_endpoint, "challenge_webhook_endpoint",
         "Have the URL of an endpoint prove itself", scope="webhooks:write", answers={200: EndpointView},
         problems=("not_found", "challenge_failed", "busy"),
-        description="Sends `webhook.challenge` to the URL, which answers 2xx with `data.challenge` as its body, "
+        description="We send `webhook.challenge` to the URL, which answers 2xx with `data.challenge` as its body, "
         'plain or as `{"challenge": ...}`, within five seconds. An endpoint that is off as `unverified` is on '
         "then.",
     ),

@@ -1,4 +1,4 @@
-"""Parts that the routes of outgoing webhooks share in one process."""
+"""The parts that the routes of outgoing webhooks share in one process."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ EventType = Annotated[str, msgspec.Meta(pattern=f"^{EVENT_TYPE_PATTERN}$", max_l
 EventPattern = Annotated[
     str, msgspec.Meta(pattern=rf"^(?:\*|{EVENT_TYPE_PATTERN}(?:\.\*)?)$", max_length=MAX_EVENT_TYPE)
 ]
-# Challenges that a process has under way at once; each waits for a stranger's server for up to five seconds.
+# Challenges that a process has under way at once. Each waits for a stranger's server for up to five seconds.
 CHALLENGES = 8
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 @dataclass(frozen=True, slots=True)
 class Outbound:
-    """The parts of one process: where deliveries may go, the waker of the workers, the client that challenges URLs."""
+    """The parts of one process: the allowed addresses, the waker of the workers, the client that challenges URLs."""
 
     destinations: Destinations
     waker: Waker

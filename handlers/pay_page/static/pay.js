@@ -1,4 +1,4 @@
-// The page works without this. It keeps a button from being pressed twice, and writes times as the reader's own.
+// This script keeps a button from being pressed twice, and shows times in the reader's zone. The page works without it.
 "use strict";
 
 for (const form of document.forms) {
@@ -14,7 +14,7 @@ for (const form of document.forms) {
   });
 }
 
-// Coming back to a page that the browser kept: its buttons work again.
+// The buttons of a page that the browser kept work again when its reader comes back.
 window.addEventListener("pageshow", () => {
   for (const form of document.forms) {
     delete form.dataset.sent;

@@ -53,5 +53,5 @@ ORDER BY p.created_at, p.id
 LIMIT $1;
 
 -- name: make_agent
--- Make user $1 an agent; a row comes back for who was none.
+-- Make user $1 an agent; no row comes back for a user who is an agent already.
 UPDATE users SET is_agent = TRUE WHERE id = $1 AND NOT is_agent RETURNING id;

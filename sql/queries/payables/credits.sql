@@ -1,6 +1,6 @@
 -- name: seed_user
--- Set what a demo user is: name where one is given ($2), KYC level and status, merchant or not, own fee ($6). No row
--- comes back.
+-- Set the terms of the demo user $1: name unless null ($2), KYC level ($3) and status ($4), merchant or not ($5), own
+-- fee ($6). No row comes back.
 UPDATE users SET
     name = coalesce($2, name),
     kyc_level = $3,
@@ -12,7 +12,7 @@ UPDATE users SET
 WHERE id = $1;
 
 -- name: user_at
--- The id of the user whom $1 others precede; no row where there are not so many.
+-- The id of the user after the first $1; no row where there are no more users.
 SELECT id FROM users ORDER BY id LIMIT 1 OFFSET $1;
 
 -- name: users_from

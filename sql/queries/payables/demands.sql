@@ -11,7 +11,7 @@ INNER JOIN users AS payer ON p.payer_id = payer.id
 WHERE p.id = $1 AND p.kind = $2;
 
 -- name: demands_on
--- The newest $3 requests or invoices, of the kind $2, that the user $1 is to pay: like find_demand.
+-- The newest $3 requests or invoices, of the kind $2, with the user $1 as payer: columns as in find_demand.
 SELECT
     p.id, p.kind, p.code, p.payee_id, p.payer_id, p.amount, p.currency, p.reusable, p.state, p.expires_at, p.due_at,
     p.details::text AS details, p.transfer_id, p.hold_id, p.settled_by, p.created_at, p.updated_at, p.request_key,
@@ -25,7 +25,7 @@ ORDER BY p.created_at DESC, p.id DESC
 LIMIT $3;
 
 -- name: demands_of
--- The newest $3 requests or invoices, of the kind $2, that the user $1 is paid for: like find_demand.
+-- The newest $3 requests or invoices, of the kind $2, with the user $1 as payee: columns as in find_demand.
 SELECT
     p.id, p.kind, p.code, p.payee_id, p.payer_id, p.amount, p.currency, p.reusable, p.state, p.expires_at, p.due_at,
     p.details::text AS details, p.transfer_id, p.hold_id, p.settled_by, p.created_at, p.updated_at, p.request_key,

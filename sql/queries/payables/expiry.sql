@@ -1,6 +1,6 @@
 -- name: expire_payables
--- Mark up to $1 payables whose time is over as expired; those that somebody pays at this moment are left to the next
--- round. One row each, with what an event says of it.
+-- Mark up to $1 payables whose time is over as expired, and return a row for each. Payables that somebody pays at this
+-- moment are left to the next round.
 WITH due AS (
     SELECT id FROM payables
     WHERE state = 'open' AND expires_at <= clock_timestamp()

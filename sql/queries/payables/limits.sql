@@ -1,5 +1,5 @@
 -- name: outgoing
--- One row: what the account of code $1 has available, and what it has sent within an hour and this UTC day.
+-- One row: the amount available in the account of code $1, and the money and uses of an hour and of this UTC day.
 SELECT
     u.hour_sum,
     u.hour_uses,

@@ -1,6 +1,6 @@
 -- name: payables_wanted
--- One row for each payable of the ids $1 or, where that is null, the codes $2: place, and the payable. `expired` tells
--- of one whose time is over, whether it is marked so or not.
+-- One row for each payable of the ids $1 or, where the id is null, the codes $2: place, and the payable. `expired` is
+-- true for a payable that is open though its time is over.
 SELECT
     wanted.place, p.id, p.kind, p.code, p.payee_id, p.payer_id, p.amount, p.currency, p.reusable, p.state,
     p.expires_at, p.due_at, p.details::text AS details, p.transfer_id, p.hold_id, p.settled_by, p.created_at,
@@ -9,7 +9,7 @@ FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS wanted (id, code, place)
 INNER JOIN payables AS p ON wanted.id = p.id OR wanted.code = p.code;
 
 -- name: payables_to_pay
--- Like payables_wanted, and after `expired` the payee, all null where there is none: one look for whoever pays.
+-- Rows as in payables_wanted, and after `expired` the payee, all null where there is none.
 SELECT
     wanted.place, p.id, p.kind, p.code, p.payee_id, p.payer_id, p.amount, p.currency, p.reusable, p.state,
     p.expires_at, p.due_at, p.details::text AS details, p.transfer_id, p.hold_id, p.settled_by, p.created_at,
@@ -22,8 +22,8 @@ INNER JOIN payables AS p ON wanted.id = p.id OR wanted.code = p.code
 LEFT JOIN users AS payee ON p.payee_id = payee.id;
 
 -- name: payers_and_payables
--- One row for each user of the ids $1, who come by the sign-ins $2: place, the user as in users_by_id, and the payable
--- of the code in $3 with its payee as in payables_to_pay, all null where there is none.
+-- One row for each user of the ids $1 with the sign-ins $2: place, the user as in users_by_id, and the payable of the
+-- code in $3 with its payee as in payables_to_pay, all null where there is none.
 SELECT
     wanted.place, u.id, u.principal_id, u.wallet_id, u.phone, u.username, u.name, u.is_merchant, u.is_agent,
     u.merchant_status, u.merchant_fee_bps, u.merchant_since, u.kyc_level, u.kyc_status, u.created_at,
@@ -46,7 +46,7 @@ LEFT JOIN payables AS p ON wanted.code = p.code
 LEFT JOIN users AS payee ON p.payee_id = payee.id;
 
 -- name: create_payable
--- Store a payable and return its id; no row where the request key is taken already.
+-- Store a payable and return its id and time; no row comes back where the request key is taken.
 INSERT INTO payables (
     id, kind, code, payee_id, payer_id, amount, currency, reusable, expires_at, due_at, request_key, fingerprint,
     details, hold_id
@@ -56,11 +56,11 @@ ON CONFLICT (request_key) DO NOTHING
 RETURNING id, created_at;
 
 -- name: payable_by_request_key
--- The id and the fingerprint of what was made under a key, and when.
+-- The payable of the request key $1: id, fingerprint, created_at.
 SELECT id, fingerprint, created_at FROM payables WHERE request_key = $1;
 
 -- name: end_payable
--- End the open payable $1 as $2, by user $3, unless its time is over: the state it is in afterwards is read from it.
+-- End the open payable $1 in the state $2, by user $3; no row comes back where it has ended or its time is over.
 UPDATE payables SET state = $2, settled_by = $3, updated_at = clock_timestamp()
 WHERE id = $1 AND state = 'open' AND (expires_at > clock_timestamp() OR expires_at IS NULL)
 RETURNING id;

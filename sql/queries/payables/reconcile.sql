@@ -1,5 +1,5 @@
 -- name: last_account
--- The last account's number, 0 without any.
+-- The highest id of an account, 0 without accounts.
 SELECT coalesce(max(a.id), 0) FROM accounts AS a;
 
 -- name: wallet_mismatches
@@ -17,8 +17,8 @@ ORDER BY c.id;
 
 -- name: transfer_issues
 -- A row for each transfer of the batches $1 < batch <= $2 whose entries are not two or more that sum to zero in each
--- currency: id, entries, off (by how much it is off, of the first currency that is), system (whether a system account
--- is in it), orphans (entries of accounts that are not there).
+-- currency: id, entries, off (the least sum that is not zero), system (whether a system account is in it), orphans
+-- (entries of accounts that do not exist).
 SELECT
     c.id, sum(c.legs)::bigint AS entries, min(c.total) FILTER (WHERE c.total <> 0)::bigint AS off,
     bool_or(c.system) AS system, sum(c.orphans)::bigint AS orphans
@@ -38,15 +38,15 @@ HAVING sum(c.legs) < 2 OR bool_or(c.total <> 0) OR sum(c.orphans) > 0
 ORDER BY c.no;
 
 -- name: lock_accounts
--- Nothing; afterwards nobody else posts to the accounts of codes $1 until this transaction ends.
+-- Lock the accounts of codes $1: nobody else posts to them until this transaction ends. The rows are empty.
 SELECT FROM accounts AS a
 WHERE a.code = any($1::text[])
 ORDER BY a.id
 FOR NO KEY UPDATE;
 
 -- name: drift
--- One row: the currency of the account of code $1, how much its balance is above the sum of its entries, and whether
--- these agree with each other: the last one's running balance is their sum, and its version the account's.
+-- One row: the currency of the account of code $1, its balance less the sum of its entries, and whether the entries
+-- agree with each other: the running balance of the last entry is the sum, and its version is the account's.
 SELECT
     a.currency, (a.balance - s.total)::bigint AS drift,
     coalesce(l.balance, 0) = s.total AND coalesce(l.version, 0) = a.version AND s.entries = a.version AS sound
@@ -64,6 +64,6 @@ LEFT JOIN LATERAL (
 WHERE a.code = $1;
 
 -- name: take_drift_out
--- Put $2 minor units less into the balance of the account of code $1. No row comes back; only the owner of the schema
--- may, in the transaction that then shows it in entries.
+-- Take $2 minor units out of the balance of the account of code $1. No row comes back. Only the owner of the schema may
+-- do that, and the same transaction then writes the entries that show the drift.
 UPDATE accounts SET balance = balance - $2 WHERE code = $1;

@@ -1,6 +1,6 @@
 -- name: refund_original
--- One row: the transfer of id $1 with its first five legs in order, more than any payment has; `currency` is that of
--- the first.
+-- One row: the transfer of id $1 with its first five legs in order, more than any payment has, and its currency, of
+-- which a payment has one.
 SELECT
     t.no,
     t.kind,
@@ -16,7 +16,7 @@ WHERE k.id = $1
 GROUP BY t.no;
 
 -- name: refund_of_id
--- One row: the refund of id $1, what it gives back of which transfer, and the account that gives it.
+-- One row: the refund of id $1 and kind $2, its amount, the original transfer, and the account that gives the money.
 SELECT r.id, o.id AS original_id, e.amount, a.currency, g.code AS giver, b.recorded_at
 FROM keys AS k
 INNER JOIN transfers AS r ON k.no = r.no
@@ -29,7 +29,7 @@ INNER JOIN accounts AS g ON ge.account_id = g.id
 WHERE k.id = $1 AND r.kind = $2;
 
 -- name: user_of_wallet
--- The user of wallet $1.
+-- One row: the user of wallet $1.
 SELECT
     u.id, u.principal_id, u.wallet_id, u.phone, u.username, u.name, u.is_merchant, u.is_agent, u.merchant_status,
     u.merchant_fee_bps, u.merchant_since, u.kyc_level, u.kyc_status, u.created_at, u.tokens_valid_from, TRUE AS live

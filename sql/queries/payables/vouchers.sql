@@ -1,6 +1,6 @@
 -- name: issue_vouchers
--- Store vouchers of ids $1 and codes $2, each over $4 minor units of $5, made by user $3, with details $6. A row each:
--- id, code, created_at; none for what an equal call under the same key had stored before.
+-- Store vouchers of ids $1 and codes $2, each over $4 minor units of $5, made by user $3, with details $6. Each stored
+-- voucher comes back as id, code, created_at; no row comes back for ids that are there already.
 INSERT INTO payables (id, kind, code, payer_id, amount, currency, details)
 SELECT
     i.id, 'voucher' AS kind, i.code, $3 AS payer_id, $4 AS amount, $5 AS currency,
@@ -59,8 +59,8 @@ ORDER BY p.created_at DESC, p.id DESC
 LIMIT $6;
 
 -- name: voucher_summary
--- One row: how many vouchers there are in each state, what they are worth and what their redemption has cost, of all
--- or, where $1 is not null, of one creator. The fee is the fourth leg of a redemption.
+-- One row: the numbers of vouchers by state, their worth and their fees in minor units, of all creators or, where $1 is
+-- not null, of one. The fee is the fourth leg of a redemption.
 SELECT
     count(*) AS total_count,
     count(*) FILTER (WHERE p.state = 'open') AS active_count,

@@ -1,6 +1,6 @@
 -- name: invoices_to_autopay
--- Up to $2 due invoices that a mandate covers, longest due first; those that failed count as due when they are tried
--- again. With a payer $1 only theirs, and they need not wait.
+-- Up to $2 due invoices that a mandate covers, longest due first; a failed one is due at the time of its next attempt.
+-- A payer $1 that is not null gets the payer's invoices alone, failed ones without the wait.
 SELECT p.id, p.payer_id, p.payee_id, coalesce(f.attempts, 0) AS attempts
 FROM mandates AS m
 INNER JOIN payables AS p ON m.payer_id = p.payer_id AND m.issuer_id = p.payee_id
@@ -14,8 +14,8 @@ ORDER BY coalesce(f.retry_at, p.due_at), p.id
 LIMIT $2;
 
 -- name: lock_invoice_to_autopay
--- The invoice $1, locked after the mandate that covers it; no row when it is not due, not covered any more, or locked
--- by somebody who pays or ends it.
+-- The invoice $1, locked after the mandate that covers it; no row comes back when the invoice is not due, not covered
+-- any more, or locked by a transaction that pays or ends it.
 WITH mandate AS (
     SELECT m.payer_id, m.issuer_id, m.max_amount
     FROM mandates AS m
@@ -36,17 +36,17 @@ WHERE
 FOR NO KEY UPDATE OF p SKIP LOCKED;
 
 -- name: note_autopay_failure
--- One more failure of the invoice $1, for the reason $2; it is tried again in $3.
+-- Note a failure of the invoice $1 with the reason $2; the next attempt comes after $3. No row comes back.
 INSERT INTO autopay_failures AS f (invoice_id, attempts, retry_at, last_error)
 VALUES ($1, 1, clock_timestamp() + $3::interval, left($2, 100))
 ON CONFLICT (invoice_id) DO UPDATE
     SET attempts = f.attempts + 1, retry_at = excluded.retry_at, last_error = excluded.last_error;
 
 -- name: forget_autopay_failure
--- The invoice $1 was paid, or is to be tried at once.
+-- Remove the failures of the invoice $1, which was paid or is to be tried at once. No row comes back.
 DELETE FROM autopay_failures WHERE invoice_id = $1;
 
 -- name: force_invoice_due
--- Make the open invoice $1 due since a minute.
+-- Set the due time of the open invoice $1 to a minute ago. No row comes back.
 UPDATE payables SET due_at = clock_timestamp() - interval '1 minute', updated_at = clock_timestamp()
 WHERE id = $1 AND kind = 'invoice' AND state = 'open';

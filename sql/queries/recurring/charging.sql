@@ -6,7 +6,7 @@ ORDER BY try_at, id
 LIMIT $1;
 
 -- name: lock_subscription_due
--- The subscription $1, locked, and the time; no row when it is not due any more, or locked by another charger.
+-- The subscription $1, locked, and the time; no row comes back when it is not due any more or another charger has it.
 SELECT
     id, payer_id, merchant_id, amount, currency, interval_days, state, next_charge_at, try_at, attempts, last_error,
     missed_periods, last_transfer_id, created_at, clock_timestamp() AS now
@@ -15,7 +15,7 @@ WHERE id = $1 AND state <> 'canceled' AND try_at <= clock_timestamp()
 FOR NO KEY UPDATE SKIP LOCKED;
 
 -- name: subscription_charged
--- The subscription $1 was charged by the transfer $4, after $3 missed periods; the next period begins at $2.
+-- Note that the transfer $4 has charged the subscription $1, after $3 missed periods; the next period begins at $2.
 UPDATE subscriptions
 SET
     state = 'active', next_charge_at = $2, try_at = $2, attempts = 0, last_error = NULL,
@@ -23,8 +23,8 @@ SET
 WHERE id = $1;
 
 -- name: subscription_failed
--- The subscription $1 could not be charged for the period that began at $2, now $4 times, for the reason $5, after $6
--- missed periods; it is tried again at $3.
+-- Note that $4 charges of the subscription $1 have failed for the period that began at $2, the last for the reason $5,
+-- after $6 missed periods; the next attempt comes at $3.
 UPDATE subscriptions
 SET
     state = 'past_due', next_charge_at = $2, try_at = $3, attempts = $4, last_error = left($5, 100),

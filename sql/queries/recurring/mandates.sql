@@ -1,6 +1,6 @@
 -- name: upsert_mandate
--- Store the mandate of payer $2 for issuer $3, with id $1 if there is none yet, and return it; a revoked one is active
--- again.
+-- Store the mandate of payer $2 for issuer $3, under the id $1 if it is new, and return it; a revoked mandate becomes
+-- active again.
 INSERT INTO mandates AS m (id, payer_id, issuer_id, autopay, max_amount)
 VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (payer_id, issuer_id) DO UPDATE
@@ -19,11 +19,11 @@ ORDER BY m.created_at DESC, m.id DESC
 LIMIT $2;
 
 -- name: find_mandate
--- One row: whose the mandate $1 is.
+-- One row: payer and issuer of the mandate $1.
 SELECT payer_id, issuer_id FROM mandates WHERE id = $1;
 
 -- name: revoke_mandate
--- Revoke the mandate $1; no row comes back when it is already.
+-- Revoke the mandate $1; no row comes back when it is revoked already.
 UPDATE mandates SET state = 'revoked', updated_at = clock_timestamp()
 WHERE id = $1 AND state = 'active'
 RETURNING id;

@@ -30,7 +30,7 @@ WHERE id = $1 AND state <> 'canceled'
 RETURNING id;
 
 -- name: force_subscription_due
--- Let a period of the subscription $1 begin a minute ago.
+-- Let the next period of the subscription $1 begin a minute ago. No row comes back.
 UPDATE subscriptions
 SET
     next_charge_at = clock_timestamp() - interval '1 minute', try_at = clock_timestamp() - interval '1 minute',

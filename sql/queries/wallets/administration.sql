@@ -13,7 +13,7 @@ ORDER BY id
 LIMIT $2 OFFSET $3;
 
 -- name: lock_user
--- The user $1, whose row is locked against other changes; no row where there is none.
+-- The user $1, whose row is locked against other changes; no row comes back for an unknown id.
 SELECT
     1 AS place, u.id, u.principal_id, u.wallet_id, u.phone, u.username, u.name, u.is_merchant, u.is_agent,
     u.merchant_status, u.merchant_fee_bps, u.merchant_since, u.kyc_level, u.kyc_status, u.created_at,
@@ -23,8 +23,8 @@ WHERE u.id = $1
 FOR NO KEY UPDATE;
 
 -- name: set_merchant
--- User $1 as a merchant after the change of what is given: merchant or not ($2), status ($3), own fee ($4), or no own
--- fee ($5).
+-- Change the merchant $1 and return the terms: merchant or not ($2), status ($3) and own fee ($4), each as it is where
+-- null, or no own fee ($5).
 UPDATE users SET
     is_merchant = coalesce($2, is_merchant),
     merchant_status = coalesce($3, merchant_status),
@@ -47,8 +47,8 @@ ORDER BY id
 LIMIT $2;
 
 -- name: end_sign_ins
--- End all sign-ins of user $1: how many there were. Tokens name the second in which they were made, so those of this
--- second end, too.
+-- End all sign-ins of user $1. Tokens name the second in which they were made, so those of this second end, too. No row
+-- comes back, only the number of sign-ins.
 WITH told AS (
     UPDATE users SET tokens_valid_from = date_trunc('second', clock_timestamp()) + interval '1 second'
     WHERE id = $1

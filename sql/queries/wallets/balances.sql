@@ -1,6 +1,6 @@
 -- name: wallet_entries
 -- The entries of the account of code $1 with versions from $2 down to $3, newest first: transfer_id, kind, amount,
--- recorded_at, version. Versions are dense, so they are the pages.
+-- recorded_at, version. Versions are dense, so a range of them is a page.
 SELECT t.id AS transfer_id, t.kind, e.amount, b.recorded_at, e.version
 FROM entries AS e
 INNER JOIN batches AS b ON b.seq = batch_of(e.no)
@@ -9,5 +9,5 @@ WHERE e.account_id = (SELECT a.id FROM accounts AS a WHERE a.code = $1) AND e.ve
 ORDER BY e.version DESC;
 
 -- name: wallet_balance
--- One row: what is in the account of the code $1, what of it is held, its currency and the number of its entries.
+-- One row: balance, amount held, currency and number of entries (version) of the account of code $1.
 SELECT balance, held, currency, version FROM accounts WHERE code = $1;

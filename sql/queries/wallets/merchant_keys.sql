@@ -1,25 +1,25 @@
 -- name: create_merchant_key
--- The time when key $1 of user $2 was stored with the sealed secret $3; no row when there are $4 keys already.
+-- Store the key $1 of user $2 with the sealed secret $3 and return the time; no row comes back when there are $4 keys.
 INSERT INTO merchant_api_keys (key_id, user_id, sealed_secret)
 SELECT $1 AS key_id, $2 AS user_id, $3 AS sealed_secret
 WHERE (SELECT count(*) FROM merchant_api_keys WHERE user_id = $2 AND deleted_at IS NULL) < $4
 RETURNING created_at;
 
 -- name: list_merchant_keys
--- The living keys of user $1, $2 at most, newest first: key_id, created_at.
+-- The newest $2 keys of user $1 that are not deleted, newest first: key_id, created_at.
 SELECT key_id, created_at FROM merchant_api_keys
 WHERE user_id = $1 AND deleted_at IS NULL
 ORDER BY created_at DESC, key_id DESC
 LIMIT $2;
 
 -- name: delete_merchant_key
--- The id when user $2 had a living key $1; else no row.
+-- Delete the key $1 of user $2 and return its id; no row comes back for an unknown or deleted key.
 UPDATE merchant_api_keys SET deleted_at = clock_timestamp()
 WHERE key_id = $1 AND user_id = $2 AND deleted_at IS NULL
 RETURNING key_id;
 
 -- name: find_merchant_key
--- The living key $1: sealed_secret, scope, and its user.
+-- The key $1, unless it is deleted: sealed_secret, scope, and its user.
 SELECT
     k.sealed_secret, k.scope, u.id, u.principal_id, u.wallet_id, u.phone, u.username, u.name, u.is_merchant,
     u.is_agent, u.merchant_status, u.merchant_fee_bps, u.merchant_since, u.kyc_level, u.kyc_status, u.created_at,
@@ -29,7 +29,7 @@ INNER JOIN users AS u ON k.user_id = u.id
 WHERE k.key_id = $1 AND k.deleted_at IS NULL;
 
 -- name: use_signature
--- The digest $1, remembered for $2 seconds, when it was not used before; else no row. Some old digests are removed.
+-- Remember the digest $1 for $2 seconds; no row comes back for a used one. Up to 20 digests that are over are removed.
 WITH gone AS (
     DELETE FROM merchant_api_signatures
     WHERE

@@ -1,5 +1,5 @@
 -- name: prune_audit_events
--- Remove up to $2 audit records older than $1 days: how many there were.
+-- Remove up to $2 audit records older than $1 days, and return their number.
 SELECT prune_audit_events($1, $2) AS removed;
 
 -- name: prune_sessions

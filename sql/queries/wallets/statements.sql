@@ -1,13 +1,13 @@
 -- name: list_merchants
--- Up to $2 merchants with ids above $1, those who were some among them: id, wallet_id.
+-- Up to $2 present and former merchants with ids above $1: id, wallet_id.
 SELECT id, wallet_id FROM users
 WHERE (is_merchant OR merchant_since IS NOT NULL) AND id > $1
 ORDER BY id
 LIMIT $2;
 
 -- name: statement_span
--- One row: the currency of the account of code $1, and which of its entries were recorded from $2 to $3, both included:
--- the versions above first_after up to last.
+-- One row: the currency of the account of code $1, and the span of its entries from $2 to $3, both included: versions
+-- above first_after up to last.
 SELECT
     a.currency,
     ledger_version_at(a.id, $2::timestamptz - interval '1 microsecond') AS first_after,

@@ -1,6 +1,6 @@
 -- name: users_by_id
--- One row for each user of the ids $1: place, and the user. $2 are the sign-ins that they come by, null where the
--- token names none: `live` is false for one that was ended.
+-- One row for each user of the ids $1: place, and the user. $2 are the sign-ins of the tokens, null for a token without
+-- one; `live` is false where the sign-in has ended.
 SELECT
     wanted.place, u.id, u.principal_id, u.wallet_id, u.phone, u.username, u.name, u.is_merchant, u.is_agent,
     u.merchant_status, u.merchant_fee_bps, u.merchant_since, u.kyc_level, u.kyc_status, u.created_at,
@@ -20,7 +20,7 @@ FROM unnest($1::text[]) WITH ORDINALITY AS wanted (phone, place)
 INNER JOIN users AS u ON wanted.phone = u.phone;
 
 -- name: find_users
--- The users of the ids $1, in no order.
+-- One row for each user of the ids $1, in no order.
 SELECT
     1 AS place, u.id, u.principal_id, u.wallet_id, u.phone, u.username, u.name, u.is_merchant, u.is_agent,
     u.merchant_status, u.merchant_fee_bps, u.merchant_since, u.kyc_level, u.kyc_status, u.created_at,
@@ -29,8 +29,8 @@ FROM users AS u
 WHERE u.id = any($1::uuid[]);
 
 -- name: create_user
--- A new user $1 with wallet $2 and phone $3, name $4, and the principal that its events belong to. No row comes back
--- when the phone has a user.
+-- Store the user $1 with wallet $2, phone $3, name $4 and a new principal for the user's events. No row comes back when
+-- the phone has a user.
 WITH principal AS (
     INSERT INTO principals (name) SELECT 'user:' || $1::uuid
     WHERE NOT EXISTS (SELECT FROM users WHERE phone = $3)

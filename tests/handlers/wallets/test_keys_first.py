@@ -161,7 +161,6 @@ STOPS = {
     "payee_frozen": PAYING | {"cash_in", "cash_out", "voucher"},
     "expired": CODES,
 }
-CASES = [(kind, obstacle) for obstacle in OBSTACLES for kind in KINDS if kind in STOPS[obstacle]]
 
 
 async def counted(owner: Any) -> dict[str, int]:
@@ -200,28 +199,29 @@ async def stand_in_the_way(obstacle: Obstacle, scene: Scene, owner: Any, admin: 
         assert said.status == 200, said
 
 
-@pytest.mark.parametrize(("kind", "name"), CASES)
+@pytest.mark.parametrize("kind", KINDS)
 async def test_a_repeated_key_is_answered_before_any_rule(
-    kind: str, name: str, person: MakePerson, settings: Settings, owner: Any, admin: Administrator
+    kind: str, person: MakePerson, settings: Settings, owner: Any, admin: Administrator
 ) -> None:
-    scene, obstacle, key = await scene_of(kind, person), OBSTACLES[name], new_key()
-    asker = asker_of(kind, scene)
-    paid, other = await scene.make(), await scene.make()
-    first = await scene.pay(asker, paid, key)
-    assert first.status == 200, first
-    assert b"already" not in first.body
-    balances = [await one.balance() for one in (scene.payer, scene.payee)]
-    await stand_in_the_way(obstacle, scene, owner, admin)
-    before = await counted(owner)
-    async with restarted(asker.client, settings, obstacle.settings) as client:
-        again = await scene.pay(asker.at(client), paid, key)
-        assert (again.status, again.body) == (first.status, first.body)
-        assert await counted(owner) == before
-        refused = await scene.pay(asker.at(client), other, new_key())
-    assert 400 <= refused.refusal[0] < 500
-    assert [await one.balance() for one in (scene.payer, scene.payee)] == balances
-    blocked = await owner.fetchval("SELECT count(*) FROM audit_events WHERE type = 'fraud.block'")
-    assert blocked == (1 if name == "risk" else 0)
+    """Every obstacle stands in the way of other people, so one database serves all of them."""
+    for name in (name for name in OBSTACLES if kind in STOPS[name]):
+        scene, obstacle, key = await scene_of(kind, person), OBSTACLES[name], new_key()
+        asker = asker_of(kind, scene)
+        paid, other = await scene.make(), await scene.make()
+        first = await scene.pay(asker, paid, key)
+        assert (first.status, b"already" in first.body) == (200, False), (name, first)
+        balances = [await one.balance() for one in (scene.payer, scene.payee)]
+        await stand_in_the_way(obstacle, scene, owner, admin)
+        before = await counted(owner)
+        async with restarted(asker.client, settings, obstacle.settings) as client:
+            again = await scene.pay(asker.at(client), paid, key)
+            assert (again.status, again.body) == (first.status, first.body), name
+            assert await counted(owner) == before, name
+            refused = await scene.pay(asker.at(client), other, new_key())
+        assert 400 <= refused.refusal[0] < 500, name
+        assert [await one.balance() for one in (scene.payer, scene.payee)] == balances, name
+        records = await owner.fetch("SELECT type FROM audit_events WHERE user_id = $1", scene.payer.user.id)
+        assert ("fraud.block" in {row["type"] for row in records}) is (name == "risk"), name
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in {"p2p", "static_qr", "static_link"}])
