@@ -370,7 +370,9 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool:
 
 
 def pytest_timeout_cancel_timer(item: pytest.Item) -> bool:
-    item.stash[TIMER].cancel()
+    # A file that cannot be collected is asked, too, and has no timer.
+    if TIMER in item.stash:
+        item.stash[TIMER].cancel()
     return True
 
 

@@ -21,7 +21,7 @@ from core.ledger.items import SYSTEM_PRINCIPAL, Effects, Leg, Operation, Outcome
 from core.payables.fees import fee
 from core.payables.kinds import Order
 from core.payables.limits import LIMITS_FIRST, first_cause, payer_limits
-from core.payables.pay import Key, is_answered, pay
+from core.payables.pay import SCOPED, Key, is_answered, pay
 from core.payables.payables import NewPayable, RequestKey, end, store
 from core.payables.payments import Held
 from core.wallets.books import CASH_OUT, system_account
@@ -150,7 +150,7 @@ async def accept(platform: Platform, agent: User, request_id: UUID | None, key: 
     the KYC level of its request waits until an administrator gives the level back. Raises Refusal
     `not_an_agent`, `request_not_found`, `kyc_level_required`, `account_frozen`, `agent_insufficient_funds`.
     """
-    scoped = Key.of(agent, None if key is None else f"cash.accept:{request_id}:{key}")
+    scoped = Key.of(agent, None if key is None else f"{SCOPED}cash.accept:{request_id}:{key}")
     if not agent.is_agent and not await is_answered(platform.database, scoped):
         raise _no_agent()
     known = await _known(platform, request_id)

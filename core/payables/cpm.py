@@ -11,7 +11,7 @@ from core.audit import by_user
 from core.errors import Refusal
 from core.payables import demands
 from core.payables.payables import MERCHANT, NewPayable, RequestKey, answered, with_metadata
-from core.wallets.merchants import require_merchant
+from core.wallets.merchants import require_seller
 
 if TYPE_CHECKING:
     from core.platform import Platform
@@ -47,11 +47,11 @@ async def request_payment(platform: Platform, merchant: User, scanned: Scanned, 
     `invalid_phone_format`, `target_not_found`, `unsupported_cpm_format`, `idempotency_conflict`.
     """
     request_key = None if key is None else RequestKey(merchant.principal_id, key, ("cpm", *scanned))
-    if not merchant.is_merchant:
+    if not merchant.sells:
         stored = None if request_key is None else await answered(platform.database, request_key)
         if stored is not None:
             return stored.id
-    require_merchant(merchant)
+    require_seller(merchant)
     target = await _customer(platform, merchant, scanned.text)
     minutes = platform.settings.request_expiry_minutes
     new = NewPayable(

@@ -73,7 +73,8 @@ async def create(
     demand = await find(platform.database, kind, stored.id)
     if demand is None:
         raise LookupError(f"{stored.id} is not there though it was just stored")
-    return demand
+    # A repetition gets the first answer, so it shows the demand as it was made.
+    return demand._replace(payable=demand.payable._replace(state="open"))
 
 
 async def store(

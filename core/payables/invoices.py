@@ -17,7 +17,7 @@ from core.payables.payables import NewPayable
 from core.payables.payments import Paid
 from core.wallets.books import wallet_of
 from core.wallets.kyc import require_kyc
-from core.wallets.merchants import require_merchant
+from core.wallets.merchants import require_seller
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -44,7 +44,7 @@ async def create(platform: Platform, issuer: User, payer_phone: str, billed: Bil
     Raises Refusal `kyc_level_required`, `not_a_merchant`, `invoice_to_self`.
     """
     require_kyc(issuer, ISSUER_LEVEL)
-    require_merchant(issuer)
+    require_seller(issuer)
     if payer_phone == issuer.phone:
         raise Refusal("invoice_to_self", "An invoice goes to somebody else.")
     payer = await platform.users.ensure(payer_phone, actor=by_user(issuer.id))

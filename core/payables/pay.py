@@ -8,7 +8,7 @@ payment that passes costs no further round trip.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from core import ids
 from core.audit import audited, by_user, record
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from core.platform import Platform
     from core.settings import Settings
     from core.wallets.users import User
+
+
+# The begin of a key that counts for one payable alone. No key of a caller has a control character.
+SCOPED: Final = "\x1f"
 
 
 class Key(NamedTuple):
@@ -87,13 +91,12 @@ async def pay(
 def check(platform: Platform, order: Order) -> None:
     """Raise Refusal where a rule forbids an order; the ledger decides the rules that need a lock."""
     rules, settings = KINDS[order.kind], platform.settings
-    collects = order.collects or rules.collects
-    if (collects.merchant and not order.payee.is_merchant) or (
-        order.payee.kyc_level < collects.level(settings)
-    ):
-        raise Refusal(*rules.not_collectable)
     if order.state != "open":
         raise _closed(rules, order.state)
+    collects = order.collects or rules.collects
+    verified = order.payee.kyc_level >= collects.level(settings)
+    if not verified or (collects.merchant and not order.payee.sells):
+        raise Refusal(*rules.not_collectable)
     if order.currency != platform.currency:
         raise Refusal(
             "currency_mismatch", f"The amount is in {order.currency}, and wallets are in {platform.currency}."

@@ -18,7 +18,7 @@ from core.database import queries
 from core.errors import Refusal
 from core.ledger.items import operation_id
 from core.lookup import Lookup
-from core.payables.kinds import Collects, Order
+from core.payables.kinds import Collects, Kind, Order
 from core.wallets.users import User
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 _sql = queries(__name__)
 
-Kind = Literal["qr", "link", "request", "invoice", "cash_in", "cash_out", "voucher"]
 State = Literal["open", "paid", "canceled", "rejected", "expired"]
 # 192 bits: nobody guesses a code, and the contract's clients expect its 32 characters.
 CODE_BYTES: Final = 24

@@ -15,7 +15,7 @@ from core.payables.kinds import QR_GONE
 from core.payables.pay import Key, pay
 from core.payables.payables import NewPayable, create, new_code
 from core.wallets.kyc import require_kyc
-from core.wallets.merchants import require_merchant
+from core.wallets.merchants import require_merchant, require_seller
 from core.wallets.notifications import announce
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ async def create_qr(
     Returns the text of the code, and its end. Raises Refusal `kyc_level_required`, `not_a_merchant`.
     """
     require_kyc(merchant, platform.settings.kyc_min_level_for_merchant_qr)
-    require_merchant(merchant)
+    require_seller(merchant)
     static = mode == "static"
     expires_at = datetime.now(UTC) + timedelta(minutes=platform.settings.qr_expiry_minutes)
     code = new_code()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.errors import Refusal
 from core.payables import demands
-from core.payables.pay import Key, pay
+from core.payables.pay import SCOPED, Key, pay
 from core.payables.payables import NewPayable, RequestKey, with_metadata
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ async def accept(platform: Platform, payer: User, request_id: UUID, key: str | N
         return found.order(payer, found.payee, None, (str(request_id),), object_id=str(request_id))
 
     # The key counts for this request alone: the contract knows no key here, so another use must not conflict.
-    scoped = None if key is None else f"requests.accept:{request_id}:{key}"
+    scoped = None if key is None else f"{SCOPED}requests.accept:{request_id}:{key}"
     try:
         paid = await pay(platform, "request", payer, Key.of(payer, scoped), find)
     except Refusal as refusal:

@@ -61,7 +61,7 @@ async def create(
     merchant = await platform.users.by_phone(merchant_phone)
     if merchant is None:
         raise Refusal("merchant_not_found", "Nobody has a wallet under this phone.")
-    if not merchant.is_merchant:
+    if not merchant.sells:
         raise Refusal("target_not_a_merchant", "The payee of a subscription is a merchant.")
     await _within_limits(platform, payer, amount)
     starts = datetime.now(UTC) + timedelta(days=interval_days)

@@ -24,6 +24,12 @@ def require_merchant(user: User, code: str = "not_a_merchant") -> None:
         raise Refusal(code, "Only merchants may do this.")
 
 
+def require_seller(user: User) -> None:
+    """Raise Refusal `not_a_merchant` unless the user may be paid as a merchant now, see `User.sells`."""
+    if not user.sells:
+        raise Refusal("not_a_merchant", "This is for merchants in good standing.")
+
+
 async def become_merchant(platform: Platform, user: User) -> None:
     """Make the user a merchant; a repetition changes nothing. Raises Refusal `not_allowed` outside development."""
     if platform.settings.env != "dev":

@@ -45,6 +45,11 @@ class User(NamedTuple):
     live: bool = True
 
     @property
+    def sells(self) -> bool:
+        """Whether the user may be paid as a merchant now: not suspended, and verification was not taken back."""
+        return self.is_merchant and self.merchant_status != "suspended" and self.kyc_status != "rejected"
+
+    @property
     def account(self) -> str:
         """The code of the wallet's account in the ledger."""
         return wallet_account(self.wallet_id)

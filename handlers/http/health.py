@@ -87,7 +87,10 @@ async def ready(call: Call) -> web.Response:
 
 
 async def show_metrics(call: Call) -> web.Response:
-    """Answer in Prometheus' text format. In prod only loopback and holders of the admin token may read it."""
+    """Answer in Prometheus' text format. In prod only loopback and holders of the admin token may read it.
+
+    With TRUSTED_PROXIES only the token counts.
+    """
     _check_reader(call)
     return await metrics_page(call)
 
@@ -126,11 +129,15 @@ def counters_page() -> web.Response:
 
 def _check_reader(call: Call) -> None:
     parts = call.parts
-    if parts.settings.env == "prod" and not (
-        _is_loopback(call.address) or parts.administrators.includes(call.request)
-    ):
+    # Behind a proxy on the same host the address says nothing: everybody would come from loopback.
+    open_to_address = not parts.settings.trusted_proxies and (
+        parts.settings.env != "prod" or _is_loopback(call.address)
+    )
+    if not open_to_address and not parts.administrators.includes(call.request):
         raise Refusal(
-            "unauthorized", f"In prod metrics want the admin token, as {ADMIN_TOKEN} or as a bearer token."
+            "unauthorized",
+            "In prod and behind proxies (TRUSTED_PROXIES) metrics want the admin token,"
+            f" as {ADMIN_TOKEN} or as a bearer token.",
         )
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
+from core.platform import Platform
+from core.recurring import charging
 from core.service import open_service
 from core.settings import Settings
 from handlers.app import create_app
@@ -142,6 +144,9 @@ OBSTACLES = {
     "payee_suspended": Obstacle(
         rows="UPDATE users SET is_merchant = false, merchant_status = 'suspended' WHERE id = $2"
     ),
+    # What an administrator does who rejects a verification, and one who sets the merchant's status alone.
+    "payee_rejected": Obstacle(rows="UPDATE users SET kyc_level = 0, kyc_status = 'rejected' WHERE id = $2"),
+    "payee_status": Obstacle(rows="UPDATE users SET merchant_status = 'suspended' WHERE id = $2"),
     "agent_suspended": Obstacle(rows="UPDATE users SET is_agent = false WHERE id IN ($1, $2)"),
     "payer_frozen": Obstacle(frozen="payer"),
     "payee_frozen": Obstacle(frozen="payee"),
@@ -156,11 +161,21 @@ STOPS = {
     "payer_level": CODES | {"cash_out"},
     "payee_level": CODES | {"invoice"},
     "payee_suspended": {"qr", "static_qr", "invoice", "scanned"},
+    "payee_rejected": CODES | {"invoice", "scanned"},
+    "payee_status": {"qr", "static_qr", "invoice", "scanned"},
     "agent_suspended": {"cash_in", "cash_out"},
     "payer_frozen": PAYING | {"cash_in", "cash_out"},
     "payee_frozen": PAYING | {"cash_in", "cash_out", "voucher"},
     "expired": CODES,
 }
+
+
+async def no_payable() -> str:
+    return ""
+
+
+# For people between whom nothing is paid by a call.
+NO_PAYMENT = (no_payable, posted(""))
 
 
 async def counted(owner: Any) -> dict[str, int]:
@@ -315,3 +330,53 @@ async def test_a_mandate_pays_no_issuer_who_lost_their_state(person: MakePerson,
     await owner.execute("UPDATE users SET is_merchant = true WHERE id = $1", shop.user.id)
     assert len((await ann.post("/invoices/process_due")).json["processed"]) == 1
     assert await ann.balance() == 900
+
+
+@pytest.mark.parametrize("name", ["payee_rejected", "payee_status", "payee_suspended"])
+async def test_a_subscription_pays_no_merchant_who_lost_their_state(
+    name: str, person: MakePerson, platform: Platform, owner: Any, admin: Administrator
+) -> None:
+    shop, ann = await person(kyc=1, merchant=True), await person(balance=1_000)
+    body = {"merchant_phone": shop.phone, "amount_cents": 50, "interval_days": 1}
+    made = await ann.post("/subscriptions", body)
+    assert made.status == 200, made
+    await owner.execute(
+        "UPDATE subscriptions SET next_charge_at = clock_timestamp(), try_at = clock_timestamp()"
+    )
+    await stand_in_the_way(OBSTACLES[name], Scene(ann, shop, *NO_PAYMENT), owner, admin)
+    assert tuple(await charging.step(platform)) == (0, 1)
+    assert (await ann.balance(), await shop.balance()) == (1_000, 0)
+    assert (await ann.post("/subscriptions", body)).refusal[0] == 400
+
+
+async def test_a_repeated_ask_is_answered_as_it_was(person: MakePerson) -> None:
+    ann, bob, key = await person(), await person(balance=100), new_key()
+    body = {"to_phone": bob.phone, "amount_cents": 5}
+    first = await ann.post("/requests", body, key=key)
+    assert (await bob.post(f"/requests/{first.json['id']}/accept")).status == 200
+    assert (await ann.post("/requests", body, key=key)).body == first.body
+    assert (await ann.get(f"/requests/{first.json['id']}")).json["status"] == "accepted"
+
+
+@pytest.mark.parametrize("kind", ["invoice", "request", "scanned"])
+async def test_what_is_paid_is_told_so_without_a_key_whatever_the_payee_is_by_now(
+    kind: str, person: MakePerson, owner: Any
+) -> None:
+    scene = await scene_of(kind, person)
+    which = await scene.make()
+    path = f"/invoices/{which}/pay" if kind == "invoice" else f"/requests/{which}/accept"
+    assert (await scene.payer.post(path)).status == 200
+    second = await scene.payer.post(path)
+    await owner.execute(
+        "UPDATE users SET is_merchant = false, kyc_level = 0 WHERE id = $1", scene.payee.user.id
+    )
+    assert (await scene.payer.post(path)).body == second.body
+    assert second.status == 200
+
+
+async def test_a_key_for_one_payable_meets_no_other_use_of_its_text(person: MakePerson) -> None:
+    scene = await scene_of("request", person)
+    which = await scene.make()
+    body = {"to_phone": scene.payee.phone, "amount_cents": 1, "idempotency_key": f"requests.accept:{which}:k"}
+    assert (await scene.payer.post("/wallet/transfer", body)).status == 200
+    assert (await scene.pay(scene.payer, which, "k")).status == 200
