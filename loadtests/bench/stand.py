@@ -27,7 +27,7 @@ from ops.process import PROJECT, choose_port, open_log, spawn, stop
 HOST = "127.0.0.1"
 READY_SECONDS = 60
 SETTLE_SECONDS = 600
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.05
 #: A process of ours has so many seconds to end in good order before it is killed.
 STOP_SECONDS = 15
 KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "PYTHONPATH")

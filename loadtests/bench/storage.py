@@ -1,12 +1,10 @@
 """Bytes a transfer, and how many of the updates on accounts were HOT."""
 
-import asyncio
-
 import msgspec
 
 from loadtests.bench.measures import BASE, STORAGE
 from loadtests.bench.meter import Meter
-from loadtests.bench.stand import POLL_SECONDS, Stand
+from loadtests.bench.stand import STOP_SECONDS, Stand, StandError, wait_until
 from loadtests.bench.subject import Connection
 
 SIZES = """
@@ -16,8 +14,11 @@ SIZES = """
 """
 UPDATES = "SELECT coalesce(sum(n_tup_upd), 0) AS updates, coalesce(sum(n_tup_hot_upd), 0) AS hot"
 ACCOUNT_UPDATES = f"{UPDATES} FROM pg_stat_user_tables WHERE relname = 'accounts'"
-#: Sessions hand in their statistics at most a second late; after so many seconds without change they all have.
-STATISTICS_QUIET_SECONDS = 3
+#: A session that ends hands in its statistics before it leaves this view.
+OTHER_SESSIONS = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+"""
 
 
 class Growth(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,12 +84,12 @@ async def _sizes(connection: Connection) -> dict[str, tuple[int, int]]:
 
 
 async def _account_updates(connection: Connection) -> tuple[int, int]:
-    """All updates on accounts and the HOT ones, once the sessions have handed in what they counted."""
-    last, quiet = (-1, -1), 0.0
-    while quiet < STATISTICS_QUIET_SECONDS:
-        row = await connection.fetchrow(ACCOUNT_UPDATES)
-        seen = (int(row["updates"]), int(row["hot"])) if row else (0, 0)
-        quiet = quiet + POLL_SECONDS if seen == last else 0.0
-        last = seen
-        await asyncio.sleep(POLL_SECONDS)
-    return last
+    """All updates on accounts and the HOT ones, once the sessions that made them have ended."""
+
+    async def alone() -> bool:
+        return not await connection.fetchval(OTHER_SESSIONS)
+
+    if not await wait_until(alone, STOP_SECONDS):
+        raise StandError("a session on the database that storage was measured on did not end")
+    row = await connection.fetchrow(ACCOUNT_UPDATES)
+    return (int(row["updates"]), int(row["hot"])) if row else (0, 0)

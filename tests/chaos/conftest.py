@@ -19,7 +19,7 @@ from core.access import api_keys
 from core.database import open_database
 from core.ledger.accounts import Limits, Opening, open_accounts
 from core.migrations import migrate
-from core.settings import Settings, load_settings
+from core.settings import load_settings
 from ops.embedded import embedded_servers
 from ops.process import choose_port, python_environment
 from tests.chaos.load import Load, Serving, Stand
@@ -27,6 +27,8 @@ from tests.conftest import in_memory
 
 # As in the tests' other servers: a kill of a process, which is what is tested, loses nothing without fsync either.
 POSTGRES_OPTIONS = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
+
+PREPARED = "chaos_prepared"
 
 _databases = itertools.count(1)
 
@@ -47,16 +49,37 @@ def stand() -> Iterator[Stand]:
             shutil.rmtree(folder)
 
 
+@pytest.fixture(scope="module")
+async def prepared(stand: Stand) -> str:
+    """The key to a database of the stand that has the schema and the accounts, for others to be copied from."""
+    await _administer(stand, f"CREATE DATABASE {PREPARED}")
+    settings = load_settings(
+        env_file=None, env="test", database_url=stand.postgres.url(PREPARED), redis_url=stand.valkey.url()
+    )
+    await migrate(str(settings.database_url))
+    database = await open_database(settings, role=None, size=2)
+    try:
+        key, _ = await api_keys.create_key(database, "chaos", ["transfers:write"])
+        limits = Limits(floor=None)
+        codes = ("cash", "a", "b", *(f"wide-{number}" for number in range(50)))
+        await open_accounts(database, [Opening(code, "USD", limits) for code in codes], 1)
+    finally:
+        await database.close()
+    return key
+
+
 @pytest.fixture
-async def serving(stand: Stand, tmp_path: Path, eventually: Wait) -> AsyncIterator[Serving]:
+async def serving(stand: Stand, prepared: str, tmp_path: Path, eventually: Wait) -> AsyncIterator[Serving]:
     """Two API processes on a fresh database, ready to be loaded."""
-    name = f"chaos_{next(_databases)}"
+    number = next(_databases)
+    name = f"chaos_{number}"
     await stand.do(stand.postgres.start)
     await stand.do(stand.valkey.start)
+    # Copies share the marks of their template, so each has a Redis of its own.
     settings = load_settings(
-        env_file=None, env="test", database_url=stand.postgres.url(name), redis_url=stand.valkey.url()
+        env_file=None, env="test", database_url=stand.postgres.url(name), redis_url=stand.valkey.url(number)
     )
-    key = await _prepare(stand.postgres.url("postgres"), name, settings)
+    await _administer(stand, f"CREATE DATABASE {name} TEMPLATE {PREPARED} STRATEGY file_copy")
     port, log = choose_port(None), tmp_path / "log"
     environment = {
         "ENV": "test", "APP_HOST": "127.0.0.1", "APP_PORT": str(port), "STATE_DIR": str(tmp_path),
@@ -69,7 +92,7 @@ async def serving(stand: Stand, tmp_path: Path, eventually: Wait) -> AsyncIterat
         )  # fmt: skip
     try:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(30)) as session:
-            load = Load(f"http://127.0.0.1:{port}", key, session)
+            load = Load(f"http://127.0.0.1:{port}", prepared, session)
             await eventually(lambda: _ready(load), timeout=60)
             yield Serving(process, settings, load, log)
         process.send_signal(signal.SIGTERM)
@@ -79,21 +102,10 @@ async def serving(stand: Stand, tmp_path: Path, eventually: Wait) -> AsyncIterat
         process.wait()
 
 
-async def _prepare(admin_url: str, name: str, settings: Settings) -> str:
-    """Create and migrate the database, open its accounts, and return an API key."""
-    admin = await asyncpg.connect(admin_url)
-    await admin.execute(f"CREATE DATABASE {name}")
+async def _administer(stand: Stand, statement: str) -> None:
+    admin = await asyncpg.connect(stand.postgres.url("postgres"))
+    await admin.execute(statement)
     await admin.close()
-    await migrate(str(settings.database_url))
-    database = await open_database(settings, role=None, size=2)
-    try:
-        key, _ = await api_keys.create_key(database, "chaos", ["transfers:write"])
-        limits = Limits(floor=None)
-        codes = ("cash", "a", "b", *(f"wide-{number}" for number in range(50)))
-        await open_accounts(database, [Opening(code, "USD", limits) for code in codes], 1)
-    finally:
-        await database.close()
-    return key
 
 
 async def _ready(load: Load) -> bool:

@@ -86,8 +86,12 @@ class Load:
         return True
 
     async def ask_again(self) -> None:
-        """Repeat every transfer that was answered; each gets the same bytes."""
-        for number in range(self.done):
+        """Let the clients repeat every transfer that was answered; each gets the same bytes."""
+        numbers = iter(range(self.done))
+        await asyncio.gather(*(self._ask(numbers) for _ in range(CLIENTS)))
+
+    async def _ask(self, numbers: Iterator[int]) -> None:
+        for number in numbers:
             assert await self.send(f"load-{number}", number)
 
 

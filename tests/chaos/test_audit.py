@@ -3,6 +3,8 @@
 import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,14 @@ import asyncpg
 import msgspec
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import BaseTestServer, TestClient, TestServer
 
+from core.access.api_keys import SCOPES, create_key
+from core.database import open_database
 from core.ledger.items import Leg, Posting, operation_id
-from core.service import Service
-from core.settings import Settings
+from core.service import Service, open_service
+from core.settings import Settings, load_settings
+from handlers.app import create_app
 from jobs.worker import work
 from loadtests.chaos import provider as provider_module
 from loadtests.chaos import receiver as receiver_module
@@ -24,24 +29,37 @@ from loadtests.chaos.audit import CHECKS, Evidence, collect, delivered, judge, u
 from loadtests.chaos.plan import SHOPS, Event, Plan, events
 from loadtests.chaos.provider import CURRENCY, SECRET, Journal, Provider, shop_account
 from loadtests.chaos.receiver import Receiver, read_lines
+from ops.embedded import EmbeddedServers
+from tests.conftest import Administer, ApiClient
 
 EVENTS = 60
+SETTINGS = {
+    "stripe_signing_secrets": (SECRET,),
+    "outbound_allow_hosts": ("127.0.0.0/8",),
+    "webhook_base_delay_secs": 0.05,
+    "shutdown_timeout_secs": 2,
+}
+STREAMED = "audit_streamed"
 CLEARING = f"provider:stripe:clearing:{CURRENCY}"
 
-ApiClient = TestClient[web.Request, web.Application]
 Wait = Callable[..., Awaitable[Any]]
 
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    return settings.model_copy(
-        update={
-            "stripe_signing_secrets": (SECRET,),
-            "outbound_allow_hosts": ("127.0.0.0/8",),
-            "webhook_base_delay_secs": 0.05,
-            "shutdown_timeout_secs": 2,
-        }
-    )
+    return settings.model_copy(update=SETTINGS)
+
+
+@dataclass
+class Stream:
+    """A stream of events that a service has taken, and what is known of it from outside."""
+
+    keys: list[str]
+    journal: Journal
+    log: Path
+    """The receiver, which goes on, appends to this file."""
+    received: bytes
+    """The receiver's file when the stream had ended."""
 
 
 @dataclass
@@ -75,53 +93,97 @@ class World:
         return {finding.check for finding in judge(await self.evidence())}
 
 
+@pytest.fixture(scope="module")
+async def template(template: str, administer: Administer) -> AsyncIterator[str]:
+    """The name of the database that takes the stream; the database of each test is a copy of it."""
+    await administer(f"CREATE DATABASE {STREAMED} TEMPLATE {template} STRATEGY file_copy")
+    yield STREAMED
+    await administer(f"DROP DATABASE {STREAMED} WITH (FORCE)")
+
+
+@pytest.fixture(scope="module")
+async def stream(
+    servers: EmbeddedServers, template: str, tmp_path_factory: pytest.TempPathFactory, eventually: Wait
+) -> AsyncIterator[Stream]:
+    """The stream, sent and delivered; nothing has a connection to the database any more, so that it can be copied."""
+    folder = tmp_path_factory.mktemp("stream")
+    log = folder / "received"
+    log.touch()
+    url = servers.postgres.url(template)
+    servers.valkey.start()
+    settings = load_settings(
+        env_file=None, env="test", database_url=url, redis_url=servers.valkey.url(0), state_dir=str(folder)
+    ).model_copy(update=SETTINGS)
+    secrets: list[str] = []
+    app = web.Application()
+    app.router.add_post("/hooks/{shop}", Receiver(secrets, log, seed=1).receive)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(receiver_module, "MOODS", {"unwell": 0.05, "hang up": 0.05})
+        patch.setattr(provider_module, "LATE_SECONDS", 0.1)
+        async with TestServer(app) as hooks:
+            async with (
+                open_service(settings) as service,
+                TestClient(TestServer(create_app(settings, service))) as api,
+                working(settings),
+            ):
+                keys = await _make_keys(settings)
+                secrets += [await _open_shop(api, hooks, shop, key) for shop, key in enumerate(keys)]
+                journal = await _send_all(api)
+                intents = set(journal.genuine())
+                await eventually(lambda: delivered(read_lines(log.read_bytes())) == intents, timeout=30)
+                owner = await asyncpg.connect(url)
+                await eventually(lambda: _nothing_is_left(owner))
+                await owner.close()
+            yield Stream(keys, journal, log, log.read_bytes())
+
+
+async def _make_keys(settings: Settings) -> list[str]:
+    database = await open_database(settings, role=None, size=2)
+    made = [await create_key(database, f"shop {shop}", SCOPES) for shop in range(SHOPS)]
+    await database.close()
+    return [key for key, _ in made]
+
+
+async def _open_shop(api: ApiClient, hooks: BaseTestServer, shop: int, key: str) -> str:
+    """Make the account and the endpoint of a shop; return the endpoint's secret."""
+    headers = {"Authorization": f"Bearer {key}"}
+    account = {"code": shop_account(shop), "currency": CURRENCY}
+    assert (await api.post("/v1/accounts", json=account, headers=headers)).status == 201
+    endpoint = {"url": str(hooks.make_url(f"/hooks/{shop}")), "event_types": ["payment.succeeded"]}
+    answer = await api.post("/v1/webhook-endpoints", json=endpoint, headers=headers)
+    return str((await answer.json())["secret"])
+
+
+async def _send_all(api: ApiClient) -> Journal:
+    plan = Plan(seed=3, events=EVENTS, rate=1000)
+    async with aiohttp.ClientSession() as session:
+        provider = Provider(plan, events(plan), str(api.make_url("")).rstrip("/"), session)
+        await provider.release(EVENTS)
+        await provider.run()
+    return provider.journal
+
+
+@asynccontextmanager
+async def working(settings: Settings) -> AsyncIterator[None]:
+    stopping = asyncio.Event()
+    worker = asyncio.create_task(work(settings, stopping))
+    try:
+        yield
+    finally:
+        stopping.set()
+        await worker
+
+
 @pytest.fixture
 async def world(
-    api: ApiClient,
-    service: Service,
-    settings: Settings,
-    database_url: str,
-    api_key: Callable[..., Awaitable[str]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    eventually: Wait,
+    stream: Stream, settings: Settings, service: Service, api: ApiClient, database_url: str
 ) -> AsyncIterator[World]:
-    monkeypatch.setattr(receiver_module, "MOODS", {"unwell": 0.05, "hang up": 0.05})
-    monkeypatch.setattr(provider_module, "LATE_SECONDS", 0.1)
-    log = tmp_path / "received"
-    log.touch()
-    secrets: list[str] = []
-    receiver = Receiver(secrets, log, seed=1)
-    app = web.Application()
-    app.router.add_post("/hooks/{shop}", receiver.receive)
-    stopping = asyncio.Event()
-    async with (
-        TestServer(app) as hooks,
-        aiohttp.ClientSession() as session,
-    ):
-        keys = [await api_key(principal=f"shop {shop}") for shop in range(SHOPS)]
-        for shop, key in enumerate(keys):
-            headers = {"Authorization": f"Bearer {key}"}
-            account = {"code": shop_account(shop), "currency": CURRENCY}
-            assert (await api.post("/v1/accounts", json=account, headers=headers)).status == 201
-            endpoint = {"url": str(hooks.make_url(f"/hooks/{shop}")), "event_types": ["payment.succeeded"]}
-            answer = await api.post("/v1/webhook-endpoints", json=endpoint, headers=headers)
-            secrets.append((await answer.json())["secret"])
-        plan = Plan(seed=3, events=EVENTS, rate=1000)
-        provider = Provider(plan, events(plan), str(api.make_url("")).rstrip("/"), session)
-        worker = asyncio.create_task(work(settings, stopping))
-        owner = await asyncpg.connect(database_url)
-        try:
-            await provider.release(EVENTS)
-            await provider.run()
-            intents = set(provider.journal.genuine())
-            await eventually(lambda: delivered(read_lines(log.read_bytes())) == intents, timeout=30)
-            await eventually(lambda: _nothing_is_left(owner))
-            yield World(api, service, keys, provider.journal, log, owner, database_url)
-        finally:
-            await owner.close()
-            stopping.set()
-            await worker
+    """A service on a copy of the database that took the stream, with a worker of its own."""
+    stream.log.write_bytes(stream.received)
+    owner = await asyncpg.connect(database_url)
+    async with working(settings):
+        yield World(api, service, stream.keys, deepcopy(stream.journal), stream.log, owner, database_url)
+    await owner.close()
 
 
 async def _nothing_is_left(owner: "asyncpg.Connection[asyncpg.Record]") -> bool:

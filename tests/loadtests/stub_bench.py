@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -28,21 +28,28 @@ class Stubbed(Tallystick):
         return True  # nobody numbers what was posted
 
 
+class Hasty(Tallystick):
+    """The real service, which gives slow receivers a second at its end."""
+
+    def environment(self, database_url: str, redis_url: str, port: int) -> Mapping[str, str]:
+        return {**super().environment(database_url, redis_url, port), "SHUTDOWN_TIMEOUT_SECS": "1"}
+
+
 def tiny(**changes: object) -> Plan:
     """A plan for seconds."""
     sizes: dict[str, object] = {
         "quick": True,
         "client": "raw",
         "rounds": 1,
-        "seconds": 0.3,
-        "warm_seconds": 0.1,
+        "seconds": 0.2,
+        "warm_seconds": 0.05,
         "connections": (2,),
         "accounts": 50,
         "small_entries": 200,
         "loaded_entries": 1000,
         "batch_connections": 1,
-        "storage_seconds": 0.5,
-        "memory_seconds": 0.6,
+        "storage_seconds": 0.3,
+        "memory_seconds": 0.4,
         "memory_sample_seconds": 0.05,
         "processes": (),
         "pgbench_scale": 1,
@@ -56,7 +63,7 @@ def tiny(**changes: object) -> Plan:
         "isolation_healthy": 2,
         "isolation_sick": 2,
         "isolation_backlog": 20,
-        "claims_seconds": 1.0,
+        "claims_seconds": 0.8,
     }
     return Plan(**{**sizes, **changes})  # type: ignore[arg-type]
 

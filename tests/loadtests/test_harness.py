@@ -23,7 +23,7 @@ from loadtests.bench.tallystick import Tallystick
 from loadtests.bench.targets import TARGETS
 from ops.process import PROJECT, spawn
 from tests.conftest import in_memory
-from tests.loadtests.stub_bench import Stubbed, tiny
+from tests.loadtests.stub_bench import Hasty, Stubbed, tiny
 
 # A run starts servers, databases and thirty programs: seconds each on a machine that is busy otherwise.
 pytestmark = pytest.mark.timeout(600)
@@ -52,7 +52,7 @@ async def report(parent: Path) -> Report:
 @pytest.fixture(scope="module")
 async def report_of_the_worker(parent: Path) -> Report:
     """What a run of the worker's groups reports, with the real service."""
-    return await run_quietly(tiny(only=OF_THE_WORKER), parent, io.StringIO(), Tallystick())
+    return await run_quietly(tiny(only=OF_THE_WORKER, seconds=0.3), parent, io.StringIO(), Hasty())
 
 
 async def run_quietly(

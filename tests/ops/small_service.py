@@ -1,9 +1,7 @@
-"""What the supervisor's tests keep running: one process, or `master <port file> <workers> <metrics> <silence>`."""
+"""One process of the small service that the supervisor's tests keep running, started by `small_master.py`."""
 
 import asyncio
-import json
 import os
-import signal
 import socket
 import sys
 import threading
@@ -15,8 +13,6 @@ from aiohttp import web
 from prometheus_client import multiprocess
 
 from ops.api_process import serve
-from ops.listening import Listeners
-from ops.supervisor import Program, Supervisor
 
 STOPPING = threading.Event()
 ANSWERED = prometheus_client.Counter("answered", "Requests answered")
@@ -68,36 +64,6 @@ def be_a_worker(listen_fd: int, ready_fd: int) -> None:
         )
 
 
-def be_the_master(port_file: Path, workers: int, folder: str, silence_limit: float) -> None:
-    listeners = Listeners("127.0.0.1", 0)
-    command = (sys.executable, __file__)
-    program = Program(
-        "small",
-        command,
-        workers,
-        serves=True,
-        stop_within=5,
-        silence_limit=silence_limit,
-        death_signal=signal.SIGTERM,
-    )
-    supervisor = Supervisor(
-        [program],
-        [listeners],
-        report=_report,
-        environment={"PROMETHEUS_MULTIPROC_DIR": folder},
-        on_ready=lambda: port_file.write_text(str(listeners.port)),
-    )
-    supervisor.run()
-
-
-def _report(event: str, **fields: object) -> None:
-    sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
-    sys.stdout.flush()
-
-
 if __name__ == "__main__":
-    if sys.argv[1] == "master":
-        be_the_master(Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4], float(sys.argv[5]))
-    else:
-        ready_fd, listen_fd = sys.argv[2], sys.argv[4].removeprefix("app_port=")
-        be_a_worker(int(listen_fd), int(ready_fd))
+    ready_fd, listen_fd = sys.argv[2], sys.argv[4].removeprefix("app_port=")
+    be_a_worker(int(listen_fd), int(ready_fd))

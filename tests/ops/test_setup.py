@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,8 +33,20 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     assert (first.returncode, first.stdout) == (0, "alpha 1.0 version a b\n"), first.stderr
     assert "installing" in first.stderr
     # Nothing is to be had any more.
-    made.wheels = Path("/nonexistent")
+    made.wheels = made.wheels.rename(made.wheels.with_name("used wheels")).with_name("wheels")
     return made
+
+
+@pytest.fixture
+def installed(ready: Checkout, tmp_path: Path) -> Iterator[Checkout]:
+    """The checkout that is set up, which the test may change, with a package index of its own."""
+    # An environment works at its own path only: the copy is what is kept.
+    kept = ready.root.rename(ready.root.with_name("kept"))
+    shutil.copytree(kept, ready.root, symlinks=True)
+    wheels = shutil.copytree(ready.wheels.with_name("used wheels"), tmp_path / "wheels")
+    yield Checkout(ready.root, ready.bin, wheels)
+    shutil.rmtree(ready.root, ignore_errors=True)
+    kept.rename(ready.root)
 
 
 def test_a_later_run_only_starts_the_command(ready: Checkout) -> None:
@@ -65,20 +78,18 @@ def test_the_exit_status_is_the_commands_own(ready: Checkout) -> None:
     assert ready.run("fail").returncode == 7
 
 
-def test_a_changed_lock_file_is_installed(checkout: Checkout) -> None:
-    checkout.run("setup")
-    checkout.lock(wheel(checkout.wheels, "2.0"))
+def test_a_changed_lock_file_is_installed(installed: Checkout) -> None:
+    installed.lock(wheel(installed.wheels, "2.0"))
 
-    assert checkout.run("version").stdout == "alpha 2.0 version\n"
+    assert installed.run("version").stdout == "alpha 2.0 version\n"
 
 
-def test_a_file_with_another_hash_is_refused_and_what_was_there_still_works(checkout: Checkout) -> None:
-    checkout.run("setup")
-    checkout.lock("alpha==2.0 --hash=sha256:" + "0" * 64 + "\n", name="dev")
-    wheel(checkout.wheels, "2.0")
+def test_a_file_with_another_hash_is_refused_and_what_was_there_still_works(installed: Checkout) -> None:
+    installed.lock("alpha==2.0 --hash=sha256:" + "0" * 64 + "\n", name="dev")
+    wheel(installed.wheels, "2.0")
 
-    refused = checkout.run("setup", "--dev")
-    still = checkout.run("version", PIP_FIND_LINKS="/nonexistent")
+    refused = installed.run("setup", "--dev")
+    still = installed.run("version", PIP_FIND_LINKS="/nonexistent")
 
     assert refused.returncode == 1
     assert "HASH" in refused.stderr
@@ -120,12 +131,11 @@ def test_a_set_up_that_was_killed_is_made_anew(checkout: Checkout) -> None:
     assert not leftover.exists()
 
 
-def test_a_moved_checkout_gets_a_new_environment(checkout: Checkout) -> None:
-    checkout.run("setup")
-    checkout.root = checkout.root.rename(checkout.root.with_name("moved"))
+def test_a_moved_checkout_gets_a_new_environment(installed: Checkout) -> None:
+    installed.root = installed.root.rename(installed.root.with_name("moved"))
 
-    assert checkout.run("version").stdout == "alpha 1.0 version\n"
-    assert str(checkout.root) in (checkout.root / ".venv" / "bin" / "tallystick").read_text()
+    assert installed.run("version").stdout == "alpha 1.0 version\n"
+    assert str(installed.root) in (installed.root / ".venv" / "bin" / "tallystick").read_text()
 
 
 def test_an_environment_of_another_tool_is_used(checkout: Checkout) -> None:

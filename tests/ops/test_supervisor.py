@@ -21,7 +21,7 @@ from ops.listening import Listeners
 from ops.process import StartError, python_environment
 from ops.supervisor import SILENCE_LIMIT_SECONDS
 
-SMALL_SERVICE = Path(__file__).with_name("small_service.py")
+SMALL_MASTER = Path(__file__).with_name("small_master.py")
 
 
 @dataclass
@@ -58,7 +58,7 @@ async def master(
     metrics.mkdir()
     with log.open("wb") as output:
         child = subprocess.Popen(  # noqa: ASYNC220 - its signals and its end are what is tested
-            [sys.executable, SMALL_SERVICE, "master", port_file, "2", metrics, str(silence_limit)],
+            [sys.executable, SMALL_MASTER, port_file, "2", metrics, str(silence_limit)],
             stdout=output,
             stderr=subprocess.STDOUT,
             env=python_environment(),
