@@ -33,9 +33,11 @@ async def test_the_pools_attempts_in_vain_leave_no_traceback(
 
     async def lost() -> bool:
         nonlocal attempts
-        with pytest.raises(Unavailable):
+        try:
+            # The process that serves the connection outlives the killed server for a moment, and may answer once more.
             await database.fetchval(ONE)
-        attempts += 1
+        except Unavailable:
+            attempts += 1
         return attempts > 2
 
     try:

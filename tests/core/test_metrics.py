@@ -111,6 +111,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from core import metrics
 
+metrics.FLUSH_SECONDS = 0.05
+
 def shared():
     together = CollectorRegistry()
     MultiProcessCollector(together)
@@ -126,7 +128,7 @@ async def main():
         assert shared() == before, "handed over at once"
         async with asyncio.timeout(10):
             while shared() == before:
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.01)
     metrics.observe_request("GET", "/x", 200, 0.003)
 
 asyncio.run(main())
@@ -140,6 +142,8 @@ FULL = """
 import asyncio, sys
 from core import metrics
 
+metrics.FLUSH_SECONDS = 0.05
+
 async def main():
     room, metrics.ROOM_BYTES = metrics.ROOM_BYTES, 2**62
     metrics.observe_request("GET", "/x", 200, 0.003)
@@ -147,7 +151,7 @@ async def main():
     metrics.ROOM_BYTES = room
     async with asyncio.timeout(10):
         while b"/x" not in metrics.render():
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.01)
 
 asyncio.run(main())
 """

@@ -9,8 +9,12 @@ import pytest
 from core.inbox.processing import Retries
 from core.service import Service
 from core.settings import Settings
+from jobs import table
 from jobs.worker import work
 from tests.jobs.merchant import STRIPE_SECRET, ApiClient, Receiver, Thread
+
+# A retry that is due in milliseconds is found this late. A test that is about wake-ups sets an hour itself.
+POLL_SECONDS = 0.05
 
 
 @pytest.fixture
@@ -42,8 +46,11 @@ async def thread(
 
 
 @pytest.fixture
-async def start_worker(settings: Settings) -> AsyncIterator[Callable[..., asyncio.Event]]:
+async def start_worker(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Callable[..., asyncio.Event]]:
     """What starts a worker in this process and returns what stops it; all are stopped at the end."""
+    monkeypatch.setattr(table, "POLL_SECONDS", POLL_SECONDS)
     running: list[tuple[asyncio.Event, asyncio.Task[None]]] = []
 
     def start(**retries: Any) -> asyncio.Event:

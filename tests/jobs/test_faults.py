@@ -68,8 +68,7 @@ async def test_a_killed_workers_delivery_is_taken_over(
     victim = worker_process()
     await thread.send(payment("pi_1", "shop:main"))
     await eventually(lambda: thread.receiver.deliveries, timeout=30)
-    victim.kill()
-    victim.wait()
+    await _die(thread, victim)
     start_worker()
     await eventually(lambda: len(thread.receiver.deliveries) == 2, timeout=20)
     for delivery in thread.receiver.deliveries:
@@ -100,8 +99,7 @@ async def test_order_outlives_a_killed_worker(
             await write_events(connection, [event])
     victim = worker_process()
     await eventually(lambda: thread.receiver.deliveries, timeout=30)
-    victim.kill()
-    victim.wait()
+    await _die(thread, victim)
     start_worker()
     await eventually(lambda: len(thread.receiver.deliveries) == 5, timeout=20)
     assert [sent.event["data"]["number"] for sent in thread.receiver.deliveries] == [0, 0, 1, 2, 3]
@@ -265,6 +263,15 @@ async def test_wake_ups_are_what_makes_it_quick(
     await eventually(lambda: len(thread.receiver.deliveries) == 1)
     await thread.send(payment("pi_1", "shop:main"))
     await eventually(lambda: len(thread.receiver.deliveries) == 2)
+
+
+async def _die(thread: Thread, victim: subprocess.Popen[bytes]) -> None:
+    """Kill a worker, and let the six seconds pass after which it counts as dead."""
+    victim.kill()
+    victim.wait()
+    await thread.service.database.connections.pool.execute(
+        "UPDATE workers SET seen_at = seen_at - interval '6 s'"
+    )
 
 
 async def _outcome(thread: Thread, event_id: str, outcome: str) -> bool:

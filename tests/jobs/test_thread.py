@@ -89,8 +89,10 @@ async def test_retries_carry_the_same_ids_and_bytes(
 async def test_a_receiver_that_never_accepts_fails_and_holds_up_nobody(
     thread: Thread, start_worker: StartWorker, eventually: Eventually
 ) -> None:
+    go_on = asyncio.Event()
+
     async def hang(request: web.Request) -> web.Response:
-        await asyncio.sleep(30)
+        await go_on.wait()
         return web.Response()
 
     await thread.open_account("shop:main")
@@ -104,6 +106,7 @@ async def test_a_receiver_that_never_accepts_fails_and_holds_up_nobody(
     rows = await eventually(lambda: _failed_of(thread, refusing["id"], 40))
     assert {row["attempts"] for row in rows} == {3}
     assert all("ClientConnectorError" in row["last_error"] for row in rows)
+    go_on.set()
 
 
 async def test_an_endpoint_only_gets_what_it_wants_and_nothing_of_others(
