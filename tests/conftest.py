@@ -44,9 +44,6 @@ for _attribute, _field in Settings.model_fields.items():
     for _name in names_of(_attribute, _field):
         os.environ.pop(_name, None)
 
-# No process of a test trusts the world: aiohttp reads all its authorities at each start, for a tenth of a second.
-os.environ["SSL_CERT_FILE"] = os.devnull
-
 POLL_SECONDS = 0.01
 TEMPLATE = "tallystick_template"
 REDIS_DATABASES = 64
