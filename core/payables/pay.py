@@ -91,12 +91,15 @@ async def pay(
 def check(platform: Platform, order: Order) -> None:
     """Raise Refusal where a rule forbids an order; the ledger decides the rules that need a lock."""
     rules, settings = KINDS[order.kind], platform.settings
-    if order.state != "open":
+    if order.state != "open" and not rules.closed:
+        # What became of it is no refusal of these kinds, and the answer whatever the payee is by now.
         raise _closed(rules, order.state)
     collects = order.collects or rules.collects
     verified = order.payee.kyc_level >= collects.level(settings)
     if not verified or (collects.merchant and not order.payee.sells):
         raise Refusal(*rules.not_collectable)
+    if order.state != "open":
+        raise _closed(rules, order.state)
     if order.currency != platform.currency:
         raise Refusal(
             "currency_mismatch", f"The amount is in {order.currency}, and wallets are in {platform.currency}."

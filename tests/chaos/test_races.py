@@ -284,8 +284,8 @@ async def test_reverse_against_reverse(
     # What was reversed is read before the lock, and so before the other one has committed.
     read_first = moved(
         "    IF has_targets THEN\n        SELECT\n",
-        "    -- Idempotency comes before state",
-        "    -- Lock first, read next",
+        "    -- Keys are looked at before the state",
+        "    -- Locks come first, reads next",
     )
     await install(owner)
     assert await race() == ("posted", "exceeds_reversible")

@@ -78,7 +78,7 @@ BAD_TRANSFERS: list[tuple[str, Any, int, str, str]] = [
     ("no legs", legs(), 400, "invalid_request", "length >= 2"),
     ("unbalanced legs", legs(("cash", -5), ("a", 4)), 422, "legs_unbalanced", "sum to -1"),
     ("unbalanced currencies", legs(("cash", -5), ("euro", 5)), 422, "currency_mismatch", "currencies"),
-    ("leg of zero", legs(("cash", -5), ("a", 5), ("b", 0)), 400, "invalid_request", "not zero"),
+    ("leg of zero", legs(("cash", -5), ("a", 5), ("b", 0)), 400, "invalid_request", "not be zero"),
     ("leg: float", legs(("cash", -5), ("a", 5.0)), 400, "invalid_request", "$.legs[1].amount"),
     ("leg: too large", legs(("cash", -TOP - 1), ("a", TOP + 1)), 400, "invalid_request", "$.legs[0].amount"),
     ("legs that move too much", legs(*[("cash", -TOP), ("a", TOP)] * 2), 400, "invalid_request", "in all"),

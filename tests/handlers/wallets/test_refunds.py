@@ -245,7 +245,7 @@ async def test_two_refunds_at_once(
 
     # What was refunded is read before the lock, and so before the other one has committed.
     old, new = moved(
-        "    IF has_targets THEN\n        SELECT\n", "    -- Idempotency comes before state", LOCK
+        "    IF has_targets THEN\n        SELECT\n", "    -- Keys are looked at before the state", LOCK
     )
     change = (old, new.replace(LOCK, BARRIER + "\n" + LOCK))
     assert await both() == [200, 200]
