@@ -92,7 +92,7 @@ def check(platform: Platform, order: Order) -> None:
     """Raise Refusal where a rule forbids an order; the ledger decides the rules that need a lock."""
     rules, settings = KINDS[order.kind], platform.settings
     if order.state != "open" and not rules.closed:
-        # What became of it is no refusal of these kinds, and the answer whatever the payee is by now.
+        # These kinds answer with the state itself, so the state counts before the payee does.
         raise _closed(rules, order.state)
     collects = order.collects or rules.collects
     verified = order.payee.kyc_level >= collects.level(settings)
