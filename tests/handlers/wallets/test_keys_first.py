@@ -116,13 +116,13 @@ async def scene_of(kind: str, person: MakePerson) -> Scene:
 KINDS = (
     "p2p", "qr", "static_qr", "link", "static_link", "request", "scanned", "invoice", "cash_in", "cash_out", "voucher",
 )  # fmt: skip
-# Whoever gets the money asks for it.
+# The payee asks for the money.
 ASKED_BY_PAYEE = {"cash_out", "voucher"}
 
 
 @dataclass
 class Obstacle:
-    """What makes the rules say no: a change of the rows, of what an administrator says, or of the settings."""
+    """A change that makes the rules say no: of rows, of an administrator's word, or of the settings."""
 
     rows: str = ""
     settings: Mapping[str, Any] | None = None
@@ -144,7 +144,7 @@ OBSTACLES = {
     "payee_suspended": Obstacle(
         rows="UPDATE users SET is_merchant = false, merchant_status = 'suspended' WHERE id = $2"
     ),
-    # What an administrator does who rejects a verification, and one who sets the merchant's status alone.
+    # An administrator rejects a verification, or sets the status of the merchant alone.
     "payee_rejected": Obstacle(rows="UPDATE users SET kyc_level = 0, kyc_status = 'rejected' WHERE id = $2"),
     "payee_status": Obstacle(rows="UPDATE users SET merchant_status = 'suspended' WHERE id = $2"),
     "agent_suspended": Obstacle(rows="UPDATE users SET is_agent = false WHERE id IN ($1, $2)"),
