@@ -89,6 +89,9 @@ async def charge_due(platform: Platform, limit: int) -> Progress:
 
 async def _charge(platform: Platform, subscription_id: UUID, sides: Sides) -> bool:
     """Charge a subscription; return False for one that is not due any more, or is locked by others."""
+    # The fee wallet may have to be made. It is asked for here and remembered, so that no transaction waits for another
+    # connection of the pool.
+    await platform.fee_account()
 
     async def charge(connection: Connection) -> Payment | None:
         row = await connection.fetchrow(_sql.lock_subscription_due, subscription_id)

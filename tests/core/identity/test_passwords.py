@@ -9,7 +9,7 @@ from argon2 import PasswordHasher
 from core.errors import Refusal
 from core.identity.passwords import MAX_WAITING, NOBODYS_HASH, Passwords, is_weak
 
-# Of a password that takes no time, where the work itself is not what is tested.
+# The password takes no time to hash, where the work itself is not what is tested.
 CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash("x")
 
 

@@ -122,7 +122,7 @@ def payment(
 
 
 def codes(outcomes: list[Outcome]) -> list[str]:
-    """What became of each; a repeated key's outcome is marked."""
+    """The outcome of each item; a repeated key's outcome is marked."""
     return [f"{'again ' if outcome.replayed else ''}{outcome.kind.code}" for outcome in outcomes]
 
 
