@@ -22,6 +22,7 @@ NOT_FROZEN = {
     "account_not_found",
     "account_closed",
     "account_frozen",
+    "effective_before_original",
     "currency_mismatch",
     "legs_unbalanced",
     "group_failed",
@@ -44,7 +45,9 @@ class Account:
     state: AccountState = "open"
     balance: int = 0
     held: int = 0
+    incoming: int = 0
     version: int = 0
+    changes: int = 0
     spent: int = 0
     uses: int = 0
 
@@ -69,6 +72,7 @@ class Hold:
 class Transfer:
     legs: tuple[Leg, ...]
     is_reversal: bool
+    effective_at: datetime
     reversed: int = 0
 
 
@@ -80,10 +84,15 @@ class Result:
     entries: tuple[tuple[str, int, int, int], ...] = ()
     replayed: bool = False
     first: "Result | None" = None
+    lapsed: bool = False
 
 
 class Refused(Exception):
-    """Carries the code."""
+    """Carries the code, and whether holds whose time is over are all that stands in the way."""
+
+    def __init__(self, code: str, *, lapsed: bool = False) -> None:
+        super().__init__(code)
+        self.lapsed = lapsed
 
 
 @dataclass
@@ -126,8 +135,18 @@ class Model:
         return hold.expires_at is not None and hold.expires_at <= self.now
 
     def _expire(self, hold: Hold) -> None:
-        self.state.accounts[hold.legs[0].account].held -= hold.left
+        _release(self.state, hold)
         hold.state = "expired"
+
+    def _lapsed(self, state: State, item: Posting, code: str) -> tuple[int, int]:
+        """What holds whose time is over keep of an account, and what they will not bring to it."""
+        held = incoming = 0
+        for id_, hold in state.holds.items():
+            if hold.state == "open" and self._is_over(hold) and id_ != item.id:
+                rest = _between(hold.legs, hold.captured, hold.amount)
+                held -= sum(leg.amount for leg in rest[:1] if leg.account == code)
+                incoming += sum(leg.amount for leg in rest[1:] if leg.account == code)
+        return held, incoming
 
     def _group(self, items: list[Posting]) -> list[Result]:
         state, keys = deepcopy(self.state), dict(self.keys)
@@ -160,7 +179,7 @@ class Model:
                 result = Result("posted", self._do(trial, item))
                 self.state = trial
             except Refused as refused:
-                result = Result(str(refused))
+                result = Result(str(refused), lapsed=refused.lapsed)
             self._remember(item, result)
         return result
 
@@ -173,7 +192,7 @@ class Model:
         return replace(result, replayed=True, first=result)
 
     def _remember(self, item: Posting, result: Result) -> None:
-        if result.code not in NOT_FROZEN and not result.replayed:
+        if result.code not in NOT_FROZEN and not result.replayed and not result.lapsed:
             self.keys[item.id] = (body_of(item), result)
 
     def _do(self, state: State, item: Posting) -> tuple[tuple[str, int, int, int], ...]:
@@ -186,22 +205,66 @@ class Model:
             _check_legs(state, item)
         if hold is not None and operation is not Operation.REVERSAL:
             self._check_hold(hold, item)
-        due = _due(state, item, hold)
+        due = _due(state, item, hold, self.now)
         for condition in item.conditions:
             if condition.version not in {None, state.accounts[condition.account].version}:
                 raise Refused("version_mismatch")
+        for condition in item.conditions:
+            account = state.accounts[condition.account]
+            if condition.revision not in {None, account.version + account.changes}:
+                raise Refused("revision_mismatch")
         before = deepcopy(state.accounts)
         entries = (
             _move(state, due) if operation not in {Operation.HOLD, Operation.VOID, Operation.EXTEND} else ()
         )
         _change_holds(state, item, hold)
-        _check_conditions(state, item)
+        self._check_conditions(state, item)
         if operation in {Operation.TRANSFER, Operation.HOLD, Operation.REVERSAL}:
-            _check_limits(state, before, item, due)
+            self._check_limits(state, before, item, due)
         if operation in {Operation.TRANSFER, Operation.CAPTURE, Operation.REVERSAL}:
             moved = tuple(leg for leg in due if leg.amount)
-            state.transfers[item.id] = Transfer(moved, operation is Operation.REVERSAL)
+            effective_at = item.effective_at or self.now
+            state.transfers[item.id] = Transfer(moved, operation is Operation.REVERSAL, effective_at)
         return entries
+
+    def _check_conditions(self, state: State, item: Posting) -> None:
+        for code, pick, least, most in (
+            ("balance", lambda account: account.balance, 2, 3),
+            ("available", lambda account: account.balance - account.held, 5, 6),
+        ):
+            for bound, word, sign in ((least, "low", 1), (most, "high", -1)):
+                for condition in item.conditions:
+                    has = pick(state.accounts[condition.account])
+                    if condition[bound] is not None and (has - condition[bound]) * sign < 0:  # type: ignore[operator] # bounds are numbers
+                        held, _ = self._lapsed(state, item, condition.account)
+                        lapsed = code == "available" and word == "low" and has + held >= condition[bound]  # type: ignore[operator]
+                        raise Refused(f"{code}_too_{word}", lapsed=lapsed)
+
+    def _check_limits(
+        self, state: State, before: dict[str, Account], item: Posting, due: tuple[Leg, ...]
+    ) -> None:
+        broken: dict[str, bool] = {}  # the code, and whether only holds whose time is over stand in the way
+        for code in dict.fromkeys(leg.account for leg in due):
+            account = state.accounts[code]
+            limits = account.limits
+            held, incoming = self._lapsed(state, item, code)
+            if item.operation is Operation.HOLD:
+                net = sum(leg.amount for leg in due if leg.account == code)
+            else:
+                net = account.balance - before[code].balance
+            taken = account.balance + account.incoming
+            if net > 0 and limits.ceiling is not None and taken > limits.ceiling:
+                broken.setdefault("ceiling_exceeded", taken - incoming <= limits.ceiling)
+            if net < 0:
+                available = account.balance - account.held
+                if limits.floor is not None and available < limits.floor:
+                    broken.setdefault("insufficient_funds", available + held >= limits.floor)
+                if item.operation is not Operation.REVERSAL:
+                    for each in _spend(account, -net):
+                        broken.setdefault(each, False)
+        for code in LIMITS_IN_ORDER:
+            if code in broken:
+                raise Refused(code, lapsed=broken[code])
 
     def _check_hold(self, hold: Hold, item: Posting) -> None:
         if hold.state != "open":
@@ -229,15 +292,11 @@ def _check_accounts(state: State, item: Posting) -> None:
     if any(code not in state.accounts for code in named):
         raise Refused("account_not_found")
     states = {state.accounts[leg.account].state for leg in legs}
-    if item.operation in {Operation.TRANSFER, Operation.HOLD, Operation.REVERSAL}:
+    if item.operation not in {Operation.VOID, Operation.EXTEND}:
         if "closed" in states:
             raise Refused("account_closed")
         if "frozen" in states:
             raise Refused("account_frozen")
-    elif item.operation is Operation.CAPTURE and any(
-        state.accounts[leg.account].state == "closed" for leg in legs if leg.amount > 0
-    ):
-        raise Refused("account_closed")
 
 
 def _check_legs(state: State, item: Posting) -> None:
@@ -253,7 +312,7 @@ def _check_legs(state: State, item: Posting) -> None:
         raise Refused("legs_unbalanced")
 
 
-def _due(state: State, item: Posting, hold: Hold | None) -> tuple[Leg, ...]:
+def _due(state: State, item: Posting, hold: Hold | None, now: datetime) -> tuple[Leg, ...]:
     """The legs that move now: a part of the whole for partial captures and reversals."""
     if item.operation is Operation.CAPTURE and hold is not None:
         amount = hold.left if item.amount is None else item.amount
@@ -261,7 +320,10 @@ def _due(state: State, item: Posting, hold: Hold | None) -> tuple[Leg, ...]:
     if item.operation is not Operation.REVERSAL or item.target_id is None:
         return item.legs
     original = state.transfers[item.target_id]
-    whole = abs(original.legs[0].amount)
+    if (item.effective_at or now) < original.effective_at:
+        raise Refused("effective_before_original")
+    sizes = [abs(leg.amount) for leg in original.legs]
+    whole = max(sizes)
     left = whole - original.reversed
     if left == 0:
         raise Refused("already_reversed")
@@ -269,21 +331,21 @@ def _due(state: State, item: Posting, hold: Hold | None) -> tuple[Leg, ...]:
         raise Refused("exceeds_reversible")
     done, original.reversed = original.reversed, original.reversed + (item.amount or left)
     back = tuple(Leg(leg.account, -leg.amount) for leg in original.legs)
-    return back if original.reversed - done == whole else _between(back, done, original.reversed)
+    return back if original.reversed - done == whole else _between(back, done, original.reversed, sizes.index(whole))
 
 
-def _between(legs: tuple[Leg, ...], done: int, then: int) -> tuple[Leg, ...]:
-    earlier, later = shares([leg.amount for leg in legs], done), shares([leg.amount for leg in legs], then)
+def _between(legs: tuple[Leg, ...], done: int, then: int, unit: int = 0) -> tuple[Leg, ...]:
+    earlier, later = (shares([leg.amount for leg in legs], part, unit) for part in (done, then))
     return tuple(Leg(leg.account, b - a) for leg, a, b in zip(legs, earlier, later, strict=True))
 
 
-def shares(legs: list[int], part: int) -> list[int]:
-    """Return what each leg has moved once `part` of the first is due.
+def shares(legs: list[int], part: int, unit: int = 0) -> list[int]:
+    """Return what each leg has moved once `part` of the leg `unit` is due.
 
-    The first leg's side is rounded down, the other side split from the last leg on, so that its first takes the rest.
+    That leg's side is rounded down, the other side split from the last leg on, so that its first takes the rest.
     """
-    sign = 1 if legs[0] > 0 else -1
-    moved = [abs(leg) * part // abs(legs[0]) if leg * sign > 0 else 0 for leg in legs]
+    sign = 1 if legs[unit] > 0 else -1
+    moved = [abs(leg) * part // abs(legs[unit]) if leg * sign > 0 else 0 for leg in legs]
     due = sum(moved)
     others = [place for place, leg in enumerate(legs) if leg * sign < 0]
     while others:
@@ -312,52 +374,33 @@ def _change_holds(state: State, item: Posting, hold: Hold | None) -> None:
     if item.operation is Operation.HOLD:
         made = state.holds[item.id] = Hold(item.legs, item.expires_at)
         source.held += made.amount
-        if source.held > TOP:
+        for leg in item.legs:
+            state.accounts[leg.account].changes += 1
+        for leg in item.legs[1:]:
+            state.accounts[leg.account].incoming += leg.amount
+        if source.held > TOP or any(state.accounts[leg.account].incoming > TOP for leg in item.legs):
             raise Refused("balance_overflow")
     elif hold is not None and item.operation is Operation.CAPTURE:
         amount = hold.left if item.amount is None else item.amount
-        source.held -= amount
+        _release(state, hold, amount)
         hold.captured += amount
         hold.state = "open" if hold.left else "captured"
     elif hold is not None and item.operation is Operation.VOID:
-        source.held -= hold.left
+        _release(state, hold)
         hold.state = "voided"
     elif hold is not None and item.operation is Operation.EXTEND:
+        source.changes += 1
         hold.expires_at = item.expires_at
 
 
-def _check_conditions(state: State, item: Posting) -> None:
-    for condition in item.conditions:
-        least = condition.balance_at_least
-        if least is not None and state.accounts[condition.account].balance < least:
-            raise Refused("balance_too_low")
-    for condition in item.conditions:
-        most = condition.balance_at_most
-        if most is not None and state.accounts[condition.account].balance > most:
-            raise Refused("balance_too_high")
-
-
-def _check_limits(state: State, before: dict[str, Account], item: Posting, due: tuple[Leg, ...]) -> None:
-    broken: set[str] = set()
-    for code in {leg.account for leg in due}:
-        account = state.accounts[code]
-        limits = account.limits
-        if item.operation is Operation.HOLD:
-            net = sum(leg.amount for leg in due if leg.account == code)
-            balance = account.balance + max(net, 0)
-        else:
-            net = account.balance - before[code].balance
-            balance = account.balance
-        if net > 0 and limits.ceiling is not None and balance > limits.ceiling:
-            broken.add("ceiling_exceeded")
-        if net < 0:
-            if limits.floor is not None and account.balance - account.held < limits.floor:
-                broken.add("insufficient_funds")
-            if item.operation is not Operation.REVERSAL:
-                broken |= _spend(account, -net)
-    for code in LIMITS_IN_ORDER:
-        if code in broken:
-            raise Refused(code)
+def _release(state: State, hold: Hold, amount: int | None = None) -> None:
+    """Give back what the hold keeps of its source, and what it was to bring to the others: `amount`, or all of it."""
+    due = _between(hold.legs, hold.captured, hold.captured + (hold.left if amount is None else amount))
+    state.accounts[due[0].account].held += due[0].amount
+    for leg in due[1:]:
+        state.accounts[leg.account].incoming -= leg.amount
+    for leg in due:
+        state.accounts[leg.account].changes += 1
 
 
 def _spend(account: Account, amount: int) -> set[str]:
