@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "Compare wallets' balances with their entries; correct them if asked.",
     ),
     "settlement": ("ops.commands.settlement:settlement", "Write the sales of each merchant as CSV."),
+    "closing": ("ops.commands.settlement:closing", "Show and move the closed dates of currencies."),
     "keys": ("ops.commands.keys:keys", "Create, list and revoke API keys."),
     "sources": ("ops.commands.sources:sources", "Register sources of webhooks, change their secrets."),
     "deliveries": ("ops.commands.deliveries:deliveries", "Look at deliveries of webhooks, send them again."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -23,6 +23,8 @@ AccountState = Literal["open", "frozen", "closed"]
 STATES: tuple[AccountState, ...] = ("open", "frozen", "closed")
 MAX_OPENINGS = 1_000
 MAX_METADATA = 50
+# The beginnings of the codes of the platform's own accounts.
+RESERVED: Final = ("system:", "wallet:", "provider:", "source:")
 # A statement that is read whole is read in pages of so many lines: each is a transaction of a few milliseconds.
 STREAM_PAGE = 1_000
 

@@ -212,41 +212,41 @@ class Outcome(msgspec.Struct, frozen=True):
         return refusal
 
 
+_SENTENCES: Mapping[str, str] = {
+    "account_not_found": "Account {account!r} does not exist.",
+    "account_closed": "Account {account!r} is closed.",
+    "account_frozen": "Account {account!r} is frozen.",
+    "legs_unbalanced": "The legs sum to {figure}, not to zero.",
+    "period_closed": "The currency of account {account!r} is closed at this effective time.",
+    "exceeds_hold": "Only {figure} is left.",
+    "exceeds_reversible": "Only {figure} is left.",
+    "version_mismatch": "Account {account!r} is at version {figure}, not at the expected one.",
+    "revision_mismatch": "Account {account!r} is at revision {figure}, not at the expected one.",
+    "balance_too_low": "The balance of account {account!r} would be {figure}, outside of the condition.",
+    "balance_too_high": "The balance of account {account!r} would be {figure}, outside of the condition.",
+    "available_too_low": "Account {account!r} would have {figure} available, outside of the condition.",
+    "available_too_high": "Account {account!r} would have {figure} available, outside of the condition.",
+    "insufficient_funds": "Account {account!r} has {figure} available, less than this takes.",
+    "transfer_limit_exceeded": "Account {account!r} may send at most {figure} in one transfer.",
+    "ceiling_exceeded": "Account {account!r} can take at most {figure} more.",
+    "hourly_amount_exceeded": "Account {account!r} may send {figure} more in this window.",
+    "daily_amount_exceeded": "Account {account!r} may send {figure} more in this window.",
+}
+
+
 def sentence(outcome: Outcome) -> str:
     """Return the cause in one sentence, with the figures; the same bytes for the same outcome, for ever."""
-    account, figure = outcome.account, outcome.figure
-    match outcome.kind.code:
-        case "idempotency_conflict":
-            return f"This idempotency key was used before with another {', '.join(outcome.differs)}. Use a new key."
-        case "account_not_found" | "account_closed" | "account_frozen" if account is not None:
-            verb = {"account_not_found": "does not exist", "account_closed": "is closed"}
-            return f"Account {account!r} {verb.get(outcome.kind.code, 'is frozen')}."
-        case "legs_unbalanced":
-            return f"The legs sum to {figure}, not to zero."
-        case "hold_not_open" if figure is not None:
-            return f"The hold was {('', 'captured in full', 'voided', 'expired')[figure]} before."
-        case "exceeds_hold" | "exceeds_reversible":
-            return f"Only {figure} is left."
-        case "version_mismatch":
-            return f"Account {account!r} is at version {figure}, not at the expected one."
-        case "revision_mismatch":
-            return f"Account {account!r} is at revision {figure}, not at the expected one."
-        case "balance_too_low" | "balance_too_high":
-            return f"The balance of account {account!r} would be {figure}, outside of the condition."
-        case "available_too_low" | "available_too_high":
-            return f"Account {account!r} would have {figure} available, outside of the condition."
-        case "period_closed":
-            return f"The currency of account {account!r} is closed at this effective time."
-        case "insufficient_funds":
-            return f"Account {account!r} has {figure} available, less than this takes."
-        case "transfer_limit_exceeded":
-            return f"Account {account!r} may send at most {figure} in one transfer."
-        case "ceiling_exceeded":
-            return f"Account {account!r} can take at most {figure} more."
-        case "hourly_amount_exceeded" | "daily_amount_exceeded":
-            return f"Account {account!r} may send {figure} more in this window."
-        case _:
-            return outcome.kind.meaning
+    account, figure, code = outcome.account, outcome.figure, outcome.kind.code
+    if code == "idempotency_conflict":
+        return (
+            f"This idempotency key was used before with another {', '.join(outcome.differs)}. Use a new key."
+        )
+    if code == "hold_not_open" and figure is not None:
+        return f"The hold was {('', 'captured in full', 'voided', 'expired')[figure]} before."
+    text = _SENTENCES.get(code)
+    if text is None or (account is None and code.startswith("account_")):
+        return outcome.kind.meaning
+    return text.format(account=account, figure=figure)
 
 
 def operation_id(principal_id: int, key: str) -> UUID:

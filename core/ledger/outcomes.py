@@ -36,7 +36,10 @@ _TABLE = (
     ),
     OutcomeKind(41, "legs_unbalanced", False, "The legs do not sum to zero."),
     OutcomeKind(
-        34, "effective_time_out_of_range", False, "It would take effect further back or ahead than is allowed."
+        34,
+        "effective_time_out_of_range",
+        False,
+        "It would take effect further back or ahead than is allowed.",
     ),
     OutcomeKind(33, "period_closed", False, "It would take effect before the closed date of its currency."),
     OutcomeKind(32, "precondition_failed", False, "It was changed since: its ETag is not that of If-Match."),
@@ -49,7 +52,9 @@ _TABLE = (
     OutcomeKind(53, "already_reversed", True, "The transfer has been reversed in full."),
     OutcomeKind(54, "exceeds_reversible", True, "More than the transfer has left to reverse."),
     OutcomeKind(60, "version_mismatch", True, "The account has another version than the condition expects."),
-    OutcomeKind(63, "revision_mismatch", True, "The account was changed since the revision of the condition."),
+    OutcomeKind(
+        63, "revision_mismatch", True, "The account was changed since the revision of the condition."
+    ),
     OutcomeKind(80, "balance_overflow", True, "A balance would leave the range of 2^62 - 1 minor units."),
     OutcomeKind(61, "balance_too_low", True, "The balance after it would be below the condition's minimum."),
     OutcomeKind(62, "balance_too_high", True, "The balance after it would be above the condition's maximum."),

@@ -209,7 +209,7 @@ def _conditions(
     ]
     if not rows:
         return [None] * 5, [None] * 3
-    columns = [list(column) for column in zip(*rows, strict=True)]
+    columns: list[list[Any] | None] = [list(column) for column in zip(*rows, strict=True)]
     return columns[:5], columns[5:]
 
 

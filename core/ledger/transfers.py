@@ -176,8 +176,9 @@ async def prepare_reversal(  # noqa: PLR0913 - the fields of the request
     """Return the posting that gives `amount` (None: all that is left) of a transfer back, leg by leg.
 
     `amount` is in minor units of the original's largest leg, the first of several: a small leg could not tell most
-    parts apart. The transfer must have `expected_revision` as the amount that was reversed. Raises Refusal `transfer_not_found`, and `not_reversible`
-    for a transfer that is a reversal itself, or a part of one in several currencies.
+    parts apart. The transfer must have `expected_revision` as the amount that was reversed. Raises Refusal
+    `transfer_not_found`, and `not_reversible` for a transfer that is a reversal itself, or a part of one in several
+    currencies.
     """
     effective_at = moment(effective_at)
     number = await find_number(source, original_id)

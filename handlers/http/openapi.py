@@ -13,6 +13,7 @@ import pydantic
 from core import __version__
 from handlers.http.route import MAX_PATH_VALUE, Route
 from handlers.http.surface import Json, Surface
+from handlers.http.times import custom_schema
 
 _REF = "#/components/schemas/"
 # The pattern of a text without the characters that `decoding` refuses.
@@ -59,6 +60,14 @@ _IDEMPOTENCY_KEY: Json = {
     "example": "order-1042-capture",
 }
 
+_IF_MATCH: Json = {
+    "name": "If-Match",
+    "in": "header",
+    "description": "The ETag that the object must still have, from a read of it. Without it any will do.",
+    "schema": {"type": "string", "pattern": r'^(\*|"[0-9]{1,18}")$'},
+    "example": '"17"',
+}
+
 
 def document(
     surfaces: Sequence[Surface],
@@ -99,7 +108,7 @@ def document(
             "schemas": schemas.components | refusals,
             "examples": dict(sorted(examples.items())),
             "headers": _HEADERS,
-            "parameters": {"IdempotencyKey": _IDEMPOTENCY_KEY},
+            "parameters": {"IdempotencyKey": _IDEMPOTENCY_KEY, "IfMatch": _IF_MATCH},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "description": "An API key: `tsk_...`"},
                 "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -126,7 +135,9 @@ class _Schemas:
         routes = [route for surface, route in shown if not surface.pydantic]
         answered = [kind for route in contract for kind in route.answers.values() if kind is not None]
         types = list(dict.fromkeys([*(kind for route in routes for kind in _types(route)), *answered]))
-        schemas, components = msgspec.json.schema_components(types, ref_template=_REF + "{name}")
+        schemas, components = msgspec.json.schema_components(
+            types, ref_template=_REF + "{name}", schema_hook=custom_schema
+        )
         self._of = dict(zip(types, schemas, strict=True))
         queries = {id(route.query) for route in routes}
         self._queries = {
@@ -135,7 +146,9 @@ class _Schemas:
             if id(kind) in queries
         }
         asked = [kind for route in routes for kind in _asked(route)]
-        _, reached = msgspec.json.schema_components(asked, ref_template=_REF + "{name}")
+        _, reached = msgspec.json.schema_components(
+            asked, ref_template=_REF + "{name}", schema_hook=custom_schema
+        )
         for schema in (
             *(components[name] for name in reached if name in components),
             *self._queries.values(),
@@ -228,6 +241,8 @@ def _parameters(route: Route, schemas: _Schemas) -> list[Json]:
         parameters.extend(schemas.parameters(route.query))
     if route.idempotent:
         parameters.append({"$ref": "#/components/parameters/IdempotencyKey"})
+    if route.conditional:
+        parameters.append({"$ref": "#/components/parameters/IfMatch"})
     return parameters
 
 

@@ -55,9 +55,9 @@ class Route:
 
     `body_limit` is in bytes at the default MAX_REQUEST_SIZE of 1 MiB and grows and shrinks with it. `cost` returns,
     from the decoded body, what the request counts against the rate limits (1). `idempotent` routes want an
-    Idempotency-Key. `raw` routes get the bytes of the body undecoded. `limited` is False for routes that must answer
-    under any load, `needs_service` for routes that answer before the service is open, too. A `hidden` route is not in
-    the document.
+    Idempotency-Key; `conditional` ones honour If-Match (`handlers.http.conditions`). `raw` routes get the bytes of
+    the body undecoded. `limited` is False for routes that must answer under any load, `needs_service` for routes that
+    answer before the service is open, too. A `hidden` route is not in the document.
     """
 
     method: str
@@ -81,6 +81,7 @@ class Route:
     body_limit: int = MIB
     cost: Callable[[Any], int] | None = None
     idempotent: bool = False
+    conditional: bool = False
     raw: bool = False
     limited: bool = True
     needs_service: bool = True

@@ -446,6 +446,7 @@ WITH due AS (
     ) WITH ORDINALITY AS l (account_id, amount, captured, place)
     WHERE h.state = 0 AND l.place > 1
     GROUP BY l.account_id
+    HAVING sum(l.amount - coalesce(l.captured, 0)) > 0
 ),
 
 bringing AS (

@@ -11,7 +11,7 @@ from itertools import groupby
 from uuid import UUID
 
 from core.ledger.accounts import AccountState, Limits
-from core.ledger.items import Leg, Operation, Posting
+from core.ledger.items import Condition, Leg, Operation, Posting
 
 TOP = 2**62 - 1
 # What leaves the key free for another try.
@@ -228,17 +228,26 @@ class Model:
         return entries
 
     def _check_conditions(self, state: State, item: Posting) -> None:
-        for code, pick, least, most in (
-            ("balance", lambda account: account.balance, 2, 3),
-            ("available", lambda account: account.balance - account.held, 5, 6),
-        ):
-            for bound, word, sign in ((least, "low", 1), (most, "high", -1)):
-                for condition in item.conditions:
-                    has = pick(state.accounts[condition.account])
-                    if condition[bound] is not None and (has - condition[bound]) * sign < 0:  # type: ignore[operator] # bounds are numbers
-                        held, _ = self._lapsed(state, item, condition.account)
-                        lapsed = code == "available" and word == "low" and has + held >= condition[bound]  # type: ignore[operator]
-                        raise Refused(f"{code}_too_{word}", lapsed=lapsed)
+        for each in item.conditions:
+            if each.balance_at_least is not None and self._has(state, each) < each.balance_at_least:
+                raise Refused("balance_too_low")
+        for each in item.conditions:
+            if each.balance_at_most is not None and self._has(state, each) > each.balance_at_most:
+                raise Refused("balance_too_high")
+        for each in item.conditions:
+            least, has = each.available_at_least, self._has(state, each, available=True)
+            if least is not None and has < least:
+                held, _ = self._lapsed(state, item, each.account)
+                raise Refused("available_too_low", lapsed=has + held >= least)
+        for each in item.conditions:
+            most = each.available_at_most
+            if most is not None and self._has(state, each, available=True) > most:
+                raise Refused("available_too_high")
+
+    @staticmethod
+    def _has(state: State, condition: Condition, *, available: bool = False) -> int:
+        account = state.accounts[condition.account]
+        return account.balance - account.held if available else account.balance
 
     def _check_limits(
         self, state: State, before: dict[str, Account], item: Posting, due: tuple[Leg, ...]
@@ -331,7 +340,11 @@ def _due(state: State, item: Posting, hold: Hold | None, now: datetime) -> tuple
         raise Refused("exceeds_reversible")
     done, original.reversed = original.reversed, original.reversed + (item.amount or left)
     back = tuple(Leg(leg.account, -leg.amount) for leg in original.legs)
-    return back if original.reversed - done == whole else _between(back, done, original.reversed, sizes.index(whole))
+    return (
+        back
+        if original.reversed - done == whole
+        else _between(back, done, original.reversed, sizes.index(whole))
+    )
 
 
 def _between(legs: tuple[Leg, ...], done: int, then: int, unit: int = 0) -> tuple[Leg, ...]:

@@ -45,7 +45,7 @@ SEARCH = (
     search_settings.get_profile("fuzz")
     if search_settings.get_current_profile_name() == "fuzz"
     else search_settings(
-        max_examples=5,
+        max_examples=40,
         derandomize=True,
         database=None,
         deadline=None,
@@ -193,7 +193,9 @@ class Pair:
             account.limits = step.limits or account.limits
 
     async def compare_accounts(self) -> None:
-        rows = await self.book.owner.fetch("SELECT code, balance, held, incoming, version, changes FROM accounts")
+        rows = await self.book.owner.fetch(
+            "SELECT code, balance, held, incoming, version, changes FROM accounts"
+        )
         assert {row["code"]: tuple(row)[1:] for row in rows} == {
             code: (account.balance, account.held, account.incoming, account.version, account.changes)
             for code, account in self.model.state.accounts.items()
@@ -359,4 +361,5 @@ async def replay(pair: Pair, answers: Answers, since: int) -> None:
             case row:
                 data = msgspec.json.decode(row["data"])
                 account = pair.model.state.accounts[row["code"]]
+                account.changes += 1
                 account.state, account.limits = data["state"], msgspec.convert(data["limits"], Limits)
