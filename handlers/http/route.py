@@ -127,12 +127,14 @@ class Call:
         "body",
         "frozen",
         "idempotency_key",
+        "kept_keys",
         "parts",
         "principal",
         "query",
         "raw",
         "request",
         "request_id",
+        "spelled_key",
         "to_pay",
     )
 
@@ -159,6 +161,10 @@ class Call:
         self.raw = raw
         self.idempotency_key = idempotency_key
         self.request_id = request_id
+        self.spelled_key = idempotency_key
+        """The key as the caller spelled it; `idempotency_key` is what it means."""
+        self.kept_keys: frozenset[str] = frozenset()
+        """Spellings of keys under which something is stored, on a route of the wallet surface."""
         self._user: User | None = None
         self.to_pay: ToPay | None = None
         """The payable of the code in the body, on a route that `pays_code`; looked for together with the user."""

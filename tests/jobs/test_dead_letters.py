@@ -82,7 +82,7 @@ async def test_from_a_signed_event_to_a_dead_letter_to_one_effect(
     assert (await thread.send(payment("pi_1", "shop:main")))[0] == 200
     await eventually(lambda: _is(thread, "evt_pi_1", "dead"))
 
-    (listed,) = (await call(thread, "GET", "/v1/dead-letters"))["dead_letters"]
+    (listed,) = (await call(thread, "GET", "/v1/dead-letters"))["data"]
     assert (listed["provider"], listed["event_id"], listed["type"]) == (
         "stripe",
         "evt_pi_1",
@@ -110,7 +110,7 @@ async def test_from_a_signed_event_to_a_dead_letter_to_one_effect(
     assert await thread.service.database.connections.pool.fetchval("SELECT count(*) FROM outbox_events") == 1
     assert len(thread.receiver.deliveries) == 1
     assert count("retried") == retried + 1
-    assert (await call(thread, "GET", "/v1/dead-letters"))["dead_letters"] == []
+    assert (await call(thread, "GET", "/v1/dead-letters"))["data"] == []
     await call(thread, "GET", path, 404)
     refused = await call(thread, "POST", f"{path}/replay", 409)
     assert refused["error"]["code"] == "not_dead"
@@ -137,12 +137,12 @@ async def test_pages_and_filters(thread: Thread) -> None:
     path = "/v1/dead-letters?limit=2"
     while path:
         page = await call(thread, "GET", path)
-        seen += [letter["id"] for letter in page["dead_letters"]]
+        seen += [letter["id"] for letter in page["data"]]
         path = f"/v1/dead-letters?limit=2&cursor={page['next']}" if page["next"] else ""
     assert seen == [unusable, *reversed(lost)]
 
     async def listed(query: str) -> int:
-        return len((await call(thread, "GET", f"/v1/dead-letters?{query}"))["dead_letters"])
+        return len((await call(thread, "GET", f"/v1/dead-letters?{query}"))["data"])
 
     assert await listed("reason=account_not_found") == 5
     assert await listed("reason=unusable_payload&provider=stripe&type=payment_intent.succeeded") == 1
@@ -231,8 +231,8 @@ async def test_replays_are_listed(thread: Thread) -> None:
     ]
     first = await call(thread, "GET", "/v1/replays?limit=2")
     rest = await call(thread, "GET", f"/v1/replays?limit=2&cursor={first['next']}")
-    assert [replay["id"] for page in (first, rest) for replay in page["replays"]] == begun[::-1]
-    assert [replay["matched"] for replay in first["replays"]] == [0, 0]
+    assert [replay["id"] for page in (first, rest) for replay in page["data"]] == begun[::-1]
+    assert [replay["matched"] for replay in first["data"]] == [0, 0]
     assert rest["next"] is None
 
 
