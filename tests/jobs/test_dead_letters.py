@@ -14,6 +14,7 @@ from core.database import queries
 from core.inbox import replays
 from core.inbox.dead_letters import DeadLetterStream, Filter
 from core.inbox.processing import Processor, Retries
+from core.inbox.verifying import read_moment
 from core.settings import Settings
 from core.work.leases import Worker
 from handlers.app import create_app
@@ -128,6 +129,20 @@ async def test_a_dead_letter_does_not_hold_up_its_object(thread: Thread) -> None
     await thread.send(payment("pi_1", "shop:main", event_id="evt_later"))
     await process(thread)
     assert await thread.balance("shop:main") == 1500
+
+
+async def test_times_beyond_the_calendar_are_refused(thread: Thread) -> None:
+    """PostgreSQL's driver writes the ends of the calendar as infinite, and a replay keeps its filter."""
+    for time in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z", "0001-01-01T00:00:00+14:00"):
+        for name in ("received_from", "received_before"):
+            encoded = time.replace("+", "%2B")
+            await call(thread, "GET", f"/v1/dead-letters?{name}={encoded}", 400)
+            headers = {**ADMIN, "Content-Type": "application/json"}
+            answer = await thread.api.post("/v1/dead-letters/replay", json={name: time}, headers=headers)
+            assert answer.status == 400
+    assert read_moment("0001-01-01T00:00:00Z") is None
+    assert read_moment("9999-12-31T23:59:59.999999Z") is None
+    assert read_moment("0002-01-01T00:00:00Z") is not None
 
 
 async def test_pages_and_filters(thread: Thread) -> None:
