@@ -86,6 +86,7 @@ def explained(surfaces: Sequence[Surface]) -> ApiSurface:
     """Return the surface that explains the codes of `surfaces`."""
 
     async def show_problem(call: Call) -> web.Response:
+        """Answer the status and the title of a code."""
         code = call.path("code")
         for surface in surfaces:
             if (kind := surface.problem_types.get(code)) is not None:
@@ -111,7 +112,7 @@ def documented(surfaces: Sequence[Surface], *more_pages: str, **about: str) -> A
         return Document(openapi.document(surfaces, base_url, **about))
 
     async def show_document(call: Call) -> web.Response:
-        # The document takes a tenth of a second, once a process. No request shall wait for that.
+        # The document takes a third of a second, once a process. No request shall wait for that.
         told = await asyncio.to_thread(document, "" if about else call.parts.settings.public_base_url)
         headers: dict[str, str] = {hdrs.ETAG: told.etag}
         if told.etag in call.request.headers.get(hdrs.IF_NONE_MATCH, ""):

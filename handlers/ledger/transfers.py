@@ -54,7 +54,7 @@ _TRANSFER_REFUSALS = tuple(
 )
 
 
-class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
+class ItemFailure(msgspec.Struct, frozen=True, omit_defaults=True):
     """The refusal of an item."""
 
     code: str
@@ -69,7 +69,7 @@ class BatchResult(msgspec.Struct, frozen=True, omit_defaults=True):
     key: str
     outcome: str
     transfer: Transfer | None = None
-    error: Failure | None = None
+    error: ItemFailure | None = None
 
 
 class BatchAnswer(msgspec.Struct, frozen=True):
@@ -223,7 +223,7 @@ def _replayed(outcome: Outcome) -> dict[str, str] | None:
 def _result(key: str, posting: Posting, outcome: Outcome) -> BatchResult:
     if outcome.posted:
         return BatchResult(key, outcome.kind.code, transfer=transfers.describe(posting, outcome))
-    failure = Failure(outcome.kind.code, sentence(outcome), outcome.account, outcome.differs)
+    failure = ItemFailure(outcome.kind.code, sentence(outcome), outcome.account, outcome.differs)
     return BatchResult(key, outcome.kind.code, error=failure)
 
 

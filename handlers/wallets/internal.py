@@ -203,11 +203,12 @@ _WRITES = ("forbidden", "invalid_payload", "idempotency_conflict", "idempotency_
 ROUTES = table(
     Route(
         "POST", "/internal/requests", create_request, "internal_create_request", "Request a payment",
-        body=dict[str, Any], body_limit=BODY_LIMIT, answers={200: Made}, problems=_WRITES,
+        body=dict[str, Any], body_limit=BODY_LIMIT, key_header="X-Idempotency-Key",
+        answers={200: Made}, problems=_WRITES,
     ),
     Route(
         "POST", "/internal/transfer", create_transfer, "internal_create_transfer", "Pay",
-        body=dict[str, Any], body_limit=BODY_LIMIT, answers={200: TransferOut},
+        body=dict[str, Any], body_limit=BODY_LIMIT, key_header="X-Idempotency-Key", answers={200: TransferOut},
         problems=("insufficient_funds", "currency_mismatch", *_WRITES),
     ),
     Route(
@@ -220,7 +221,8 @@ ROUTES = table(
     ),
     Route(
         "POST", "/internal/invoices", create_invoice, "internal_create_invoice", "Send an invoice",
-        body=dict[str, Any], body_limit=BODY_LIMIT, answers={200: Made}, problems=_WRITES,
+        body=dict[str, Any], body_limit=BODY_LIMIT, key_header="X-Idempotency-Key",
+        answers={200: Made}, problems=_WRITES,
     ),
     tag="internal", caller="internal",
 )  # fmt: skip
