@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 REF = "#/components/schemas/"
 # The pattern of a text without the characters that `decoding` refuses.
 NO_CONTROLS = r"^[^\u0000-\u001f\u007f-\u009f]*$"
+# The keywords of a schema that hold values and not schemas.
+_VALUES = {"const", "enum", "examples", "required"}
 
 
 class Schemas:
@@ -107,13 +109,14 @@ def finish(schema: Any) -> None:
     elif isinstance(schema, dict):
         if schema.get("type") == "integer":
             schema.setdefault("format", "int64")
-        if "type" in schema or "$ref" in schema or "anyOf" in schema:
-            if isinstance(schema.get("title"), str):
-                del schema["title"]
-            if (told := _told(schema.pop("default", None))) and "absent" not in schema.get("description", ""):
-                schema["description"] = f"{schema.get('description', '')} When absent: {told}.".strip()
-        for part in schema.values():
-            finish(part)
+        schema.pop("title", None)
+        if (told := _told(schema.pop("default", None))) and "absent" not in schema.get("description", ""):
+            schema["description"] = f"{schema.get('description', '')} When absent: {told}.".strip()
+        for name, part in schema.items():
+            if name == "properties":
+                finish(list(part.values()))
+            elif name not in _VALUES:
+                finish(part)
 
 
 def _told(default: Any) -> str:

@@ -128,7 +128,7 @@ def node_packages() -> Path | None:
             shutil.copy(CLIENTS / file, fresh)
         command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"]
         try:
-            subprocess.run(command, cwd=fresh, check=True, capture_output=True, timeout=INSTALL_SECONDS)  # noqa: S603
+            subprocess.run(command, cwd=fresh, check=True, capture_output=True, timeout=INSTALL_SECONDS)
         except (OSError, subprocess.SubprocessError):
             return None
         fresh.rename(home)
