@@ -1,6 +1,7 @@
 """The document describes what the service does: valid by its standard, and true under fuzzing."""
 
 import asyncio
+import functools
 import inspect
 import json
 import os
@@ -86,6 +87,7 @@ def test_every_route_is_in_it_once(document: dict[str, Any]) -> None:
     assert len(set(told.values())) == len(told)
 
 
+@functools.cache
 def every_document() -> dict[str, dict[str, Any]]:
     """Return the document of the common port, and that of each contract's port."""
     surfaces = {"common": SURFACES, **{name: listener.surfaces for name, listener in LISTENERS.items()}}
@@ -103,7 +105,8 @@ def parts_of(schema: Any) -> Iterator[dict[str, Any]]:
 def test_generators_can_use_it() -> None:
     """Whole numbers are 64 bits wide, what may be left out has no default, names are words of any language."""
     for name, told in every_document().items():
-        openapi_spec_validator.validate(told)
+        if name != "common":  # which the test above validates
+            openapi_spec_validator.validate(told)
         for part in parts_of(told):
             if part.get("type") == "integer":
                 assert part["format"] == "int64", (name, part)
