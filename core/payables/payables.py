@@ -50,7 +50,7 @@ class Purpose(NamedTuple):
     @classmethod
     def of(cls, description: str | None, reference: str | None) -> Purpose:
         """Return a purpose of two texts as they were typed; an empty one is none."""
-        return cls(_one_line(description or "") or None, _one_line(reference or "") or None)
+        return cls(one_line(description or "") or None, one_line(reference or "") or None)
 
     def details(self) -> dict[str, str]:
         """Return the part of a payable's details that holds the purpose, in the names that invoices use, too."""
@@ -88,7 +88,7 @@ class Payable(NamedTuple):
         return Purpose(self.details.get("description"), self.details.get("reference"))
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Return a text without what is not seen: control characters, and marks that turn the text of others around."""
     seen = (" " if character.isspace() else character for character in text)
     return "".join(c for c in seen if c in _JOINERS or unicodedata.category(c) not in {"Cc", "Cf"}).strip()
