@@ -46,6 +46,10 @@ def n_(text: str) -> str:
     return text
 
 
+# Without its script the page does not know the reader's zone.
+_MOMENT: Final = n_("%(moment)s UTC")
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Language:
     """One language: its catalogue, and the locale by which amounts and times are written.
@@ -93,7 +97,8 @@ class Language:
         """Return a moment in UTC as a text for people."""
         utc = when.astimezone(UTC)
         day, time = format_date(utc, "long", self.locale), format_time(utc, "short", locale=self.locale)
-        return f"{get_datetime_format('medium', self.locale)} UTC".replace("{1}", day).replace("{0}", time)
+        both = str(get_datetime_format("medium", self.locale)).replace("{1}", day).replace("{0}", time)
+        return self.say(_MOMENT, moment=both)
 
     def wait(self, seconds: int) -> str:
         """Return a time to wait as a text for people."""
@@ -149,7 +154,7 @@ def _compiled(file: Traversable, code: str) -> GNUTranslations:
         raise ValueError(f"{file.name}: a catalogue is named by its language, such as fr.po")
     try:
         with file.open("rb") as text:
-            catalogue = read_po(text, locale=code, abort_invalid=True)
+            catalogue = read_po(text, locale=Locale.parse(code), abort_invalid=True)
     except (PoFileError, UnknownLocaleError, ValueError) as error:
         raise ValueError(f"{file.name}: {error}") from error
     for message in catalogue:

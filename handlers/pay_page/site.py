@@ -15,6 +15,8 @@ from markupsafe import Markup
 from handlers.wallets.contract import timestamp
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from handlers.pay_page.brand import Brand
     from handlers.pay_page.languages import Language, Languages
 
@@ -31,11 +33,11 @@ class Site:
         self.languages = languages
         self._environments = {code: _environment(language) for code, language in languages.all.items()}
 
-    def page(self, template: str, language: Language, path: str, **values: Any) -> bytes:
-        """Return a page in a language. `path` is the address under which its reader may choose another one."""
+    def page(self, template: str, language: Language, switches: Mapping[str, str], **values: Any) -> bytes:
+        """Return a page in a language. `switches` are its addresses in each of the languages, by code."""
         made = self._environments[language.code].get_template(template)
         common = {"language": language, "languages": self.languages.all.values(), "brand": self.brand}
-        return made.render({"trouble": None, "path": path} | common | values).encode()
+        return made.render({"trouble": None, "switches": switches} | common | values).encode()
 
 
 def _environment(language: Language) -> Environment:

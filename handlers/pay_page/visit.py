@@ -115,8 +115,9 @@ class Visit:
 
     def show(self, status: int, template: str, **values: Any) -> web.Response:
         """Answer a page."""
-        path = self.request.rel_url.raw_path
-        body = self.site.page(template, self.language, path, **values)
+        here = self.request.rel_url
+        switches = {code: str(here.update_query(lang=code)) for code in self.site.languages.all}
+        body = self.site.page(template, self.language, switches, **values)
         headers = {
             hdrs.CONTENT_TYPE: "text/html; charset=utf-8",
             hdrs.CONTENT_LANGUAGE: self.language.tag,
