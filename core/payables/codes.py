@@ -196,16 +196,13 @@ def payment_id(payer: User, key: str) -> UUID:
     return operation_id(payer.principal_id, key)
 
 
-async def receipt(platform: Platform, payer: User | None, offer: Offer, transfer_id: UUID) -> Receipt:
-    """Return the receipt of a payment to the payee of a code. Raises Refusal `receipt_not_found`.
-
-    `payer` is the user who must have paid; None is for a caller who has shown otherwise that they may see it.
-    """
+async def receipt(platform: Platform, offer: Offer, transfer_id: UUID) -> Receipt:
+    """Return the receipt of a payment of a code, for a caller who may see it. Raises Refusal `receipt_not_found`."""
     outcome = (await load_outcomes(platform.database, [transfer_id])).get(transfer_id)
     if outcome is None or not outcome.posted or outcome.recorded_at is None or len(outcome.entries) <= 1:
         raise _no_receipt()
-    source, target = outcome.entries[0], outcome.entries[1]
-    if target.account != offer.payee_user.account or source.account != (payer or source).account:
+    target = outcome.entries[1]
+    if target.account != offer.payee_user.account:
         raise _no_receipt()
     return Receipt(transfer_id, target.amount, offer.currency, outcome.recorded_at)
 

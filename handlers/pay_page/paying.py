@@ -119,12 +119,26 @@ async def show_receipt(call: Call) -> web.Response:
         transfer_id = UUID(call.path("transfer"))
     except ValueError:
         raise Refusal("receipt_not_found", "You have no such payment.") from None
-    held = visit.holds_receipt(offer, transfer_id)
-    if visit.user is None and not held:
-        return visit.go(offer.code)
-    found = await codes.receipt(platform, None if held else visit.user, offer, transfer_id)
+    if not _may_see(visit, offer, transfer_id):
+        if visit.user is None:
+            return visit.go(offer.code)
+        raise Refusal("receipt_not_found", "You have no such payment.")
+    found = await codes.receipt(platform, offer, transfer_id)
     kept = visit.receipt_path(offer, transfer_id)
     return visit.show_offer("receipt.html", offer, None, None, paid=found, kept=kept, available=None)
+
+
+def _may_see(visit: Visit, offer: Offer, transfer_id: UUID) -> bool:
+    """Whether the request comes with a receipt's proof, or from the payer of a code that was paid once.
+
+    Without the proof nobody sees a payment of a code that is paid often: the ledger does not know by which of the
+    payee's codes it was paid, so its receipt could be shown under the purpose of another one.
+    """
+    its_payer = visit.user is not None and (visit.user.id, transfer_id) == (
+        offer.settled_by,
+        offer.transfer_id,
+    )
+    return its_payer or visit.holds_receipt(offer, transfer_id)
 
 
 def _payer_and_key(visit: Visit) -> tuple[User, str]:

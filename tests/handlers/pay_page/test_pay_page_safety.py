@@ -34,6 +34,9 @@ async def test_a_form_of_another_site_does_nothing(
         headers = {"Sec-Fetch-Site": site}
         page = await anns.post(f"/pay/{code}/{step}", {**fields, "form": genuine}, **headers)
         assert page.status == 403, (step, site)
+        # Such a form comes without our cookies; new ones would end the forms of open tabs.
+        page = await browser().post(f"/pay/{code}/{step}", {**fields, "form": genuine}, **headers)
+        assert (page.status, page.headers.getall("Set-Cookie", [])) == (403, [])
     assert await payer.balance() == 10_000
     assert ready.status == 200
 
@@ -60,6 +63,33 @@ async def test_whose_cookies(shop: Person, person: MakePerson, browser: OpenBrow
     assert (await bob.post("/auth/logout_all")).status == 200
     form = (await bobs.get(f"/pay/{other}")).forms[0]
     assert form.action.endswith("/phone")
+
+
+async def test_a_form_from_before_a_sign_in_or_sign_out_does_nothing(
+    shop: Person, person: MakePerson, browser: OpenBrowser
+) -> None:
+    ann, bob, anns = await person(balance=10_000, kyc=1), await person(balance=10_000, kyc=1), browser()
+    code = await link(shop)
+    start = await anns.get(f"/pay/{code}")
+    other = await anns.get(f"/pay/{code}")
+    assert start.form("phone").fields == other.form("phone").fields  # two tabs are one visitor
+    hers = await anns.sign_in(code, ann.phone)
+    visitor = anns.cookies()["pay_visitor"].value
+    # The other tab is told so, and shown the payment of the payer who has signed in by now.
+    late = await anns.send(start, "phone", phone=bob.phone)
+    assert (late.status, "too old" in late.trouble, ann.phone in late.words) == (403, True, True)
+    await anns.send(hers, "sign-out")
+    assert anns.cookies()["pay_visitor"].value != visitor
+    assert (await anns.send(start, "phone", phone=bob.phone)).status == 403
+    his = await anns.sign_in(code, bob.phone)
+    forms = [page.forms[0].fields["form"] for page in (start, hers, his)]
+    assert len(set(forms)) == 3
+    # A form of the first payer does not pay with the second one's money, even with the cookie of that time.
+    look = await anns.send(hers, "amount", amount="10")
+    assert (look.status, "too old" in look.trouble, bob.phone in look.words) == (403, True, True)
+    anns.session.cookie_jar.update_cookies({"pay_visitor": visitor}, URL(anns.base + "/pay"))
+    assert (await anns.send(hers, "amount", amount="10")).status == 403
+    assert (await ann.balance(), await bob.balance()) == (10_000, 10_000)
 
 
 async def test_the_sign_in_ends_before_the_payment(
@@ -101,6 +131,24 @@ async def test_a_payee_without_a_name_stays_masked(person: MakePerson, browser: 
     page = await browser().get(f"/pay/{await link(shop)}")
     assert shop.phone not in page.source
     assert shop.phone[-2:] in page.heading
+
+
+async def test_who_is_paid_stands_beneath_the_name(
+    person: MakePerson, browser: OpenBrowser, owner: Any
+) -> None:
+    """A name may say anything, so the masked phone stands beneath it; only approved merchants are marked."""
+    eve = await person(kyc=1, merchant=True)
+    code, hidden = await link(eve), "\u202e\u200b\u061c\u200f"
+    for name in ("+963944111222", f"Corner shop {hidden}", hidden):
+        await owner.execute("UPDATE users SET name = $2 WHERE id = $1", eve.user.id, name)
+        page = await browser().get(f"/pay/{code}")
+        assert f"{eve.phone[:4]}…{eve.phone[-2:]}" in page.words
+        assert not set(hidden) & set(page.source.replace("العربية", ""))
+        assert "Approved merchant" in page.words
+    statement = "UPDATE users SET merchant_status = $2, is_merchant = $3 WHERE id = $1"
+    for state, merchant in (("none", True), ("suspended", True), ("approved", False)):
+        await owner.execute(statement, eve.user.id, state, merchant)
+        assert "Approved merchant" not in (await browser().get(f"/pay/{code}")).words
 
 
 async def test_bodies_that_are_no_forms(shop: Person, wallets: ApiClient) -> None:
