@@ -69,7 +69,7 @@ class Offer(NamedTuple):
 
 
 class Outlook(NamedTuple):
-    """What is known of a payment before it is made: its `obstacle`, and the payer's available minor units.
+    """The outlook of a payment before it is made: its `obstacle`, and the payer's available minor units.
 
     The ledger decides in the end. It may find other obstacles, and this one may be gone by then.
     """

@@ -1,4 +1,4 @@
-"""Whose service the page is: name, logo, help, and a style sheet with the colour, which stays readable."""
+"""The brand of the page: name, logo, help, and a style sheet with the colour, which stays readable."""
 
 from __future__ import annotations
 
