@@ -278,14 +278,16 @@ async def _known_or_new_key(settings: Settings, kept: str | None) -> str:
 
 
 def _listen(settings: Settings) -> list[Listeners]:
-    """Listen on APP_PORT, or on the next free port, and on loopback alone unless APP_HOST was given.
+    """Listen on APP_PORT, and on loopback alone unless APP_HOST was given.
 
-    The ports of contracts do not move on: their clients know no others.
+    The default port moves on to the next free one. A port that somebody has set does not, and neither do the ports of
+    contracts: their clients know no others.
     """
     host = settings.app_host if "app_host" in settings.model_fields_set else "127.0.0.1"
     wanted = port = settings.app_port
     taken = contract_ports(settings).values()
-    if wanted and not (wanted in taken or is_free(host, wanted)):
+    moves = "app_port" not in settings.model_fields_set
+    if moves and not (wanted in taken or is_free(host, wanted)):
         port = choose_port(wanted + 1, host)
         while port in taken:
             port = choose_port(port + 1, host)
