@@ -196,6 +196,22 @@ LOADED = """new Promise((resolve) => {
 })"""
 
 
+def test_the_examples_find_the_service_that_runs_here(running: Running, tmp_path: Path) -> None:
+    # The examples of an installed program: it stands on the PATH, and no address is set.
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    program = tmp_path / "bin" / "tallystick"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\ncd "{ROOT}" && exec "{sys.executable}" -m ops.cli "$@"\n')
+    program.chmod(0o755)
+    environment = {**running.environment, "PATH": f"{program.parent}:{running.environment['PATH']}"}
+    for script in ("e2e.sh", "cash_demo.sh"):
+        done = subprocess.run(
+            [tmp_path / "examples" / script], cwd=tmp_path, env=environment, capture_output=True, text=True,
+            check=False, timeout=100,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_commands_that_the_readme_names_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"make ([a-z0-9-]+)", README):
