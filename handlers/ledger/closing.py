@@ -8,8 +8,8 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from core.ledger import closing
-from core.ledger.closing import ClosedDate
+from core import closing
+from core.closing import ClosedDate
 from handlers.http.admin_token import ACTOR
 from handlers.http.conditions import etag, expected_revision
 from handlers.http.route import Call, Route, answer, cut, table

@@ -50,7 +50,7 @@ def closing() -> None:
 @closing.command("list")
 def list_closed() -> None:
     """Show the closed date of each currency that has one."""
-    from core.ledger.closing import MAX_LISTED, list_closed_dates
+    from core.closing import MAX_LISTED, list_closed_dates
 
     for found in with_database(lambda database: list_closed_dates(database, limit=MAX_LISTED)):
         click.echo(f"{found.currency:<12} {_shown(found.closed_before)}")
@@ -69,7 +69,7 @@ def move(currency: str, before: datetime | None, *, opens: bool, reason: str) ->
       tallystick closing move SYP --before 2026-01-01 --reason "The books of 2025 are reported."
       tallystick closing move SYP --open --reason "A year was closed by mistake."
     """  # noqa: D301 - `\b` is how click is told not to wrap
-    from core.ledger.closing import move_closed_date
+    from core.closing import move_closed_date
 
     if (before is None) is not opens:
         raise click.UsageError("Give either --before or --open.")

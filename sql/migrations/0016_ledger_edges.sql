@@ -1,4 +1,4 @@
--- Open holds as the accounts see them, revisions, the unit of part reversals, and closed dates.
+-- Open holds as the accounts see them, revisions, and the unit of part reversals.
 
 -- `incoming` is the sum that open holds will bring to the account: a ceiling counts it. `changes` counts the changes
 -- that are no entry: those of holds, limits, state and metadata. The revision of an account is `version + changes`, so
@@ -40,15 +40,3 @@ BEGIN
     END IF;
 END
 $$;
-
--- The closed date of a currency: nothing may take effect before it any more. ledger_post reads a row under a SHARE lock
--- of the table, which a move of a date waits for.
-CREATE TABLE closed_dates (
-    currency text PRIMARY KEY,
-    closed_before timestamptz, -- null: it was opened again
-    revision integer NOT NULL DEFAULT 1,
-    moved_at timestamptz NOT NULL DEFAULT clock_timestamp()
-);
-COMMENT ON TABLE closed_dates IS 'Before which no transfer may take effect, by currency; see core.ledger.closing.';
-
-GRANT SELECT, INSERT, UPDATE ON closed_dates TO tallystick_serving;

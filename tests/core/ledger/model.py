@@ -12,29 +12,17 @@ from uuid import UUID
 
 from core.ledger.accounts import AccountState, Limits
 from core.ledger.items import Condition, Leg, Operation, Posting
+from tests.core.ledger.parts import between
 
 TOP = 2**62 - 1
 # What leaves the key free for another try.
 NOT_FROZEN = {
-    "idempotency_conflict",
-    "transfer_not_found",
-    "hold_not_found",
-    "account_not_found",
-    "account_closed",
-    "account_frozen",
-    "effective_before_original",
-    "currency_mismatch",
-    "legs_unbalanced",
-    "group_failed",
+    *("idempotency_conflict", "transfer_not_found", "hold_not_found", "account_not_found", "account_closed"),
+    *("account_frozen", "effective_before_original", "currency_mismatch", "legs_unbalanced", "group_failed"),
 }
 LIMITS_IN_ORDER = (
-    "transfer_limit_exceeded",
-    "insufficient_funds",
-    "ceiling_exceeded",
-    "hourly_amount_exceeded",
-    "hourly_count_exceeded",
-    "daily_amount_exceeded",
-    "daily_count_exceeded",
+    *("transfer_limit_exceeded", "insufficient_funds", "ceiling_exceeded", "hourly_amount_exceeded"),
+    *("hourly_count_exceeded", "daily_amount_exceeded", "daily_count_exceeded"),
 )
 
 
@@ -143,7 +131,7 @@ class Model:
         held = incoming = 0
         for id_, hold in state.holds.items():
             if hold.state == "open" and self._is_over(hold) and id_ != item.id:
-                rest = _between(hold.legs, hold.captured, hold.amount)
+                rest = between(hold.legs, hold.captured, hold.amount)
                 held -= sum(leg.amount for leg in rest[:1] if leg.account == code)
                 incoming += sum(leg.amount for leg in rest[1:] if leg.account == code)
         return held, incoming
@@ -325,7 +313,7 @@ def _due(state: State, item: Posting, hold: Hold | None, now: datetime) -> tuple
     """The legs that move now: a part of the whole for partial captures and reversals."""
     if item.operation is Operation.CAPTURE and hold is not None:
         amount = hold.left if item.amount is None else item.amount
-        return _between(hold.legs, hold.captured, hold.captured + amount)
+        return between(hold.legs, hold.captured, hold.captured + amount)
     if item.operation is not Operation.REVERSAL or item.target_id is None:
         return item.legs
     original = state.transfers[item.target_id]
@@ -343,30 +331,8 @@ def _due(state: State, item: Posting, hold: Hold | None, now: datetime) -> tuple
     return (
         back
         if original.reversed - done == whole
-        else _between(back, done, original.reversed, sizes.index(whole))
+        else between(back, done, original.reversed, sizes.index(whole))
     )
-
-
-def _between(legs: tuple[Leg, ...], done: int, then: int, unit: int = 0) -> tuple[Leg, ...]:
-    earlier, later = (shares([leg.amount for leg in legs], part, unit) for part in (done, then))
-    return tuple(Leg(leg.account, b - a) for leg, a, b in zip(legs, earlier, later, strict=True))
-
-
-def shares(legs: list[int], part: int, unit: int = 0) -> list[int]:
-    """Return what each leg has moved once `part` of the leg `unit` is due.
-
-    That leg's side is rounded down, the other side split from the last leg on, so that its first takes the rest.
-    """
-    sign = 1 if legs[unit] > 0 else -1
-    moved = [abs(leg) * part // abs(legs[unit]) if leg * sign > 0 else 0 for leg in legs]
-    due = sum(moved)
-    others = [place for place, leg in enumerate(legs) if leg * sign < 0]
-    while others:
-        weight = sum(abs(legs[place]) for place in others)
-        place = others.pop()
-        moved[place] = abs(legs[place]) * due // weight
-        due -= moved[place]
-    return [each if leg > 0 else -each for each, leg in zip(moved, legs, strict=True)]
 
 
 def _move(state: State, due: tuple[Leg, ...]) -> tuple[tuple[str, int, int, int], ...]:
@@ -408,7 +374,7 @@ def _change_holds(state: State, item: Posting, hold: Hold | None) -> None:
 
 def _release(state: State, hold: Hold, amount: int | None = None) -> None:
     """Give back what the hold keeps of its source, and what it was to bring to the others: `amount`, or all of it."""
-    due = _between(hold.legs, hold.captured, hold.captured + (hold.left if amount is None else amount))
+    due = between(hold.legs, hold.captured, hold.captured + (hold.left if amount is None else amount))
     state.accounts[due[0].account].held += due[0].amount
     for leg in due[1:]:
         state.accounts[leg.account].incoming -= leg.amount

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from core.ledger.closing import move_closed_date
+from core.closing import move_closed_date
 from core.ledger.items import Operation
 from core.ledger.posting import post
 from tests.chaos.staging import install

@@ -15,7 +15,7 @@ from core.ledger.posting import post
 from core.ledger.transfers import describe
 from core.money import MAX_AMOUNT_MINOR
 from tests.core.ledger.book import PRINCIPAL, Book, codes, pay, posting
-from tests.core.ledger.model import shares
+from tests.core.ledger.parts import shares
 
 LONG_AGO = datetime(2020, 2, 29, 12, tzinfo=UTC)
 FAR_AHEAD = datetime(2100, 1, 1, tzinfo=UTC)

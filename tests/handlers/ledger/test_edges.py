@@ -79,7 +79,7 @@ async def test_reserved_codes_want_their_scope(till: Till, plain: Till, prefix: 
     assert (await plain.call("POST", "/v1/accounts", opening)).code == "forbidden"
     assert (await till.call("POST", "/v1/accounts", opening)).status == 201
     assert (await plain.change(code, state="frozen")).code == "forbidden"
-    took = {"from": code, "to": a, "amount": 5}
+    took: dict[str, Any] = {"from": code, "to": a, "amount": 5}
     for path, body in (
         ("/v1/transfers", took),
         ("/v1/transfers", took | {"dry_run": True}),
@@ -266,7 +266,7 @@ async def test_a_refusal_by_holds_whose_time_is_over_is_not_kept(till: Till, ser
     past = (datetime.now(UTC) - timedelta(days=1)).isoformat()
     await till.hold(a, b, 900, expires_at=past)
     path, low = "/v1/transfers", [{"account": a, "available_at_least": 900}]
-    bodies = {
+    bodies: dict[str, dict[str, Any]] = {
         "funds": {"from": a, "to": b, "amount": 90},
         "demand": {"from": a, "to": b, "amount": 1, "conditions": low},
         "kept": {"from": a, "to": b, "amount": 1_001},
@@ -304,7 +304,7 @@ async def test_part_reversals_count_in_the_largest_leg(till: Till) -> None:
 
 async def test_effective_times_have_bounds(till: Till, settings: Settings) -> None:
     a, b = till.of("a"), till.of("b")
-    now = datetime.now(UTC)
+    now, future = datetime.now(UTC), {"id": ""}
     for days, status in (
         (-settings.effective_max_past_days - 1, 422), (-settings.effective_max_past_days + 1, 201),
         (settings.effective_max_future_days + 1, 422), (settings.effective_max_future_days - 1, 201),
@@ -313,7 +313,7 @@ async def test_effective_times_have_bounds(till: Till, settings: Settings) -> No
         answer = await till.transfer(a, b, 1, effective_at=at)
         assert answer.status == status
         assert status == 201 or answer.code == "effective_time_out_of_range"
-    future = answer.json
+        future = answer.json
     path = f"/v1/transfers/{future['id']}/reversals"
     early = await till.post(path, {"effective_at": now.isoformat()})
     assert early.code == "effective_before_original"
