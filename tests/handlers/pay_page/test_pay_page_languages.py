@@ -14,6 +14,7 @@ from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po
 from hypothesis import given
 from hypothesis import strategies as st
+from yarl import URL
 
 from core.money import decimals
 from core.settings import Settings
@@ -124,6 +125,19 @@ async def test_arabic_from_right_to_left(shop: Person, person: MakePerson, brows
         assert latin.findall(re.sub(r"[0-9a-f-]{36}", "", words)) == [], page.source
         if page.heading == "تمّ الدفع":
             assert "25.50\u00a0ل.س." in page.words
+    # The proof of a receipt stays when the language changes, nothing else that somebody wrote into the query does.
+    for query, rest in (
+        ("proof=a%26b&x=%3Cb%3E", "proof=a%26b&"),
+        ("lang=xx&%FF=%FF&code", "code="),
+        ("proof=" + "x" * 999, "x"),
+    ):
+        async with anns.session.get(URL(f"{anns.base}/pay/{code}?{query}", encoded=True)) as response:
+            page = Page(response.status, response.headers, await response.text(), "")
+        switch = next(a["href"] or "" for tag, a in page.elements if a.get("hreflang") == "en")
+        assert rest in switch
+        assert len(switch) < 250
+        assert "lang=en" in switch
+        assert "x=" not in switch
     back = await anns.get(f"/pay/{code}?lang=en")
     assert back.elements[0][1]["dir"] == "ltr"
     assert (await anns.get(f"/pay/{code}?lang=xx")).elements[0][1]["dir"] == "ltr"
