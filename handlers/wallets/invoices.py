@@ -260,7 +260,7 @@ ROUTES = table(
     ),
     Route(
         "POST", "/invoices/{invoice_id}/pay", pay_invoice, "pay_invoice", "Pay an invoice",
-        answers={200: TransferOut},
+        key_header="Idempotency-Key", answers={200: TransferOut},
         problems=(
             "invoice_not_found", "not_your_invoice", "invoice_canceled", "invoice_expired", "payee_not_verified",
             "currency_mismatch",

@@ -73,7 +73,7 @@ async def create_link(call: Call) -> web.Response:
 async def pay_link(call: Call) -> web.Response:
     """Pay a link."""
     body: LinkPayIn = call.body
-    key = optional_key(body.idempotency_key)
+    key = optional_key(body.idempotency_key, call.kept_keys)
     if key is None:
         raise Refusal("missing_idempotency_key", "Send an idempotency key, new for each new payment.")
     paid = await links.pay_link(

@@ -357,7 +357,7 @@ ROUTES = table(
     ),
     Route(
         "POST", "/payments/merchant/pay", pay_qr, "pay_qr", "Pay a QR code",
-        pays_code=True, body=QrPayIn, answers={200: TransferOut}, problems=_PAYING,
+        pays_code=True, body=QrPayIn, key_header="Idempotency-Key", answers={200: TransferOut}, problems=_PAYING,
     ),
     Route(
         "GET", "/payments/merchant/qr_status", get_qr_status, "get_qr_status", "Show the state of a code",
@@ -374,7 +374,7 @@ ROUTES = table(
     ),
     Route(
         "POST", "/payments/merchant/cpm_request", request_by_cpm, "request_by_cpm", "Ask a scanned customer",
-        body=dict[str, Any], answers={200: CpmRequestOut},
+        body=dict[str, Any], key_header="Idempotency-Key", answers={200: CpmRequestOut},
         problems=(
             "not_a_merchant", "invalid_payload", "invalid_phone_format", "target_not_found",
             "unsupported_cpm_format", "idempotency_conflict",
