@@ -16,11 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
+from core.errors import Refusal
 from core.money import decimals
+from core.payables.kinds import KINDS
 from core.settings import Settings
 from core.wallets import amounts
 from handlers.app import create_app
 from handlers.pay_page.languages import load_languages
+from handlers.pay_page.words import trouble_of
 from tests.handlers.pay_page.page_reader import Browser, Page, link, qr, strict
 from tests.handlers.wallets.conftest import MakePerson, OpenBrowser, Person
 
@@ -60,6 +63,24 @@ def test_each_catalogue_is_whole(file: Path) -> None:
     assert not [text for text, translation in said.items() if not translation.strip()]
     assert not [message.id for message in catalogue if message.fuzzy]
     load_languages()
+
+
+def test_each_refusal_of_a_payment_has_a_sentence_of_its_own() -> None:
+    """A refusal without one is told in English: what the rules of codes and links can say is foreseen."""
+    codes = {"kyc_level_required", "risk_blocked", "currency_mismatch", "account_frozen", "account_closed"}
+    for kind in ("qr", "link"):
+        rules = KINDS[kind]
+        codes |= {
+            rules.not_collectable[0],
+            rules.amount_required,
+            *rules.causes,
+            *(code for code, _ in rules.closed.values()),
+        }
+    arabic = load_languages().all["ar"]
+    for code in sorted(codes):
+        sentence = trouble_of(Refusal(code, "English"), arabic).sentence
+        assert not re.search("[A-Za-z]", sentence), code
+        assert sentence != arabic.say("This did not work. Nothing was paid."), code
 
 
 async def walk(anns: Browser, code: str, static: str, payer: Person) -> AsyncIterator[Page]:
