@@ -24,8 +24,6 @@ _sql = queries(__name__)
 HIGH_FREQUENCY: Final = 1_000
 # An event that has been due for longer than this waits for something else than its turn.
 LATE_SECONDS: Final = 300.0
-# An event's id is made by the clock of a process, its time of arrival by that of the database; they differ by less.
-CLOCK_SLACK: Final = timedelta(hours=1)
 # States that no worker changes.
 FINISHED: Final = frozenset({"done", "dead"})
 
@@ -96,7 +94,7 @@ async def summarize(database: Database, *, hours_back: int, keep: bool = False) 
     """Return the counts and anomalies of the last `hours_back` hours; `keep` stores the summary, too."""
     now = datetime.now(UTC)
     start = now - timedelta(hours=hours_back)
-    rows = await database.fetch(_sql.inbox_counts, ids.first_uuid_at(start - CLOCK_SLACK), start, now)
+    rows = await database.fetch(_sql.inbox_counts, ids.span_of(start, None)[0], start, now)
     by_provider: dict[str, int] = {}
     by_type: dict[str, int] = {}
     for row in rows:

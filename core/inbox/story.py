@@ -15,7 +15,7 @@ import msgspec
 from core.database import queries
 from core.errors import Refusal
 from core.inbox.backfill import FETCHED
-from core.inbox.dead_letters import Action, Failure, actions_of, failures_of
+from core.inbox.dead_letters import Action, FailedAttempt, actions_of, failures_of
 from core.inbox.rules import APPLIED, named_account
 from core.inbox.source_verifiers import PROVIDER_PREFIX
 from core.ledger.transfers import ListedTransfer, get_transfers
@@ -67,7 +67,7 @@ class Processing(msgspec.Struct, frozen=True):
     worker: UUID | None
     lease_until: datetime | None
     finished_at: datetime | None
-    failures: list[Failure]
+    failures: list[FailedAttempt]
     actions: list[Action]
 
 

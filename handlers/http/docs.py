@@ -110,6 +110,7 @@ def explained(surfaces: Sequence[Surface]) -> ApiSurface:
     """Return the surface that explains the codes of `surfaces`."""
 
     async def show_problem(call: Call) -> web.Response:
+        """Answer the status and the title of a code."""
         code = call.path("code")
         for surface in surfaces:
             if (kind := surface.problem_types.get(code)) is not None:
@@ -141,7 +142,7 @@ def documented(surfaces: Sequence[Surface], *more_pages: str, **about: str) -> A
         return Document(part(whole, BY_NAME[name]) if name in BY_NAME else whole)
 
     async def show_document(call: Call, name: str = _WHOLE) -> web.Response:
-        # The document takes a tenth of a second, once a process. No request shall wait for that.
+        # The document takes a third of a second, once a process. No request shall wait for that.
         told = await asyncio.to_thread(document, "" if about else call.parts.settings.public_base_url, name)
         headers: dict[str, str] = {hdrs.ETAG: told.etag}
         if told.etag in call.request.headers.get(hdrs.IF_NONE_MATCH, ""):
