@@ -81,9 +81,14 @@ class Parts:
         """Whether the request comes from a network in TRUSTED_NETWORKS."""
         return self.addresses.trusts(request.remote, request.headers.getall(FORWARDED_FOR, ()))
 
-    def body_limit(self, route: Route) -> int:
-        """Return the bytes that a body of `route` may have: its own limit, scaled with MAX_REQUEST_SIZE."""
-        return route.body_limit * self.settings.max_request_size // MIB
+    def body_limit(self, route: Route, of_surface: int) -> int:
+        """Return the bytes that a body of `route` may have: its own limit, or that of its surface.
+
+        A limit of 1 MiB or more is for MAX_REQUEST_SIZE=1048576 and goes up and down with it. A smaller one is what its
+        route needs, so that MAX_REQUEST_SIZE only lowers it.
+        """
+        own, most = route.body_limit or of_surface, self.settings.max_request_size
+        return own * most // MIB if own >= MIB else min(own, most)
 
 
 PARTS: web.AppKey[Parts] = web.AppKey("parts", Parts)

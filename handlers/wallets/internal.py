@@ -40,8 +40,6 @@ STATUSES: Final = {"open": "pending", "paid": "accepted"}
 MAX_DUE_DAYS: Final = 3_650
 MAX_REFERENCE: Final = 128
 MAX_DESCRIPTION: Final = 512
-# Bytes of a body: enough for an escrow's terms. A caller keeps larger data itself.
-BODY_LIMIT: Final = 64 * 1024
 
 
 class WalletQuery(Body):
@@ -203,11 +201,11 @@ _WRITES = ("forbidden", "invalid_payload", "idempotency_conflict", "idempotency_
 ROUTES = table(
     Route(
         "POST", "/internal/requests", create_request, "internal_create_request", "Request a payment",
-        body=dict[str, Any], body_limit=BODY_LIMIT, answers={200: Made}, problems=_WRITES,
+        body=dict[str, Any], answers={200: Made}, problems=_WRITES,
     ),
     Route(
         "POST", "/internal/transfer", create_transfer, "internal_create_transfer", "Pay",
-        body=dict[str, Any], body_limit=BODY_LIMIT, answers={200: TransferOut},
+        body=dict[str, Any], answers={200: TransferOut},
         problems=("insufficient_funds", "currency_mismatch", *_WRITES),
     ),
     Route(
@@ -220,7 +218,7 @@ ROUTES = table(
     ),
     Route(
         "POST", "/internal/invoices", create_invoice, "internal_create_invoice", "Send an invoice",
-        body=dict[str, Any], body_limit=BODY_LIMIT, answers={200: Made}, problems=_WRITES,
+        body=dict[str, Any], answers={200: Made}, problems=_WRITES,
     ),
     tag="internal", caller="internal",
 )  # fmt: skip
