@@ -26,7 +26,16 @@ from core import metrics
 from core.access import rates
 from core.access.addresses import bucket
 from core.access.marks import MAX_ANSWER_BYTES, Mark, StoredAnswer, Writes, answer_in, is_mark_of, mark_value
-from core.access.rates import Headers, Limit, MemoryBuckets, MemoryWindows, RateLimited, State, rate_headers, tighter
+from core.access.rates import (
+    Headers,
+    Limit,
+    MemoryBuckets,
+    MemoryWindows,
+    RateLimited,
+    State,
+    rate_headers,
+    tighter,
+)
 from core.access.redis_script import RedisDown, RedisScript
 from core.errors import Refusal
 from core.lane import Lane

@@ -140,7 +140,7 @@ class MemoryWindows:
         self._bound = bound
 
     def take(self, name: str, limit: Limit, cost: int, now_us: int) -> tuple[bool, int]:
-        """Take `cost` from a window, or nothing. Return whether it was taken, and the window's lack as of the script."""
+        """Take `cost` from a window, or nothing. Return whether, and the lack that the script tells."""
         this_second, window = now_us // MICROSECONDS, limit.window_us // MICROSECONDS
         seconds = self._seconds.setdefault(name, OrderedDict())
         self._seconds.move_to_end(name)

@@ -313,7 +313,9 @@ def _refuse_control_characters(tree: Any, path: str) -> None:
 def explained(error: msgspec.ValidationError, root: str = "") -> Refusal:
     """Return msgspec's finding as a sentence that begins with the place: a path into the body, or `root` and a name."""
     text = str(error)
-    if len(text) > 3 * MAX_SHOWN:  # a message quotes a stranger's name of any length; its place stands at the end
+    if (
+        len(text) > 3 * MAX_SHOWN
+    ):  # a message quotes a stranger's name of any length; its place stands at the end
         text = text[: 2 * MAX_SHOWN] + text[-MAX_SHOWN:]
     found = _MSGSPEC_ERROR.fullmatch(text)
     what, path = (found["what"], found["path"] or "$") if found else (text, "$")

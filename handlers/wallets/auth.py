@@ -26,7 +26,6 @@ from handlers.wallets.contract import (
     timestamp,
 )
 
-
 Name = Annotated[str, pydantic.Field(max_length=128)]
 
 

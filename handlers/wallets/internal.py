@@ -18,6 +18,7 @@ from core.errors import Refusal
 from core.money import MAX_AMOUNT_MINOR
 from core.payables import internal
 from core.payables.internal import MAX_REQUEST_MINUTES, Instruction
+from handlers.http.decoding import refuse_duplicates
 from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.contract import (
     Body,
@@ -145,9 +146,9 @@ async def _asked(call: Call) -> Instruction:
     phones = [body.get(name) for name in ("from_phone", "to_phone")]
     if not all(isinstance(phone, str) and PHONE.fullmatch(phone) for phone in phones):
         raise _invalid("from_phone and to_phone must be a plus and 6 to 31 digits each.")
-    if not isinstance(amount, int) or not 0 < amount <= MAX_AMOUNT_MINOR:
+    if type(amount) is not int or not 0 < amount <= MAX_AMOUNT_MINOR:  # true would be 1
         raise _invalid("amount_cents must be a whole number above zero.")
-    return Instruction(str(phones[0]), str(phones[1]), int(amount), key)
+    return Instruction(str(phones[0]), str(phones[1]), amount, key)
 
 
 async def _signed(call: Call, payloads: Sequence[Any], *, writes: bool = False) -> str | None:
@@ -156,6 +157,8 @@ async def _signed(call: Call, payloads: Sequence[Any], *, writes: bool = False) 
     credentials = Credentials(headers.get(SIGN), headers.get(TS), headers.get(SECRET))
     settings, database = call.service.settings, call.service.database
     signature = internal_hmac.check(settings, credentials, payloads, now=datetime.now(UTC))
+    if writes:
+        _refuse_doubled_keys(call.raw)
     key = optional_key(headers.get(KEY))
     if signature is not None:
         operation = f"{call.request.method} {call.request.path}"[: internal_hmac.MAX_OPERATION]
@@ -174,15 +177,23 @@ def _parsed_anew(raw: bytes) -> Any:
         raise _invalid("The body cannot be read.") from None
 
 
+def _refuse_doubled_keys(raw: bytes) -> None:
+    """Refuse a body in which a key stands twice: its signature covers the last value, and a proxy may read the first."""
+    try:
+        refuse_duplicates(raw, json.dumps(json.loads(raw)).encode())
+    except Refusal as refusal:
+        raise _invalid(refusal.detail) from None
+
+
 def _whole(value: Any, name: str, *, least: int, most: int = MAX_REQUEST_MINUTES * 1_000) -> int | None:
     """Return a whole number, which may come as a text, or None for an absent one."""
     if value is None:
         return None
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value, re.ASCII):
         value = int(value)
-    if not isinstance(value, int) or not least <= value <= most:
+    if type(value) is not int or not least <= value <= most:
         raise _invalid(f"{name} must be a whole number from {least} to {most}.")
-    return int(value)
+    return value
 
 
 def _text(call: Call, name: str, most: int) -> str | None:

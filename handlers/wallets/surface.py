@@ -60,7 +60,7 @@ class WalletSurface(Surface):
 
     problem_types: ClassVar[Mapping[str, ProblemType]] = PROBLEM_TYPES
     schemas: ClassVar[Mapping[str, Json]] = {"WalletProblem": PROBLEM_SCHEMA}
-    # A body of the contract has a few fields; the terms of an escrow are the longest. Larger data have their own keeper.
+    # A body of the contract has a few fields, of which the terms of an escrow are the longest.
     body_limit: ClassVar[int] = 64 * 1024
     pydantic: ClassVar[bool] = True
 

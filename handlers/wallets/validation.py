@@ -89,8 +89,8 @@ def _missing(place: Sequence[Any]) -> dict[str, Any]:
 def parse_json(raw: bytes, content_type: str | None) -> Any:
     """Return the JSON value of a body, None for no body. A body of another media type is a text, which fits no type.
 
-    Raises Refusal `validation_failed` for a body that is no JSON in UTF-8, is nested deeper than 32 levels, or holds more
-    than 4,096 values. A NUL, which no column can store, is left to `refuse_nul`.
+    Raises Refusal `validation_failed` for a body that is no JSON in UTF-8, is nested deeper than 32 levels, or holds
+    more than 4,096 values. A NUL, which no column can store, is left to `refuse_nul`.
     """
     if not raw:
         return None

@@ -1,12 +1,17 @@
+import base64
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from core.settings import SettingsError, load_settings
+from core.settings import SettingsError, load_settings, strength
 from core.settings.kinds import names_of
 from core.settings.load import Settings
+from core.settings.production import LEAST_KEY_BITS, LEAST_TOKEN_BITS
 from core.settings.retired import BACK_DOORS, RETIRED
 
 ROOT = Path(__file__).parents[2]
@@ -19,6 +24,7 @@ PROD: dict[str, Any] = {
     "rate_limit_backend": "redis",
     "database_url": "postgresql://u:p@db/books",
     "fee_wallet_phone": "+963944000000",
+    "passkeys_origin": "https://pay.example.com",
 }
 
 # The environment tables of the contracts, name by name.
@@ -148,9 +154,14 @@ def test_a_database_that_is_not_postgresql_is_refused_with_what_to_set(url: str)
 
 
 def test_the_sqlite_url_that_the_inbox_had_by_itself_means_unset(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DATABASE_URL", "sqlite+aiosqlite:///./payments.db")
-    settings = load_settings(env_file=None)
-    assert (settings.database_url, settings.notices) == ("", ())
+    for name in ("DATABASE_URL", "DB_URL"):
+        monkeypatch.setenv(name, "sqlite+aiosqlite:///./payments.db")
+        settings = load_settings(env_file=None)
+        assert settings.database_url == ""
+        assert (
+            f"{name}=sqlite+aiosqlite:///./payments.db is not used: data is kept in PostgreSQL."
+            in " ".join(settings.notices)
+        )
 
 
 def test_keys_that_nothing_reads_get_one_sentence_each(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,10 +205,16 @@ def test_words_for_off(word: str) -> None:
         ("app_port", "8080.5", "APP_PORT=8080.5: expected a whole number from 0 to 65535"),
         ("serve_workers", "0", "SERVE_WORKERS=0: expected a whole number from 1 to 256"),
         ("shutdown_timeout_secs", "x", "expected a whole number from 0 to 300 (seconds)"),
-        ("webhook_backoff_factor", "0.5", "WEBHOOK_BACKOFF_FACTOR=0.5: expected a number from 1 to 100"),
+        ("webhook_backoff_factor", "-1", "WEBHOOK_BACKOFF_FACTOR=-1: expected a number from 0 to 100"),
         ("payments_job_batch_size", "99999", "expected a whole number up to 10000 (payments)"),
         ("rl_auth_boost_override", "x", "expected a whole number from 1 to 1000"),
-        ("otp_mode", "Redis", "OTP_MODE=Redis: expected dev or redis"),
+        ("otp_mode", "rediss", "OTP_MODE=rediss: expected dev or redis"),
+        (
+            "otp_sms_provider",
+            "mtn",
+            "OTP_SMS_PROVIDER=mtn: expected log or http; an operator (mtn) is reached by http",
+        ),
+        ("otp_sms_fallback_provider", "syriatel", "an operator (mtn) is reached by http: write http here"),
         ("trusted_proxies", "proxy", "TRUSTED_PROXIES=proxy: expected addresses or networks"),
         ("stripe_api_base", "api.stripe.com", "expected a URL like https://"),
         ("stripe_api_base", "http://[::1", "expected a URL like https://"),
@@ -230,7 +247,7 @@ def test_all_problems_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> N
         load_settings(env_file=None)
     assert [line.partition("=")[0].split()[0].rstrip(":") for line in caught.value.problems] == [
         "BACKDOOR_CODE", "HTTP_PORT", "OTP_MODE", "JWT_SECRET", "ADMIN_TOKEN", "ALLOWED_ORIGINS", "RATE_LIMIT_BACKEND",
-        "FEE_WALLET_PHONE",
+        "FEE_WALLET_PHONE", "PASSKEYS_ORIGIN",
     ]  # fmt: skip
     assert "dev_secret" not in str(caught.value)
 
@@ -297,6 +314,39 @@ def test_what_signing_in_does_without_is_told() -> None:
         ({"cloudpayments_api_secrets": "0123456789abcdef,secret"}, "CLOUDPAYMENTS_API_SECRET"),
         ({"stripe_signing_secrets": "whsec_0123456789,secret"}, "STRIPE_SIGNING_SECRET"),
         ({"internal_webhook_secret": "short"}, "INTERNAL_WEBHOOK_SECRET"),
+        ({"jwt_secret": "a" * 32}, "JWT_SECRET"),
+        ({"jwt_secret": "0123456789abcdefghijklmnopqrstuv"}, "JWT_SECRET"),
+        ({"jwt_secret": "passw0rd" * 5}, "JWT_SECRET"),
+        ({"jwt_secret": f"change_me_{STRONG}"}, "JWT_SECRET"),
+        ({"merchant_secret_keys": f"{STRONG},{'01' * 16}"}, "MERCHANT_SECRET_KEYS"),
+        ({"admin_token": "aaaaaaaaaaaaaaaaaaaaaaaa"}, "ADMIN_TOKEN"),
+        ({"admin_token_sha256": hashlib.sha256(b"admin").hexdigest()}, "ADMIN_TOKEN_SHA256"),
+        ({"stripe_signing_secrets": "x"}, "STRIPE_SIGNING_SECRET"),
+        ({"stripe_signing_secrets": "whsec_xxxxxxxxxxxxxxxxxxxxxxx"}, "STRIPE_SIGNING_SECRET"),
+        ({"cloudpayments_api_secrets": "short"}, "CLOUDPAYMENTS_API_SECRET"),
+        ({"trusted_proxies": "0.0.0.0/0"}, "TRUSTED_PROXIES"),
+        ({"trusted_proxies": "10.0.0.0/8,128.0.0.0/1"}, "TRUSTED_PROXIES"),
+        ({"trusted_proxies": "::/0"}, "TRUSTED_PROXIES"),
+        ({"trusted_networks": "0.0.0.0/0"}, "TRUSTED_NETWORKS"),
+        ({"trusted_networks": "2000::/3"}, "TRUSTED_NETWORKS"),
+        ({"allowed_origins": "https://a.example,null"}, "ALLOWED_ORIGINS"),
+        ({"allowed_origins": "http://a.example"}, "ALLOWED_ORIGINS"),
+        ({"allowed_origins": "a.example"}, "ALLOWED_ORIGINS"),
+        ({"otp_sms_http_url": "http://sms.example/send"}, "OTP_SMS_HTTP_URL"),
+        ({"stripe_api_base": "http://api.stripe.com"}, "STRIPE_API_BASE"),
+        ({"cloudpayments_api_base": "HTTP://api.cloudpayments.ru"}, "CLOUDPAYMENTS_API_BASE"),
+        ({"production_api_url": "http://10.1.2.3/api/v2/paymentkaspi"}, "PRODUCTION_API_URL"),
+        ({"jwt_secret": STRONG, "passkeys_origin": None}, "PASSKEYS_ORIGIN"),
+        ({"jwt_secret": STRONG, "passkeys_origin": "https://a.example,http://a.example"}, "PASSKEYS_ORIGIN"),
+        ({"otp_max_attempts": 100}, "OTP_MAX_ATTEMPTS"),
+        ({"otp_ttl_secs": 86_400}, "OTP_TTL_SECS"),
+        ({"outbound_allow_hosts": "10.0.0.0/8,localhost"}, "OUTBOUND_ALLOW_HOSTS"),
+        ({"outbound_allow_hosts": "127.0.0.1"}, "OUTBOUND_ALLOW_HOSTS"),
+        ({"outbound_allow_hosts": "127.5.0.0/16"}, "OUTBOUND_ALLOW_HOSTS"),
+        ({"outbound_allow_hosts": "::1"}, "OUTBOUND_ALLOW_HOSTS"),
+        ({"outbound_allow_hosts": "app.localhost."}, "OUTBOUND_ALLOW_HOSTS"),
+        ({"outbound_allow_hosts": "0.0.0.0"}, "OUTBOUND_ALLOW_HOSTS"),
+        ({"outbound_allow_hosts": "::ffff:127.0.0.1"}, "OUTBOUND_ALLOW_HOSTS"),
         ({"outbound_allow_hosts": "*"}, "OUTBOUND_ALLOW_HOSTS"),
         ({"outbound_allow_hosts": "*.internal"}, "OUTBOUND_ALLOW_HOSTS"),
         ({"outbound_allow_hosts": "10.0.0.0/8,0.0.0.0/0"}, "OUTBOUND_ALLOW_HOSTS"),
@@ -327,6 +377,55 @@ def test_prod_keeps_private_hosts_that_are_named_one_by_one() -> None:
     assert load_settings(
         env_file=None, **PROD | {"outbound_allow_hosts": hosts}
     ).outbound_allow_hosts == tuple(hosts.split(","))
+
+
+@given(st.binary(min_size=16, max_size=48))
+def test_random_secrets_are_strong_in_each_usual_spelling(random: bytes) -> None:
+    """A seed makes the bytes random; hypothesis' own are simple on purpose."""
+    drawn = hashlib.sha512(random).digest()
+    for spelled in (drawn.hex()[:32], base64.urlsafe_b64encode(drawn).decode()[:32]):
+        assert strength.bits(spelled) >= LEAST_KEY_BITS
+        assert strength.bits(spelled[:16]) >= LEAST_TOKEN_BITS
+        assert not strength.placeholder(spelled)
+
+
+def test_what_is_doubtful_in_prod_is_told_and_starts() -> None:
+    doubtful = {
+        "public_base_url": "http://pay.example",
+        "trusted_networks": "8.8.8.0/24,10.0.0.0/8",
+        "internal_api_secret": STRONG,
+        "internal_require_hmac": "false",
+        # A proxy of the same machine takes the way in clear.
+        "otp_sms_http_url": "http://127.0.0.1:9000/sms",
+    }
+    told = load_settings(env_file=None, **PROD | doubtful).notices
+    assert [notice.split()[0].partition("=")[0] for notice in told] == [
+        "PUBLIC_BASE_URL", "TRUSTED_NETWORKS", "INTERNAL_REQUIRE_HMAC",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "attribute", "read"),
+    [
+        ("WEBHOOK_BASE_DELAY_SECS", "0", "webhook_base_delay_secs", 0),
+        ("WEBHOOK_BACKOFF_FACTOR", "0.5", "webhook_backoff_factor", 0.5),
+        ("RATE_LIMIT_BACKEND", "REDIS", "rate_limit_backend", "redis"),
+        ("JWT_ALG", "rs256", "jwt_alg", "RS256"),
+        ("OTP_MODE", "Redis", "otp_mode", "redis"),
+        ("OTP_SMS_PROVIDER", "LOG", "otp_sms_provider", "log"),
+        ("PAYPAL_MODE", "LIVE", "paypal_mode", "live"),
+        ("DLQ_BACKEND", "Redis", "dlq_backend", "redis"),
+        ("OTP_TTL_SECS", "1", "otp_ttl_secs", 1),
+        ("RL_LIMIT_PER_MINUTE_OVERRIDE", "0", "rl_limit_per_minute_override", None),
+        ("RL_AUTH_BOOST_OVERRIDE", "0", "rl_auth_boost_override", None),
+        ("MAX_REQUEST_SIZE", "100", "max_request_size", 100),
+    ],
+)
+def test_values_that_the_services_before_took(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, attribute: str, read: object
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert getattr(load_settings(env_file=None, env="test"), attribute) == read
 
 
 def test_prod_on_the_embedded_database_says_so() -> None:

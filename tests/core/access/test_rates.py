@@ -31,7 +31,9 @@ START_US = 1_795_000_000_000_000
 
 # Steps of seconds, because Redis forgets a bucket by its own clock once it is full.
 STEPS_US = st.integers(10_000_000, 500_000_000)
-LIMITS = st.builds(Limit, step_us=STEPS_US, burst=st.integers(1, 20), of=st.just("API key"), window_us=st.just(0))
+LIMITS = st.builds(
+    Limit, step_us=STEPS_US, burst=st.integers(1, 20), of=st.just("API key"), window_us=st.just(0)
+)
 # Pause before the request, which bucket of two keys, whether it has an address, cost.
 REQUESTS = st.lists(
     st.tuples(st.integers(0, 2_000_000_000), st.integers(0, 1), st.booleans(), st.integers(1, 3)), max_size=40

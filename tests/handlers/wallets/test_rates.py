@@ -112,3 +112,19 @@ async def test_guessing_the_admin_token_is_limited(settings: Settings) -> None:
             )
         )
         assert sorted({one.status for one in said}) == [401, 429]
+
+
+@pytest.mark.parametrize("path", ["/auth/login", "/small/open"])
+async def test_a_client_is_counted_by_its_ipv6_network(settings: Settings, path: str) -> None:
+    """A customer has 2^64 addresses in one /64; a neighbour's /64 is another client."""
+    changes = {"rate_limit_per_minute": 20, "trusted_proxies": "127.0.0.1"}
+    async with process(settings, **changes) as client:
+
+        async def status(address: str) -> int:
+            headers = {"X-Forwarded-For": address}
+            method = "GET" if path.endswith("open") else "POST"
+            return (await anybody(client).ask(method, path, {"amount_cents": 1}, headers=headers)).status
+
+        said = [await status(f"2001:db8:5:7::{number:x}") for number in range(25)]
+        assert said == [200] * 20 + [429] * 5
+        assert await status("2001:db8:5:8::1") == 200
