@@ -54,7 +54,7 @@ class Account:
 OURSELVES = Account()
 
 
-def spawn(
+def spawn(  # noqa: PLR0913 - each with a name, most with a default
     command: Sequence[str],
     *,
     output: int | IO[bytes],

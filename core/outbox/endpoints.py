@@ -322,7 +322,7 @@ def check_headers(headers: Mapping[str, str]) -> None:
 
 
 def _folded(name: str) -> str:
-    """Return a header's name as the receiver may see it: CGI and some proxies make one sign of all that is no letter."""
+    """Return a header's name as the receiver may see it: CGI and proxies make all that is no letter one sign."""
     return re.sub(r"[^a-z0-9]", "-", name.lower())
 
 

@@ -47,6 +47,8 @@ _OURSELVES = tuple(
 )
 # A network whose prefix is shorter than this is no list of hosts but an open door.
 _WIDEST_IPV4, _WIDEST_IPV6 = 8, 7
+# The largest that a registry gives to one provider.
+_WIDEST_PUBLIC_IPV6 = 16
 # More wrong tries at one sign-in code than a person needs: each is a chance in a million.
 MOST_OTP_ATTEMPTS = 10
 # A code that lives longer than this can be read from a phone that was left lying.
@@ -103,11 +105,13 @@ def _not_of_https(origin: str) -> bool:
 def everybody(network: str) -> bool:
     """Whether a network is wider than any that one operator has."""
     read = ipaddress.ip_network(network, strict=False)
-    return read.prefixlen < (_WIDEST_IPV4 if read.version == 4 else _WIDEST_IPV6)
+    if read.version == 4:
+        return read.prefixlen < _WIDEST_IPV4
+    return read.prefixlen < (_WIDEST_IPV6 if read.is_private else _WIDEST_PUBLIC_IPV6)
 
 
 def open_door(host: str) -> bool:
-    """Whether an entry of OUTBOUND_ALLOW_HOSTS lets calls through to anywhere, to ourselves or to a cloud's metadata."""
+    """Whether an entry of OUTBOUND_ALLOW_HOSTS lets calls through to anywhere, ourselves or a cloud's metadata."""
     if "*" in host or host.lower().rstrip(".") in _METADATA_NAMES or _is_loopback(host):
         return True
     try:

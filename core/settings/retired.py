@@ -76,8 +76,8 @@ UNREMARKABLE_DATABASE_URL = "sqlite+aiosqlite:///./payments.db"
 def retired_notices(environment: Mapping[str, str]) -> list[str]:
     """Return one sentence for each key that is set and that nothing reads."""
     told = [
-        f"{name}={UNREMARKABLE_DATABASE_URL} is not used: data is kept in PostgreSQL. Set DATABASE_URL to one, or leave it"
-        " out for the embedded server of `tallystick up`."
+        f"{name}={UNREMARKABLE_DATABASE_URL} is not used: data is kept in PostgreSQL. Set DATABASE_URL to one, or"
+        " leave it out for the embedded server of `tallystick up`."
         for name in DATABASE_NAMES
         if environment.get(name) == UNREMARKABLE_DATABASE_URL
     ]

@@ -1,5 +1,6 @@
 """The strength of a secret, estimated from its text alone: length says nothing about 32 equal letters."""
 
+import itertools
 import math
 from collections import Counter
 
@@ -27,7 +28,7 @@ def bits(secret: str) -> float:
     if not secret:
         return 0.0
     period = next(n for n in range(1, len(secret) + 1) if secret == (secret[:n] * len(secret))[: len(secret)])
-    steps = [ord(after) - ord(before) for before, after in zip(secret, secret[1:], strict=False)]
+    steps = [ord(after) - ord(before) for before, after in itertools.pairwise(secret)]
     return min(_shannon(secret), _shannon(secret[:period]), _shannon(steps))
 
 

@@ -30,8 +30,8 @@ PROXIES_HEADERS = tuple(
     istr(name)
     for name in (
         "X-Forwarded-For", "Forwarded", "Via", "X-Real-IP", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port",
-        "X-Forwarded-Server", "X-Client-IP", "X-Cluster-Client-IP", "X-Original-Forwarded-For", "X-Envoy-External-Address",
-        "True-Client-IP", "CF-Connecting-IP", "Fastly-Client-IP",
+        "X-Forwarded-Server", "X-Client-IP", "X-Cluster-Client-IP", "X-Original-Forwarded-For",
+        "X-Envoy-External-Address", "True-Client-IP", "CF-Connecting-IP", "Fastly-Client-IP",
     )
 )  # fmt: skip
 

@@ -54,8 +54,8 @@ class Route:
     `pays_code` says that the body's `code` is that of a payable, which is looked for together with the user.
 
     `body_limit` is in bytes (None: that of the surface); `Parts.body_limit` says how MAX_REQUEST_SIZE changes it.
-    `cost` returns, from the decoded body, what the request counts against the rate limits (1). `idempotent` routes want an
-    Idempotency-Key. `raw` routes get the bytes of the body undecoded. `limited` is False for routes that must answer
+    `cost` returns, from the decoded body, what the request counts against the rate limits (1). `idempotent` routes want
+    an Idempotency-Key. `raw` routes get the bytes of the body undecoded. `limited` is False for routes that must answer
     under any load, `needs_service` for routes that answer before the service is open, too. A `hidden` route is not in
     the document.
     """

@@ -178,7 +178,10 @@ def _parsed_anew(raw: bytes) -> Any:
 
 
 def _refuse_doubled_keys(raw: bytes) -> None:
-    """Refuse a body in which a key stands twice: its signature covers the last value, and a proxy may read the first."""
+    """Refuse a body in which a key stands twice: the signature covers the last value, and a proxy may read the first.
+
+    Raises Refusal `invalid_payload`.
+    """
     try:
         refuse_duplicates(raw, json.dumps(json.loads(raw)).encode())
     except Refusal as refusal:

@@ -14,7 +14,7 @@ import pytest
 
 from core.settings import load_settings
 from core.settings.example import example
-from ops import process
+from ops import process as processes
 from ops.process import choose_port, python_environment
 from ops.serving import metrics_folder
 from ops.state import ROOTS_STATE, Running, announced, overlooked_state, state_dir, state_lock
@@ -169,22 +169,22 @@ def test_where_roots_state_is_stands_in_the_example_of_the_settings() -> None:
 def test_logs_are_their_owners_alone_and_set_aside_when_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "LOG_LIMIT_BYTES", 100)
+    monkeypatch.setattr(processes, "LOG_LIMIT_BYTES", 100)
     log = tmp_path / "logs" / "api.log"
     log.parent.mkdir()
     log.touch(mode=0o644)
-    with process.open_log(log) as writer:
+    with processes.open_log(log) as writer:
         assert stat.S_IMODE(log.stat().st_mode) == 0o600
         writer.write(b"a" * 101)
         writer.flush()
-        process.trim_log(log)
+        processes.trim_log(log)
         writer.write(b"b")
         writer.flush()
-        process.trim_log(log)
+        processes.trim_log(log)
     aside = log.with_name("api.log.1")
     assert (log.read_bytes(), aside.read_bytes()) == (b"b", b"a" * 101)
     assert stat.S_IMODE(aside.stat().st_mode) == 0o600
-    process.trim_log(tmp_path / "none.log")
+    processes.trim_log(tmp_path / "none.log")
 
 
 def test_metrics_are_their_owners_alone(tmp_path: Path) -> None:
@@ -193,11 +193,11 @@ def test_metrics_are_their_owners_alone(tmp_path: Path) -> None:
     with metrics_folder("") as folder:
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     with (tmp_path / "out").open("wb") as output:
-        child = process.spawn(
+        child = processes.spawn(
             [sys.executable, "-c", "open('made', 'w')"],
             output=output,
             directory=tmp_path,
-            umask=process.PRIVATE_UMASK,
+            umask=processes.PRIVATE_UMASK,
         )
         assert child.wait(30) == 0
     assert stat.S_IMODE((tmp_path / "made").stat().st_mode) == 0o600
