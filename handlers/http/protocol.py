@@ -8,8 +8,6 @@ from __future__ import annotations
 from aiohttp import hdrs, web
 from aiohttp.web_protocol import RequestHandler
 
-from handlers.http.problems import MEDIA_TYPE, problem_details, problem_of
-
 _SENTENCES = {400: "The request is not valid HTTP.", 500: "Something went wrong on our side."}
 
 
@@ -39,6 +37,9 @@ class _Connection(RequestHandler):
         message: str | None = None,  # noqa: ARG002 - it repeats what was sent
     ) -> web.StreamResponse:
         """Answer in our form, and close the connection."""
+        # The refusals' own imports take longer than a process of the supervisor's tests has to start.
+        from handlers.http.problems import MEDIA_TYPE, problem_details, problem_of  # noqa: PLC0415
+
         self.log_exception("cannot handle a request", exc_info=exc)
         if request.writer.output_size > 0:
             raise ConnectionError("a part of an answer was sent already")
