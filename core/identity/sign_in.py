@@ -14,11 +14,11 @@ from core import metrics
 from core.audit import audited, by_user, record
 from core.database import queries
 from core.errors import Refusal
-from core.identity import sessions
+from core.identity import sessions, usernames
 from core.identity.codes import new_session, wrong_code
 from core.identity.memory import limited
 from core.identity.passwords import is_weak
-from core.identity.phones import may_get_messages, normalized
+from core.phones import may_get_messages, normalized
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,7 +72,7 @@ DEV_ACCOUNTS: Final = (
 
 
 async def request_code(identity: Identity, phone: str, client: Client) -> Sent:
-    """Send a sign-in code to `phone`, which is a plus and digits.
+    """Send a sign-in code to `phone`, which is a plus and digits, in its one form.
 
     Raises Refusal `not_found` (DEV_DISABLE_OTP in dev), `invalid_phone`, `otp_limited`, `sms_failed`, `sign_in_waits`.
     """
@@ -81,8 +81,9 @@ async def request_code(identity: Identity, phone: str, client: Client) -> Sent:
         raise Refusal("not_found", "Sign-in codes are off here.")
     if identity.codes.dev:
         return Sent(new_session(), str(settings.otp_dev_code))
-    if settings.otp_sms_provider != "log" and not may_get_messages(phone):
+    if settings.otp_sms_provider != "log" and not may_get_messages(normalized(phone)):
         raise Refusal("invalid_phone", "No message can be sent to this phone.")
+    phone = normalized(phone) or phone
     session, code = await identity.codes.make(phone, client.address)
     try:
         await identity.messages.send_code(phone, code, session)
@@ -132,10 +133,12 @@ async def register(
 
     So outside development the starting credit waits for that code; else invented phones would be money.
 
-    Raises Refusal, in this order: `username_taken`, `invalid_phone`, `phone_taken`, `weak_password`; `overloaded`.
+    Raises Refusal, in this order: `invalid_username`, `username_taken`, `invalid_phone`, `phone_taken`, `weak_password`;
+    `overloaded`.
     """
     platform, number = identity.platform, normalized(phone)
-    if await platform.database.fetchrow(_sql.credentials_of, username) is not None:
+    prepared = usernames.prepared(username)
+    if await platform.database.fetchrow(_sql.credentials_of, username, prepared) is not None:
         raise _username_taken()
     if not number:
         raise Refusal("invalid_phone", "There is no phone number in it.")
@@ -146,9 +149,11 @@ async def register(
     if is_weak(password, username, number, phone):
         raise Refusal("weak_password", "The password is too easy to guess.")
     hashed = await identity.passwords.hash(password)
+    # The index of usernames compares them in lower case, which for letters beyond ASCII PostgreSQL may know otherwise.
+    stored = username if username.isascii() and username.lower() == prepared else prepared
 
     async def add_credentials(connection: Connection, user_id: UUID) -> None:
-        await connection.execute(_sql.set_credentials, user_id, username, hashed)
+        await connection.execute(_sql.set_credentials, user_id, stored, hashed)
 
     try:
         # User and password come in one transaction: a user of this phone who was made meanwhile stays without ours.
@@ -175,7 +180,7 @@ async def log_in(identity: Identity, username: str, password: str, client: Clien
     """
     platform = identity.platform
     await _guard_guesses(identity, username, add=False)
-    row = await platform.database.fetchrow(_sql.credentials_of, username)
+    row = await platform.database.fetchrow(_sql.credentials_of, *usernames.forms(username))
     stored: str | None = None if row is None else row["password_hash"]
     if not await identity.passwords.verify(stored, password) or row is None or stored is None:
         await _guard_guesses(identity, username, add=True)
@@ -235,7 +240,7 @@ async def _signed_in(identity: Identity, user: User, method: str, client: Client
 async def _guard_guesses(identity: Identity, username: str, *, add: bool) -> None:
     """Count a wrong password, or only look. Without Redis the limits of addresses alone hold."""
     most = identity.platform.settings.login_max_failures
-    name = hashlib.sha256(username.lower().encode()).hexdigest()[:32]
+    name = hashlib.sha256(usernames.forms(username)[1].lower().encode()).hexdigest()[:32]
     try:
         wait = await identity.memory.bound(f"guesses:{name}", most, LOGIN_SECONDS, add=add)
     except Refusal:
@@ -247,13 +252,13 @@ async def _guard_guesses(identity: Identity, username: str, *, add: bool) -> Non
 async def _prove_phone(identity: Identity, user: User) -> None:
     """End all that a stranger who registered this phone may have prepared, because the first code proves the owner.
 
-    Password, every sign-in, passkeys, mandates and subscriptions end.
+    Password, every sign-in, passkeys, merchant keys, endpoints, mandates and subscriptions end.
     """
     async with identity.platform.database.transaction() as connection:
         row = await connection.fetchrow(_sql.prove_phone, user.id)
         if row is None or not row["registered"]:
             return
-        await sessions.end_all_within(connection, user)
+        await sessions.end_all_within(connection, user, identity.platform.settings)
         await connection.execute(_sql.forget_unproven, user.id)
         await record(connection, audited("auth.phone_proven", by_user(user.id), {}, user_id=user.id))
     # The credit comes apart, since a frozen wallet, which refuses it, must not keep the stranger signed in.

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from core.errors import Refusal
-from core.identity.phones import masked
 from core.ledger.items import operation_id
 from core.ledger.stored import load_outcomes
 from core.payables import links, qr
@@ -29,7 +28,9 @@ MAX_CODE_CHARACTERS: Final = 64
 class Offer(NamedTuple):
     """The payment that a code asks for: minor units (None: the payer decides), the payee, the end, and the state.
 
-    `text` is the text of the QR code or link. A code that was paid once has `settled_by` and `transfer_id`.
+    `text` is the text of the QR code or link. `payee` is a name or, where there is none, the masked phone, which
+    `payee_phone` always is; `approved` says that the platform vouches for the merchant. A code that was paid once has
+    `settled_by` and `transfer_id`.
     """
 
     kind: Literal["qr", "link"]
@@ -43,6 +44,8 @@ class Offer(NamedTuple):
     expires_at: datetime | None
     settled_by: UUID | None
     transfer_id: UUID | None
+    payee_phone: str
+    approved: bool
 
 
 class Receipt(NamedTuple):
@@ -85,7 +88,7 @@ async def find(platform: Platform, text: str) -> Offer:
         "qr" if kind == "qr" else "link",
         code,
         _PREFIXES[kind] + code,
-        payee.name or masked(payee.phone),
+        payee.shown_name or payee.masked_phone,
         payee.account,
         payable.amount,
         payable.currency,
@@ -93,6 +96,8 @@ async def find(platform: Platform, text: str) -> Offer:
         payable.expires_at,
         payable.settled_by,
         payable.transfer_id,
+        payee.masked_phone,
+        payee.approved,
     )
 
 

@@ -8,6 +8,7 @@ import ipaddress
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
+from core.phones import normalized
 from core.settings.metadata import METADATA
 from core.settings.providers import PAYPAL_CERT_HOSTS
 from core.settings.wallets import FEE_WALLET_PHONE
@@ -95,7 +96,9 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "fee_wallet_phone",
-        lambda s: bool(s.jwt_secret or s.jwt_rs_private_pem) and s.fee_wallet_phone == FEE_WALLET_PHONE,
+        lambda s: (
+            bool(s.jwt_secret or s.jwt_rs_private_pem) and normalized(s.fee_wallet_phone) == FEE_WALLET_PHONE
+        ),
         "a phone of your own: the holder of the default one may sign in and take the fees",
     ),
     Rule("debug", lambda s: s.debug, "false"),

@@ -17,10 +17,10 @@ from aiohttp import hdrs, web
 
 from core.errors import Refusal, Unavailable
 from core.identity import sessions, sign_in
-from core.identity.phones import normalized
 from core.identity.sign_in import Client
 from core.payables import codes
 from core.payables.codes import Offer
+from core.phones import normalized
 from core.wallets import amounts
 from core.wallets.balances import read_balance
 from core.wallets.users import User

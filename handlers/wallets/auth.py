@@ -21,15 +21,15 @@ from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.contract import (
     Body,
     Detail,
+    Name,
     Phone,
+    maybe_timestamp,
     platform_of,
     timestamp,
 )
 
 # Bytes of a body. The longest part of a sign-in, the attestation of a passkey, is a few kB.
 BODY_LIMIT = 64 * 1024
-
-Name = Annotated[str, pydantic.Field(max_length=128)]
 
 
 class SignInIn(Body):
@@ -50,7 +50,7 @@ class VerifyIn(SignInIn):
     phone: Phone
     otp: str
     session_id: str | None = None
-    name: Name | None = None
+    name: Name = None
 
 
 class RegisterIn(SignInIn):
@@ -59,7 +59,7 @@ class RegisterIn(SignInIn):
     username: Annotated[str, pydantic.Field(min_length=3, max_length=64)]
     password: Annotated[str, pydantic.Field(min_length=8, max_length=128)]
     phone: str
-    name: Name | None = None
+    name: Name = None
 
 
 class LoginIn(SignInIn):
@@ -87,6 +87,20 @@ class PasskeyIn(SignInIn):
     def given(self) -> dict[str, Any]:
         """Return the fields by the standard's names and the contract's."""
         return self.model_dump(by_alias=True, exclude={"refresh"})
+
+
+class PasskeyOut(msgspec.Struct, frozen=True):
+    """A passkey; `id` is the credential's, as the browser writes it."""
+
+    id: str
+    created_at: str
+    used_at: str | None
+
+
+class PasskeysOut(msgspec.Struct, frozen=True):
+    """Passkeys, newest first."""
+
+    passkeys: list[PasskeyOut]
 
 
 class CodeOut(msgspec.Struct, frozen=True):
@@ -205,15 +219,15 @@ async def log_out(call: Call) -> web.Response:
     session_id = _claims(call).session_id
     database = platform_of(call).database
     if session_id is None:
-        await sessions.end_all(database, call.user)
+        await sessions.end_all(database, call.parts.settings, call.user)
     else:
         await sessions.end(database, call.user, session_id)
     return answer(200, Detail("signed out"))
 
 
 async def log_out_all(call: Call) -> web.Response:
-    """End all sign-ins of the caller."""
-    await sessions.end_all(platform_of(call).database, call.user)
+    """End all sign-ins of the caller, and the passkeys, by which others could begin."""
+    await sessions.end_all(platform_of(call).database, call.parts.settings, call.user, passkeys=True)
     return answer(200, Detail("signed out"))
 
 
@@ -260,6 +274,19 @@ async def passkey_register_verify(call: Call) -> web.Response:
     """Register a passkey of the caller."""
     await _identity(call).passkeys.register(call.user, call.body.given())
     return answer(200, Detail("registered"))
+
+
+async def list_passkeys(call: Call) -> web.Response:
+    """List the caller's passkeys."""
+    found = await _identity(call).passkeys.of_user(call.user)
+    listed = [PasskeyOut(one.id, timestamp(one.created_at), maybe_timestamp(one.used_at)) for one in found]
+    return answer(200, PasskeysOut(listed))
+
+
+async def remove_passkey(call: Call) -> web.Response:
+    """Remove one of the caller's passkeys."""
+    await _identity(call).passkeys.remove(call.user, call.path("passkey"))
+    return answer(200, Detail("removed"))
 
 
 async def passkey_login_challenge(call: Call) -> web.Response:
@@ -328,7 +355,8 @@ ROUTES = table(
     ),
     Route(
         "POST", "/auth/register", register, "register", "Register with a password",
-        body=RegisterIn, problems=("username_taken", "invalid_phone", "phone_taken", "weak_password"),
+        body=RegisterIn,
+        problems=("invalid_username", "username_taken", "invalid_phone", "phone_taken", "weak_password"),
     ),
     Route(
         "POST", "/auth/login", log_in, "log_in", "Sign in with a password",
@@ -365,6 +393,14 @@ ROUTES = table(
     Route(
         "POST", "/auth/passkey/register_verify", passkey_register_verify, "passkey_register_verify",
         "Register a passkey", caller="user", body=PasskeyIn, answers={200: Detail}, problems=_PROOF,
+    ),
+    Route(
+        "GET", "/auth/passkeys", list_passkeys, "list_passkeys", "My passkeys",
+        caller="user", answers={200: PasskeysOut}, problems=("passkeys_disabled",),
+    ),
+    Route(
+        "DELETE", "/auth/passkeys/{passkey}", remove_passkey, "remove_passkey", "Remove one of my passkeys",
+        caller="user", answers={200: Detail}, problems=("passkey_not_found", "passkeys_disabled"),
     ),
     Route(
         "POST", "/auth/passkey/login_challenge", passkey_login_challenge, "passkey_login_challenge",

@@ -4,27 +4,58 @@ from __future__ import annotations
 
 import unicodedata
 from datetime import UTC, datetime
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 import msgspec
 import pydantic
+from pydantic_core import PydanticCustomError
 
-from core import ids
+from core import ids, phones
 from core.errors import Refusal
 from core.ledger.items import operation_id
 from core.money import MAX_AMOUNT_MINOR
 from core.payables.payments import Paid
 from core.platform import Platform
+from core.wallets import names
 from handlers.http.dispatch import IDEMPOTENCY_KEY
 from handlers.http.route import Call
+from handlers.wallets.validation import invalid, missing
 
 # The contract's limit on an idempotency key, without the blanks around it.
 MAX_KEY_CHARACTERS: Final = 64
 
-# A phone as the contract reads it: a plus, then digits, seven characters in all or more. The contract stores and
-# compares that text, so nothing is normalised here; 32 is the width of its column.
-Phone = Annotated[str, pydantic.Field(pattern=r"^\+[0-9]{6,31}$", max_length=32)]
+
+def _phone(value: Any) -> Any:
+    """Return a phone without blanks and dashes, its digits as 0 to 9; any other value as it is, to be refused."""
+    found = phones.cleaned(value) if isinstance(value, str) else ""
+    return found if found.startswith("+") else value
+
+
+# A phone as the contract reads it: a plus, then digits, seven characters in all or more; 32 is the width of its column.
+# `core.wallets.users` decides which spellings are one person.
+Phone = Annotated[
+    str,
+    pydantic.Field(pattern=r"^\+[0-9]{6,31}$", max_length=32),
+    pydantic.BeforeValidator(_phone),
+]
+
+
+def _name(value: Any) -> Any:
+    """Return a name without characters that nobody sees; any other value as it is, to be refused."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return names.read(value)
+    except Refusal as refusal:
+        raise PydanticCustomError("name_invalid", refusal.detail) from None
+
+
+# An empty name is none, since clients send the field of a form that was left empty.
+Name = Annotated[
+    Annotated[str, pydantic.Field(max_length=128)] | None,
+    pydantic.BeforeValidator(_name),
+]
 Cents = Annotated[int, pydantic.Field(gt=0, le=MAX_AMOUNT_MINOR)]
 CurrencyCode = Annotated[str, pydantic.Field(min_length=3, max_length=12, pattern=r"^[A-Z][A-Z0-9]*$")]
 Text = Annotated[str, pydantic.Field(max_length=512)]
@@ -92,6 +123,15 @@ def required_key(call: Call, in_body: str | None) -> str:
     if key is None:
         raise Refusal("missing_idempotency_key", "Send an idempotency key, new for each new payment.")
     return key
+
+
+def require_key_field(call: Call, in_body: str | None) -> None:
+    """Raise Refusal `validation_failed`, as the contract does, for a body without the key's field.
+
+    A key in the header alone will do.
+    """
+    if in_body is None and not call.request.headers.get(IDEMPOTENCY_KEY):
+        raise invalid([missing("body", "idempotency_key")])
 
 
 def header_key(call: Call) -> str | None:

@@ -29,6 +29,7 @@ from handlers.wallets.contract import (
     TransferOut,
     header_key,
     platform_of,
+    require_key_field,
     required_key,
     timestamp,
     transfer_out,
@@ -59,7 +60,7 @@ class QrPayIn(Body):
     """A code to pay. The amount counts for a static code only; a key in the header counts before the one here."""
 
     code: str
-    idempotency_key: str
+    idempotency_key: str | None = None
     amount_cents: Cents | None = None
 
 
@@ -182,6 +183,7 @@ async def pay_qr(call: Call) -> web.Response:
     """Pay a QR code."""
     body: QrPayIn = call.body
     platform = platform_of(call)
+    require_key_field(call, body.idempotency_key)
     try:
         key = required_key(call, body.idempotency_key)
     except Refusal:

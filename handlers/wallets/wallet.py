@@ -20,6 +20,7 @@ from handlers.wallets.contract import (
     Phone,
     TransferOut,
     platform_of,
+    require_key_field,
     required_key,
     timestamp,
     transfer_out,
@@ -35,7 +36,7 @@ class TopUpIn(Body):
     """A top-up. A key in the header counts before the one here."""
 
     amount_cents: Cents
-    idempotency_key: str
+    idempotency_key: str | None = None
 
 
 class TransferIn(Body):
@@ -43,7 +44,7 @@ class TransferIn(Body):
 
     to_phone: Phone
     amount_cents: Cents
-    idempotency_key: str
+    idempotency_key: str | None = None
 
 
 class PageQuery(Body):
@@ -121,6 +122,7 @@ async def get_wallet(call: Call) -> web.Response:
 async def top_up(call: Call) -> web.Response:
     """Put money into the caller's wallet, in development."""
     body: TopUpIn = call.body
+    require_key_field(call, body.idempotency_key)
     platform = platform_of(call)
     try:
         key = required_key(call, body.idempotency_key)
@@ -135,6 +137,7 @@ async def top_up(call: Call) -> web.Response:
 async def transfer(call: Call) -> web.Response:
     """Pay somebody."""
     body: TransferIn = call.body
+    require_key_field(call, body.idempotency_key)
     # The contract refuses one's own phone before it refuses a bad key.
     if body.to_phone == call.user.phone:
         raise Refusal("transfer_to_self", "This is your own phone.")
