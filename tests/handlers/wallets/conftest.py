@@ -21,7 +21,7 @@ from handlers.app import create_app
 from handlers.http.parts import PARTS
 from tests.handlers.pay_page.page_reader import Browser
 from tests.invariants import faults
-from tests.sharing import Part
+from tests.sharing import Part, named
 
 ApiClient = TestClient[web.Request, web.Application]
 ADMIN = "test-admin-token-of-32-characters"
@@ -132,7 +132,9 @@ def settings(settings: Settings, changed: dict[str, Any]) -> Settings:
 @pytest.fixture
 async def wallets(settings: Settings, service: Service, part: Part) -> AsyncIterator[ApiClient]:
     """A client of the whole application. After the test the ledger is sound and sums to zero."""
-    async with part("wallets", lambda: TestClient(TestServer(create_app(settings, service)))) as client:
+    async with part(
+        named("wallets", settings), lambda: TestClient(TestServer(create_app(settings, service)))
+    ) as client:
         yield client
     assert await faults(str(settings.database_url)) == {}
 
