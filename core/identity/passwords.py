@@ -58,9 +58,9 @@ class Passwords:
             right = await self._run(lambda: self._is(hashed, password))
         return right and stored is not None
 
-    def is_outdated(self, stored: str) -> bool:
-        """Whether a hash was made with other parameters than ours."""
-        return self._hasher.check_needs_rehash(stored)
+    def is_outdated(self, stored: str, password: str = "") -> bool:
+        """Whether a hash was made with other parameters than ours, or may be that of an uncomposed password."""
+        return self._hasher.check_needs_rehash(stored) or _composed(password) != password
 
     def close(self) -> None:
         """End the threads; passwords that still wait are given up."""

@@ -102,11 +102,12 @@ async def verify_code(
     name: str | None,
     client: Client,
     *,
-    resets: bool = True,
+    resets: bool | None = None,
 ) -> SignedIn:
     """Sign in with a code, and make the user if there is none. Without a session the phone's newest one counts.
 
-    `resets` False keeps the user's state in development, too (DEV_RESET_USER_STATE_ON_LOGIN).
+    `resets` says whether the user's KYC and merchant state is taken back in development (None: by
+    DEV_RESET_USER_STATE_ON_LOGIN).
 
     Raises Refusal `invalid_otp`, `otp_locked`, `sign_in_waits`.
     """
@@ -121,8 +122,7 @@ async def verify_code(
     # In development the code is the same for everybody, and proves nothing.
     if identity.platform.settings.env != "dev":
         await _prove_phone(identity, user)
-    if resets:
-        await _reset_in_dev(identity, user)
+    await _reset_in_dev(identity, user, resets=resets)
     return await _signed_in(identity, user, "otp", client)
 
 
@@ -133,8 +133,8 @@ async def register(
 
     So outside development the starting credit waits for that code; else invented phones would be money.
 
-    Raises Refusal, in this order: `invalid_username`, `username_taken`, `invalid_phone`, `phone_taken`, `weak_password`;
-    `overloaded`.
+    Raises Refusal, in this order: `invalid_username`, `username_taken`, `invalid_phone`, `phone_taken`,
+    `weak_password`; `overloaded`.
     """
     platform, number = identity.platform, normalized(phone)
     prepared = usernames.prepared(username)
@@ -188,14 +188,19 @@ async def log_in(identity: Identity, username: str, password: str, client: Clien
     user = await platform.users.by_id(row["id"])
     if user is None:
         raise LookupError("a password without a user")
-    if identity.passwords.is_outdated(stored):
+    if identity.passwords.is_outdated(stored, password):
         renewed = await identity.passwords.hash(password)
         await platform.database.execute(_sql.renew_hash, user.id, stored, renewed)
     return await _signed_in(identity, user, "password", client)
 
 
-async def dev_log_in(identity: Identity, username: str, password: str, client: Client) -> SignedIn:
-    """Sign in to one of the fixed accounts of development. Raises Refusal `not_found`, `dev_credentials_invalid`."""
+async def dev_log_in(
+    identity: Identity, username: str, password: str, client: Client, *, resets: bool | None = None
+) -> SignedIn:
+    """Sign in to one of the fixed accounts of development; `resets` as in `verify_code`.
+
+    Raises Refusal `not_found`, `dev_credentials_invalid`.
+    """
     platform = identity.platform
     if platform.settings.env != "dev":
         raise Refusal("not_found", "This is for development only.")
@@ -203,7 +208,7 @@ async def dev_log_in(identity: Identity, username: str, password: str, client: C
     if account is None or not hmac.compare_digest(account.password.encode(), password.encode()):
         raise _counted("dev", Refusal("dev_credentials_invalid", "The username or the password is wrong."))
     user = await platform.users.ensure(account.phone, name=account.name, actor="system:dev-login")
-    await _reset_in_dev(identity, user)
+    await _reset_in_dev(identity, user, resets=resets)
     if account.merchant or account.agent:
         async with platform.database.transaction() as connection:
             if await connection.fetchrow(_sql.set_dev_role, user.id, account.merchant, account.agent):
@@ -268,10 +273,12 @@ async def _prove_phone(identity: Identity, user: User) -> None:
         _log.warning("sign_in.not_credited", user_id=str(user.id), code=refusal.code)
 
 
-async def _reset_in_dev(identity: Identity, user: User) -> None:
+async def _reset_in_dev(identity: Identity, user: User, *, resets: bool | None) -> None:
     """Take back the KYC and merchant state, as the tests of the contract's clients expect (development)."""
     platform = identity.platform
-    if platform.settings.env != "dev" or not platform.settings.dev_reset_user_state_on_login:
+    if resets is None:
+        resets = platform.settings.dev_reset_user_state_on_login
+    if platform.settings.env != "dev" or not resets:
         return
     async with platform.database.transaction() as connection:
         if await connection.fetchrow(_sql.reset_dev_state, user.id):

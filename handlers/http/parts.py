@@ -87,3 +87,5 @@ class Parts:
 
 
 PARTS: web.AppKey[Parts] = web.AppKey("parts", Parts)
+CONTRACT: web.AppKey[str] = web.AppKey("contract", str)
+"""The setting of the port on which an application answers as a contract says; the common application has none."""

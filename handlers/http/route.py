@@ -53,6 +53,8 @@ class Route:
 
     `pays_code` says that the body's `code` is that of a payable, which is looked for together with the user.
 
+    `key_in_header` says that the body's field `idempotency_key` may be left out where the header has the key.
+
     `body_limit` is in bytes at the default MAX_REQUEST_SIZE of 1 MiB and grows and shrinks with it. `cost` returns,
     from the decoded body, what the request counts against the rate limits (1). `idempotent` routes want an
     Idempotency-Key. `raw` routes get the bytes of the body undecoded. `limited` is False for routes that must answer
@@ -72,6 +74,7 @@ class Route:
     trusting: bool = False
     caller: Caller | None = None
     pays_code: bool = False
+    key_in_header: bool = False
     body: Any = None
     query: Any = None
     parameters: Mapping[str, Any] = field(default_factory=dict)

@@ -17,6 +17,7 @@ from core.identity.sign_in import Client
 from core.identity.tokens import Claims, counts
 from core.wallets.users import User
 from handlers.http.decoding import authorization_of
+from handlers.http.parts import CONTRACT
 from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.contract import (
     Body,
@@ -171,7 +172,13 @@ async def verify_otp(call: Call) -> web.Response:
     """Sign in with a code."""
     body: VerifyIn = call.body
     signed_in = await sign_in.verify_code(
-        _identity(call), body.phone, body.otp, body.session_id, body.name, _client(call)
+        _identity(call),
+        body.phone,
+        body.otp,
+        body.session_id,
+        body.name,
+        _client(call),
+        resets=_resets(call),
     )
     return answer(200, _token(signed_in))
 
@@ -196,9 +203,10 @@ async def log_in(call: Call) -> web.Response:
 async def dev_log_in(call: Call) -> web.Response:
     """Sign in to an account of development."""
     body: LoginIn = call.body
-    return answer(
-        200, _token(await sign_in.dev_log_in(_identity(call), body.username, body.password, _client(call)))
+    signed_in = await sign_in.dev_log_in(
+        _identity(call), body.username, body.password, _client(call), resets=_resets(call)
     )
+    return answer(200, _token(signed_in))
 
 
 async def refresh(call: Call) -> web.Response:
@@ -313,6 +321,11 @@ def _identity(call: Call) -> Identity:
 def _client(call: Call) -> Client:
     wants_refresh = isinstance(call.body, SignInIn) and call.body.refresh
     return Client(call.address, call.request.headers.get(hdrs.USER_AGENT, ""), wants_refresh)
+
+
+def _resets(call: Call) -> bool | None:
+    """Return True on the contract's port, whose clients expect the reset of development; else the setting holds."""
+    return True if call.request.app.get(CONTRACT) == "wallet_port" else None
 
 
 def _token(signed_in: SignedIn) -> TokenOut:

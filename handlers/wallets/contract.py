@@ -18,9 +18,9 @@ from core.money import MAX_AMOUNT_MINOR
 from core.payables.payments import Paid
 from core.platform import Platform
 from core.wallets import names
+from core.wallets.balances import Entry
 from handlers.http.dispatch import IDEMPOTENCY_KEY
 from handlers.http.route import Call
-from handlers.wallets.validation import invalid, missing
 
 # The contract's limit on an idempotency key, without the blanks around it.
 MAX_KEY_CHARACTERS: Final = 64
@@ -78,6 +78,20 @@ class TransferOut(msgspec.Struct, frozen=True, kw_only=True):
     status: str = "completed"
 
 
+class Counterparty(msgspec.Struct, frozen=True):
+    """The other side of an entry: a name that can be read, the masked phone, and whether it is an approved merchant."""
+
+    name: str | None
+    phone: str
+    approved_merchant: bool
+
+
+def counterparty_of(entry: Entry) -> Counterparty | None:
+    """Return the other side of an entry, None for the platform's own accounts."""
+    other = entry.other
+    return None if other is None else Counterparty(other.shown_name, other.masked_phone, other.approved)
+
+
 class Detail(msgspec.Struct, frozen=True):
     """The result, in a word."""
 
@@ -123,15 +137,6 @@ def required_key(call: Call, in_body: str | None) -> str:
     if key is None:
         raise Refusal("missing_idempotency_key", "Send an idempotency key, new for each new payment.")
     return key
-
-
-def require_key_field(call: Call, in_body: str | None) -> None:
-    """Raise Refusal `validation_failed`, as the contract does, for a body without the key's field.
-
-    A key in the header alone will do.
-    """
-    if in_body is None and not call.request.headers.get(IDEMPOTENCY_KEY):
-        raise invalid([missing("body", "idempotency_key")])
 
 
 def header_key(call: Call) -> str | None:

@@ -29,7 +29,6 @@ from handlers.wallets.contract import (
     TransferOut,
     header_key,
     platform_of,
-    require_key_field,
     required_key,
     timestamp,
     transfer_out,
@@ -60,7 +59,7 @@ class QrPayIn(Body):
     """A code to pay. The amount counts for a static code only; a key in the header counts before the one here."""
 
     code: str
-    idempotency_key: str | None = None
+    idempotency_key: str
     amount_cents: Cents | None = None
 
 
@@ -183,7 +182,6 @@ async def pay_qr(call: Call) -> web.Response:
     """Pay a QR code."""
     body: QrPayIn = call.body
     platform = platform_of(call)
-    require_key_field(call, body.idempotency_key)
     try:
         key = required_key(call, body.idempotency_key)
     except Refusal:
@@ -345,7 +343,7 @@ ROUTES = table(
     ),
     Route(
         "POST", "/payments/merchant/pay", pay_qr, "pay_qr", "Pay a QR code",
-        pays_code=True, body=QrPayIn, answers={200: TransferOut}, problems=_PAYING,
+        pays_code=True, key_in_header=True, body=QrPayIn, answers={200: TransferOut}, problems=_PAYING,
     ),
     Route(
         "GET", "/payments/merchant/qr_status", get_qr_status, "get_qr_status", "Show the state of a code",

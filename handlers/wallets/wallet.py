@@ -14,13 +14,15 @@ from core.errors import Refusal
 from core.payables import p2p
 from core.wallets.balances import Entry, read_balance, read_entries
 from handlers.http.route import Call, Route, answer, table
+from handlers.http.spreadsheets import cell
 from handlers.wallets.contract import (
     Body,
     Cents,
+    Counterparty,
     Phone,
     TransferOut,
+    counterparty_of,
     platform_of,
-    require_key_field,
     required_key,
     timestamp,
     transfer_out,
@@ -30,13 +32,15 @@ LIST_ENTRIES = 100
 MAX_PAGE_ENTRIES = 500
 EXPORT_ENTRIES = 1_000
 MAX_PAGE = 2**31
+CSV_COLUMNS = ("created_at", "transfer_id", "wallet_id", "amount_cents_signed")
+CSV_DETAILS = ("kind", "fee", "counterparty", "counterparty_phone", "purpose")
 
 
 class TopUpIn(Body):
     """A top-up. A key in the header counts before the one here."""
 
     amount_cents: Cents
-    idempotency_key: str | None = None
+    idempotency_key: str
 
 
 class TransferIn(Body):
@@ -44,7 +48,7 @@ class TransferIn(Body):
 
     to_phone: Phone
     amount_cents: Cents
-    idempotency_key: str | None = None
+    idempotency_key: str
 
 
 class PageQuery(Body):
@@ -55,9 +59,10 @@ class PageQuery(Body):
 
 
 class ExportQuery(Body):
-    """The format of an export; any word but csv is JSON."""
+    """The format of an export; any word but csv is JSON. With `details` a CSV has kind, counterparty and purpose."""
 
     format: str = "csv"
+    details: bool = False
 
 
 class UserOut(msgspec.Struct, frozen=True):
@@ -85,12 +90,19 @@ class WalletView(msgspec.Struct, frozen=True):
 
 
 class EntryOut(msgspec.Struct, frozen=True):
-    """One line of a statement. The amount is in minor units, positive for money that came."""
+    """One line of a statement. The amount is in minor units, positive for money that came.
+
+    `kind` names the operation, `fee` tells its fee from its amount, and `purpose` is the text of what was paid.
+    """
 
     transfer_id: str
     wallet_id: str
     amount_cents_signed: int
     created_at: str
+    kind: str
+    fee: bool
+    counterparty: Counterparty | None
+    purpose: str | None
 
 
 class EntriesOut(msgspec.Struct, frozen=True):
@@ -122,7 +134,6 @@ async def get_wallet(call: Call) -> web.Response:
 async def top_up(call: Call) -> web.Response:
     """Put money into the caller's wallet, in development."""
     body: TopUpIn = call.body
-    require_key_field(call, body.idempotency_key)
     platform = platform_of(call)
     try:
         key = required_key(call, body.idempotency_key)
@@ -137,7 +148,6 @@ async def top_up(call: Call) -> web.Response:
 async def transfer(call: Call) -> web.Response:
     """Pay somebody."""
     body: TransferIn = call.body
-    require_key_field(call, body.idempotency_key)
     # The contract refuses one's own phone before it refuses a bad key.
     if body.to_phone == call.user.phone:
         raise Refusal("transfer_to_self", "This is your own phone.")
@@ -169,10 +179,8 @@ async def export_transactions(call: Call) -> web.Response:
         return answer(200, EntriesOut(lines))
     out = io.StringIO(newline="")
     writer = csv.writer(out)
-    writer.writerow(["created_at", "transfer_id", "wallet_id", "amount_cents_signed"])
-    writer.writerows(
-        [line.created_at, line.transfer_id, line.wallet_id, line.amount_cents_signed] for line in lines
-    )
+    writer.writerow([*CSV_COLUMNS, *(CSV_DETAILS if query.details else ())])
+    writer.writerows(_row(line, details=query.details) for line in lines)
     headers = {"Content-Disposition": "attachment; filename=transactions.csv"}
     return web.Response(text=out.getvalue(), content_type="text/csv", charset="utf-8", headers=headers)
 
@@ -187,8 +195,24 @@ async def _newest(call: Call, count: int) -> list[EntryOut]:
 
 def _shown(call: Call, entry: Entry) -> EntryOut:
     return EntryOut(
-        str(entry.transfer_id), str(call.user.wallet_id), entry.amount, timestamp(entry.recorded_at)
+        str(entry.transfer_id),
+        str(call.user.wallet_id),
+        entry.amount,
+        timestamp(entry.recorded_at),
+        entry.kind,
+        entry.is_fee,
+        counterparty_of(entry),
+        entry.purpose,
     )
+
+
+def _row(line: EntryOut, *, details: bool) -> list[object]:
+    row: list[object] = [line.created_at, line.transfer_id, line.wallet_id, line.amount_cents_signed]
+    if not details:
+        return row
+    other = line.counterparty
+    named = (None, None) if other is None else (other.name, other.phone)
+    return [*row, *map(cell, (line.kind, line.fee, *named, line.purpose))]
 
 
 _PAYING = (
@@ -207,11 +231,11 @@ ROUTES = table(
     Route("GET", "/wallet", get_wallet, "get_wallet", "Show my wallet", answers={200: WalletView}),
     Route(
         "POST", "/wallet/topup", top_up, "top_up", "Top up (development)",
-        body=TopUpIn, answers={200: TransferOut}, problems=("topup_disabled", *_PAYING[-3:]),
+        key_in_header=True, body=TopUpIn, answers={200: TransferOut}, problems=("topup_disabled", *_PAYING[-3:]),
     ),
     Route(
         "POST", "/wallet/transfer", transfer, "transfer_to_phone", "Pay somebody",
-        body=TransferIn, answers={200: TransferOut},
+        key_in_header=True, body=TransferIn, answers={200: TransferOut},
         problems=("transfer_to_self", "recipient_not_found", "risk_blocked", *_PAYING),
     ),
     Route(

@@ -18,7 +18,7 @@ RETURNING credential_id;
 -- name: passkeys_of
 -- The passkeys of user $1, newest first: credential_id, created_at, used_at.
 SELECT credential_id, created_at, used_at FROM passkeys WHERE user_id = $1
-ORDER BY created_at DESC, credential_id;
+ORDER BY created_at DESC, credential_id DESC;
 
 -- name: remove_passkey
 -- Remove the credential $1 of user $2 and return its id; no row for an unknown one, or somebody else's.

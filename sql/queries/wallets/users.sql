@@ -11,8 +11,8 @@ INNER JOIN users AS u ON wanted.user_id = u.id
 LEFT JOIN sessions AS s ON wanted.session_id = s.id;
 
 -- name: users_by_phone
--- One row for each user of the phones, each in the spellings $1, $2 and $3: place, and the user. A row that is stored as
--- in $1 comes before one as in $2, since a SIM may have had two wallets before phones had one form.
+-- One row for each user of the phones, each in the spellings $1, $2 and $3: place, and the user. A row that is stored
+-- as in $1 comes before one as in $2, since a SIM may have had two wallets before phones had one form.
 SELECT DISTINCT ON (wanted.place)
     wanted.place, u.id, u.principal_id, u.wallet_id, u.phone, u.username, u.name, u.is_merchant, u.is_agent,
     u.merchant_status, u.merchant_fee_bps, u.merchant_since, u.kyc_level, u.kyc_status, u.created_at,
