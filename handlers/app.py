@@ -13,6 +13,7 @@ from core.errors import Unavailable
 from core.service import Service
 from core.settings import Settings
 from handlers.http import docs, problems
+from handlers.http.front import FRONT
 from handlers.http.health import HEALTH
 from handlers.http.middleware import UNMATCHED, Edge
 from handlers.http.parts import CONTRACT, PARTS, Parts
@@ -33,6 +34,7 @@ _SURFACES: tuple[Surface, ...] = (
     WALLETS,
     PAY_PAGE,
     HEALTH,
+    FRONT,
 )
 _EXPLAINED = (*_SURFACES, docs.explained(_SURFACES))
 SURFACES = (*_EXPLAINED, docs.documented(_EXPLAINED))

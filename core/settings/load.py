@@ -14,6 +14,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from core.settings.brand import Brand
 from core.settings.kinds import expectation, extra_of, names_of, shown, text_of
 from core.settings.production import RULES
 from core.settings.providers import Orchestration, Upstreams
@@ -23,6 +24,7 @@ from core.settings.wallets import Money, SignIn, Tokens
 
 GROUPS = (
     Process, Ports, Network, Storage, Limits, Ledger, Inbox, Outbox, Upstreams, Orchestration, Tokens, SignIn, Money,
+    Brand,
 )  # fmt: skip
 
 # Words that mean prod; a message says of any other word that it counts as prod.
@@ -39,8 +41,8 @@ class SettingsError(Exception):
 
 class Settings(
     # pydantic lists the fields of the last base first.
-    BaseSettings, Money, SignIn, Tokens, Orchestration, Upstreams, Outbox, Inbox, Ledger, Limits, Storage, Network,
-    Ports, Process,
+    BaseSettings, Brand, Money, SignIn, Tokens, Orchestration, Upstreams, Outbox, Inbox, Ledger, Limits, Storage,
+    Network, Ports, Process,
 ):  # fmt: skip
     """Every setting, frozen. `load_settings` alone reads and makes them. Unset texts are empty."""
 

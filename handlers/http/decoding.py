@@ -46,6 +46,8 @@ MAX_SHOWN = 300
 # A number with more digits than a bigint has stays a text, and is refused as one.
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})")
 _BOOLEANS = {"true": True, "false": False}
+# A time whose offset had a plus, which a query turns into a blank.
+_LOST_PLUS = re.compile(r"[0-9]T[0-9:.]+ [0-9]{2}:?[0-9]{2}$")
 _C1_CONTROL = re.compile(rb"\xc2[\x80-\x9f]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _MSGSPEC_ERROR = re.compile(r"(?P<what>.*?)(?: - at (?P<key>`key` in )?`(?P<path>.+)`)?", re.DOTALL)
@@ -122,7 +124,11 @@ class QueryDecoder(Generic[T]):
         try:
             return msgspec.convert(found, self._kind)
         except msgspec.ValidationError as error:
-            raise explained(error, root="query parameter") from None
+            refusal = explained(error, root="query parameter")
+            if any(isinstance(value, str) and _LOST_PLUS.search(value) for value in found.values()):
+                hint = "A plus sign in a query is a blank: write it as %2B, or end the time with Z."
+                refusal = Refusal(refusal.code, f"{refusal.detail} {hint}", **refusal.extra)
+            raise refusal from None
 
 
 # A decoder is made of its type alone, and takes longer to make than to use.

@@ -57,9 +57,10 @@ class Route:
 
     `body_limit` is in bytes at the default MAX_REQUEST_SIZE of 1 MiB and grows and shrinks with it. `cost` returns,
     from the decoded body, what the request counts against the rate limits (1). `idempotent` routes want an
-    Idempotency-Key. `raw` routes get the bytes of the body undecoded. `limited` is False for routes that must answer
-    under any load, `needs_service` for routes that answer before the service is open, too. A `hidden` route is not in
-    the document.
+    Idempotency-Key; `key_header` names the header in which another route takes a key. `raw` routes get the bytes of the
+    body undecoded. `limited` is False for routes that must answer under any load, `needs_service` for routes that
+    answer before the service is open, too. A `hidden` route is not in the document. The document describes an operation
+    by its `description`, or else by the docstring of the handler.
     """
 
     method: str
@@ -84,6 +85,7 @@ class Route:
     body_limit: int = MIB
     cost: Callable[[Any], int] | None = None
     idempotent: bool = False
+    key_header: str = ""
     raw: bool = False
     limited: bool = True
     needs_service: bool = True
@@ -130,12 +132,14 @@ class Call:
         "body",
         "frozen",
         "idempotency_key",
+        "kept_keys",
         "parts",
         "principal",
         "query",
         "raw",
         "request",
         "request_id",
+        "spelled_key",
         "to_pay",
     )
 
@@ -162,6 +166,10 @@ class Call:
         self.raw = raw
         self.idempotency_key = idempotency_key
         self.request_id = request_id
+        self.spelled_key = idempotency_key
+        """The key as the caller spelled it; `idempotency_key` is what it means."""
+        self.kept_keys: frozenset[str] = frozenset()
+        """Spellings of keys under which something is stored, on a route of the wallet surface."""
         self._user: User | None = None
         self.to_pay: ToPay | None = None
         """The payable of the code in the body, on a route that `pays_code`; looked for together with the user."""

@@ -41,7 +41,7 @@ class MerchantsQuery(Body):
     after: UUID | None = None
 
 
-class MerchantOut(msgspec.Struct, frozen=True):
+class MerchantView(msgspec.Struct, frozen=True):
     """A user as a merchant. A null fee stands for the platform's."""
 
     user_id: str
@@ -54,7 +54,7 @@ class MerchantOut(msgspec.Struct, frozen=True):
 class MerchantsOut(msgspec.Struct, frozen=True, omit_defaults=True):
     """Merchants, oldest first; with `phone` one merchant's own fields in place of a list."""
 
-    items: list[MerchantOut] | msgspec.UnsetType = msgspec.UNSET
+    items: list[MerchantView] | msgspec.UnsetType = msgspec.UNSET
     limit: int | msgspec.UnsetType = msgspec.UNSET
     offset: int | msgspec.UnsetType = msgspec.UNSET
     user_id: str | msgspec.UnsetType = msgspec.UNSET
@@ -154,7 +154,7 @@ class ApplicantOut(msgspec.Struct, frozen=True):
     created_at: str
 
 
-class KycOut(msgspec.Struct, frozen=True):
+class ApplicantsOut(msgspec.Struct, frozen=True):
     """Users who wait for a review, oldest first; `next` continues the list as `after`, null at its end."""
 
     items: list[ApplicantOut]
@@ -265,7 +265,7 @@ async def list_kyc(call: Call) -> web.Response:
         )
         for one in found[: query.limit]
     ]
-    return answer(200, KycOut(items, items[-1].user_id if len(found) > query.limit else None))
+    return answer(200, ApplicantsOut(items, items[-1].user_id if len(found) > query.limit else None))
 
 
 async def review_kyc(call: Call) -> web.Response:
@@ -304,8 +304,8 @@ async def end_sign_ins(call: Call) -> web.Response:
     )
 
 
-def _merchant(found: Merchant) -> MerchantOut:
-    return MerchantOut(str(found.user_id), *found[1:])
+def _merchant(found: Merchant) -> MerchantView:
+    return MerchantView(str(found.user_id), *found[1:])
 
 
 _USER_ID = {"user_id": UUID}
@@ -331,7 +331,7 @@ ROUTES = table(
     ),
     Route(
         "GET", "/admin/kyc", list_kyc, "admin_list_kyc", "List users who wait for a KYC review",
-        query=KycQuery, answers={200: KycOut},
+        query=KycQuery, answers={200: ApplicantsOut},
     ),
     Route(
         "POST", "/admin/kyc/{user_id}/review", review_kyc, "admin_review_kyc", "Approve or reject an applicant",

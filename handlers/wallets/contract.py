@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
 
 import msgspec
 import pydantic
+from multidict import istr
 from pydantic_core import PydanticCustomError
 
 from core import ids, phones
+from core.access.keys import kept_spellings, plain_key
 from core.errors import Refusal
 from core.ledger.items import operation_id
 from core.money import MAX_AMOUNT_MINOR
@@ -22,6 +25,8 @@ from core.wallets.balances import Entry
 from handlers.http.dispatch import IDEMPOTENCY_KEY
 from handlers.http.route import Call
 
+# The header in which sibling services send their keys.
+INTERNAL_KEY: Final = istr("X-Idempotency-Key")
 # The contract's limit on an idempotency key, without the blanks around it.
 MAX_KEY_CHARACTERS: Final = 64
 
@@ -59,6 +64,8 @@ Name = Annotated[
 Cents = Annotated[int, pydantic.Field(gt=0, le=MAX_AMOUNT_MINOR)]
 CurrencyCode = Annotated[str, pydantic.Field(min_length=3, max_length=12, pattern=r"^[A-Z][A-Z0-9]*$")]
 Text = Annotated[str, pydantic.Field(max_length=512)]
+# The purpose of what is to be paid, as invoices, links and codes tell it.
+Reference = Annotated[str, pydantic.Field(max_length=128)]
 
 
 class Body(pydantic.BaseModel):
@@ -133,7 +140,7 @@ def required_key(call: Call, in_body: str | None) -> str:
 
     Raises Refusal `missing_idempotency_key`, `idempotency_key_too_long`, `idempotency_key_invalid`.
     """
-    key = optional_key(call.request.headers.get(IDEMPOTENCY_KEY) or in_body)
+    key = optional_key(call.request.headers.get(IDEMPOTENCY_KEY) or in_body, call.kept_keys)
     if key is None:
         raise Refusal("missing_idempotency_key", "Send an idempotency key, new for each new payment.")
     return key
@@ -141,7 +148,7 @@ def required_key(call: Call, in_body: str | None) -> str:
 
 def header_key(call: Call) -> str | None:
     """Return the idempotency key in the header, if there is one."""
-    return optional_key(call.request.headers.get(IDEMPOTENCY_KEY))
+    return optional_key(call.request.headers.get(IDEMPOTENCY_KEY), call.kept_keys)
 
 
 def ignorable_key(call: Call) -> str | None:
@@ -152,9 +159,14 @@ def ignorable_key(call: Call) -> str | None:
         return None
 
 
-def optional_key(text: str | None) -> str | None:
-    """Return an idempotency key without the blanks around it, None for a blank one. Raises Refusal for a bad one."""
+def optional_key(text: str | None, kept: Collection[str] = ()) -> str | None:
+    """Return the idempotency key that a text means, None for a blank one. Raises Refusal for a bad one.
+
+    A spelling in `kept` is a key as it stands, without the blanks around it.
+    """
     key = "" if text is None else text.strip()
+    if key not in kept:
+        key = plain_key(key)
     if not key:
         return None
     if len(key) > MAX_KEY_CHARACTERS:
@@ -164,6 +176,21 @@ def optional_key(text: str | None) -> str | None:
     if any(unicodedata.category(character) in {"Cc", "Cs"} for character in key):
         raise Refusal("idempotency_key_invalid", "An idempotency key holds no control characters.")
     return key
+
+
+async def find_kept_keys(call: Call, principal_id: int) -> None:
+    """Note the quoted keys of a call, in header or body, that were stored as they stand before quotes had a meaning."""
+    headers = call.request.headers
+    texts = [
+        headers.get(IDEMPOTENCY_KEY),
+        headers.get(INTERNAL_KEY),
+        getattr(call.body, "idempotency_key", None),
+    ]
+    quoted = [text.strip() for text in texts if isinstance(text, str) and text.strip()[:1] == '"']
+    if quoted:
+        call.kept_keys = await kept_spellings(
+            platform_of(call).database, principal_id, quoted, prefixes=("", "admin-refund:")
+        )
 
 
 def key_id(principal_id: int, key: str | None) -> UUID:

@@ -21,6 +21,7 @@ from core.payables import internal
 from core.payables.internal import MAX_REQUEST_MINUTES, Instruction
 from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.contract import (
+    INTERNAL_KEY,
     Body,
     TransferOut,
     optional_key,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SIGN, TS, SECRET = istr("X-Internal-Sign"), istr("X-Internal-Ts"), istr("X-Internal-Secret")
-KEY: Final = istr("X-Idempotency-Key")
 
 STATUSES: Final = {"open": "pending", "paid": "accepted"}
 MAX_DUE_DAYS: Final = 3_650
@@ -159,7 +159,7 @@ async def _signed(call: Call, payloads: Sequence[Any], *, writes: bool = False) 
     credentials = Credentials(headers.get(SIGN), headers.get(TS), headers.get(SECRET))
     settings, database = call.service.settings, call.service.database
     signature = internal_hmac.check(settings, credentials, payloads, now=datetime.now(UTC))
-    key = optional_key(headers.get(KEY))
+    key = optional_key(headers.get(INTERNAL_KEY), call.kept_keys)
     if signature is not None:
         operation = f"{call.request.method} {call.request.path}"[: internal_hmac.MAX_OPERATION]
         await internal_hmac.use(database, settings, signature, operation, key, writes=writes)
@@ -204,11 +204,12 @@ _WRITES = ("forbidden", "invalid_payload", "idempotency_conflict", "idempotency_
 ROUTES = table(
     Route(
         "POST", "/internal/requests", create_request, "internal_create_request", "Request a payment",
-        body=dict[str, Any], body_limit=BODY_LIMIT, answers={200: Made}, problems=_WRITES,
+        body=dict[str, Any], body_limit=BODY_LIMIT, key_header="X-Idempotency-Key",
+        answers={200: Made}, problems=_WRITES,
     ),
     Route(
         "POST", "/internal/transfer", create_transfer, "internal_create_transfer", "Pay",
-        body=dict[str, Any], body_limit=BODY_LIMIT, answers={200: TransferOut},
+        body=dict[str, Any], body_limit=BODY_LIMIT, key_header="X-Idempotency-Key", answers={200: TransferOut},
         problems=("insufficient_funds", "currency_mismatch", *_WRITES),
     ),
     Route(
@@ -221,7 +222,8 @@ ROUTES = table(
     ),
     Route(
         "POST", "/internal/invoices", create_invoice, "internal_create_invoice", "Send an invoice",
-        body=dict[str, Any], body_limit=BODY_LIMIT, answers={200: Made}, problems=_WRITES,
+        body=dict[str, Any], body_limit=BODY_LIMIT, key_header="X-Idempotency-Key",
+        answers={200: Made}, problems=_WRITES,
     ),
     tag="internal", caller="internal",
 )  # fmt: skip

@@ -15,6 +15,7 @@ from aiohttp import hdrs, web
 from core.access.rates import MICROSECONDS, Limit, RateLimited
 from core.errors import Refusal
 from core.identity.tokens import Claims, Tokens, counts
+from core.ledger.items import SYSTEM_PRINCIPAL
 from core.payables.codes import bare, is_code
 from core.payables.payables import ToPay
 from core.wallets.users import User
@@ -25,6 +26,7 @@ from handlers.http.middleware import EXCHANGE
 from handlers.http.problems import ProblemType
 from handlers.http.route import MAX_PATH_VALUE, Call, Route
 from handlers.http.surface import Handler, Json, Surface
+from handlers.wallets.contract import find_kept_keys
 from handlers.wallets.problems import JSON_TYPE, PROBLEM_SCHEMA, PROBLEM_TYPES, refused
 from handlers.wallets.validation import invalid, parse_json, refuse_nul, validator_of
 
@@ -150,6 +152,7 @@ def _checker(route: Route, parts: Parts) -> Callable[[web.Request], Awaitable[Ca
         call = Call(request, parts, None, address, path, asked, value, raw, None, exchange.request_id)
         if user is not None:
             call.user, call.to_pay = user, to_pay
+        await find_kept_keys(call, SYSTEM_PRINCIPAL if user is None else user.principal_id)
         return call
 
     return checked

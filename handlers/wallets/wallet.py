@@ -231,11 +231,12 @@ ROUTES = table(
     Route("GET", "/wallet", get_wallet, "get_wallet", "Show my wallet", answers={200: WalletView}),
     Route(
         "POST", "/wallet/topup", top_up, "top_up", "Top up (development)",
-        key_in_header=True, body=TopUpIn, answers={200: TransferOut}, problems=("topup_disabled", *_PAYING[-3:]),
+        body=TopUpIn, key_header="Idempotency-Key", key_in_header=True,
+        answers={200: TransferOut}, problems=("topup_disabled", *_PAYING[-3:]),
     ),
     Route(
         "POST", "/wallet/transfer", transfer, "transfer_to_phone", "Pay somebody",
-        key_in_header=True, body=TransferIn, answers={200: TransferOut},
+        body=TransferIn, key_header="Idempotency-Key", key_in_header=True, answers={200: TransferOut},
         problems=("transfer_to_self", "recipient_not_found", "risk_blocked", *_PAYING),
     ),
     Route(

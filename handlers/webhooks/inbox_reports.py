@@ -154,5 +154,5 @@ STORY = Route(
     problems=("not_found", "ambiguous_event"),
     description="By our id, the provider's, or that of an event of ours (`msg_...`, too): the receipt, why it "
     "was believed, every attempt, the transfers, the events that it led to and their deliveries. A key sees "
-    "stories that led to events of its own principal, or came from a source of its own.",
+    "stories that led to events of its own principal, pay an account of its own, or came from a source of its own.",
 )  # fmt: skip

@@ -143,7 +143,10 @@ async def test_an_instance_that_made_no_key_is_not_said_to_be_missing(command: s
     running = Running("http://127.0.0.1:1", "", "", api_key="", stripe_signing_secret="")
     with state_lock(tmp_path), announced(tmp_path, running):
         code, _, err = await run(tmp_path, command, STATE_DIR=str(tmp_path))
-        assert (code, "no API key is known for http://127.0.0.1:1: give --api-key" in err) == (2, True)
+        assert (
+            code,
+            "no API key is known for http://127.0.0.1:1: set TALLYSTICK_TOKEN, or give --token" in err,
+        ) == (2, True)
         code, _, err = await run(tmp_path, command, "--api-key", "tsk_x", STATE_DIR=str(tmp_path))
         assert (code, "set STRIPE_SIGNING_SECRET to the service's" in " ".join(err.split())) == (2, True)
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from core.service import Service
 from core.settings import Settings
 from core.settings.service import Ports
 from handlers.app import LISTENERS, contract_app, create_app
+from ops.stripe_events import payment_intent_succeeded, stripe_signature
 
 ApiClient = TestClient[web.Request, web.Application]
 ApiKey = Callable[..., Awaitable[str]]
@@ -72,6 +74,23 @@ async def test_health_of_the_inbox(inbox: ApiClient) -> None:
     assert status == 200
     expected = rb'\{"status":"ready","checks":\{"database":true\},"timestamp":"' + MOMENT + rb'"\}'
     assert re.fullmatch(expected, body)
+
+
+async def test_the_inbox_says_that_an_event_is_processed_where_we_say_received(
+    settings: Settings,
+) -> None:
+    body = json.dumps(payment_intent_succeeded("x", event_id="evt_1", intent="pi_1")).encode()
+    other = body.replace(b"evt_1", b"evt_2")
+    async with port("inbox_port", settings, None, stripe_signing_secrets="whsec_x") as (there, common):
+        for client, sent, message in (
+            (there, body, "processed"),
+            (there, body, "duplicate ignored"),
+            (common, other, "received"),
+        ):
+            headers = {"Stripe-Signature": stripe_signature(sent, "whsec_x", int(time.time()))}
+            response = await client.post("/webhooks/stripe", data=sent, headers=headers)
+            told = await response.json()
+            assert (response.status, told.get("message")) == (200, message), told
 
 
 async def test_health_of_the_wallets(wallets: ApiClient, servers: Any, eventually: Any) -> None:
