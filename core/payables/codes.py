@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from core.database import queries
 from core.errors import Refusal
-from core.identity.phones import masked
 from core.ledger.accounts import STATES
 from core.ledger.items import operation_id
 from core.ledger.stored import load_outcomes
@@ -17,7 +16,6 @@ from core.payables import links, qr
 from core.payables.kinds import KINDS
 from core.payables.limits import PER_DAY, PER_TRANSFER, overstepped, payer_limits, read_outgoing
 from core.payables.pay import check
-from core.payables.payables import one_line
 from core.wallets.kyc import require_kyc
 
 if TYPE_CHECKING:
@@ -184,8 +182,8 @@ def _figures(cause: str, outgoing: Outgoing, limits: ItemLimits) -> dict[str, in
 
 
 def _payee(user: User) -> Payee:
-    phone = masked(user.phone)
-    return Payee(one_line(user.name or "") or phone, phone, user.sells and user.merchant_status == "approved")
+    phone = user.masked_phone
+    return Payee(user.shown_name or phone, phone, user.approved)
 
 
 def _require_open(user: User, states: Mapping[str, int]) -> None:

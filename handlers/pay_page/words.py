@@ -12,8 +12,8 @@ from aiohttp import web
 from phonenumbers import PhoneNumberFormat, PhoneNumberType
 
 from core.errors import Refusal
-from core.identity.phones import HOME_PREFIX
 from core.money import decimals
+from core.phones import HOME_PREFIX
 from handlers.pay_page.languages import n_
 from handlers.wallets.problems import problem_type
 
