@@ -47,6 +47,7 @@ ROOMS = (
     "work",
     "ledger",
     "audit",
+    "closing",
     "access",
     "outbox",
     "inbox",
