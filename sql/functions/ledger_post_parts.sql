@@ -129,7 +129,8 @@ BEGIN
     UPDATE holds AS h SET captured = t.captured, state = t.state, expires_at = t.expires_at, revision = t.revision
     FROM unnest(targets, hold_captured, hold_state, hold_expires, hold_revision)
         AS t (no, captured, state, expires_at, revision)
-    WHERE h.no = t.no AND h.revision <> t.revision;
+    WHERE h.no = t.no AND (h.captured, h.state, h.expires_at, h.revision)
+        IS DISTINCT FROM (t.captured, t.state, t.expires_at, t.revision);
 
     INSERT INTO reversed_amounts AS r (no, amount, leg)
     SELECT t.no, t.amount, t.leg FROM unnest(targets, reversed, reversed_leg) AS t (no, amount, leg)
