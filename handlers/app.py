@@ -148,9 +148,9 @@ def _refuse_path(forgiving: set[str]) -> Handler:
             slim = request.rel_url.with_path(path.rstrip("/"), encoded=True)
             found = await request.app.router.resolve(request.clone(rel_url=slim))
             if found.http_exception is None and found.get_info().get("path") in forgiving:
-                raise web.HTTPTemporaryRedirect(
-                    request.url.origin().join(slim.with_query(request.rel_url.query))
-                )
+                # The place is told without a host: that of the request is a stranger's text, its scheme our proxy's.
+                query = request.rel_url.raw_query_string
+                raise web.HTTPTemporaryRedirect(f"{slim.raw_path}?{query}" if query else slim.raw_path)
         raise web.HTTPNotFound
 
     return refuse

@@ -13,9 +13,6 @@ from handlers.http.decoding import authorization_of
 from handlers.http.route import Call
 from handlers.wallets.contract import Body
 
-# Bytes of a body. The longest part of a sign-in, the attestation of a passkey, is a few kB.
-BODY_LIMIT = 64 * 1024
-
 
 class SignInIn(Body):
     """A sign-in. With `refresh` it gets a short access token and a refresh token in the place of a long token."""

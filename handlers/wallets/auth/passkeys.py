@@ -14,7 +14,6 @@ from core.identity.tokens import counts
 from core.wallets.users import User
 from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.auth.parts import (
-    BODY_LIMIT,
     SignInIn,
     TokenOut,
     claims_of,
@@ -157,5 +156,5 @@ ROUTES = table(
         "POST", "/auth/passkey/login_verify", passkey_login_verify, "passkey_login_verify",
         "Sign in with a passkey", body=PasskeyIn, problems=("passkey_not_found", *_PROOF),
     ),
-    tag="auth", caller="anyone", answers={200: TokenOut}, body_limit=BODY_LIMIT,
+    tag="auth", caller="anyone", answers={200: TokenOut},
 )  # fmt: skip

@@ -13,7 +13,6 @@ from core.identity import sessions, sign_in
 from handlers.http.parts import CONTRACT
 from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.auth.parts import (
-    BODY_LIMIT,
     SignInIn,
     TokenOut,
     claims_of,
@@ -257,5 +256,5 @@ ROUTES = table(
         "GET", "/.well-known/jwks.json", jwks, "jwks", "The public keys of users' tokens",
         answers={200: dict[str, list[dict[str, str]]]},
     ),
-    tag="auth", caller="anyone", answers={200: TokenOut}, body_limit=BODY_LIMIT,
+    tag="auth", caller="anyone", answers={200: TokenOut},
 )  # fmt: skip
