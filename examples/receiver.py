@@ -32,9 +32,11 @@ class Receiver(BaseHTTPRequestHandler):
         self.send_response(204 if good else 400)
         self.end_headers()
         print("verified" if good else "refused", body.decode(), flush=True)
+        self.server.answered += 1
 
 
 if __name__ == "__main__":
     server = HTTPServer(("127.0.0.1", int(sys.argv[1])), Receiver)
-    for _ in range(int(sys.argv[3]) if len(sys.argv) > 3 else sys.maxsize):
+    server.answered = 0
+    while server.answered < int([*sys.argv, sys.maxsize][3]):
         server.handle_request()

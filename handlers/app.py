@@ -16,7 +16,7 @@ from handlers.http import docs, problems
 from handlers.http.front import FRONT
 from handlers.http.health import HEALTH
 from handlers.http.middleware import UNMATCHED, Edge
-from handlers.http.parts import PARTS, Parts
+from handlers.http.parts import CONTRACT, PARTS, Parts
 from handlers.http.route import Route
 from handlers.http.surface import Handler, Listener, Surface
 from handlers.ledger.routes import LEDGER
@@ -75,7 +75,9 @@ def contract_app(common: web.Application, listener: Listener) -> web.Application
     """Return the application of a contract's port, which shares the parts of `common` and must end first."""
     parts = common[PARTS]
     edge = Edge(parts.settings.allowed_origins, problems.contract_http_exception)
-    return _application(parts, listener.surfaces, edge)
+    app = _application(parts, listener.surfaces, edge)
+    app[CONTRACT] = listener.setting
+    return app
 
 
 def _application(parts: Parts, surfaces: Sequence[Surface], edge: Edge) -> web.Application:

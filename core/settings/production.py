@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
+from core.phones import normalized
 from core.settings import strength
 from core.settings.metadata import METADATA
 from core.settings.providers import PAYPAL_CERT_HOSTS
@@ -177,7 +178,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "fee_wallet_phone",
-        lambda s: _has_wallets(s) and s.fee_wallet_phone == FEE_WALLET_PHONE,
+        lambda s: _has_wallets(s) and normalized(s.fee_wallet_phone) == FEE_WALLET_PHONE,
         "a phone of your own: the holder of the default one may sign in and take the fees",
     ),
     Rule("debug", lambda s: s.debug, "false"),

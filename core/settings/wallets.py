@@ -132,7 +132,9 @@ class SignIn(BaseModel):
     passkeys_origin: Words = key("http://localhost", "Passkeys: allowed origins, comma separated")
     dev_enable_topup: Switch = key(False, "Development toggle: users may top up their own wallet", dev="true")
     dev_reset_user_state_on_login: Switch = key(
-        False, "Development toggle: a sign-in resets KYC and merchant state", dev="true"
+        False,
+        "Development toggle: a sign-in resets KYC and merchant state. Without it, those on WALLET_PORT alone do in"
+        " ENV=dev",
     )
     dev_disable_otp: Switch = key(False, "Development toggle: sign-in codes are off")
 

@@ -107,3 +107,5 @@ def passed_on(request: web.Request) -> bool:
 
 
 PARTS: web.AppKey[Parts] = web.AppKey("parts", Parts)
+CONTRACT: web.AppKey[str] = web.AppKey("contract", str)
+"""The setting of the port on which an application answers as a contract says; the common application has none."""

@@ -53,6 +53,8 @@ class Route:
 
     `pays_code` says that the body's `code` is that of a payable, which is looked for together with the user.
 
+    `key_in_header` says that the body's field `idempotency_key` may be left out where the header has the key.
+
     `body_limit` is in bytes (None: that of the surface); `Parts.body_limit` says how MAX_REQUEST_SIZE changes it.
     `cost` returns, from the decoded body, what the request counts against the rate limits (1). `idempotent` routes want
     an Idempotency-Key; `key_header` names the header in which another route takes a key. `raw` routes get the bytes of
@@ -73,6 +75,7 @@ class Route:
     trusting: bool = False
     caller: Caller | None = None
     pays_code: bool = False
+    key_in_header: bool = False
     body: Any = None
     query: Any = None
     parameters: Mapping[str, Any] = field(default_factory=dict)

@@ -12,6 +12,7 @@ import msgspec
 from aiohttp import web
 from multidict import istr
 
+from core import phones
 from core.access import internal_hmac
 from core.access.internal_hmac import Credentials
 from core.errors import Refusal
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 
 SIGN, TS, SECRET = istr("X-Internal-Sign"), istr("X-Internal-Ts"), istr("X-Internal-Secret")
 
-# The contract's phones, see `handlers.wallets.contract.Phone`.
-PHONE: Final = re.compile(r"\+[0-9]{6,31}", re.ASCII)
 STATUSES: Final = {"open": "pending", "paid": "accepted"}
 MAX_DUE_DAYS: Final = 3_650
 MAX_REFERENCE: Final = 128
@@ -111,7 +110,8 @@ async def get_wallet(call: Call) -> web.Response:
     # An unencoded plus arrives as a blank, and the caller may have signed either.
     phone = f"+{query.phone[1:]}" if query.phone.startswith(" ") else query.phone
     await _signed(call, [{"phone": query.phone}, {"phone": phone}])
-    if PHONE.fullmatch(phone) is None:
+    phone = phones.cleaned(phone)
+    if not phones.is_international(phone):
         raise Refusal("invalid_phone_format", "A phone is a plus and 6 to 31 digits.")
     user, found = await internal.wallet(platform_of(call), phone)
     return answer(200, InternalWallet(user.phone, str(user.wallet_id), found.balance, found.currency))
@@ -143,12 +143,13 @@ async def _asked(call: Call) -> Instruction:
     key = await _signed(call, [_parsed_anew(call.raw)], writes=True)
     body: dict[str, Any] = call.body
     amount = body.get("amount_cents")
-    phones = [body.get(name) for name in ("from_phone", "to_phone")]
-    if not all(isinstance(phone, str) and PHONE.fullmatch(phone) for phone in phones):
+    named = [body.get(name) for name in ("from_phone", "to_phone")]
+    sides = [phones.cleaned(phone) for phone in named if isinstance(phone, str)]
+    if len(sides) < len(named) or not all(map(phones.is_international, sides)):
         raise _invalid("from_phone and to_phone must be a plus and 6 to 31 digits each.")
     if type(amount) is not int or not 0 < amount <= MAX_AMOUNT_MINOR:  # true would be 1
         raise _invalid("amount_cents must be a whole number above zero.")
-    return Instruction(str(phones[0]), str(phones[1]), amount, key)
+    return Instruction(sides[0], sides[1], int(amount), key)
 
 
 async def _signed(call: Call, payloads: Sequence[Any], *, writes: bool = False) -> str | None:

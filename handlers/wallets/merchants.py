@@ -357,7 +357,8 @@ ROUTES = table(
     ),
     Route(
         "POST", "/payments/merchant/pay", pay_qr, "pay_qr", "Pay a QR code",
-        pays_code=True, body=QrPayIn, key_header="Idempotency-Key", answers={200: TransferOut}, problems=_PAYING,
+        pays_code=True, body=QrPayIn, key_header="Idempotency-Key", key_in_header=True,
+        answers={200: TransferOut}, problems=_PAYING,
     ),
     Route(
         "GET", "/payments/merchant/qr_status", get_qr_status, "get_qr_status", "Show the state of a code",

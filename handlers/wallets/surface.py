@@ -23,6 +23,7 @@ from core.payables.payables import ToPay
 from core.wallets.users import User
 from handlers.http.admin_token import ADMIN_TOKEN
 from handlers.http.decoding import BEARER, authorization_of, body_at_hand, path_text, read_body
+from handlers.http.dispatch import IDEMPOTENCY_KEY
 from handlers.http.middleware import EXCHANGE
 from handlers.http.problems import ProblemType
 from handlers.http.route import MAX_PATH_VALUE, Call, Route
@@ -138,6 +139,8 @@ def _checker(route: Route, parts: Parts) -> Callable[[web.Request], Awaitable[Ca
         if (raw := body_at_hand(request, limit)) is None:
             raw = await read_body(request, limit)
         parsed = parse_json(raw, request.headers.get(hdrs.CONTENT_TYPE)) if body is not None else None
+        if route.key_in_header:
+            parsed = _with_key(parsed, request)
         code = _code_in(parsed) if route.pays_code else None
         user, to_pay = (None, None) if claims is None else await _user(parts, claims, code)
         if with_admin and not administrators.includes(request):
@@ -166,6 +169,14 @@ def _claims(tokens: Tokens, request: web.Request) -> Claims | Refusal:
         return tokens.read(_bearer(request))
     except Refusal as refusal:
         return refusal
+
+
+def _with_key(parsed: Any, request: web.Request) -> Any:
+    """Return a body whose key's field has the header's key where it is left out."""
+    key = request.headers.get(IDEMPOTENCY_KEY)
+    if not key or not isinstance(parsed, dict) or parsed.get("idempotency_key") is not None:
+        return parsed
+    return {**parsed, "idempotency_key": key}
 
 
 def _code_in(parsed: object) -> str | None:

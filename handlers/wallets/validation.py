@@ -55,14 +55,14 @@ class Validator(Generic[T]):
         except pydantic.ValidationError as error:
             found = error.errors(include_url=False)[:MAX_ERRORS]
             errors.extend(
-                [self._told(one) for one in found] if value is not None else [_missing(self._where)]
+                [self._told(one) for one in found] if value is not None else [missing(*self._where)]
             )
             return None
 
     def _told(self, error: Any) -> dict[str, Any]:
         place = [*self._where, *error["loc"]]
         if error["type"] == "missing" and not self._whole:
-            return _missing(place)
+            return missing(*place)
         told = {
             "type": error["type"],
             "loc": place,
@@ -85,7 +85,8 @@ def invalid(errors: Sequence[Mapping[str, Any]]) -> Refusal:
     return Refusal("validation_failed", f"{place}: {first['msg']}", errors=list(errors))
 
 
-def _missing(place: Sequence[Any]) -> dict[str, Any]:
+def missing(*place: str | int) -> dict[str, Any]:
+    """Return the fault of a field that is not there."""
     return {"type": "missing", "loc": [*place], "msg": "Field required", "input": None}
 
 

@@ -74,7 +74,7 @@ async def test_why_not(person: MakePerson) -> None:
         assert (await ask(shop, good, amount)).refusal == (400, "Invalid payload")
     for text in (None, "", 5, {"a": 1}):
         assert (await ask(shop, text)).refusal == (400, "Invalid payload")
-    for phone in ("0999", "+12", "+96 3999999", "", "+" + "1" * 40, "+١٢٣٤٥٦٧"):
+    for phone in ("0999", "+12", "+96 399", "", "+" + "1" * 40, "+963944123456#7"):
         assert (await ask(shop, f"CPM:v1;phone={phone}")).refusal == (400, "Invalid phone format")
     for target in ("", "x", str(uuid4()), "é"):
         assert (await ask(shop, f"CPM:v1;id={target}")).refusal == (404, "Target not found")
