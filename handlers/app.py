@@ -13,6 +13,7 @@ from core.errors import Unavailable
 from core.service import Service
 from core.settings import Settings
 from handlers.http import docs, problems
+from handlers.http.front import FRONT
 from handlers.http.health import HEALTH
 from handlers.http.middleware import UNMATCHED, Edge
 from handlers.http.parts import PARTS, Parts
@@ -33,6 +34,7 @@ _SURFACES: tuple[Surface, ...] = (
     WALLETS,
     PAY_PAGE,
     HEALTH,
+    FRONT,
 )
 _EXPLAINED = (*_SURFACES, docs.explained(_SURFACES))
 SURFACES = (*_EXPLAINED, docs.documented(_EXPLAINED))
@@ -144,9 +146,9 @@ def _refuse_path(forgiving: set[str]) -> Handler:
             slim = request.rel_url.with_path(path.rstrip("/"), encoded=True)
             found = await request.app.router.resolve(request.clone(rel_url=slim))
             if found.http_exception is None and found.get_info().get("path") in forgiving:
-                raise web.HTTPTemporaryRedirect(
-                    request.url.origin().join(slim.with_query(request.rel_url.query))
-                )
+                # The place is told without a host: that of the request is a stranger's text, its scheme our proxy's.
+                query = request.rel_url.raw_query_string
+                raise web.HTTPTemporaryRedirect(f"{slim.raw_path}?{query}" if query else slim.raw_path)
         raise web.HTTPNotFound
 
     return refuse

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
@@ -15,6 +16,9 @@ from core.identity.keys import load_keys
 if TYPE_CHECKING:
     from core.settings import Settings
     from core.wallets.users import User
+
+# Whether a secret is long enough is said once, by the rules of prod, and not in each process's log.
+warnings.filterwarnings("ignore", category=jwt.InsecureKeyLengthWarning)
 
 # A process does not check a good token again until it expires, because a check takes 24 us.
 MAX_REMEMBERED: Final = 10_000

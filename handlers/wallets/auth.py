@@ -26,9 +26,6 @@ from handlers.wallets.contract import (
     timestamp,
 )
 
-# Bytes of a body. The longest part of a sign-in, the attestation of a passkey, is a few kB.
-BODY_LIMIT = 64 * 1024
-
 Name = Annotated[str, pydantic.Field(max_length=128)]
 
 
@@ -379,5 +376,5 @@ ROUTES = table(
         "GET", "/.well-known/jwks.json", jwks, "jwks", "The public keys of users' tokens",
         answers={200: dict[str, list[dict[str, str]]]},
     ),
-    tag="auth", caller="anyone", answers={200: TokenOut}, body_limit=BODY_LIMIT,
+    tag="auth", caller="anyone", answers={200: TokenOut},
 )  # fmt: skip

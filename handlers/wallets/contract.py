@@ -33,6 +33,8 @@ Phone = Annotated[str, pydantic.Field(pattern=r"^\+[0-9]{6,31}$", max_length=32)
 Cents = Annotated[int, pydantic.Field(gt=0, le=MAX_AMOUNT_MINOR)]
 CurrencyCode = Annotated[str, pydantic.Field(min_length=3, max_length=12, pattern=r"^[A-Z][A-Z0-9]*$")]
 Text = Annotated[str, pydantic.Field(max_length=512)]
+# The purpose of what is to be paid, as invoices, links and codes tell it.
+Reference = Annotated[str, pydantic.Field(max_length=128)]
 
 
 class Body(pydantic.BaseModel):

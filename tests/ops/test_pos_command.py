@@ -16,7 +16,7 @@ from core.platform import Platform, open_platform
 from core.service import Service
 from core.settings import Settings
 from handlers.app import create_app
-from ops.commands.pos import Refused, Till, _wait
+from ops.commands.develop.pos import Refused, Till, _wait
 from tests.commands import tallystick
 
 Run = Callable[..., Coroutine[Any, Any, "subprocess.CompletedProcess[str]"]]
@@ -156,7 +156,7 @@ async def test_nobody_there(pos: Run) -> None:
 async def test_the_wait_outlives_a_service_that_is_away(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("ops.commands.pos.POLL_SECONDS", 0.01)
+    monkeypatch.setattr("ops.commands.develop.pos.POLL_SECONDS", 0.01)
     answers: list[Any] = [Refused("503: Busy", later=True), {"status": "active"}, {"status": "used"}]
 
     async def call(*_: Any, **__: Any) -> Any:

@@ -290,7 +290,7 @@ async def test_page_loads_from_ourselves_only(api: Any) -> None:
     assert "connect-src 'self';" in policy
     assert not re.search(r"<script(?! src=)|https?:|//", page)
     links = re.findall(r'(?:src|href)="(/[^"]+)"', page)
-    assert len(links) == 3
+    assert len(links) == 4
     for link in links:
         file = await api.get(link)
         assert file.status == 200
