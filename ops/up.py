@@ -22,8 +22,8 @@ from core.metrics import forget_process
 from core.migrations import migrate
 from core.outbox.signing import new_secret
 from ops.embedded import Postgres, Valkey
-from ops.listening import Listeners, contract_ports, listen
-from ops.process import StartError, choose_port, is_free
+from ops.listening import Listeners, check_contract_ports, contract_ports, listen
+from ops.process import StartError, choose_port, is_free, trim_log
 from ops.reach import reaching_database, redis_problem
 from ops.serving import api_program, metrics_folder, worker_program
 from ops.state import Running, announced, overlooked_state, state_dir, state_lock, write_secret
@@ -70,6 +70,7 @@ def run_everything(settings: Settings, *, verbose: bool) -> None:
                 f"The data are in {folder}; those in {left} are left alone: STATE_DIR={left} uses them.",
                 "yellow",
             )
+        check_contract_ports(settings, _host(settings))
         servers: list[Server] = []
         database_url, redis_url = str(settings.database_url), str(settings.redis_url)
         if not database_url:
@@ -174,6 +175,7 @@ class _Instance:
         """Start an embedded server that has died again, and show the logs if that is wanted."""
         self._show_logs()
         for server in self.servers:
+            trim_log(server.log)
             if server.pid is not None or time.monotonic() < self._revive_at:
                 continue
             say(
@@ -285,7 +287,7 @@ def _listen(settings: Settings) -> list[Listeners]:
     The default port moves on to the next free one. A port that somebody has set does not, and neither do the ports of
     contracts: their clients know no others.
     """
-    host = settings.app_host if "app_host" in settings.model_fields_set else "127.0.0.1"
+    host = _host(settings)
     wanted = port = settings.app_port
     taken = contract_ports(settings).values()
     moves = "app_port" not in settings.model_fields_set
@@ -295,6 +297,10 @@ def _listen(settings: Settings) -> list[Listeners]:
             port = choose_port(port + 1, host)
         say(f"Port {wanted} is busy; the API uses {port}.", "yellow")
     return listen(settings, host, port)
+
+
+def _host(settings: Settings) -> str:
+    return settings.app_host if "app_host" in settings.model_fields_set else "127.0.0.1"
 
 
 def _url(listeners: Listeners) -> str:

@@ -22,9 +22,10 @@ from core.payables.fees import fee
 from core.payables.kinds import Order
 from core.payables.limits import LIMITS_FIRST, first_cause, payer_limits
 from core.payables.pay import SCOPED, Key, is_answered, pay
-from core.payables.payables import NewPayable, RequestKey, end, store
+from core.payables.payables import NewPayable, RequestKey, answered, end, store
 from core.payables.payments import Held
 from core.wallets.books import CASH_OUT, system_account
+from core.wallets.kyc import require_proven
 from core.wallets.notifications import announce, tell, write
 from core.wallets.users import User, user_of
 from core.work.retries import in_transaction
@@ -103,7 +104,7 @@ async def ask(
     """Ask an agent to take in or to pay out `amount` minor units; an equal call under the same key finds the first one.
 
     A cash-out sets the amount and its fee aside, and counts against the customer's limits at once. Raises Refusal
-    `idempotency_conflict`, and for a cash-out `insufficient_funds` and those of the KYC limits.
+    `idempotency_conflict`, and for a cash-out `phone_not_proven`, `insufficient_funds` and those of the KYC limits.
     """
     request_key = None if key is None else RequestKey(customer.principal_id, key, (direction, amount))
     minutes = platform.settings.cash_request_expiry_minutes
@@ -117,6 +118,7 @@ async def ask(
     )
     hold: Posting | None = None
     if direction == "cash_out":
+        await _require_proven(platform, customer, request_key)
         hold, terms = await _hold(platform, customer, new)
         new = new._replace(hold_id=hold.id, details=terms)
 
@@ -207,6 +209,14 @@ class _HoldRefusedError(Exception):
         super().__init__(outcome.kind.code)
         self.hold = hold
         self.outcome = outcome
+
+
+async def _require_proven(platform: Platform, customer: User, key: RequestKey | None) -> None:
+    try:
+        require_proven(platform.settings, customer)
+    except Refusal:
+        if key is None or await answered(platform.database, key) is None:
+            raise
 
 
 async def _open(

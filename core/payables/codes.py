@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from core.database import queries
 from core.errors import Refusal
-from core.identity.phones import masked
 from core.ledger.accounts import STATES
 from core.ledger.items import operation_id
 from core.ledger.stored import load_outcomes
 from core.payables import links, qr
 from core.payables.kinds import KINDS
-from core.payables.limits import overstepped, payer_limits, read_outgoing
+from core.payables.limits import PER_DAY, PER_TRANSFER, overstepped, payer_limits, read_outgoing
 from core.payables.pay import check
-from core.payables.payables import one_line
 from core.wallets.kyc import require_kyc
 
 if TYPE_CHECKING:
@@ -25,6 +23,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
+    from core.ledger.items import ItemLimits
+    from core.payables.limits import Outgoing
     from core.payables.payables import Purpose, State, ToPay
     from core.payables.payments import Paid
     from core.platform import Platform
@@ -140,7 +140,7 @@ async def outlook(
     """
     rules, payee = KINDS[offer.kind], offer.payee_user
     due = amount if offer.amount is None else offer.amount
-    order = offer.found.order(payer or payee, payee, due or 1, (), object_id=None)
+    order = offer.found.order(payer or payee, payee, due or 1, (), object_id=None)._replace(payer=payer)
     accounts = [payee.account] if payer is None else [payee.account, payer.account]
     states = {
         row["code"]: row["state"] for row in await platform.database.fetch(_sql.account_states, accounts)
@@ -161,18 +161,29 @@ async def outlook(
     except Refusal as refusal:
         return Outlook(refusal, available)
     if outgoing is not None and due is not None and rules.limits is not None:
-        over = overstepped(outgoing, due, payer_limits(platform.settings, payer, rules.limits))
+        limits = payer_limits(platform.settings, payer, rules.limits)
+        over = overstepped(outgoing, due, limits)
         cause = next((cause for cause in rules.causes if cause in over), None)
         if cause is not None:
+            figures = _figures(cause, outgoing, limits)
             return Outlook(
-                Refusal(cause, "The payer may or can not pay this much.", account=payer.account), available
+                Refusal(cause, "The payer cannot pay this much.", account=payer.account, **figures), available
             )
     return Outlook(None, available)
 
 
+def _figures(cause: str, outgoing: Outgoing, limits: ItemLimits) -> dict[str, int]:
+    """Return the members of a refusal that tell how much a limit allows at once, or what is left of it."""
+    if cause == PER_TRANSFER and limits.transfer_max is not None:
+        return {"limit_cents": limits.transfer_max}
+    if cause == PER_DAY and limits.day_amount_max is not None:
+        return {"left_cents": max(0, limits.day_amount_max - outgoing.day_sum)}
+    return {}
+
+
 def _payee(user: User) -> Payee:
-    phone = masked(user.phone)
-    return Payee(one_line(user.name or "") or phone, phone, user.sells and user.merchant_status == "approved")
+    phone = user.masked_phone
+    return Payee(user.shown_name or phone, phone, user.approved)
 
 
 def _require_open(user: User, states: Mapping[str, int]) -> None:

@@ -84,7 +84,7 @@ class Payable(NamedTuple):
 
     @property
     def purpose(self) -> Purpose:
-        """What is paid for."""
+        """The purpose, empty for a payable without one."""
         return Purpose(self.details.get("description"), self.details.get("reference"))
 
 

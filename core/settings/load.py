@@ -16,7 +16,7 @@ from pydantic_settings import (
 
 from core.settings.brand import Brand
 from core.settings.kinds import expectation, extra_of, names_of, shown, text_of
-from core.settings.production import RULES
+from core.settings.production import RULES, doubts
 from core.settings.providers import Orchestration, Upstreams
 from core.settings.retired import UNREMARKABLE_DATABASE_URL, back_doors, effect_notices, retired_notices
 from core.settings.service import Inbox, Ledger, Limits, Network, Outbox, Ports, Process, Storage
@@ -168,6 +168,8 @@ def _remarks(settings: Settings, values: Mapping[str, Any]) -> list[str]:
         remarks.append(
             "DATABASE_URL is unset: the embedded PostgreSQL of this machine alone keeps the books."
         )
+    if settings.env == "prod":
+        remarks += doubts(settings)
     if settings.dlq_backend == "redis":
         remarks.append("DLQ_BACKEND=redis announces dead letters there, too; they are kept in PostgreSQL.")
     if (

@@ -138,7 +138,7 @@ def _dispatcher(surface: ApiSurface, route: Route, parts: Parts) -> Handler:
     scope, admin = route.scope, route.admin
     limited = route.limited
     handle = _keyed(route.handler) if route.idempotent else route.handler
-    limit = parts.body_limit(route)
+    limit = parts.body_limit(route, surface.body_limit)
     checked = _checker(surface, route, parts)
     administrators = parts.administrators
 

@@ -101,7 +101,7 @@ def _page_answer(body: bytes) -> web.Response:
 async def show_file(call: Call) -> web.StreamResponse:
     """Answer one of the page's files."""
     if call.path("file") not in _FILES:
-        raise Refusal("not_found", "There is no such page.")
+        raise web.HTTPNotFound  # told as each port tells it
     path, media_type = _FILES[call.path("file")]
     return web.FileResponse(path, headers={hdrs.CONTENT_TYPE: media_type})
 

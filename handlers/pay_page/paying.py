@@ -175,6 +175,8 @@ async def _unpaid(call: Call, offer: Offer, refusal: Refusal, key: str | None, t
     outlook = await _outlook(call, offer)
     # A payment that may have arrived is asked for again under its key, whatever is known to stand in the way by now.
     if outlook.obstacle is not None and not is_away(refusal):
+        if _is_everybodys(outlook.obstacle, offer):
+            return _not_payable(visit, offer, outlook.obstacle)
         return _obstacle(call, offer, visit.user, outlook, refusal)
     return _ready(visit, offer, outlook, refusal, key, typed)
 

@@ -10,9 +10,9 @@ from aiohttp import hdrs
 
 from core.errors import Refusal
 from core.identity import sessions, sign_in
-from core.identity.phones import normalized
 from core.identity.sign_in import Client
 from core.payables import codes
+from core.phones import normalized, western
 from core.wallets import kyc
 from handlers.pay_page.paying import next_step, show_phone
 from handlers.pay_page.visit import PHONE, SESSION, Visit
@@ -41,7 +41,7 @@ async def send_code(call: Call) -> web.Response:
             return visit.go(offer.code)
         if (await codes.outlook(platform, offer)).obstacle is not None:
             return visit.go(offer.code)
-        phone = normalized(_western(typed))
+        phone = normalized(western(typed))
         if _PHONE.fullmatch(phone) is None:
             raise Refusal("invalid_phone", "A phone number is a plus and digits.")
         sent = await sign_in.request_code(call.parts.identity, phone, _client(call))
@@ -75,7 +75,7 @@ async def verify(call: Call) -> web.Response:
     phone, session = waiting.groups()
     try:
         visit.check_form()
-        code = re.sub(r"[\s-]", "", _western(visit.fields.get("otp", "")))
+        code = re.sub(r"[\s-]", "", western(visit.fields.get("otp", "")))
         # The contract's reset of development would leave nobody here who may pay.
         signed_in = await sign_in.verify_code(
             call.parts.identity, phone, code, session, None, _client(call), resets=False
@@ -134,8 +134,3 @@ def _dev_code(call: Call) -> str | None:
     """Return the fixed code of a development service, which is no secret."""
     identity = call.parts.identity
     return str(identity.platform.settings.otp_dev_code) if identity.codes.dev else None
-
-
-def _western(text: str) -> str:
-    """Return a text with the digits 0 to 9 in the place of those of other scripts."""
-    return "".join(str(int(character)) if character.isdecimal() else character for character in text)

@@ -44,6 +44,9 @@ VISITOR_BYTES: Final = 16
 MAX_COOKIE: Final = 4_096
 # The values of Sec-Fetch-Site for our own forms (Fetch Metadata). Older browsers send none, and the token decides.
 _OURS: Final = frozenset({"same-origin", "none"})
+# The names and the bound in characters of what stays in the query when its reader changes the language.
+_KEPT: Final = ("code", "proof")
+MAX_KEPT: Final = 100
 _NAME = re.compile(r"[A-Za-z0-9_-]{22}")
 _YEAR_SECONDS: Final = 365 * 86_400
 _RECEIPTS: Final = "receipts of the payment page"
@@ -115,9 +118,7 @@ class Visit:
 
     def show(self, status: int, template: str, **values: Any) -> web.Response:
         """Answer a page."""
-        here = self.request.rel_url
-        switches = {code: str(here.update_query(lang=code)) for code in self.site.languages.all}
-        body = self.site.page(template, self.language, switches, **values)
+        body = self.site.page(template, self.language, self._switches(), **values)
         headers = {
             hdrs.CONTENT_TYPE: "text/html; charset=utf-8",
             hdrs.CONTENT_LANGUAGE: self.language.tag,
@@ -156,6 +157,12 @@ class Visit:
         response = web.Response(status=303, headers={hdrs.LOCATION: path})
         self._dress(response)
         return response
+
+    def _switches(self) -> dict[str, str]:
+        """Return the address of this page in each language."""
+        here, query = self.request.rel_url, self.request.query
+        kept = {name: query[name][:MAX_KEPT] for name in _KEPT if name in query}
+        return {code: str(here.with_query(kept | {"lang": code})) for code in self.site.languages.all}
 
     def _chosen_language(self) -> Language:
         """Return the language of the query, which the browser then keeps, of the cookie, or of the browser."""

@@ -12,8 +12,8 @@ from aiohttp import web
 from phonenumbers import PhoneNumberFormat, PhoneNumberType
 
 from core.errors import Refusal
-from core.identity.phones import HOME_PREFIX
 from core.money import decimals
+from core.phones import HOME_PREFIX
 from handlers.pay_page.languages import n_
 from handlers.wallets.problems import problem_type
 
@@ -63,6 +63,10 @@ _SENTENCES: Final[Mapping[str, Trouble]] = {
     "hourly_count_exceeded": Trouble(
         n_("You have paid very often within an hour. Nothing was paid; try later.")
     ),
+    "daily_count_exceeded": Trouble(n_("You have paid very often today. Nothing was paid; try tomorrow.")),
+    "phone_not_proven": Trouble(
+        n_("Your phone must be proven by a code first. Sign out, and sign in again.")
+    ),
     "currency_mismatch": Trouble(
         n_("This code is in a currency that wallets here do not have. Ask for another one.")
     ),
@@ -88,6 +92,12 @@ _SENTENCES: Final[Mapping[str, Trouble]] = {
     "invalid_request": Trouble(n_("This page takes its own forms only.")),
     "unsupported_media_type": Trouble(n_("This page takes its own forms only.")),
     "payload_too_large": Trouble(n_("This page takes its own forms only.")),
+}
+# The member of a refusal that tells an amount in minor units, and the sentence for it.
+_FIGURES: Final[Mapping[str, tuple[str, str]]] = {
+    "transfer_limit_exceeded": ("limit_cents", n_("At once you may pay up to %(amount)s")),
+    "daily_amount_exceeded": ("left_cents", n_("Left for today: %(amount)s")),
+    "hourly_amount_exceeded": ("left_cents", n_("Left for this hour: %(amount)s")),
 }
 _HEADINGS: Final[Mapping[str, str]] = {
     "code_not_found": n_("Code not found"),
@@ -129,7 +139,7 @@ def trouble_of(refusal: Refusal, language: Language, offer: Offer | None = None)
         example = amount_example(offer.currency if offer is not None else "")
         trouble = Trouble(language.say(_AMOUNT, example=example), "amount")
     elif (known := _SENTENCES.get(refusal.code)) is not None:
-        trouble = known._replace(sentence=language.say(known.sentence))
+        trouble = known._replace(sentence=language.say(known.sentence) + _figure(refusal, language, offer))
     else:
         # A refusal that is not foreseen here has a sentence of its own, in English.
         trouble = Trouble(refusal.detail if language.code == "en" else language.say(_OTHER))
@@ -137,6 +147,15 @@ def trouble_of(refusal: Refusal, language: Language, offer: Offer | None = None)
         wait = language.wait(max(1, math.ceil(refusal.retry_after)))
         trouble = trouble._replace(sentence=language.say(_LATER, sentence=trouble.sentence, wait=wait))
     return trouble
+
+
+def _figure(refusal: Refusal, language: Language, offer: Offer | None) -> str:
+    """Return how much a limit leaves, if the refusal tells it."""
+    member, sentence = _FIGURES.get(refusal.code, ("", ""))
+    figure = refusal.extra.get(member)
+    if offer is None or not isinstance(figure, int):
+        return ""
+    return f" {language.say(sentence, amount=language.amount(figure, offer.currency))}"
 
 
 def heading_of(refusal: Refusal, language: Language) -> str:

@@ -19,7 +19,7 @@ from core.wallets.balances import read_balance
 from core.wallets.config import MAX_BASIS_POINTS
 from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.admin_endpoints import TAG, Limit, Offset
-from handlers.wallets.contract import Body, Detail, Phone, platform_of, timestamp
+from handlers.wallets.contract import Body, Detail, Name, Phone, platform_of, timestamp
 
 MAX_AIRDROP = 50_000
 MAX_AIRDROP_OFFSET = 10_000_000
@@ -29,7 +29,6 @@ BasisPoints = Annotated[int, pydantic.Field(ge=0, le=MAX_BASIS_POINTS)]
 MerchantStatus = Literal["none", "applied", "approved", "rejected", "suspended"]
 KycStatus = Literal["none", "pending", "approved", "rejected"]
 Reason = Annotated[str, pydantic.Field(min_length=1, max_length=500)]
-Name = Annotated[str, pydantic.Field(max_length=128)]
 
 
 class MerchantsQuery(Body):
@@ -101,7 +100,7 @@ class SeedIn(Body):
     """A demo user."""
 
     phone: Phone
-    name: Name | None = None
+    name: Name = None
     starting_balance_cents: Annotated[int, pydantic.Field(ge=0, le=MAX_AMOUNT_MINOR)] = 0
     kyc_level: Annotated[int, pydantic.Field(ge=0, le=2)] = 1
     kyc_status: KycStatus = "approved"

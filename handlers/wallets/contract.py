@@ -5,20 +5,23 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Collection
 from datetime import UTC, datetime
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 import msgspec
 import pydantic
 from multidict import istr
+from pydantic_core import PydanticCustomError
 
-from core import ids
+from core import ids, phones
 from core.access.keys import kept_spellings, plain_key
 from core.errors import Refusal
 from core.ledger.items import operation_id
 from core.money import MAX_AMOUNT_MINOR
 from core.payables.payments import Paid
 from core.platform import Platform
+from core.wallets import names
+from core.wallets.balances import Entry
 from handlers.http.dispatch import IDEMPOTENCY_KEY
 from handlers.http.route import Call
 
@@ -27,9 +30,37 @@ INTERNAL_KEY: Final = istr("X-Idempotency-Key")
 # The contract's limit on an idempotency key, without the blanks around it.
 MAX_KEY_CHARACTERS: Final = 64
 
-# A phone as the contract reads it: a plus, then digits, seven characters in all or more. The contract stores and
-# compares that text, so nothing is normalised here; 32 is the width of its column.
-Phone = Annotated[str, pydantic.Field(pattern=r"^\+[0-9]{6,31}$", max_length=32)]
+
+def _phone(value: Any) -> Any:
+    """Return a phone without blanks and dashes, its digits as 0 to 9; any other value as it is, to be refused."""
+    found = phones.cleaned(value) if isinstance(value, str) else ""
+    return found if found.startswith("+") else value
+
+
+# A phone as the contract reads it: a plus, then digits, seven characters in all or more; 32 is the width of its column.
+# `core.wallets.users` decides which spellings are one person.
+Phone = Annotated[
+    str,
+    pydantic.Field(pattern=r"^\+[0-9]{6,31}$", max_length=32),
+    pydantic.BeforeValidator(_phone),
+]
+
+
+def _name(value: Any) -> Any:
+    """Return a name without characters that nobody sees; any other value as it is, to be refused."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return names.read(value)
+    except Refusal as refusal:
+        raise PydanticCustomError("name_invalid", refusal.detail) from None
+
+
+# An empty name is none, since clients send the field of a form that was left empty.
+Name = Annotated[
+    Annotated[str, pydantic.Field(max_length=128)] | None,
+    pydantic.BeforeValidator(_name),
+]
 Cents = Annotated[int, pydantic.Field(gt=0, le=MAX_AMOUNT_MINOR)]
 CurrencyCode = Annotated[str, pydantic.Field(min_length=3, max_length=12, pattern=r"^[A-Z][A-Z0-9]*$")]
 Text = Annotated[str, pydantic.Field(max_length=512)]
@@ -52,6 +83,20 @@ class TransferOut(msgspec.Struct, frozen=True, kw_only=True):
     amount_cents: int
     currency_code: str
     status: str = "completed"
+
+
+class Counterparty(msgspec.Struct, frozen=True):
+    """The other side of an entry: a name that can be read, the masked phone, and whether it is an approved merchant."""
+
+    name: str | None
+    phone: str
+    approved_merchant: bool
+
+
+def counterparty_of(entry: Entry) -> Counterparty | None:
+    """Return the other side of an entry, None for the platform's own accounts."""
+    other = entry.other
+    return None if other is None else Counterparty(other.shown_name, other.masked_phone, other.approved)
 
 
 class Detail(msgspec.Struct, frozen=True):

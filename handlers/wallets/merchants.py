@@ -235,11 +235,11 @@ async def get_cpm_code(call: Call) -> web.Response:
 def _scanned(body: Mapping[str, Any]) -> Scanned:
     """Return the body that a till sends. The amount must be a whole JSON number. Raises Refusal `invalid_payload`."""
     amount, text = body.get("amount_cents"), body.get("code") or body.get("scanned_text")
-    if not isinstance(amount, int) or not 0 < amount <= MAX_AMOUNT_MINOR:
+    if type(amount) is not int or not 0 < amount <= MAX_AMOUNT_MINOR:  # true would be 1
         raise Refusal("invalid_payload", "Send amount_cents, a whole number above 0.")
     if not isinstance(text, str) or not text:
         raise Refusal("invalid_payload", "Send the scanned text.")
-    return Scanned(int(amount), text)
+    return Scanned(amount, text)
 
 
 async def request_by_cpm(call: Call) -> web.Response:
@@ -357,7 +357,8 @@ ROUTES = table(
     ),
     Route(
         "POST", "/payments/merchant/pay", pay_qr, "pay_qr", "Pay a QR code",
-        pays_code=True, body=QrPayIn, key_header="Idempotency-Key", answers={200: TransferOut}, problems=_PAYING,
+        pays_code=True, body=QrPayIn, key_header="Idempotency-Key", key_in_header=True,
+        answers={200: TransferOut}, problems=_PAYING,
     ),
     Route(
         "GET", "/payments/merchant/qr_status", get_qr_status, "get_qr_status", "Show the state of a code",

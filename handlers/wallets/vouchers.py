@@ -16,6 +16,7 @@ from core.errors import Refusal
 from core.payables import vouchers
 from core.payables.vouchers import MAX_BULK, MAX_UNITS, UNIT, Filter, Voucher
 from handlers.http.route import Call, Route, answer, table
+from handlers.http.spreadsheets import cell
 from handlers.wallets.contract import (
     Body,
     CurrencyCode,
@@ -226,7 +227,8 @@ async def export_all(call: Call) -> web.StreamResponse:
     async for page in vouchers.pages(platform_of(call), wanted, size=EXPORT_PAGE):
         text = io.StringIO(newline="")
         csv.writer(text).writerows(
-            [*msgspec.structs.astuple(_listed(one))[1:], _qr_text(one)] for one in page
+            [cell(value) for value in (*msgspec.structs.astuple(_listed(one))[1:], _qr_text(one))]
+            for one in page
         )
         await response.write(text.getvalue().encode())
     await response.write_eof()

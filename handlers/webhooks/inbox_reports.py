@@ -125,11 +125,15 @@ def _number(name: str, text: str | None, default: int, most: int) -> int:
     if number is not None and 1 <= number <= most:
         return number
     kind = "int_parsing" if number is None else "less_than_equal" if number > most else "greater_than_equal"
+    bound = {"int_parsing": {}, "less_than_equal": {"le": most}, "greater_than_equal": {"ge": 1}}[kind]
     message = f"{name} is a whole number from 1 to {most}."
     raise Refusal(
         "invalid_query",
         message,
-        errors=[{"type": kind, "loc": ["query", name], "msg": message, "input": text[:100]}],
+        errors=[
+            {"type": kind, "loc": ["query", name], "msg": message, "input": text[:100]}
+            | ({"ctx": bound} if bound else {})
+        ],
     )
 
 

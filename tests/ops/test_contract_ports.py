@@ -121,6 +121,29 @@ async def test_a_busy_or_equal_port_is_an_error_at_the_start(database_url: str, 
     assert f"Port {port} on 127.0.0.1 is busy. Stop its server, or set INBOX_PORT to another one." in err
 
 
+async def test_serve_names_the_setting_of_a_database_that_is_away(redis_url: str) -> None:
+    port, nobody = (str(number) for number in free_ports(2))
+    url = f"postgresql://u:hunter2@127.0.0.1:{nobody}/books"
+    code, _, err = await run(
+        "serve", DATABASE_URL=url, REDIS_URL=redis_url, APP_HOST="127.0.0.1", APP_PORT=port
+    )
+    assert code == 1
+    assert (
+        f"PostgreSQL at postgresql://u:***@127.0.0.1:{nobody}/books (DATABASE_URL) cannot be reached" in err
+    )
+
+
+async def test_up_finds_a_busy_port_of_a_contract_before_it_starts_servers(tmp_path: Path) -> None:
+    (port,) = (str(number) for number in free_ports(1))
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", int(port)))
+        other.listen()
+        code, out, err = await run("up", STATE_DIR=str(tmp_path / "state"), WALLET_PORT=port)
+    assert code == 1
+    assert f"Port {port} on 127.0.0.1 is busy. Stop its server, or set WALLET_PORT to another one." in err
+    assert "Starting" not in out
+
+
 def test_equal_ports_of_two_contracts_are_an_error() -> None:
     common, port = free_ports(2)
     twins = Settings(wallet_port=port, inbox_port=port)

@@ -58,7 +58,8 @@ async def people(settings: Settings, service: Service, owner: Any) -> Any:
 async def _person(owner: Any, platform: Platform, number: int, *, merchant: bool = False) -> Any:
     user = await platform.users.ensure(f"+96394400000{number}")
     await owner.execute(
-        "UPDATE users SET kyc_level = 1, kyc_status = 'approved', is_merchant = $2 WHERE id = $1",
+        "UPDATE users SET kyc_level = 1, kyc_status = 'approved', is_merchant = $2,"
+        " phone_proven_at = created_at WHERE id = $1",
         user.id,
         merchant,
     )

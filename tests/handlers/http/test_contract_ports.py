@@ -169,8 +169,20 @@ async def test_documents_of_the_contract(
 async def test_a_slash_too_many_leads_to_the_path(inbox: ApiClient, wallets: ApiClient) -> None:
     for client in (inbox, wallets):
         response = await client.get("/health/", allow_redirects=False)
-        assert (response.status, response.headers["Location"]) == (307, str(client.make_url("/health")))
+        assert (response.status, response.headers["Location"]) == (307, "/health")
         assert (await client.get("/nowhere/", allow_redirects=False)).status == 404
+        for path in ("/docs/nope", "/docs/..%2Fapp.py"):
+            assert await answer(client, path) == (404, "application/json", b'{"detail":"Not Found"}')
+
+
+@pytest.mark.parametrize(
+    ("query", "kind", "context"),
+    [("limit=0", "greater_than_equal", {"ge": 1}), ("limit=101", "less_than_equal", {"le": 100})],
+)
+async def test_faults_of_a_query_are_a_list(inbox: ApiClient, query: str, kind: str, context: object) -> None:
+    status, _, body = await answer(inbox, f"/admin/events?{query}")
+    (fault,) = json.loads(body)["detail"]
+    assert (status, fault["type"], fault["loc"], fault["ctx"]) == (422, kind, ["query", "limit"], context)
 
 
 async def test_media_types_of_the_metrics(inbox: ApiClient, wallets: ApiClient) -> None:
@@ -190,6 +202,8 @@ async def test_reports_need_no_token_from_a_trusted_network(inbox: ApiClient) ->
     for path in OPEN_THERE:
         assert (await answer(inbox, path, X_Forwarded_For="192.0.2.7"))[0] == 401, path
         assert (await answer(inbox, path, X_Forwarded_For="192.0.2.7", **ADMIN))[0] == 200, path
+        for name in ("Forwarded", "Via", "X-Real-IP", "X-Forwarded-Proto", "CF-Connecting-IP"):
+            assert (await answer(inbox, path, **{name: "x"}))[0] == 401, name
 
 
 @pytest.mark.parametrize("networks", ["", "192.0.2.0/24"])

@@ -14,12 +14,16 @@ from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po
 from hypothesis import given
 from hypothesis import strategies as st
+from yarl import URL
 
+from core.errors import Refusal
 from core.money import decimals
+from core.payables.kinds import KINDS
 from core.settings import Settings
 from core.wallets import amounts
 from handlers.app import create_app
 from handlers.pay_page.languages import load_languages
+from handlers.pay_page.words import trouble_of
 from tests.handlers.pay_page.page_reader import Browser, Page, link, qr, strict
 from tests.handlers.wallets.conftest import MakePerson, OpenBrowser, Person
 
@@ -59,6 +63,24 @@ def test_each_catalogue_is_whole(file: Path) -> None:
     assert not [text for text, translation in said.items() if not translation.strip()]
     assert not [message.id for message in catalogue if message.fuzzy]
     load_languages()
+
+
+def test_each_refusal_of_a_payment_has_a_sentence_of_its_own() -> None:
+    """A refusal without one is told in English: what the rules of codes and links can say is foreseen."""
+    codes = {"kyc_level_required", "risk_blocked", "currency_mismatch", "account_frozen", "account_closed"}
+    for kind in ("qr", "link"):
+        rules = KINDS[kind]
+        codes |= {
+            rules.not_collectable[0],
+            rules.amount_required,
+            *rules.causes,
+            *(code for code, _ in rules.closed.values()),
+        }
+    arabic = load_languages().all["ar"]
+    for code in sorted(codes):
+        sentence = trouble_of(Refusal(code, "English"), arabic).sentence
+        assert not re.search("[A-Za-z]", sentence), code
+        assert sentence != arabic.say("This did not work. Nothing was paid."), code
 
 
 async def walk(anns: Browser, code: str, static: str, payer: Person) -> AsyncIterator[Page]:
@@ -124,6 +146,19 @@ async def test_arabic_from_right_to_left(shop: Person, person: MakePerson, brows
         assert latin.findall(re.sub(r"[0-9a-f-]{36}", "", words)) == [], page.source
         if page.heading == "تمّ الدفع":
             assert "25.50\u00a0ل.س." in page.words
+    # The proof of a receipt stays when the language changes, nothing else that somebody wrote into the query does.
+    for query, rest in (
+        ("proof=a%26b&x=%3Cb%3E", "proof=a%26b&"),
+        ("lang=xx&%FF=%FF&code", "code="),
+        ("proof=" + "x" * 999, "x"),
+    ):
+        async with anns.session.get(URL(f"{anns.base}/pay/{code}?{query}", encoded=True)) as response:
+            page = Page(response.status, response.headers, await response.text(), "")
+        switch = next(a["href"] or "" for tag, a in page.elements if a.get("hreflang") == "en")
+        assert rest in switch
+        assert len(switch) < 250
+        assert "lang=en" in switch
+        assert "x=" not in switch
     back = await anns.get(f"/pay/{code}?lang=en")
     assert back.elements[0][1]["dir"] == "ltr"
     assert (await anns.get(f"/pay/{code}?lang=xx")).elements[0][1]["dir"] == "ltr"

@@ -85,7 +85,21 @@ async def test_the_payers_money_and_limits(
     most = settings.kyc_l1_tx_max_cents + 1
     await poor.top_up(2 * most)
     above = await anns.get(f"/pay/{await link(shop, most)}")
-    assert (above.status, above.trouble) == (200, "This is more than you may pay at once. Nothing was paid.")
+    assert above.status == 200
+    assert above.trouble.startswith(
+        "This is more than you may pay at once. Nothing was paid. At once you may pay up to"
+    )
+    assert "SYP\u00a05,000,000.00" in above.trouble
+    # The day's limit is told with what is left of it.
+    tight = settings.model_dump() | {"kyc_l1_daily_max_cents": 1_500}
+    async with TestServer(create_app(Settings.model_validate(tight))) as server:
+        bobs, bob = Browser(str(server.make_url("/"))), await person(balance=10_000, kyc=1)
+        await bobs.pay(await bobs.sign_in(await link(shop, 1_000), bob.phone))
+        late = await bobs.get(f"/pay/{await link(shop, 501)}")
+        assert late.trouble.endswith("Left for today: SYP\u00a05.00")
+        assert "confirm" not in [form.action.rsplit("/", 1)[1] for form in late.forms]
+        assert (await bobs.pay(await bobs.get(f"/pay/{await link(shop, 500)}"))).heading == "Paid"
+        await bobs.close()
 
 
 async def test_the_payers_frozen_wallet(

@@ -167,19 +167,22 @@ def person(wallets: ApiClient, platform: Platform, settings: Settings, owner: An
         merchant: bool = False,
         agent: bool = False,
         phone: str | None = None,
+        proven: bool = True,
     ) -> Person:
         user = await platform.users.ensure(phone or f"+{next(_phones)}")
         await owner.execute(
             """
             UPDATE users SET
                 kyc_level = $2::integer, kyc_status = CASE WHEN $2::integer > 0 THEN 'approved' ELSE 'none' END,
-                is_merchant = $3, merchant_status = CASE WHEN $3 THEN 'approved' ELSE 'none' END, is_agent = $4
+                is_merchant = $3, merchant_status = CASE WHEN $3 THEN 'approved' ELSE 'none' END, is_agent = $4,
+                phone_proven_at = CASE WHEN $5 THEN clock_timestamp() END
             WHERE id = $1
             """,
             user.id,
             kyc,
             merchant,
             agent,
+            proven,
         )
         found = await platform.users.by_id(user.id)
         assert found is not None
