@@ -8,7 +8,7 @@ The contract lets agents accept their own requests: no money is made by that, an
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -114,7 +114,7 @@ async def ask(
         payee_id=customer.id if direction == "cash_in" else None,
         payer_id=customer.id if direction == "cash_out" else None,
         amount=amount,
-        expires_at=datetime.now(UTC) + timedelta(minutes=minutes) if minutes else None,
+        life=timedelta(minutes=minutes) if minutes else None,
     )
     hold: Posting | None = None
     if direction == "cash_out":
@@ -265,7 +265,7 @@ async def _hold(platform: Platform, customer: User, new: NewPayable) -> tuple[Po
         operation=Operation.HOLD,
         kind="cash.out",
         currency=new.currency,
-        expires_at=new.expires_at,
+        expires_in_secs=None if new.life is None else int(new.life.total_seconds()),
         limits=payer_limits(platform.settings, customer, fee_on_top=cost),
         unfrozen=True,
     )
@@ -307,7 +307,7 @@ def _void(known: _Known) -> Posting:
     return Posting(
         id=operation_id(SYSTEM_PRINCIPAL, f"cash-void:{known.id}"),
         principal_id=SYSTEM_PRINCIPAL,
-        legs=known.legs[:1],
+        legs=known.legs,
         operation=Operation.VOID,
         kind="cash.out",
         target_no=known.hold_no,

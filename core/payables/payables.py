@@ -24,7 +24,7 @@ from core.wallets.users import User
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
+    from datetime import datetime, timedelta
     from uuid import UUID
 
     from core.database import Connection, Database, Row
@@ -175,7 +175,10 @@ def _to_pay(columns: Sequence[Any]) -> ToPay:
 
 
 class NewPayable(NamedTuple):
-    """A payable to store: payee, payer or both are known; the amount is in minor units (None: the payer decides)."""
+    """A payable to store: payee, payer or both are known; the amount is in minor units (None: the payer decides).
+
+    `life` and `due_in` are spans from its creation by the database's clock, in place of `expires_at` and `due_at`.
+    """
 
     kind: Kind
     currency: str
@@ -188,6 +191,8 @@ class NewPayable(NamedTuple):
     due_at: datetime | None = None
     details: Mapping[str, Any] = {}
     hold_id: UUID | None = None
+    life: timedelta | None = None
+    due_in: timedelta | None = None
 
 
 class RequestKey(NamedTuple):
@@ -262,6 +267,7 @@ class Stored(NamedTuple):
     id: UUID
     new: bool
     created_at: datetime
+    expires_at: datetime | None
 
 
 async def create(
@@ -278,7 +284,7 @@ async def create(
 async def store(
     connection: Connection | Database, new: NewPayable, *, key: RequestKey | None = None
 ) -> Stored:
-    """Do as `create` does, and return the time of creation, too."""
+    """Do as `create` does, and return the times of creation and end, too."""
     payable_id = ids.new_uuid()
     row = await connection.fetchrow(
         _sql.create_payable,
@@ -296,9 +302,11 @@ async def store(
         None if key is None else key.fingerprint,
         msgspec.json.encode(dict(new.details)).decode(),
         new.hold_id,
+        new.life,
+        new.due_in,
     )
     if row is not None:
-        return Stored(payable_id, True, row["created_at"])
+        return Stored(payable_id, True, row["created_at"], row["expires_at"])
     if key is None:
         raise LookupError("a payable without a key was not stored")
     known = await answered(connection, key)
@@ -314,7 +322,7 @@ async def answered(source: Connection | Database, key: RequestKey) -> Stored | N
         return None
     if known["fingerprint"] != key.fingerprint:
         raise Refusal("idempotency_conflict", "This idempotency key was used for another request.")
-    return Stored(known["id"], False, known["created_at"])
+    return Stored(known["id"], False, known["created_at"], known["expires_at"])
 
 
 async def end(

@@ -215,6 +215,16 @@ class Ledger(BaseModel):
     hold_expiry_interval_ms: int = key(
         500, "How often holds past their time are released", unit="milliseconds", ge=10, le=60_000
     )
+    effective_max_past_days: int = key(
+        3_650,
+        "How far back a transfer may take effect; the closed date of its currency may be nearer",
+        unit="days",
+        ge=0,
+        le=36_500,
+    )
+    effective_max_future_days: int = key(
+        366, "How far ahead a transfer may take effect", unit="days", ge=0, le=36_500
+    )
     idempotency_ttl_secs: int = key(
         600,
         "How long Redis keeps finished answers; PostgreSQL keeps them for ever",
