@@ -5,6 +5,8 @@ The rules are those of `core.payables.qr` and `core.payables.links`, which the A
 
 from __future__ import annotations
 
+import secrets
+import unicodedata
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from core.errors import Refusal
@@ -24,6 +26,12 @@ if TYPE_CHECKING:
 
 _PREFIXES: Final = {"qr": qr.PREFIX, "link": links.PREFIX}
 MAX_CODE_CHARACTERS: Final = 64
+# A code with its prefix, and blanks or hyphens between its groups.
+MAX_TYPED_CHARACTERS: Final = 256
+# Crockford's base 32 has no letter that looks like another character.
+READABLE: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+SHORT_CODE_CHARACTERS: Final = 10
+_ALIKE: Final = str.maketrans("oil", "011")
 
 
 class Offer(NamedTuple):
@@ -53,6 +61,29 @@ class Receipt(NamedTuple):
     amount: int
     currency: str
     paid_at: datetime
+
+
+def new_short_code() -> str:
+    """Return a code that a person reads out: ten characters of Crockford's base 32, 50 bits."""
+    return "".join(secrets.choice(READABLE) for _ in range(SHORT_CODE_CHARACTERS))
+
+
+def as_typed(text: str, prefix: str) -> str:
+    """Return a code without what people add: the prefix of its QR text, blanks, hyphens, the case, another script.
+
+    O stands for 0, and I and L for 1, as in Crockford's base 32.
+
+    >>> as_typed("vchr| A1b2-c3d4 ", "VCHR|"), as_typed("LO7", "CASH|")
+    ('a1b2c3d4', '107')
+    """
+    plain = unicodedata.normalize("NFKC", text[:MAX_TYPED_CHARACTERS]).strip().lower()
+    plain = plain.removeprefix(prefix.lower())
+    plain = "".join(
+        str(unicodedata.decimal(character)) if character.isdecimal() else character
+        for character in plain
+        if character.isalnum()
+    )
+    return plain.translate(_ALIKE)
 
 
 def bare(text: str) -> str:

@@ -155,6 +155,7 @@ class NewPayable(NamedTuple):
     due_at: datetime | None = None
     details: Mapping[str, Any] = {}
     hold_id: UUID | None = None
+    agent_id: UUID | None = None
 
 
 class RequestKey(NamedTuple):
@@ -229,6 +230,8 @@ class Stored(NamedTuple):
     id: UUID
     new: bool
     created_at: datetime
+    code: str | None = None
+    expires_at: datetime | None = None
 
 
 async def create(
@@ -263,9 +266,10 @@ async def store(
         None if key is None else key.fingerprint,
         msgspec.json.encode(dict(new.details)).decode(),
         new.hold_id,
+        new.agent_id,
     )
     if row is not None:
-        return Stored(payable_id, True, row["created_at"])
+        return Stored(payable_id, True, row["created_at"], row["code"], row["expires_at"])
     if key is None:
         raise LookupError("a payable without a key was not stored")
     known = await answered(connection, key)
@@ -281,7 +285,7 @@ async def answered(source: Connection | Database, key: RequestKey) -> Stored | N
         return None
     if known["fingerprint"] != key.fingerprint:
         raise Refusal("idempotency_conflict", "This idempotency key was used for another request.")
-    return Stored(known["id"], False, known["created_at"])
+    return Stored(known["id"], False, known["created_at"], known["code"], known["expires_at"])
 
 
 async def end(

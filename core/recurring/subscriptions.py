@@ -10,7 +10,7 @@ from core import ids, metrics
 from core.audit import audited, by_user
 from core.database import queries
 from core.errors import Refusal
-from core.payables.limits import PER_DAY, PER_TRANSFER, payer_limits, read_outgoing
+from core.payables.limits import PER_DAY, PER_TRANSFER, limit_refusal, payer_limits, read_outgoing
 from core.wallets.notifications import announce, write
 
 if TYPE_CHECKING:
@@ -155,13 +155,14 @@ def require_dev(platform: Platform) -> None:
 
 async def _within_limits(platform: Platform, payer: User, amount: int) -> None:
     """Refuse an amount that could not be charged today; each charge is checked again under the wallet's lock."""
-    limits = payer_limits(platform.settings, payer)
-    if limits.transfer_max is not None and amount > limits.transfer_max:
-        raise Refusal(PER_TRANSFER, f"At most {limits.transfer_max} may be sent in one transfer.")
-    outgoing = await read_outgoing(platform.database, payer)
-    sent = 0 if outgoing is None else outgoing.day_sum
-    if limits.day_amount_max is not None and sent + amount > limits.day_amount_max:
-        raise Refusal(PER_DAY, f"At most {limits.day_amount_max} may be sent on one UTC day.")
+    outgoing = await read_outgoing(platform.database, payer.account)
+    if outgoing is None:
+        return
+    bounds = outgoing.within(payer_limits(platform.settings, payer))
+    if bounds.transfer_max is not None and amount > bounds.transfer_max:
+        raise limit_refusal(PER_TRANSFER, amount, platform.currency, outgoing, bounds)
+    if bounds.day_amount_max is not None and outgoing.day_sum + amount > bounds.day_amount_max:
+        raise limit_refusal(PER_DAY, amount, platform.currency, outgoing, bounds)
 
 
 async def _of_payer(platform: Platform, payer: User, subscription_id: UUID) -> Subscription:

@@ -154,8 +154,16 @@ class Money(BaseModel):
     refund_fee_policy: Literal["keep", "return"] = key(
         "keep", "The merchant's fee when a payment is refunded: keep, or return it in proportion"
     )
+    open_demands_max: int = key(
+        20,
+        "Most open payment requests, and most open invoices, of one user to another; 0: no bound",
+        unit="items",
+        ge=0,
+        le=1_000_000,
+    )
+    # An hour is enough to walk to an agent, and money that nobody fetches is soon back in the wallet.
     cash_request_expiry_minutes: int = key(
-        0,
+        60,
         "Life of a cash request, and of the hold of a cash-out; 0: no end",
         unit="minutes",
         ge=0,

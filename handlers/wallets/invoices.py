@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 import msgspec
@@ -11,7 +11,7 @@ from aiohttp import web
 
 from core.money import MAX_AMOUNT_MINOR
 from core.payables import invoices
-from core.payables.demands import Demand
+from core.payables.demands import LISTED, Demand, Wanted
 from core.payables.invoices import Billed
 from core.recurring import autopay, mandates
 from core.recurring.mandates import Mandate
@@ -20,22 +20,27 @@ from handlers.wallets.contract import (
     Body,
     Cents,
     Detail,
+    PageQuery,
     Phone,
     Text,
     TransferOut,
+    cut,
     header_key,
     maybe_timestamp,
     platform_of,
     timestamp,
     transfer_out,
+    whole_phone,
 )
 from handlers.wallets.problems import problem_type
+from handlers.wallets.requests import id_of
 
 MAX_DUE_DAYS = 365
 MAX_REFERENCE_CHARACTERS = 128
 
 # The contract's words for the states of a payable.
 STATES = {"open": "pending"}
+STATES_BACK = {status: state for state, status in STATES.items()}
 
 MaxAmount = Annotated[int, pydantic.Field(ge=1, le=MAX_AMOUNT_MINOR)]
 Days = Annotated[int, pydantic.Field(ge=0, le=MAX_DUE_DAYS)]
@@ -50,6 +55,14 @@ class InvoiceIn(Body):
     due_in_days: Days = 10
     reference: Reference | None = None
     description: Text | None = None
+
+
+class InvoicesQuery(PageQuery):
+    """A part of the lists: one side of them, a status, the phone of the other side, a reference."""
+
+    side: Literal["incoming", "outgoing"] | None = None
+    phone: Annotated[str, pydantic.Field(max_length=64)] | None = None
+    reference: Reference | None = None
 
 
 class MandateIn(Body):
@@ -77,10 +90,15 @@ class InvoiceOut(msgspec.Struct, frozen=True):
 
 
 class InvoicesOut(msgspec.Struct, frozen=True):
-    """Invoices to the caller and invoices from the caller, newest first."""
+    """Invoices to the caller and invoices from the caller, newest first.
+
+    Where a part was asked for, the two `next_` fields continue the lists as `before`, null at the end.
+    """
 
     incoming: list[InvoiceOut]
     outgoing: list[InvoiceOut]
+    next_incoming: str | msgspec.UnsetType | None = msgspec.UNSET
+    next_outgoing: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class MandateOut(msgspec.Struct, frozen=True):
@@ -131,8 +149,23 @@ async def create_invoice(call: Call) -> web.Response:
 
 async def list_invoices(call: Call) -> web.Response:
     """List the newest invoices of each side."""
-    found = await invoices.of_user(platform_of(call), call.user)
-    return answer(200, InvoicesOut([*map(invoice_out, found.incoming)], [*map(invoice_out, found.outgoing)]))
+    query: InvoicesQuery = call.query
+    wanted = Wanted(
+        query.side,
+        STATES_BACK.get(query.status or "", query.status),
+        whole_phone(query.phone),
+        query.reference,
+        query.before,
+        query.most(LISTED),
+    )
+    found = await invoices.of_user(platform_of(call), call.user, wanted)
+    incoming, next_incoming = cut(found.incoming, wanted.limit - 1)
+    outgoing, next_outgoing = cut(found.outgoing, wanted.limit - 1)
+    said = InvoicesOut([*map(invoice_out, incoming)], [*map(invoice_out, outgoing)])
+    if query.given:
+        ends = (id_of(next_incoming), id_of(next_outgoing))
+        said = msgspec.structs.replace(said, next_incoming=ends[0], next_outgoing=ends[1])
+    return answer(200, said)
 
 
 async def get_invoice(call: Call) -> web.Response:
@@ -233,11 +266,11 @@ ROUTES = table(
     Route(
         "POST", "/invoices", create_invoice, "create_invoice", "Issue an invoice",
         body=InvoiceIn, answers={200: InvoiceOut},
-        problems=("kyc_level_required", "not_a_merchant", "invoice_to_self"),
+        problems=("kyc_level_required", "not_a_merchant", "invoice_to_self", "sender_blocked", "too_many_open_items"),
     ),
     Route(
-        "GET", "/invoices", list_invoices, "list_invoices", "List the newest 100 invoices to me, and mine",
-        answers={200: InvoicesOut},
+        "GET", "/invoices", list_invoices, "list_invoices", "List the newest invoices to me, and mine",
+        query=InvoicesQuery, answers={200: InvoicesOut},
     ),
     Route(
         "POST", "/invoices/process_due", process_due_invoices, "process_due_invoices",

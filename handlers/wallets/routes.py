@@ -11,8 +11,8 @@ from handlers.http.docs import documented
 from handlers.http.route import Call, Route, answer, table
 from handlers.http.surface import Listener
 from handlers.wallets import (
-    admin,
     auth,
+    blocks,
     cash,
     internal,
     invoices,
@@ -27,6 +27,7 @@ from handlers.wallets import (
     vouchers,
     wallet,
 )
+from handlers.wallets.admin import config as admin
 from handlers.wallets.surface import WalletSurface
 
 
@@ -49,6 +50,7 @@ ROUTES: tuple[Route, ...] = (
     *wallet.ROUTES,
     *merchants.ROUTES,
     *requests.ROUTES,
+    *blocks.ROUTES,
     *links.ROUTES,
     *invoices.ROUTES,
     *subscriptions.ROUTES,
