@@ -9,11 +9,13 @@ import secrets
 import unicodedata
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
+from core.database import queries
 from core.errors import Refusal
 from core.identity.phones import masked
 from core.ledger.items import operation_id
 from core.ledger.stored import load_outcomes
 from core.payables import links, qr
+from core.payables.payables import Payable, payable_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from core.payables.payments import Paid
     from core.platform import Platform
     from core.wallets.users import User
+
+_sql = queries(__name__)
 
 _PREFIXES: Final = {"qr": qr.PREFIX, "link": links.PREFIX}
 MAX_CODE_CHARACTERS: Final = 64
@@ -76,8 +80,10 @@ def as_typed(text: str, prefix: str) -> str:
     >>> as_typed("vchr| A1b2-c3d4 ", "VCHR|"), as_typed("LO7", "CASH|")
     ('a1b2c3d4', '107')
     """
-    plain = unicodedata.normalize("NFKC", text[:MAX_TYPED_CHARACTERS]).strip().lower()
-    plain = plain.removeprefix(prefix.lower())
+    plain = unicodedata.normalize("NFKC", text[:MAX_TYPED_CHARACTERS]).lower()
+    head, bar, rest = plain.partition(prefix[-1])
+    if bar and head.strip() == prefix[:-1].lower():
+        plain = rest
     plain = "".join(
         str(unicodedata.decimal(character)) if character.isdecimal() else character
         for character in plain
@@ -125,6 +131,20 @@ async def find(platform: Platform, text: str) -> Offer:
         payable.settled_by,
         payable.transfer_id,
     )
+
+
+async def list_mine(
+    platform: Platform,
+    owner: User,
+    kind: Literal["qr", "link"],
+    *,
+    state: str | None = None,
+    before: UUID | None = None,
+    limit: int,
+) -> list[Payable]:
+    """Return the newest codes that a user has made: in a state, before an id (None: any)."""
+    rows = await platform.database.fetch(_sql.codes_of, owner.id, kind, limit, state, before)
+    return [payable_of(row) for row in rows]
 
 
 async def pay(platform: Platform, payer: User, offer: Offer, amount: int | None, key: str) -> Paid:

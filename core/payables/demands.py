@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from uuid import UUID
 
@@ -28,11 +29,15 @@ LISTED: Final = 100
 
 
 class Demand(NamedTuple):
-    """A request or an invoice, with the phones of its payee and its payer."""
+    """A request or an invoice, with the phones of its payee and its payer.
+
+    From `autopay_at` on a mandate pays the invoice, of which the payer has had notice.
+    """
 
     payable: Payable
     payee_phone: str
     payer_phone: str
+    autopay_at: datetime | None = None
 
 
 class Wanted(NamedTuple):
@@ -168,4 +173,4 @@ def _forbidden(cause: str, most: int) -> Refusal:
 
 
 def _demand(row: Row) -> Demand:
-    return Demand(payable_of(row), row["payee_phone"], row["payer_phone"])
+    return Demand(payable_of(row), row["payee_phone"], row["payer_phone"], row["autopay_at"])

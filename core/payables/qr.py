@@ -50,10 +50,12 @@ async def create_qr(
 ) -> tuple[str, datetime]:
     """Make a code to pay once for `amount` minor units (dynamic), or many times for amounts of the payers (static).
 
-    Returns the text of the code, and its end. Raises Refusal `kyc_level_required`, `not_a_merchant`.
+    Returns the text of the code, and its end. Raises Refusal `kyc_level_required`, `not_a_merchant`, and
+    `currency_mismatch` for a currency that no wallet has.
     """
     require_kyc(merchant, platform.settings.kyc_min_level_for_merchant_qr)
     require_seller(merchant)
+    platform.require_currency(currency)
     static = mode == "static"
     expires_at = datetime.now(UTC) + timedelta(minutes=platform.settings.qr_expiry_minutes)
     code = new_code()

@@ -142,6 +142,13 @@ class Money(BaseModel):
         ge=0,
         le=86_400,
     )
+    autopay_notice_hours: int = key(
+        0,
+        "Least time between the notice to a payer and the payment of an invoice by a mandate; a payer may ask for more",
+        unit="hours",
+        ge=0,
+        le=8_760,
+    )
     fee_wallet_phone: str = key(
         FEE_WALLET_PHONE, "Phone of the account that receives fees; not this one in prod"
     )

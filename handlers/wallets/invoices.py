@@ -14,7 +14,7 @@ from core.payables import invoices
 from core.payables.demands import LISTED, Demand, Wanted
 from core.payables.invoices import Billed
 from core.recurring import autopay, mandates
-from core.recurring.mandates import Mandate
+from core.recurring.mandates import Cap, Mandate
 from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.contract import (
     Body,
@@ -36,6 +36,7 @@ from handlers.wallets.problems import problem_type
 from handlers.wallets.requests import id_of
 
 MAX_DUE_DAYS = 365
+MAX_NOTICE_HOURS = 8_760
 MAX_REFERENCE_CHARACTERS = 128
 
 # The contract's words for the states of a payable.
@@ -66,15 +67,28 @@ class InvoicesQuery(PageQuery):
 
 
 class MandateIn(Body):
-    """A mandate for one issuer, in minor units. Without a maximum it covers any amount."""
+    """A mandate for one issuer, in minor units. Without a maximum it covers any amount.
+
+    In a `period` (the UTC day, week or month) `period_max_cents` is paid at most; money is taken `notice_hours` after
+    the payer was told, or later. A mandate that is set again keeps its cap and its notice where these are absent.
+    """
 
     issuer_phone: Phone
     autopay: bool = False
     max_amount_cents: MaxAmount | None = None
+    period_max_cents: MaxAmount | None = None
+    period: Literal["day", "week", "month"] = "month"
+    notice_hours: Annotated[int, pydantic.Field(ge=0, le=MAX_NOTICE_HOURS)] | None = None
+
+
+class MandatesQuery(PageQuery):
+    """A part of the list: a status, the phone of the issuer."""
+
+    phone: Annotated[str, pydantic.Field(max_length=64)] | None = None
 
 
 class InvoiceOut(msgspec.Struct, frozen=True):
-    """An invoice."""
+    """An invoice. From `autopay_at` on a mandate pays it."""
 
     id: str
     issuer_phone: str
@@ -87,6 +101,7 @@ class InvoiceOut(msgspec.Struct, frozen=True):
     due_at: str | None
     created_at: str
     paid_transfer_id: str | None
+    autopay_at: str | None
 
 
 class InvoicesOut(msgspec.Struct, frozen=True):
@@ -111,12 +126,17 @@ class MandateOut(msgspec.Struct, frozen=True):
     status: str
     created_at: str
     updated_at: str
+    period: str | None
+    period_max_cents: int | None
+    period_spent_cents: int
+    notice_hours: int
 
 
 class MandatesOut(msgspec.Struct, frozen=True):
-    """The caller's mandates, newest first."""
+    """The caller's mandates, newest first; where a part was asked for, `next` continues the list as `before`."""
 
     items: list[MandateOut]
+    next: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class NotProcessed(msgspec.Struct, frozen=True):
@@ -212,14 +232,29 @@ async def put_mandate(call: Call) -> web.Response:
         body.issuer_phone,
         autopay=body.autopay,
         max_amount=body.max_amount_cents,
+        cap=Cap(body.period_max_cents, body.period) if "period_max_cents" in body.model_fields_set else None,
+        notice_hours=body.notice_hours,
     )
     return answer(200, mandate_out(mandate))
 
 
 async def list_mandates(call: Call) -> web.Response:
     """List the caller's mandates."""
-    found = await mandates.of_payer(platform_of(call), call.user)
-    return answer(200, MandatesOut([*map(mandate_out, found)]))
+    query: MandatesQuery = call.query
+    most = query.most(mandates.LISTED)
+    found = await mandates.of_payer(
+        platform_of(call),
+        call.user,
+        state=query.status,
+        phone=whole_phone(query.phone),
+        before=query.before,
+        limit=most,
+    )
+    items, last = cut(found, most - 1)
+    said = MandatesOut([*map(mandate_out, items)])
+    if query.given:
+        said = msgspec.structs.replace(said, next=None if last is None else str(last.id))
+    return answer(200, said)
 
 
 async def revoke_mandate(call: Call) -> web.Response:
@@ -243,6 +278,7 @@ def invoice_out(demand: Demand) -> InvoiceOut:
         due_at=maybe_timestamp(payable.due_at),
         created_at=timestamp(payable.created_at),
         paid_transfer_id=None if payable.transfer_id is None else str(payable.transfer_id),
+        autopay_at=maybe_timestamp(demand.autopay_at if payable.state == "open" else None),
     )
 
 
@@ -256,6 +292,10 @@ def mandate_out(mandate: Mandate) -> MandateOut:
         status=mandate.state,
         created_at=timestamp(mandate.created_at),
         updated_at=timestamp(mandate.updated_at),
+        period=mandate.period,
+        period_max_cents=mandate.period_max,
+        period_spent_cents=mandate.period_spent,
+        notice_hours=mandate.notice_hours,
     )
 
 
@@ -281,8 +321,8 @@ ROUTES = table(
         "Let an issuer's invoices be paid when they are due", body=MandateIn, answers={200: MandateOut},
     ),
     Route(
-        "GET", "/invoices/mandates", list_mandates, "list_mandates", "List my newest 100 mandates",
-        answers={200: MandatesOut},
+        "GET", "/invoices/mandates", list_mandates, "list_mandates", "List my newest mandates",
+        query=MandatesQuery, answers={200: MandatesOut},
     ),
     Route(
         "POST", "/invoices/mandates/{mandate_id}/revoke", revoke_mandate, "revoke_mandate", "End a mandate",

@@ -26,6 +26,7 @@ from handlers.wallets.contract import (
     Cents,
     CurrencyCode,
     Detail,
+    PageQuery,
     TransferOut,
     header_key,
     platform_of,
@@ -33,6 +34,7 @@ from handlers.wallets.contract import (
     timestamp,
     transfer_out,
 )
+from handlers.wallets.links import CodesOut, own_codes
 
 # Lines in one JSON answer. A CSV has all lines.
 MAX_ROWS: Final = 1_000
@@ -48,10 +50,10 @@ def _lower(value: object) -> object:
 
 
 class QrIn(Body):
-    """A code to make. The amount of a static code is ignored."""
+    """A code to make. The amount of a static code is ignored. The default currency is that of new wallets."""
 
     amount_cents: Cents
-    currency_code: CurrencyCode = "SYP"
+    currency_code: CurrencyCode | None = None
     mode: Annotated[Literal["dynamic", "static"], pydantic.BeforeValidator(_lower)] = "dynamic"
 
 
@@ -172,10 +174,15 @@ async def get_status(call: Call) -> web.Response:
 async def create_qr(call: Call) -> web.Response:
     """Make a QR code."""
     body: QrIn = call.body
-    code, expires_at = await qr.create_qr(
-        platform_of(call), call.user, body.amount_cents, body.currency_code, body.mode
-    )
+    platform = platform_of(call)
+    currency = body.currency_code or platform.currency
+    code, expires_at = await qr.create_qr(platform, call.user, body.amount_cents, currency, body.mode)
     return answer(200, QrOut(code, timestamp(expires_at)))
+
+
+async def list_qr(call: Call) -> web.Response:
+    """List the QR codes that the caller has made."""
+    return answer(200, await own_codes(call, "qr", qr.PREFIX))
 
 
 async def pay_qr(call: Call) -> web.Response:
@@ -339,7 +346,12 @@ ROUTES = table(
     ),
     Route(
         "POST", "/payments/merchant/qr", create_qr, "create_qr", "Make a QR code",
-        body=QrIn, answers={200: QrOut}, problems=("kyc_level_required", "not_a_merchant"),
+        body=QrIn, answers={200: QrOut},
+        problems=("kyc_level_required", "not_a_merchant", "currency_mismatch"),
+    ),
+    Route(
+        "GET", "/payments/merchant/qr", list_qr, "list_qr", "List my QR codes",
+        query=PageQuery, answers={200: CodesOut},
     ),
     Route(
         "POST", "/payments/merchant/pay", pay_qr, "pay_qr", "Pay a QR code",

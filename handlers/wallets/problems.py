@@ -112,6 +112,7 @@ CONTRACT_PROBLEMS: dict[str, ProblemType] = {
     "not_your_invoice": ProblemType(403, "Not your invoice"),
     "invoice_canceled": ProblemType(400, "Cannot pay canceled invoice"),
     "invoice_expired": ProblemType(400, "Cannot pay expired invoice"),
+    "mandate_cap_reached": ProblemType(400, "Mandate limit reached"),
     "mandate_not_found": ProblemType(404, "Mandate not found"),
     "merchant_not_found": ProblemType(404, "Merchant not found"),
     "payable_not_open": ProblemType(409, "Not open any more"),

@@ -193,7 +193,7 @@ def _void(known: _Known) -> Posting:
     return Posting(
         id=operation_id(SYSTEM_PRINCIPAL, f"cash-void:{known.id}"),
         principal_id=SYSTEM_PRINCIPAL,
-        legs=known.legs[:1],
+        legs=known.legs,
         operation=Operation.VOID,
         kind="cash.out",
         target_no=known.hold_no,

@@ -1,13 +1,15 @@
 -- name: find_demand
--- One row: the request or invoice $1, of the kind $2, with the phones of both sides.
+-- One row: the request or invoice $1, of the kind $2, with the phones of both sides and, of an invoice, the
+-- time from which on a mandate pays it.
 SELECT
     p.id, p.kind, p.code, p.payee_id, p.payer_id, p.amount, p.currency, p.reusable, p.state, p.expires_at, p.due_at,
     p.details::text AS details, p.transfer_id, p.hold_id, p.settled_by, p.created_at, p.updated_at, p.request_key,
     p.fingerprint, p.state = 'open' AND p.expires_at <= clock_timestamp() AS expired,
-    payee.phone AS payee_phone, payer.phone AS payer_phone
+    payee.phone AS payee_phone, payer.phone AS payer_phone, n.pays_at AS autopay_at
 FROM payables AS p
 INNER JOIN users AS payee ON p.payee_id = payee.id
 INNER JOIN users AS payer ON p.payer_id = payer.id
+LEFT JOIN autopay_notices AS n ON p.id = n.invoice_id
 WHERE p.id = $1 AND p.kind = $2;
 
 -- name: demands_on
@@ -18,10 +20,11 @@ SELECT
     p.id, p.kind, p.code, p.payee_id, p.payer_id, p.amount, p.currency, p.reusable, p.state, p.expires_at, p.due_at,
     p.details::text AS details, p.transfer_id, p.hold_id, p.settled_by, p.created_at, p.updated_at, p.request_key,
     p.fingerprint, p.state = 'open' AND p.expires_at <= clock_timestamp() AS expired,
-    payee.phone AS payee_phone, payer.phone AS payer_phone
+    payee.phone AS payee_phone, payer.phone AS payer_phone, n.pays_at AS autopay_at
 FROM payables AS p
 INNER JOIN users AS payee ON p.payee_id = payee.id
 INNER JOIN users AS payer ON p.payer_id = payer.id
+LEFT JOIN autopay_notices AS n ON p.id = n.invoice_id
 WHERE
     p.payer_id = $1 AND p.kind = $2
     AND ($4::text IS NULL OR $4 = CASE
@@ -50,10 +53,11 @@ SELECT
     p.id, p.kind, p.code, p.payee_id, p.payer_id, p.amount, p.currency, p.reusable, p.state, p.expires_at, p.due_at,
     p.details::text AS details, p.transfer_id, p.hold_id, p.settled_by, p.created_at, p.updated_at, p.request_key,
     p.fingerprint, p.state = 'open' AND p.expires_at <= clock_timestamp() AS expired,
-    payee.phone AS payee_phone, payer.phone AS payer_phone
+    payee.phone AS payee_phone, payer.phone AS payer_phone, n.pays_at AS autopay_at
 FROM payables AS p
 INNER JOIN users AS payee ON p.payee_id = payee.id
 INNER JOIN users AS payer ON p.payer_id = payer.id
+LEFT JOIN autopay_notices AS n ON p.id = n.invoice_id
 WHERE
     p.payee_id = $1 AND p.kind = $2
     AND ($4::text IS NULL OR $4 = CASE
