@@ -88,7 +88,7 @@ class MandatesQuery(PageQuery):
 
 
 class InvoiceOut(msgspec.Struct, frozen=True):
-    """An invoice. From `autopay_at` on a mandate pays it."""
+    """An invoice. From `autopay_at` on, if it is there, a mandate pays it."""
 
     id: str
     issuer_phone: str
@@ -101,7 +101,7 @@ class InvoiceOut(msgspec.Struct, frozen=True):
     due_at: str | None
     created_at: str
     paid_transfer_id: str | None
-    autopay_at: str | None
+    autopay_at: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class InvoicesOut(msgspec.Struct, frozen=True):
@@ -117,7 +117,7 @@ class InvoicesOut(msgspec.Struct, frozen=True):
 
 
 class MandateOut(msgspec.Struct, frozen=True):
-    """A mandate."""
+    """A mandate. One without a cap has no `period_` fields, one without a notice of its own no `notice_hours`."""
 
     id: str
     issuer_phone: str
@@ -126,10 +126,10 @@ class MandateOut(msgspec.Struct, frozen=True):
     status: str
     created_at: str
     updated_at: str
-    period: str | None
-    period_max_cents: int | None
-    period_spent_cents: int
-    notice_hours: int
+    period: str | msgspec.UnsetType = msgspec.UNSET
+    period_max_cents: int | msgspec.UnsetType = msgspec.UNSET
+    period_spent_cents: int | msgspec.UnsetType = msgspec.UNSET
+    notice_hours: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class MandatesOut(msgspec.Struct, frozen=True):
@@ -278,7 +278,7 @@ def invoice_out(demand: Demand) -> InvoiceOut:
         due_at=maybe_timestamp(payable.due_at),
         created_at=timestamp(payable.created_at),
         paid_transfer_id=None if payable.transfer_id is None else str(payable.transfer_id),
-        autopay_at=maybe_timestamp(demand.autopay_at if payable.state == "open" else None),
+        autopay_at=maybe_timestamp(demand.autopay_at if payable.state == "open" else None) or msgspec.UNSET,
     )
 
 
@@ -292,10 +292,10 @@ def mandate_out(mandate: Mandate) -> MandateOut:
         status=mandate.state,
         created_at=timestamp(mandate.created_at),
         updated_at=timestamp(mandate.updated_at),
-        period=mandate.period,
-        period_max_cents=mandate.period_max,
-        period_spent_cents=mandate.period_spent,
-        notice_hours=mandate.notice_hours,
+        period=mandate.period or msgspec.UNSET,
+        period_max_cents=mandate.period_max or msgspec.UNSET,
+        period_spent_cents=msgspec.UNSET if mandate.period is None else mandate.period_spent,
+        notice_hours=mandate.notice_hours or msgspec.UNSET,
     )
 
 

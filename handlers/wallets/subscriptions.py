@@ -76,7 +76,7 @@ class SubscribedOut(msgspec.Struct, frozen=True):
 
 
 class SubscriptionOut(msgspec.Struct, frozen=True):
-    """A subscription."""
+    """A subscription; one that goes by days has no `interval_months`."""
 
     id: str
     merchant_user_id: str
@@ -86,7 +86,7 @@ class SubscriptionOut(msgspec.Struct, frozen=True):
     next_charge_at: str
     status: str
     created_at: str
-    interval_months: int | None
+    interval_months: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class DunningOut(msgspec.Struct, frozen=True):
@@ -110,10 +110,10 @@ class SubscriptionView(msgspec.Struct, frozen=True):
     next_charge_at: str
     status: str
     created_at: str
-    interval_months: int | None
     state: str
     last_transfer_id: str | None
     dunning: DunningOut
+    interval_months: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class ChargedOut(msgspec.Struct, frozen=True):
@@ -186,7 +186,7 @@ def _listed(subscription: Subscription) -> SubscriptionOut:
         next_charge_at=timestamp(subscription.next_charge_at),
         status=STATES.get(subscription.state, subscription.state),
         created_at=timestamp(subscription.created_at),
-        interval_months=subscription.interval_months,
+        interval_months=subscription.interval_months or msgspec.UNSET,
     )
 
 
@@ -203,7 +203,7 @@ def _view(subscription: Subscription) -> SubscriptionView:
         next_charge_at=timestamp(subscription.next_charge_at),
         status=STATES.get(subscription.state, subscription.state),
         created_at=timestamp(subscription.created_at),
-        interval_months=subscription.interval_months,
+        interval_months=subscription.interval_months or msgspec.UNSET,
         state=subscription.state,
         last_transfer_id=None if last is None else str(last),
         dunning=DunningOut(

@@ -1,6 +1,6 @@
 -- name: codes_of
--- The newest $3 codes of the kind $2 that the user $1 has made, newest first: in the state $4, before the code of id $5,
--- each unless null; columns as in payables_wanted.
+-- The newest $3 codes of the kind $2 that the user $1 has made, newest first: in the state $4, before the code of id
+-- $5, each unless null; columns as in payables_wanted.
 SELECT
     p.id, p.kind, p.code, p.payee_id, p.payer_id, p.amount, p.currency, p.reusable, p.state, p.expires_at, p.due_at,
     p.details::text AS details, p.transfer_id, p.hold_id, p.settled_by, p.created_at, p.updated_at, p.fingerprint,

@@ -16,8 +16,8 @@ WHERE p.id = any($1::uuid[])
 ORDER BY p.created_at, p.id;
 
 -- name: vouchers_of_code
--- Up to two vouchers of the code $1, or of one that reads like $2 (`core.payables.codes.as_typed`), the exact one first,
--- with the columns of the user who made it (as users.sql has them).
+-- Up to two vouchers whose codes read like $2 (`core.payables.codes.as_typed`), that of the code $1 first, with the
+-- columns of the user who made it (as users.sql has them).
 SELECT
     p.id AS voucher_id, p.code, p.amount, p.currency, p.state, p.details::text AS details,
     p.created_at AS issued_at,
