@@ -7,14 +7,16 @@ import random
 import re
 import threading
 import time
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from typing import Final
 from uuid import UUID
-
-if TYPE_CHECKING:
-    from datetime import datetime
 
 _RANDOM_BITS = 74
 _COUNTER_STEP_BITS = 32
+# Ids are made by the clock of a process, the times of rows by that of the database; they differ by less.
+CLOCK_SLACK: Final = timedelta(hours=1)
+_EARLIEST, _LATEST = UUID(int=0), UUID(int=2**128 - 1)
+_FIRST_MOMENT, _LAST_MOMENT = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 # A request id is visible ASCII and bounded, because it is echoed in a header and stands in every log line.
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 # https://www.w3.org/TR/trace-context-1/#traceparent-header; a later version may append fields, version ff is invalid.
@@ -56,8 +58,18 @@ def new_uuid() -> UUID:
 
 
 def first_uuid_at(moment: datetime) -> UUID:
-    """Return the least UUIDv7 that can have been made at `moment` or later; a look at newer rows begins there."""
+    """Return the least UUIDv7 that can have been made at `moment` or later."""
     return UUID(int=max(0, int(moment.timestamp() * 1000)) << 80)
+
+
+def span_of(since: datetime | None, until: datetime | None) -> tuple[UUID, UUID]:
+    """Return ids between which all rows lie that the database wrote from `since` to `until`.
+
+    The bounds save a look at all rows. A row's own time decides, since the clock that made its id is another one.
+    """
+    first = _EARLIEST if since is None else first_uuid_at(since - min(CLOCK_SLACK, since - _FIRST_MOMENT))
+    last = _LATEST if until is None else first_uuid_at(until + min(CLOCK_SLACK, _LAST_MOMENT - until))
+    return first, last
 
 
 def short_number(id_: UUID) -> int:

@@ -77,6 +77,19 @@ class _PaymentIntentEvent(msgspec.Struct):
     data: _PaymentIntentData
 
 
+class _Named(msgspec.Struct):
+    metadata: dict[str, Any] = {}
+
+
+class _NamedData(msgspec.Struct):
+    object: _Named
+
+
+class _NamedEvent(msgspec.Struct):
+    data: _NamedData
+
+
+_named = msgspec.json.Decoder(_NamedEvent)
 _payment_intents = msgspec.json.Decoder(_PaymentIntentEvent)
 
 
@@ -129,6 +142,18 @@ async def stripe_payment_succeeded(connection: Connection, ledger: Ledger, event
     }
     await write_events(connection, [new_event(owner, "payment.succeeded", data, object_id=intent.id)])
     return APPLIED
+
+
+def named_account(event_type: str, body: bytes) -> str | None:
+    """Return the code of the account that an event of Stripe wants to pay, None where it names none."""
+    if ("stripe", event_type) not in RULES:
+        return None
+    try:
+        account = _named.decode(body).data.object.metadata.get("account")
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    good = isinstance(account, str) and account.isprintable() and 0 < len(account) <= MAX_ACCOUNT_CODE
+    return account if good else None
 
 
 RULES: Final[Mapping[tuple[str, str], Rule]] = {

@@ -181,6 +181,8 @@ def _legs(movement: Movement, subject: str) -> tuple[Leg, ...]:
         raise Refusal("invalid_request", f"{subject}Give `from`, `to` and `amount`, or `legs`, not both.")
     if any(leg.amount == 0 for leg in legs):
         raise Refusal("invalid_request", f"{subject}The amount of a leg must not be zero.")
+    if len({leg.account for leg in legs}) == 1:
+        raise Refusal("invalid_request", f"{subject}All legs are of the same account.")
     if sum(abs(leg.amount) for leg in legs) > 2 * MAX_AMOUNT_MINOR:
         raise Refusal("invalid_request", f"{subject}The legs move more than {MAX_AMOUNT_MINOR} in all.")
     return tuple(legs)

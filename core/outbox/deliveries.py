@@ -28,7 +28,6 @@ REPLAYED: Final = 5_000
 REPLAY_BATCH: Final = 500
 
 NEWEST: Final = UUID(int=2**128 - 1)
-OLDEST: Final = UUID(int=0)
 
 # The states as people know them, and as the table names them.
 STATES: Final = {
@@ -177,14 +176,11 @@ async def _rows(
     offset: int = 0,
     sendable: bool = False,
 ) -> list[Row]:
-    # Ids are in the order in which deliveries were made, so that times become bounds of ids.
-    newest = before or NEWEST
-    if wanted.until is not None:
-        newest = min(newest, ids.first_uuid_at(wanted.until))
+    first, last = ids.span_of(wanted.since, wanted.until)
     return await database.fetch(
         _sql.list_deliveries,
-        newest,
-        OLDEST if wanted.since is None else ids.first_uuid_at(wanted.since),
+        last if before is None else min(before, last),
+        first,
         wanted.principal_id,
         wanted.endpoint_id,
         wanted.event_id,
@@ -195,6 +191,8 @@ async def _rows(
         not sendable,
         limit,
         offset,
+        wanted.since,
+        wanted.until,
     )
 
 

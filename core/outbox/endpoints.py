@@ -308,17 +308,22 @@ def check_headers(headers: Mapping[str, str]) -> None:
     """Raise Refusal `invalid_request` unless these headers may be sent with every delivery beside ours."""
     if len(headers) > MAX_HEADERS:
         raise _bad_headers(f"there are more than {MAX_HEADERS}")
-    if len({name.lower() for name in headers}) < len(headers):
+    if len({_folded(name) for name in headers}) < len(headers):
         raise _bad_headers("one name occurs twice")
     if sum(len(name) + len(value) for name, value in headers.items()) > MAX_HEADER_BYTES:
         raise _bad_headers(f"they are longer than {MAX_HEADER_BYTES} characters in all")
     for name, value in headers.items():
         if _HEADER_NAME.fullmatch(name) is None:
             raise _bad_headers("a name is not a token of 1 to 64 characters")
-        if name.lower() in _RESERVED or name.lower().startswith(_RESERVED_PREFIXES):
+        if _folded(name) in _RESERVED or _folded(name).startswith(_RESERVED_PREFIXES):
             raise _bad_headers(f"{name} may not be set by an endpoint")
         if len(value) > MAX_HEADER_VALUE or _HEADER_VALUE.fullmatch(value) is None:
             raise _bad_headers(f"the value of {name} is not 1 to {MAX_HEADER_VALUE} visible ASCII characters")
+
+
+def _folded(name: str) -> str:
+    """Return a header's name as the receiver may see it: CGI and proxies make all that is no letter one sign."""
+    return re.sub(r"[^a-z0-9]", "-", name.lower())
 
 
 @contextmanager

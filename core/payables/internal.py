@@ -14,6 +14,7 @@ from core.audit import audited
 from core.errors import Refusal
 from core.ledger.items import SYSTEM_PRINCIPAL, operation_id
 from core.payables import demands
+from core.payables.pay import Key, require_proven_payer
 from core.payables.payables import ANYBODY, NewPayable, RequestKey, with_metadata
 from core.payables.payments import Paid, Payment, post
 from core.wallets.balances import Balance, read_balance
@@ -44,11 +45,12 @@ class Instruction(NamedTuple):
 async def transfer(platform: Platform, wanted: Instruction) -> Paid:
     """Pay from one phone's wallet to another's; both may be the same, which moves nothing.
 
-    Raises Refusal `insufficient_funds`, `idempotency_conflict`.
+    Raises Refusal `phone_not_proven`, `insufficient_funds`, `idempotency_conflict`.
     """
     payer, payee = await _both(platform, wanted)
     key = _key("transfer", wanted.key)
     transfer_id = ids.new_uuid() if key is None else operation_id(SYSTEM_PRINCIPAL, key)
+    await require_proven_payer(platform, payer, Key(transfer_id, key is not None))
     data = {"transfer_id": str(transfer_id), "amount_cents": wanted.amount}
     told = tell_all((payee, payer), "internal.transfer", data, object_id=str(transfer_id))
     payment = Payment(

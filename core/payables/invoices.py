@@ -45,9 +45,9 @@ async def create(platform: Platform, issuer: User, payer_phone: str, billed: Bil
     """
     require_kyc(issuer, ISSUER_LEVEL)
     require_seller(issuer)
-    if payer_phone == issuer.phone:
-        raise Refusal("invoice_to_self", "An invoice goes to somebody else.")
     payer = await platform.users.ensure(payer_phone, actor=by_user(issuer.id))
+    if payer.id == issuer.id:
+        raise Refusal("invoice_to_self", "An invoice goes to somebody else.")
     new = NewPayable(
         kind="invoice",
         currency=platform.currency,

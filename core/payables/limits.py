@@ -237,6 +237,12 @@ def _text(moment: datetime) -> str:
 
 
 def _first(code: str, outgoing: Outgoing, taken: int, limits: ItemLimits, order: Sequence[str]) -> str:
+    causes = overstepped(outgoing, taken, limits)
+    return next((cause for cause in order if cause in causes or cause == code), code)
+
+
+def overstepped(outgoing: Outgoing, taken: int, limits: ItemLimits) -> set[str]:
+    """Return the codes that forbid taking `taken` minor units from the payer now."""
     holds = {
         FUNDS: taken > outgoing.available,
         PER_TRANSFER: _over(taken, limits.transfer_max),
@@ -244,7 +250,7 @@ def _first(code: str, outgoing: Outgoing, taken: int, limits: ItemLimits, order:
         HOUR_AMOUNT: _over(outgoing.hour_sum + taken, limits.hour_amount_max),
         HOUR_COUNT: _over(outgoing.hour_uses + 1, limits.hour_count_max),
     }
-    return next((cause for cause in order if holds[cause] or cause == code), code)
+    return {cause for cause, over in holds.items() if over}
 
 
 def _lower(one: int | None, other: int | None) -> int | None:

@@ -14,13 +14,13 @@ from core.errors import Refusal
 from core.payables import payables
 from core.payables.kinds import LINK_GONE
 from core.payables.pay import Key, pay
-from core.payables.payables import NewPayable
+from core.payables.payables import NO_PURPOSE, NewPayable
 from core.wallets.kyc import require_kyc
 from core.wallets.notifications import announce
 
 if TYPE_CHECKING:
     from core.payables.kinds import Order
-    from core.payables.payables import ToPay
+    from core.payables.payables import Purpose, ToPay
     from core.payables.payments import Paid
     from core.platform import Platform
     from core.wallets.users import User
@@ -36,9 +36,16 @@ class Link(NamedTuple):
 
 
 async def create(
-    platform: Platform, owner: User, amount: int | None, currency: str, expires_in_minutes: int | None
+    platform: Platform,
+    owner: User,
+    amount: int | None,
+    currency: str,
+    expires_in_minutes: int | None,
+    purpose: Purpose = NO_PURPOSE,
 ) -> Link:
     """Make a link: for `amount` minor units, once, or for any amount, any number of times.
+
+    `purpose` is shown to payers.
 
     Raises Refusal `kyc_level_required` (KYC_MIN_LEVEL_FOR_MERCHANT_QR), and `currency_mismatch` for a currency that no
     wallet has.
@@ -54,6 +61,7 @@ async def create(
         currency=currency,
         reusable=amount is None,
         expires_at=None if minutes is None else datetime.now(UTC) + timedelta(minutes=minutes),
+        details=purpose.details(),
     )
     async with platform.database.transaction() as connection:
         payable_id, _ = await payables.create(connection, new)

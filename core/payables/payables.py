@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+import unicodedata
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -33,9 +34,30 @@ _sql = queries(__name__)
 State = Literal["open", "paid", "canceled", "rejected", "expired"]
 # 192 bits: nobody guesses a code, and the contract's clients expect its 32 characters.
 CODE_BYTES: Final = 24
+# Format characters that letters need (Persian, Indic scripts): zero-width non-joiner and joiner.
+_JOINERS: Final = frozenset("\u200c\u200d")
 # Values of `collects` in the details of a request or an invoice, which replace the payee rule of the kind.
 MERCHANT: Final = "merchant"
 ANYBODY: Final = "anybody"
+
+
+class Purpose(NamedTuple):
+    """The words for what a payable is for, and the payee's own order number; either may be missing."""
+
+    description: str | None = None
+    reference: str | None = None
+
+    @classmethod
+    def of(cls, description: str | None, reference: str | None) -> Purpose:
+        """Return a purpose of two texts as they were typed; an empty one is none."""
+        return cls(one_line(description or "") or None, one_line(reference or "") or None)
+
+    def details(self) -> dict[str, str]:
+        """Return the part of a payable's details that holds the purpose, in the names that invoices use, too."""
+        return {name: text for name, text in self._asdict().items() if text is not None}
+
+
+NO_PURPOSE: Final = Purpose()
 
 
 class Payable(NamedTuple):
@@ -59,6 +81,17 @@ class Payable(NamedTuple):
     created_at: datetime
     updated_at: datetime
     fingerprint: int | None
+
+    @property
+    def purpose(self) -> Purpose:
+        """The purpose, empty for a payable without one."""
+        return Purpose(self.details.get("description"), self.details.get("reference"))
+
+
+def one_line(text: str) -> str:
+    """Return a text without what is not seen: control characters, and marks that turn the text of others around."""
+    seen = (" " if character.isspace() else character for character in text)
+    return "".join(c for c in seen if c in _JOINERS or unicodedata.category(c) not in {"Cc", "Cf"}).strip()
 
 
 def with_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from core.audit import by_user
 from core.errors import Refusal
 from core.payables.kinds import QR_GONE
 from core.payables.pay import Key, pay
-from core.payables.payables import NewPayable, create, new_code
+from core.payables.payables import NO_PURPOSE, NewPayable, Purpose, create, new_code
 from core.wallets.kyc import require_kyc
 from core.wallets.merchants import require_merchant, require_seller
 from core.wallets.notifications import announce
@@ -43,12 +43,15 @@ class QrCode(NamedTuple):
     amount: int
     currency: str
     expires_at: datetime
+    purpose: Purpose
 
 
 async def create_qr(
-    platform: Platform, merchant: User, amount: int, currency: str, mode: Mode
+    platform: Platform, merchant: User, amount: int, currency: str, mode: Mode, purpose: Purpose = NO_PURPOSE
 ) -> tuple[str, datetime]:
     """Make a code to pay once for `amount` minor units (dynamic), or many times for amounts of the payers (static).
+
+    `purpose` is shown to payers.
 
     Returns the text of the code, and its end. Raises Refusal `kyc_level_required`, `not_a_merchant`, and
     `currency_mismatch` for a currency that no wallet has.
@@ -67,6 +70,7 @@ async def create_qr(
         code=code,
         reusable=static,
         expires_at=expires_at,
+        details=purpose.details(),
     )
     async with platform.database.transaction() as connection:
         payable_id, _ = await create(connection, new)
@@ -94,6 +98,7 @@ async def find_qr(platform: Platform, merchant: User, text: str) -> QrCode:
         payable.amount or 0,
         payable.currency,
         payable.expires_at or payable.created_at,
+        payable.purpose,
     )
 
 

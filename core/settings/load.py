@@ -14,8 +14,9 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from core.settings.brand import Brand
 from core.settings.kinds import expectation, extra_of, names_of, shown, text_of
-from core.settings.production import RULES
+from core.settings.production import RULES, doubts
 from core.settings.providers import Orchestration, Upstreams
 from core.settings.retired import UNREMARKABLE_DATABASE_URL, back_doors, effect_notices, retired_notices
 from core.settings.service import Inbox, Ledger, Limits, Network, Outbox, Ports, Process, Storage
@@ -23,6 +24,7 @@ from core.settings.wallets import Money, SignIn, Tokens
 
 GROUPS = (
     Process, Ports, Network, Storage, Limits, Ledger, Inbox, Outbox, Upstreams, Orchestration, Tokens, SignIn, Money,
+    Brand,
 )  # fmt: skip
 
 # Words that mean prod; a message says of any other word that it counts as prod.
@@ -39,8 +41,8 @@ class SettingsError(Exception):
 
 class Settings(
     # pydantic lists the fields of the last base first.
-    BaseSettings, Money, SignIn, Tokens, Orchestration, Upstreams, Outbox, Inbox, Ledger, Limits, Storage, Network,
-    Ports, Process,
+    BaseSettings, Brand, Money, SignIn, Tokens, Orchestration, Upstreams, Outbox, Inbox, Ledger, Limits, Storage,
+    Network, Ports, Process,
 ):  # fmt: skip
     """Every setting, frozen. `load_settings` alone reads and makes them. Unset texts are empty."""
 
@@ -166,6 +168,8 @@ def _remarks(settings: Settings, values: Mapping[str, Any]) -> list[str]:
         remarks.append(
             "DATABASE_URL is unset: the embedded PostgreSQL of this machine alone keeps the books."
         )
+    if settings.env == "prod":
+        remarks += doubts(settings)
     if settings.dlq_backend == "redis":
         remarks.append("DLQ_BACKEND=redis announces dead letters there, too; they are kept in PostgreSQL.")
     if (

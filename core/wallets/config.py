@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -18,6 +17,7 @@ from core import tasks
 from core.audit import audited, record
 from core.database import queries
 from core.errors import Refusal
+from core.phones import is_international
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,8 +34,6 @@ MAX_RATE: Final = 1_000_000
 # The settings that have another name than the value.
 _SETTINGS: Final = {"rate_limit_exempt_otp": "rl_exempt_otp"}
 ADMINISTRATOR: Final = "administrator"
-# The contract's form of a phone, see `handlers.wallets.contract.Phone`.
-_PHONE: Final = re.compile(r"\+[0-9]{6,31}")
 
 
 class PlatformConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,6 +195,6 @@ def _check(name: str, value: Any) -> None:
         case "bool":
             good = type(value) is bool
         case _:
-            good = type(value) is str and _PHONE.fullmatch(value) is not None
+            good = type(value) is str and is_international(value)
     if not good:
         raise Refusal("invalid_request", f"{name}: {value!r} is out of its bounds.", field=name)

@@ -12,6 +12,10 @@ from core.ledger.items import MAX_CALL_LEGS, Condition, Leg
 from core.ledger.movements import MAX_BATCH_ITEMS, MAX_HOLD_SECONDS, Movement
 from core.money import MAX_AMOUNT_MINOR
 
+# Characters of a name of metadata, and of its value.
+MAX_NAME = 40
+MAX_VALUE = 500
+
 ACCOUNT_CODE = r"^[A-Za-z0-9][A-Za-z0-9._:@+-]*$"
 
 AccountCode = Annotated[
@@ -36,7 +40,7 @@ Currency = Annotated[
 Kind = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 Reference = Annotated[str, Meta(min_length=1, max_length=255)]
 Metadata = Annotated[
-    dict[Annotated[str, Meta(min_length=1, max_length=40)], Annotated[str, Meta(max_length=500)]],
+    dict[Annotated[str, Meta(min_length=1, max_length=MAX_NAME)], Annotated[str, Meta(max_length=MAX_VALUE)]],
     Meta(max_length=50, description="Up to 50 texts of your own, found again with `?metadata=name:value`."),
 ]
 Time = Annotated[datetime, Meta(tz=True)]

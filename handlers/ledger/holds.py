@@ -43,7 +43,7 @@ class Captured(msgspec.Struct, frozen=True):
 class HoldPage(msgspec.Struct, frozen=True):
     """A page of holds, newest first; `next` is null on the last page."""
 
-    holds: list[Hold]
+    data: list[Hold]
     next: str | None
 
 

@@ -17,19 +17,17 @@ from core.identity.sign_in import Client
 from core.identity.tokens import Claims, counts
 from core.wallets.users import User
 from handlers.http.decoding import authorization_of
+from handlers.http.parts import CONTRACT
 from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.contract import (
     Body,
     Detail,
+    Name,
     Phone,
+    maybe_timestamp,
     platform_of,
     timestamp,
 )
-
-# Bytes of a body. The longest part of a sign-in, the attestation of a passkey, is a few kB.
-BODY_LIMIT = 64 * 1024
-
-Name = Annotated[str, pydantic.Field(max_length=128)]
 
 
 class SignInIn(Body):
@@ -50,7 +48,7 @@ class VerifyIn(SignInIn):
     phone: Phone
     otp: str
     session_id: str | None = None
-    name: Name | None = None
+    name: Name = None
 
 
 class RegisterIn(SignInIn):
@@ -59,7 +57,7 @@ class RegisterIn(SignInIn):
     username: Annotated[str, pydantic.Field(min_length=3, max_length=64)]
     password: Annotated[str, pydantic.Field(min_length=8, max_length=128)]
     phone: str
-    name: Name | None = None
+    name: Name = None
 
 
 class LoginIn(SignInIn):
@@ -87,6 +85,20 @@ class PasskeyIn(SignInIn):
     def given(self) -> dict[str, Any]:
         """Return the fields by the standard's names and the contract's."""
         return self.model_dump(by_alias=True, exclude={"refresh"})
+
+
+class PasskeyOut(msgspec.Struct, frozen=True):
+    """A passkey; `id` is the credential's, as the browser writes it."""
+
+    id: str
+    created_at: str
+    used_at: str | None
+
+
+class PasskeysOut(msgspec.Struct, frozen=True):
+    """Passkeys, newest first."""
+
+    passkeys: list[PasskeyOut]
 
 
 class CodeOut(msgspec.Struct, frozen=True):
@@ -157,7 +169,13 @@ async def verify_otp(call: Call) -> web.Response:
     """Sign in with a code."""
     body: VerifyIn = call.body
     signed_in = await sign_in.verify_code(
-        _identity(call), body.phone, body.otp, body.session_id, body.name, _client(call)
+        _identity(call),
+        body.phone,
+        body.otp,
+        body.session_id,
+        body.name,
+        _client(call),
+        resets=_resets(call),
     )
     return answer(200, _token(signed_in))
 
@@ -182,9 +200,10 @@ async def log_in(call: Call) -> web.Response:
 async def dev_log_in(call: Call) -> web.Response:
     """Sign in to an account of development."""
     body: LoginIn = call.body
-    return answer(
-        200, _token(await sign_in.dev_log_in(_identity(call), body.username, body.password, _client(call)))
+    signed_in = await sign_in.dev_log_in(
+        _identity(call), body.username, body.password, _client(call), resets=_resets(call)
     )
+    return answer(200, _token(signed_in))
 
 
 async def refresh(call: Call) -> web.Response:
@@ -205,15 +224,15 @@ async def log_out(call: Call) -> web.Response:
     session_id = _claims(call).session_id
     database = platform_of(call).database
     if session_id is None:
-        await sessions.end_all(database, call.user)
+        await sessions.end_all(database, call.parts.settings, call.user)
     else:
         await sessions.end(database, call.user, session_id)
     return answer(200, Detail("signed out"))
 
 
 async def log_out_all(call: Call) -> web.Response:
-    """End all sign-ins of the caller."""
-    await sessions.end_all(platform_of(call).database, call.user)
+    """End all sign-ins of the caller, and the passkeys, by which others could begin."""
+    await sessions.end_all(platform_of(call).database, call.parts.settings, call.user, passkeys=True)
     return answer(200, Detail("signed out"))
 
 
@@ -262,6 +281,19 @@ async def passkey_register_verify(call: Call) -> web.Response:
     return answer(200, Detail("registered"))
 
 
+async def list_passkeys(call: Call) -> web.Response:
+    """List the caller's passkeys."""
+    found = await _identity(call).passkeys.of_user(call.user)
+    listed = [PasskeyOut(one.id, timestamp(one.created_at), maybe_timestamp(one.used_at)) for one in found]
+    return answer(200, PasskeysOut(listed))
+
+
+async def remove_passkey(call: Call) -> web.Response:
+    """Remove one of the caller's passkeys."""
+    await _identity(call).passkeys.remove(call.user, call.path("passkey"))
+    return answer(200, Detail("removed"))
+
+
 async def passkey_login_challenge(call: Call) -> web.Response:
     """Give out a challenge for a sign-in: for the caller's passkeys or, without a token, for any passkey."""
     challenge = await _identity(call).passkeys.challenge("login", await _caller(call))
@@ -286,6 +318,11 @@ def _identity(call: Call) -> Identity:
 def _client(call: Call) -> Client:
     wants_refresh = isinstance(call.body, SignInIn) and call.body.refresh
     return Client(call.address, call.request.headers.get(hdrs.USER_AGENT, ""), wants_refresh)
+
+
+def _resets(call: Call) -> bool | None:
+    """Return True on the contract's port, whose clients expect the reset of development; else the setting holds."""
+    return True if call.request.app.get(CONTRACT) == "wallet_port" else None
 
 
 def _token(signed_in: SignedIn) -> TokenOut:
@@ -328,7 +365,8 @@ ROUTES = table(
     ),
     Route(
         "POST", "/auth/register", register, "register", "Register with a password",
-        body=RegisterIn, problems=("username_taken", "invalid_phone", "phone_taken", "weak_password"),
+        body=RegisterIn,
+        problems=("invalid_username", "username_taken", "invalid_phone", "phone_taken", "weak_password"),
     ),
     Route(
         "POST", "/auth/login", log_in, "log_in", "Sign in with a password",
@@ -367,6 +405,14 @@ ROUTES = table(
         "Register a passkey", caller="user", body=PasskeyIn, answers={200: Detail}, problems=_PROOF,
     ),
     Route(
+        "GET", "/auth/passkeys", list_passkeys, "list_passkeys", "My passkeys",
+        caller="user", answers={200: PasskeysOut}, problems=("passkeys_disabled",),
+    ),
+    Route(
+        "DELETE", "/auth/passkeys/{passkey}", remove_passkey, "remove_passkey", "Remove one of my passkeys",
+        caller="user", answers={200: Detail}, problems=("passkey_not_found", "passkeys_disabled"),
+    ),
+    Route(
         "POST", "/auth/passkey/login_challenge", passkey_login_challenge, "passkey_login_challenge",
         "Begin to sign in with a passkey", answers={200: LoginChallengeOut},
         problems=("bad_credentials", "token_expired", "token_invalid", "token_issuer_invalid", *_PASSKEY),
@@ -379,5 +425,5 @@ ROUTES = table(
         "GET", "/.well-known/jwks.json", jwks, "jwks", "The public keys of users' tokens",
         answers={200: dict[str, list[dict[str, str]]]},
     ),
-    tag="auth", caller="anyone", answers={200: TokenOut}, body_limit=BODY_LIMIT,
+    tag="auth", caller="anyone", answers={200: TokenOut},
 )  # fmt: skip

@@ -22,6 +22,7 @@ from handlers.wallets.contract import (
     Detail,
     PageQuery,
     Phone,
+    Reference,
     Text,
     TransferOut,
     cut,
@@ -37,7 +38,6 @@ from handlers.wallets.requests import id_of
 
 MAX_DUE_DAYS = 365
 MAX_NOTICE_HOURS = 8_760
-MAX_REFERENCE_CHARACTERS = 128
 
 # The contract's words for the states of a payable.
 STATES = {"open": "pending"}
@@ -45,7 +45,6 @@ STATES_BACK = {status: state for state, status in STATES.items()}
 
 MaxAmount = Annotated[int, pydantic.Field(ge=1, le=MAX_AMOUNT_MINOR)]
 Days = Annotated[int, pydantic.Field(ge=0, le=MAX_DUE_DAYS)]
-Reference = Annotated[str, pydantic.Field(max_length=MAX_REFERENCE_CHARACTERS)]
 
 
 class InvoiceIn(Body):
@@ -334,7 +333,7 @@ ROUTES = table(
     ),
     Route(
         "POST", "/invoices/{invoice_id}/pay", pay_invoice, "pay_invoice", "Pay an invoice",
-        answers={200: TransferOut},
+        key_header="Idempotency-Key", answers={200: TransferOut},
         problems=(
             "invoice_not_found", "not_your_invoice", "invoice_canceled", "invoice_expired", "payee_not_verified",
             "currency_mismatch",

@@ -1,4 +1,4 @@
-"""Payment links."""
+"""Payment links, and the lists of a user's links and codes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pydantic
 from aiohttp import web
 
 from core.errors import Refusal
-from core.payables import codes, links
+from core.payables import codes, links, qr
+from core.payables.payables import Purpose
 from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.contract import (
     MAX_PAGE,
@@ -17,6 +18,7 @@ from handlers.wallets.contract import (
     Cents,
     CurrencyCode,
     PageQuery,
+    Reference,
     Text,
     TransferOut,
     cut,
@@ -36,11 +38,16 @@ Minutes = Annotated[int, pydantic.Field(ge=1, le=MAX_EXPIRY_MINUTES)]
 
 
 class LinkIn(Body):
-    """A link, paid once with an amount and any number of times without. The default currency is that of new wallets."""
+    """A link, paid once with an amount and any number of times without. The default currency is that of new wallets.
+
+    Payers see the description, and the reference (the number of an order).
+    """
 
     amount_cents: Cents | None = None
     currency_code: CurrencyCode | None = None
     expires_in_minutes: Minutes | None = None
+    description: Text | None = None
+    reference: Reference | None = None
 
 
 class LinkPayIn(Body):
@@ -83,14 +90,17 @@ async def create_link(call: Call) -> web.Response:
     body: LinkIn = call.body
     platform = platform_of(call)
     currency = body.currency_code or platform.currency
-    link = await links.create(platform, call.user, body.amount_cents, currency, body.expires_in_minutes)
+    purpose = Purpose.of(body.description, body.reference)
+    link = await links.create(
+        platform, call.user, body.amount_cents, currency, body.expires_in_minutes, purpose
+    )
     return answer(200, LinkOut(link.text, maybe_timestamp(link.expires_at)))
 
 
 async def pay_link(call: Call) -> web.Response:
     """Pay a link."""
     body: LinkPayIn = call.body
-    key = optional_key(body.idempotency_key)
+    key = optional_key(body.idempotency_key, call.kept_keys)
     if key is None:
         raise Refusal("missing_idempotency_key", "Send an idempotency key, new for each new payment.")
     paid = await links.pay_link(
@@ -101,10 +111,15 @@ async def pay_link(call: Call) -> web.Response:
 
 async def list_links(call: Call) -> web.Response:
     """List the links that the caller has made."""
-    return answer(200, await own_codes(call, "link", links.PREFIX))
+    return answer(200, await _own_codes(call, "link", links.PREFIX))
 
 
-async def own_codes(call: Call, kind: Literal["qr", "link"], prefix: str) -> CodesOut:
+async def list_qr(call: Call) -> web.Response:
+    """List the QR codes that the caller has made."""
+    return answer(200, await _own_codes(call, "qr", qr.PREFIX))
+
+
+async def _own_codes(call: Call, kind: Literal["qr", "link"], prefix: str) -> CodesOut:
     """Return the part of the caller's codes that the query asks for."""
     query: PageQuery = call.query
     most = query.most(MAX_PAGE)
@@ -137,6 +152,10 @@ ROUTES = table(
     Route(
         "GET", "/payments/links", list_links, "list_links", "List my payment links",
         query=PageQuery, answers={200: CodesOut},
+    ),
+    Route(
+        "GET", "/payments/merchant/qr", list_qr, "list_qr", "List my QR codes",
+        tag="merchants", query=PageQuery, answers={200: CodesOut},
     ),
     Route(
         "POST", "/payments/links/pay", pay_link, "pay_link", "Pay a payment link",

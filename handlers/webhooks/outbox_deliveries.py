@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 
 from core.errors import Refusal
+from core.ledger.movements import moment
 from core.outbox import cursor, deliveries, endpoints
 from core.outbox.cursor import MAX_PAGE, Event
 from core.outbox.deliveries import REPLAYED, Attempt, Delivery, Filter
@@ -119,8 +120,8 @@ async def list_deliveries(call: Call) -> web.Response:
         event_id=None if query.event is None else UUID(query.event[4:]),
         states=None if query.state is None else (query.state,),
         types=None if query.type is None else (query.type,),
-        since=query.since,
-        until=query.until,
+        since=moment(query.since),
+        until=moment(query.until),
     )
     found = await deliveries.list_deliveries(
         call.service.database, wanted, before=query.after, limit=query.limit + 1
@@ -155,7 +156,10 @@ async def recover_endpoint(call: Call) -> web.Response:
     if endpoint.disabled_at is not None:
         raise Refusal("endpoint_disabled", "This endpoint is switched off. Enable it first.")
     wanted = Filter(
-        principal_id=call.caller.id, endpoint_id=endpoint.id, states=("failed",), failed_since=body.since
+        principal_id=call.caller.id,
+        endpoint_id=endpoint.id,
+        states=("failed",),
+        failed_since=moment(body.since),
     )
     return await _replay(call, wanted, body.after, REPLAYED)
 
@@ -168,8 +172,8 @@ async def replay_deliveries(call: Call) -> web.Response:
         endpoint_id=body.endpoint,
         states=("failed",) if body.states is None else tuple(body.states),
         types=tuple(body.types) or None,
-        since=body.since,
-        until=body.until,
+        since=moment(body.since),
+        until=moment(body.until),
     )
     return await _replay(call, wanted, body.after, body.limit)
 

@@ -17,6 +17,7 @@ from core.payables.fees import fee
 from core.payables.limits import LIMITS_FIRST, Taking, explained, payer_limits
 from core.payables.payables import NewPayable, RequestKey, answered, store
 from core.wallets.books import CASH_OUT, system_account
+from core.wallets.kyc import require_proven
 from core.wallets.notifications import tell, write
 from core.work.retries import in_transaction
 
@@ -42,7 +43,7 @@ async def ask(
 
     With `agent_phone` that agent alone sees and completes it. A cash-out sets the amount and its fee aside, and counts
     against the customer's limits until it ends unpaid. Raises Refusal `agent_not_found`, `idempotency_conflict`, and
-    for a cash-out `insufficient_funds` and those of the KYC limits.
+    for a cash-out `phone_not_proven`, `insufficient_funds` and those of the KYC limits.
     """
     asked = (direction, amount) if agent_phone is None else (direction, amount, agent_phone)
     request_key = None if key is None else RequestKey(customer.principal_id, key, asked)
@@ -60,6 +61,7 @@ async def ask(
     )
     hold: Posting | None = None
     if direction == "cash_out":
+        await _require_proven(platform, customer, request_key)
         hold, terms = await _hold(platform, customer, new)
         new = new._replace(hold_id=hold.id, details=terms)
 
@@ -101,6 +103,14 @@ async def _named(
     if key is not None and await answered(platform.database, key) is not None:
         return None
     raise Refusal("agent_not_found", "There is no agent under this phone.")
+
+
+async def _require_proven(platform: Platform, customer: User, key: RequestKey | None) -> None:
+    try:
+        require_proven(platform.settings, customer)
+    except Refusal:
+        if key is None or await answered(platform.database, key) is None:
+            raise
 
 
 class _HoldRefusedError(Exception):

@@ -17,8 +17,8 @@ from uuid import UUID
 from core.audit import audited, by_user
 from core.database import queries
 from core.errors import Refusal
-from core.identity.phones import masked
 from core.payables.codes import as_typed
+from core.phones import masked
 from core.wallets.notifications import write
 from core.work.retries import in_transaction
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from core.identity.phones import masked
 from core.payables import expiry
+from core.phones import masked
 from core.platform import Platform
 from core.settings import Settings
 from tests.chaos.staging import BARRIER, LOCK, Raw, Wait, at_barrier, install

@@ -6,17 +6,20 @@ from importlib import resources
 from typing import Any
 
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
 
 from core.access import addresses
 from core.service import Service
 from core.settings import Settings
+from handlers.app import LISTENERS, contract_app
 from handlers.http.parts import PARTS
 from ops.embedded import EmbeddedServers
 from tests.handlers.wallets.conftest import Person, Said
 from tests.handlers.wallets.operator import Operator, open_operator
 
 PHONE = "+963944123456"
-WRONG = "x"
+# One code in a million is this one.
+WRONG = "000000"
 
 
 @pytest.fixture
@@ -119,7 +122,7 @@ async def test_without_its_end_in_the_script_many_would_win(
     assert application is not None
     memory = application[PARTS].identity.memory
     text = resources.files("core.identity").joinpath("code_check.lua").read_text()
-    consumed = "redis.call('DEL', code, of_phone .. 'failures')"
+    consumed = "redis.call('DEL', code, counter .. 'failures')"
     assert text.count(consumed) == 1
     memory._scripts["code_check"] = service.redis.register_script(text.replace(consumed, ""))
     await ask_code(nobody)
@@ -259,7 +262,7 @@ async def test_no_messages_to_what_is_no_phone_or_a_costly_one(nobody: Person, o
     for phone in ("+9639", "+9639441234567890", "+99912345678", "+19005551234"):
         assert (await nobody.post("/auth/request_otp", {"phone": phone})).status in {400, 422}
     assert operator.got == []
-    for text in (None, 5, "0944123456", "+963 944", "", "+" + "1" * 40):
+    for text in (None, 5, "0944123456", "+963 94", "+963944123456 x12", "", "+" + "1" * 40):
         assert (await nobody.post("/auth/request_otp", {"phone": text})).status == 422
 
 
@@ -345,6 +348,20 @@ async def test_codes_can_be_switched_off_in_development(nobody: Person) -> None:
 class TestReset:
     """DEV_RESET_USER_STATE_ON_LOGIN: for ENV=dev, and at a sign-in by code or of a fixed account only."""
 
+    @pytest.mark.parametrize("otp_settings", [{"otp_mode": "dev", "env": "dev"}])
+    async def test_the_port_of_the_contract_has_it(
+        self, nobody: Person, person: Any, wallets: Any, owner: Any
+    ) -> None:
+        """Without the setting a second sign-in keeps what a person has, but where the contract is wanted."""
+        merchant = await person(phone=PHONE, merchant=True, kyc=1)
+        state = "SELECT is_merchant, kyc_level FROM users WHERE id = $1"
+        assert (await verify(nobody, "123456")).status == 200
+        assert tuple(await owner.fetchrow(state, merchant.user.id)) == (True, 1)
+        alone = contract_app(wallets.app, LISTENERS["wallet_port"])
+        async with TestClient(TestServer(alone)) as client:
+            assert (await verify(Person(client, None, None), "123456")).status == 200
+        assert tuple(await owner.fetchrow(state, merchant.user.id)) == (False, 0)
+
     @pytest.fixture(params=["dev", "test"])
     def otp_settings(self, request: pytest.FixtureRequest) -> dict[str, Any]:
         return {"otp_mode": "dev", "env": request.param, "dev_reset_user_state_on_login": True}
@@ -363,3 +380,59 @@ class TestReset:
 async def test_an_address_is_a_bucket() -> None:
     """A client cannot get around its bound by another address of its own network."""
     assert addresses.bucket("2001:db8::1") == addresses.bucket("2001:db8::2")
+
+
+async def test_a_code_as_people_type_it(nobody: Person, operator: Operator) -> None:
+    """Digits of any script, blanks and dashes; and what is no code is a slip, and no try."""
+    ways: tuple[Callable[[str], str], ...] = (
+        lambda code: f" {code[:3]} {code[3:]}\n",
+        lambda code: f"{code[:3]}-{code[3:]}",
+        lambda code: "".join(chr(0x660 + int(digit)) for digit in code),
+        lambda code: f"\u200f{code}\u200f",
+    )
+    for write in ways:
+        phone = f"+9639441234{ord(write('000000')[0]) % 90 + 10}"
+        await ask_code(nobody, phone)
+        for slip in (
+            "",
+            "x",
+            "12345",
+            "1234567",
+            "12345x",
+            "\u00b9\u00b2\u00b3\u00b9\u00b2\u00b3",
+            "1" * 5_000,
+        ):
+            assert (await verify(nobody, slip, phone=phone)).refusal == (400, "Invalid OTP")
+        assert (await verify(nobody, write(operator.code()), phone=phone)).status == 200
+
+
+@pytest.mark.parametrize("otp_settings", [{"trusted_proxies": "127.0.0.0/8"}])
+async def test_strangers_do_not_lock_the_owner_out(nobody: Person, operator: Operator) -> None:
+    """Guesses from elsewhere are counted apart, and a stranger's newer code does not hide the owner's."""
+
+    async def of(address: str, path: str, **body: str) -> Said:
+        return await nobody.post(f"/auth/{path}", {"phone": PHONE, **body}, **{"X-Forwarded-For": address})
+
+    home, elsewhere = "192.0.2.1", "198.51.100.7"
+    session = (await of(home, "request_otp")).json["otp_session"]
+    code = operator.code()
+    guesses = [await of(elsewhere, "verify_otp", otp=WRONG) for _ in range(3)]
+    assert [said.status for said in guesses] == [400] * 3
+    assert (await of("203.0.113.9", "verify_otp", otp=code)).refusal == (429, "Too many wrong codes")
+    # The stranger asks for codes of their own, and uses up the tries at those.
+    theirs = (await of(elsewhere, "request_otp")).json["otp_session"]
+    for _ in range(3):
+        await of(elsewhere, "verify_otp", otp=WRONG, session_id=theirs)
+    assert (await of(elsewhere, "verify_otp", otp=WRONG, session_id=theirs)).status == 429
+    # The owner comes from the address that asked, or with the session from any other.
+    assert (await of(home, "verify_otp", otp=code)).status == 200
+    session = (await of(home, "request_otp")).json["otp_session"]
+    assert (await of("203.0.113.9", "verify_otp", otp=operator.code(), session_id=session)).status == 200
+
+
+async def test_one_phone_has_one_count(nobody: Person, operator: Operator) -> None:
+    for phone in (PHONE, "+963 (0) 944 123 456", "+9630944123456"):
+        await ask_code(nobody, phone)
+    assert (await nobody.post("/auth/request_otp", {"phone": "+963-944-123-456"})).status == 429
+    assert [message["to"] for message in operator.got] == [PHONE] * 3
+    assert (await verify(nobody, operator.code(), phone="+9630944123456")).status == 200

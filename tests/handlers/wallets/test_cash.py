@@ -6,8 +6,8 @@ from uuid import uuid4
 import pytest
 
 from core.database import Query
-from core.identity.phones import masked
 from core.ledger.holds import expire_due
+from core.phones import masked
 from core.platform import Platform
 from core.service import Service
 from core.settings import Settings

@@ -77,6 +77,7 @@ async def test_parts_make_up_the_whole(
     whole = whole if member is None else whole[member]
     assert len(whole) == MANY
     found, query = [], {"limit": "2"}
+    before: str | None = None
     for _ in range(3):
         said = await ann.get(path, **query)
         found += said.json if member is None else said.json[member]

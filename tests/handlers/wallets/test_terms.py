@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -97,14 +98,13 @@ def test_months_of_the_calendar() -> None:
 
 
 @given(
-    anchor=st.datetimes(datetime(2023, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC)),
+    day=st.integers(0, 2_555),
     months=st.integers(1, 12),
     number=st.integers(1, 30),
     late=st.timedeltas(timedelta(0), timedelta(days=800)),
 )
-def test_periods_of_months_follow_each_other(
-    anchor: datetime, months: int, number: int, late: timedelta
-) -> None:
+def test_periods_of_months_follow_each_other(day: int, months: int, number: int, late: timedelta) -> None:
+    anchor = datetime(2023, 1, 1, 12, tzinfo=UTC) + timedelta(days=day)
     subscription = _monthly(anchor, months, number)
     now = subscription.next_charge_at + late
     period = period_of(subscription, now)
@@ -155,8 +155,6 @@ async def test_vouchers_are_read_as_people_type_them(person: MakePerson) -> None
 
 
 def _quoted(text: str) -> str:
-    from urllib.parse import quote
-
     return quote(text, safe="")
 
 
