@@ -538,8 +538,7 @@ bad AS (
         SELECT e.amount FROM entries AS e
         WHERE batch_of(e.no) = batch_of(p.no) AND item_of(e.no) = p.no
         ORDER BY e.no
-        OFFSET p.leg
-        LIMIT 1
+        LIMIT 1 OFFSET p.leg
     ) AS o ON TRUE
     WHERE p.amount IS DISTINCT FROM s.amount OR p.amount > coalesce(abs(o.amount), 0)
     ORDER BY p.no
