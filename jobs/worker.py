@@ -13,6 +13,7 @@ import uvloop
 from core import tasks
 from core.inbox.dead_letters import DeadLetterStream
 from core.inbox.processing import Processor, Retries, take_over_inbox_events
+from core.inbox.rules import Admission
 from core.outbox.breakers import Breakers
 from core.outbox.destinations import Destinations
 from core.outbox.egress import Egress
@@ -101,6 +102,7 @@ class _Shift:
             worker,
             wake=self._wake,
             retries=retries,
+            admission=Admission.of(service.settings),
             stream=self._stream,
         )
         self._sender = Sender(

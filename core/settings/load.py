@@ -166,6 +166,10 @@ def _remarks(settings: Settings, values: Mapping[str, Any]) -> list[str]:
         remarks.append(
             "DATABASE_URL is unset: the embedded PostgreSQL of this machine alone keeps the books."
         )
+    if settings.env == "prod" and settings.stripe_livemode in {"test", "both"}:
+        remarks.append(
+            f"STRIPE_LIVEMODE={settings.stripe_livemode}: test events of Stripe post to the books."
+        )
     if settings.dlq_backend == "redis":
         remarks.append("DLQ_BACKEND=redis announces dead letters there, too; they are kept in PostgreSQL.")
     if (

@@ -231,6 +231,16 @@ class Inbox(BaseModel):
         "Secrets of Stripe's webhook endpoints, comma separated during a rotation; unset: every event is refused",
         names=("STRIPE_SIGNING_SECRET", "STRIPE_WEBHOOK_SECRET"),
     )
+    stripe_livemode: Literal["", "live", "test", "both"] = key(
+        "",
+        "Which of Stripe's events have an effect: live, test or both; the others are stored and ignored; unset: live in"
+        " prod, both elsewhere",
+    )
+    stripe_accounts: Words = key(
+        "",
+        "Connected accounts of Stripe (acct_...) whose events have an effect, comma separated; unset: those of the"
+        " platform's own account alone",
+    )
     stripe_timestamp_tolerance: Annotated[int, zero_means(300)] = key(
         300,
         "How far a signature's time may be from ours, either way; 0 and below mean 300",
