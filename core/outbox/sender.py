@@ -24,7 +24,7 @@ from core.masking import mask_text
 from core.outbox.backlog import Backlog, Share
 from core.outbox.batching import carriers_of, carry, messages_of
 from core.outbox.breakers import Breakers
-from core.outbox.egress import EXCERPT_BYTES, GONE_STATUS, TOTAL_TIMEOUT_SECONDS
+from core.outbox.egress import EXCERPT_BYTES, GONE_STATUS, TOTAL_TIMEOUT_SECONDS, UNREAD, Reply
 from core.outbox.health import Patience, note_failure, note_success
 from core.outbox.ordering import Turn, lock, release, release_locked, turns_of
 from core.outbox.schedule import Schedule
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from core.database import Database, Row
     from core.outbox.batching import Message
-    from core.outbox.egress import Egress, Reply
+    from core.outbox.egress import Egress
     from core.work.leases import Worker
 
 log = structlog.get_logger(__name__)
@@ -234,7 +234,13 @@ class Sender:
         sent_at = datetime.now(UTC)
         reply = await self._egress.post(row["url"], body=message.body, headers=headers)
         self._breakers.note(row["endpoint_id"], good=reply.well, seconds=reply.seconds)
-        result = self._judge(row, token, reply, sent_at)
+        try:
+            result = self._judge(row, token, reply, sent_at)
+        except Exception:
+            # An answer that breaks our code is a failed attempt like any other, or it would come again without an end.
+            log.exception("delivery.answer_unread", delivery_id=str(row["id"]))
+            reply = Reply(None, UNREAD, reply.seconds)
+            result = self._judge(row, token, reply, sent_at)
         metrics.DELIVERY_ATTEMPTS.add("success" if reply.succeeded else "error")
         metrics.DELIVERY_SECONDS.observe(reply.seconds)
         if result.state != "pending":

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+import structlog
 from aiohttp import web
 
 from core.errors import Refusal
@@ -25,6 +26,8 @@ from handlers.webhooks.outbox_bodies import (
     TestView,
 )
 
+log = structlog.get_logger(__name__)
+
 
 async def create_endpoint(call: Call) -> web.Response:
     """Create an endpoint of the caller's principal."""
@@ -36,7 +39,7 @@ async def create_endpoint(call: Call) -> web.Response:
         wanted=endpoints.NewEndpoint(**msgspec.structs.asdict(body)),
     )
     if endpoint.verify:
-        endpoint = await _challenged(call, endpoint.id)
+        endpoint = await _challenged(call, endpoint)
     view = NewEndpointView(**_fields(endpoint), secret=secret)
     return answer(201, view, {"Location": f"/v1/webhook-endpoints/{endpoint.id}"})
 
@@ -70,7 +73,7 @@ async def update_endpoint(call: Call) -> web.Response:
         changes=endpoints.EndpointChanges(**msgspec.structs.asdict(body)),
     )
     if (body.url is not None or body.verify) and endpoint.verify and endpoint.verified_at is None:
-        endpoint = await _challenged(call, endpoint.id)
+        endpoint = await _challenged(call, endpoint)
     return answer(200, _view(endpoint))
 
 
@@ -119,11 +122,19 @@ async def _found(call: Call, endpoint_id: UUID) -> endpoints.Endpoint:
     return await endpoints.find(call.service.database, principal_id=call.caller.id, endpoint_id=endpoint_id)
 
 
-async def _challenged(call: Call, endpoint_id: UUID) -> endpoints.Endpoint:
-    # The change is made in any case. An endpoint that has not passed stays off, and can be challenged again.
-    with contextlib.suppress(Refusal):
-        await call.parts.outbound.challenge(call.service, call.caller.id, endpoint_id)
-    return await _found(call, endpoint_id)
+async def _challenged(call: Call, endpoint: endpoints.Endpoint) -> endpoints.Endpoint:
+    """Challenge an endpoint and return it as it is then; as it was, when that cannot be known.
+
+    The change is made in any case, and its answer has a secret that is never shown again. An endpoint that has not
+    passed stays off, and can be challenged again.
+    """
+    try:
+        with contextlib.suppress(Refusal):
+            await call.parts.outbound.challenge(call.service, call.caller.id, endpoint.id)
+        return await _found(call, endpoint.id)
+    except Exception:
+        log.exception("endpoint.not_challenged", endpoint_id=str(endpoint.id))
+        return endpoint
 
 
 def _view(endpoint: endpoints.Endpoint) -> EndpointView:

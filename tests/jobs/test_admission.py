@@ -93,7 +93,7 @@ async def test_only_real_money_of_our_accounts_posts(thread: Thread, settings: S
     for number, case in enumerate(CASES):
         event = payment(f"pi_{number}", "shop:till", 1500)
         event["data"]["object"].update(case.intent)
-        event |= {"livemode": True} | case.changes
+        event |= {"livemode": True, **case.changes}
         assert (await thread.send(event))[0] == 200
         await apply(thread, settings.model_copy(update=case.settings))
         row = await thread.inbox(event["id"])
