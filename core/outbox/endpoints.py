@@ -14,7 +14,7 @@ import asyncpg
 from core import ids
 from core.database import queries
 from core.errors import Refusal
-from core.outbox.events import new_event, write_events
+from core.outbox.events import check_patterns, new_event, write_events
 from core.outbox.fanout import NewDelivery, create_deliveries
 from core.outbox.signing import (
     check_own_secret,
@@ -42,6 +42,8 @@ MAX_HEADER_VALUE: Final = 1024
 MAX_HEADER_BYTES: Final = 4096
 # The overlap of a rotation is a week at most: longer than any roll-out, short enough that a leaked secret ends.
 MAX_OVERLAP_SECONDS: Final = 7 * 86_400
+# Secrets that count at once: each makes a signature of every delivery, and receivers read a few only.
+MAX_SECRETS: Final = 4
 TEST_EVENT: Final = "webhook.test"
 # The reasons why an endpoint is off, as `disabled_reason` tells them.
 UNVERIFIED: Final = "unverified"
@@ -139,10 +141,12 @@ async def create(
 ) -> tuple[Endpoint, str]:
     """Store an endpoint and return it with its secret, which is never shown again.
 
-    Raises Refusal `invalid_request` for a URL that no delivery may go to, for a weak secret, for headers that an
-    endpoint may not set, for order together with batches, and when there are MAX_ENDPOINTS already.
+    Raises Refusal `invalid_request` for a URL that no delivery may go to, for types that no event has, for a weak
+    secret, for headers that an endpoint may not set, for order together with batches, and when there are MAX_ENDPOINTS
+    already.
     """
     destinations.check_url(wanted.url)
+    check_patterns(wanted.event_types, field="event_types")
     check_headers(wanted.headers)
     if wanted.secret is not None:
         (check_own_secret if wanted.own_secret else check_secret)(wanted.secret)
@@ -200,6 +204,8 @@ async def update(
     """
     if changes.url is not None:
         destinations.check_url(changes.url)
+    if changes.event_types is not None:
+        check_patterns(changes.event_types, field="event_types")
     if changes.headers is not None:
         check_headers(changes.headers)
     with _ordered_or_batched():
@@ -247,16 +253,28 @@ async def rotate_secret(
     """Give an endpoint a new secret, and a new pair of keys if it has one; return the secret and the old ones' end.
 
     Until that end deliveries carry both signatures: all in Standard Webhooks, the oldest secret's in the wallet form.
-    Raises Refusal `invalid_request` for a weak secret, and `not_found`.
+    Raises Refusal `invalid_request` for a weak secret, `not_found`, and `too_many_secrets` when another one would end
+    the oldest before its time.
     """
     if secret is not None:
         check_secret(secret)
     chosen = secret or new_secret()
     row = await database.fetchrow(
-        _sql.rotate_webhook_secret, principal_id, endpoint_id, chosen, overlap_seconds, new_signing_key()
+        _sql.rotate_webhook_secret,
+        principal_id,
+        endpoint_id,
+        chosen,
+        overlap_seconds,
+        new_signing_key(),
+        MAX_SECRETS,
     )
     if row is None:
-        raise _missing(endpoint_id)
+        until = (await find(database, principal_id=principal_id, endpoint_id=endpoint_id)).old_secrets_until
+        raise Refusal(
+            "too_many_secrets",
+            f"{MAX_SECRETS} secrets count already, until {until}. Wait for that, or end the old ones with"
+            " overlap_seconds 0.",
+        )
     return Rotated(chosen, _public_key(row), row["old_secrets_until"])
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -203,7 +203,7 @@ _LATER = ("database_unavailable", "overloaded", "shutting_down")
 _REFUSALS = ("invalid_signature", "malformed_json", "invalid_request", *_LATER)
 _TAG = "webhooks in"
 
-ROUTES = table(
+_ROUTES = table(
     Route(
         "POST", "/webhooks/stripe", receive_stripe, "receive_stripe_event", "Take in an event of Stripe",
         description="The raw bytes are verified against `Stripe-Signature` with every active secret, stored once "
@@ -230,3 +230,6 @@ ROUTES = table(
     ),
     tag=_TAG, raw=True, problems=_REFUSALS, answers={200: WebhookAnswer},
 )  # fmt: skip
+
+# A provider follows no redirect, and its user may have typed a slash too many: that path answers like the other.
+ROUTES = (*_ROUTES, *(replace(route, path=f"{route.path}/", hidden=True) for route in _ROUTES))

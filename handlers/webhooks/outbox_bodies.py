@@ -25,7 +25,7 @@ Patterns = Annotated[
     list[EventPattern],
     msgspec.Meta(
         max_length=100,
-        description="The types it wants, such as payment.succeeded or transfer.*; none means all.",
+        description="The types it wants, such as payment.succeeded or requests.*; none means all.",
     ),
 ]
 Description = Annotated[str, msgspec.Meta(max_length=MAX_DESCRIPTION)]

@@ -181,9 +181,9 @@ ROUTES = table(
     Route(
         "POST", "/v1/webhook-endpoints/{endpoint_id}/secret/rotate", rotate_secret, "rotate_webhook_secret",
         "Give an endpoint a new secret", scope="webhooks:write", body=Rotation, answers={200: SecretView},
-        problems=("not_found",),
+        problems=("not_found", "too_many_secrets"),
         description="For `overlap_seconds` deliveries carry the signatures of both secrets in `webhook-signature`, "
-        "and `X-Webhook-Sign` is made with the old one; at most four secrets overlap.",
+        "and `X-Webhook-Sign` is made with the old one. At most four secrets overlap; a fifth is refused.",
         example={"overlap_seconds": 3600},
     ),
     Route(

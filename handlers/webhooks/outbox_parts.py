@@ -22,7 +22,7 @@ from core.work import wakeup
 from core.work.wakeup import Waker
 
 EventType = Annotated[str, msgspec.Meta(pattern=f"^{EVENT_TYPE_PATTERN}$", max_length=MAX_EVENT_TYPE)]
-# A pattern is a type, or a type's beginning: `transfer.*` is every type that begins with `transfer.`, `*` every type.
+# A pattern is a type, or a type's beginning: `requests.*` is every type that begins with `requests.`, `*` every type.
 EventPattern = Annotated[
     str, msgspec.Meta(pattern=rf"^(?:\*|{EVENT_TYPE_PATTERN}(?:\.\*)?)$", max_length=MAX_EVENT_TYPE)
 ]

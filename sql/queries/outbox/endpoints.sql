@@ -96,22 +96,24 @@ RETURNING
 -- name: rotate_webhook_secret
 -- Secret $3, and signing key $5 for an endpoint that has such, are the first of endpoint $2 of principal $1 from now
 -- on; the others count for $4 seconds more, or no longer. The query answers old_secrets_until and signing_keys, or no
--- row when there is no such endpoint.
+-- row when there is no such endpoint, and when $6 secrets count already and shall go on to.
 UPDATE webhook_endpoints
 SET
     secrets = CASE
         WHEN $4::double precision <= 0 THEN ARRAY[$3::text]
         WHEN old_secrets_until <= clock_timestamp() THEN ARRAY[$3::text, secrets[1]]
-        ELSE (ARRAY[$3::text] || secrets)[1:4]
+        ELSE ARRAY[$3::text] || secrets
     END,
     signing_keys = CASE
         WHEN signing_keys = '{}' THEN signing_keys
         WHEN $4::double precision <= 0 THEN ARRAY[$5::text]
         WHEN old_secrets_until <= clock_timestamp() THEN ARRAY[$5::text, signing_keys[1]]
-        ELSE (ARRAY[$5::text] || signing_keys)[1:4]
+        ELSE ARRAY[$5::text] || signing_keys
     END,
     old_secrets_until = clock_timestamp() + make_interval(secs => $4::double precision)
-WHERE principal_id = $1 AND id = $2 AND deleted_at IS NULL
+WHERE
+    principal_id = $1 AND id = $2 AND deleted_at IS NULL
+    AND ($4 <= 0 OR old_secrets_until <= clock_timestamp() OR cardinality(secrets) < $6)
 RETURNING old_secrets_until, signing_keys;
 
 -- name: delete_webhook_endpoint

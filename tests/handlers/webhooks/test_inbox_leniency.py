@@ -143,3 +143,22 @@ async def test_a_forged_body_is_read_no_more_than_before(api: ApiClient, service
             400,
             "Invalid JSON payload",
         )
+
+
+async def test_a_slash_too_many_changes_nothing(api: ApiClient) -> None:
+    for path, good, bad in (
+        ("stripe", stripe(S + b"}")[1], {"Stripe-Signature": "t=1,v1=0"}),
+        ("paypal", paypal(S + b"}")[1], {}),
+        ("cloudpayments/pay", {}, {}),
+        ("in/nobody", {}, {}),
+    ):
+        for headers in (good, bad):
+            answers = [
+                await api.post(
+                    f"/webhooks/{path}{slash}", data=S + b"}", headers=headers, allow_redirects=False
+                )
+                for slash in ("", "/")
+            ]
+            told = [await answer.json(content_type=None) for answer in answers]
+            assert answers[0].status == answers[1].status != 307
+            assert [one["detail"] for one in told if "detail" in one] in ([], [told[0].get("detail")] * 2)
