@@ -24,6 +24,7 @@ from core.outbox.sender import Sender, take_over_deliveries
 from core.platform import open_platform
 from core.redis import open_redis
 from core.service import open_service
+from core.vault import Vault
 from core.work import wakeup
 from core.work.leases import HEARTBEAT_SECONDS, Worker
 from core.work.wakeup import Alarm
@@ -112,6 +113,7 @@ class _Shift:
             self._schedule,
             breakers=Breakers(service.settings.webhook_breaker_open_secs),
             patience=Patience.of(service.settings),
+            vault=Vault.of(service.settings),
             on_free=lambda: alarm.ring([wakeup.DELIVERIES]),
             on_event=lambda: self._wake(wakeup.OUTBOX),
         )

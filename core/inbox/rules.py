@@ -190,7 +190,7 @@ class Admission:
     """The events that may have an effect here: real or test ones, and those of which accounts.
 
     Providers sign their test events like real ones, and Stripe sends the events of connected accounts to the platform's
-    endpoint. Whoever can pay with a test card would else make money. The defaults are those of production.
+    endpoint. Anybody with a test card would else make money. The defaults are those of production.
     """
 
     stripe: str = LIVE

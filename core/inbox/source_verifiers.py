@@ -13,7 +13,7 @@ from core.errors import Refusal
 from core.inbox import plain_hmac, standard_webhooks
 from core.inbox.intake import NewEvent
 from core.inbox.locations import HEADER_PREFIX, Payload
-from core.inbox.sources import NAME_PATTERN, read_options
+from core.inbox.sources import NAME_PATTERN, owner_of, read_options
 from core.inbox.verifying import identified, kept, moment_in, object_named
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from core.database import Database
     from core.inbox.sources import Kind, Options
+    from core.vault import Vault
 
 _sql = queries(__name__)
 
@@ -73,8 +74,11 @@ class SourceVerifiers:
     An entry is believed for half a second. Requests that need the same source at the same time share one query.
     """
 
-    def __init__(self, database: Database, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, database: Database, vault: Vault, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._database = database
+        self._vault = vault
         self._clock = clock
         self._known: OrderedDict[str, tuple[SourceVerifier | None, float]] = OrderedDict()
         self._unknown: OrderedDict[str, tuple[SourceVerifier | None, float]] = OrderedDict()
@@ -83,7 +87,8 @@ class SourceVerifiers:
     async def get(self, name: str) -> SourceVerifier:
         """Return the verifier of the enabled source of this name.
 
-        Raises Refusal `not_found` when there is none, and Unavailable when the database cannot be asked.
+        Raises Refusal `not_found` when there is none, and Unavailable when the database cannot be asked or its keys
+        cannot be read.
         """
         if _NAME.fullmatch(name) is None:
             return _existing(None)
@@ -111,7 +116,8 @@ class SourceVerifiers:
             if row is None:
                 _remember(self._unknown, name, (None, until), CACHED_UNKNOWN)
                 return None
-            verifier = SourceVerifier(name, row["kind"], read_options(row["options"]), row["secrets"])
+            secrets = [self._vault.open(stored, owner_of(name)) for stored in row["secrets"]]
+            verifier = SourceVerifier(name, row["kind"], read_options(row["options"]), secrets)
             _remember(self._known, name, (verifier, until), CACHED)
             return verifier
         finally:

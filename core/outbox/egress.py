@@ -131,7 +131,7 @@ class Egress:
             # The settings allowed this URL when the endpoint was made, and forbid it now.
             error = refusal.detail
         except Exception as failure:  # noqa: BLE001 - it becomes the error of the reply
-            # Whatever an answer does to us is a failed attempt: else it would be sent again without an end.
+            # An answer that breaks our code is a failed attempt: else the delivery would be sent again without an end.
             error = _error(failure)
         return Reply(None, error[:500], time.perf_counter() - started)
 

@@ -21,8 +21,12 @@ from core.outbox.signing import (
     check_secret,
     new_secret,
     new_signing_key,
-    public_key,
+    opened_signing_key,
+    owner_of,
+    sealed_signing_key,
+    stored_public_key,
 )
+from core.vault import RESEALED, Resealed, SealedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 
     from core.database import Connection, Database, Row
     from core.outbox.destinations import Destinations
+    from core.vault import Vault
 
 _sql = queries(__name__)
 
@@ -137,7 +142,12 @@ class EndpointChanges(NamedTuple):
 
 
 async def create(
-    database: Connection | Database, destinations: Destinations, *, principal_id: int, wanted: NewEndpoint
+    database: Connection | Database,
+    destinations: Destinations,
+    vault: Vault,
+    *,
+    principal_id: int,
+    wanted: NewEndpoint,
 ) -> tuple[Endpoint, str]:
     """Store an endpoint and return it with its secret, which is never shown again.
 
@@ -151,18 +161,19 @@ async def create(
     if wanted.secret is not None:
         (check_own_secret if wanted.own_secret else check_secret)(wanted.secret)
     secret = wanted.secret or new_secret()
+    endpoint_id = ids.new_uuid()
     with _ordered_or_batched():
         row = await database.fetchrow(
             _sql.create_webhook_endpoint,
-            ids.new_uuid(),
+            endpoint_id,
             principal_id,
             wanted.url,
             sorted(set(wanted.event_types)),
             wanted.description,
             json.dumps(dict(wanted.headers)),
-            [secret],
+            [vault.seal(secret, owner_of(endpoint_id))],
             MAX_ENDPOINTS,
-            _new_signing_keys(wanted.signature),
+            _new_signing_keys(vault, wanted.signature, endpoint_id),
             wanted.verify,
             wanted.ordered,
             wanted.batch_size,
@@ -191,6 +202,7 @@ async def find(database: Database, *, principal_id: int | None, endpoint_id: UUI
 async def update(
     database: Database,
     destinations: Destinations,
+    vault: Vault,
     *,
     principal_id: int,
     endpoint_id: UUID,
@@ -218,7 +230,9 @@ async def update(
                 None if changes.event_types is None else sorted(set(changes.event_types)),
                 changes.description,
                 None if changes.headers is None else json.dumps(dict(changes.headers)),
-                None if changes.signature is None else _new_signing_keys(changes.signature),
+                None
+                if changes.signature is None
+                else _new_signing_keys(vault, changes.signature, endpoint_id),
                 changes.verify,
                 changes.ordered,
                 changes.batch_size,
@@ -248,7 +262,13 @@ async def switch(connection: Connection, endpoint_id: UUID, off_for: str | None)
 
 
 async def rotate_secret(
-    database: Database, *, principal_id: int, endpoint_id: UUID, secret: str | None, overlap_seconds: float
+    database: Database,
+    vault: Vault,
+    *,
+    principal_id: int,
+    endpoint_id: UUID,
+    secret: str | None,
+    overlap_seconds: float,
 ) -> Rotated:
     """Give an endpoint a new secret, and a new pair of keys if it has one; return the secret and the old ones' end.
 
@@ -263,9 +283,9 @@ async def rotate_secret(
         _sql.rotate_webhook_secret,
         principal_id,
         endpoint_id,
-        chosen,
+        vault.seal(chosen, owner_of(endpoint_id)),
         overlap_seconds,
-        new_signing_key(),
+        *_new_signing_keys(vault, ASYMMETRIC, endpoint_id),
         MAX_SECRETS,
     )
     if row is None:
@@ -322,6 +342,28 @@ async def delete(database: Database, *, principal_id: int, endpoint_id: UUID) ->
         raise _missing(endpoint_id)
 
 
+async def reseal(database: Database, vault: Vault) -> Resealed:
+    """Seal all secrets and signing keys anew under the first key of `vault`."""
+    done = lost = 0
+    after = _START
+    while rows := await database.fetch(_sql.endpoints_to_reseal, after, RESEALED):
+        for row in rows:
+            after, owner = row["id"], owner_of(row["id"])
+            try:
+                secrets = [vault.reseal(stored, owner) for stored in row["secrets"]]
+                keys = [
+                    sealed_signing_key(vault, opened_signing_key(vault, stored, owner), owner)
+                    for stored in row["signing_keys"]
+                ]
+            except SealedError:
+                lost += 1
+                continue
+            done += await database.execute(
+                _sql.reseal_endpoint, after, row["secrets"], row["signing_keys"], secrets, keys
+            )
+    return Resealed(done, lost)
+
+
 def check_headers(headers: Mapping[str, str]) -> None:
     """Raise Refusal `invalid_request` unless these headers may be sent with every delivery beside ours."""
     if len(headers) > MAX_HEADERS:
@@ -362,12 +404,14 @@ def _missing(endpoint_id: UUID) -> Refusal:
     return Refusal("not_found", f"There is no endpoint {endpoint_id}.")
 
 
-def _new_signing_keys(signature: str) -> list[str]:
-    return [new_signing_key()] if signature == ASYMMETRIC else []
+def _new_signing_keys(vault: Vault, signature: str, endpoint_id: UUID) -> list[str]:
+    if signature != ASYMMETRIC:
+        return []
+    return [sealed_signing_key(vault, new_signing_key(), owner_of(endpoint_id))]
 
 
 def _public_key(row: Row) -> str | None:
-    return public_key(row["signing_keys"][0]) if row["signing_keys"] else None
+    return stored_public_key(row["signing_keys"][0]) if row["signing_keys"] else None
 
 
 def _endpoint(row: Row) -> Endpoint:

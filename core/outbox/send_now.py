@@ -12,6 +12,7 @@ from core.outbox.egress import TOTAL_TIMEOUT_SECONDS, Egress
 from core.outbox.fanout import fan_out
 from core.outbox.schedule import Schedule
 from core.outbox.sender import Sender, take_over_deliveries
+from core.vault import Vault
 from core.work.leases import Worker
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ async def _rounds(
 
     async def send() -> bool:
         await worker.beat(database)
-        sender = Sender(database, egress, worker, Schedule.of(settings))
+        sender = Sender(database, egress, worker, Schedule.of(settings), vault=Vault.of(settings))
         events = await fan_out(database)
         started = await sender.step()
         await sender.drain(2 * TOTAL_TIMEOUT_SECONDS)

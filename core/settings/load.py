@@ -1,7 +1,7 @@
 """The one settings object, and how it is read: overrides, then the environment, then `.env`, then defaults."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,16 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from core.settings.kinds import expectation, extra_of, names_of, shown, text_of
+from core.settings.kinds import Secret, expectation, extra_of, has_marks, names_of, shown, text_of
 from core.settings.production import RULES
 from core.settings.providers import Orchestration, Upstreams
 from core.settings.retired import UNREMARKABLE_DATABASE_URL, back_doors, effect_notices, retired_notices
-from core.settings.service import Inbox, Ledger, Limits, Network, Outbox, Ports, Process, Storage
+from core.settings.service import AtRest, Inbox, Ledger, Limits, Network, Outbox, Ports, Process, Storage
 from core.settings.wallets import Money, SignIn, Tokens
 
 GROUPS = (
-    Process, Ports, Network, Storage, Limits, Ledger, Inbox, Outbox, Upstreams, Orchestration, Tokens, SignIn, Money,
+    Process, Ports, Network, Storage, AtRest, Limits, Ledger, Inbox, Outbox, Upstreams, Orchestration, Tokens, SignIn,
+    Money,
 )  # fmt: skip
 
 # Words that mean prod; a message says of any other word that it counts as prod.
@@ -39,12 +40,12 @@ class SettingsError(Exception):
 
 class Settings(
     # pydantic lists the fields of the last base first.
-    BaseSettings, Money, SignIn, Tokens, Orchestration, Upstreams, Outbox, Inbox, Ledger, Limits, Storage, Network,
-    Ports, Process,
+    BaseSettings, Money, SignIn, Tokens, Orchestration, Upstreams, Outbox, Inbox, Ledger, Limits, AtRest, Storage,
+    Network, Ports, Process,
 ):  # fmt: skip
     """Every setting, frozen. `load_settings` alone reads and makes them. Unset texts are empty."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_file_encoding="utf-8")
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_file_encoding="utf-8-sig")
 
     notices: tuple[str, ...] = Field((), description="Sentences about what was set and has no effect")
 
@@ -85,7 +86,14 @@ def load_settings(*, env_file: str | os.PathLike[str] | None = ".env", **overrid
         problems += _broken_rules(settings, _environment_word(values), broken, given_as)
     if problems:
         raise SettingsError(problems)
-    notices = [*retired_notices(environment), *effect_notices(settings, values), *_remarks(settings, values)]
+    for attribute in ("database_url", "redis_url"):
+        getattr(settings, attribute).given_as = given_as.get(attribute, "")
+    notices = [
+        *retired_notices(environment),
+        *effect_notices(settings, values),
+        *_marked(settings, given_as),
+        *_remarks(settings, values),
+    ]
     return settings.model_copy(update={"notices": tuple(notices)})
 
 
@@ -157,6 +165,16 @@ def _environment_word(values: Mapping[str, Any]) -> str:
     return str(values.get("env", "dev")).strip().lower()
 
 
+def _marked(settings: Settings, given_as: Mapping[str, str]) -> Iterator[str]:
+    """Yield a sentence for each secret in quotes or behind a byte-order mark: its signatures would all be wrong."""
+    for attribute, field in Settings.model_fields.items():
+        value = getattr(settings, attribute)
+        secrets = value if field.annotation == tuple[Secret, ...] else (value,)
+        if field.annotation in {Secret, tuple[Secret, ...]} and any(map(has_marks, secrets)):
+            name = given_as.get(attribute) or names_of(attribute, field)[0]
+            yield f"{name} begins or ends with a quote or a byte-order mark, which counts as a part of it."
+
+
 def _remarks(settings: Settings, values: Mapping[str, Any]) -> list[str]:
     remarks = []
     word = _environment_word(values)
@@ -165,6 +183,10 @@ def _remarks(settings: Settings, values: Mapping[str, Any]) -> list[str]:
     if settings.env == "prod" and not settings.database_url:
         remarks.append(
             "DATABASE_URL is unset: the embedded PostgreSQL of this machine alone keeps the books."
+        )
+    if settings.env == "prod" and not settings.secrets_keys:
+        remarks.append(
+            "SECRETS_KEYS is unset: secrets of endpoints and sources stand readable in the database and its backups."
         )
     if settings.env == "prod" and settings.stripe_livemode in {"test", "both"}:
         remarks.append(

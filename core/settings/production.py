@@ -68,6 +68,7 @@ RULES: tuple[Rule, ...] = (
     Rule("jwt_secret", lambda s: _weak([s.jwt_secret], LEAST_KEY_CHARACTERS), _KEY),
     Rule("jwt_secret_previous", lambda s: _weak(s.jwt_secret_previous, LEAST_KEY_CHARACTERS), _KEY),
     Rule("internal_api_secret", lambda s: _weak([s.internal_api_secret], LEAST_KEY_CHARACTERS), _KEY),
+    Rule("secrets_keys", lambda s: _weak(s.secrets_keys, LEAST_KEY_CHARACTERS), _KEY),
     Rule("merchant_secret_keys", lambda s: _weak(s.merchant_secret_keys, LEAST_KEY_CHARACTERS), _KEY),
     Rule(
         "admin_token",

@@ -146,6 +146,17 @@ class Storage(BaseModel):
     )
 
 
+class AtRest(BaseModel):
+    """Secrets at rest."""
+
+    secrets_keys: Secrets = key(
+        "",
+        "Keys under which secrets of endpoints, sources and merchants are stored, 32 characters or more, comma"
+        " separated: the first encrypts, all decrypt; unset: secrets of endpoints and sources stand readable in the"
+        " database and its backups",
+    )
+
+
 class Limits(BaseModel):
     """Rate limits."""
 

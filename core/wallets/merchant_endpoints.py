@@ -10,6 +10,7 @@ from core.audit import audited, by_user, record
 from core.database import queries
 from core.errors import Refusal
 from core.outbox import endpoints
+from core.vault import Vault
 from core.wallets.administration import ADMIN
 from core.wallets.merchants import require_merchant
 
@@ -56,7 +57,11 @@ async def create_endpoint(
     wanted = endpoints.NewEndpoint(url, event_types, secret=secret, own_secret=True)
     async with platform.database.transaction() as connection:
         endpoint, _ = await endpoints.create(
-            connection, destinations, principal_id=user.principal_id, wanted=wanted
+            connection,
+            destinations,
+            Vault.of(platform.settings),
+            principal_id=user.principal_id,
+            wanted=wanted,
         )
         entry = audited(
             "webhooks.endpoint_create",

@@ -30,6 +30,7 @@ from core.inbox.verifying import NotGenuine, Verifier
 from core.service import Service
 from core.settings import Settings
 from core.settings.providers import PAYPAL_CERT_HOSTS
+from core.vault import Vault
 from core.work.wakeup import Waker
 from handlers.http.route import Call, Route, answer, table
 
@@ -90,7 +91,7 @@ async def open_inbound(service: Service) -> AsyncIterator[Inbound]:
                 kind: CloudPaymentsVerifier(settings.cloudpayments_api_secrets, kind)
                 for kind in cloudpayments.KINDS
             },
-            sources=SourceVerifiers(service.database),
+            sources=SourceVerifiers(service.database, Vault.of(settings)),
         )
 
 

@@ -35,6 +35,7 @@ async def create_endpoint(call: Call) -> web.Response:
     endpoint, secret = await endpoints.create(
         call.service.database,
         call.parts.outbound.destinations,
+        call.parts.outbound.vault,
         principal_id=call.caller.id,
         wanted=endpoints.NewEndpoint(**msgspec.structs.asdict(body)),
     )
@@ -68,6 +69,7 @@ async def update_endpoint(call: Call) -> web.Response:
     endpoint = await endpoints.update(
         call.service.database,
         call.parts.outbound.destinations,
+        call.parts.outbound.vault,
         principal_id=call.caller.id,
         endpoint_id=call.path("endpoint_id"),
         changes=endpoints.EndpointChanges(**msgspec.structs.asdict(body)),
@@ -97,6 +99,7 @@ async def rotate_secret(call: Call) -> web.Response:
     body: Rotation = call.body
     rotated = await endpoints.rotate_secret(
         call.service.database,
+        call.parts.outbound.vault,
         principal_id=call.caller.id,
         endpoint_id=call.path("endpoint_id"),
         secret=body.secret,

@@ -19,6 +19,7 @@ PROD: dict[str, Any] = {
     "rate_limit_backend": "redis",
     "database_url": "postgresql://u:p@db/books",
     "fee_wallet_phone": "+963944000000",
+    "secrets_keys": STRONG,
 }
 
 # The environment tables of the contracts, name by name.
@@ -248,6 +249,30 @@ def test_prod_starts_with_good_settings() -> None:
     assert load_settings(env_file=None, **PROD).notices == ()
     digest = load_settings(env_file=None, **PROD | {"admin_token": None, "admin_token_sha256": "AB" * 32})
     assert digest.admin_token_sha256 == ("ab" * 32,)
+
+
+@pytest.mark.parametrize(
+    "value", ['"whsec_a"', "'whsec_a", "\ufeffwhsec_a", "\u201cwhsec_a\u201d", 'whsec_a,"whsec_b"']
+)
+def test_a_secret_in_quotes_is_told_at_the_start(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("STRIPE_WEBHOOK_SECRET", value)
+    monkeypatch.setenv("DEMO_HMAC_SECRET", value)
+    notices = load_settings(env_file=None).notices
+    assert [notice.split()[0] for notice in notices] == ["STRIPE_WEBHOOK_SECRET", "DEMO_HMAC_SECRET"]
+    assert all("quote or a byte-order mark" in notice and "whsec" not in notice for notice in notices)
+
+
+def test_an_env_file_behind_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_bytes(b'\xef\xbb\xbfSTRIPE_SIGNING_SECRET="whsec_a"\n')
+    settings = load_settings(env_file=file)
+    assert (settings.stripe_signing_secrets, settings.notices) == (("whsec_a",), ())
+
+
+def test_what_prod_does_without_keys_and_with_test_events_is_told() -> None:
+    told = load_settings(env_file=None, **PROD | {"secrets_keys": None, "stripe_livemode": "both"}).notices
+    assert [notice.split()[0] for notice in told] == ["SECRETS_KEYS", "STRIPE_LIVEMODE=both:"]
+    assert "SECRETS_KEYS=***" in problems(**PROD | {"secrets_keys": f"{STRONG},short"})
 
 
 def test_what_signing_in_does_without_is_told() -> None:

@@ -121,3 +121,15 @@ RETURNING old_secrets_until, signing_keys;
 UPDATE webhook_endpoints SET deleted_at = clock_timestamp()
 WHERE principal_id = $1 AND id = $2 AND deleted_at IS NULL
 RETURNING id;
+
+-- name: endpoints_to_reseal
+-- Up to $2 living endpoints with ids above $1, in the order of their ids: id, secrets, signing_keys.
+SELECT id, secrets, signing_keys FROM webhook_endpoints
+WHERE id > $1 AND deleted_at IS NULL
+ORDER BY id
+LIMIT $2;
+
+-- name: reseal_endpoint
+-- Give endpoint $1 the secrets $4 and the signing keys $5 in the place of $2 and $3, which say the same.
+UPDATE webhook_endpoints SET secrets = $4, signing_keys = $5
+WHERE id = $1 AND secrets = $2 AND signing_keys = $3;
