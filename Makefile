@@ -39,7 +39,7 @@ bench: ## run the benchmark; the report goes to loadtests/results/
 demo: ## show an event's way through a running service
 	@./tallystick demo $(ARGS)
 
-e2e: ## pay in every way once, against the development service at BASE_URL
+e2e: ## pay in every way once, against the development service that runs here, or at TALLYSTICK_URL
 	@examples/e2e.sh
 
 cash-demo: ## cash in and out through an agent, against the same

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 _sql = queries(__name__)
 _encode = msgspec.json.Encoder().encode
-_NEWEST = UUID(int=2**128 - 1)
-_OLDEST = UUID(int=0)
 
 
 class AuditEvent(NamedTuple):
@@ -74,17 +72,17 @@ async def list_events(
     database: Database, wanted: AuditFilter, *, before: UUID | None, limit: int
 ) -> list[AuditEvent]:
     """Return up to `limit` records older than the id `before`, newest first. Ids are in the order of time."""
-    newest = before or _NEWEST
-    if wanted.until is not None:
-        newest = min(newest, ids.first_uuid_at(wanted.until))
+    first, last = ids.span_of(wanted.since, wanted.until)
     rows = await database.fetch(
         _sql.audit_events,
         wanted.type,
         wanted.user_id,
         wanted.actor,
         wanted.object_id,
-        newest,
-        _OLDEST if wanted.since is None else ids.first_uuid_at(wanted.since),
+        last if before is None else min(before, last),
+        first,
         limit,
+        None if wanted.since is None else ids.within_calendar(wanted.since),
+        None if wanted.until is None else ids.within_calendar(wanted.until),
     )
     return [AuditEvent(**{**row, "data": msgspec.json.decode(row["data"])}) for row in rows]

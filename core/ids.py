@@ -7,14 +7,16 @@ import random
 import re
 import threading
 import time
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from typing import Final
 from uuid import UUID
-
-if TYPE_CHECKING:
-    from datetime import datetime
 
 _RANDOM_BITS = 74
 _COUNTER_STEP_BITS = 32
+# Ids are made by the clock of a process, the times of rows by that of the database; they differ by less.
+CLOCK_SLACK: Final = timedelta(hours=1)
+_EARLIEST, _LATEST = UUID(int=0), UUID(int=2**128 - 1)
+_FIRST_MOMENT, _LAST_MOMENT = datetime(2, 1, 1, tzinfo=UTC), datetime(9998, 12, 31, tzinfo=UTC)
 # A request id is visible ASCII and bounded, because it is echoed in a header and stands in every log line.
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 # https://www.w3.org/TR/trace-context-1/#traceparent-header; a later version may append fields, version ff is invalid.
@@ -56,8 +58,26 @@ def new_uuid() -> UUID:
 
 
 def first_uuid_at(moment: datetime) -> UUID:
-    """Return the least UUIDv7 that can have been made at `moment` or later; a look at newer rows begins there."""
+    """Return the least UUIDv7 that can have been made at `moment` or later."""
     return UUID(int=max(0, int(moment.timestamp() * 1000)) << 80)
+
+
+def span_of(since: datetime | None, until: datetime | None) -> tuple[UUID, UUID]:
+    """Return ids between which all rows lie that the database wrote from `since` to `until`.
+
+    The bounds save a look at all rows. A row's own time decides, since the clock that made its id is another one.
+    """
+    first = _EARLIEST if since is None else first_uuid_at(within_calendar(since) - CLOCK_SLACK)
+    last = _LATEST if until is None else first_uuid_at(within_calendar(until) + CLOCK_SLACK)
+    return first, last
+
+
+def within_calendar(moment: datetime) -> datetime:
+    """Return `moment`, or the nearest time from which an hour or an offset does not lead out of the calendar.
+
+    PostgreSQL's driver writes the ends of the calendar as infinite. No row is older or newer than these bounds.
+    """
+    return min(max(moment, _FIRST_MOMENT), _LAST_MOMENT)
 
 
 def short_number(id_: UUID) -> int:

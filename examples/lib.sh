@@ -1,7 +1,13 @@
 #!/bin/sh
-# The shared part of the examples. It needs curl 7.82 or newer, and a development service (ENV=dev) at BASE_URL.
+# The shared part of the examples. It needs curl and a development service (ENV=dev) at TALLYSTICK_URL; where that is
+# unset, at the address of the `tallystick up` that runs here. BASE_URL is the older name.
 
-BASE_URL=${BASE_URL:-http://localhost:8080}
+TALLYSTICK_URL=${TALLYSTICK_URL:-${BASE_URL-}}
+for tallystick in "$(dirname "$0")/../.venv/bin/tallystick" tallystick; do
+    [ -n "$TALLYSTICK_URL" ] || eval "$("$tallystick" env 2>/dev/null)"
+done
+TALLYSTICK_URL=${TALLYSTICK_URL:-http://127.0.0.1:8080}
+TALLYSTICK_URL=${TALLYSTICK_URL%/}
 OTP=${OTP:-123456} # the code of a development service
 
 # Say what comes next.
@@ -17,11 +23,17 @@ call() {
     printf '%s %s %s\n' "$method" "$path" "$json" >&2
     set -- -X "$method" "$@"
     [ -z "$token" ] || set -- "$@" -H "Authorization: Bearer $token"
-    [ -z "$json" ] || set -- "$@" --json "$json"
-    answer=$(curl -sS --fail-with-body --max-time 30 "$@" "$BASE_URL$path") || {
+    [ -z "$json" ] || set -- "$@" -H 'Content-Type: application/json' -d "$json"
+    answer=$(curl -sS --max-time 30 -w '\n%{http_code}' "$@" "$TALLYSTICK_URL$path") || return 1
+    status=${answer##*"
+"}
+    answer=${answer%"
+$status"}
+    case $status in 2??) ;; *)
         printf '  refused: %s\n' "$answer" >&2
         return 1
-    }
+        ;;
+    esac
     # Nobody needs to read a whole token on the screen.
     printf '  %s\n' "$answer" | sed 's/\("access_token":"[^"]\{12\}\)[^"]*/\1.../' >&2
     printf '%s\n' "$answer"

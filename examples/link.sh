@@ -9,7 +9,7 @@ ann=$(verified "$(new_phone)")
 
 step "A link over 12.00, for an hour"
 link=$(call POST /payments/links "$shop" '{"amount_cents":1200,"expires_in_minutes":60}' | field code)
-printf 'The page to pay it in a browser: %s/pay/%s\n' "$BASE_URL" "${link#*code=}"
+printf 'The page to pay it in a browser: %s/pay/%s\n' "$TALLYSTICK_URL" "${link#*code=}"
 call POST /payments/links/pay "$ann" "{\"code\":\"$link\",\"idempotency_key\":\"$(new_key)\"}" >/dev/null
 
 step "A link without an amount: a tip jar"

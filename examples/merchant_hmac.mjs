@@ -1,6 +1,6 @@
 // A merchant's signed call in JavaScript: Node 18 or newer, nothing to install.
 //
-// node merchant_hmac.mjs BASE_URL KEY_ID SECRET     prints the newest lines of the merchant's wallet
+// node merchant_hmac.mjs URL KEY_ID SECRET     prints the newest lines of the merchant's wallet
 
 import { createHmac } from "node:crypto";
 import { pathToFileURL } from "node:url";

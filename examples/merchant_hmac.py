@@ -1,6 +1,6 @@
 """A merchant's signed call in Python, with nothing but its standard library.
 
-python3 merchant_hmac.py BASE_URL KEY_ID SECRET     prints the newest lines of the merchant's wallet
+python3 merchant_hmac.py URL KEY_ID SECRET     prints the newest lines of the merchant's wallet
 """
 
 import hashlib

@@ -11,10 +11,10 @@ step "The till makes a code for 25.50"
 code=$(call POST /payments/merchant/qr "$shop" '{"amount_cents":2550}' | field code)
 status() {
     curl -sS -G --data-urlencode "code=$code" -H "Authorization: Bearer $shop" \
-        "$BASE_URL/payments/merchant/qr_status" | field status
+        "$TALLYSTICK_URL/payments/merchant/qr_status" | field status
 }
 expect "status" active "$(status)"
-printf 'The page to pay it in a browser: %s/pay/%s\n' "$BASE_URL" "${code#*code=}"
+printf 'The page to pay it in a browser: %s/pay/%s\n' "$TALLYSTICK_URL" "${code#*code=}"
 
 step "The customer pays what was scanned"
 call POST /payments/merchant/pay "$ann" "{\"code\":\"$code\",\"idempotency_key\":\"$(new_key)\"}" >/dev/null

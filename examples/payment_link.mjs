@@ -1,6 +1,6 @@
 // Links in JavaScript (Node 18 or newer, or a server's other runtime): make one, and send the customer to its page.
 //
-// BASE_URL=https://pay.example.com TOKEN=eyJ... node payment_link.mjs 2550
+// TALLYSTICK_URL=https://pay.example.com TALLYSTICK_TOKEN=eyJ... node payment_link.mjs 2550
 
 import { pathToFileURL } from "node:url";
 
@@ -28,6 +28,6 @@ export class Payments {
 }
 
 if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
-  const payments = new Payments(process.env.BASE_URL ?? "http://localhost:8080", process.env.TOKEN);
+  const payments = new Payments(process.env.TALLYSTICK_URL, process.env.TALLYSTICK_TOKEN);
   console.log((await payments.link(Number(process.argv[2]), 60)).join("\n"));
 }

@@ -1,6 +1,6 @@
 """Links and requests in Python, with nothing but its standard library: make one, and send the customer to its page.
 
-BASE_URL=https://pay.example.com TOKEN=eyJ... python3 payment_link.py 2550
+TALLYSTICK_URL=https://pay.example.com TALLYSTICK_TOKEN=eyJ... python3 payment_link.py 2550
 """
 
 import json
@@ -31,5 +31,5 @@ class Payments:
 
 
 if __name__ == "__main__":
-    payments = Payments(os.environ.get("BASE_URL", "http://localhost:8080"), os.environ["TOKEN"])
+    payments = Payments(os.environ["TALLYSTICK_URL"], os.environ["TALLYSTICK_TOKEN"])
     print(*payments.link(int(sys.argv[1]), minutes=60), sep="\n")

@@ -20,5 +20,5 @@ done
 
 step "There is nothing left to give back"
 status=$(curl -s -o /dev/null -w '%{http_code}' -H "Authorization: Bearer $shop" \
-    --json "{\"original_transfer_id\":\"$paid\",\"amount_cents\":1}" "$BASE_URL/refunds")
+    -H 'Content-Type: application/json' -d "{\"original_transfer_id\":\"$paid\",\"amount_cents\":1}" "$TALLYSTICK_URL/refunds")
 expect "status" 400 "$status"

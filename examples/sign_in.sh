@@ -17,5 +17,5 @@ call GET /auth/sessions "$token" >/dev/null
 call POST /auth/logout "$token" >/dev/null
 
 step "A token of a sign-in that was ended opens nothing"
-code=$(curl -s -o /dev/null -w '%{http_code}' -H "Authorization: Bearer $token" "$BASE_URL/wallet")
+code=$(curl -s -o /dev/null -w '%{http_code}' -H "Authorization: Bearer $token" "$TALLYSTICK_URL/wallet")
 expect "status" 401 "$code"

@@ -14,5 +14,5 @@ step "Bob redeems it; the fee stays with the platform"
 expect "status" redeemed "$(call POST "/vouchers/$code/redeem" "$bob" | field status)"
 
 step "A second time it is worth nothing"
-again=$(curl -s -o /dev/null -w '%{http_code}' -X POST -H "Authorization: Bearer $ann" "$BASE_URL/vouchers/$code/redeem")
+again=$(curl -s -o /dev/null -w '%{http_code}' -X POST -H "Authorization: Bearer $ann" "$TALLYSTICK_URL/vouchers/$code/redeem")
 expect "status" 400 "$again"

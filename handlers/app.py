@@ -13,9 +13,10 @@ from core.errors import Unavailable
 from core.service import Service
 from core.settings import Settings
 from handlers.http import docs, problems
+from handlers.http.front import FRONT
 from handlers.http.health import HEALTH
 from handlers.http.middleware import UNMATCHED, Edge
-from handlers.http.parts import PARTS, Parts
+from handlers.http.parts import CONTRACT, PARTS, Parts
 from handlers.http.route import Route
 from handlers.http.surface import Handler, Listener, Surface
 from handlers.ledger.routes import LEDGER
@@ -33,6 +34,7 @@ _SURFACES: tuple[Surface, ...] = (
     WALLETS,
     PAY_PAGE,
     HEALTH,
+    FRONT,
 )
 _EXPLAINED = (*_SURFACES, docs.explained(_SURFACES))
 SURFACES = (*_EXPLAINED, docs.documented(_EXPLAINED))
@@ -73,7 +75,9 @@ def contract_app(common: web.Application, listener: Listener) -> web.Application
     """Return the application of a contract's port, which shares the parts of `common` and must end first."""
     parts = common[PARTS]
     edge = Edge(parts.settings.allowed_origins, problems.contract_http_exception)
-    return _application(parts, listener.surfaces, edge)
+    app = _application(parts, listener.surfaces, edge)
+    app[CONTRACT] = listener.setting
+    return app
 
 
 def _application(parts: Parts, surfaces: Sequence[Surface], edge: Edge) -> web.Application:
@@ -144,9 +148,9 @@ def _refuse_path(forgiving: set[str]) -> Handler:
             slim = request.rel_url.with_path(path.rstrip("/"), encoded=True)
             found = await request.app.router.resolve(request.clone(rel_url=slim))
             if found.http_exception is None and found.get_info().get("path") in forgiving:
-                raise web.HTTPTemporaryRedirect(
-                    request.url.origin().join(slim.with_query(request.rel_url.query))
-                )
+                # The place is told without a host: that of the request is a stranger's text, its scheme our proxy's.
+                query = request.rel_url.raw_query_string
+                raise web.HTTPTemporaryRedirect(f"{slim.raw_path}?{query}" if query else slim.raw_path)
         raise web.HTTPNotFound
 
     return refuse

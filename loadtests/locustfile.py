@@ -38,7 +38,7 @@ WALLETS: list[str] = []
 def add_options(parser: Any) -> None:
     """Our own options; in the environment under the names of the service's settings where there is one."""
     parser.add_argument(
-        "--api-key", env_var="TALLYSTICK_API_KEY", default="", is_secret=True, help="Key with all scopes"
+        "--api-key", env_var="TALLYSTICK_TOKEN", default="", is_secret=True, help="Key with all scopes"
     )
     parser.add_argument(
         "--stripe-secret",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import uvloop
 from aiohttp import hdrs, web
 
+from handlers.http.protocol import Runner
 from ops.listening import BACKLOG
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ async def serve(
     runners = []
     for app, _ in sites:
         app.on_response_prepare.append(say_farewell)
-        runner = web.AppRunner(
+        runner = Runner(
             app,
             access_log=None,
             handle_signals=False,

@@ -5,46 +5,10 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-# The commands with a line each; the lines stand here so that the overview imports no command.
-COMMANDS: Mapping[str, tuple[str, str]] = {
-    "up": ("ops.commands.up:up", "Run everything on this machine: PostgreSQL, Redis, API and worker."),
-    "serve": ("ops.commands.serve:serve", "Serve the HTTP API, in one process or several."),
-    "worker": ("ops.commands.worker:worker", "Process events, deliveries and everything else that is due."),
-    "migrate": ("ops.commands.migrate:migrate", "Bring the database's schema up to date."),
-    "verify": ("ops.commands.verify:verify", "Check that the ledger's records agree with each other."),
-    "reconcile": (
-        "ops.commands.reconcile:reconcile",
-        "Compare wallets' balances with their entries; correct them if asked.",
-    ),
-    "settlement": ("ops.commands.settlement:settlement", "Write the sales of each merchant as CSV."),
-    "keys": ("ops.commands.keys:keys", "Create, list and revoke API keys."),
-    "sources": ("ops.commands.sources:sources", "Register sources of webhooks, change their secrets."),
-    "deliveries": ("ops.commands.deliveries:deliveries", "Look at deliveries of webhooks, send them again."),
-    "dlq": ("ops.commands.dlq:dlq", "Look at dead letters, replay or discard them."),
-    "backfill": ("ops.commands.backfill:backfill", "Fetch events that a provider could not deliver."),
-    "autopay": ("ops.commands.wallet_jobs:autopay", "Pay due invoices that a mandate covers."),
-    "charge": ("ops.commands.wallet_jobs:charge", "Charge subscriptions that are due."),
-    "expire": ("ops.commands.wallet_jobs:expire", "End payables whose time is over, give back holds."),
-    "settle": ("ops.commands.wallet_jobs:settle", "Report the sales of the day before to merchants."),
-    "retain": ("ops.commands.wallet_jobs:retain", "Remove audit records and sign-ins whose time is over."),
-    "requeue": ("ops.commands.deliveries:requeue", "Make deliveries of webhooks due again, all at once."),
-    "pos": ("ops.commands.pos:pos", "Be a till: show QR codes, wait for their payment, ask a customer."),
-    "demo": ("ops.commands.demo:demo", "Show an event's way from a signed webhook to a verified delivery."),
-    "chaos": (
-        "ops.commands.chaos:chaos",
-        "Kill and pause the parts of a service under load, then check the books.",
-    ),
-    "bench": ("ops.commands.bench:bench", "Measure the speed, beside the floors that bound it."),
-    "load": ("ops.commands.load:load", "Load a running service and hold it to its latency budgets."),
-    "version": ("ops.commands.version:version", "Show the version of this program."),
-}
+from ops.commands.table import COMMANDS, GROUPS
 
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130
 
@@ -67,8 +31,19 @@ class Commands(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the overview without importing anything."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, about) for name, (_, about) in COMMANDS.items()])
+        for title, group in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, about) for name, (_, about) in group.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that is named, or refuse with the nearest names, which click cannot know of."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.NoSuchCommand as missing:
+            known = self.list_commands(ctx)
+            raise click.NoSuchCommand(missing.command_name, possibilities=known, ctx=ctx) from None
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -79,6 +54,7 @@ def cli(*, debug: bool) -> None:  # `main` reads it
     \b
     Start here:
       tallystick up                    everything, on this machine
+      tallystick listen                each event that comes in, live
       tallystick keys create --help    a key for a program of yours
 
     Settings come from the environment and from the file .env; .env.example lists them all.

@@ -115,11 +115,11 @@ def plan(run: str, accounts: list[str], payments: int) -> list[Sending]:
         intent = f"pi_demo_{run}_{number}"
         account = accounts[number % len(accounts)]
         event = _paid(account, intent, 1_000 + 750 * number)
-        sendings.append(Sending(f"payment {number + 1}", event, (200, "processed"), paid=True))
+        sendings.append(Sending(f"payment {number + 1}", event, (200, "received"), paid=True))
     first, second = sendings[0].event, sendings[1].event
     sendings.append(Sending("payment 1, sent again", first, (200, "duplicate ignored")))
     twin = {**second, "id": f"{second['id']}_twin"}
-    sendings.append(Sending("payment 2, another event", twin, (200, "processed")))
+    sendings.append(Sending("payment 2, another event", twin, (200, "received")))
     forged = _paid(accounts[0], f"pi_demo_{run}_forged", 1_000_000)
     sendings.append(Sending("forged", forged, (400, "Invalid signature"), forged=True))
     return sendings

@@ -36,9 +36,7 @@ class Listeners:
         self.setting = setting
         # SO_REUSEPORT would let two services of one user share the port, and each get half of the other's requests.
         if port and not is_free(host, port):
-            raise StartError(
-                f"Port {port} on {host} is busy. Stop its server, or set {setting.upper()} to another one."
-            )
+            raise _busy(host, port, setting)
         self._sockets: dict[int, socket.socket] = {}
         self.port = port
         self.port = self.open(0).getsockname()[1]
@@ -86,6 +84,19 @@ def contract_ports(settings: Settings) -> dict[str, int]:
     """Return the ports of the contracts that have one, by the setting that asks for it."""
     ports = {setting: int(getattr(settings, setting)) for setting in Ports.model_fields}
     return {setting: port for setting, port in ports.items() if port}
+
+
+def check_contract_ports(settings: Settings, host: str) -> None:
+    """Raise StartError if a contract's port is busy; asked before servers start, which take longer than the answer."""
+    for setting, port in contract_ports(settings).items():
+        if not is_free(host, port):
+            raise _busy(host, port, setting)
+
+
+def _busy(host: str, port: int, setting: str) -> StartError:
+    return StartError(
+        f"Port {port} on {host} is busy. Stop its server, or set {setting.upper()} to another one."
+    )
 
 
 def listen(settings: Settings, host: str, port: int) -> list[Listeners]:

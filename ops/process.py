@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -26,8 +27,11 @@ PORTS_TO_TRY = 100
 SERVERS_PORTS = (20_000, 32_768)
 # Two processes that choose at the same time shall not choose the same port; the choice is no secret.
 _drawn = random.SystemRandom()
-# A longer log is set aside at the next start. One predecessor is kept, so that the disk use is bounded.
+# A longer log is set aside. One predecessor is kept, so that the disk use is bounded.
 LOG_LIMIT_BYTES = 20 * 1024 * 1024
+# Logs hold addresses and ids; metrics tell the business. Both are their owner's alone.
+PRIVATE = 0o600
+PRIVATE_UMASK = 0o077
 
 
 class StartError(Exception):
@@ -50,7 +54,7 @@ class Account:
 OURSELVES = Account()
 
 
-def spawn(
+def spawn(  # noqa: PLR0913 - each with a name, most with a default
     command: Sequence[str],
     *,
     output: int | IO[bytes],
@@ -60,6 +64,7 @@ def spawn(
     stdin: int = subprocess.DEVNULL,
     death_signal: signal.Signals = signal.SIGTERM,
     pass_fds: Sequence[int] = (),
+    umask: int = -1,
 ) -> subprocess.Popen[bytes]:
     """Start `command` in a session of its own, so that Ctrl-C reaches only us and we choose the order of the stop.
 
@@ -86,6 +91,7 @@ def spawn(
         env=environment,
         start_new_session=True,
         pass_fds=pass_fds,
+        umask=umask,
     )
 
 
@@ -154,11 +160,31 @@ def choose_port(preferred: int | None, host: str = "127.0.0.1") -> int:
 
 
 def open_log(path: Path) -> IO[bytes]:
-    """Open a log for appending; a log that is too long becomes `<name>.1` first."""
+    """Open a log for appending, readable for its owner alone; a log that is too long becomes `<name>.1` first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and path.stat().st_size > LOG_LIMIT_BYTES:
         path.replace(path.with_name(path.name + ".1"))
-    return path.open("ab")
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, PRIVATE)
+    os.fchmod(handle, PRIVATE)  # it may be that of an earlier version
+    return os.fdopen(handle, "ab")
+
+
+def trim_log(path: Path) -> None:
+    """Set a log that is too long aside while its process writes on, as `<name>.1`; lines of that moment may be lost."""
+    try:
+        if path.stat().st_size <= LOG_LIMIT_BYTES:
+            return
+        aside = path.with_name(path.name + ".1")
+        aside.unlink(missing_ok=True)
+        with (
+            path.open("rb") as log,
+            os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT, PRIVATE), "wb") as copy,
+        ):
+            shutil.copyfileobj(log, copy)
+        # The process appends, so its next line is the first of the empty file.
+        os.truncate(path, 0)
+    except OSError:
+        return  # no log yet, or no room for a copy: the next look tries again
 
 
 def exists(pid: int) -> bool:

@@ -20,6 +20,7 @@ from core.metrics import forget_process
 from core.migrations import migrate
 from core.settings import load_settings
 from ops.listening import listen
+from ops.reach import reaching_database
 from ops.supervisor import Program, Supervisor
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def metrics_folder(wanted: str | Path) -> Iterator[Path]:
                 yield Path(folder)
         return
     given = Path(wanted)
-    given.mkdir(parents=True, exist_ok=True)
+    given.mkdir(mode=0o700, parents=True, exist_ok=True)
     # An earlier run's processes would be counted again.
     for left in given.glob("*.db"):
         left.unlink()
@@ -109,8 +110,11 @@ def serve_api(settings: Settings) -> None:
     configure_logging(settings)
     for notice in settings.notices:
         log.warning("settings.notice", notice=notice)
+    listeners = listen(settings, settings.app_host, settings.app_port)
     if settings.auto_create_schema:
-        asyncio.run(migrate(str(settings.database_url)))
+        database_url = str(settings.database_url)
+        with reaching_database(database_url):
+            asyncio.run(migrate(database_url))
     given = load_settings()
     # Addresses found at a running instance are handed over, since children cannot read them. A reload reads the rest.
     found = {
@@ -118,7 +122,6 @@ def serve_api(settings: Settings) -> None:
         for name in ("database_url", "redis_url")
         if not getattr(given, name)
     }
-    listeners = listen(settings, settings.app_host, settings.app_port)
     ports = {each.setting: each.port for each in listeners}
     with metrics_folder(settings.prometheus_multiproc_dir) as folder:
         Supervisor(

@@ -16,7 +16,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from ops.process import StartError, open_log, python_environment, spawn
+from ops.process import PRIVATE_UMASK, StartError, open_log, python_environment, spawn, trim_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -179,6 +179,8 @@ class Supervisor:
             ):
                 told_ready = True
                 self.on_ready()
+            for log in {program.log for program in self.programs if program.log is not None}:
+                trim_log(log)
             self.on_tick()
             self._wait(wake_reader)
 
@@ -305,6 +307,7 @@ class Supervisor:
                 environment=python_environment(**self.environment),
                 pass_fds=pass_fds,
                 death_signal=program.death_signal,
+                umask=PRIVATE_UMASK,
             )
         finally:
             if output is not None:

@@ -22,8 +22,8 @@ from core.metrics import forget_process
 from core.migrations import migrate
 from core.outbox.signing import new_secret
 from ops.embedded import Postgres, Valkey
-from ops.listening import Listeners, contract_ports, listen
-from ops.process import StartError, choose_port, is_free
+from ops.listening import Listeners, check_contract_ports, contract_ports, listen
+from ops.process import StartError, choose_port, is_free, trim_log
 from ops.reach import reaching_database, redis_problem
 from ops.serving import api_program, metrics_folder, worker_program
 from ops.state import Running, announced, overlooked_state, state_dir, state_lock, write_secret
@@ -70,6 +70,7 @@ def run_everything(settings: Settings, *, verbose: bool) -> None:
                 f"The data are in {folder}; those in {left} are left alone: STATE_DIR={left} uses them.",
                 "yellow",
             )
+        check_contract_ports(settings, _host(settings))
         servers: list[Server] = []
         database_url, redis_url = str(settings.database_url), str(settings.redis_url)
         if not database_url:
@@ -174,6 +175,7 @@ class _Instance:
         """Start an embedded server that has died again, and show the logs if that is wanted."""
         self._show_logs()
         for server in self.servers:
+            trim_log(server.log)
             if server.pid is not None or time.monotonic() < self._revive_at:
                 continue
             say(
@@ -212,10 +214,12 @@ class _Instance:
         url, key = self.running.url, self.running.api_key
         lines = {
             "API": url,
-            "Docs": f"{url}/docs",
+            # The part behind the # stays in the browser: the page takes the key from there.
+            "Docs": f"{url}/docs#key={key}" if key else f"{url}/docs",
             "PostgreSQL": self.running.database_url,
             "Redis": self.running.redis_url,
             "Data, logs": str(self.folder),
+            "Stripe secret": self.running.stripe_signing_secret or "none is set: STRIPE_SIGNING_SECRET",
             "API key": key or "none in ENV=prod; make one with `tallystick keys create`",
             "Admin token": self.admin_token or "the token that is set",
             **{each.setting.upper(): _url(each) for each in self.listeners[1:]},
@@ -224,7 +228,7 @@ class _Instance:
         with suppress(OSError):
             console.rule("[bold]Tallystick is running[/] · Ctrl-C stops it", style="green")
             for name, value in lines.items():
-                console.print(f"  [bold]{name:<12}[/]{escape(value)}")
+                console.print(f"  [bold]{name:<14}[/]{escape(value)}")
             console.rule(style="green")
         say("A first call, which opens an account:\n")
         # Brackets, as of an IPv6 address, mean something to a shell.
@@ -278,19 +282,25 @@ async def _known_or_new_key(settings: Settings, kept: str | None) -> str:
 
 
 def _listen(settings: Settings) -> list[Listeners]:
-    """Listen on APP_PORT, or on the next free port, and on loopback alone unless APP_HOST was given.
+    """Listen on APP_PORT, and on loopback alone unless APP_HOST was given.
 
-    The ports of contracts do not move on: their clients know no others.
+    The default port moves on to the next free one. A port that somebody has set does not, and neither do the ports of
+    contracts: their clients know no others.
     """
-    host = settings.app_host if "app_host" in settings.model_fields_set else "127.0.0.1"
+    host = _host(settings)
     wanted = port = settings.app_port
     taken = contract_ports(settings).values()
-    if wanted and not (wanted in taken or is_free(host, wanted)):
+    moves = "app_port" not in settings.model_fields_set
+    if moves and not (wanted in taken or is_free(host, wanted)):
         port = choose_port(wanted + 1, host)
         while port in taken:
             port = choose_port(port + 1, host)
         say(f"Port {wanted} is busy; the API uses {port}.", "yellow")
     return listen(settings, host, port)
+
+
+def _host(settings: Settings) -> str:
+    return settings.app_host if "app_host" in settings.model_fields_set else "127.0.0.1"
 
 
 def _url(listeners: Listeners) -> str:

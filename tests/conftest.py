@@ -34,7 +34,7 @@ from core.settings import Settings, load_settings
 from core.settings.kinds import names_of
 from ops.embedded import EmbeddedServers, embedded_servers
 from tests import commands
-from tests.sharing import Part, Parts, alone
+from tests.sharing import Part, Parts, alone, named
 
 if TYPE_CHECKING:
     from core.service import Service
@@ -158,9 +158,8 @@ async def parts_of_module() -> AsyncIterator[Parts]:
 @pytest.fixture
 def part(request: pytest.FixtureRequest, parts_of_module: Parts) -> Part:
     """Return a function that opens a part: for one test alone, or, if it is marked `shared`, once for its module."""
-    if request.node.get_closest_marker("shared"):
-        return parts_of_module.part
-    return alone
+    shared = request.node.get_closest_marker("shared") and not request.node.get_closest_marker("alone")
+    return parts_of_module.part if shared else alone
 
 
 @pytest.fixture
@@ -214,7 +213,7 @@ async def service(settings: Settings, part: Part) -> AsyncIterator["Service"]:
     # The import stands here, as below, so that a fault in the application fails its own tests and no others.
     from core.service import open_service  # noqa: PLC0415
 
-    async with part("service", lambda: open_service(settings)) as opened:
+    async with part(named("service", settings), lambda: open_service(settings)) as opened:
         yield opened
 
 
@@ -223,7 +222,9 @@ async def api(settings: Settings, service: "Service", part: Part) -> AsyncIterat
     """Return a client of the whole HTTP application on a real socket, which shares `service`."""
     from handlers.app import create_app  # noqa: PLC0415
 
-    async with part("api", lambda: TestClient(TestServer(create_app(settings, service)))) as client:
+    async with part(
+        named("api", settings), lambda: TestClient(TestServer(create_app(settings, service)))
+    ) as client:
         yield client
 
 

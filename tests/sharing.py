@@ -1,13 +1,16 @@
 """Parts that the tests of a module share: `@pytest.mark.shared` on a test, or `pytestmark` in its file.
 
 A test may be marked if it adds only data of its own (a principal, a phone, a key that no other test uses) or none, and
-if it asks nothing about whole tables. It gets the database, Redis, the service and the application of its module.
+if it asks nothing about whole tables. It gets the database and Redis of its module, and the service and the application
+that the module has for the test's settings. `@pytest.mark.alone` takes one test out of a marked file.
 """
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
+
+from core.settings import Settings
 
 T = TypeVar("T")
 
@@ -18,6 +21,11 @@ class Part(Protocol):
     def __call__(
         self, name: str, opening: Callable[[], AbstractAsyncContextManager[T]], /
     ) -> AbstractAsyncContextManager[T]: ...
+
+
+def named(kind: str, settings: Settings) -> str:
+    """Return the name of a part that is made for `settings`. The state directory is each test's own."""
+    return f"{kind} {settings.model_dump_json(exclude={'state_dir'})}"
 
 
 def alone(

@@ -59,7 +59,7 @@ def run(base_url: str) -> Run:
             subprocess.run,
             command,
             cwd=ROOT,
-            env={"PATH": os.environ["PATH"], "BASE_URL": base_url, **environment},
+            env={"PATH": os.environ["PATH"], "TALLYSTICK_URL": base_url, **environment},
             capture_output=True,
             text=True,
             check=False,
@@ -103,7 +103,7 @@ async def test_a_script_that_meets_a_refusal_fails(base_url: str) -> None:
     command = '. examples/lib.sh; call POST /payments/merchant/qr nonsense "{}" | field code'
     done = await asyncio.to_thread(
         subprocess.run, ["sh", "-euc", command], cwd=ROOT, capture_output=True, text=True, check=False,
-        env={"PATH": os.environ["PATH"], "BASE_URL": base_url},
+        env={"PATH": os.environ["PATH"], "TALLYSTICK_URL": base_url},
     )  # fmt: skip
     assert done.returncode != 0
     assert "Invalid token" in done.stderr
@@ -180,7 +180,7 @@ async def test_links_lead_to_their_page(
     else:
         commands.append(("node", "examples/payment_link.mjs", "2550"))
     for command in commands:
-        text, page = (await run(*command, TOKEN=token)).split()
+        text, page = (await run(*command, TALLYSTICK_TOKEN=token)).split()
         assert text.startswith("LINK:v1;code=")
         async with aiohttp.ClientSession() as session, session.get(page) as response:
             assert response.status == 200

@@ -26,9 +26,9 @@ MAY_IMPORT = {
 # Everything comes together in the command line. Its subcommands are imported when they are run, so that the
 # service never loads the benchmark.
 BEYOND = {
-    ("ops/commands/bench.py", "loadtests"),
-    ("ops/commands/chaos.py", "loadtests"),
-    ("ops/commands/load.py", "loadtests"),
+    ("ops/commands/develop/bench.py", "loadtests"),
+    ("ops/commands/develop/chaos.py", "loadtests"),
+    ("ops/commands/develop/load.py", "loadtests"),
     # Chaos is a test that takes minutes: it runs in a checkout and asks what all tests ask.
     ("loadtests/chaos/audit.py", "tests"),
 }

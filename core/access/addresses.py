@@ -58,13 +58,13 @@ class Addresses:
                 break
         return nearest
 
-    def trusts(self, peer: str | None, forwarded_for: Sequence[str] = ()) -> bool:
-        """Whether the client is in a trusted network. The arguments are those of `client`.
+    def trusts(self, peer: str | None, forwarded_for: Sequence[str] = (), *, passed_on: bool = False) -> bool:
+        """Whether the client is in a trusted network. The first arguments are those of `client`.
 
-        A proxy's own address is never trusted, for all the world comes through it. A hop that was named by nobody whom
-        we believe stands for a proxy that the settings do not know.
+        A proxy's own address is never trusted, for all the world comes through it. A request that was `passed_on`, as
+        its headers say, by nobody whom we believe came through a proxy that the settings do not know.
         """
-        if forwarded_for and not _is_within(_read_peer(peer or ""), self._proxies):
+        if (forwarded_for or passed_on) and not _is_within(_read_peer(peer or ""), self._proxies):
             return False
         address = _read_peer(self.client(peer, forwarded_for))
         return _is_within(address, self._networks) and not _is_within(address, self._proxies)

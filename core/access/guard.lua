@@ -1,15 +1,16 @@
 -- Count a batch of requests against their rate limits, and mark, look up or store answers under idempotency keys.
 --
 -- KEYS[1]  the common prefix of all names, which holds the hash tag; a cluster routes by it
--- ARGV[1]  packed: name, step_us, burst_us of each bucket that this batch touches
+-- ARGV[1]  packed: name, step_us, burst_us, window_us (0: none) of each bucket that this batch touches
 -- ARGV[2]  packed, per request: number of its key's bucket, of its address's bucket (0: none), cost, name of its
 --          idempotency key ('': none), the mark to leave there
 -- ARGV[3]  packed: name, mark of marks to take away
 -- ARGV[4], ARGV[5]  the life of a mark and of an answer, in milliseconds
 -- ARGV[6] ...  name, answer of answers to store
 --
--- The reply has three integers a request: verdict, and the microseconds until each of its two buckets is full again;
--- after them, in order, the values of the verdicts FOUND. Packing costs a third of one argument per field.
+-- The reply has three integers a request: verdict, and the microseconds until each of its two buckets is full again
+-- (of a window that refuses, so many that the request has room once a whole burst less its cost is left of them); after
+-- them, in order, the values of the verdicts FOUND. Packing costs a third of one argument per field.
 local ADMITTED, MARKED, REFUSED, FOUND = 0, 1, 2, 3
 
 local call = redis.call
@@ -24,13 +25,56 @@ for at = 6, #ARGV, 2 do
 end
 -- GCRA: a bucket is one number, the time at which it will be full again; `fill` is how far ahead of now that lies.
 -- Bucket 0 stands for "no limit": it costs nothing and never overflows.
+--
+-- A window lets no more than its burst through in any `window_us`, where a bucket lets twice as many. It is a list of
+-- seconds and the requests in each; a request counts until its whole second has left the window.
+local SECOND = 1000000
+local this_second = math.floor(now / SECOND)
 local name, step, burst, fill, changed = {}, { [0] = 0 }, { [0] = 0 }, { [0] = 0 }, {}
-for at = 1, #buckets, 3 do
+local window, seconds = {}, {}
+for at = 1, #buckets, 4 do
   local number = #name + 1
   name[number], step[number], burst[number] = buckets[at], buckets[at + 1], buckets[at + 2]
-  local full_at = call('GET', name[number])
-  -- The cap keeps a clock that was set back, or a lowered limit, from shutting anyone out for longer than one burst.
-  fill[number] = full_at and math.min(math.max(full_at - now, 0), burst[number]) or 0
+  local kept = call('GET', name[number])
+  if buckets[at + 3] > 0 then
+    window[number], seconds[number], fill[number] = buckets[at + 3] / SECOND, {}, 0
+    local had = kept and cmsgpack.unpack(kept) or {}
+    for place = 1, #had, 2 do
+      if had[place] + window[number] >= this_second then
+        -- A clock that was set back has seen seconds that are to come; they count from now.
+        local entry = { math.min(had[place], this_second), had[place + 1] }
+        seconds[number][#seconds[number] + 1] = entry
+        fill[number] = fill[number] + entry[2] * step[number]
+      end
+    end
+  else
+    -- The cap keeps a clock that was set back, or a lowered limit, from shutting anyone out for longer than one burst.
+    fill[number] = kept and math.min(math.max(kept - now, 0), burst[number]) or 0
+  end
+end
+
+-- Add requests to the current second of a window.
+local function note(number, cost)
+  local entries = seconds[number]
+  local last = entries[#entries]
+  if last and last[1] == this_second then
+    last[2] = last[2] + cost
+  else
+    entries[#entries + 1] = { this_second, cost }
+  end
+end
+
+-- Return the microseconds until so many old seconds have left a window that `cost` has room.
+local function wait(number, cost)
+  local left, lacking = now, fill[number] + cost * step[number] - burst[number]
+  for _, entry in ipairs(seconds[number]) do
+    if lacking <= 0 then
+      break
+    end
+    lacking = lacking - entry[2] * step[number]
+    left = (entry[1] + window[number] + 1) * SECOND
+  end
+  return left - now
 end
 
 local answer, found = {}, {}
@@ -39,12 +83,16 @@ for at = 1, #requests, 5 do
   local key, address, cost, idempotency_key = requests[at], requests[at + 1], requests[at + 2], requests[at + 3]
   local key_fill = fill[key] + cost * step[key]
   local address_fill = fill[address] + cost * step[address]
-  local verdict = ADMITTED
+  local verdict, shown = ADMITTED, nil
   if key_fill > burst[key] or address_fill > burst[address] then
     verdict = REFUSED
+    shown = window[key] and wait(key, cost) + burst[key] - cost * step[key]
   else
     fill[key], fill[address] = key_fill, address_fill
     changed[key], changed[address] = true, true
+    if window[key] then
+      note(key, cost)
+    end
     if idempotency_key ~= '' then
       if call('SET', idempotency_key, requests[at + 4], 'NX', 'PX', mark_ms) then
         verdict = MARKED
@@ -54,12 +102,18 @@ for at = 1, #requests, 5 do
       end
     end
   end
-  answer[length + 1], answer[length + 2], answer[length + 3] = verdict, fill[key], fill[address]
+  answer[length + 1], answer[length + 2], answer[length + 3] = verdict, shown or fill[key], fill[address]
   length = length + 3
 end
 
 for number = 1, #name do
-  if changed[number] then
+  if changed[number] and window[number] then
+    local flat = {}
+    for _, entry in ipairs(seconds[number]) do
+      flat[#flat + 1], flat[#flat + 2] = entry[1], entry[2]
+    end
+    call('SET', name[number], cmsgpack.pack(flat), 'EX', window[number] + 2)
+  elseif changed[number] then
     call('SET', name[number], now + fill[number], 'PX', math.ceil(fill[number] / 1000))
   end
 end

@@ -26,7 +26,16 @@ from core import metrics
 from core.access import rates
 from core.access.addresses import bucket
 from core.access.marks import MAX_ANSWER_BYTES, Mark, StoredAnswer, Writes, answer_in, is_mark_of, mark_value
-from core.access.rates import Headers, Limit, MemoryBuckets, RateLimited, State, rate_headers, tighter
+from core.access.rates import (
+    Headers,
+    Limit,
+    MemoryBuckets,
+    MemoryWindows,
+    RateLimited,
+    State,
+    rate_headers,
+    tighter,
+)
 from core.access.redis_script import RedisDown, RedisScript
 from core.errors import Refusal
 from core.lane import Lane
@@ -133,6 +142,7 @@ class Guard:
             self._send, max_batch=MAX_BATCH, max_waiting=MAX_WAITING, patient=True
         )
         self._memory = MemoryBuckets()
+        self._windows = MemoryWindows()
         self._marks: dict[tuple[int, str], Mark] = {}
         self._process = secrets.token_hex(8)
         self._numbers = itertools.count()
@@ -191,8 +201,14 @@ class Guard:
         """Count one request in the bucket `name`, which has a limit of its own, and in no other. Raises RateLimited."""
         if not self._limited:
             return Admission(self, ())
-        question = _Question(f"{self._prefix}client:{name}", cost=1, own_limit=limit)
+        # A name with the word is never read as the number that stood there before limits had windows.
+        kind = "window" if limit.window_us else "client"
+        question = _Question(f"{self._prefix}{kind}:{name}", cost=1, own_limit=limit)
         return self._admission(question, await self._ask(question))
+
+    async def admit_address(self, name: str, address: str, limit: Limit) -> Admission:
+        """Count one request in the bucket `name` of a client's address: of an IPv6 address, that of its /64."""
+        return await self.admit_client(f"{name}:{bucket(address)}", limit)
 
     def settle(self, mark: Mark, answer: StoredAnswer | None) -> None:
         """End the request of `mark`: tell its twins here, and leave word in Redis for those elsewhere."""
@@ -251,12 +267,16 @@ class Guard:
         return Admission(self, states)
 
     def _count_in_memory(self, question: _Question) -> _Reply:
+        own, now_us = question.own_limit, time.monotonic_ns() // 1000
+        if own is not None and own.window_us:
+            admitted, fill = self._windows.take(question.key_bucket, own, question.cost, now_us)
+            return _Reply(_ADMITTED if admitted else _REFUSED, fill, 0)
         asked = []
         if question.key_bucket:
-            asked.append((question.key_bucket, question.own_limit or self._key_limit))
+            asked.append((question.key_bucket, own or self._key_limit))
         if question.address_bucket:
             asked.append((question.address_bucket, self._address_limit))
-        had, fills = self._memory.take(asked, question.cost, time.monotonic_ns() // 1000)
+        had, fills = self._memory.take(asked, question.cost, now_us)
         key_fill = fills[0] if question.key_bucket else 0
         return _Reply(_ADMITTED if had else _REFUSED, key_fill, fills[-1] if fills else 0)
 
@@ -319,7 +339,7 @@ class Guard:
 
         def number_of(name: str, limit: Limit) -> int:
             number = numbers[name] = len(numbers)
-            buckets.extend((name, limit.step_us, limit.burst_us))
+            buckets.extend((name, limit.step_us, limit.burst_us, limit.window_us))
             return number
 
         for question in questions:

@@ -1,20 +1,23 @@
 """Sign-in codes, each stored as a digest and good for one sign-in; the wallet contract (section 2) has their states.
 
 The limits are those of the phone. A client's address is only a second, looser bound, because a gateway that does not
-name its clients must not lock everybody out.
+name its clients must not lock everybody out. Tries of a code's owner (who knows its session, or has asked for it from
+the same address) are counted apart from strangers' guesses, so that no stranger locks an owner out.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
+import unicodedata
 from typing import TYPE_CHECKING, Final
 
 from core.access.addresses import bucket
 from core.errors import Refusal
 from core.identity.memory import limited
-from core.identity.phones import normalized
+from core.phones import normalized, western
 
 if TYPE_CHECKING:
     from core.identity.memory import Memory
@@ -24,11 +27,13 @@ if TYPE_CHECKING:
 DIGITS: Final = 6
 SESSION_BYTES: Final = 16  # 22 characters
 MAX_SESSION_CHARACTERS: Final = 64
+MAX_TYPED: Final = 64
 # The contract's numbers: sends to one phone within a window, and the time for which failures are counted.
 SENDS: Final = 3
 SEND_SECONDS: Final = 900
 FAILURE_SECONDS: Final = 3_600
 
+_CODE = re.compile(rf"[0-9]{{{DIGITS}}}")
 _RIGHT, _WRONG, _LOCKED = range(3)  # as in code_check.lua
 
 
@@ -47,8 +52,9 @@ class Codes:
         return self._settings.otp_mode == "dev" and self._settings.env != "prod"
 
     def is_dev_code(self, code: str) -> bool:
-        """Whether `code` is the fixed code of development."""
-        return hmac.compare_digest(code.encode(), str(self._settings.otp_dev_code).encode())
+        """Whether `code`, in any script's digits, is the fixed code of development."""
+        fixed = str(self._settings.otp_dev_code).encode()
+        return any(hmac.compare_digest(typed.encode(), fixed) for typed in (code, _plain(code)))
 
     async def make(self, phone: str, address: str) -> tuple[str, str]:
         """Store a new code for `phone`; return its session and the code.
@@ -65,7 +71,14 @@ class Codes:
         code = f"{secrets.randbelow(10**DIGITS):0{DIGITS}}"
         digest = self._digest(phone, code)
         wait_ms: int = await self._memory.run(
-            "code_store", self._name(phone), session, digest, settings.otp_ttl_secs, SENDS, SEND_SECONDS
+            "code_store",
+            self._name(phone),
+            session,
+            digest,
+            settings.otp_ttl_secs,
+            SENDS,
+            SEND_SECONDS,
+            self._asker(address),
         )
         if wait_ms > 0:
             raise limited("otp_limited", "Too many codes were sent to this phone.", wait_ms / 1000)
@@ -76,11 +89,14 @@ class Codes:
         await self._memory.run("code_forget", self._name(phone), session)
 
     async def check(self, phone: str, code: str, session: str, address: str) -> None:
-        """Use up the code of `session`, or of the phone's newest session where `session` is empty.
+        """Use up the code of `session`, or of the newest one where `session` is empty: the address's, else the phone's.
 
+        A text that is no code, whatever it is, was a slip of the keyboard and no try.
         Raises Refusal `invalid_otp`, `otp_locked`, `sign_in_waits`.
         """
-        settings = self._settings
+        settings, typed = self._settings, _plain(code)
+        if _CODE.fullmatch(typed) is None:
+            raise wrong_code()
         client, most = f"failures:{bucket(address)}", settings.otp_client_failures
         wait = await self._memory.bound(client, most, FAILURE_SECONDS, add=False)
         if wait > 0:
@@ -91,9 +107,10 @@ class Codes:
             "code_check",
             self._name(phone),
             session,
-            self._digest(phone, code),
+            self._digest(phone, typed),
             settings.otp_max_attempts,
             FAILURE_SECONDS,
+            self._asker(address),
         )
         if verdict == _LOCKED:
             raise limited("otp_locked", "Too many wrong codes for this phone.", locked_ms / 1000)
@@ -105,11 +122,23 @@ class Codes:
         """Return a phone's name in Redis, a digest, because Redis keeps no personal data."""
         return f"phone:{self._mac(normalized(phone))[:32]}"
 
+    def _asker(self, address: str) -> str:
+        return self._mac(f"address:{bucket(address)}")[:16]
+
     def _digest(self, phone: str, code: str) -> str:
         return self._mac(f"{normalized(phone)}|{code}")
 
     def _mac(self, text: str) -> str:
         return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()
+
+
+def _plain(code: str) -> str:
+    """Return a typed code with the digits 0 to 9, without blanks, dashes and marks that nobody sees."""
+    return "".join(
+        character
+        for character in western(code[:MAX_TYPED])
+        if not character.isspace() and unicodedata.category(character) not in {"Cf", "Pd"}
+    )
 
 
 def new_session() -> str:

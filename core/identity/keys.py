@@ -41,6 +41,12 @@ class KeyRing(NamedTuple):
         """Return a key of 32 bytes for another purpose; processes with the same settings derive the same one."""
         return hmac.new(self.material, f"tallystick {purpose}".encode(), hashlib.sha256).digest()
 
+    def derive_all(self, purpose: str) -> tuple[bytes, ...]:
+        """Return the key of `derive`, and those that it returned under the earlier secrets that still count."""
+        earlier = (str(key.verifying).encode() for key in self.keys if key.algorithm == "HS256")
+        rings = (self._replace(material=material) for material in earlier if material != self.material)
+        return (self.derive(purpose), *(ring.derive(purpose) for ring in rings))
+
     def candidates(self, algorithm: str | None, key_id: str | None) -> list[Key]:
         """Return the keys that a token with this header may be signed with, the likeliest first."""
         fitting = [key for key in self.keys if key.algorithm == algorithm]

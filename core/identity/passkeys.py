@@ -18,6 +18,7 @@ from core.errors import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import datetime
 
     from core.database import Database
     from core.identity.memory import Memory
@@ -41,6 +42,14 @@ class Challenge(NamedTuple):
     rp_name: str
 
 
+class Passkey(NamedTuple):
+    """A passkey as its owner sees it; `id` is base64url without padding, as browsers write it."""
+
+    id: str
+    created_at: datetime
+    used_at: datetime | None
+
+
 class Passkeys:
     """The passkeys of all users. Every method raises Refusal `passkeys_disabled` when PASSKEYS_ENABLED is off."""
 
@@ -62,7 +71,8 @@ class Passkeys:
     async def register(self, user: User, given: Mapping[str, Any]) -> None:
         """Store the passkey whose attestation is in `given`, as browsers write it (RegistrationResponseJSON).
 
-        Raises Refusal `passkey_invalid` without an id, `passkey_not_verified`, `sign_in_waits`.
+        Raises Refusal `passkey_invalid` without an id, `passkey_not_verified`, `sign_in_waits`, and `token_invalid`
+        where all sign-ins of the user were ended meanwhile.
         """
         self.check_enabled()
         credential = _credential(given)
@@ -77,6 +87,9 @@ class Passkeys:
             )
         )
         async with self._database.transaction() as connection:
+            # The end of all sign-ins locks the same row, so a passkey comes before it, and goes with it, or not at all.
+            if await connection.fetchrow(_sql.lock_signed_in, user.id, user.tokens_valid_from) is None:
+                raise Refusal("token_invalid", "This sign-in was ended. Sign in again.")
             added = await connection.fetchrow(
                 _sql.add_passkey,
                 found.credential_id,
@@ -90,6 +103,28 @@ class Passkeys:
             data = {"credential_id": bytes_to_base64url(found.credential_id)}
             await record(connection, audited("auth.passkey_added", by_user(user.id), data, user_id=user.id))
 
+    async def of_user(self, user: User) -> list[Passkey]:
+        """Return the passkeys of a user, newest first."""
+        self.check_enabled()
+        rows = await self._database.fetch(_sql.passkeys_of, user.id)
+        return [
+            Passkey(bytes_to_base64url(row["credential_id"]), row["created_at"], row["used_at"])
+            for row in rows
+        ]
+
+    async def remove(self, user: User, passkey_id: str) -> None:
+        """Remove one of a user's passkeys, which then signs nobody in. Raises Refusal `passkey_not_found`."""
+        self.check_enabled()
+        try:
+            credential_id = base64url_to_bytes(passkey_id.rstrip("="))
+        except ValueError:
+            raise _unknown() from None
+        async with self._database.transaction() as connection:
+            if await connection.fetchrow(_sql.remove_passkey, credential_id, user.id) is None:
+                raise _unknown()
+            data = {"credential_id": bytes_to_base64url(credential_id)}
+            await record(connection, audited("auth.passkey_removed", by_user(user.id), data, user_id=user.id))
+
     async def check(self, given: Mapping[str, Any]) -> UUID:
         """Return the user whose passkey has signed `given`, as browsers write it (AuthenticationResponseJSON).
 
@@ -100,7 +135,7 @@ class Passkeys:
         credential_id = _proven(lambda: base64url_to_bytes(credential["rawId"]))
         row = await self._database.fetchrow(_sql.find_passkey, credential_id)
         if row is None:
-            raise Refusal("passkey_not_found", "Nobody has registered this passkey.")
+            raise _unknown()
         user_id: UUID = row["user_id"]
         challenge = await self._challenge_of("login", credential, user_id)
         found = _proven(
@@ -158,6 +193,10 @@ def _proven(check: Callable[[], T]) -> T:
         return check()
     except Exception as error:
         raise _not_verified("The proof does not hold.") from error
+
+
+def _unknown() -> Refusal:
+    return Refusal("passkey_not_found", "There is no such passkey.")
 
 
 def _not_verified(why: str) -> Refusal:

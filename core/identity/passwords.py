@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -39,19 +40,27 @@ class Passwords:
         self._waiting = 0
 
     async def hash(self, password: str) -> str:
-        """Return the hash of a password, with its salt and parameters. Raises Refusal `overloaded`."""
-        return await self._run(lambda: self._hasher.hash(password))
+        """Return the hash of a password, with its salt and parameters. Raises Refusal `overloaded`.
+
+        A password counts in its composed form (NFC, RFC 8265 section 4.2), since keyboards write an é in two ways.
+        """
+        return await self._run(lambda: self._hasher.hash(_composed(password)))
 
     async def verify(self, stored: str | None, password: str) -> bool:
         """Whether `password` has the hash `stored`; None: no user, which takes as long.
 
         Raises Refusal `overloaded`.
         """
-        return await self._run(lambda: self._is(stored or NOBODYS_HASH, password)) and stored is not None
+        hashed, composed = stored or NOBODYS_HASH, _composed(password)
+        right = await self._run(lambda: self._is(hashed, composed))
+        if not right and composed != password:
+            # Hashes of before were made of the password as it was typed.
+            right = await self._run(lambda: self._is(hashed, password))
+        return right and stored is not None
 
-    def is_outdated(self, stored: str) -> bool:
-        """Whether a hash was made with other parameters than ours."""
-        return self._hasher.check_needs_rehash(stored)
+    def is_outdated(self, stored: str, password: str = "") -> bool:
+        """Whether a hash was made with other parameters than ours, or may be that of an uncomposed password."""
+        return self._hasher.check_needs_rehash(stored) or _composed(password) != password
 
     def close(self) -> None:
         """End the threads; passwords that still wait are given up."""
@@ -71,6 +80,10 @@ class Passwords:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         finally:
             self._waiting -= 1
+
+
+def _composed(password: str) -> str:
+    return unicodedata.normalize("NFC", password)
 
 
 def is_weak(password: str, *others: str) -> bool:

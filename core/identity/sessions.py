@@ -1,7 +1,8 @@
 """Sign-ins: each is a row that its tokens name, so that a person can see them, and end one or all.
 
 A client that asks for a refresh token gets one, with a short access token in the place of the long one. It is good for
-one use. A used one that comes back means that two clients have it, so the sign-in ends (RFC 9700, section 4.14.2).
+one use. A used one that comes back means that two clients have it, so the sign-in ends (RFC 9700, section 4.14.2), but
+for the first seconds: an answer that was lost on its way is given again, with the same successor.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import hmac
 import secrets
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -18,6 +20,7 @@ from core import ids, metrics
 from core.audit import audited, by_user, record
 from core.database import queries
 from core.errors import Refusal
+from core.wallets.users import seconds_ahead
 
 if TYPE_CHECKING:
     from core.database import Connection, Database
@@ -30,6 +33,8 @@ _sql = queries(__name__)
 DAY_SECONDS: Final = 86_400
 MAX_CLIENT_CHARACTERS: Final = 200
 MAX_LISTED: Final = 100
+# A client that got no answer asks again within a time-out, and a thief of a token should have no more time than that.
+REPEAT_SECONDS: Final = 30.0
 
 _ID_BYTES: Final = 16
 _SECRET_BYTES: Final = 16
@@ -75,8 +80,10 @@ class _Refresh(NamedTuple):
     def own_hash(self) -> bytes:
         return hashlib.sha256(self.own).digest()
 
-    def following(self) -> _Refresh:
-        return self._replace(own=secrets.token_bytes(_SECRET_BYTES))
+    def following(self, key: bytes) -> _Refresh:
+        """Return the successor, which is always the same one, and which nobody makes without our key."""
+        own = hmac.new(key, self.family + self.own, hashlib.sha256).digest()[:_SECRET_BYTES]
+        return self._replace(own=own)
 
 
 async def sign_in(
@@ -112,11 +119,14 @@ async def sign_in(
 async def renew(
     database: Database, tokens: Tokens, settings: Settings, users: Users, refresh_token: str
 ) -> SignedIn:
-    """Return new tokens for a refresh token, which is then used up. Raises Refusal `refresh_token_invalid`."""
+    """Return new tokens for a refresh token, which is then used up; for REPEAT_SECONDS it has the same successor.
+
+    Raises Refusal `refresh_token_invalid`.
+    """
     given = _read(refresh_token)
     if given is None:
         raise _invalid()
-    following = given.following()
+    following = given.following(tokens.keys.derive("refresh tokens"))
     async with database.transaction() as connection:
         row = await connection.fetchrow(
             _sql.rotate_refresh,
@@ -125,6 +135,7 @@ async def renew(
             given.own_hash,
             following.own_hash,
             float(settings.session_refresh_days * DAY_SECONDS + settings.jwt_clock_skew_secs),
+            REPEAT_SECONDS,
         )
         if row is not None and not row["live"]:
             await _audit(connection, "auth.refresh_reused", row["user_id"], given.session_id)
@@ -144,22 +155,24 @@ async def end(database: Database, user: User, session_id: UUID) -> None:
         await _audit(connection, "auth.sign_out", user.id, session_id)
 
 
-async def end_all_within(connection: Connection, user: User) -> int:
+async def end_all_within(connection: Connection, user: User, settings: Settings) -> int:
     """End every sign-in of `user` as part of a transaction; return the number of rows that were ended."""
     # The user's row is locked first, so that two of these calls come one after the other.
-    await connection.execute(_sql.end_older_tokens, user.id)
+    await connection.execute(_sql.end_older_tokens, user.id, seconds_ahead(settings))
     return await connection.execute(_sql.end_all_sessions, user.id)
 
 
-async def end_all(database: Database, user: User, *, actor: str | None = None) -> int:
+async def end_all(database: Database, settings: Settings, user: User, *, passkeys: bool = False) -> int:
     """End every sign-in of `user`, also older tokens that name none; return the number of rows that were ended.
 
-    `actor` is the actor of the audit record, where that is not the user.
+    With `passkeys` these are removed, too, because whoever has one of them could sign in again.
     """
     async with database.transaction() as connection:
-        count = await end_all_within(connection, user)
+        count = await end_all_within(connection, user, settings)
         data = {"sessions": count}
-        entry = audited("auth.sign_out_all", actor or by_user(user.id), data, user_id=user.id)
+        if passkeys:
+            data["passkeys"] = await connection.execute(_sql.end_passkeys, user.id)
+        entry = audited("auth.sign_out_all", by_user(user.id), data, user_id=user.id)
         await record(connection, entry)
     return count
 

@@ -14,11 +14,11 @@ from core import metrics
 from core.audit import audited, by_user, record
 from core.database import queries
 from core.errors import Refusal
-from core.identity import sessions
+from core.identity import sessions, usernames
 from core.identity.codes import new_session, wrong_code
 from core.identity.memory import limited
 from core.identity.passwords import is_weak
-from core.identity.phones import may_get_messages, normalized
+from core.phones import may_get_messages, normalized
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,7 +72,7 @@ DEV_ACCOUNTS: Final = (
 
 
 async def request_code(identity: Identity, phone: str, client: Client) -> Sent:
-    """Send a sign-in code to `phone`, which is a plus and digits.
+    """Send a sign-in code to `phone`, which is a plus and digits, in its one form.
 
     Raises Refusal `not_found` (DEV_DISABLE_OTP in dev), `invalid_phone`, `otp_limited`, `sms_failed`, `sign_in_waits`.
     """
@@ -81,8 +81,9 @@ async def request_code(identity: Identity, phone: str, client: Client) -> Sent:
         raise Refusal("not_found", "Sign-in codes are off here.")
     if identity.codes.dev:
         return Sent(new_session(), str(settings.otp_dev_code))
-    if settings.otp_sms_provider != "log" and not may_get_messages(phone):
+    if settings.otp_sms_provider != "log" and not may_get_messages(normalized(phone)):
         raise Refusal("invalid_phone", "No message can be sent to this phone.")
+    phone = normalized(phone) or phone
     session, code = await identity.codes.make(phone, client.address)
     try:
         await identity.messages.send_code(phone, code, session)
@@ -101,11 +102,12 @@ async def verify_code(
     name: str | None,
     client: Client,
     *,
-    resets: bool = True,
+    resets: bool | None = None,
 ) -> SignedIn:
     """Sign in with a code, and make the user if there is none. Without a session the phone's newest one counts.
 
-    `resets` False keeps the user's state in development, too (DEV_RESET_USER_STATE_ON_LOGIN).
+    `resets` says whether the user's KYC and merchant state is taken back in development (None: by
+    DEV_RESET_USER_STATE_ON_LOGIN).
 
     Raises Refusal `invalid_otp`, `otp_locked`, `sign_in_waits`.
     """
@@ -120,8 +122,7 @@ async def verify_code(
     # In development the code is the same for everybody, and proves nothing.
     if identity.platform.settings.env != "dev":
         await _prove_phone(identity, user)
-    if resets:
-        await _reset_in_dev(identity, user)
+    await _reset_in_dev(identity, user, resets=resets)
     return await _signed_in(identity, user, "otp", client)
 
 
@@ -132,10 +133,12 @@ async def register(
 
     So outside development the starting credit waits for that code; else invented phones would be money.
 
-    Raises Refusal, in this order: `username_taken`, `invalid_phone`, `phone_taken`, `weak_password`; `overloaded`.
+    Raises Refusal, in this order: `invalid_username`, `username_taken`, `invalid_phone`, `phone_taken`,
+    `weak_password`; `overloaded`.
     """
     platform, number = identity.platform, normalized(phone)
-    if await platform.database.fetchrow(_sql.credentials_of, username) is not None:
+    prepared = usernames.prepared(username)
+    if await platform.database.fetchrow(_sql.credentials_of, username, prepared) is not None:
         raise _username_taken()
     if not number:
         raise Refusal("invalid_phone", "There is no phone number in it.")
@@ -146,9 +149,11 @@ async def register(
     if is_weak(password, username, number, phone):
         raise Refusal("weak_password", "The password is too easy to guess.")
     hashed = await identity.passwords.hash(password)
+    # The index of usernames compares them in lower case, which for letters beyond ASCII PostgreSQL may know otherwise.
+    stored = username if username.isascii() and username.lower() == prepared else prepared
 
     async def add_credentials(connection: Connection, user_id: UUID) -> None:
-        await connection.execute(_sql.set_credentials, user_id, username, hashed)
+        await connection.execute(_sql.set_credentials, user_id, stored, hashed)
 
     try:
         # User and password come in one transaction: a user of this phone who was made meanwhile stays without ours.
@@ -175,7 +180,7 @@ async def log_in(identity: Identity, username: str, password: str, client: Clien
     """
     platform = identity.platform
     await _guard_guesses(identity, username, add=False)
-    row = await platform.database.fetchrow(_sql.credentials_of, username)
+    row = await platform.database.fetchrow(_sql.credentials_of, *usernames.forms(username))
     stored: str | None = None if row is None else row["password_hash"]
     if not await identity.passwords.verify(stored, password) or row is None or stored is None:
         await _guard_guesses(identity, username, add=True)
@@ -183,14 +188,19 @@ async def log_in(identity: Identity, username: str, password: str, client: Clien
     user = await platform.users.by_id(row["id"])
     if user is None:
         raise LookupError("a password without a user")
-    if identity.passwords.is_outdated(stored):
+    if identity.passwords.is_outdated(stored, password):
         renewed = await identity.passwords.hash(password)
         await platform.database.execute(_sql.renew_hash, user.id, stored, renewed)
     return await _signed_in(identity, user, "password", client)
 
 
-async def dev_log_in(identity: Identity, username: str, password: str, client: Client) -> SignedIn:
-    """Sign in to one of the fixed accounts of development. Raises Refusal `not_found`, `dev_credentials_invalid`."""
+async def dev_log_in(
+    identity: Identity, username: str, password: str, client: Client, *, resets: bool | None = None
+) -> SignedIn:
+    """Sign in to one of the fixed accounts of development; `resets` as in `verify_code`.
+
+    Raises Refusal `not_found`, `dev_credentials_invalid`.
+    """
     platform = identity.platform
     if platform.settings.env != "dev":
         raise Refusal("not_found", "This is for development only.")
@@ -198,7 +208,7 @@ async def dev_log_in(identity: Identity, username: str, password: str, client: C
     if account is None or not hmac.compare_digest(account.password.encode(), password.encode()):
         raise _counted("dev", Refusal("dev_credentials_invalid", "The username or the password is wrong."))
     user = await platform.users.ensure(account.phone, name=account.name, actor="system:dev-login")
-    await _reset_in_dev(identity, user)
+    await _reset_in_dev(identity, user, resets=resets)
     if account.merchant or account.agent:
         async with platform.database.transaction() as connection:
             if await connection.fetchrow(_sql.set_dev_role, user.id, account.merchant, account.agent):
@@ -235,7 +245,7 @@ async def _signed_in(identity: Identity, user: User, method: str, client: Client
 async def _guard_guesses(identity: Identity, username: str, *, add: bool) -> None:
     """Count a wrong password, or only look. Without Redis the limits of addresses alone hold."""
     most = identity.platform.settings.login_max_failures
-    name = hashlib.sha256(username.lower().encode()).hexdigest()[:32]
+    name = hashlib.sha256(usernames.forms(username)[1].lower().encode()).hexdigest()[:32]
     try:
         wait = await identity.memory.bound(f"guesses:{name}", most, LOGIN_SECONDS, add=add)
     except Refusal:
@@ -247,13 +257,13 @@ async def _guard_guesses(identity: Identity, username: str, *, add: bool) -> Non
 async def _prove_phone(identity: Identity, user: User) -> None:
     """End all that a stranger who registered this phone may have prepared, because the first code proves the owner.
 
-    Password, every sign-in, passkeys, mandates and subscriptions end.
+    Password, every sign-in, passkeys, merchant keys, endpoints, mandates and subscriptions end.
     """
     async with identity.platform.database.transaction() as connection:
         row = await connection.fetchrow(_sql.prove_phone, user.id)
         if row is None or not row["registered"]:
             return
-        await sessions.end_all_within(connection, user)
+        await sessions.end_all_within(connection, user, identity.platform.settings)
         await connection.execute(_sql.forget_unproven, user.id)
         await record(connection, audited("auth.phone_proven", by_user(user.id), {}, user_id=user.id))
     # The credit comes apart, since a frozen wallet, which refuses it, must not keep the stranger signed in.
@@ -263,10 +273,12 @@ async def _prove_phone(identity: Identity, user: User) -> None:
         _log.warning("sign_in.not_credited", user_id=str(user.id), code=refusal.code)
 
 
-async def _reset_in_dev(identity: Identity, user: User) -> None:
+async def _reset_in_dev(identity: Identity, user: User, *, resets: bool | None) -> None:
     """Take back the KYC and merchant state, as the tests of the contract's clients expect (development)."""
     platform = identity.platform
-    if platform.settings.env != "dev" or not platform.settings.dev_reset_user_state_on_login:
+    if resets is None:
+        resets = platform.settings.dev_reset_user_state_on_login
+    if platform.settings.env != "dev" or not resets:
         return
     async with platform.database.transaction() as connection:
         if await connection.fetchrow(_sql.reset_dev_state, user.id):

@@ -10,7 +10,7 @@ from aiohttp import hdrs
 
 from core import metrics
 from core.errors import Refusal
-from core.identity.phones import masked
+from core.phones import masked
 
 if TYPE_CHECKING:
     from core.settings import Settings

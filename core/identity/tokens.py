@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+import warnings
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
@@ -11,10 +13,14 @@ import jwt
 
 from core.errors import Refusal
 from core.identity.keys import load_keys
+from core.wallets.users import seconds_ahead
 
 if TYPE_CHECKING:
     from core.settings import Settings
     from core.wallets.users import User
+
+# Whether a secret is long enough is said once, by the rules of prod, and not in each process's log.
+warnings.filterwarnings("ignore", category=jwt.InsecureKeyLengthWarning)
 
 # A process does not check a good token again until it expires, because a check takes 24 us.
 MAX_REMEMBERED: Final = 10_000
@@ -75,15 +81,18 @@ class Tokens:
             session = payload.get("sid")
             claims = Claims(
                 UUID(payload["sub"]),
-                float(payload["iat"]),
-                float(payload["exp"]) + settings.jwt_clock_skew_secs,
+                _moment(payload["iat"]),
+                _moment(payload["exp"]) + settings.jwt_clock_skew_secs,
                 None if session is None else UUID(session),
             )
+            if claims.session_id is None and claims.issued_at > time.time() + seconds_ahead(settings):
+                # It would outlive the end of all sign-ins, whose time it is compared with.
+                raise ValueError("issued in the future")
         except jwt.ExpiredSignatureError:
             raise Refusal("token_expired", "The token has expired. Sign in again.") from None
         except jwt.InvalidIssuerError:
             raise Refusal("token_issuer_invalid", "The token was issued by somebody else.") from None
-        except (jwt.PyJWTError, ValueError, TypeError, AttributeError):
+        except (jwt.PyJWTError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError):
             raise Refusal("token_invalid", "The token is not one of ours.") from None
         self._known[token] = claims
         if len(self._known) > MAX_REMEMBERED:
@@ -116,6 +125,16 @@ class Tokens:
                 continue
             return payload
         raise jwt.InvalidSignatureError("none of our keys has signed it")
+
+
+def _moment(value: object) -> float:
+    """Return a time claim in seconds. Raises TypeError, ValueError and OverflowError for one that is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError("a time is a number")
+    moment = float(value)
+    if not math.isfinite(moment):
+        raise ValueError("a time is finite")
+    return moment
 
 
 def counts(user: User, claims: Claims) -> bool:

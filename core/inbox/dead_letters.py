@@ -63,7 +63,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     dead_at: datetime
 
 
-class Failure(msgspec.Struct, frozen=True):
+class FailedAttempt(msgspec.Struct, frozen=True):
     """A failed attempt to apply an event; `code` is the reason, `error` its sentence."""
 
     attempt: int
@@ -87,7 +87,7 @@ class Letter(DeadLetter, frozen=True, kw_only=True):
     """A letter with its body, failures and actions. Bytes of `payload` that are not UTF-8 are escaped."""
 
     payload: str
-    failures: list[Failure]
+    failures: list[FailedAttempt]
     actions: list[Action]
 
 
@@ -146,9 +146,11 @@ async def find(database: Database, letter_id: UUID) -> Letter:
     )
 
 
-async def failures_of(database: Database, inbox_id: UUID) -> list[Failure]:
+async def failures_of(database: Database, inbox_id: UUID) -> list[FailedAttempt]:
     """Return the newest failed attempts at an event, newest first."""
-    return [Failure(**row) for row in await database.fetch(_sql.inbox_failures_of, inbox_id, SHOWN_NOTES)]
+    return [
+        FailedAttempt(**row) for row in await database.fetch(_sql.inbox_failures_of, inbox_id, SHOWN_NOTES)
+    ]
 
 
 async def actions_of(database: Database, inbox_id: UUID) -> list[Action]:

@@ -1,4 +1,4 @@
-"""Reports on the inbox: a summary of the last hours with its anomalies, and the newest events."""
+"""Reports on the inbox: a summary of the last hours with its anomalies, the newest events, and the fate of each."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ import msgspec
 
 from core import ids, metrics
 from core.database import queries
+from core.inbox.dead_letters import NEWEST
+from core.inbox.rules import APPLIED
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from core.database import Database
 
 _sql = queries(__name__)
@@ -20,8 +24,8 @@ _sql = queries(__name__)
 HIGH_FREQUENCY: Final = 1_000
 # An event that has been due for longer than this waits for something else than its turn.
 LATE_SECONDS: Final = 300.0
-# An event's id is made by the clock of a process, its time of arrival by that of the database; they differ by less.
-CLOCK_SLACK: Final = timedelta(hours=1)
+# States that no worker changes.
+FINISHED: Final = frozenset({"done", "dead"})
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -46,11 +50,51 @@ class ReceivedEvent(msgspec.Struct, frozen=True):
     received_at: datetime
 
 
+class Arrived(msgspec.Struct, frozen=True):
+    """An event as it came in and as it stands now. `outcome` and `last_error` say what became of it, and why."""
+
+    id: UUID
+    provider: str
+    event_id: str
+    type: str
+    object_id: str | None
+    received_at: datetime
+    state: str
+    outcome: str | None
+    attempts: int
+    last_error: str | None
+    finished_at: datetime | None
+
+
+class Tidings(msgspec.Struct, frozen=True):
+    """Our events about one object: their number, those not looked at yet, and the deliveries by state."""
+
+    events: int = 0
+    unsent: int = 0
+    delivered: int = 0
+    failed: int = 0
+    waiting: int = 0
+
+
+class Fate(msgspec.Struct, frozen=True):
+    """An event with what we told of its object. `settled` means that nothing more will come without a person."""
+
+    event: Arrived
+    told: Tidings
+
+    @property
+    def settled(self) -> bool:
+        """Whether the event is finished, and everything that it led to has been sent or given up."""
+        if self.event.state not in FINISHED:
+            return False
+        return self.event.outcome != APPLIED.word or not (self.told.unsent or self.told.waiting)
+
+
 async def summarize(database: Database, *, hours_back: int, keep: bool = False) -> Summary:
     """Return the counts and anomalies of the last `hours_back` hours; `keep` stores the summary, too."""
     now = datetime.now(UTC)
     start = now - timedelta(hours=hours_back)
-    rows = await database.fetch(_sql.inbox_counts, ids.first_uuid_at(start - CLOCK_SLACK), start, now)
+    rows = await database.fetch(_sql.inbox_counts, ids.span_of(start, None)[0], start, now)
     by_provider: dict[str, int] = {}
     by_type: dict[str, int] = {}
     for row in rows:
@@ -82,6 +126,38 @@ async def recent_events(database: Database, *, provider: str | None, limit: int)
     else:
         rows = await database.fetch(_sql.recent_inbox_events_of, provider, limit)
     return [ReceivedEvent(**row) for row in rows]
+
+
+async def list_arrivals(
+    database: Database,
+    *,
+    provider: str | None = None,
+    event_type: str | None = None,
+    state: str | None = None,
+    since: datetime | None = None,
+    limit: int,
+) -> list[Arrived]:
+    """Return at most `limit` events, the newest first, narrowed by what is not None."""
+    rows = await database.fetch(_sql.list_arrivals, NEWEST, provider, event_type, state, since, limit)
+    return [Arrived(**row) for row in rows]
+
+
+async def arrivals_after(database: Database, after: UUID, limit: int) -> list[Arrived]:
+    """Return at most `limit` events with ids above `after`, the oldest first."""
+    return [Arrived(**row) for row in await database.fetch(_sql.arrivals_after, after, limit)]
+
+
+async def fates(database: Database, event_ids: Sequence[UUID]) -> list[Fate]:
+    """Return how the events stand now, the oldest first."""
+    events = [Arrived(**row) for row in await database.fetch(_sql.arrivals_by_id, event_ids)]
+    applied = {event.object_id for event in events if event.outcome == APPLIED.word and event.object_id}
+    told: dict[str, Tidings] = {}
+    if applied:
+        for row in await database.fetch(_sql.tidings_of_objects, sorted(applied)):
+            fields = dict(row)
+            object_id = fields.pop("object_id")
+            told[object_id] = Tidings(**fields)
+    return [Fate(event, told.get(event.object_id or "", Tidings())) for event in events]
 
 
 def _frequent(by_type: dict[str, int]) -> list[dict[str, Any]]:

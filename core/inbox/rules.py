@@ -118,8 +118,8 @@ def read_payment(body: bytes) -> Payment | None:
     An intent that names no account is none of our business, whatever else it holds or lacks. Raises UnusableEventError.
     """
     try:
-        found = msgspec.convert(read_object(body), _Event).data.object
-        account = (msgspec.convert(found, _Named).metadata or {}).get("account")
+        found = _intent(body)
+        account = _account_named(found)
         if account is None:
             return None
         intent = msgspec.convert(found, _PaymentIntent)
@@ -134,6 +134,14 @@ def read_payment(body: bytes) -> Payment | None:
     if account == clearing_account(currency):
         raise UnusableEventError("metadata.account is the account that the payment comes from")
     return Payment(intent.id, account, amount, currency)
+
+
+def _intent(body: bytes) -> dict[str, Any]:
+    return msgspec.convert(read_object(body), _Event).data.object
+
+
+def _account_named(intent: dict[str, Any]) -> Any:
+    return (msgspec.convert(intent, _Named).metadata or {}).get("account")
 
 
 async def stripe_payment_succeeded(connection: Connection, ledger: Ledger, event: InboxEvent) -> Outcome:
@@ -171,6 +179,18 @@ async def stripe_payment_succeeded(connection: Connection, ledger: Ledger, event
     }
     await write_events(connection, [new_event(owner, "payment.succeeded", data, object_id=payment.intent)])
     return APPLIED
+
+
+def named_account(event_type: str, body: bytes) -> str | None:
+    """Return the code of the account that an event of Stripe wants to pay, None where it names none."""
+    if ("stripe", event_type) not in RULES:
+        return None
+    try:
+        account = _account_named(_intent(body))
+    except (msgspec.ValidationError, Refusal):
+        return None
+    good = isinstance(account, str) and account.isprintable() and 0 < len(account) <= MAX_ACCOUNT_CODE
+    return account if good else None
 
 
 RULES: Final[Mapping[tuple[str, str], Rule]] = {

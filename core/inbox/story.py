@@ -15,8 +15,8 @@ import msgspec
 from core.database import queries
 from core.errors import Refusal
 from core.inbox.backfill import FETCHED
-from core.inbox.dead_letters import Action, Failure, actions_of, failures_of
-from core.inbox.rules import APPLIED
+from core.inbox.dead_letters import Action, FailedAttempt, actions_of, failures_of
+from core.inbox.rules import APPLIED, named_account
 from core.inbox.source_verifiers import PROVIDER_PREFIX
 from core.ledger.transfers import ListedTransfer, get_transfers
 from core.outbox.signing import message_id
@@ -71,7 +71,7 @@ class Processing(msgspec.Struct, frozen=True):
     worker: UUID | None
     lease_until: datetime | None
     finished_at: datetime | None
-    failures: list[Failure]
+    failures: list[FailedAttempt]
     actions: list[Action]
 
 
@@ -127,8 +127,9 @@ async def tell(
 ) -> Story:
     """Return the story of `event`: the inbox's id, the provider's, or that of an event of ours (also as `msg_...`).
 
-    A principal sees an event that led to an event of its own or came from a source of its own, and no other. Raises
-    Refusal `not_found`, and `ambiguous_event` where several providers have an event of this id and none is named.
+    A principal sees an event that led to an event of its own, came from a source of its own, or pays an account of its
+    own, whatever became of it; and no other. Raises Refusal `not_found`, and `ambiguous_event` where several providers
+    have an event of this id and none is named.
     """
     inbox_id, outbox_id, object_id = await _resolve(database, event, provider)
     row = await database.fetchrow(_sql.inbox_event_by_id, inbox_id) if inbox_id is not None else None
@@ -178,12 +179,18 @@ async def _resolve(
 
 
 async def _is_of(database: Database, principal_id: int, row: Row | None, emitted: Sequence[Emitted]) -> bool:
-    """Whether an event led to one of the principal's own, or came from a source that the principal has registered.
+    """Whether an event led to one of the principal's own, or pays an account or came from a source of the principal.
 
-    An event of another principal's source may name any object, so the object alone proves nothing.
+    An event of another principal's source may name any object, so the object alone proves nothing. An event that a
+    provider has signed names the account that the platform has told it.
     """
-    if row is None or not row["provider"].startswith(PROVIDER_PREFIX):
-        return bool(emitted)
+    if emitted and (row is None or not row["provider"].startswith(PROVIDER_PREFIX)):
+        return True
+    if row is None:
+        return False
+    if not row["provider"].startswith(PROVIDER_PREFIX):
+        account = named_account(row["event_type"], row["body"]) if row["provider"] == "stripe" else None
+        return account is not None and bool(await database.fetchval(_sql.owns_account, account, principal_id))
     name = row["provider"].removeprefix(PROVIDER_PREFIX)
     return bool(await database.fetchval(_sql.owns_source, name, principal_id))
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # The columns of ids and types take so many bytes.
 MAX_TEXT_BYTES: Final = 255
 LAST_SECOND: Final = 253_402_300_799
+LAST_YEAR: Final = 9999
 _MOST_SECONDS_DIGITS: Final = 12
 
 # A header of signatures holds so many tokens. A sender that rotates has two.
@@ -196,10 +197,15 @@ def moment_in(value: object) -> datetime | None:
 
 
 def read_moment(text: str) -> datetime | None:
-    """Return the time of an ISO 8601 text, which is in UTC unless it has an offset; None for any other text."""
+    """Return the time of an ISO 8601 text, which is in UTC unless it has an offset; None for any other text.
+
+    The first and the last year of the calendar are none, since PostgreSQL's driver writes their ends as infinite.
+    """
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
+        return None
+    if not 1 < found.year < LAST_YEAR:
         return None
     try:
         return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from core.database import queries
 from core.errors import Refusal
+from core.ledger.accounts import statement_span
 from core.ledger.items import EntryLine, Leg, Operation, Outcome, Posting, encode_metadata
 from core.ledger.movements import moment
 from core.ledger.stored import load_entries
@@ -52,20 +53,23 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ListedTransfer(Transfer, frozen=True, kw_only=True):
-    """A transfer as it is read now: with the amount reversed since, in minor units of its first leg."""
+    """A transfer as it is read now: with the amount reversed since, in minor units of its largest leg."""
 
     reversed: int
 
 
 class TransferFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """The filter of a list of transfers: a transfer matches each member that is not None."""
+    """The filter of a list of transfers: a transfer matches each member that is not None.
+
+    `metadata` are pairs of a name and its value, one of which a transfer must have.
+    """
 
     account: Account | None = None
     recorded_from: datetime | None = None
     recorded_before: datetime | None = None
     kind: str | None = None
     reference: str | None = None
-    metadata: dict[str, str] | None = None
+    metadata: Sequence[dict[str, str]] | None = None
 
 
 def describe(posting: Posting, outcome: Outcome) -> Transfer:
@@ -79,7 +83,7 @@ def describe(posting: Posting, outcome: Outcome) -> Transfer:
         reference=posting.reference,
         metadata=dict(sorted(posting.metadata.items())) if posting.metadata else {},
         recorded_at=outcome.recorded_at,
-        effective_at=posting.effective_at or outcome.recorded_at,
+        effective_at=outcome.effective_at or posting.effective_at or outcome.recorded_at,
         reverses=str(posting.target_id) if posting.target_id is not None and not capture else None,
         captures=str(posting.target_id) if posting.target_id is not None and capture else None,
         entries=_entries(outcome.entries),
@@ -117,7 +121,16 @@ async def list_transfers(
 
     A page ends early at PAGE_ENTRIES entries.
     """
-    first, last = await _span(database, wanted)
+    # Versions and times of one account rise together, so that the very span of its statement is read.
+    after, until = 0, NEWEST
+    first, last = 0, (NEWEST >> 22) - 1
+    if wanted.recorded_from is not None or wanted.recorded_before is not None:
+        if wanted.account is not None:
+            after, until = await statement_span(
+                database, wanted.account, wanted.recorded_from, wanted.recorded_before
+            )
+        else:
+            first, last = await _span(database, wanted)
     arguments: list[Any] = [
         min(before, (last + 1) << 22),
         first << 22,
@@ -125,11 +138,13 @@ async def list_transfers(
         wanted.recorded_before,
         wanted.kind,
         wanted.reference,
-        encode_metadata(wanted.metadata) if wanted.metadata else None,
+        [encode_metadata(pair) for pair in wanted.metadata] if wanted.metadata else None,
         limit + 1,
     ]
     if wanted.account is not None:
-        numbers = await database.fetch(SQL.list_transfers_of_account, *arguments, wanted.account.id)
+        numbers = await database.fetch(
+            SQL.list_transfers_of_account, *arguments, wanted.account.id, after, until
+        )
     elif wanted.reference is not None:
         numbers = await database.fetch(SQL.list_transfers_by_reference, *arguments)
     elif wanted.metadata:
@@ -147,13 +162,7 @@ async def list_transfers(
 
 async def _span(database: Database, wanted: TransferFilter) -> tuple[int, int]:
     """Return the first and last batch that the time filter can mean, so that a list does not read all of history."""
-    if wanted.recorded_from is None and wanted.recorded_before is None:
-        return 0, (NEWEST >> 22) - 1
-    row = await database.fetchrow(
-        SQL.batch_span,
-        wanted.recorded_from or datetime(1970, 1, 1, tzinfo=UTC),
-        wanted.recorded_before or datetime(9000, 1, 1, tzinfo=UTC),
-    )
+    row = await database.fetchrow(SQL.batch_span, wanted.recorded_from, wanted.recorded_before)
     if row is None:
         raise RuntimeError("the span query returned no row")
     return row["first_batch"], row["last_batch"]
@@ -170,11 +179,15 @@ async def prepare_reversal(  # noqa: PLR0913 - the fields of the request
     reference: str | None = None,
     metadata: dict[str, str] | None = None,
     effective_at: datetime | None = None,
+    expected_revision: int | None = None,
+    administered: bool = False,
 ) -> Posting:
     """Return the posting that gives `amount` (None: all that is left) of a transfer back, leg by leg.
 
-    `amount` is in minor units of the original's first leg. Raises Refusal `transfer_not_found`, and `not_reversible`
-    for a transfer that is a reversal itself, or a part of one in several currencies.
+    `amount` is in minor units of the original's largest leg, the first of several: a small leg could not tell most
+    parts apart. The transfer must have `expected_revision` as the amount that was reversed. Raises Refusal
+    `transfer_not_found`, and `not_reversible` for a transfer that is a reversal itself, or a part of one in several
+    currencies.
     """
     effective_at = moment(effective_at)
     number = await find_number(source, original_id)
@@ -186,10 +199,14 @@ async def prepare_reversal(  # noqa: PLR0913 - the fields of the request
         raise Refusal("not_reversible", f"Transfer {original_id} is a reversal; post a new transfer instead.")
     if amount is not None and len({entry.account for entry in original.entries}) > 1:
         await _refuse_part_of_several_currencies(source, original)
+    sizes = [abs(entry.amount) for entry in original.entries]
     return Posting(
         id=id_,
         principal_id=principal_id,
         legs=tuple(Leg(entry.account, -entry.amount) for entry in original.entries),
+        unit=sizes.index(max(sizes)) + 1,
+        expected_revision=expected_revision,
+        administered=administered,
         operation=Operation.REVERSAL,
         kind=kind,
         reference=reference,

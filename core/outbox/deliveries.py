@@ -28,7 +28,6 @@ REPLAYED: Final = 5_000
 REPLAY_BATCH: Final = 500
 
 NEWEST: Final = UUID(int=2**128 - 1)
-OLDEST: Final = UUID(int=0)
 
 # The states as people know them, and as the table names them.
 STATES: Final = {
@@ -146,8 +145,8 @@ async def replay(
     more = True
     while more and looked_at < limit:
         size = min(REPLAY_BATCH, limit - looked_at)
-        rows = await _rows(database, wanted, before=before, limit=size, sendable=True)
-        more = len(rows) == size
+        found = await _rows(database, wanted, before=before, limit=size + 1, sendable=True)
+        rows, more = found[:size], len(found) > size
         if rows:
             chosen = [row["id"] for row in rows]
             due, carried = await _make_due(database, chosen)
@@ -177,25 +176,28 @@ async def _rows(
     offset: int = 0,
     sendable: bool = False,
 ) -> list[Row]:
-    # Ids are in the order in which deliveries were made, so that times become bounds of ids.
-    newest = before or NEWEST
-    if wanted.until is not None:
-        newest = min(newest, ids.first_uuid_at(wanted.until))
+    first, last = ids.span_of(wanted.since, wanted.until)
     return await database.fetch(
         _sql.list_deliveries,
-        newest,
-        OLDEST if wanted.since is None else ids.first_uuid_at(wanted.since),
+        last if before is None else min(before, last),
+        first,
         wanted.principal_id,
         wanted.endpoint_id,
         wanted.event_id,
         None if wanted.states is None else [STATES[state] for state in wanted.states],
         wanted.types,
-        wanted.failed_since,
+        _bound(wanted.failed_since),
         sendable,
         not sendable,
         limit,
         offset,
+        _bound(wanted.since),
+        _bound(wanted.until),
     )
+
+
+def _bound(time: datetime | None) -> datetime | None:
+    return None if time is None else ids.within_calendar(time)
 
 
 async def _find(database: Database, principal_id: int | None, delivery_id: UUID) -> Row:

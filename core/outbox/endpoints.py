@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -14,6 +13,7 @@ import asyncpg
 from core import ids
 from core.database import queries
 from core.errors import Refusal
+from core.outbox.custom_headers import check_headers
 from core.outbox.events import check_patterns, new_event, write_events
 from core.outbox.fanout import NewDelivery, create_deliveries
 from core.outbox.signing import (
@@ -41,10 +41,6 @@ _sql = queries(__name__)
 # An event becomes one delivery for each endpoint that wants it, in one transaction; this number bounds it.
 MAX_ENDPOINTS: Final = 100
 MAX_DESCRIPTION: Final = 500
-# Servers accept 8 KiB of headers in all (nginx: large_client_header_buffers); these leave room for ours.
-MAX_HEADERS: Final = 16
-MAX_HEADER_VALUE: Final = 1024
-MAX_HEADER_BYTES: Final = 4096
 # The overlap of a rotation is a week at most: longer than any roll-out, short enough that a leaked secret ends.
 MAX_OVERLAP_SECONDS: Final = 7 * 86_400
 # Secrets that count at once: each makes a signature of every delivery, and receivers read a few only.
@@ -59,18 +55,6 @@ FAILING: Final = "failing"
 # The signatures of Standard Webhooks: HMAC alone, or ed25519 beside it.
 SYMMETRIC: Final = "v1"
 ASYMMETRIC: Final = "v1a"
-
-# Names are tokens of RFC 9110, section 5.6.2; values hold visible ASCII, spaces and tabs.
-_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
-_HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
-# Headers that frame the message, belong to the connection, or are ours to set.
-_RESERVED: Final = frozenset(
-    {
-        "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect", "host",
-        "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "user-agent", "x-delivery-id",
-    }
-)  # fmt: skip
-_RESERVED_PREFIXES: Final = ("webhook-", "x-webhook-", "proxy-", "sec-")
 
 _START: Final = UUID(int=0)
 
@@ -364,23 +348,6 @@ async def reseal(database: Database, vault: Vault) -> Resealed:
     return Resealed(done, lost)
 
 
-def check_headers(headers: Mapping[str, str]) -> None:
-    """Raise Refusal `invalid_request` unless these headers may be sent with every delivery beside ours."""
-    if len(headers) > MAX_HEADERS:
-        raise _bad_headers(f"there are more than {MAX_HEADERS}")
-    if len({name.lower() for name in headers}) < len(headers):
-        raise _bad_headers("one name occurs twice")
-    if sum(len(name) + len(value) for name, value in headers.items()) > MAX_HEADER_BYTES:
-        raise _bad_headers(f"they are longer than {MAX_HEADER_BYTES} characters in all")
-    for name, value in headers.items():
-        if _HEADER_NAME.fullmatch(name) is None:
-            raise _bad_headers("a name is not a token of 1 to 64 characters")
-        if name.lower() in _RESERVED or name.lower().startswith(_RESERVED_PREFIXES):
-            raise _bad_headers(f"{name} may not be set by an endpoint")
-        if len(value) > MAX_HEADER_VALUE or _HEADER_VALUE.fullmatch(value) is None:
-            raise _bad_headers(f"the value of {name} is not 1 to {MAX_HEADER_VALUE} visible ASCII characters")
-
-
 @contextmanager
 def _ordered_or_batched() -> Iterator[None]:
     """Turn the database's no into a refusal: the events of one message do not go one after the other."""
@@ -394,10 +361,6 @@ def _ordered_or_batched() -> Iterator[None]:
             "An endpoint may ask for order or for batches, not for both.",
             field="batch_size",
         ) from None
-
-
-def _bad_headers(reason: str) -> Refusal:
-    return Refusal("invalid_request", f"The headers cannot be used: {reason}.", field="headers")
 
 
 def _missing(endpoint_id: UUID) -> Refusal:

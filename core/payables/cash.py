@@ -8,7 +8,7 @@ The contract lets agents accept their own requests: no money is made by that, an
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -22,9 +22,10 @@ from core.payables.fees import fee
 from core.payables.kinds import Order
 from core.payables.limits import LIMITS_FIRST, first_cause, payer_limits
 from core.payables.pay import SCOPED, Key, is_answered, pay
-from core.payables.payables import NewPayable, RequestKey, end, store
+from core.payables.payables import NewPayable, RequestKey, answered, end, store
 from core.payables.payments import Held
 from core.wallets.books import CASH_OUT, system_account
+from core.wallets.kyc import require_proven
 from core.wallets.notifications import announce, tell, write
 from core.wallets.users import User, user_of
 from core.work.retries import in_transaction
@@ -103,7 +104,7 @@ async def ask(
     """Ask an agent to take in or to pay out `amount` minor units; an equal call under the same key finds the first one.
 
     A cash-out sets the amount and its fee aside, and counts against the customer's limits at once. Raises Refusal
-    `idempotency_conflict`, and for a cash-out `insufficient_funds` and those of the KYC limits.
+    `idempotency_conflict`, and for a cash-out `phone_not_proven`, `insufficient_funds` and those of the KYC limits.
     """
     request_key = None if key is None else RequestKey(customer.principal_id, key, (direction, amount))
     minutes = platform.settings.cash_request_expiry_minutes
@@ -113,10 +114,11 @@ async def ask(
         payee_id=customer.id if direction == "cash_in" else None,
         payer_id=customer.id if direction == "cash_out" else None,
         amount=amount,
-        expires_at=datetime.now(UTC) + timedelta(minutes=minutes) if minutes else None,
+        life=timedelta(minutes=minutes) if minutes else None,
     )
     hold: Posting | None = None
     if direction == "cash_out":
+        await _require_proven(platform, customer, request_key)
         hold, terms = await _hold(platform, customer, new)
         new = new._replace(hold_id=hold.id, details=terms)
 
@@ -209,6 +211,14 @@ class _HoldRefusedError(Exception):
         self.outcome = outcome
 
 
+async def _require_proven(platform: Platform, customer: User, key: RequestKey | None) -> None:
+    try:
+        require_proven(platform.settings, customer)
+    except Refusal:
+        if key is None or await answered(platform.database, key) is None:
+            raise
+
+
 async def _open(
     platform: Platform,
     connection: Connection,
@@ -255,7 +265,7 @@ async def _hold(platform: Platform, customer: User, new: NewPayable) -> tuple[Po
         operation=Operation.HOLD,
         kind="cash.out",
         currency=new.currency,
-        expires_at=new.expires_at,
+        expires_in_secs=None if new.life is None else int(new.life.total_seconds()),
         limits=payer_limits(platform.settings, customer, fee_on_top=cost),
         unfrozen=True,
     )
@@ -297,7 +307,7 @@ def _void(known: _Known) -> Posting:
     return Posting(
         id=operation_id(SYSTEM_PRINCIPAL, f"cash-void:{known.id}"),
         principal_id=SYSTEM_PRINCIPAL,
-        legs=known.legs[:1],
+        legs=known.legs,
         operation=Operation.VOID,
         kind="cash.out",
         target_no=known.hold_no,

@@ -7,23 +7,44 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
+from core.database import queries
 from core.errors import Refusal
-from core.identity.phones import masked
+from core.ledger.accounts import STATES
 from core.ledger.items import operation_id
 from core.ledger.stored import load_outcomes
 from core.payables import links, qr
+from core.payables.kinds import KINDS
+from core.payables.limits import PER_DAY, PER_TRANSFER, overstepped, payer_limits, read_outgoing
+from core.payables.pay import check
+from core.wallets.kyc import require_kyc
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
     from uuid import UUID
 
-    from core.payables.payables import State, ToPay
+    from core.ledger.items import ItemLimits
+    from core.payables.limits import Outgoing
+    from core.payables.payables import Purpose, State, ToPay
     from core.payables.payments import Paid
     from core.platform import Platform
     from core.wallets.users import User
 
+_sql = queries(__name__)
+
 _PREFIXES: Final = {"qr": qr.PREFIX, "link": links.PREFIX}
 MAX_CODE_CHARACTERS: Final = 64
+
+
+class Payee(NamedTuple):
+    """A payee as anybody may see them: `phone` is masked, `approved` a merchant whom an administrator let in.
+
+    `name` is a text that the payee chose; without one it is the masked phone again.
+    """
+
+    name: str
+    phone: str
+    approved: bool
 
 
 class Offer(NamedTuple):
@@ -35,21 +56,32 @@ class Offer(NamedTuple):
     kind: Literal["qr", "link"]
     code: str
     text: str
-    payee: str
-    payee_account: str
+    payee: Payee
+    payee_user: User
     amount: int | None
     currency: str
+    purpose: Purpose
     state: State
     expires_at: datetime | None
     settled_by: UUID | None
     transfer_id: UUID | None
+    found: ToPay
+
+
+class Outlook(NamedTuple):
+    """The outlook of a payment before it is made: its `obstacle`, and the payer's available minor units.
+
+    The ledger decides in the end. It may find other obstacles, and this one may be gone by then.
+    """
+
+    obstacle: Refusal | None
+    available: int | None = None
 
 
 class Receipt(NamedTuple):
     """A payment as its payer keeps it, in minor units; the payee's fee is not the payer's business."""
 
     transfer_id: UUID
-    payee: str
     amount: int
     currency: str
     paid_at: datetime
@@ -85,15 +117,80 @@ async def find(platform: Platform, text: str) -> Offer:
         "qr" if kind == "qr" else "link",
         code,
         _PREFIXES[kind] + code,
-        payee.name or masked(payee.phone),
-        payee.account,
+        _payee(payee),
+        payee,
         payable.amount,
         payable.currency,
+        payable.purpose,
         payable.state,
         payable.expires_at,
         payable.settled_by,
         payable.transfer_id,
+        found,
     )
+
+
+async def outlook(
+    platform: Platform, offer: Offer, payer: User | None = None, amount: int | None = None
+) -> Outlook:
+    """Return what stands in the way of an open offer, as far as it is known without the payer or with them.
+
+    `amount` in minor units counts where the code leaves it open. Obstacles of the payee come first, since nothing
+    that the payer does removes them.
+    """
+    rules, payee = KINDS[offer.kind], offer.payee_user
+    due = amount if offer.amount is None else offer.amount
+    order = offer.found.order(payer or payee, payee, due or 1, (), object_id=None)._replace(payer=payer)
+    accounts = [payee.account] if payer is None else [payee.account, payer.account]
+    states = {
+        row["code"]: row["state"] for row in await platform.database.fetch(_sql.account_states, accounts)
+    }
+    try:
+        check(platform, order)
+        _require_open(payee, states)
+        if payer is not None:
+            _require_open(payer, states)
+    except Refusal as refusal:
+        return Outlook(refusal)
+    if payer is None:
+        return Outlook(None)
+    outgoing = await read_outgoing(platform.database, payer)
+    available = None if outgoing is None else outgoing.available
+    try:
+        require_kyc(payer, rules.level(platform.settings))
+    except Refusal as refusal:
+        return Outlook(refusal, available)
+    if outgoing is not None and due is not None and rules.limits is not None:
+        limits = payer_limits(platform.settings, payer, rules.limits)
+        over = overstepped(outgoing, due, limits)
+        cause = next((cause for cause in rules.causes if cause in over), None)
+        if cause is not None:
+            figures = _figures(cause, outgoing, limits)
+            return Outlook(
+                Refusal(cause, "The payer cannot pay this much.", account=payer.account, **figures), available
+            )
+    return Outlook(None, available)
+
+
+def _figures(cause: str, outgoing: Outgoing, limits: ItemLimits) -> dict[str, int]:
+    """Return the members of a refusal that tell how much a limit allows at once, or what is left of it."""
+    if cause == PER_TRANSFER and limits.transfer_max is not None:
+        return {"limit_cents": limits.transfer_max}
+    if cause == PER_DAY and limits.day_amount_max is not None:
+        return {"left_cents": max(0, limits.day_amount_max - outgoing.day_sum)}
+    return {}
+
+
+def _payee(user: User) -> Payee:
+    phone = user.masked_phone
+    return Payee(user.shown_name or phone, phone, user.approved)
+
+
+def _require_open(user: User, states: Mapping[str, int]) -> None:
+    """Raise Refusal `account_frozen` or `account_closed` for a wallet that no money leaves or reaches."""
+    state = STATES[states[user.account]] if user.account in states else "open"
+    if state != "open":
+        raise Refusal(f"account_{state}", f"The wallet is {state}.", account=user.account)
 
 
 async def pay(platform: Platform, payer: User, offer: Offer, amount: int | None, key: str) -> Paid:
@@ -110,15 +207,15 @@ def payment_id(payer: User, key: str) -> UUID:
     return operation_id(payer.principal_id, key)
 
 
-async def receipt(platform: Platform, payer: User, offer: Offer, transfer_id: UUID) -> Receipt:
-    """Return the receipt of a payment of `payer` to the payee of a code. Raises Refusal `receipt_not_found`."""
+async def receipt(platform: Platform, offer: Offer, transfer_id: UUID) -> Receipt:
+    """Return the receipt of a payment of a code, for a caller who may see it. Raises Refusal `receipt_not_found`."""
     outcome = (await load_outcomes(platform.database, [transfer_id])).get(transfer_id)
     if outcome is None or not outcome.posted or outcome.recorded_at is None or len(outcome.entries) <= 1:
         raise _no_receipt()
-    source, target = outcome.entries[0], outcome.entries[1]
-    if (source.account, target.account) != (payer.account, offer.payee_account):
+    target = outcome.entries[1]
+    if target.account != offer.payee_user.account:
         raise _no_receipt()
-    return Receipt(transfer_id, offer.payee, target.amount, offer.currency, outcome.recorded_at)
+    return Receipt(transfer_id, target.amount, offer.currency, outcome.recorded_at)
 
 
 def _no_receipt() -> Refusal:

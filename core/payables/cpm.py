@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
@@ -11,6 +10,7 @@ from core.audit import by_user
 from core.errors import Refusal
 from core.payables import demands
 from core.payables.payables import MERCHANT, NewPayable, RequestKey, answered, with_metadata
+from core.phones import cleaned, is_international
 from core.wallets.merchants import require_seller
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 PHONE_PREFIX: Final = "CPM:v1;phone="
 ID_PREFIX: Final = "CPM:v1;id="
 EVENT: Final = "payments.cpm_request"
-_PHONE = re.compile(r"\+[0-9]{6,31}")
 
 
 class Scanned(NamedTuple):
@@ -60,7 +59,7 @@ async def request_payment(platform: Platform, merchant: User, scanned: Scanned, 
         payee_id=merchant.id,
         payer_id=target.id,
         amount=scanned.amount,
-        expires_at=datetime.now(UTC) + timedelta(minutes=minutes) if minutes else None,
+        life=timedelta(minutes=minutes) if minutes else None,
         details={**with_metadata({"source": "cpm", "via": "pos"}), "collects": MERCHANT},
     )
     stored = await demands.store(
@@ -71,8 +70,8 @@ async def request_payment(platform: Platform, merchant: User, scanned: Scanned, 
 
 async def _customer(platform: Platform, merchant: User, text: str) -> User:
     if text.startswith(PHONE_PREFIX):
-        phone = text.removeprefix(PHONE_PREFIX)
-        if not _PHONE.fullmatch(phone):
+        phone = cleaned(text.removeprefix(PHONE_PREFIX))
+        if not is_international(phone):
             raise Refusal("invalid_phone_format", "A phone is a plus and 6 to 31 digits.")
         return await platform.users.ensure(phone, actor=by_user(merchant.id))
     if not text.startswith(ID_PREFIX):

@@ -6,7 +6,7 @@ An unknown phone gets a user and a wallet. Idempotency keys belong to the platfo
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from core import ids
@@ -14,6 +14,7 @@ from core.audit import audited
 from core.errors import Refusal
 from core.ledger.items import SYSTEM_PRINCIPAL, operation_id
 from core.payables import demands
+from core.payables.pay import Key, require_proven_payer
 from core.payables.payables import ANYBODY, NewPayable, RequestKey, with_metadata
 from core.payables.payments import Paid, Payment, post
 from core.wallets.balances import Balance, read_balance
@@ -44,11 +45,12 @@ class Instruction(NamedTuple):
 async def transfer(platform: Platform, wanted: Instruction) -> Paid:
     """Pay from one phone's wallet to another's; both may be the same, which moves nothing.
 
-    Raises Refusal `insufficient_funds`, `idempotency_conflict`.
+    Raises Refusal `phone_not_proven`, `insufficient_funds`, `idempotency_conflict`.
     """
     payer, payee = await _both(platform, wanted)
     key = _key("transfer", wanted.key)
     transfer_id = ids.new_uuid() if key is None else operation_id(SYSTEM_PRINCIPAL, key)
+    await require_proven_payer(platform, payer, Key(transfer_id, key is not None))
     data = {"transfer_id": str(transfer_id), "amount_cents": wanted.amount}
     told = tell_all((payee, payer), "internal.transfer", data, object_id=str(transfer_id))
     payment = Payment(
@@ -81,7 +83,7 @@ async def request(
         payee_id=requester.id,
         payer_id=target.id,
         amount=wanted.amount,
-        expires_at=datetime.now(UTC) + timedelta(minutes=life) if life else None,
+        life=timedelta(minutes=life) if life else None,
         details=with_metadata(metadata),
     )
     return await _create(platform, wanted, new, requester, target, (minutes, metadata))
@@ -103,7 +105,7 @@ async def invoice(
         payee_id=issuer.id,
         payer_id=payer.id,
         amount=wanted.amount,
-        due_at=datetime.now(UTC) + timedelta(days=due_in_days),
+        due_in=timedelta(days=due_in_days),
         # The service vouches for its issuer, who need not be a merchant.
         details={"reference": reference, "description": description, "collects": ANYBODY},
     )

@@ -91,6 +91,12 @@ async def first_cause(
     outgoing = await read_outgoing(database, payer)
     if outgoing is None:
         return code
+    causes = overstepped(outgoing, taken, limits)
+    return next((cause for cause in order if cause in causes or cause == code), code)
+
+
+def overstepped(outgoing: Outgoing, taken: int, limits: ItemLimits) -> set[str]:
+    """Return the codes that forbid taking `taken` minor units from the payer now."""
     holds = {
         FUNDS: taken > outgoing.available,
         PER_TRANSFER: _over(taken, limits.transfer_max),
@@ -98,7 +104,7 @@ async def first_cause(
         HOUR_AMOUNT: _over(outgoing.hour_sum + taken, limits.hour_amount_max),
         HOUR_COUNT: _over(outgoing.hour_uses + 1, limits.hour_count_max),
     }
-    return next((cause for cause in order if holds[cause] or cause == code), code)
+    return {cause for cause, over in holds.items() if over}
 
 
 def _over(figure: int, limit: int | None) -> bool:

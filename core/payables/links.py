@@ -5,7 +5,7 @@ The owner need not be a merchant, and pays the merchants' fee all the same (wall
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from core import metrics
@@ -14,13 +14,13 @@ from core.errors import Refusal
 from core.payables import payables
 from core.payables.kinds import LINK_GONE
 from core.payables.pay import Key, pay
-from core.payables.payables import NewPayable
+from core.payables.payables import NO_PURPOSE, NewPayable
 from core.wallets.kyc import require_kyc
 from core.wallets.notifications import announce
 
 if TYPE_CHECKING:
     from core.payables.kinds import Order
-    from core.payables.payables import ToPay
+    from core.payables.payables import Purpose, ToPay
     from core.payables.payments import Paid
     from core.platform import Platform
     from core.wallets.users import User
@@ -36,9 +36,16 @@ class Link(NamedTuple):
 
 
 async def create(
-    platform: Platform, owner: User, amount: int | None, currency: str, expires_in_minutes: int | None
+    platform: Platform,
+    owner: User,
+    amount: int | None,
+    currency: str,
+    expires_in_minutes: int | None,
+    purpose: Purpose = NO_PURPOSE,
 ) -> Link:
     """Make a link: for `amount` minor units, once, or for any amount, any number of times.
+
+    `purpose` is shown to payers.
 
     Raises Refusal `kyc_level_required` (KYC_MIN_LEVEL_FOR_MERCHANT_QR).
     """
@@ -51,18 +58,19 @@ async def create(
         amount=amount,
         currency=currency,
         reusable=amount is None,
-        expires_at=None if minutes is None else datetime.now(UTC) + timedelta(minutes=minutes),
+        life=None if minutes is None else timedelta(minutes=minutes),
+        details=purpose.details(),
     )
     async with platform.database.transaction() as connection:
-        payable_id, _ = await payables.create(connection, new)
-        link_id = str(payable_id)
+        stored = await payables.store(connection, new)
+        link_id = str(stored.id)
         data = {"id": link_id, "amount_cents": amount}
         told = await announce(
             connection, "links.create", data, [owner], actor=by_user(owner.id), about=owner.id
         )
     platform.wake(told)
     metrics.PAYMENT_LINKS.add("create")
-    return Link(f"{PREFIX}{new.code}", new.expires_at)
+    return Link(f"{PREFIX}{new.code}", stored.expires_at)
 
 
 async def pay_link(

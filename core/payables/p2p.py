@@ -50,11 +50,11 @@ async def transfer(platform: Platform, payer: User, to_phone: str, amount: int, 
     """
 
     async def find() -> Order:
-        if to_phone == payer.phone:
-            raise Refusal("transfer_to_self", "A wallet cannot pay itself.")
         payee = await platform.users.by_phone(to_phone)
         if payee is None:
             raise Refusal("recipient_not_found", "Nobody has a wallet under this phone.")
+        if payee.id == payer.id:
+            raise Refusal("transfer_to_self", "A wallet cannot pay itself.")
         return Order("p2p", payer, payee, amount, platform.currency, (to_phone, amount), payer=payer)
 
     return await pay(platform, "p2p", payer, Key.of(payer, key), find)

@@ -19,7 +19,7 @@ from core.payables import risk
 from core.payables.kinds import KINDS
 from core.payables.limits import payer_limits
 from core.payables.payments import Payment, post
-from core.wallets.kyc import require_kyc
+from core.wallets.kyc import require_kyc, require_proven
 from core.wallets.notifications import tell_all
 
 if TYPE_CHECKING:
@@ -57,8 +57,9 @@ async def pay(
     """Pay the order that `find` returns; `find` raises Refusal where there is no payable of this kind.
 
     A repeated key gets the first answer. Raises Refusal `idempotency_conflict` for a key that was used for something
-    else, `kyc_level_required`, `risk_blocked`, the refusals of the kind (`core.payables.kinds`), `payable_not_open`
-    with the payable's `state` where the kind has no word for it, and those of the ledger, such as `insufficient_funds`.
+    else, `kyc_level_required`, `phone_not_proven`, `risk_blocked`, the refusals of the kind (`core.payables.kinds`),
+    `payable_not_open` with the payable's `state` where the kind has no word for it, and those of the ledger, such as
+    `insufficient_funds`.
     """
     rules = KINDS[kind]
     order: Order | None = None
@@ -105,6 +106,7 @@ def check(platform: Platform, order: Order) -> None:
             "currency_mismatch", f"The amount is in {order.currency}, and wallets are in {platform.currency}."
         )
     if order.payer is not None:
+        require_proven(settings, order.payer)
         require_kyc(order.payer, order.level)
     if order.held is not None and order.held.frozen:
         # The ledger captures a hold of a frozen account, too, so the rule has to stand here.
@@ -164,6 +166,15 @@ async def prepare(
 async def is_answered(database: Database, key: Key) -> bool:
     """Whether a payment was made under a key, so that the answer is stored."""
     return key.given and bool(await load_outcomes(database, [key.id]))
+
+
+async def require_proven_payer(platform: Platform, payer: User, key: Key) -> None:
+    """Raise Refusal `phone_not_proven` for a payment that is no payable's, unless it was made under its key before."""
+    try:
+        require_proven(platform.settings, payer)
+    except Refusal:
+        if not await is_answered(platform.database, key):
+            raise
 
 
 def _assess(settings: Settings, rules: Rules, order: Order) -> Audited | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+import unicodedata
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -23,7 +24,7 @@ from core.wallets.users import User
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
+    from datetime import datetime, timedelta
     from uuid import UUID
 
     from core.database import Connection, Database, Row
@@ -33,9 +34,30 @@ _sql = queries(__name__)
 State = Literal["open", "paid", "canceled", "rejected", "expired"]
 # 192 bits: nobody guesses a code, and the contract's clients expect its 32 characters.
 CODE_BYTES: Final = 24
+# Format characters that letters need (Persian, Indic scripts): zero-width non-joiner and joiner.
+_JOINERS: Final = frozenset("\u200c\u200d")
 # Values of `collects` in the details of a request or an invoice, which replace the payee rule of the kind.
 MERCHANT: Final = "merchant"
 ANYBODY: Final = "anybody"
+
+
+class Purpose(NamedTuple):
+    """The words for what a payable is for, and the payee's own order number; either may be missing."""
+
+    description: str | None = None
+    reference: str | None = None
+
+    @classmethod
+    def of(cls, description: str | None, reference: str | None) -> Purpose:
+        """Return a purpose of two texts as they were typed; an empty one is none."""
+        return cls(one_line(description or "") or None, one_line(reference or "") or None)
+
+    def details(self) -> dict[str, str]:
+        """Return the part of a payable's details that holds the purpose, in the names that invoices use, too."""
+        return {name: text for name, text in self._asdict().items() if text is not None}
+
+
+NO_PURPOSE: Final = Purpose()
 
 
 class Payable(NamedTuple):
@@ -59,6 +81,17 @@ class Payable(NamedTuple):
     created_at: datetime
     updated_at: datetime
     fingerprint: int | None
+
+    @property
+    def purpose(self) -> Purpose:
+        """The purpose, empty for a payable without one."""
+        return Purpose(self.details.get("description"), self.details.get("reference"))
+
+
+def one_line(text: str) -> str:
+    """Return a text without what is not seen: control characters, and marks that turn the text of others around."""
+    seen = (" " if character.isspace() else character for character in text)
+    return "".join(c for c in seen if c in _JOINERS or unicodedata.category(c) not in {"Cc", "Cf"}).strip()
 
 
 def with_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -142,7 +175,10 @@ def _to_pay(columns: Sequence[Any]) -> ToPay:
 
 
 class NewPayable(NamedTuple):
-    """A payable to store: payee, payer or both are known; the amount is in minor units (None: the payer decides)."""
+    """A payable to store: payee, payer or both are known; the amount is in minor units (None: the payer decides).
+
+    `life` and `due_in` are spans from its creation by the database's clock, in place of `expires_at` and `due_at`.
+    """
 
     kind: Kind
     currency: str
@@ -155,6 +191,8 @@ class NewPayable(NamedTuple):
     due_at: datetime | None = None
     details: Mapping[str, Any] = {}
     hold_id: UUID | None = None
+    life: timedelta | None = None
+    due_in: timedelta | None = None
 
 
 class RequestKey(NamedTuple):
@@ -229,6 +267,7 @@ class Stored(NamedTuple):
     id: UUID
     new: bool
     created_at: datetime
+    expires_at: datetime | None
 
 
 async def create(
@@ -245,7 +284,7 @@ async def create(
 async def store(
     connection: Connection | Database, new: NewPayable, *, key: RequestKey | None = None
 ) -> Stored:
-    """Do as `create` does, and return the time of creation, too."""
+    """Do as `create` does, and return the times of creation and end, too."""
     payable_id = ids.new_uuid()
     row = await connection.fetchrow(
         _sql.create_payable,
@@ -263,9 +302,11 @@ async def store(
         None if key is None else key.fingerprint,
         msgspec.json.encode(dict(new.details)).decode(),
         new.hold_id,
+        new.life,
+        new.due_in,
     )
     if row is not None:
-        return Stored(payable_id, True, row["created_at"])
+        return Stored(payable_id, True, row["created_at"], row["expires_at"])
     if key is None:
         raise LookupError("a payable without a key was not stored")
     known = await answered(connection, key)
@@ -281,7 +322,7 @@ async def answered(source: Connection | Database, key: RequestKey) -> Stored | N
         return None
     if known["fingerprint"] != key.fingerprint:
         raise Refusal("idempotency_conflict", "This idempotency key was used for another request.")
-    return Stored(known["id"], False, known["created_at"])
+    return Stored(known["id"], False, known["created_at"], known["expires_at"])
 
 
 async def end(

@@ -14,6 +14,7 @@ from core.audit import audited, by_user
 from core.database import queries
 from core.errors import Refusal
 from core.ledger.items import SYSTEM_PRINCIPAL, Effects, Leg, Operation, Posting, operation_id
+from core.payables.pay import Key, require_proven_payer
 from core.payables.payments import Paid
 from core.wallets.books import wallet_of
 from core.wallets.notifications import tell
@@ -76,8 +77,8 @@ async def refund(
     `refunder` an administrator refunds any payment out of its payee's wallet, and the audit names `actor`.
     The fee stays with the platform unless REFUND_FEE_POLICY=return. Raises Refusal `original_not_found`,
     `original_invalid` (no payment: a top-up, cash, a refund), `not_owner_of_funds`, `exceeds_reversible`,
-    `already_reversed`, `idempotency_conflict`, `insufficient_funds` (an administrator's:
-    `merchant_insufficient_funds`).
+    `already_reversed`, `idempotency_conflict`, `phone_not_proven` (a refunder's), `insufficient_funds` (an
+    administrator's: `merchant_insufficient_funds`).
     """
     original = await _original(platform, original_id)
     if refunder is not None and original.receiver != refunder.account:
@@ -85,6 +86,8 @@ async def refund(
     receiver = refunder or await _owner_of(platform, original.receiver)
     principal_id = refunder.principal_id if refunder is not None else SYSTEM_PRINCIPAL
     refund_id = _refund_id(principal_id, key)
+    if refunder is not None:
+        await require_proven_payer(platform, refunder, Key(refund_id, key is not None))
     told = {"original": str(original_id), "amount_cents": amount}
     record = audited(
         KIND,
@@ -101,6 +104,7 @@ async def refund(
         operation=Operation.REVERSAL,
         kind=KIND,
         amount=amount,
+        administered=refunder is None,
         target_no=original.no,
         target_id=original_id,
         effects=Effects(

@@ -21,7 +21,7 @@ from core.ledger.items import SYSTEM_PRINCIPAL, operation_id
 from core.money import MAX_AMOUNT_MINOR
 from core.payables.kinds import KINDS, Order
 from core.payables.limits import payer_limits
-from core.payables.pay import Key, pay
+from core.payables.pay import Key, pay, require_proven_payer
 from core.payables.payables import end
 from core.payables.payments import Payment, post_within
 from core.wallets.books import PROMOTIONS, VOUCHERS, system_account
@@ -108,8 +108,8 @@ async def issue(
     """Make a voucher over `amount` minor units, paid for by its creator, whose KYC limits count.
 
     `funding_id` is the id of the key (`core.ledger.items.operation_id`), or a new one: an equal call under it returns
-    the first voucher. Raises Refusal `insufficient_funds`, `currency_mismatch`, `idempotency_conflict`, and those of
-    the KYC limits.
+    the first voucher. Raises Refusal `phone_not_proven`, `insufficient_funds`, `currency_mismatch`,
+    `idempotency_conflict`, and those of the KYC limits.
     """
     payment = Payment(
         id=funding_id,
@@ -123,6 +123,7 @@ async def issue(
         payer=creator,
         limits=payer_limits(platform.settings, creator),
     )
+    await require_proven_payer(platform, creator, Key(funding_id))
     (made,) = await _issue(platform, creator, amount, 1, "", payment, actor=by_user(creator.id))
     return made
 

@@ -167,6 +167,9 @@ Secrets = Annotated[tuple[Secret, ...], BeforeValidator(_split)]
 Digests = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_sha256_digests)]
 Networks = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_networks)]
 Environment = Annotated[Literal["dev", "test", "prod"], BeforeValidator(_environment)]
+# The services before this one read these words in any case.
+Lower = BeforeValidator(lambda value: value.strip().lower() if isinstance(value, str) else value)
+Upper = BeforeValidator(lambda value: value.strip().upper() if isinstance(value, str) else value)
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error", "critical"],
     BeforeValidator(lambda value: str(value).lower()),
@@ -182,6 +185,11 @@ def zero_means(default: int) -> AfterValidator:
     """Zero and below mean the default: existing deployments of the orchestration service rely on that."""
     keep: Callable[[int], int] = lambda value: value if value > 0 else default  # noqa: E731
     return AfterValidator(keep)
+
+
+def zero_is_unset(value: object) -> object:
+    """Zero means that nothing is set, as in the service before this one."""
+    return None if isinstance(value, str | int) and str(value).strip() == "0" else value
 
 
 def key(

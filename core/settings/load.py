@@ -14,8 +14,9 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from core.settings.brand import Brand
 from core.settings.kinds import Secret, expectation, extra_of, has_marks, names_of, shown, text_of
-from core.settings.production import RULES
+from core.settings.production import RULES, doubts
 from core.settings.providers import Orchestration, Upstreams
 from core.settings.retired import UNREMARKABLE_DATABASE_URL, back_doors, effect_notices, retired_notices
 from core.settings.service import AtRest, Inbox, Ledger, Limits, Network, Outbox, Ports, Process, Storage
@@ -23,7 +24,7 @@ from core.settings.wallets import Money, SignIn, Tokens
 
 GROUPS = (
     Process, Ports, Network, Storage, AtRest, Limits, Ledger, Inbox, Outbox, Upstreams, Orchestration, Tokens, SignIn,
-    Money,
+    Money, Brand,
 )  # fmt: skip
 
 # Words that mean prod; a message says of any other word that it counts as prod.
@@ -40,8 +41,8 @@ class SettingsError(Exception):
 
 class Settings(
     # pydantic lists the fields of the last base first.
-    BaseSettings, Money, SignIn, Tokens, Orchestration, Upstreams, Outbox, Inbox, Ledger, Limits, AtRest, Storage,
-    Network, Ports, Process,
+    BaseSettings, Brand, Money, SignIn, Tokens, Orchestration, Upstreams, Outbox, Inbox, Ledger, Limits, AtRest,
+    Storage, Network, Ports, Process,
 ):  # fmt: skip
     """Every setting, frozen. `load_settings` alone reads and makes them. Unset texts are empty."""
 
@@ -184,14 +185,8 @@ def _remarks(settings: Settings, values: Mapping[str, Any]) -> list[str]:
         remarks.append(
             "DATABASE_URL is unset: the embedded PostgreSQL of this machine alone keeps the books."
         )
-    if settings.env == "prod" and not settings.secrets_keys:
-        remarks.append(
-            "SECRETS_KEYS is unset: secrets of endpoints and sources stand readable in the database and its backups."
-        )
-    if settings.env == "prod" and settings.stripe_livemode in {"test", "both"}:
-        remarks.append(
-            f"STRIPE_LIVEMODE={settings.stripe_livemode}: test events of Stripe post to the books."
-        )
+    if settings.env == "prod":
+        remarks += doubts(settings)
     if settings.dlq_backend == "redis":
         remarks.append("DLQ_BACKEND=redis announces dead letters there, too; they are kept in PostgreSQL.")
     if (

@@ -68,13 +68,20 @@ WITHOUT_EFFECT = (
 
 BACK_DOORS = ("STATIC_OTP_CODES", "MASTER_OTP_", "BACKDOOR_")
 
-# The inbox's own default; it asks for nothing, so it is read as unset.
+# The inbox's own default, which stands in each of its .env files; it is read as unset, and told.
+DATABASE_NAMES = ("DATABASE_URL", "DB_URL", "PAYMENTS_DB_URL")
 UNREMARKABLE_DATABASE_URL = "sqlite+aiosqlite:///./payments.db"
 
 
 def retired_notices(environment: Mapping[str, str]) -> list[str]:
     """Return one sentence for each key that is set and that nothing reads."""
-    return [
+    told = [
+        f"{name}={UNREMARKABLE_DATABASE_URL} is not used: data is kept in PostgreSQL. Set DATABASE_URL to one, or"
+        " leave it out for the embedded server of `tallystick up`."
+        for name in DATABASE_NAMES
+        if environment.get(name) == UNREMARKABLE_DATABASE_URL
+    ]
+    return told + [
         f"{name} is not used: {row.sentence}."
         for row in RETIRED
         for name in row.names

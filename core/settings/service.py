@@ -2,13 +2,14 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 
 from core.settings.kinds import (
     BaseUrl,
     Currency,
     Environment,
     LogLevel,
+    Lower,
     Networks,
     PostgresUrl,
     RedisUrl,
@@ -17,6 +18,7 @@ from core.settings.kinds import (
     Switch,
     Words,
     key,
+    zero_is_unset,
     zero_means,
 )
 
@@ -66,9 +68,9 @@ class Process(BaseModel):
     )
     max_request_size: int = key(
         1_048_576,
-        "Largest body of a request; /v1/transfers/batch allows four times as much",
+        "Largest body of a request; /v1/transfers/batch allows four times as much, wallets' routes 65536 at most",
         unit="bytes",
-        ge=1_024,
+        ge=1,
         le=67_108_864,
     )
     prometheus_multiproc_dir: str = key(
@@ -161,7 +163,7 @@ class Limits(BaseModel):
     """Rate limits."""
 
     rate_limit_enabled: Switch = key(True, "Whether rates are limited at all")
-    rate_limit_backend: Literal["", "memory", "redis"] = key(
+    rate_limit_backend: Annotated[Literal["", "memory", "redis"], Lower] = key(
         "",
         "No effect, a key of the old service: Redis counts rates for all processes, and each process for itself while"
         " Redis is away; prod wants redis",
@@ -194,10 +196,16 @@ class Limits(BaseModel):
         le=10_000_000,
     )
     rate_limit_auth_boost: int = key(2, "Factor on that rate for clients with a token", ge=1, le=1_000)
-    rl_limit_per_minute_override: int | None = key(
-        None, "Replaces RATE_LIMIT_PER_MINUTE when set", unit="requests a minute", ge=1, le=10_000_000
+    rl_limit_per_minute_override: Annotated[int | None, BeforeValidator(zero_is_unset)] = key(
+        None,
+        "Replaces RATE_LIMIT_PER_MINUTE when set; 0: unset",
+        unit="requests a minute",
+        ge=1,
+        le=10_000_000,
     )
-    rl_auth_boost_override: int | None = key(None, "Replaces RATE_LIMIT_AUTH_BOOST when set", ge=1, le=1_000)
+    rl_auth_boost_override: Annotated[int | None, BeforeValidator(zero_is_unset)] = key(
+        None, "Replaces RATE_LIMIT_AUTH_BOOST when set; 0: unset", ge=1, le=1_000
+    )
     rl_exempt_otp: Switch = key(True, "In dev, sign-in codes are not counted against the rate")
 
 
@@ -217,6 +225,16 @@ class Ledger(BaseModel):
     )
     hold_expiry_interval_ms: int = key(
         500, "How often holds past their time are released", unit="milliseconds", ge=10, le=60_000
+    )
+    effective_max_past_days: int = key(
+        3_650,
+        "How far back a transfer may take effect; the closed date of its currency may be nearer",
+        unit="days",
+        ge=0,
+        le=36_500,
+    )
+    effective_max_future_days: int = key(
+        366, "How far ahead a transfer may take effect", unit="days", ge=0, le=36_500
     )
     idempotency_ttl_secs: int = key(
         600,
@@ -259,7 +277,7 @@ class Inbox(BaseModel):
         unit="seconds",
         le=86_400,
     )
-    paypal_mode: Literal["live", "sandbox", "demo_hmac"] = key(
+    paypal_mode: Annotated[Literal["live", "sandbox", "demo_hmac"], Lower] = key(
         "sandbox", "How PayPal's events are verified: live, sandbox or demo_hmac (a development toggle)"
     )
     paypal_webhook_id: str = key("", "Id of the webhook at PayPal")
@@ -286,7 +304,7 @@ class Inbox(BaseModel):
         ge=0,
         le=720,
     )
-    dlq_backend: Literal["db", "redis"] = key(
+    dlq_backend: Annotated[Literal["db", "redis"], Lower] = key(
         "db",
         "redis: dead letters are announced on a Redis stream, too; they are always kept in PostgreSQL",
     )
@@ -301,11 +319,11 @@ class Outbox(BaseModel):
         " example schedule of Standard Webhooks applies: 5 s, 5 min, 30 min, 2, 5, 10, 14, 20 and 24 h; with one of"
         " them set, the others are 2 seconds, 2 and 5 attempts",
         unit="seconds",
-        ge=0.01,
+        ge=0,
         le=86_400,
     )
     webhook_backoff_factor: float | None = key(
-        None, "Factor on the wait for each further failure", ge=1, le=100
+        None, "Factor on the wait for each further failure; below 1 the waits get shorter", ge=0, le=100
     )
     webhook_max_attempts: int | None = key(
         None, "Attempts until a delivery has failed for good", unit="attempts", ge=1, le=100

@@ -1,13 +1,24 @@
 """Keys of the wallet surface: sign-in, money rules, limits, internal and admin access."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 
-from core.settings.kinds import Digests, PrivateKeys, Secret, Secrets, Switch, Url, Words, key
+from core.settings.kinds import Digests, Lower, PrivateKeys, Secret, Secrets, Switch, Upper, Url, Words, key
 
 # The contract's phone. Prod wants another one: the holder of this phone could sign in to the fees.
 FEE_WALLET_PHONE = "+963999999999"
+
+
+def _sms_provider(value: object) -> object:
+    """A word of the service before this one that names a mobile operator gets a sentence."""
+    word = str(value).strip().lower()
+    if word not in {"none", "log", "http"}:
+        raise ValueError(
+            "log or http; an operator (mtn) is reached by http: write http here, and the operator's address into"
+            " OTP_SMS_HTTP_URL"
+        )
+    return word
 
 
 class Tokens(BaseModel):
@@ -22,7 +33,9 @@ class Tokens(BaseModel):
         "",
         "Secrets of earlier tokens (HS256) that still count, comma separated; leave them out once those have expired",
     )
-    jwt_alg: Literal["HS256", "RS256"] = key("HS256", "How users' tokens are signed: HS256 or RS256")
+    jwt_alg: Annotated[Literal["HS256", "RS256"], Upper] = key(
+        "HS256", "How users' tokens are signed: HS256 or RS256"
+    )
     jwt_key_id: str = key(
         "kid-dev",
         "Ids of the RS256 keys in their order, comma separated; a key without one goes by its RFC 7638 thumbprint",
@@ -65,10 +78,10 @@ class Tokens(BaseModel):
 class SignIn(BaseModel):
     """Wallets: sign-in."""
 
-    otp_mode: Literal["dev", "redis"] = key(
+    otp_mode: Annotated[Literal["dev", "redis"], Lower] = key(
         "dev", "Sign-in codes: dev (one fixed code, a development toggle) or redis (sent, counted, used once)"
     )
-    otp_ttl_secs: int = key(300, "Life of a sign-in code", unit="seconds", ge=10, le=86_400)
+    otp_ttl_secs: int = key(300, "Life of a sign-in code", unit="seconds", ge=1, le=86_400)
     otp_max_attempts: int = key(5, "Tries at one sign-in code", unit="tries", ge=1, le=100)
     otp_dev_code: Secret = key("123456", "The fixed code of OTP_MODE=dev")
     otp_storage_secret: Secret = key(
@@ -97,11 +110,11 @@ class SignIn(BaseModel):
         ge=0,
         le=1_000_000,
     )
-    otp_sms_provider: Literal["log", "http"] = key(
+    otp_sms_provider: Annotated[Literal["log", "http"], BeforeValidator(_sms_provider)] = key(
         "log", "Sender of sign-in codes: log (nobody: a log line, which holds the code in dev only) or http"
     )
-    otp_sms_fallback_provider: Literal["none", "log", "http"] = key(
-        "none", "Sender of sign-in codes when the first cannot"
+    otp_sms_fallback_provider: Annotated[Literal["none", "log", "http"], BeforeValidator(_sms_provider)] = (
+        key("none", "Sender of sign-in codes when the first cannot")
     )
     otp_sms_template: str = key("Your verification code is {code}", "Text of the message; {code} is replaced")
     otp_sms_http_url: Url = key(
@@ -119,7 +132,9 @@ class SignIn(BaseModel):
     passkeys_origin: Words = key("http://localhost", "Passkeys: allowed origins, comma separated")
     dev_enable_topup: Switch = key(False, "Development toggle: users may top up their own wallet", dev="true")
     dev_reset_user_state_on_login: Switch = key(
-        False, "Development toggle: a sign-in resets KYC and merchant state", dev="true"
+        False,
+        "Development toggle: a sign-in resets KYC and merchant state. Without it, those on WALLET_PORT alone do in"
+        " ENV=dev",
     )
     dev_disable_otp: Switch = key(False, "Development toggle: sign-in codes are off")
 
@@ -151,7 +166,7 @@ class Money(BaseModel):
         0, "Fee on cash-out, paid by the customer", unit="basis points", ge=0, le=10_000
     )
     voucher_fee_bps: int = key(100, "Fee on redeeming a voucher", unit="basis points", ge=0, le=10_000)
-    refund_fee_policy: Literal["keep", "return"] = key(
+    refund_fee_policy: Annotated[Literal["keep", "return"], Lower] = key(
         "keep", "The merchant's fee when a payment is refunded: keep, or return it in proportion"
     )
     cash_request_expiry_minutes: int = key(

@@ -12,7 +12,7 @@ from core.database import queries
 from core.errors import Refusal
 from core.ledger.accounts import change_account, get_account
 from core.outbox.events import new_event, write_events
-from core.wallets.users import User, user_of
+from core.wallets.users import User, seconds_ahead, user_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -151,11 +151,11 @@ async def freeze(platform: Platform, user_id: UUID, *, frozen: bool, reason: str
 async def end_sign_ins(platform: Platform, user_id: UUID) -> int:
     """End all sign-ins of a user, on every device, and return their number. Raises Refusal `user_not_found`.
 
-    Tokens without a sign-in end, too: every token issued until now, to the second, is invalid.
+    Passkeys are removed. Tokens without a sign-in end, too: every token issued until now, to the second, is invalid.
     """
     async with platform.database.transaction() as connection:
         user = await _locked(connection, user_id)
-        ended = await connection.execute(_sql.end_sign_ins, user_id)
+        ended = await connection.execute(_sql.end_sign_ins, user_id, seconds_ahead(platform.settings))
         await record(connection, audited("auth.sign_out_all", ADMIN, {"sessions": ended}, user_id=user.id))
     return ended
 

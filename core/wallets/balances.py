@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 from core.database import queries
+from core.wallets.users import User, user_of
 
 if TYPE_CHECKING:
     from core.platform import Platform
-    from core.wallets.users import User
 
 _sql = queries(__name__)
 
@@ -25,13 +25,20 @@ class Balance(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """An entry of a wallet: minor units, positive for money that came and negative for money that went."""
+    """An entry of a wallet: minor units, positive for money that came and negative for money that went.
+
+    `is_fee` tells a payment's fee from its amount. `purpose` is the text of what was paid, and `other` the user on the
+    other side, None for the platform's own accounts.
+    """
 
     transfer_id: UUID
     kind: str
     amount: int
     recorded_at: datetime
     version: int
+    is_fee: bool
+    purpose: str | None
+    other: User | None
 
 
 async def read_balance(platform: Platform, user: User) -> Balance:
@@ -49,6 +56,15 @@ async def read_entries(platform: Platform, user: User, *, newest: int, count: in
     oldest = max(1, newest - count + 1)
     rows = await platform.database.fetch(_sql.wallet_entries, user.account, newest, oldest)
     return [
-        Entry(row["transfer_id"], row["kind"], row["amount"], row["recorded_at"], row["version"])
+        Entry(
+            row["transfer_id"],
+            row["kind"],
+            row["amount"],
+            row["recorded_at"],
+            row["version"],
+            row["is_fee"],
+            row["purpose"],
+            None if row["id"] is None else user_of(row),
+        )
         for row in rows
     ]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -18,6 +17,7 @@ from core import tasks
 from core.audit import audited, record
 from core.database import queries
 from core.errors import Refusal
+from core.phones import is_international
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,8 +31,6 @@ _log = structlog.get_logger(__name__)
 REFRESH_SECONDS: Final = 0.5
 MAX_BASIS_POINTS: Final = 10_000
 MAX_RATE: Final = 1_000_000
-# The contract's form of a phone, see `handlers.wallets.contract.Phone`.
-_PHONE: Final = re.compile(r"\+[0-9]{6,31}")
 
 
 class PlatformConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,6 +158,6 @@ def _check(name: str, value: Any) -> None:
         case "bool":
             good = type(value) is bool
         case _:
-            good = type(value) is str and _PHONE.fullmatch(value) is not None
+            good = type(value) is str and is_international(value)
     if not good:
         raise Refusal("invalid_request", f"{name}: {value!r} is out of its bounds.", field=name)

@@ -11,6 +11,7 @@ from core.wallets.notifications import tell, write
 
 if TYPE_CHECKING:
     from core.platform import Platform
+    from core.settings import Settings
     from core.wallets.users import User
 
 _sql = queries(__name__)
@@ -23,6 +24,19 @@ def require_kyc(user: User, level: int) -> None:
     """Raise Refusal `kyc_level_required` for a user below a KYC level."""
     if user.kyc_level < level:
         raise Refusal("kyc_level_required", f"This needs KYC level {level}; yours is {user.kyc_level}.")
+
+
+def require_proven(settings: Settings, payer: User) -> None:
+    """Raise Refusal `phone_not_proven` for a wallet whose phone nobody has proven by a code: its money waits.
+
+    A password or another service's word can name anybody's phone. Development, whose code is the same for everybody,
+    has no proof and no such rule. A proof lasts, so this needs no lock: an older reading can only refuse too much.
+    """
+    if payer.phone_proven_at is None and settings.env != "dev":
+        raise Refusal(
+            "phone_not_proven",
+            "The money of this wallet waits until its owner has signed in with a code sent to its phone.",
+        )
 
 
 async def submit(platform: Platform, user: User) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from core import ids
 from core.audit import audited, record
 from core.database import queries
 from core.ledger.items import SYSTEM_PRINCIPAL, Leg, Posting, operation_id
 from core.lookup import Lookup
+from core.phones import masked, normalized, spellings
+from core.wallets import names
 from core.wallets.books import PROMOTIONS, open_system_accounts, open_wallet, system_account, wallet_account
 from core.work.retries import in_transaction
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from core.settings import Settings
 
 _sql = queries(__name__)
+
+# Clocks of machines that serve the same users differ by less, whatever JWT_CLOCK_SKEW_SECS says.
+CLOCKS_DIFFER_SECONDS: Final = 5.0
 
 
 class User(NamedTuple):
@@ -42,6 +47,7 @@ class User(NamedTuple):
     kyc_status: str
     created_at: datetime
     tokens_valid_from: datetime | None
+    phone_proven_at: datetime | None
     live: bool = True
 
     @property
@@ -50,9 +56,29 @@ class User(NamedTuple):
         return self.is_merchant and self.merchant_status != "suspended" and self.kyc_status != "rejected"
 
     @property
+    def approved(self) -> bool:
+        """Whether the platform vouches for the user as a merchant, which others are shown."""
+        return self.sells and self.merchant_status == "approved"
+
+    @property
+    def shown_name(self) -> str | None:
+        """The name as others may see it, without characters that nobody sees; None where none can be read."""
+        return names.shown(self.name)
+
+    @property
+    def masked_phone(self) -> str:
+        """The phone as others may see it."""
+        return masked(self.phone)
+
+    @property
     def account(self) -> str:
         """The code of the wallet's account in the ledger."""
         return wallet_account(self.wallet_id)
+
+
+def seconds_ahead(settings: Settings) -> float:
+    """Return the seconds by which the clock of another machine may be ahead of ours: a token may be so young."""
+    return max(float(settings.jwt_clock_skew_secs), CLOCKS_DIFFER_SECONDS)
 
 
 def user_of(row: Row) -> User:
@@ -83,8 +109,8 @@ class Users:
         return await self._by_id.find(user_id, session_id)
 
     async def by_phone(self, phone: str) -> User | None:
-        """Return the user of a phone, None for an unknown phone."""
-        return await self._by_phone.find(phone)
+        """Return the user of a phone in any spelling, None for an unknown phone."""
+        return await self._by_phone.find(*spellings(phone))
 
     async def by_ids(self, user_ids: Iterable[UUID]) -> dict[UUID, User]:
         """Return the users of these ids; an unknown id is left out."""
@@ -93,7 +119,7 @@ class Users:
     async def ensure(self, phone: str, *, name: str | None = None, actor: str = "system") -> User:
         """Return the user of `phone`; a new phone gets a user, a wallet and the starting credit.
 
-        The caller has validated `phone`, which is stored as it is. `name` counts for a new user only.
+        The caller has validated `phone`; a new one is stored in its one form. `name` counts for a new user only.
         """
         found = await self.by_phone(phone)
         while found is None:  # ends with the second turn: users are never deleted
@@ -138,16 +164,17 @@ class Users:
         credited: bool = True,
     ) -> bool:
         user_id, wallet_id = ids.new_uuid(), ids.new_uuid()
+        stored = normalized(phone) or phone
         await self.open_system_accounts()
 
         async def created(connection: Connection) -> bool:
-            row = await connection.fetchrow(_sql.create_user, user_id, wallet_id, phone, name)
+            row = await connection.fetchrow(_sql.create_user, user_id, wallet_id, stored, name)
             if row is None:
                 return False
             if also is not None:
                 await also(connection, user_id)
             await open_wallet(connection, wallet_id, self._currency)
-            await record(connection, audited("user.created", actor, {"phone": phone}, user_id=user_id))
+            await record(connection, audited("user.created", actor, {"phone": stored}, user_id=user_id))
             if credited and self._starting_credit > 0:
                 gift = credit(user_id, wallet_id, self._starting_credit, self._currency)
                 (outcome,) = await self._ledger.post_within(connection, [gift])

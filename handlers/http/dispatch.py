@@ -19,10 +19,12 @@ import msgspec
 from aiohttp import hdrs, web
 from multidict import CIMultiDictProxy, istr
 
+from core.access.keys import kept_spellings, plain_key
 from core.access.marks import StoredAnswer, request_fingerprint
 from core.access.rates import RateLimited
 from core.errors import Refusal
 from handlers.http import problems
+from handlers.http.accepting import wants_text_numbers, with_text_numbers
 from handlers.http.decoding import (
     BEARER,
     authorization_of,
@@ -80,7 +82,19 @@ class ApiSurface(Surface):
 
     def handler(self, route: Route, parts: Parts) -> Handler:
         """Return the aiohttp handler of `route`."""
-        return _dispatcher(self, route, parts)
+        dispatch = _dispatcher(self, route, parts)
+        if not self.strict:
+            return dispatch
+
+        async def in_the_wanted_form(request: web.Request) -> web.StreamResponse:
+            response = await dispatch(request)
+            accept = request.headers.get(hdrs.ACCEPT)
+            # A parse of the header would cost each request a few microseconds.
+            if accept is not None and "numbers" in accept and wants_text_numbers(accept):
+                return with_text_numbers(response)
+            return response
+
+        return in_the_wanted_form
 
     def refuse(self, refusal: Refusal) -> web.Response:
         """Answer with a problem."""
@@ -98,6 +112,8 @@ class ApiSurface(Surface):
             yield from ("malformed_json", "duplicate_json_key")
         if route.body is not None or (route.raw and route.method != hdrs.METH_GET) or self.strict:
             yield from ("unsupported_media_type", "payload_too_large", "request_timeout")
+        if route.conditional:
+            yield from ("precondition_failed", "invalid_request")
         if route.idempotent:
             yield from ("idempotency_key_required", "idempotency_key_invalid", "idempotency_conflict")
 
@@ -123,8 +139,8 @@ class ApiSurface(Surface):
 def _dispatcher(surface: ApiSurface, route: Route, parts: Parts) -> Handler:
     scope, admin = route.scope, route.admin
     limited = route.limited
-    handle = route.handler
-    limit = parts.body_limit(route)
+    handle = _keyed(route.handler) if route.idempotent else route.handler
+    limit = parts.body_limit(route, surface.body_limit)
     checked = _checker(surface, route, parts)
     administrators = parts.administrators
 
@@ -191,10 +207,29 @@ def _admit(route: Route, guard: Guard, call: Call) -> Awaitable[Admission]:
     key = call.idempotency_key
     if key is None:
         return guard.admit(principal=call.principal, address=call.address, cost=cost)
-    fingerprint = request_fingerprint(f"{route.method} {call.request.raw_path}", call.raw)
+    operation = f"{route.method} {call.request.raw_path}"
+    if (
+        call.spelled_key != key
+    ):  # another spelling may stand for an older call, so their answers are not exchanged
+        operation = f"{operation} {call.spelled_key}"
+    fingerprint = request_fingerprint(operation, call.raw)
     return guard.admit(
         principal=call.principal, address=call.address, key=key, fingerprint=fingerprint, cost=cost
     )
+
+
+def _keyed(handler: Callable[[Call], Awaitable[web.StreamResponse]]) -> Callable[[Call], Awaitable[Any]]:
+    """Let a call be named by the spelling of its key, if something was stored under that before keys had one rule."""
+
+    async def handle(call: Call) -> web.StreamResponse:
+        spelled = call.spelled_key or ""
+        if spelled != call.idempotency_key and await kept_spellings(
+            call.service.database, call.caller.id, [spelled]
+        ):
+            call.idempotency_key = spelled
+        return await handler(call)
+
+    return handle
 
 
 async def _counted(guard: Guard, exchange: Exchange, address: str, refusal: Refusal) -> Refusal:
@@ -234,8 +269,11 @@ def _checker(
             body = decode(raw)
         elif raw and not route.raw and surface.strict:
             raise Refusal("invalid_request", "This operation takes no body.")
-        key = _idempotency_key(request.headers) if route.idempotent else None
-        return Call(request, parts, principal, address, path, query, body, raw, key, request_id)
+        spelled = _spelled_key(request.headers) if route.idempotent else None
+        key = None if spelled is None else _idempotency_key(spelled)
+        call = Call(request, parts, principal, address, path, query, body, raw, key, request_id)
+        call.spelled_key = spelled
+        return call
 
     return checked
 
@@ -288,18 +326,29 @@ def _token(headers: CIMultiDictProxy[str]) -> str | None:
     return token
 
 
-def _idempotency_key(headers: CIMultiDictProxy[str]) -> str:
+def _spelled_key(headers: CIMultiDictProxy[str]) -> str:
     keys = headers.getall(IDEMPOTENCY_KEY, ())
     if not keys:
         raise Refusal(
             "idempotency_key_required",
             "Send an Idempotency-Key header, new for each new request and the same when you repeat one.",
         )
-    if len(keys) > 1 or _PRINTABLE.fullmatch(keys[0]) is None:
-        raise Refusal(
-            "idempotency_key_invalid", "Send one Idempotency-Key of 1 to 255 printable ASCII characters."
-        )
+    if len(keys) > 1:
+        raise _invalid_key()
     return keys[0]
+
+
+def _idempotency_key(spelled: str) -> str:
+    key = plain_key(spelled)
+    if _PRINTABLE.fullmatch(spelled) is None or not key:
+        raise _invalid_key()
+    return key
+
+
+def _invalid_key() -> Refusal:
+    return Refusal(
+        "idempotency_key_invalid", "Send one Idempotency-Key of 1 to 255 printable ASCII characters."
+    )
 
 
 def _stored(response: web.Response) -> StoredAnswer:

@@ -19,6 +19,7 @@ from core.settings import Settings
 from core.work import gauges
 from handlers.http.admin_token import ADMIN_TOKEN
 from handlers.http.dispatch import ApiSurface
+from handlers.http.parts import passed_on
 from handlers.http.route import Call, Route, answer, table
 
 # Probes come every few seconds, so a check that takes longer counts as failed.
@@ -129,9 +130,10 @@ def counters_page() -> web.Response:
 
 def _check_reader(call: Call) -> None:
     parts = call.parts
-    # Behind a proxy on the same host the address says nothing: everybody would come from loopback.
+    # Behind a proxy on the same host the address says nothing: everybody would come from loopback. A proxy that the
+    # settings do not name mostly gives itself away.
     open_to_address = not parts.settings.trusted_proxies and (
-        parts.settings.env != "prod" or _is_loopback(call.address)
+        parts.settings.env != "prod" or (_is_loopback(call.address) and not passed_on(call.request))
     )
     if not open_to_address and not parts.administrators.includes(call.request):
         raise Refusal(

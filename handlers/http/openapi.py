@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
+from copy import deepcopy
 from http import HTTPStatus
 from itertools import groupby
-from typing import Any
-
-import msgspec
-import pydantic
 
 from core import __version__
+from handlers.http.described import describe_by_hand, operation_words, tags, words
 from handlers.http.route import MAX_PATH_VALUE, Route
+from handlers.http.schemas import NO_CONTROLS, Schemas, finish
 from handlers.http.surface import Json, Surface
 
-_REF = "#/components/schemas/"
-# The pattern of a text without the characters that `decoding` refuses.
-_NO_CONTROLS = r"^[^\u0000-\u001f\u007f-\u009f]*$"
-_PATH_VALUE = {"type": "string", "minLength": 1, "maxLength": MAX_PATH_VALUE, "pattern": _NO_CONTROLS}
+_PATH_VALUE = {"type": "string", "minLength": 1, "maxLength": MAX_PATH_VALUE, "pattern": NO_CONTROLS}
 
 _ABOUT = """\
 A durable double-entry ledger over HTTP.
 
 * Amounts are integers in the minor unit of their currency. `5.0` is refused, although JSON Schema calls it an integer.
 * JSON is read strictly: UTF-8, no key twice, no unknown field, no control character, at most 32 levels.
+* Numbers are 64 bits wide. A reader whose numbers are floating-point asks with `Accept: application/json;
+  numbers=string`, and each whole number of an answer under /v1 comes as a text of digits.
 * A write carries an `Idempotency-Key`. The same key and body give the same answer, byte for byte; another body: 409.
+  Blanks around a key do not count, and a key in the quotes of RFC 9651 is the text between them.
+* A list answers with `data` and `next`, which is null on the last page.
 * A refusal is a problem (RFC 9457) with a stable `error.code`; 429 and 503 say in `Retry-After` when to come again.
 """
 
+_WHOLE: Json = {"type": "integer", "format": "int64"}
 _HEADERS: Json = {
     "X-Request-ID": {
         "description": "The id given by the caller, or a new one; log lines carry it.",
@@ -35,13 +36,13 @@ _HEADERS: Json = {
     },
     "RateLimit-Limit": {
         "description": "Requests that may come at once after a pause: the tighter of the API key's and the address's.",
-        "schema": {"type": "integer"},
+        "schema": _WHOLE,
     },
-    "RateLimit-Remaining": {"description": "Requests left at the moment.", "schema": {"type": "integer"}},
-    "RateLimit-Reset": {"description": "Seconds until all of them are back.", "schema": {"type": "integer"}},
+    "RateLimit-Remaining": {"description": "Requests left at the moment.", "schema": _WHOLE},
+    "RateLimit-Reset": {"description": "Seconds until all of them are back.", "schema": _WHOLE},
     "Retry-After": {
         "description": "Seconds after which to repeat the request.",
-        "schema": {"type": "integer"},
+        "schema": _WHOLE,
     },
     "Idempotent-Replayed": {
         "description": "`true` when this is the stored answer of an earlier request with the same key and body.",
@@ -50,13 +51,33 @@ _HEADERS: Json = {
 }
 _RATE_HEADERS = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
 
+_ABOUT_KEYS = (
+    "New for each request, the same for its repetition. Callers share no keys. A UUID does well. Blanks around it do "
+    'not count, and the quoted form `"K"` is the key K.'
+)
+# A key that a route takes without asking for it.
+_OPTIONAL_KEY: Json = {
+    "in": "header",
+    "required": False,
+    "description": _ABOUT_KEYS,
+    "schema": {"type": "string", "maxLength": 255},
+    "example": "order-1042-refund",
+}
 _IDEMPOTENCY_KEY: Json = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": True,
-    "description": "New for each request, the same for its repetition. Callers share no keys. A UUID does well.",
+    "description": _ABOUT_KEYS,
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"^[!-~]([ -~]{0,253}[!-~])?$"},
     "example": "order-1042-capture",
+}
+
+_IF_MATCH: Json = {
+    "name": "If-Match",
+    "in": "header",
+    "description": "The ETag that the object must still have, from a read of it. Without it any will do.",
+    "schema": {"type": "string", "pattern": r'^(\*|"[0-9]{1,18}")$'},
+    "example": '"17"',
 }
 
 
@@ -72,11 +93,14 @@ def document(
     Without a `base_url` the server is the one that shows the document.
     """
     shown = [(surface, route) for surface in surfaces for route in surface.routes if not route.hidden]
-    schemas = _Schemas(shown)
+    schemas = Schemas(shown)
     paths: Json = {}
     for surface, route in shown:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(surface, route, schemas)
-    refusals = {name: schema for surface in surfaces for name, schema in surface.schemas.items()}
+    refusals = {name: deepcopy(schema) for surface in surfaces for name, schema in surface.schemas.items()}
+    for name, schema in refusals.items():
+        describe_by_hand(name, schema)
+        finish(schema)
     examples = {
         code: example
         for surface, route in shown
@@ -93,13 +117,13 @@ def document(
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": base_url or "/"}],
-        "tags": [{"name": tag} for tag in dict.fromkeys(route.tag for _, route in shown)],
+        "tags": tags({route.tag for _, route in shown}),
         "paths": paths,
         "components": {
             "schemas": schemas.components | refusals,
             "examples": dict(sorted(examples.items())),
             "headers": _HEADERS,
-            "parameters": {"IdempotencyKey": _IDEMPOTENCY_KEY},
+            "parameters": {"IdempotencyKey": _IDEMPOTENCY_KEY, "IfMatch": _IF_MATCH},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "description": "An API key: `tsk_...`"},
                 "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -118,98 +142,25 @@ def document(
     }
 
 
-class _Schemas:
-    """The schemas of all types, by name, with the rules of the decoder beyond the types."""
-
-    def __init__(self, shown: Sequence[tuple[Surface, Route]]) -> None:
-        contract = [route for surface, route in shown if surface.pydantic]
-        routes = [route for surface, route in shown if not surface.pydantic]
-        answered = [kind for route in contract for kind in route.answers.values() if kind is not None]
-        types = list(dict.fromkeys([*(kind for route in routes for kind in _types(route)), *answered]))
-        schemas, components = msgspec.json.schema_components(types, ref_template=_REF + "{name}")
-        self._of = dict(zip(types, schemas, strict=True))
-        queries = {id(route.query) for route in routes}
-        self._queries = {
-            kind: components.pop(schema["$ref"].removeprefix(_REF))
-            for kind, schema in self._of.items()
-            if id(kind) in queries
-        }
-        asked = [kind for route in routes for kind in _asked(route)]
-        _, reached = msgspec.json.schema_components(asked, ref_template=_REF + "{name}")
-        for schema in (
-            *(components[name] for name in reached if name in components),
-            *self._queries.values(),
-            *(self._of[kind] for kind in asked),
-        ):
-            _refuse_control_characters(schema)
-        self.components = components
-        for kind in dict.fromkeys(kind for route in contract for kind in _asked(route)):
-            self._add_lenient(kind, is_query=kind in {route.query for route in contract})
-
-    def _add_lenient(self, kind: Any, *, is_query: bool) -> None:
-        """Add a pydantic model, or a type of a path value that pydantic reads."""
-        schema = pydantic.TypeAdapter(kind).json_schema(ref_template=_REF + "{model}")
-        self.components.update(schema.pop("$defs", {}))
-        if is_query:
-            self._queries[kind] = schema
-        elif isinstance(kind, type) and issubclass(kind, pydantic.BaseModel):
-            self.components[kind.__name__] = schema
-            self._of[kind] = {"$ref": _REF + kind.__name__}
-        else:
-            self._of[kind] = schema
-
-    def of(self, kind: Any) -> Json:
-        """Return the schema of a body or of a path value."""
-        schema: Json = self._of[kind]
-        return schema
-
-    def parameters(self, query: Any) -> Iterator[Json]:
-        """Return the parameters that a query Struct stands for. A query has no null, only absence."""
-        schema = self._queries[query]
-        for name, field in schema.get("properties", {}).items():
-            told = dict(field)
-            about = told.pop("description", None)
-            kinds = [kind for kind in told.pop("anyOf", ()) if kind != {"type": "null"}]
-            if len(kinds) == 1:
-                told |= kinds[0]
-            elif kinds:
-                told["anyOf"] = kinds
-            if told.get("default", ...) is None:
-                del told["default"]
-            parameter = {
-                "name": name,
-                "in": "query",
-                "required": name in schema.get("required", ()),
-                "schema": told,
-            }
-            yield {**parameter, "description": about} if about else parameter
-
-
-def _asked(route: Route) -> list[Any]:
-    return [kind for kind in (route.body, route.query, *route.parameters.values()) if kind is not None]
-
-
-def _types(route: Route) -> list[Any]:
-    return [*_asked(route), *(kind for kind in route.answers.values() if kind is not None)]
-
-
-def _operation(surface: Surface, route: Route, schemas: _Schemas) -> Json:
+def _operation(surface: Surface, route: Route, schemas: Schemas) -> Json:
     operation: Json = {
         "operationId": route.operation,
         "summary": route.summary,
         "tags": [route.tag],
         "responses": _responses(surface, route, schemas),
     }
-    if route.description:
-        operation["description"] = route.description
+    if description := operation_words(route.handler, route.description):
+        operation["description"] = description
     if parameters := _parameters(route, schemas):
         operation["parameters"] = parameters
     if route.body is not None:
         content: Json = {"schema": schemas.of(route.body)}
         if route.example is not None:
             content["example"] = route.example
-        required = bool(schemas.components.get(route.body.__name__, {}).get("required"))
-        operation["requestBody"] = {"required": required, "content": {"application/json": content}}
+        operation["requestBody"] = {
+            "required": schemas.is_needed(route.body),
+            "content": {"application/json": content},
+        }
     elif route.raw and route.method != "GET":
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": {}}}}
     operation["security"] = surface.security(route)
@@ -218,20 +169,27 @@ def _operation(surface: Surface, route: Route, schemas: _Schemas) -> Json:
     return operation
 
 
-def _parameters(route: Route, schemas: _Schemas) -> list[Json]:
+def _parameters(route: Route, schemas: Schemas) -> list[Json]:
     parameters = []
     for name in route.path_names:
         kind = route.parameters.get(name)
         schema = _PATH_VALUE if kind is None else schemas.of(kind)
-        parameters.append({"name": name, "in": "path", "required": True, "schema": schema})
+        parameter = {"name": name, "in": "path", "required": True, "schema": schema}
+        if about := words()["path"].get(name):
+            parameter["description"] = about
+        parameters.append(parameter)
     if route.query is not None:
         parameters.extend(schemas.parameters(route.query))
     if route.idempotent:
         parameters.append({"$ref": "#/components/parameters/IdempotencyKey"})
+    elif route.key_header:
+        parameters.append({"name": route.key_header, **_OPTIONAL_KEY})
+    if route.conditional:
+        parameters.append({"$ref": "#/components/parameters/IfMatch"})
     return parameters
 
 
-def _responses(surface: Surface, route: Route, schemas: _Schemas) -> Json:
+def _responses(surface: Surface, route: Route, schemas: Schemas) -> Json:
     responses: Json = {}
     for status, kind in route.answers.items():
         answer: Json = {"description": HTTPStatus(status).phrase, "headers": _headers(route)}
@@ -275,17 +233,3 @@ def _codes(surface: Surface, route: Route) -> set[str]:
     """Return the codes that a call of `route` can be refused with."""
     limited = ("rate_limited",) if route.limited else ()
     return {"internal_error", *limited, *surface.codes(route), *route.problems}
-
-
-def _refuse_control_characters(schema: Any) -> None:
-    """Add to every free text, keys included, that it holds no control characters."""
-    if isinstance(schema, Mapping):
-        if schema.get("type") == "string" and not schema.keys() & {"pattern", "format", "enum", "const"}:
-            schema["pattern"] = _NO_CONTROLS  # type: ignore[index]
-        if schema.get("additionalProperties", False) is not False:
-            schema.setdefault("propertyNames", {}).setdefault("pattern", _NO_CONTROLS)  # type: ignore[attr-defined]
-        for value in schema.values():
-            _refuse_control_characters(value)
-    elif isinstance(schema, list):
-        for value in schema:
-            _refuse_control_characters(value)

@@ -25,6 +25,15 @@ if TYPE_CHECKING:
     from handlers.webhooks.outbox_parts import Outbound
 
 FORWARDED_FOR = istr("X-Forwarded-For")
+# Headers that proxies add: RFC 7239, RFC 9110 section 7.6.3, and those of the usual servers and networks.
+PROXIES_HEADERS = tuple(
+    istr(name)
+    for name in (
+        "X-Forwarded-For", "Forwarded", "Via", "X-Real-IP", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port",
+        "X-Forwarded-Server", "X-Client-IP", "X-Cluster-Client-IP", "X-Original-Forwarded-For",
+        "X-Envoy-External-Address", "True-Client-IP", "CF-Connecting-IP", "Fastly-Client-IP",
+    )
+)  # fmt: skip
 
 
 class Parts:
@@ -79,11 +88,24 @@ class Parts:
 
     def trusts(self, request: web.Request) -> bool:
         """Whether the request comes from a network in TRUSTED_NETWORKS."""
-        return self.addresses.trusts(request.remote, request.headers.getall(FORWARDED_FOR, ()))
+        hops = request.headers.getall(FORWARDED_FOR, ())
+        return self.addresses.trusts(request.remote, hops, passed_on=passed_on(request))
 
-    def body_limit(self, route: Route) -> int:
-        """Return the bytes that a body of `route` may have: its own limit, scaled with MAX_REQUEST_SIZE."""
-        return route.body_limit * self.settings.max_request_size // MIB
+    def body_limit(self, route: Route, of_surface: int) -> int:
+        """Return the bytes that a body of `route` may have: its own limit, or that of its surface.
+
+        A limit of 1 MiB or more is for MAX_REQUEST_SIZE=1048576 and goes up and down with it. A smaller one is what its
+        route needs, so that MAX_REQUEST_SIZE only lowers it.
+        """
+        own, most = route.body_limit or of_surface, self.settings.max_request_size
+        return own * most // MIB if own >= MIB else min(own, most)
+
+
+def passed_on(request: web.Request) -> bool:
+    """Whether a proxy has passed the request on, as far as the headers tell."""
+    return any(name in request.headers for name in PROXIES_HEADERS)
 
 
 PARTS: web.AppKey[Parts] = web.AppKey("parts", Parts)
+CONTRACT: web.AppKey[str] = web.AppKey("contract", str)
+"""The setting of the port on which an application answers as a contract says; the common application has none."""

@@ -53,11 +53,15 @@ class Route:
 
     `pays_code` says that the body's `code` is that of a payable, which is looked for together with the user.
 
-    `body_limit` is in bytes at the default MAX_REQUEST_SIZE of 1 MiB and grows and shrinks with it. `cost` returns,
-    from the decoded body, what the request counts against the rate limits (1). `idempotent` routes want an
-    Idempotency-Key. `raw` routes get the bytes of the body undecoded. `limited` is False for routes that must answer
-    under any load, `needs_service` for routes that answer before the service is open, too. A `hidden` route is not in
-    the document.
+    `key_in_header` says that the body's field `idempotency_key` may be left out where the header has the key.
+
+    `body_limit` is in bytes (None: that of the surface); `Parts.body_limit` says how MAX_REQUEST_SIZE changes it.
+    `cost` returns, from the decoded body, what the request counts against the rate limits (1). `idempotent` routes
+    want an Idempotency-Key; `key_header` names the header in which another route takes a key, and `conditional` ones
+    honour If-Match (`handlers.http.conditions`). `raw` routes get the bytes of the body undecoded. `limited` is False
+    for routes that must answer under any load, `needs_service` for routes that answer before the service is open,
+    too. A `hidden` route is not in the document. The document describes an operation by its `description`, or else by
+    the docstring of the handler.
     """
 
     method: str
@@ -72,15 +76,18 @@ class Route:
     trusting: bool = False
     caller: Caller | None = None
     pays_code: bool = False
+    key_in_header: bool = False
     body: Any = None
     query: Any = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     answers: Mapping[int, Any] = field(default_factory=dict)
     media: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
-    body_limit: int = MIB
+    body_limit: int | None = None
     cost: Callable[[Any], int] | None = None
     idempotent: bool = False
+    key_header: str = ""
+    conditional: bool = False
     raw: bool = False
     limited: bool = True
     needs_service: bool = True
@@ -127,12 +134,14 @@ class Call:
         "body",
         "frozen",
         "idempotency_key",
+        "kept_keys",
         "parts",
         "principal",
         "query",
         "raw",
         "request",
         "request_id",
+        "spelled_key",
         "to_pay",
     )
 
@@ -159,6 +168,10 @@ class Call:
         self.raw = raw
         self.idempotency_key = idempotency_key
         self.request_id = request_id
+        self.spelled_key = idempotency_key
+        """The key as the caller spelled it; `idempotency_key` is what it means."""
+        self.kept_keys: frozenset[str] = frozenset()
+        """Spellings of keys under which something is stored, on a route of the wallet surface."""
         self._user: User | None = None
         self.to_pay: ToPay | None = None
         """The payable of the code in the body, on a route that `pays_code`; looked for together with the user."""

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from aiohttp import web
 
+from handlers.http.route import MIB
+
 if TYPE_CHECKING:
     from core.errors import Refusal
     from handlers.http.parts import Parts
@@ -52,6 +54,8 @@ class Surface(ABC):
     """The status and the title of each code that the surface can refuse with."""
     schemas: ClassVar[Mapping[str, Json]] = {}
     """The document's schemas of refusals, by name."""
+    body_limit: ClassVar[int] = MIB
+    """The bytes of a body, on routes that have no limit of their own."""
     pydantic: ClassVar[bool] = False
     """Whether bodies and queries are read by pydantic's rules. Without it they are read by msgspec's."""
 

@@ -17,11 +17,18 @@ from core.ledger.accounts import Account, AccountState, Limits, Opening, PastBal
 from core.ledger.movements import moment
 from core.ledger.transfers import NEWEST
 from core.money import MAX_AMOUNT_MINOR
+from handlers.http.accepting import JSON_TYPE, preferred
+from handlers.http.conditions import etag, expected_revision
 from handlers.http.route import Call, Route, answer, cut, table
-from handlers.ledger.bodies import ACCOUNT_CODE, AccountCode, Balance, Currency, Metadata, Time
+from handlers.http.times import Time
+from handlers.ledger.access import check_reserved
+from handlers.ledger.bodies import ACCOUNT_CODE, AccountCode, Balance, Currency, Metadata, MetadataChange
 from handlers.ledger.transfers import Limit
 
 TAG = "Accounts"
+
+# The beginnings of cells that spreadsheets run as formulas, and the apostrophe that keeps them from it.
+_RUN_OR_QUOTED = ("=", "+", "-", "@", "'")
 
 Positive = Annotated[int, Meta(ge=1, le=MAX_AMOUNT_MINOR)]
 NotNegative = Annotated[int, Meta(ge=0, le=MAX_AMOUNT_MINOR)]
@@ -69,13 +76,13 @@ class AccountChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     state: AccountState | None = None
     limits: LimitsChange | None = None
-    metadata: Metadata | None = None
+    metadata: MetadataChange | None = None
 
 
 class AccountPage(msgspec.Struct, frozen=True):
     """A page of accounts in the order of their codes; `next` is null on the last page."""
 
-    accounts: list[Account]
+    data: list[Account]
     next: str | None
 
 
@@ -106,7 +113,10 @@ class StatementQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     recorded_from: Time | None = None
     recorded_before: Time | None = None
     limit: Limit = 100
-    format: Literal["json", "csv"] = "json"
+    format: (
+        Annotated[Literal["json", "csv"], Meta(description="When absent: the form that `Accept` prefers.")]
+        | None
+    ) = None
 
 
 class StatementPage(msgspec.Struct, frozen=True):
@@ -114,35 +124,39 @@ class StatementPage(msgspec.Struct, frozen=True):
 
     code: str
     currency: str
-    entries: list[StatementLine]
+    data: list[StatementLine]
     next: int | None
 
 
 async def open_account(call: Call) -> web.Response:
     """Open an account."""
     body: AccountBody = call.body
+    check_reserved(call.caller, [body.code])
     limits = msgspec.convert(msgspec.to_builtins(body.limits), Limits)
     opening = Opening(body.code, body.currency, limits, dict(body.metadata))
     account, opened = await accounts.open_account(call.service.database, opening, call.caller.id)
-    return answer(201 if opened else 200, account)
+    return answer(201 if opened else 200, account, etag(account.revision))
 
 
 async def change_account(call: Call) -> web.Response:
     """Change limits, state or metadata."""
     body: AccountChange = call.body
+    check_reserved(call.caller, [call.path("account")])
     changed = await accounts.change_account(
         call.service.database,
         call.path("account"),
         state=body.state,
         limits=msgspec.to_builtins(body.limits) if body.limits is not None else None,
         metadata=body.metadata,
+        expected_revision=expected_revision(call.request),
     )
-    return answer(200, changed)
+    return answer(200, changed, etag(changed.revision))
 
 
 async def get_account(call: Call) -> web.Response:
     """Show an account."""
-    return answer(200, await accounts.get_account(call.service.database, call.path("account")))
+    account = await accounts.get_account(call.service.database, call.path("account"))
+    return answer(200, account, etag(account.revision))
 
 
 async def list_accounts(call: Call) -> web.Response:
@@ -178,7 +192,7 @@ async def get_entries(call: Call) -> web.StreamResponse:
         cursor=query.cursor,
         newest_first=descending,
     )
-    if query.format == "csv":
+    if _wants_csv(call):
         pages = accounts.statement_pages(
             database, account.id, after=after, before=before, newest_first=descending
         )
@@ -187,9 +201,15 @@ async def get_entries(call: Call) -> web.StreamResponse:
         database, account.id, after=after, before=before, limit=query.limit + 1, newest_first=descending
     )
     page, more = cut(entries, query.limit)
-    return answer(
-        200, StatementPage(account.code, account.currency, page, page[-1].version if more else None)
-    )
+    shown = StatementPage(account.code, account.currency, page, page[-1].version if more else None)
+    return answer(200, shown, {hdrs.VARY: hdrs.ACCEPT})
+
+
+def _wants_csv(call: Call) -> bool:
+    query: StatementQuery = call.query
+    if query.format is not None:
+        return query.format == "csv"
+    return preferred(call.request.headers.get(hdrs.ACCEPT), (JSON_TYPE, "text/csv")) == "text/csv"
 
 
 async def _stream_csv(
@@ -198,6 +218,7 @@ async def _stream_csv(
     response = web.StreamResponse(
         headers={
             "Content-Type": "text/csv; charset=utf-8",
+            "Vary": hdrs.ACCEPT,
             "Content-Disposition": f'attachment; filename="{account.code.replace(":", "_")}.csv"',
         }
     )
@@ -205,22 +226,27 @@ async def _stream_csv(
     if call.request.method == hdrs.METH_HEAD:
         return response  # aiohttp would write the rows after these headers
     names = StatementLine.__struct_fields__
-    await response.write((",".join(names) + "\r\n").encode())
+    await response.write((",".join((*names, "account", "currency")) + "\r\n").encode())
     async for page in pages:
         text = io.StringIO()
         writer = csv.writer(text)
-        writer.writerows([_cell(getattr(line, name)) for name in names] for line in page)
+        writer.writerows(
+            [*(_cell(getattr(line, name)) for name in names), account.code, account.currency] for line in page
+        )
         await response.write(text.getvalue().encode())
     await response.write_eof()
     return response
 
 
 def _cell(value: object) -> object:
+    """Return the text of a cell. A text that a spreadsheet would run gets an apostrophe before it.
+
+    So does a text that begins with an apostrophe: a reader that takes one away has the text as it was.
+    """
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
-    # A text that a spreadsheet would run as a formula is shown as a text.
-    if isinstance(value, str) and value[:1] in "=+-@":
-        return f"'{value}" if value else value
+    if isinstance(value, str) and value.startswith(_RUN_OR_QUOTED):
+        return f"'{value}"
     return "" if value is None else value
 
 
@@ -245,7 +271,9 @@ ROUTES = table(
         "PATCH", "/v1/accounts/{account}", change_account, "change_account", "Change an account",
         scope="accounts:write", body=AccountChange, answers={200: Account},
         problems=("account_not_found", "account_closed", "account_not_empty"),
-        description="Limits, state and metadata. An absent field stays as it is.",
+        description="Limits, state and metadata. An absent field stays as it is. Metadata are merged: null removes "
+        "a name.",
+        conditional=True,
     ),
     Route(
         "GET", "/v1/accounts/{account}/balance", get_balance, "get_balance", "Show a balance at a time",
@@ -255,7 +283,8 @@ ROUTES = table(
         "GET", "/v1/accounts/{account}/entries", get_entries, "get_entries", "Show a statement",
         scope="accounts:read", query=StatementQuery, answers={200: StatementPage}, media=("text/csv",),
         problems=("account_not_found",),
-        description="The statement comes in pages by version as JSON, or whole as CSV.",
+        description="The statement comes in pages by version as JSON, or whole as CSV, with `format=csv` or "
+        "`Accept: text/csv`. In CSV a text that begins with one of `= + - @ '` has one more `'` before it.",
     ),
     tag=TAG, parameters=_ACCOUNT,
 )  # fmt: skip

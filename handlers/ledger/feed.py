@@ -22,7 +22,7 @@ WAIT_STEP_SECONDS = 0.1
 class FeedPage(msgspec.Struct, frozen=True):
     """Events in order. Pass `next` as `after` to go on; `head` is the last position, `epoch` names the history."""
 
-    events: list[FeedEvent]
+    data: list[FeedEvent]
     next: int
     head: int
     epoch: str

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -11,19 +13,25 @@ from msgspec import Meta
 
 from core import metrics
 from core.access.guard import batch_cost
+from core.access.keys import kept_spellings, plain_key
+from core.errors import Refusal
 from core.ledger import accounts, movements, transfers
 from core.ledger.items import Outcome, Posting, operation_id, sentence
 from core.ledger.movements import BatchPart, moment
 from core.ledger.outcomes import OUTCOMES_BY_CODE
 from core.ledger.transfers import NEWEST, ListedTransfer, Transfer, TransferFilter
+from handlers.http.conditions import etag, expected_revision
 from handlers.http.route import MIB, Call, Route, answer, table
+from handlers.http.times import Time
+from handlers.ledger.access import check_debits
 from handlers.ledger.bodies import (
+    MAX_NAME,
+    MAX_VALUE,
     AccountCode,
     BatchBody,
     Kind,
     Reference,
     ReversalBody,
-    Time,
     TransferBody,
     movement,
 )
@@ -44,11 +52,13 @@ _REFUSALS = tuple(code for code in OUTCOMES_BY_CODE if code != "posted")
 _TRANSFER_REFUSALS = tuple(
     code
     for code in _REFUSALS
-    if not code.startswith(("hold_", "exceeds_", "transfer_not", "already_", "group_"))
+    if not code.startswith(
+        ("hold_", "exceeds_", "transfer_not", "already_", "group_", "precondition_", "effective_before")
+    )
 )
 
 
-class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
+class ItemFailure(msgspec.Struct, frozen=True, omit_defaults=True):
     """The refusal of an item."""
 
     code: str
@@ -63,7 +73,7 @@ class BatchResult(msgspec.Struct, frozen=True, omit_defaults=True):
     key: str
     outcome: str
     transfer: Transfer | None = None
-    error: Failure | None = None
+    error: ItemFailure | None = None
 
 
 class BatchAnswer(msgspec.Struct, frozen=True):
@@ -77,7 +87,7 @@ class BatchAnswer(msgspec.Struct, frozen=True):
 class TransferPage(msgspec.Struct, frozen=True):
     """A page of transfers, newest first; `next` is null on the last page."""
 
-    transfers: list[ListedTransfer]
+    data: list[ListedTransfer]
     next: str | None
 
 
@@ -88,7 +98,14 @@ class TransferQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     kind: Kind | None = None
     reference: Reference | None = None
     metadata: (
-        Annotated[str, Meta(pattern=r"^[^:]{1,40}:.{0,500}$", description="One pair, as `name:value`.")]
+        Annotated[
+            str,
+            Meta(
+                pattern=r"^.{1,40}:.{0,500}$",
+                description="One pair, as `name:value`. Where there are several colons, each may be the one between "
+                "name and value.",
+            ),
+        ]
         | None
     ) = None
     recorded_from: Time | None = None
@@ -101,6 +118,7 @@ async def create_transfer(call: Call) -> web.Response:
     """Post one transfer."""
     body: TransferBody = call.body
     posting = movements.transfer(call.caller.id, _key(call), movement(body))
+    await check_debits(call, [posting])
     poster = call.service.ledger.poster
     outcome = (await poster.dry_run([posting]))[0] if body.dry_run else await poster.submit(posting)
     _settle(call, outcome, dry_run=body.dry_run)
@@ -110,8 +128,15 @@ async def create_transfer(call: Call) -> web.Response:
 async def create_batch(call: Call) -> web.Response:
     """Post a batch of transfers."""
     body: BatchBody = call.body
-    parts = [BatchPart(item.key, movement(item), item.group) for item in body.transfers]
+    kept = await kept_spellings(call.service.database, call.caller.id, [item.key for item in body.transfers])
+    parts = [
+        BatchPart(item.key if item.key in kept else plain_key(item.key), movement(item), item.group)
+        for item in body.transfers
+    ]
+    if not all(part.key for part in parts):
+        raise Refusal("invalid_request", "The key of an item has a character other than blanks.")
     postings = movements.batch(call.caller.id, parts)
+    await check_debits(call, postings)
     poster = call.service.ledger.poster
     outcomes = await (poster.dry_run(postings) if body.dry_run else poster.submit_many(postings))
     posted = sum(outcome.posted for outcome in outcomes)
@@ -137,7 +162,10 @@ async def reverse_transfer(call: Call) -> web.Response:
         reference=body.reference,
         metadata=body.metadata or None,
         effective_at=body.effective_at,
+        expected_revision=expected_revision(call.request),
+        administered="admin" in call.caller.scopes,
     )
+    await check_debits(call, [posting])
     outcome = await call.service.ledger.poster.submit(posting)
     _settle(call, outcome)
     return answer(201, transfers.describe(posting, outcome), _replayed(outcome))
@@ -145,13 +173,13 @@ async def reverse_transfer(call: Call) -> web.Response:
 
 async def get_transfer(call: Call) -> web.Response:
     """Show one transfer."""
-    return answer(200, await transfers.get_transfer(call.service.database, call.path("transfer")))
+    found = await transfers.get_transfer(call.service.database, call.path("transfer"))
+    return answer(200, found, etag(found.reversed))
 
 
 async def list_transfers(call: Call) -> web.Response:
     """List transfers."""
     query: TransferQuery = call.query
-    name, _, value = (query.metadata or "").partition(":")
     database = call.service.database
     wanted = TransferFilter(
         account=await accounts.get_account(database, query.account) if query.account is not None else None,
@@ -159,12 +187,20 @@ async def list_transfers(call: Call) -> web.Response:
         recorded_before=moment(query.recorded_before),
         kind=query.kind,
         reference=query.reference,
-        metadata={name: value} if name else None,
+        metadata=list(_readings(query.metadata)) if query.metadata is not None else None,
     )
     page, more = await transfers.list_transfers(
         database, wanted, before=position(query.cursor), limit=query.limit
     )
     return answer(200, TransferPage([transfer for _, transfer in page], str(page[-1][0]) if more else None))
+
+
+def _readings(pair: str) -> Iterator[dict[str, str]]:
+    """Yield each name and value that `name:value` may mean, since either may have colons of its own."""
+    for found in re.finditer(":", pair):
+        name, value = pair[: found.start()], pair[found.end() :]
+        if 1 <= len(name) <= MAX_NAME and len(value) <= MAX_VALUE:
+            yield {name: value}
 
 
 def position(cursor: str | None) -> int:
@@ -197,7 +233,7 @@ def _replayed(outcome: Outcome) -> dict[str, str] | None:
 def _result(key: str, posting: Posting, outcome: Outcome) -> BatchResult:
     if outcome.posted:
         return BatchResult(key, outcome.kind.code, transfer=transfers.describe(posting, outcome))
-    failure = Failure(outcome.kind.code, sentence(outcome), outcome.account, outcome.differs)
+    failure = ItemFailure(outcome.kind.code, sentence(outcome), outcome.account, outcome.differs)
     return BatchResult(key, outcome.kind.code, error=failure)
 
 
@@ -242,8 +278,11 @@ ROUTES = table(
         scope="transfers:write", body=ReversalBody, answers={201: Transfer}, idempotent=True,
         problems=(
             *_TRANSFER_REFUSALS, "transfer_not_found", "not_reversible", "already_reversed", "exceeds_reversible",
+            "effective_before_original",
         ),
-        description="All of it, or `amount` in minor units of its first leg. Reversals never exceed the transfer.",
+        description="All of it, or `amount` in minor units of its largest leg, the first of several. Reversals never "
+        "exceed the transfer. Out of a frozen account only a key with the scope `admin` reverses.",
+        conditional=True,
     ),
     tag=TAG, parameters=_ID,
 )  # fmt: skip

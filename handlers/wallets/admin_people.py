@@ -19,7 +19,7 @@ from core.wallets.balances import read_balance
 from core.wallets.config import MAX_BASIS_POINTS
 from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.admin_endpoints import TAG, Limit, Offset
-from handlers.wallets.contract import Body, Detail, Phone, platform_of, timestamp
+from handlers.wallets.contract import Body, Detail, Name, Phone, platform_of, timestamp
 
 MAX_AIRDROP = 50_000
 MAX_AIRDROP_OFFSET = 10_000_000
@@ -29,7 +29,6 @@ BasisPoints = Annotated[int, pydantic.Field(ge=0, le=MAX_BASIS_POINTS)]
 MerchantStatus = Literal["none", "applied", "approved", "rejected", "suspended"]
 KycStatus = Literal["none", "pending", "approved", "rejected"]
 Reason = Annotated[str, pydantic.Field(min_length=1, max_length=500)]
-Name = Annotated[str, pydantic.Field(max_length=128)]
 
 
 class MerchantsQuery(Body):
@@ -42,7 +41,7 @@ class MerchantsQuery(Body):
     after: UUID | None = None
 
 
-class MerchantOut(msgspec.Struct, frozen=True):
+class MerchantView(msgspec.Struct, frozen=True):
     """A user as a merchant. A null fee stands for the platform's."""
 
     user_id: str
@@ -55,7 +54,7 @@ class MerchantOut(msgspec.Struct, frozen=True):
 class MerchantsOut(msgspec.Struct, frozen=True, omit_defaults=True):
     """Merchants, oldest first; with `phone` one merchant's own fields in place of a list."""
 
-    items: list[MerchantOut] | msgspec.UnsetType = msgspec.UNSET
+    items: list[MerchantView] | msgspec.UnsetType = msgspec.UNSET
     limit: int | msgspec.UnsetType = msgspec.UNSET
     offset: int | msgspec.UnsetType = msgspec.UNSET
     user_id: str | msgspec.UnsetType = msgspec.UNSET
@@ -101,7 +100,7 @@ class SeedIn(Body):
     """A demo user."""
 
     phone: Phone
-    name: Name | None = None
+    name: Name = None
     starting_balance_cents: Annotated[int, pydantic.Field(ge=0, le=MAX_AMOUNT_MINOR)] = 0
     kyc_level: Annotated[int, pydantic.Field(ge=0, le=2)] = 1
     kyc_status: KycStatus = "approved"
@@ -155,7 +154,7 @@ class ApplicantOut(msgspec.Struct, frozen=True):
     created_at: str
 
 
-class KycOut(msgspec.Struct, frozen=True):
+class ApplicantsOut(msgspec.Struct, frozen=True):
     """Users who wait for a review, oldest first; `next` continues the list as `after`, null at its end."""
 
     items: list[ApplicantOut]
@@ -266,7 +265,7 @@ async def list_kyc(call: Call) -> web.Response:
         )
         for one in found[: query.limit]
     ]
-    return answer(200, KycOut(items, items[-1].user_id if len(found) > query.limit else None))
+    return answer(200, ApplicantsOut(items, items[-1].user_id if len(found) > query.limit else None))
 
 
 async def review_kyc(call: Call) -> web.Response:
@@ -305,8 +304,8 @@ async def end_sign_ins(call: Call) -> web.Response:
     )
 
 
-def _merchant(found: Merchant) -> MerchantOut:
-    return MerchantOut(str(found.user_id), *found[1:])
+def _merchant(found: Merchant) -> MerchantView:
+    return MerchantView(str(found.user_id), *found[1:])
 
 
 _USER_ID = {"user_id": UUID}
@@ -332,7 +331,7 @@ ROUTES = table(
     ),
     Route(
         "GET", "/admin/kyc", list_kyc, "admin_list_kyc", "List users who wait for a KYC review",
-        query=KycQuery, answers={200: KycOut},
+        query=KycQuery, answers={200: ApplicantsOut},
     ),
     Route(
         "POST", "/admin/kyc/{user_id}/review", review_kyc, "admin_review_kyc", "Approve or reject an applicant",

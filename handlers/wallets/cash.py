@@ -123,11 +123,12 @@ ROUTES = table(
     ),
     Route(
         "POST", "/cash/cashin/request", request_cash_in, "request_cash_in", "Ask to pay cash in",
-        body=CashIn, answers={200: CashOut}, problems=("idempotency_conflict", "idempotency_key_too_long"),
+        body=CashIn, key_header="Idempotency-Key",
+        answers={200: CashOut}, problems=("idempotency_conflict", "idempotency_key_too_long"),
     ),
     Route(
         "POST", "/cash/cashout/request", request_cash_out, "request_cash_out", "Ask for cash",
-        body=CashIn, answers={200: CashOut},
+        body=CashIn, key_header="Idempotency-Key", answers={200: CashOut},
         problems=(
             "insufficient_funds", "transfer_limit_exceeded", "daily_amount_exceeded", "idempotency_conflict",
             "idempotency_key_too_long",
@@ -140,6 +141,7 @@ ROUTES = table(
     ),
     Route(
         "POST", "/cash/requests/{request_id}/accept", accept, "accept_cash_request", "Complete a cash request",
+        key_header="Idempotency-Key",
         problems=("not_an_agent", "request_not_found", "agent_insufficient_funds", "account_frozen"),
     ),
     Route(

@@ -3,31 +3,69 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Collection
 from datetime import UTC, datetime
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 import msgspec
 import pydantic
+from multidict import istr
+from pydantic_core import PydanticCustomError
 
-from core import ids
+from core import ids, phones
+from core.access.keys import kept_spellings, plain_key
 from core.errors import Refusal
 from core.ledger.items import operation_id
 from core.money import MAX_AMOUNT_MINOR
 from core.payables.payments import Paid
 from core.platform import Platform
+from core.wallets import names
+from core.wallets.balances import Entry
 from handlers.http.dispatch import IDEMPOTENCY_KEY
 from handlers.http.route import Call
 
+# The header in which sibling services send their keys.
+INTERNAL_KEY: Final = istr("X-Idempotency-Key")
 # The contract's limit on an idempotency key, without the blanks around it.
 MAX_KEY_CHARACTERS: Final = 64
 
-# A phone as the contract reads it: a plus, then digits, seven characters in all or more. The contract stores and
-# compares that text, so nothing is normalised here; 32 is the width of its column.
-Phone = Annotated[str, pydantic.Field(pattern=r"^\+[0-9]{6,31}$", max_length=32)]
+
+def _phone(value: Any) -> Any:
+    """Return a phone without blanks and dashes, its digits as 0 to 9; any other value as it is, to be refused."""
+    found = phones.cleaned(value) if isinstance(value, str) else ""
+    return found if found.startswith("+") else value
+
+
+# A phone as the contract reads it: a plus, then digits, seven characters in all or more; 32 is the width of its column.
+# `core.wallets.users` decides which spellings are one person.
+Phone = Annotated[
+    str,
+    pydantic.Field(pattern=r"^\+[0-9]{6,31}$", max_length=32),
+    pydantic.BeforeValidator(_phone),
+]
+
+
+def _name(value: Any) -> Any:
+    """Return a name without characters that nobody sees; any other value as it is, to be refused."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return names.read(value)
+    except Refusal as refusal:
+        raise PydanticCustomError("name_invalid", refusal.detail) from None
+
+
+# An empty name is none, since clients send the field of a form that was left empty.
+Name = Annotated[
+    Annotated[str, pydantic.Field(max_length=128)] | None,
+    pydantic.BeforeValidator(_name),
+]
 Cents = Annotated[int, pydantic.Field(gt=0, le=MAX_AMOUNT_MINOR)]
 CurrencyCode = Annotated[str, pydantic.Field(min_length=3, max_length=12, pattern=r"^[A-Z][A-Z0-9]*$")]
 Text = Annotated[str, pydantic.Field(max_length=512)]
+# The purpose of what is to be paid, as invoices, links and codes tell it.
+Reference = Annotated[str, pydantic.Field(max_length=128)]
 
 
 class Body(pydantic.BaseModel):
@@ -45,6 +83,20 @@ class TransferOut(msgspec.Struct, frozen=True, kw_only=True):
     amount_cents: int
     currency_code: str
     status: str = "completed"
+
+
+class Counterparty(msgspec.Struct, frozen=True):
+    """The other side of an entry: a name that can be read, the masked phone, and whether it is an approved merchant."""
+
+    name: str | None
+    phone: str
+    approved_merchant: bool
+
+
+def counterparty_of(entry: Entry) -> Counterparty | None:
+    """Return the other side of an entry, None for the platform's own accounts."""
+    other = entry.other
+    return None if other is None else Counterparty(other.shown_name, other.masked_phone, other.approved)
 
 
 class Detail(msgspec.Struct, frozen=True):
@@ -88,7 +140,7 @@ def required_key(call: Call, in_body: str | None) -> str:
 
     Raises Refusal `missing_idempotency_key`, `idempotency_key_too_long`, `idempotency_key_invalid`.
     """
-    key = optional_key(call.request.headers.get(IDEMPOTENCY_KEY) or in_body)
+    key = optional_key(call.request.headers.get(IDEMPOTENCY_KEY) or in_body, call.kept_keys)
     if key is None:
         raise Refusal("missing_idempotency_key", "Send an idempotency key, new for each new payment.")
     return key
@@ -96,7 +148,7 @@ def required_key(call: Call, in_body: str | None) -> str:
 
 def header_key(call: Call) -> str | None:
     """Return the idempotency key in the header, if there is one."""
-    return optional_key(call.request.headers.get(IDEMPOTENCY_KEY))
+    return optional_key(call.request.headers.get(IDEMPOTENCY_KEY), call.kept_keys)
 
 
 def ignorable_key(call: Call) -> str | None:
@@ -107,9 +159,14 @@ def ignorable_key(call: Call) -> str | None:
         return None
 
 
-def optional_key(text: str | None) -> str | None:
-    """Return an idempotency key without the blanks around it, None for a blank one. Raises Refusal for a bad one."""
+def optional_key(text: str | None, kept: Collection[str] = ()) -> str | None:
+    """Return the idempotency key that a text means, None for a blank one. Raises Refusal for a bad one.
+
+    A spelling in `kept` is a key as it stands, without the blanks around it.
+    """
     key = "" if text is None else text.strip()
+    if key not in kept:
+        key = plain_key(key)
     if not key:
         return None
     if len(key) > MAX_KEY_CHARACTERS:
@@ -119,6 +176,21 @@ def optional_key(text: str | None) -> str | None:
     if any(unicodedata.category(character) in {"Cc", "Cs"} for character in key):
         raise Refusal("idempotency_key_invalid", "An idempotency key holds no control characters.")
     return key
+
+
+async def find_kept_keys(call: Call, principal_id: int) -> None:
+    """Note the quoted keys of a call, in header or body, that were stored as they stand before quotes had a meaning."""
+    headers = call.request.headers
+    texts = [
+        headers.get(IDEMPOTENCY_KEY),
+        headers.get(INTERNAL_KEY),
+        getattr(call.body, "idempotency_key", None),
+    ]
+    quoted = [text.strip() for text in texts if isinstance(text, str) and text.strip()[:1] == '"']
+    if quoted:
+        call.kept_keys = await kept_spellings(
+            platform_of(call).database, principal_id, quoted, prefixes=("", "admin-refund:")
+        )
 
 
 def key_id(principal_id: int, key: str | None) -> UUID:

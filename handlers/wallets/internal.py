@@ -12,14 +12,17 @@ import msgspec
 from aiohttp import web
 from multidict import istr
 
+from core import phones
 from core.access import internal_hmac
 from core.access.internal_hmac import Credentials
 from core.errors import Refusal
 from core.money import MAX_AMOUNT_MINOR
 from core.payables import internal
 from core.payables.internal import MAX_REQUEST_MINUTES, Instruction
+from handlers.http.decoding import refuse_duplicates
 from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.contract import (
+    INTERNAL_KEY,
     Body,
     TransferOut,
     optional_key,
@@ -32,16 +35,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SIGN, TS, SECRET = istr("X-Internal-Sign"), istr("X-Internal-Ts"), istr("X-Internal-Secret")
-KEY: Final = istr("X-Idempotency-Key")
 
-# The contract's phones, see `handlers.wallets.contract.Phone`.
-PHONE: Final = re.compile(r"\+[0-9]{6,31}", re.ASCII)
 STATUSES: Final = {"open": "pending", "paid": "accepted"}
 MAX_DUE_DAYS: Final = 3_650
 MAX_REFERENCE: Final = 128
 MAX_DESCRIPTION: Final = 512
-# Bytes of a body: enough for an escrow's terms. A caller keeps larger data itself.
-BODY_LIMIT: Final = 64 * 1024
 
 
 class WalletQuery(Body):
@@ -112,7 +110,8 @@ async def get_wallet(call: Call) -> web.Response:
     # An unencoded plus arrives as a blank, and the caller may have signed either.
     phone = f"+{query.phone[1:]}" if query.phone.startswith(" ") else query.phone
     await _signed(call, [{"phone": query.phone}, {"phone": phone}])
-    if PHONE.fullmatch(phone) is None:
+    phone = phones.cleaned(phone)
+    if not phones.is_international(phone):
         raise Refusal("invalid_phone_format", "A phone is a plus and 6 to 31 digits.")
     user, found = await internal.wallet(platform_of(call), phone)
     return answer(200, InternalWallet(user.phone, str(user.wallet_id), found.balance, found.currency))
@@ -144,12 +143,13 @@ async def _asked(call: Call) -> Instruction:
     key = await _signed(call, [_parsed_anew(call.raw)], writes=True)
     body: dict[str, Any] = call.body
     amount = body.get("amount_cents")
-    phones = [body.get(name) for name in ("from_phone", "to_phone")]
-    if not all(isinstance(phone, str) and PHONE.fullmatch(phone) for phone in phones):
+    named = [body.get(name) for name in ("from_phone", "to_phone")]
+    sides = [phones.cleaned(phone) for phone in named if isinstance(phone, str)]
+    if len(sides) < len(named) or not all(map(phones.is_international, sides)):
         raise _invalid("from_phone and to_phone must be a plus and 6 to 31 digits each.")
-    if not isinstance(amount, int) or not 0 < amount <= MAX_AMOUNT_MINOR:
+    if type(amount) is not int or not 0 < amount <= MAX_AMOUNT_MINOR:  # true would be 1
         raise _invalid("amount_cents must be a whole number above zero.")
-    return Instruction(str(phones[0]), str(phones[1]), int(amount), key)
+    return Instruction(sides[0], sides[1], amount, key)
 
 
 async def _signed(call: Call, payloads: Sequence[Any], *, writes: bool = False) -> str | None:
@@ -158,7 +158,9 @@ async def _signed(call: Call, payloads: Sequence[Any], *, writes: bool = False) 
     credentials = Credentials(headers.get(SIGN), headers.get(TS), headers.get(SECRET))
     settings, database = call.service.settings, call.service.database
     signature = internal_hmac.check(settings, credentials, payloads, now=datetime.now(UTC))
-    key = optional_key(headers.get(KEY))
+    if writes:
+        _refuse_doubled_keys(call.raw)
+    key = optional_key(headers.get(INTERNAL_KEY), call.kept_keys)
     if signature is not None:
         operation = f"{call.request.method} {call.request.path}"[: internal_hmac.MAX_OPERATION]
         await internal_hmac.use(database, settings, signature, operation, key, writes=writes)
@@ -176,15 +178,26 @@ def _parsed_anew(raw: bytes) -> Any:
         raise _invalid("The body cannot be read.") from None
 
 
+def _refuse_doubled_keys(raw: bytes) -> None:
+    """Refuse a body in which a key stands twice: the signature covers the last value, and a proxy may read the first.
+
+    Raises Refusal `invalid_payload`.
+    """
+    try:
+        refuse_duplicates(raw, json.dumps(json.loads(raw)).encode())
+    except Refusal as refusal:
+        raise _invalid(refusal.detail) from None
+
+
 def _whole(value: Any, name: str, *, least: int, most: int = MAX_REQUEST_MINUTES * 1_000) -> int | None:
     """Return a whole number, which may come as a text, or None for an absent one."""
     if value is None:
         return None
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value, re.ASCII):
         value = int(value)
-    if not isinstance(value, int) or not least <= value <= most:
+    if type(value) is not int or not least <= value <= most:
         raise _invalid(f"{name} must be a whole number from {least} to {most}.")
-    return int(value)
+    return value
 
 
 def _text(call: Call, name: str, most: int) -> str | None:
@@ -203,11 +216,12 @@ _WRITES = ("forbidden", "invalid_payload", "idempotency_conflict", "idempotency_
 ROUTES = table(
     Route(
         "POST", "/internal/requests", create_request, "internal_create_request", "Request a payment",
-        body=dict[str, Any], body_limit=BODY_LIMIT, answers={200: Made}, problems=_WRITES,
+        body=dict[str, Any], key_header="X-Idempotency-Key",
+        answers={200: Made}, problems=_WRITES,
     ),
     Route(
         "POST", "/internal/transfer", create_transfer, "internal_create_transfer", "Pay",
-        body=dict[str, Any], body_limit=BODY_LIMIT, answers={200: TransferOut},
+        body=dict[str, Any], key_header="X-Idempotency-Key", answers={200: TransferOut},
         problems=("insufficient_funds", "currency_mismatch", *_WRITES),
     ),
     Route(
@@ -220,7 +234,8 @@ ROUTES = table(
     ),
     Route(
         "POST", "/internal/invoices", create_invoice, "internal_create_invoice", "Send an invoice",
-        body=dict[str, Any], body_limit=BODY_LIMIT, answers={200: Made}, problems=_WRITES,
+        body=dict[str, Any], key_header="X-Idempotency-Key",
+        answers={200: Made}, problems=_WRITES,
     ),
     tag="internal", caller="internal",
 )  # fmt: skip

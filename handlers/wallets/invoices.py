@@ -21,6 +21,7 @@ from handlers.wallets.contract import (
     Cents,
     Detail,
     Phone,
+    Reference,
     Text,
     TransferOut,
     header_key,
@@ -32,14 +33,12 @@ from handlers.wallets.contract import (
 from handlers.wallets.problems import problem_type
 
 MAX_DUE_DAYS = 365
-MAX_REFERENCE_CHARACTERS = 128
 
 # The contract's words for the states of a payable.
 STATES = {"open": "pending"}
 
 MaxAmount = Annotated[int, pydantic.Field(ge=1, le=MAX_AMOUNT_MINOR)]
 Days = Annotated[int, pydantic.Field(ge=0, le=MAX_DUE_DAYS)]
-Reference = Annotated[str, pydantic.Field(max_length=MAX_REFERENCE_CHARACTERS)]
 
 
 class InvoiceIn(Body):
@@ -261,7 +260,7 @@ ROUTES = table(
     ),
     Route(
         "POST", "/invoices/{invoice_id}/pay", pay_invoice, "pay_invoice", "Pay an invoice",
-        answers={200: TransferOut},
+        key_header="Idempotency-Key", answers={200: TransferOut},
         problems=(
             "invoice_not_found", "not_your_invoice", "invoice_canceled", "invoice_expired", "payee_not_verified",
             "currency_mismatch",

@@ -10,11 +10,13 @@ from aiohttp import web
 
 from core.errors import Refusal
 from core.payables import links
+from core.payables.payables import Purpose
 from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.contract import (
     Body,
     Cents,
     CurrencyCode,
+    Reference,
     Text,
     TransferOut,
     maybe_timestamp,
@@ -29,11 +31,16 @@ Minutes = Annotated[int, pydantic.Field(ge=1, le=MAX_EXPIRY_MINUTES)]
 
 
 class LinkIn(Body):
-    """A link, paid once with an amount and any number of times without. The default currency is that of new wallets."""
+    """A link, paid once with an amount and any number of times without. The default currency is that of new wallets.
+
+    Payers see the description, and the reference (the number of an order).
+    """
 
     amount_cents: Cents | None = None
     currency_code: CurrencyCode | None = None
     expires_in_minutes: Minutes | None = None
+    description: Text | None = None
+    reference: Reference | None = None
 
 
 class LinkPayIn(Body):
@@ -56,14 +63,17 @@ async def create_link(call: Call) -> web.Response:
     body: LinkIn = call.body
     platform = platform_of(call)
     currency = body.currency_code or platform.currency
-    link = await links.create(platform, call.user, body.amount_cents, currency, body.expires_in_minutes)
+    purpose = Purpose.of(body.description, body.reference)
+    link = await links.create(
+        platform, call.user, body.amount_cents, currency, body.expires_in_minutes, purpose
+    )
     return answer(200, LinkOut(link.text, maybe_timestamp(link.expires_at)))
 
 
 async def pay_link(call: Call) -> web.Response:
     """Pay a link."""
     body: LinkPayIn = call.body
-    key = optional_key(body.idempotency_key)
+    key = optional_key(body.idempotency_key, call.kept_keys)
     if key is None:
         raise Refusal("missing_idempotency_key", "Send an idempotency key, new for each new payment.")
     paid = await links.pay_link(

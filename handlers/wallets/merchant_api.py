@@ -13,7 +13,7 @@ from core.wallets import merchant_keys
 from core.wallets.balances import read_balance, read_entries
 from core.wallets.merchant_keys import READ_TRANSACTIONS, Signed
 from handlers.http.route import Call, Route, answer, table
-from handlers.wallets.contract import Detail, platform_of, timestamp
+from handlers.wallets.contract import Counterparty, Detail, counterparty_of, platform_of, timestamp
 
 API_KEY: Final = istr("X-API-Key")
 API_TS: Final = istr("X-API-Ts")
@@ -37,11 +37,15 @@ class KeyOut(msgspec.Struct, frozen=True):
 
 
 class ApiEntryOut(msgspec.Struct, frozen=True):
-    """One line of a statement. The amount is in minor units, positive for money that came."""
+    """One line of a statement, as `EntryOut`. The amount is in minor units, positive for money that came."""
 
     transfer_id: str
     amount_cents_signed: int
     created_at: str
+    kind: str
+    fee: bool
+    counterparty: Counterparty | None
+    purpose: str | None
 
 
 class ApiEntriesOut(msgspec.Struct, frozen=True):
@@ -79,7 +83,18 @@ async def list_transactions(call: Call) -> web.Response:
     user = await merchant_keys.authenticate(platform, signed, READ_TRANSACTIONS)
     newest = (await read_balance(platform, user)).entries
     found = await read_entries(platform, user, newest=newest, count=LISTED)
-    lines = [ApiEntryOut(str(one.transfer_id), one.amount, timestamp(one.recorded_at)) for one in found]
+    lines = [
+        ApiEntryOut(
+            str(one.transfer_id),
+            one.amount,
+            timestamp(one.recorded_at),
+            one.kind,
+            one.is_fee,
+            counterparty_of(one),
+            one.purpose,
+        )
+        for one in found
+    ]
     return answer(200, ApiEntriesOut(str(user.wallet_id), lines))
 
 

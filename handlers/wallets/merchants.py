@@ -17,6 +17,7 @@ from core.errors import Refusal
 from core.money import MAX_AMOUNT_MINOR
 from core.payables import cpm, qr
 from core.payables.cpm import Scanned
+from core.payables.payables import Purpose
 from core.wallets import merchants, statements
 from core.wallets.kyc import require_kyc
 from core.wallets.statements import Line
@@ -26,6 +27,8 @@ from handlers.wallets.contract import (
     Cents,
     CurrencyCode,
     Detail,
+    Reference,
+    Text,
     TransferOut,
     header_key,
     platform_of,
@@ -48,11 +51,13 @@ def _lower(value: object) -> object:
 
 
 class QrIn(Body):
-    """A code to make. The amount of a static code is ignored."""
+    """A code to make. The amount of a static code is ignored. Payers see the description and the reference (order)."""
 
     amount_cents: Cents
     currency_code: CurrencyCode = "SYP"
     mode: Annotated[Literal["dynamic", "static"], pydantic.BeforeValidator(_lower)] = "dynamic"
+    description: Text | None = None
+    reference: Reference | None = None
 
 
 class QrPayIn(Body):
@@ -109,14 +114,16 @@ class QrOut(msgspec.Struct, frozen=True):
     expires_at: str
 
 
-class QrStatusOut(msgspec.Struct, frozen=True):
-    """The state of a code: `status` is active, used or expired, a static code's amount 0."""
+class QrStatusOut(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The state of a code: `status` is active, used or expired, a static code's amount 0. The purpose if it has one."""
 
     status: str
     mode: str
     amount_cents: int
     currency_code: str
     expires_at: str
+    description: str | None = None
+    reference: str | None = None
 
 
 class CpmOut(msgspec.Struct, frozen=True):
@@ -173,7 +180,12 @@ async def create_qr(call: Call) -> web.Response:
     """Make a QR code."""
     body: QrIn = call.body
     code, expires_at = await qr.create_qr(
-        platform_of(call), call.user, body.amount_cents, body.currency_code, body.mode
+        platform_of(call),
+        call.user,
+        body.amount_cents,
+        body.currency_code,
+        body.mode,
+        Purpose.of(body.description, body.reference),
     )
     return answer(200, QrOut(code, timestamp(expires_at)))
 
@@ -196,7 +208,9 @@ async def get_qr_status(call: Call) -> web.Response:
     """Show the state of one of the caller's codes."""
     query: QrQuery = call.query
     found = await qr.find_qr(platform_of(call), call.user, query.code)
-    view = QrStatusOut(found.status, found.mode, found.amount, found.currency, timestamp(found.expires_at))
+    view = QrStatusOut(
+        found.status, found.mode, found.amount, found.currency, timestamp(found.expires_at), *found.purpose
+    )
     return answer(200, view)
 
 
@@ -221,11 +235,11 @@ async def get_cpm_code(call: Call) -> web.Response:
 def _scanned(body: Mapping[str, Any]) -> Scanned:
     """Return the body that a till sends. The amount must be a whole JSON number. Raises Refusal `invalid_payload`."""
     amount, text = body.get("amount_cents"), body.get("code") or body.get("scanned_text")
-    if not isinstance(amount, int) or not 0 < amount <= MAX_AMOUNT_MINOR:
+    if type(amount) is not int or not 0 < amount <= MAX_AMOUNT_MINOR:  # true would be 1
         raise Refusal("invalid_payload", "Send amount_cents, a whole number above 0.")
     if not isinstance(text, str) or not text:
         raise Refusal("invalid_payload", "Send the scanned text.")
-    return Scanned(int(amount), text)
+    return Scanned(amount, text)
 
 
 async def request_by_cpm(call: Call) -> web.Response:
@@ -343,7 +357,8 @@ ROUTES = table(
     ),
     Route(
         "POST", "/payments/merchant/pay", pay_qr, "pay_qr", "Pay a QR code",
-        pays_code=True, body=QrPayIn, answers={200: TransferOut}, problems=_PAYING,
+        pays_code=True, body=QrPayIn, key_header="Idempotency-Key", key_in_header=True,
+        answers={200: TransferOut}, problems=_PAYING,
     ),
     Route(
         "GET", "/payments/merchant/qr_status", get_qr_status, "get_qr_status", "Show the state of a code",
@@ -360,7 +375,7 @@ ROUTES = table(
     ),
     Route(
         "POST", "/payments/merchant/cpm_request", request_by_cpm, "request_by_cpm", "Ask a scanned customer",
-        body=dict[str, Any], answers={200: CpmRequestOut},
+        body=dict[str, Any], key_header="Idempotency-Key", answers={200: CpmRequestOut},
         problems=(
             "not_a_merchant", "invalid_payload", "invalid_phone_format", "target_not_found",
             "unsupported_cpm_format", "idempotency_conflict",

@@ -36,6 +36,7 @@ CONTRACT_PROBLEMS: dict[str, ProblemType] = {
     "invalid_otp": ProblemType(400, "Invalid OTP"),
     "otp_locked": ProblemType(429, "Too many wrong codes"),
     "otp_limited": ProblemType(429, "Too many codes were sent"),
+    "invalid_username": ProblemType(400, "invalid_username"),
     "username_taken": ProblemType(400, "username_taken"),
     "invalid_phone": ProblemType(400, "invalid_phone"),
     "phone_taken": ProblemType(400, "phone_taken"),
@@ -57,6 +58,7 @@ CONTRACT_PROBLEMS: dict[str, ProblemType] = {
     "idempotency_key_invalid": ProblemType(400, "Invalid idempotency key"),
     "idempotency_conflict": ProblemType(409, "Idempotency-Key conflict for different request"),
     # Money.
+    "phone_not_proven": ProblemType(403, "Phone not proven"),
     "insufficient_funds": ProblemType(400, "Insufficient balance"),
     "agent_insufficient_funds": ProblemType(400, "Agent insufficient balance"),
     "merchant_insufficient_funds": ProblemType(400, "Insufficient merchant balance"),

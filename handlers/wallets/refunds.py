@@ -133,7 +133,8 @@ _REFUSED = (
 ROUTES = table(
     Route(
         "POST", "/refunds", create_refund, "create_refund", "Refund a payment that I received",
-        body=RefundIn, answers={200: RefundMade}, problems=("not_owner_of_funds", *_REFUSED),
+        body=RefundIn, key_header="Idempotency-Key",
+        answers={200: RefundMade}, problems=("not_owner_of_funds", *_REFUSED),
     ),
     Route(
         "GET", "/refunds/{refund_id}", get_refund, "get_refund", "Show a refund of mine",
@@ -145,7 +146,7 @@ ROUTES = table(
 ADMIN_ROUTES = table(
     Route(
         "POST", "/admin/refunds", refund_any, "admin_refund", "Refund a payment",
-        caller="admin", body=AdminRefundIn, answers={200: AdminRefundOut},
+        caller="admin", body=AdminRefundIn, key_header="Idempotency-Key", answers={200: AdminRefundOut},
         problems=(
             "invalid_amount", "original_not_found", "original_invalid", "exceeds_reversible", "already_reversed",
             "merchant_insufficient_funds", "idempotency_conflict", "idempotency_key_too_long",

@@ -156,7 +156,7 @@ _REQUEST = {"request_id": UUID}
 ROUTES = table(
     Route(
         "POST", "/requests", create_request, "create_request", "Ask somebody for money",
-        body=RequestIn, answers={200: RequestOut},
+        body=RequestIn, key_header="Idempotency-Key", answers={200: RequestOut},
         problems=(
             "target_not_found", "request_to_self", "idempotency_conflict", "idempotency_key_too_long",
             "idempotency_key_invalid",
@@ -172,7 +172,7 @@ ROUTES = table(
     ),
     Route(
         "POST", "/requests/{request_id}/accept", accept_request, "accept_request", "Pay a request",
-        answers={200: AcceptedOut},
+        key_header="Idempotency-Key", answers={200: AcceptedOut},
         problems=(
             "request_not_found", "not_yours_to_accept", "currency_mismatch", "transfer_limit_exceeded",
             "daily_amount_exceeded", "insufficient_funds",

@@ -12,7 +12,6 @@ from handlers.http.route import Call, Route, answer, table
 from handlers.http.surface import Listener
 from handlers.wallets import (
     admin,
-    auth,
     cash,
     internal,
     invoices,
@@ -27,6 +26,7 @@ from handlers.wallets import (
     vouchers,
     wallet,
 )
+from handlers.wallets.auth import passkeys, sign_in
 from handlers.wallets.surface import WalletSurface
 
 
@@ -45,7 +45,8 @@ async def show_health(call: Call) -> web.Response:
 
 
 ROUTES: tuple[Route, ...] = (
-    *auth.ROUTES,
+    *sign_in.ROUTES,
+    *passkeys.ROUTES,
     *wallet.ROUTES,
     *merchants.ROUTES,
     *requests.ROUTES,

@@ -1,7 +1,9 @@
 """The aiohttp handlers of wallet routes, with the contract's callers, leniency and order of checks.
 
-The order is: rate limit, JSON, the user's token, the admin token, the fields, the handler. Signatures of internal
-services and of merchants' keys are checked in the handlers, since a signature covers the parsed body.
+The order is: rate limit, JSON, the user's token, the admin token, the fields, the handler. JSON comes before the token
+because the contract says so; until the token has been checked a body costs its bounds and a parser in C, and no look at
+its values. Signatures of internal services and of merchants' keys are checked in the handlers, since a signature covers
+the parsed body.
 """
 
 from __future__ import annotations
@@ -12,20 +14,23 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from aiohttp import hdrs, web
 
-from core.access.rates import MICROSECONDS, Limit, RateLimited
+from core.access.rates import RateLimited, a_minute
 from core.errors import Refusal
 from core.identity.tokens import Claims, Tokens, counts
+from core.ledger.items import SYSTEM_PRINCIPAL
 from core.payables.codes import bare, is_code
 from core.payables.payables import ToPay
 from core.wallets.users import User
 from handlers.http.admin_token import ADMIN_TOKEN
 from handlers.http.decoding import BEARER, authorization_of, body_at_hand, path_text, read_body
+from handlers.http.dispatch import IDEMPOTENCY_KEY
 from handlers.http.middleware import EXCHANGE
 from handlers.http.problems import ProblemType
 from handlers.http.route import MAX_PATH_VALUE, Call, Route
 from handlers.http.surface import Handler, Json, Surface
+from handlers.wallets.contract import find_kept_keys
 from handlers.wallets.problems import JSON_TYPE, PROBLEM_SCHEMA, PROBLEM_TYPES, refused
-from handlers.wallets.validation import invalid, parse_json, refuse_nul, validator_of
+from handlers.wallets.validation import invalid, parse_json, refuse_nul, refuse_nul_in, validator_of
 
 if TYPE_CHECKING:
     from core.access.guard import Admission
@@ -34,7 +39,6 @@ if TYPE_CHECKING:
 _NO_PATH: Mapping[str, Any] = {}
 # The contract's requests a minute from one address to the routes that sign in.
 AUTH_PER_MINUTE: Final = 20
-MINUTE_US: Final = 60 * MICROSECONDS
 BEARER_CALLERS: Final = frozenset({"user", "user+admin"})
 ADMIN_CALLERS: Final = frozenset({"admin", "user+admin"})
 OTP_ROUTES: Final = frozenset({"request_otp", "verify_otp"})
@@ -59,6 +63,8 @@ class WalletSurface(Surface):
 
     problem_types: ClassVar[Mapping[str, ProblemType]] = PROBLEM_TYPES
     schemas: ClassVar[Mapping[str, Json]] = {"WalletProblem": PROBLEM_SCHEMA}
+    # A body of the contract has a few fields, of which the terms of an escrow are the longest.
+    body_limit: ClassVar[int] = 64 * 1024
     pydantic: ClassVar[bool] = True
 
     def handler(self, route: Route, parts: Parts) -> Handler:
@@ -111,7 +117,7 @@ class WalletSurface(Surface):
 
 def _checker(route: Route, parts: Parts) -> Callable[[web.Request], Awaitable[Call]]:
     """Return a function that makes a Call of a request, or refuses it."""
-    limit = parts.body_limit(route)
+    limit = parts.body_limit(route, WalletSurface.body_limit)
     tokens, administrators = parts.tokens, parts.administrators
     with_token, with_admin = route.caller in BEARER_CALLERS, route.caller in ADMIN_CALLERS
     # Administrators and other services have secrets of their own. All other routes need users' tokens.
@@ -133,10 +139,14 @@ def _checker(route: Route, parts: Parts) -> Callable[[web.Request], Awaitable[Ca
         if (raw := body_at_hand(request, limit)) is None:
             raw = await read_body(request, limit)
         parsed = parse_json(raw, request.headers.get(hdrs.CONTENT_TYPE)) if body is not None else None
+        if route.key_in_header:
+            parsed = _with_key(parsed, request)
         code = _code_in(parsed) if route.pays_code else None
         user, to_pay = (None, None) if claims is None else await _user(parts, claims, code)
         if with_admin and not administrators.includes(request):
             raise Refusal("admin_token_invalid", f"This call wants the admin token, as {ADMIN_TOKEN}.")
+        if b"\\u0000" in raw:
+            refuse_nul_in(raw, parsed)
         # All faults are told at once, in the contract's order: path, query, body.
         errors: list[Mapping[str, Any]] = []
         path = read_path(request, errors) if read_path is not None else _NO_PATH
@@ -147,6 +157,7 @@ def _checker(route: Route, parts: Parts) -> Callable[[web.Request], Awaitable[Ca
         call = Call(request, parts, None, address, path, asked, value, raw, None, exchange.request_id)
         if user is not None:
             call.user, call.to_pay = user, to_pay
+        await find_kept_keys(call, SYSTEM_PRINCIPAL if user is None else user.principal_id)
         return call
 
     return checked
@@ -158,6 +169,14 @@ def _claims(tokens: Tokens, request: web.Request) -> Claims | Refusal:
         return tokens.read(_bearer(request))
     except Refusal as refusal:
         return refusal
+
+
+def _with_key(parsed: Any, request: web.Request) -> Any:
+    """Return a body whose key's field has the header's key where it is left out."""
+    key = request.headers.get(IDEMPOTENCY_KEY)
+    if not key or not isinstance(parsed, dict) or parsed.get("idempotency_key") is not None:
+        return parsed
+    return {**parsed, "idempotency_key": key}
 
 
 def _code_in(parsed: object) -> str | None:
@@ -204,17 +223,13 @@ async def admit(
         return await parts.guard.admit(principal=None, address=address)
     if isinstance(claims, Claims):
         boost = config.rate_limit_auth_boost or settings.rate_limit_auth_boost
-        return await parts.guard.admit_client(f"user:{claims.user_id}", _a_minute(per_minute * boost, "user"))
+        return await parts.guard.admit_client(f"user:{claims.user_id}", a_minute(per_minute * boost, "user"))
     if route.path.startswith("/auth/") or route.operation in PAGE_SIGN_IN:
         if settings.env == "dev" and config.rate_limit_exempt_otp and route.operation in OTP_ROUTES:
             return None
-        limit = _a_minute(min(per_minute, AUTH_PER_MINUTE), "address")
-        return await parts.guard.admit_client(f"auth:{address}", limit)
-    return await parts.guard.admit_client(f"address:{address}", _a_minute(per_minute, "address"))
-
-
-def _a_minute(count: int, of: str) -> Limit:
-    return Limit(max(1, MINUTE_US // count), count, of)
+        limit = a_minute(min(per_minute, AUTH_PER_MINUTE), "address")
+        return await parts.guard.admit_address("auth", address, limit)
+    return await parts.guard.admit_address("address", address, a_minute(per_minute, "address"))
 
 
 def _pairs(request: web.Request) -> dict[str, str]:

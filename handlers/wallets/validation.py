@@ -15,11 +15,17 @@ import orjson
 import pydantic
 
 from core.errors import Refusal
-from handlers.http.decoding import MAX_DEPTH
+from handlers.http import bounds
+from handlers.http.bounds import MAX_DEPTH
 
 T = TypeVar("T")
 
 SECRETS: Final = frozenset({"otp", "password", "secret", "refresh_token"})
+# Values of a body; the metadata of a request are the most that any route keeps, and hold fewer.
+MAX_VALUES: Final = 4_096
+# Values among which the place of a NUL is searched.
+MAX_SEARCHED_VALUES: Final = 256
+NO_NUL: Final = "Input should be a valid string without U+0000"
 # Bounds of a value that is shown, and of a list of errors.
 MAX_SHOWN_CHARACTERS: Final = 200
 MAX_ERRORS: Final = 50
@@ -49,14 +55,14 @@ class Validator(Generic[T]):
         except pydantic.ValidationError as error:
             found = error.errors(include_url=False)[:MAX_ERRORS]
             errors.extend(
-                [self._told(one) for one in found] if value is not None else [_missing(self._where)]
+                [self._told(one) for one in found] if value is not None else [missing(*self._where)]
             )
             return None
 
     def _told(self, error: Any) -> dict[str, Any]:
         place = [*self._where, *error["loc"]]
         if error["type"] == "missing" and not self._whole:
-            return _missing(place)
+            return missing(*place)
         told = {
             "type": error["type"],
             "loc": place,
@@ -79,52 +85,61 @@ def invalid(errors: Sequence[Mapping[str, Any]]) -> Refusal:
     return Refusal("validation_failed", f"{place}: {first['msg']}", errors=list(errors))
 
 
-def _missing(place: Sequence[Any]) -> dict[str, Any]:
+def missing(*place: str | int) -> dict[str, Any]:
+    """Return the fault of a field that is not there."""
     return {"type": "missing", "loc": [*place], "msg": "Field required", "input": None}
 
 
 def parse_json(raw: bytes, content_type: str | None) -> Any:
     """Return the JSON value of a body, None for no body. A body of another media type is a text, which fits no type.
 
-    Raises Refusal `validation_failed` for a body that is no JSON in UTF-8, is nested deeper than 32 levels, or holds a
-    NUL, which no column can store.
+    Raises Refusal `validation_failed` for a body that is no JSON in UTF-8, is nested deeper than 32 levels, or holds
+    more than 4,096 values. A NUL, which no column can store, is left to `refuse_nul`.
     """
     if not raw:
         return None
     essence = "" if content_type is None else content_type.partition(";")[0].strip().lower()
     if essence and essence != "application/json" and not essence.endswith("+json"):
         return raw.decode("utf-8", "replace")
+    if bounds.too_many(raw, MAX_VALUES):
+        raise _unreadable(f"The body holds more than {MAX_VALUES:,} values")
+    if bounds.too_deep(raw):
+        raise _unreadable(f"Nested deeper than {MAX_DEPTH} levels")
     try:
-        value = orjson.loads(raw)
+        return orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         place, said = _as_the_contract_says(raw, error)
         told = {"type": "json_invalid", "loc": ["body", place], "msg": "JSON decode error", "input": {}}
         raise invalid([{**told, "ctx": {"error": said}}]) from None
-    if b"\\u0000" in raw or raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
-        refuse_nul(value, "body")
-    return value
+
+
+def refuse_nul_in(raw: bytes, value: Any) -> None:
+    """Raise Refusal `validation_failed` if a text of a body that was parsed holds a NUL, with its place among few."""
+    # Each backslash of valid JSON begins an escape, so that pairs of them are texts' own.
+    if b"\\u0000" not in raw.replace(b"\\\\", b""):
+        return
+    if bounds.too_many(raw, MAX_SEARCHED_VALUES):
+        raise invalid([{"type": "string_type", "loc": ["body"], "msg": NO_NUL, "input": None}])
+    refuse_nul(value, "body")
 
 
 def refuse_nul(value: Any, *place: str | int) -> None:
-    """Raise Refusal `validation_failed` for a text that no column stores: with a NUL, or half a surrogate pair.
-
-    A value that is nested deeper than MAX_DEPTH is refused, too, since few tools can show it.
-    """
+    """Raise Refusal `validation_failed` for a text that no column stores: with a NUL, or half a surrogate pair."""
     waiting: list[tuple[Any, tuple[str | int, ...]]] = [(value, place)]
     while waiting:
         part, where = waiting.pop()
-        if len(where) > MAX_DEPTH:
-            told = {"type": "json_invalid", "loc": ["body"], "msg": f"Nested deeper than {MAX_DEPTH} levels"}
-            raise invalid([{**told, "input": {}}])
         if isinstance(part, str):
             if "\0" in part or not _encodable(part):
-                said = "Input should be a valid string without U+0000"
-                raise invalid([{"type": "string_type", "loc": [*where], "msg": said, "input": None}])
+                raise invalid([{"type": "string_type", "loc": [*where], "msg": NO_NUL, "input": None}])
         elif isinstance(part, dict):
             for name, inner in part.items():
                 waiting += [(name, where), (inner, (*where, name))]
         elif isinstance(part, list):
             waiting.extend((inner, (*where, index)) for index, inner in enumerate(part))
+
+
+def _unreadable(said: str) -> Refusal:
+    return invalid([{"type": "json_invalid", "loc": ["body"], "msg": said, "input": {}}])
 
 
 def _encodable(text: str) -> bool:
@@ -154,9 +169,10 @@ def _shown(value: Any, place: Sequence[Any]) -> Any:
         value = {name: "***" if name in SECRETS else part for name, part in value.items()}
     if isinstance(value, str):
         return value[:MAX_SHOWN_CHARACTERS]
-    if isinstance(value, (dict, list)) and len(str(value)) > MAX_SHOWN_CHARACTERS:
+    plain = _plain(value)
+    if isinstance(value, (dict, list)) and len(orjson.dumps(plain)) > MAX_SHOWN_CHARACTERS:
         return None
-    return _plain(value)
+    return plain
 
 
 def _plain(value: Any) -> Any:

@@ -16,6 +16,7 @@ from core.errors import Refusal
 from core.payables import vouchers
 from core.payables.vouchers import MAX_BULK, MAX_UNITS, UNIT, Filter, Voucher
 from handlers.http.route import Call, Route, answer, table
+from handlers.http.spreadsheets import cell
 from handlers.wallets.contract import (
     Body,
     CurrencyCode,
@@ -226,7 +227,8 @@ async def export_all(call: Call) -> web.StreamResponse:
     async for page in vouchers.pages(platform_of(call), wanted, size=EXPORT_PAGE):
         text = io.StringIO(newline="")
         csv.writer(text).writerows(
-            [*msgspec.structs.astuple(_listed(one))[1:], _qr_text(one)] for one in page
+            [cell(value) for value in (*msgspec.structs.astuple(_listed(one))[1:], _qr_text(one))]
+            for one in page
         )
         await response.write(text.getvalue().encode())
     await response.write_eof()
@@ -308,7 +310,7 @@ _KEYED = ("currency_mismatch", "idempotency_conflict", "idempotency_key_too_long
 ROUTES = table(
     Route(
         "POST", "/vouchers", create_voucher, "create_voucher", "Make a voucher out of my wallet",
-        caller="user", body=VoucherIn, answers={200: VoucherOut},
+        caller="user", body=VoucherIn, key_header="Idempotency-Key", answers={200: VoucherOut},
         problems=("insufficient_funds", "transfer_limit_exceeded", "daily_amount_exceeded", *_KEYED),
     ),
     Route(
@@ -317,11 +319,13 @@ ROUTES = table(
     ),
     Route(
         "POST", "/vouchers/{code}/redeem", redeem_voucher, "redeem_voucher", "Redeem a voucher",
-        caller="user", answers={200: VoucherOut}, problems=("voucher_not_found", "voucher_not_active", *_KEYED[1:]),
+        caller="user", key_header="Idempotency-Key",
+        answers={200: VoucherOut}, problems=("voucher_not_found", "voucher_not_active", *_KEYED[1:]),
     ),
     Route(
         "POST", "/vouchers/admin/vouchers/bulk", create_bulk, "create_vouchers", "Make many vouchers",
-        body=BulkIn, answers={200: VouchersOut}, problems=("invalid_prefix", "balance_overflow", *_KEYED),
+        body=BulkIn, key_header="Idempotency-Key",
+        answers={200: VouchersOut}, problems=("invalid_prefix", "balance_overflow", *_KEYED),
     ),
     Route(
         "GET", "/vouchers/admin/summary", summarize, "summarize_vouchers", "Count vouchers",

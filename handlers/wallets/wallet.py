@@ -14,11 +14,14 @@ from core.errors import Refusal
 from core.payables import p2p
 from core.wallets.balances import Entry, read_balance, read_entries
 from handlers.http.route import Call, Route, answer, table
+from handlers.http.spreadsheets import cell
 from handlers.wallets.contract import (
     Body,
     Cents,
+    Counterparty,
     Phone,
     TransferOut,
+    counterparty_of,
     platform_of,
     required_key,
     timestamp,
@@ -29,6 +32,8 @@ LIST_ENTRIES = 100
 MAX_PAGE_ENTRIES = 500
 EXPORT_ENTRIES = 1_000
 MAX_PAGE = 2**31
+CSV_COLUMNS = ("created_at", "transfer_id", "wallet_id", "amount_cents_signed")
+CSV_DETAILS = ("kind", "fee", "counterparty", "counterparty_phone", "purpose")
 
 
 class TopUpIn(Body):
@@ -54,9 +59,10 @@ class PageQuery(Body):
 
 
 class ExportQuery(Body):
-    """The format of an export; any word but csv is JSON."""
+    """The format of an export; any word but csv is JSON. With `details` a CSV has kind, counterparty and purpose."""
 
     format: str = "csv"
+    details: bool = False
 
 
 class UserOut(msgspec.Struct, frozen=True):
@@ -84,12 +90,19 @@ class WalletView(msgspec.Struct, frozen=True):
 
 
 class EntryOut(msgspec.Struct, frozen=True):
-    """One line of a statement. The amount is in minor units, positive for money that came."""
+    """One line of a statement. The amount is in minor units, positive for money that came.
+
+    `kind` names the operation, `fee` tells its fee from its amount, and `purpose` is the text of what was paid.
+    """
 
     transfer_id: str
     wallet_id: str
     amount_cents_signed: int
     created_at: str
+    kind: str
+    fee: bool
+    counterparty: Counterparty | None
+    purpose: str | None
 
 
 class EntriesOut(msgspec.Struct, frozen=True):
@@ -166,10 +179,8 @@ async def export_transactions(call: Call) -> web.Response:
         return answer(200, EntriesOut(lines))
     out = io.StringIO(newline="")
     writer = csv.writer(out)
-    writer.writerow(["created_at", "transfer_id", "wallet_id", "amount_cents_signed"])
-    writer.writerows(
-        [line.created_at, line.transfer_id, line.wallet_id, line.amount_cents_signed] for line in lines
-    )
+    writer.writerow([*CSV_COLUMNS, *(CSV_DETAILS if query.details else ())])
+    writer.writerows(_row(line, details=query.details) for line in lines)
     headers = {"Content-Disposition": "attachment; filename=transactions.csv"}
     return web.Response(text=out.getvalue(), content_type="text/csv", charset="utf-8", headers=headers)
 
@@ -184,8 +195,24 @@ async def _newest(call: Call, count: int) -> list[EntryOut]:
 
 def _shown(call: Call, entry: Entry) -> EntryOut:
     return EntryOut(
-        str(entry.transfer_id), str(call.user.wallet_id), entry.amount, timestamp(entry.recorded_at)
+        str(entry.transfer_id),
+        str(call.user.wallet_id),
+        entry.amount,
+        timestamp(entry.recorded_at),
+        entry.kind,
+        entry.is_fee,
+        counterparty_of(entry),
+        entry.purpose,
     )
+
+
+def _row(line: EntryOut, *, details: bool) -> list[object]:
+    row: list[object] = [line.created_at, line.transfer_id, line.wallet_id, line.amount_cents_signed]
+    if not details:
+        return row
+    other = line.counterparty
+    named = (None, None) if other is None else (other.name, other.phone)
+    return [*row, *map(cell, (line.kind, line.fee, *named, line.purpose))]
 
 
 _PAYING = (
@@ -204,11 +231,12 @@ ROUTES = table(
     Route("GET", "/wallet", get_wallet, "get_wallet", "Show my wallet", answers={200: WalletView}),
     Route(
         "POST", "/wallet/topup", top_up, "top_up", "Top up (development)",
-        body=TopUpIn, answers={200: TransferOut}, problems=("topup_disabled", *_PAYING[-3:]),
+        body=TopUpIn, key_header="Idempotency-Key", key_in_header=True,
+        answers={200: TransferOut}, problems=("topup_disabled", *_PAYING[-3:]),
     ),
     Route(
         "POST", "/wallet/transfer", transfer, "transfer_to_phone", "Pay somebody",
-        body=TransferIn, answers={200: TransferOut},
+        body=TransferIn, key_header="Idempotency-Key", key_in_header=True, answers={200: TransferOut},
         problems=("transfer_to_self", "recipient_not_found", "risk_blocked", *_PAYING),
     ),
     Route(

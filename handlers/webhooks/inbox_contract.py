@@ -14,9 +14,10 @@ from handlers.webhooks import inbox_receive, inbox_reports
 
 # The version that the contract's clients look for.
 VERSION = "0.2.0-rc"
+# The contract's message for an event that is stored and not applied yet.
+PROCESSED = "processed"
 # The contract's media type of metrics, without the version of the format.
 PLAIN_TEXT = "text/plain; charset=utf-8"
-_RECEIVED = frozenset({"receive_stripe_event", "receive_paypal_event"})
 
 
 class Healthy(msgspec.Struct, frozen=True):
@@ -56,8 +57,24 @@ async def show_counters(_call: Call) -> web.Response:
     return health.counters_page()
 
 
+async def receive_stripe(call: Call) -> web.Response:
+    """Take in an event of Stripe."""
+    return await inbox_receive.receive(call, call.parts.inbound.stripe, PROCESSED)
+
+
+async def receive_paypal(call: Call) -> web.Response:
+    """Take in an event of PayPal."""
+    return await inbox_receive.receive(call, call.parts.inbound.paypal, PROCESSED)
+
+
+_RECEIVERS = {"receive_stripe_event": receive_stripe, "receive_paypal_event": receive_paypal}
+
 ROUTES = (
-    *(route for route in inbox_receive.ROUTES if route.operation in _RECEIVED),
+    *(
+        replace(route, handler=_RECEIVERS[route.operation])
+        for route in inbox_receive.ROUTES
+        if route.operation in _RECEIVERS
+    ),
     *(replace(route, trusting=True) for route in inbox_reports.ROUTES),
     *table(
         Route(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -14,13 +13,14 @@ from core.errors import Refusal
 from core.inbox import dead_letters, replays
 from core.inbox.dead_letters import NEWEST, DeadLetter, Filter, Letter
 from core.inbox.replays import DEFAULT_PER_SECOND, MAX_PER_SECOND, LetterReplay
+from core.ledger.movements import moment
 from handlers.http.admin_token import ACTOR
 from handlers.http.route import Call, Route, answer, cut, table
+from handlers.http.times import Time
 
 TAG = "Dead letters"
 
 Word = Annotated[str, Meta(min_length=1, max_length=255)]
-Time = Annotated[datetime, Meta(tz=True)]
 
 
 class LetterQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -38,7 +38,7 @@ class LetterQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class LetterPage(msgspec.Struct, frozen=True):
     """A page of letters, the newest arrival first; `next` continues the list as `cursor`, null at its end."""
 
-    dead_letters: list[DeadLetter]
+    data: list[DeadLetter]
     next: UUID | None
 
 
@@ -52,7 +52,7 @@ class ReplayQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class LetterReplayPage(msgspec.Struct, frozen=True):
     """A page of replays, the newest first; `next` continues the list as `cursor`, null at its end."""
 
-    replays: list[LetterReplay]
+    data: list[LetterReplay]
     next: UUID | None
 
 
@@ -146,8 +146,8 @@ def _filter(given: LetterQuery | ReplayBody) -> Filter:
         provider=given.provider,
         event_type=given.type,
         reason=given.reason,
-        received_from=given.received_from,
-        received_before=given.received_before,
+        received_from=moment(given.received_from),
+        received_before=moment(given.received_before),
     )
 
 

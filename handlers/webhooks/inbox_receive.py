@@ -1,6 +1,7 @@
 """Webhooks in: the routes to which providers send their events. Before the answer an event is verified and stored.
 
-The answers are those of the contract: `{"status","message","event_id"}`, or a `detail` in its words.
+The answers have the form of the contract: `{"status","message","event_id"}`, or a `detail` in its words. The message of
+a new event says what has happened by then, `received`: a worker applies the event afterwards.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+# The message for an event that is stored now and applied later.
+STORED = "received"
 # The label of metrics for a type that we do not know, since each type makes a series. Dashboards expect this word.
 OTHER_TYPE = "webhook"
 
@@ -129,17 +132,17 @@ class CloudPaymentsAnswer(msgspec.Struct, frozen=True):
 
 async def receive_stripe(call: Call) -> web.Response:
     """Take in an event of Stripe."""
-    return await _receive(call, call.parts.inbound.stripe)
+    return await receive(call, call.parts.inbound.stripe)
 
 
 async def receive_paypal(call: Call) -> web.Response:
     """Take in an event of PayPal."""
-    return await _receive(call, call.parts.inbound.paypal)
+    return await receive(call, call.parts.inbound.paypal)
 
 
 async def receive_from_source(call: Call) -> web.Response:
     """Take in an event of a registered source."""
-    return await _receive(call, await call.parts.inbound.sources.get(call.path("source")))
+    return await receive(call, await call.parts.inbound.sources.get(call.path("source")))
 
 
 async def receive_cloudpayments(call: Call) -> web.Response:
@@ -154,9 +157,10 @@ async def receive_cloudpayments(call: Call) -> web.Response:
     return answer(200, CloudPaymentsAnswer(cloudpayments.ACCEPTED))
 
 
-async def _receive(call: Call, verifier: Verifier) -> web.Response:
+async def receive(call: Call, verifier: Verifier, stored: str = STORED) -> web.Response:
+    """Take in an event; `stored` is the message for a new one."""
     event, new = await _take_in(call, verifier)
-    message = "processed" if new else "duplicate ignored"
+    message = stored if new else "duplicate ignored"
     return answer(200, WebhookAnswer("ok", message, event.event_id))
 
 

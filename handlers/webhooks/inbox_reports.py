@@ -125,11 +125,15 @@ def _number(name: str, text: str | None, default: int, most: int) -> int:
     if number is not None and 1 <= number <= most:
         return number
     kind = "int_parsing" if number is None else "less_than_equal" if number > most else "greater_than_equal"
+    bound = {"int_parsing": {}, "less_than_equal": {"le": most}, "greater_than_equal": {"ge": 1}}[kind]
     message = f"{name} is a whole number from 1 to {most}."
     raise Refusal(
         "invalid_query",
         message,
-        errors=[{"type": kind, "loc": ["query", name], "msg": message, "input": text[:100]}],
+        errors=[
+            {"type": kind, "loc": ["query", name], "msg": message, "input": text[:100]}
+            | ({"ctx": bound} if bound else {})
+        ],
     )
 
 
@@ -154,5 +158,5 @@ STORY = Route(
     problems=("not_found", "ambiguous_event"),
     description="By our id, the provider's, or that of an event of ours (`msg_...`, too): the receipt, why it "
     "was believed, every attempt, the transfers, the events that it led to and their deliveries. A key sees "
-    "stories that led to events of its own principal, or came from a source of its own.",
+    "stories that led to events of its own principal, pay an account of its own, or came from a source of its own.",
 )  # fmt: skip

@@ -15,7 +15,8 @@ from core.outbox.cursor import MAX_PAGE, Event
 from core.outbox.deliveries import REPLAYED, Attempt, Delivery, Filter
 from core.outbox.events import check_patterns
 from handlers.http.route import Call, Route, answer, cut, table
-from handlers.webhooks.outbox_parts import EventPattern, EventType, Moment
+from handlers.http.times import Time
+from handlers.webhooks.outbox_parts import EventPattern, EventType
 
 State = Literal["waiting", "pending", "sending", "delivered", "failed"]
 EventId = Annotated[
@@ -39,8 +40,8 @@ class DeliveryQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     event: EventId | None = None
     state: State | None = None
     type: EventType | None = None
-    since: Moment | None = msgspec.field(default=None, name="from")
-    until: Moment | None = msgspec.field(default=None, name="to")
+    since: Time | None = msgspec.field(default=None, name="from")
+    until: Time | None = msgspec.field(default=None, name="to")
     after: UUID | None = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 50
 
@@ -62,15 +63,15 @@ class DeliveryView(msgspec.Struct, frozen=True):
 class Recovery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The time since which failed deliveries are sent again; `after` is where an earlier call ended."""
 
-    since: Moment
+    since: Time
     after: UUID | None = None
 
 
 class Replay(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The deliveries that are to be sent again. `from` and `to` are times of their making, `to` is not included."""
 
-    since: Moment = msgspec.field(name="from")
-    until: Moment | None = msgspec.field(default=None, name="to")
+    since: Time = msgspec.field(name="from")
+    until: Time | None = msgspec.field(default=None, name="to")
     endpoint: UUID | None = None
     states: (
         Annotated[
@@ -156,7 +157,10 @@ async def recover_endpoint(call: Call) -> web.Response:
     if endpoint.disabled_at is not None:
         raise Refusal("endpoint_disabled", "This endpoint is switched off. Enable it first.")
     wanted = Filter(
-        principal_id=call.caller.id, endpoint_id=endpoint.id, states=("failed",), failed_since=body.since
+        principal_id=call.caller.id,
+        endpoint_id=endpoint.id,
+        states=("failed",),
+        failed_since=body.since,
     )
     return await _replay(call, wanted, body.after, REPLAYED)
 

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -29,7 +28,6 @@ EventPattern = Annotated[
 ]
 # Challenges that a process has under way at once. Each waits for a stranger's server for up to five seconds.
 CHALLENGES = 8
-Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 @dataclass(frozen=True, slots=True)

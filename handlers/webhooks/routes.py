@@ -29,8 +29,16 @@ def webhook_problem(problem: Problem) -> bytes:
     return problem_details(problem)
 
 
+def contract_problem(problem: Problem) -> bytes:
+    """Write a refusal on the contract's own port, where the faults of a query are the `detail`."""
+    if problem.code == "invalid_query":
+        extra = dict(problem.extra)
+        problem = problem._replace(extra=extra | {"detail": extra.pop("errors")})
+    return webhook_problem(problem)
+
+
 _CONTRACT = ApiSurface(
-    "inbox contract", inbox_contract.ROUTES, strict=False, write=webhook_problem, forgives_slash=True
+    "inbox contract", inbox_contract.ROUTES, strict=False, write=contract_problem, forgives_slash=True
 )
 _DOCUMENTED = documented((_CONTRACT,), "/redoc", title="Payments API", version=inbox_contract.VERSION)
 INBOX = ApiSurface(

@@ -158,7 +158,7 @@ def _at_the_door(evidence: Evidence) -> dict[str, list[str]]:
         "not_acknowledged": [event_id for event_id in journal.sent if event_id not in journal.acknowledged],
         "unexpected_answer": list(journal.unexpected),
         "new_twice": [
-            event_id for event_id, messages in journal.acknowledged.items() if messages.count("processed") > 1
+            event_id for event_id, messages in journal.acknowledged.items() if messages.count("received") > 1
         ],
         "forged_accepted": [
             event_id for event_id in journal.forged if event_id in journal.acknowledged or event_id in inbox

@@ -9,11 +9,11 @@ from uuid import UUID
 import click
 
 from ops.commands.database import with_database
-from ops.commands.keys import PIPED_WIDTH, Duration
+from ops.commands.keys import Duration
+from ops.commands.printing import cell, console, print_json
+from ops.commands.settlement import Moment
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from core.database import Database
     from core.outbox.deliveries import Attempt, Delivery, Filter, Replayed
 
@@ -56,8 +56,6 @@ def list_(
       tallystick deliveries list --state failed --within 12h
       tallystick deliveries list --endpoint 0199... --json
     """  # noqa: D301 - `\b` is how click is told not to wrap
-    import msgspec
-
     from core.outbox.deliveries import Filter, list_deliveries
 
     wanted = Filter(
@@ -70,7 +68,7 @@ def list_(
     )
     found = with_database(lambda database: list_deliveries(database, wanted, before=None, limit=limit))
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+        print_json(found)
     else:
         _print_list(found)
 
@@ -85,16 +83,13 @@ def show(delivery_id: UUID, *, as_json: bool) -> None:
     Example:
       tallystick deliveries show 0199a3b2-...
     """  # noqa: D301 - `\b` is how click is told not to wrap
-    import msgspec
-
     from core.outbox.deliveries import find_delivery
 
     delivery, attempts = with_database(
         lambda database: find_delivery(database, principal_id=None, delivery_id=delivery_id)
     )
     if as_json:
-        both = {"delivery": delivery, "attempts": attempts}
-        click.echo(msgspec.json.format(msgspec.json.encode(both)))
+        print_json({"delivery": delivery, "attempts": attempts})
     else:
         _print_delivery(delivery, attempts)
 
@@ -123,8 +118,8 @@ def resend(delivery_ids: tuple[UUID, ...]) -> None:
 @click.option(
     "--since",
     required=True,
-    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]),
-    help="When they failed, at the earliest (UTC).",
+    type=Moment(),
+    help="When they failed, at the earliest; in UTC unless it has an offset.",
 )
 def recover(endpoint_id: UUID, since: datetime) -> None:
     """Send all deliveries again that have failed at the endpoint ENDPOINT_ID since a time.
@@ -143,7 +138,7 @@ def recover(endpoint_id: UUID, since: datetime) -> None:
         principal_id=None,
         endpoint_id=endpoint_id,
         states=("failed",),
-        failed_since=since.replace(tzinfo=UTC),
+        failed_since=since,
     )
 
     async def work(database: Database) -> int:
@@ -203,13 +198,6 @@ def _event_id(text: str) -> UUID:
         ) from None
 
 
-def _console() -> Console:
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
-
-
 def _print_list(found: list[Delivery]) -> None:
     from rich import box
     from rich.table import Table
@@ -225,21 +213,21 @@ def _print_list(found: list[Delivery]) -> None:
             delivery.state,
             str(delivery.attempts),
             f"{delivery.created_at:%Y-%m-%d %H:%M:%S}",
-            _safe(delivery.last_error or ""),
+            cell(delivery.last_error or ""),
             style="red" if delivery.state == "failed" else None,
         )
-    _console().print(table)
+    console().print(table)
 
 
 def _print_delivery(delivery: Delivery, attempts: list[Attempt]) -> None:
     from rich import box
     from rich.table import Table
 
-    console = _console()
+    screen = console()
     for name in delivery.__struct_fields__:
         value = getattr(delivery, name)
         shown = f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else str(value or "-")
-        console.print(f"{name.replace('_', ' '):>16}  {_safe(shown)}", markup=False)
+        screen.print(f"{name.replace('_', ' '):>16}  {cell(shown)}", markup=False)
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("at", "status", "ms", "answer"):
         table.add_column(column.upper(), no_wrap=column == "at")
@@ -248,13 +236,6 @@ def _print_delivery(delivery: Delivery, attempts: list[Attempt]) -> None:
             f"{attempt.at:%Y-%m-%d %H:%M:%S.%f}"[:-3],
             "-" if attempt.status is None else str(attempt.status),
             str(attempt.latency_ms),
-            _safe(attempt.error or attempt.excerpt),
+            cell(attempt.error or attempt.excerpt),
         )
-    console.print(table)
-
-
-def _safe(text: str) -> str:
-    """Return a stranger's text without characters that a terminal or the table's markup would obey."""
-    from rich.markup import escape
-
-    return escape("".join(letter if letter.isprintable() else " " for letter in text))
+    screen.print(table)

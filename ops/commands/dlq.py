@@ -12,7 +12,8 @@ from uuid import UUID
 import click
 
 from ops.commands.database import with_database
-from ops.commands.keys import PIPED_WIDTH, Duration
+from ops.commands.keys import Duration
+from ops.commands.printing import cell, console, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,7 +76,7 @@ def list_(*, limit: int, as_json: bool, **given: Any) -> None:
         lambda database: dead_letters.list_page(database, wanted, before=dead_letters.NEWEST, limit=limit)
     )
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         _print_table(found)
 
@@ -94,7 +95,7 @@ def show(letter: UUID, *, as_json: bool) -> None:
 
     found = with_database(lambda database: dead_letters.find(database, letter))
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         _print_letter(found)
 
@@ -218,26 +219,15 @@ def _actor() -> str:
 
 def _say(value: Any, sentence: str, *, as_json: bool) -> None:
     if as_json:
-        _print_json(value)
+        print_json(value)
     else:
         click.echo(sentence)
 
 
-def _print_json(value: Any) -> None:
-    import msgspec
-
-    click.echo(msgspec.json.format(msgspec.json.encode(value)))
-
-
 def _print_table(found: list[DeadLetter]) -> None:
     from rich import box
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=PIPED_WIDTH)
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("id", "provider", "event id", "type", "reason", "attempts", "received", "last error"):
         table.add_column(column.upper(), no_wrap=column == "id")
@@ -245,14 +235,14 @@ def _print_table(found: list[DeadLetter]) -> None:
         table.add_row(
             str(letter.id),
             letter.provider,
-            escape(letter.event_id),
-            escape(letter.type),
+            cell(letter.event_id),
+            cell(letter.type),
             letter.reason,
             str(letter.attempts),
             f"{letter.received_at:%Y-%m-%d %H:%M:%S}",
-            escape(letter.last_error or ""),
+            cell(letter.last_error or ""),
         )
-    console.print(table)
+    console().print(table)
 
 
 def _print_letter(letter: Letter) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ops.commands.database import with_database
+from ops.commands.printing import console, print_json
 
 if TYPE_CHECKING:
     from core.access.api_keys import KeyInfo
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 # A key lives ten years at most, unless it has no expiry.
 LONGEST_DAYS = 3660
-# A row of the list fits into this width, where no terminal has one.
-PIPED_WIDTH = 200
 
 
 class Duration(click.ParamType[timedelta]):
@@ -95,13 +94,11 @@ def list_(principal: str | None, *, as_json: bool) -> None:
       tallystick keys list
       tallystick keys list --principal shop --json
     """  # noqa: D301 - `\b` is how click is told not to wrap
-    import msgspec
-
     from core.access.api_keys import list_keys
 
     found = with_database(lambda database: list_keys(database, principal))
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+        print_json(found)
     else:
         _print_table(found)
 
@@ -162,12 +159,8 @@ def reseal() -> int:
 
 def _print_table(found: list[KeyInfo]) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=PIPED_WIDTH)
     table = Table(box=box.SIMPLE_HEAD)
     for column in (
         "key id",
@@ -192,7 +185,7 @@ def _print_table(found: list[KeyInfo]) -> None:
             key.description,
             style=None if key.state == "active" else "dim",
         )
-    console.print(table)
+    console().print(table)
 
 
 def _day(moment: datetime | None) -> str:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ops.commands.database import with_database
-from ops.commands.keys import PIPED_WIDTH, Duration
+from ops.commands.keys import Duration
+from ops.commands.printing import console, print_json
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -102,22 +103,28 @@ def create(name: str, principal: str, *, secret_from_stdin: bool, **given: Any) 
 
 
 @sources.command(name="list")
-def list_() -> None:
-    """List all sources by name. Secrets are not shown."""
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array instead of a table.")
+def list_(*, as_json: bool) -> None:
+    """List all sources by name. Secrets are not shown.
+
+    \b
+    Example:
+      tallystick sources list --json
+    """  # noqa: D301 - `\b` is how click is told not to wrap
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from core.inbox import sources as registry
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=PIPED_WIDTH)
+    found = with_database(registry.list_all)
+    if as_json:
+        print_json([{"principal": principal} | source._asdict() for principal, source in found])
+        return
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("name", "principal", "kind", "state", "created", "description"):
         table.add_column(column.upper(), no_wrap=column != "description")
-    for principal, source in with_database(registry.list_all):
+    for principal, source in found:
         table.add_row(
             source.name,
             Text(principal),
@@ -127,7 +134,7 @@ def list_() -> None:
             Text(source.description),
             style=None if source.enabled else "dim",
         )
-    console.print(table)
+    console().print(table)
 
 
 @sources.command()

@@ -1,9 +1,9 @@
 """The script `./tallystick`: brings `.venv` to the state of the lock file, then becomes the command that was asked for.
 
-The script runs on the standard library alone and imports nothing of the project. When nothing has changed it reads a
-few files and is gone. Python's own pip installs the packages; for a Python without pip, virtualenv or uv does. pip
-reads its own configuration (`PIP_INDEX_URL`, `PIP_FIND_LINKS`, pip.conf), so that a mirror or a folder of wheels works
-as for any project.
+The script runs on the standard library alone and imports nothing of the project but its neighbours. When nothing has
+changed it reads a few files and is gone; help, and words that nobody knows, install nothing. Python's own pip installs
+the packages; for a Python without pip, virtualenv or uv does. pip reads its own configuration (`PIP_INDEX_URL`,
+`PIP_FIND_LINKS`, pip.conf), so that a mirror or a folder of wheels works as for any project.
 """
 
 import contextlib
@@ -22,6 +22,11 @@ from typing import Any, NoReturn
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+sys.path.insert(0, str(ROOT))
+
+from ops.setup import words  # noqa: E402 - `-I` keeps the checkout from the path
+from ops.setup.progress import Progress  # noqa: E402
+
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 # The interpreter behind `.venv`, also when this process runs in `.venv`.
@@ -36,40 +41,13 @@ UV_OPTIONS = {"INDEX_URL": "--default-index", "EXTRA_INDEX_URL": "--index", "FIN
 # The installers announce with these words that they begin to change packages.
 FIRST_CHANGES = ("Installing collected packages", "Prepared ", "Uninstalled ", "error: Failed to install")
 
+HELP = {"-h", "--help"}
 # These need the tools of the dev lock; every other command runs on what is served.
 DEV_COMMANDS = {"check", "load", "test"}
 # Three processes with servers of their own, for two cores: a test often waits. A file stays whole, as its tests share
 # parts, and files are taken in the order of tests/conftest.py. A test that is out of time ends its process and with it
 # the run: a new process would hang at the same file.
 WHOLE_SUITE = ("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder", "--max-worker-restart", "0")
-
-CHECKOUT_HELP = """\
-In a checkout, besides the commands below:
-  setup [--dev]   install the packages of the lock file, and do nothing else
-  test [ARGS]     run the tests (ARGS go to pytest)
-  check           format, lint and types
-"""
-
-# Help for the words of a checkout, for the person who asks before anything is installed.
-HELP = {
-    "setup": """\
-Usage: ./tallystick setup [--dev]
-
-  Install the packages of ops/lock/runtime.txt into .venv; with --dev also the tools of ops/lock/dev.txt. Every other
-  command does the same first, but only when something has changed.
-""",
-    "test": """\
-Usage: ./tallystick test [ARGS]
-
-  Run the tests, on servers of their own. ARGS go to pytest; without any, the whole suite runs in three processes.
-
-  Examples:
-    ./tallystick test tests/core -x
-    ./tallystick test tests/ops/test_cli.py -k version
-
-  pytest's own options: .venv/bin/python -m pytest --help
-""",
-}
 
 # The command in `.venv/bin`. The shell starts Python, for a path with spaces or over 127 bytes cannot stand after #!;
 # Python takes the shell's line for a text.
@@ -95,9 +73,12 @@ class NothingInstalledError(SetupError):
 
 def main(arguments: list[str]) -> None:
     """Set up what `arguments` need, then replace this process by the command they name."""
-    command = arguments[0] if arguments else "--help"
-    if {"-h", "--help"} & set(arguments[1:2]):
-        show_help(command)
+    if asks_for_help(arguments):
+        show_help(arguments)
+    command = arguments[0]
+    if (known := words.known()) and command not in known and not command.startswith("-"):
+        say(words.unknown(command))
+        sys.exit(2)
     dev = command in DEV_COMMANDS or (command == "setup" and "--dev" in arguments)
     ensure("dev" if dev else "runtime")
     if command == "setup":
@@ -109,18 +90,29 @@ def main(arguments: list[str]) -> None:
         os.chdir(ROOT)
         become(PYTHON, HERE / "check.py", *arguments[1:])
     else:
-        if command == "--help":
-            print(CHECKOUT_HELP, flush=True)
-        become(PYTHON, VENV / "bin" / "tallystick", *(arguments or ["--help"]))
+        become(PYTHON, VENV / "bin" / "tallystick", *arguments)
 
 
-def show_help(command: str) -> None:
-    """Answer for the words that are this script's own, and end; nothing has to be installed for that."""
-    if command == "check":
+def asks_for_help(arguments: list[str]) -> bool:
+    """Whether help is all that is wanted. Arguments of `test` and of `load` after the first go to other programs."""
+    return not arguments or bool(HELP & set(arguments[:2] if arguments[0] in words.OWN else arguments))
+
+
+def show_help(arguments: list[str]) -> NoReturn:
+    """Show the help of a word and end; nothing is installed for that."""
+    word = next((word for word in arguments if word not in HELP), "--help")
+    if word == "check":
         become(sys.executable, "-I", HERE / "check.py", "--help")
-    if command in HELP:
-        print(HELP[command], end="", flush=True)
-        sys.exit(0)
+    if word in words.OWN:
+        print(words.OWN[word], end="")
+    elif (stamp := read_stamp()) is None or not belongs_here(stamp):
+        print(words.help_before_setup(word), end="")
+    else:
+        if word == "--help":
+            print(words.CHECKOUT, flush=True)
+        become(PYTHON, VENV / "bin" / "tallystick", *(arguments or ["--help"]))
+    sys.stdout.flush()
+    sys.exit(0)
 
 
 def become(*command: str | Path) -> NoReturn:
@@ -312,20 +304,21 @@ def install_packages(lock: Path) -> None:
     command = installer()
     say(f"installing up to {total} packages")
     output: list[str] = []
-    with subprocess.Popen(
-        [*command, "--requirement", str(lock), "--require-hashes", "--only-binary=:all:"],
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    ) as process:
+    with (
+        Progress(total) as progress,
+        subprocess.Popen(
+            [*command, "--requirement", str(lock), "--require-hashes", "--only-binary=:all:"],
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        ) as process,
+    ):
         for line in process.stdout or ():
             output.append(line)
-            show_progress(output, total)
-    if sys.stderr.isatty():
-        sys.stderr.write("\r\033[K")
+            progress.read(line)
     if process.returncode == 0:
         return
     begun = any(line.startswith(FIRST_CHANGES) for line in output)
@@ -357,22 +350,6 @@ def uv_options() -> list[str]:
     for name, option in UV_OPTIONS.items():
         options += [f"{option}={value}" for value in os.environ.get(f"PIP_{name}", "").split()]
     return options
-
-
-def show_progress(output: list[str], total: int) -> None:
-    """Draw pip's progress over the line before, on a terminal only."""
-    if not sys.stderr.isatty():
-        return
-    line = output[-1].lstrip()
-    if line.startswith("Collecting "):
-        seen = sum(earlier.startswith("Collecting ") for earlier in output)
-        text = f"{seen} of up to {total}: {line.split()[1].partition('==')[0]}"
-    elif line.startswith("Installing collected packages"):
-        text = "unpacking and compiling"
-    else:
-        return
-    sys.stderr.write(f"\r\033[K  {text}")
-    sys.stderr.flush()
 
 
 def link_project() -> None:

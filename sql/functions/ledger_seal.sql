@@ -50,6 +50,8 @@ $$;
 -- no earlier: ascending numbers within a round, and rounds one after the other, respect every dependency. A missing
 -- number is in flight or rolled back. The sequencer remembers it as a gap and does not wait, so that a foreign long
 -- transaction stalls nothing.
+--
+-- `recorded_spread` is the most by which a batch of the feed is earlier than a batch with a lower number.
 CREATE OR REPLACE FUNCTION ledger_seal(most integer) RETURNS integer
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
@@ -61,9 +63,11 @@ DECLARE
     oldest xid8;
     visible bigint [];
     counts integer [];
+    times timestamptz [];
     highest bigint;
     digest bytea;
     place bigint;
+    earliest timestamptz;
     positions bigint [] := '{}';
     digests bytea [] := '{}';
 BEGIN
@@ -74,12 +78,14 @@ BEGIN
     -- A transaction that drew a missing number had its id before the gap was noticed, so that id is below ours now.
     UPDATE feed_gaps AS g SET ceiling = pg_current_xact_id() WHERE g.ceiling IS NULL;
     oldest := pg_snapshot_xmin(pg_current_snapshot()); -- read before the gaps: a transaction that has ended by now is visible below
-    SELECT array_agg(b.seq ORDER BY b.seq), array_agg(b.events ORDER BY b.seq), max(b.seq)
-    INTO visible, counts, highest
+    SELECT
+        array_agg(b.seq ORDER BY b.seq), array_agg(b.events ORDER BY b.seq), array_agg(b.recorded_at ORDER BY b.seq),
+        max(b.seq)
+    INTO visible, counts, times, highest
     FROM (
-        SELECT b.seq, b.events FROM feed_gaps AS g INNER JOIN batches AS b ON g.batch = b.seq
+        SELECT b.seq, b.events, b.recorded_at FROM feed_gaps AS g INNER JOIN batches AS b ON g.batch = b.seq
         UNION ALL
-        (SELECT b.seq, b.events FROM batches AS b WHERE b.seq > head.batch ORDER BY b.seq LIMIT most)
+        (SELECT b.seq, b.events, b.recorded_at FROM batches AS b WHERE b.seq > head.batch ORDER BY b.seq LIMIT most)
     ) AS b;
     DELETE FROM feed_gaps AS g WHERE g.batch = ANY (visible) OR g.ceiling <= oldest;
     IF visible IS NULL THEN
@@ -96,11 +102,24 @@ BEGIN
         positions[i] := place + 1;
         digests[i] := digest;
         place := place + counts[i];
+        earliest := times[i];
+        IF visible[i] < head.batch THEN -- a gap that has closed: batches with higher numbers are in the feed before it
+            SELECT least(min(b.recorded_at), earliest) INTO earliest
+            FROM batches AS b WHERE b.seq > visible[i] AND b.seq <= head.batch;
+        END IF;
+        head.recorded_max := greatest(head.recorded_max, times[i]);
+        head.recorded_spread := greatest(
+            head.recorded_spread,
+            make_interval(secs => extract(EPOCH FROM head.recorded_max - earliest)::double precision)
+        );
     END LOOP;
     INSERT INTO feed (position, batch, events, digest, sealed_at)
     SELECT f.position, f.batch, f.events, f.digest, clock_timestamp()
     FROM unnest(positions, visible, counts, digests) AS f (position, batch, events, digest);
-    UPDATE feed_head AS h SET position = place, batch = highest, digest = digests[cardinality(visible)];
+    UPDATE feed_head AS h
+    SET
+        position = place, batch = highest, digest = digests[cardinality(visible)], recorded_max = head.recorded_max,
+        recorded_spread = head.recorded_spread;
     RETURN cardinality(visible);
 END
 $$;

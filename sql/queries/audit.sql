@@ -8,7 +8,7 @@ FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::text[], $6::text
 
 -- name: audit_events
 -- Up to $7 audit records with ids below $5 and not below $6, newest first: of type $1, about user $2, by actor $3, of
--- object $4 (null: any).
+-- object $4, from $8, before $9 (null: any).
 SELECT id, type, actor, user_id, object_id, data::text AS data, created_at FROM audit_events
 WHERE
     ($1::text IS NULL OR type = $1)
@@ -17,5 +17,7 @@ WHERE
     AND ($4::text IS NULL OR object_id = $4)
     AND id < $5
     AND id >= $6
+    AND ($8::timestamptz IS NULL OR created_at >= $8)
+    AND ($9::timestamptz IS NULL OR created_at < $9)
 ORDER BY id DESC
 LIMIT $7;

@@ -193,7 +193,7 @@ async def _nothing_is_left(owner: "asyncpg.Connection[asyncpg.Record]") -> bool:
 async def test_nothing_is_found_in_a_sound_service(world: World) -> None:
     assert judge(await world.evidence()) == []
     messages = [message for found in world.journal.acknowledged.values() for message in found]
-    assert set(messages) == {"processed", "duplicate ignored"}
+    assert set(messages) == {"received", "duplicate ignored"}
     assert len(world.journal.sent) + len(world.journal.forged) == EVENTS
 
 
@@ -205,7 +205,7 @@ async def test_an_acknowledged_event_that_is_gone_is_found(world: World) -> None
 async def test_an_event_that_was_finished_without_its_effect_is_found(world: World) -> None:
     lost = Event(EVENTS, "evt_lost", "pi_lost", 0, 500, "once")
     world.journal.sent[lost.id] = lost
-    world.journal.acknowledged[lost.id] = ["processed"]
+    world.journal.acknowledged[lost.id] = ["received"]
     await world.owner.execute(
         "INSERT INTO inbox_events (id, provider, event_id, event_type, headers, body, state, outcome, finished_at)"
         " VALUES (gen_random_uuid(), 'stripe', 'evt_lost', 'payment_intent.succeeded', '{}', '', 'done', 'applied',"
@@ -283,7 +283,7 @@ async def test_a_balance_that_was_altered_is_found(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("messages", "unexpected", "check"),
-    [(["processed", "processed"], [], "new_twice"), (["processed"], ["evt: 500 oops"], "unexpected_answer")],
+    [(["received", "received"], [], "new_twice"), (["received"], ["evt: 500 oops"], "unexpected_answer")],
 )
 def test_answers_are_judged(messages: list[str], unexpected: list[str], check: str) -> None:
     journal = Journal(forged={}, acknowledged={"evt": messages}, unexpected=unexpected)

@@ -14,7 +14,7 @@ from loadtests.chaos import command
 from loadtests.chaos.audit import Finding
 from loadtests.chaos.plan import FIRST, KINDS, Plan, events, steps
 from loadtests.chaos.run import Comeback, Report, run_chaos
-from ops.commands.chaos import chaos
+from ops.commands.develop.chaos import chaos
 from tests.chaos.conftest import POSTGRES_OPTIONS
 
 

@@ -15,6 +15,7 @@ from core.inbox import replays
 from core.inbox.dead_letters import DeadLetterStream, Filter
 from core.inbox.processing import Processor, Retries
 from core.inbox.rules import Admission
+from core.inbox.verifying import read_moment
 from core.settings import Settings
 from core.work.leases import Worker
 from handlers.app import create_app
@@ -84,7 +85,7 @@ async def test_from_a_signed_event_to_a_dead_letter_to_one_effect(
     assert (await thread.send(payment("pi_1", "shop:main")))[0] == 200
     await eventually(lambda: _is(thread, "evt_pi_1", "dead"))
 
-    (listed,) = (await call(thread, "GET", "/v1/dead-letters"))["dead_letters"]
+    (listed,) = (await call(thread, "GET", "/v1/dead-letters"))["data"]
     assert (listed["provider"], listed["event_id"], listed["type"]) == (
         "stripe",
         "evt_pi_1",
@@ -112,7 +113,7 @@ async def test_from_a_signed_event_to_a_dead_letter_to_one_effect(
     assert await thread.service.database.connections.pool.fetchval("SELECT count(*) FROM outbox_events") == 1
     assert len(thread.receiver.deliveries) == 1
     assert count("retried") == retried + 1
-    assert (await call(thread, "GET", "/v1/dead-letters"))["dead_letters"] == []
+    assert (await call(thread, "GET", "/v1/dead-letters"))["data"] == []
     await call(thread, "GET", path, 404)
     refused = await call(thread, "POST", f"{path}/replay", 409)
     assert refused["error"]["code"] == "not_dead"
@@ -132,6 +133,20 @@ async def test_a_dead_letter_does_not_hold_up_its_object(thread: Thread) -> None
     assert await thread.balance("shop:main") == 1500
 
 
+async def test_times_beyond_the_calendar_are_refused(thread: Thread) -> None:
+    """PostgreSQL's driver writes the ends of the calendar as infinite, and a replay keeps its filter."""
+    for time in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z", "0001-01-01T00:00:00+14:00"):
+        for name in ("received_from", "received_before"):
+            encoded = time.replace("+", "%2B")
+            await call(thread, "GET", f"/v1/dead-letters?{name}={encoded}", 400)
+            headers = {**ADMIN, "Content-Type": "application/json"}
+            answer = await thread.api.post("/v1/dead-letters/replay", json={name: time}, headers=headers)
+            assert answer.status == 400
+    assert read_moment("0001-01-01T00:00:00Z") is None
+    assert read_moment("9999-12-31T23:59:59.999999Z") is None
+    assert read_moment("0002-01-01T00:00:00Z") is not None
+
+
 async def test_pages_and_filters(thread: Thread) -> None:
     lost = await kill(thread, *(f"pi_{number}" for number in range(5)))
     (unusable,) = await kill(thread, "pi_odd", amount="many")
@@ -139,12 +154,12 @@ async def test_pages_and_filters(thread: Thread) -> None:
     path = "/v1/dead-letters?limit=2"
     while path:
         page = await call(thread, "GET", path)
-        seen += [letter["id"] for letter in page["dead_letters"]]
+        seen += [letter["id"] for letter in page["data"]]
         path = f"/v1/dead-letters?limit=2&cursor={page['next']}" if page["next"] else ""
     assert seen == [unusable, *reversed(lost)]
 
     async def listed(query: str) -> int:
-        return len((await call(thread, "GET", f"/v1/dead-letters?{query}"))["dead_letters"])
+        return len((await call(thread, "GET", f"/v1/dead-letters?{query}"))["data"])
 
     assert await listed("reason=account_not_found") == 5
     assert await listed("reason=unusable_payload&provider=stripe&type=payment_intent.succeeded") == 1
@@ -233,8 +248,8 @@ async def test_replays_are_listed(thread: Thread) -> None:
     ]
     first = await call(thread, "GET", "/v1/replays?limit=2")
     rest = await call(thread, "GET", f"/v1/replays?limit=2&cursor={first['next']}")
-    assert [replay["id"] for page in (first, rest) for replay in page["replays"]] == begun[::-1]
-    assert [replay["matched"] for replay in first["replays"]] == [0, 0]
+    assert [replay["id"] for page in (first, rest) for replay in page["data"]] == begun[::-1]
+    assert [replay["matched"] for replay in first["data"]] == [0, 0]
     assert rest["next"] is None
 
 

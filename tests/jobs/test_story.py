@@ -115,6 +115,33 @@ async def test_another_principal_learns_nothing(thread: Thread, api_key: ApiKey)
     await story(thread, "evt_pi_1", 403, headers=narrow)
 
 
+async def test_the_owner_of_an_account_reads_what_pays_it_whatever_became_of_it(
+    thread: Thread, api_key: ApiKey
+) -> None:
+    await thread.open_account("shop:main")
+    await thread.open_account("shop:euros", "EUR")
+    owner = {"Authorization": f"Bearer {thread.key}"}
+    other = {"Authorization": f"Bearer {await api_key(principal='another shop')}"}
+    await thread.send(payment("pi_waits", "shop:main"))
+    waiting = await story(thread, "evt_pi_waits", headers=owner)
+    assert (waiting["processing"]["state"], waiting["transfers"]) == ("pending", [])
+    await story(thread, "evt_pi_waits", 404, headers=other)
+
+    await thread.send(payment("pi_wrong", "shop:euros"))
+    await thread.send(payment("pi_nobody", None))
+    await thread.send(payment("pi_odd", "\t"))
+    await process(thread)
+    told = await story(thread, "evt_pi_wrong", headers=owner)
+    assert told["processing"]["state"] == "dead"
+    assert told["processing"]["failures"][0]["code"] == "currency_mismatch"
+    for event in ("evt_pi_wrong", "evt_pi_waits"):
+        await story(thread, event, 404, headers=other)
+    # Without an account it is the administrator's alone.
+    for event in ("evt_pi_nobody", "evt_pi_odd"):
+        await story(thread, event, 404, headers=owner)
+        await story(thread, event)
+
+
 async def test_the_owner_of_a_source_reads_what_it_sent(thread: Thread, api_key: ApiKey) -> None:
     pool = thread.service.database.connections.pool
     await pool.execute(

@@ -23,7 +23,7 @@ from core.work.progress import Progress
 from jobs import clock, loops
 from jobs.loops import drain
 from jobs.table import JOBS, Job, Tools
-from ops.cli import COMMANDS
+from ops.commands.table import COMMANDS
 from tests.commands import tallystick
 from tests.invariants import faults
 

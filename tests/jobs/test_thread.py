@@ -19,7 +19,7 @@ async def test_from_a_signed_event_to_a_verified_delivery(
     await thread.subscribe(event_types=("payment.succeeded",))
     start_worker()
     status, answer = await thread.send(payment("pi_1", "shop:main", 1500))
-    assert (status, answer) == (200, {"status": "ok", "message": "processed", "event_id": "evt_pi_1"})
+    assert (status, answer) == (200, {"status": "ok", "message": "received", "event_id": "evt_pi_1"})
     (delivery,) = await eventually(lambda: thread.receiver.deliveries)
     thread.receiver.verify(delivery)
     assert delivery.event == {
@@ -51,7 +51,7 @@ async def test_duplicates_and_twin_events_have_one_effect(
     answers = await asyncio.gather(*(thread.send(event) for _ in range(32)), thread.send(twin))
     messages = [answer["message"] for _, answer in answers]
     assert {status for status, _ in answers} == {200}
-    assert (messages.count("processed"), messages.count("duplicate ignored")) == (2, 31)
+    assert (messages.count("received"), messages.count("duplicate ignored")) == (2, 31)
     start_worker()
     start_worker()
     await eventually(lambda: _finished(thread, "evt_pi_1", "evt_twin"))

@@ -10,7 +10,7 @@ from loadtests.bench import command
 from loadtests.bench.plan import GROUPS, Plan
 from loadtests.bench.report import Contention, Report, results_path
 from loadtests.bench.targets import TARGETS, verdicts
-from ops.commands.bench import bench
+from ops.commands.develop.bench import bench
 
 REACHED = {target.key: target.bound * (0.5 if "<" in target.better else 2) for target in TARGETS}
 

@@ -27,7 +27,7 @@ def load(tmp_path: Path) -> Load:
     """
 
     async def run(port: int | None, *options: str, secret: str = SECRET) -> tuple[int, str]:
-        command = [sys.executable, "-c", "from ops.commands.load import load; load()"]
+        command = [sys.executable, "-c", "from ops.commands.develop.load import load; load()"]
         command += ["--users", "5", "--seconds", "2"]
         if port is not None:
             command += ["--url", f"http://127.0.0.1:{port}", "--api-key", "tsk_test"]

@@ -19,7 +19,7 @@ import asyncpg
 import pytest
 
 from core import __version__
-from ops.cli import COMMANDS
+from ops.commands.table import COMMANDS
 from ops.embedded import EmbeddedServers
 from ops.process import choose_port, command_line_of, is_free, python_environment
 from tests.commands import tallystick
@@ -135,6 +135,10 @@ async def test_version() -> None:
     ("arguments", "environment", "code", "sentence"),
     [
         (["nonsense"], {}, 2, "No such command 'nonsense'"),
+        (["serv"], {}, 2, "Did you mean 'serve'?"),
+        (["kyes", "list"], {}, 2, "Did you mean 'keys'?"),
+        (["events", "lst"], {}, 2, "Did you mean 'list'?"),
+        (["env"], {}, 2, "no `tallystick up` runs on"),
         (["serve", "--workers", "0"], {}, 2, "0 is not in the range"),
         (["serve"], {}, 2, "DATABASE_URL unset"),
         (["worker"], {}, 2, "DATABASE_URL unset"),
@@ -302,22 +306,38 @@ async def test_up_runs_everything_and_leaves_nothing(
     await nothing_runs_on(state)
 
 
-async def test_up_moves_on_from_a_busy_port_and_uses_the_servers_it_is_given(
+async def test_up_uses_the_servers_it_is_given_and_tells_others_where_it_is(
     state: Path, database_url: str, redis_url: str, start_up: Start
 ) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        busy = str(other.getsockname()[1])
-        up = await start_up(DATABASE_URL=database_url, REDIS_URL=redis_url, APP_PORT=busy)
-        assert f"Port {busy} is busy" in up.output()
-        assert not up.url.endswith(busy)
-        assert not list(state.glob("postgres-*"))
-        assert not list(state.glob("valkey-*"))
-        async with aiohttp.ClientSession(up.url) as client:
-            assert await _answers(client, "/v1/accounts", up.key)
-        up.process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(up.process.wait(), 60) == 0
+        given = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "STATE_DIR": str(state)}
+        busy = other.getsockname()[1]
+        code, _, err = await run("up", APP_PORT=str(busy), **given)
+        assert (code, f"Port {busy} on 127.0.0.1 is busy." in err) == (1, True)
+    up = await start_up(**given)
+    assert not list(state.glob("postgres-*"))
+    assert not list(state.glob("valkey-*"))
+    async with aiohttp.ClientSession(up.url) as client:
+        assert await _answers(client, "/v1/accounts", up.key)
+    code, out, _ = await run("env", STATE_DIR=str(state))
+    assert (code, out) == (0, f"export TALLYSTICK_URL={up.url}\nexport TALLYSTICK_TOKEN={up.key}\n")
+    assert json.loads((await run("env", "--json", STATE_DIR=str(state)))[1])["TALLYSTICK_URL"] == up.url
+    # An event is sent to the address in the file of the service, with its secret, and its key reads the story.
+    sent = "trigger", "stripe", "payment_intent.succeeded", "--account", "nobody:1"
+    code, out, err = await run(*sent, "--event-id", "evt_1", STATE_DIR=str(state))
+    assert (code, "evt_1  payment_intent.succeeded  200 received" in out) == (0, True), out + err
+    # Another service gets neither.
+    code, _, err = await run("demo", "--url", "http://127.0.0.1:1", STATE_DIR=str(state))
+    assert (code, "no API key is known" in err) == (2, True), err
+    # A till finds the service, too, and is told that an API key is no merchant's token.
+    code, _, err = await run("pos", "create_qr", "5", STATE_DIR=str(state), TALLYSTICK_TOKEN=up.key)
+    assert (code, "is an API key" in err) == (2, True), err
+    code, _, err = await run("pos", "create_qr", "5", STATE_DIR=str(state), TALLYSTICK_TOKEN="x.y.z")
+    assert (code, "401: " in err) == (1, True), err
+    up.process.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(up.process.wait(), 60) == 0
 
 
 async def _administer(servers: EmbeddedServers, statement: str) -> None:

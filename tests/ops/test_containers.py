@@ -17,7 +17,11 @@ from core.settings.kinds import names_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {"core", "handlers", "jobs", "loadtests", "ops", "sql"}
-GIVEN = {"POSTGRES_PASSWORD": "p" * 32, "ADMIN_TOKEN": "a" * 32, "ALLOWED_ORIGINS": "https://shop.example"}
+GIVEN = {
+    "POSTGRES_PASSWORD": "p" * 32,
+    "ADMIN_TOKEN": "5f0c2b9e7d1a4836c2f7e90b1d6a8453",
+    "ALLOWED_ORIGINS": "https://shop.example",
+}
 
 
 def tool(name: str) -> str:

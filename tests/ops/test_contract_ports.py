@@ -13,9 +13,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from core.settings import Settings
+from core.settings import Settings, load_settings
 from ops.listening import contract_ports, listen
 from ops.process import StartError, choose_port, is_free, python_environment
+from ops.up import _listen
 from tests.ops.test_cli import Start, command, run, start_up
 
 Wait = Callable[..., Awaitable[Any]]
@@ -120,6 +121,29 @@ async def test_a_busy_or_equal_port_is_an_error_at_the_start(database_url: str, 
     assert f"Port {port} on 127.0.0.1 is busy. Stop its server, or set INBOX_PORT to another one." in err
 
 
+async def test_serve_names_the_setting_of_a_database_that_is_away(redis_url: str) -> None:
+    port, nobody = (str(number) for number in free_ports(2))
+    url = f"postgresql://u:hunter2@127.0.0.1:{nobody}/books"
+    code, _, err = await run(
+        "serve", DATABASE_URL=url, REDIS_URL=redis_url, APP_HOST="127.0.0.1", APP_PORT=port
+    )
+    assert code == 1
+    assert (
+        f"PostgreSQL at postgresql://u:***@127.0.0.1:{nobody}/books (DATABASE_URL) cannot be reached" in err
+    )
+
+
+async def test_up_finds_a_busy_port_of_a_contract_before_it_starts_servers(tmp_path: Path) -> None:
+    (port,) = (str(number) for number in free_ports(1))
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", int(port)))
+        other.listen()
+        code, out, err = await run("up", STATE_DIR=str(tmp_path / "state"), WALLET_PORT=port)
+    assert code == 1
+    assert f"Port {port} on 127.0.0.1 is busy. Stop its server, or set WALLET_PORT to another one." in err
+    assert "Starting" not in out
+
+
 def test_equal_ports_of_two_contracts_are_an_error() -> None:
     common, port = free_ports(2)
     twins = Settings(wallet_port=port, inbox_port=port)
@@ -130,27 +154,42 @@ def test_equal_ports_of_two_contracts_are_an_error() -> None:
     assert is_free("127.0.0.1", common)
 
 
-async def test_up_opens_the_ports_and_makes_an_admin_token(
-    start_up: Start, database_url: str, redis_url: str, eventually: Wait
-) -> None:
+@pytest.mark.parametrize("given", [True, False])
+def test_only_the_default_port_moves_on_from_a_busy_one(*, given: bool) -> None:
     busy = next(port for port in free_ports(20) if is_free("127.0.0.1", port + 1))
+    settings = load_settings(env_file=None, inbox_port=busy + 1).model_copy(update={"app_port": busy})
+    if not given:
+        settings.model_fields_set.discard("app_port")
     with socket.socket() as other:
         other.bind(("127.0.0.1", busy))
         other.listen()
-        # The common port moves on from a busy one, and over that of a contract.
-        up = await start_up(
-            DATABASE_URL=database_url, REDIS_URL=redis_url, APP_PORT=str(busy), INBOX_PORT=str(busy + 1)
-        )
+        if given:
+            with pytest.raises(StartError, match=f"Port {busy} on 127.0.0.1 is busy. .* set APP_PORT"):
+                _listen(settings)
+        else:
+            found = _listen(settings)
+            for listeners in found:
+                listeners.close_all()
+            # The port that is taken for a contract is passed over.
+            assert found[0].port > busy + 1
+
+
+async def test_up_opens_the_ports_and_makes_an_admin_token(
+    start_up: Start, database_url: str, redis_url: str, eventually: Wait
+) -> None:
+    common, inbox = free_ports(2)
+    up = await start_up(
+        DATABASE_URL=database_url, REDIS_URL=redis_url, APP_PORT=str(common), INBOX_PORT=str(inbox)
+    )
     found = {
         name: re.search(rf"^  {name} +(\S+)$", up.output(), re.MULTILINE)
         for name in ("Admin token", "INBOX_PORT")
     }
     assert found["INBOX_PORT"] is not None
     assert found["Admin token"] is not None
-    assert found["INBOX_PORT"][1] == f"http://127.0.0.1:{busy + 1}"
-    assert json.loads((await ask(busy + 1, "/health"))[1])["status"] == "healthy"
-    common = int(up.url.rpartition(":")[2])
-    assert common > busy + 1
+    assert found["INBOX_PORT"][1] == f"http://127.0.0.1:{inbox}"
+    assert json.loads((await ask(inbox, "/health"))[1])["status"] == "healthy"
+    assert up.url == f"http://127.0.0.1:{common}"
     assert (await ask(common, "/admin/events"))[0] == 401
     status, body = await ask(common, "/admin/events", **{"X-Admin-Token": found["Admin token"][1]})
     assert (status, json.loads(body)) == (200, [])

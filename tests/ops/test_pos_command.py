@@ -16,7 +16,7 @@ from core.platform import Platform, open_platform
 from core.service import Service
 from core.settings import Settings
 from handlers.app import create_app
-from ops.commands.pos import Refused, Till, _wait
+from ops.commands.develop.pos import Refused, Till, _wait
 from tests.commands import tallystick
 
 Run = Callable[..., Coroutine[Any, Any, "subprocess.CompletedProcess[str]"]]
@@ -58,7 +58,8 @@ async def people(settings: Settings, service: Service, owner: Any) -> Any:
 async def _person(owner: Any, platform: Platform, number: int, *, merchant: bool = False) -> Any:
     user = await platform.users.ensure(f"+96394400000{number}")
     await owner.execute(
-        "UPDATE users SET kyc_level = 1, kyc_status = 'approved', is_merchant = $2 WHERE id = $1",
+        "UPDATE users SET kyc_level = 1, kyc_status = 'approved', is_merchant = $2,"
+        " phone_proven_at = created_at WHERE id = $1",
         user.id,
         merchant,
     )
@@ -156,7 +157,7 @@ async def test_nobody_there(pos: Run) -> None:
 async def test_the_wait_outlives_a_service_that_is_away(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("ops.commands.pos.POLL_SECONDS", 0.01)
+    monkeypatch.setattr("ops.commands.develop.pos.POLL_SECONDS", 0.01)
     answers: list[Any] = [Refused("503: Busy", later=True), {"status": "active"}, {"status": "used"}]
 
     async def call(*_: Any, **__: Any) -> Any:

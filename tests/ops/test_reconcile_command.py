@@ -35,9 +35,11 @@ async def platform(service: Service) -> AsyncIterator[Platform]:
 
 
 @pytest.fixture
-async def ann(platform: Platform) -> User:
+async def ann(platform: Platform, owner: "asyncpg.Connection[asyncpg.Record]") -> User:
     """Somebody with 1,000, of which 300 went to somebody else."""
     ann, bob = await platform.users.ensure("+963900000001"), await platform.users.ensure("+963900000002")
+    await owner.execute("UPDATE users SET phone_proven_at = created_at")
+    ann = ann._replace(phone_proven_at=ann.created_at)
     await p2p.top_up(platform, ann, 1_000, "topup")
     await p2p.transfer(platform, ann, bob.phone, 300, "pay")
     return ann

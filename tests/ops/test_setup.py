@@ -1,5 +1,6 @@
 """`./tallystick` in a checkout of its own, with a package index that is a folder of two wheels."""
 
+import io
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from ops.setup import bootstrap
+from ops.setup.progress import Progress
 from tests.ops.checkouts import Checkout, make_checkout, wheel
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -221,6 +223,63 @@ def test_help_for_the_words_of_a_checkout_comes_before_any_set_up(
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"Usage: ./tallystick {word} [")
     assert not (checkout.root / ".venv").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "out", "err"),
+    [
+        ([], 0, "Operate:\n  verify ", ""),
+        (["--help"], 0, "Develop:\n", ""),
+        (["-h"], 0, "setup [--dev]", ""),
+        (["keys", "create", "--help"], 0, "Create, list and revoke API keys.", ""),
+        (["up", "--workers", "2", "-h"], 0, "Usage: ./tallystick up ", ""),
+        (["kyes", "--help"], 0, "Usage: ./tallystick [OPTIONS] COMMAND", ""),
+        (["kyes", "list"], 2, "", "No such command 'kyes'. Did you mean 'keys'?"),
+        (["chekc"], 2, "", "Did you mean 'check'"),
+        (["qqqq"], 2, "", "No such command 'qqqq'. `./tallystick --help` lists them all."),
+    ],
+)
+def test_help_and_unknown_words_install_nothing(
+    arguments: list[str], code: int, out: str, err: str, tmp_path: Path
+) -> None:
+    checkout = make_checkout(tmp_path)
+    (checkout.root / "ops" / "commands").mkdir()
+    shutil.copy(ROOT / "ops" / "commands" / "table.py", checkout.root / "ops" / "commands")
+
+    done = checkout.run(*arguments)
+
+    assert done.returncode == code, done.stderr
+    assert out in done.stdout
+    assert err in done.stderr
+    assert not (checkout.root / ".venv").exists()
+
+
+class Screen(io.StringIO):
+    """Standard error, which may be a terminal."""
+
+    def __init__(self, *, terminal: bool) -> None:
+        super().__init__()
+        self.terminal = terminal
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_progress_is_told_on_a_terminal_and_in_a_log(*, terminal: bool) -> None:
+    screen = Screen(terminal=terminal)
+    progress = Progress(4, screen)
+    for line in ("Collecting alpha==1.0\n", "  Downloading alpha\n", "Collecting beta==2.0 (from x)\n"):
+        progress.read(line)
+    progress.show()
+    progress.read("Installing collected packages: alpha, beta\n")
+    progress.show()
+
+    told = screen.getvalue()
+    assert "2 of up to 4: beta (0 s)" in told
+    assert "2 of up to 4: unpacking and compiling (0 s)" in told
+    assert ("[############............]" in told) is terminal
+    assert ("\r" in told) is terminal
 
 
 def test_check_names_what_it_does_not_know() -> None:

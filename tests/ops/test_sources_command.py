@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import asyncpg
 import pytest
 import standardwebhooks
 
@@ -116,9 +117,7 @@ async def test_mistakes_are_explained(
     assert "Traceback" not in told.stderr
 
 
-async def test_keys_seal_what_was_readable(
-    sources: Run, settings: Settings, owner: Any, api_key: ApiKey
-) -> None:
+async def test_keys_seal_what_was_readable(sources: Run, settings: Settings, api_key: ApiKey) -> None:
     await api_key(principal="shop")
     secret = (await sources("create", "ledger", "--principal", "shop")).stdout.strip()
     environment = {"DATABASE_URL": str(settings.database_url), "STATE_DIR": settings.state_dir, "ENV": "test"}
@@ -133,5 +132,7 @@ async def test_keys_seal_what_was_readable(
         (0, "sources: 1 sealed anew, 0 under a key that is not set"),
         (1, "sources: 0 sealed anew, 1 under a key that is not set"),
     ]
+    owner = await asyncpg.connect(settings.database_url)
     stored = await owner.fetchval("SELECT secret FROM inbox_sources WHERE name = 'ledger'")
+    await owner.close()
     assert Vault(["b" * 32]).open(stored, "source:ledger") == secret

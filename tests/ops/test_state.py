@@ -4,6 +4,7 @@ import asyncio
 import re
 import shlex
 import signal
+import stat
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -13,7 +14,9 @@ import pytest
 
 from core.settings import load_settings
 from core.settings.example import example
+from ops import process as processes
 from ops.process import choose_port, python_environment
+from ops.serving import metrics_folder
 from ops.state import ROOTS_STATE, Running, announced, overlooked_state, state_dir, state_lock
 from tests.commands import perform
 
@@ -153,7 +156,10 @@ async def test_an_instance_that_made_no_key_is_not_said_to_be_missing(command: s
     running = Running("http://127.0.0.1:1", "", "", api_key="", stripe_signing_secret="")
     with state_lock(tmp_path), announced(tmp_path, running):
         code, _, err = await run(tmp_path, command, STATE_DIR=str(tmp_path))
-        assert (code, "no API key is known for http://127.0.0.1:1: give --api-key" in err) == (2, True)
+        assert (
+            code,
+            "no API key is known for http://127.0.0.1:1: set TALLYSTICK_TOKEN, or give --token" in err,
+        ) == (2, True)
         code, _, err = await run(tmp_path, command, "--api-key", "tsk_x", STATE_DIR=str(tmp_path))
         assert (code, "set STRIPE_SIGNING_SECRET to the service's" in " ".join(err.split())) == (2, True)
 
@@ -171,3 +177,40 @@ def test_databases_in_the_checkout_are_not_overlooked(tmp_path: Path) -> None:
 
 def test_where_roots_state_is_stands_in_the_example_of_the_settings() -> None:
     assert f"{ROOTS_STATE}/" in example()
+
+
+def test_logs_are_their_owners_alone_and_set_aside_when_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "LOG_LIMIT_BYTES", 100)
+    log = tmp_path / "logs" / "api.log"
+    log.parent.mkdir()
+    log.touch(mode=0o644)
+    with processes.open_log(log) as writer:
+        assert stat.S_IMODE(log.stat().st_mode) == 0o600
+        writer.write(b"a" * 101)
+        writer.flush()
+        processes.trim_log(log)
+        writer.write(b"b")
+        writer.flush()
+        processes.trim_log(log)
+    aside = log.with_name("api.log.1")
+    assert (log.read_bytes(), aside.read_bytes()) == (b"b", b"a" * 101)
+    assert stat.S_IMODE(aside.stat().st_mode) == 0o600
+    processes.trim_log(tmp_path / "none.log")
+
+
+def test_metrics_are_their_owners_alone(tmp_path: Path) -> None:
+    with metrics_folder(tmp_path / "new" / "metrics") as folder:
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    with metrics_folder("") as folder:
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    with (tmp_path / "out").open("wb") as output:
+        child = processes.spawn(
+            [sys.executable, "-c", "open('made', 'w')"],
+            output=output,
+            directory=tmp_path,
+            umask=processes.PRIVATE_UMASK,
+        )
+        assert child.wait(30) == 0
+    assert stat.S_IMODE((tmp_path / "made").stat().st_mode) == 0o600

@@ -1,4 +1,5 @@
-// This script keeps a button from being pressed twice, and shows times in the reader's zone. The page works without it.
+// This script keeps a button from being pressed twice, shows times in the reader's zone, and prints. The page works
+// without it.
 "use strict";
 
 for (const form of document.forms) {
@@ -24,7 +25,13 @@ window.addEventListener("pageshow", () => {
   }
 });
 
-const local = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+for (const button of document.querySelectorAll("button[data-prints]")) {
+  button.hidden = false;
+  button.addEventListener("click", () => print());
+}
+
+// The digits are those of the amounts and codes beside the times.
+const local = new Intl.DateTimeFormat(`${document.documentElement.lang}-u-nu-latn`, { dateStyle: "medium", timeStyle: "short" });
 for (const time of document.querySelectorAll("time[datetime]")) {
   time.textContent = local.format(new Date(time.dateTime));
 }

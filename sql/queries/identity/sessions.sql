@@ -6,10 +6,19 @@ VALUES ($1, $2, $3, clock_timestamp() + make_interval(secs => $4), $5, $6);
 
 -- name: rotate_refresh
 -- One row when the sign-in $1 is live and its family's hash is $2: the user, and `live`. The hash of the newest token
--- becomes $4 for $5 seconds where it was $3; a token with another hash was used before, which ends the sign-in.
+-- becomes $4 for $5 seconds where it was $3. A token with another hash was used before, which ends the sign-in, unless
+-- it was used in the last $6 seconds and its successor $4 is the newest one still: then its answer was lost.
 UPDATE sessions AS s SET
     refresh_hash = CASE WHEN s.refresh_hash = $3 THEN $4 ELSE s.refresh_hash END,
-    revoked_at = CASE WHEN s.refresh_hash = $3 THEN NULL ELSE clock_timestamp() END,
+    used_hash = CASE WHEN s.refresh_hash = $3 THEN $3 ELSE s.used_hash END,
+    rotated_at = CASE WHEN s.refresh_hash = $3 THEN clock_timestamp() ELSE s.rotated_at END,
+    revoked_at = CASE
+        WHEN s.refresh_hash = $3 THEN NULL
+        WHEN
+            s.used_hash = $3 AND s.refresh_hash = $4
+            AND s.rotated_at > clock_timestamp() - make_interval(secs => $6) THEN NULL
+        ELSE clock_timestamp()
+    END,
     used_at = clock_timestamp(),
     expires_at = CASE
         WHEN s.refresh_hash = $3 THEN clock_timestamp() + make_interval(secs => $5) ELSE s.expires_at
@@ -24,8 +33,13 @@ WHERE id = $1 AND user_id = $2 AND revoked_at IS NULL
 RETURNING id;
 
 -- name: end_older_tokens
--- From now on tokens of user $1 that name no sign-in count for nothing if they were issued before. No row comes back.
-UPDATE users SET tokens_valid_from = clock_timestamp() WHERE id = $1;
+-- From now on tokens of user $1 that name no sign-in count for nothing if they were issued before, or in the next $2
+-- seconds by a clock that is ahead. No row comes back.
+UPDATE users SET tokens_valid_from = clock_timestamp() + make_interval(secs => $2) WHERE id = $1;
+
+-- name: end_passkeys
+-- Remove all passkeys of user $1; the number of rows is theirs.
+DELETE FROM passkeys WHERE user_id = $1;
 
 -- name: end_all_sessions
 -- End every sign-in of user $1; the number of rows is that of the sign-ins.

@@ -1,6 +1,10 @@
 -- name: credentials_of
--- One row for the username $1, in any case: the user's id and the hash of the password.
-SELECT id, password_hash FROM users WHERE lower(username) = lower($1::text);
+-- One row for a username, in any case: the user's id and the hash of the password. $1 is the username as it was typed,
+-- which is how older rows have it, and $2 in its prepared form.
+SELECT id, password_hash FROM users
+WHERE lower(username) = any(ARRAY[lower($1::text), lower($2::text)])
+ORDER BY lower(username) = lower($1::text) DESC
+LIMIT 1;
 
 -- name: set_credentials
 -- Give user $1 the username $2 and the hash of a password $3. No row comes back.
@@ -37,9 +41,18 @@ WHERE u.id = $1 AND u.phone_proven_at IS NULL
 RETURNING was.registered;
 
 -- name: forget_unproven
--- Take back all by which a stranger to the phone of user $1 could come back: passkeys, mandates and subscriptions. No
--- row comes back.
+-- Take back all by which a stranger to the phone of user $1 could come back or listen: passkeys, merchant keys,
+-- endpoints, mandates and subscriptions. No row comes back.
 WITH passkey AS (DELETE FROM passkeys WHERE user_id = $1),
+
+merchant_key AS (
+    UPDATE merchant_api_keys SET deleted_at = clock_timestamp() WHERE user_id = $1 AND deleted_at IS NULL
+),
+
+endpoint AS (
+    UPDATE webhook_endpoints SET deleted_at = clock_timestamp()
+    WHERE principal_id = (SELECT u.principal_id FROM users AS u WHERE u.id = $1) AND deleted_at IS NULL
+),
 
 mandate AS (
     UPDATE mandates SET state = 'revoked', updated_at = clock_timestamp() WHERE payer_id = $1 AND state = 'active'

@@ -36,6 +36,14 @@ LIMIT $3;
 -- Whether the source that is called $1 was registered by principal $2.
 SELECT exists(SELECT 1 FROM inbox_sources WHERE name = $1 AND principal_id = $2);
 
+-- name: owns_account
+-- Whether the account with the code $1 was opened by principal $2.
+SELECT exists(
+    SELECT 1 FROM accounts AS account
+    INNER JOIN account_profiles AS profile ON account.id = profile.account_id
+    WHERE account.code = $1 AND profile.created_by = $2
+);
+
 -- name: object_of_outbox_event
 -- The object (null: none) and the principal of one of our own events.
 SELECT object_id, principal_id

@@ -1,8 +1,9 @@
 -- name: list_deliveries
 -- Up to $11 deliveries after the first $12, with ids below $1 and not below $2, newest first: of principal $3,
 -- endpoint $4, event $5, in one of the states $6, of one of the types $7, given up or received at or after $8 (null: of
--- any). $9 leaves only those that can be sent again, $10 adds those of endpoints that were deleted. The index of each
--- endpoint serves its newest, so that no other endpoint's deliveries are read.
+-- any), made from $13 and before $14 (null: ever). $9 leaves only those that can be sent again, $10 adds those of
+-- endpoints that were deleted. The index of each endpoint serves its newest, so that no other endpoint's deliveries are
+-- read.
 SELECT
     found.id, found.event_id, found.endpoint_id, found.batch_id, found.event_type, found.object_id, found.state,
     found.attempts, found.due_at, found.last_status, found.last_error, found.created_at, found.finished_at
@@ -23,6 +24,8 @@ CROSS JOIN
             AND ($6::text[] IS NULL OR delivery.state = any($6))
             AND ($7::text[] IS NULL OR told.event_type = any($7))
             AND ($8::timestamptz IS NULL OR delivery.finished_at >= $8)
+            AND ($13::timestamptz IS NULL OR delivery.created_at >= $13)
+            AND ($14::timestamptz IS NULL OR delivery.created_at < $14)
         ORDER BY delivery.id DESC
         LIMIT $11::bigint + $12::bigint
     ) AS found

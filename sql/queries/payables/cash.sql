@@ -8,7 +8,7 @@ SELECT
     CASE WHEN p.state = 'open' AND p.expires_at <= clock_timestamp() THEN 'expired' ELSE p.state END AS request_state,
     u.id, u.principal_id, u.wallet_id, u.phone, u.username, u.name, u.is_merchant, u.is_agent,
     u.merchant_status, u.merchant_fee_bps, u.merchant_since, u.kyc_level, u.kyc_status, u.created_at,
-    u.tokens_valid_from, TRUE AS live
+    u.tokens_valid_from, u.phone_proven_at, TRUE AS live
 FROM payables AS p
 INNER JOIN users AS u ON u.id = CASE p.kind WHEN 'cash_in' THEN p.payee_id ELSE p.payer_id END
 INNER JOIN accounts AS a ON a.code = 'wallet:' || u.wallet_id

@@ -8,7 +8,9 @@ UPDATE users SET
     is_merchant = $5,
     merchant_status = CASE WHEN $5::boolean THEN 'approved' ELSE 'none' END,
     merchant_fee_bps = $6,
-    merchant_since = CASE WHEN $5::boolean THEN coalesce(merchant_since, clock_timestamp()) END
+    merchant_since = CASE WHEN $5::boolean THEN coalesce(merchant_since, clock_timestamp()) END,
+    -- Development and tests alone have demo users, and their phones receive no codes.
+    phone_proven_at = coalesce(phone_proven_at, clock_timestamp())
 WHERE id = $1;
 
 -- name: user_at
@@ -20,7 +22,7 @@ SELECT id FROM users ORDER BY id LIMIT 1 OFFSET $1;
 SELECT
     1 AS place, u.id, u.principal_id, u.wallet_id, u.phone, u.username, u.name, u.is_merchant, u.is_agent,
     u.merchant_status, u.merchant_fee_bps, u.merchant_since, u.kyc_level, u.kyc_status, u.created_at,
-    u.tokens_valid_from, TRUE AS live
+    u.tokens_valid_from, u.phone_proven_at, TRUE AS live
 FROM users AS u
 WHERE u.id >= $1
 ORDER BY u.id

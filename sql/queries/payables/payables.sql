@@ -16,7 +16,8 @@ SELECT
     p.updated_at, p.fingerprint, p.state = 'open' AND p.expires_at <= clock_timestamp() AS expired,
     payee.id AS payee_user_id, payee.principal_id, payee.wallet_id, payee.phone, payee.username, payee.name,
     payee.is_merchant, payee.is_agent, payee.merchant_status, payee.merchant_fee_bps, payee.merchant_since,
-    payee.kyc_level, payee.kyc_status, payee.created_at AS payee_created_at, payee.tokens_valid_from
+    payee.kyc_level, payee.kyc_status, payee.created_at AS payee_created_at, payee.tokens_valid_from,
+    payee.phone_proven_at
 FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS wanted (id, code, place)
 INNER JOIN payables AS p ON wanted.id = p.id OR wanted.code = p.code
 LEFT JOIN users AS payee ON p.payee_id = payee.id;
@@ -27,7 +28,7 @@ LEFT JOIN users AS payee ON p.payee_id = payee.id;
 SELECT
     wanted.place, u.id, u.principal_id, u.wallet_id, u.phone, u.username, u.name, u.is_merchant, u.is_agent,
     u.merchant_status, u.merchant_fee_bps, u.merchant_since, u.kyc_level, u.kyc_status, u.created_at,
-    u.tokens_valid_from,
+    u.tokens_valid_from, u.phone_proven_at,
     wanted.session_id IS NULL OR (s.user_id = u.id AND s.revoked_at IS NULL AND s.expires_at > now()) AS live,
     p.id AS payable_id, p.kind, p.code, p.payee_id, p.payer_id, p.amount, p.currency, p.reusable, p.state,
     p.expires_at, p.due_at, p.details::text AS details, p.transfer_id, p.hold_id, p.settled_by,
@@ -38,7 +39,8 @@ SELECT
     payee.is_merchant AS payee_is_merchant, payee.is_agent AS payee_is_agent,
     payee.merchant_status AS payee_merchant_status, payee.merchant_fee_bps AS payee_fee_bps,
     payee.merchant_since AS payee_since, payee.kyc_level AS payee_kyc_level, payee.kyc_status AS payee_kyc_status,
-    payee.created_at AS payee_created_at, payee.tokens_valid_from AS payee_tokens_valid_from
+    payee.created_at AS payee_created_at, payee.tokens_valid_from AS payee_tokens_valid_from,
+    payee.phone_proven_at AS payee_phone_proven_at
 FROM unnest($1::uuid[], $2::uuid[], $3::text[]) WITH ORDINALITY AS wanted (user_id, session_id, code, place)
 INNER JOIN users AS u ON wanted.user_id = u.id
 LEFT JOIN sessions AS s ON wanted.session_id = s.id
@@ -46,18 +48,22 @@ LEFT JOIN payables AS p ON wanted.code = p.code
 LEFT JOIN users AS payee ON p.payee_id = payee.id;
 
 -- name: create_payable
--- Store a payable and return its id and time; no row comes back where the request key is taken.
+-- Store a payable and return its id, time and end; no row comes back where the request key is taken. It ends $15 from
+-- now, and is due $16 from now: spans go by this clock, which also decides when they are over.
 INSERT INTO payables (
     id, kind, code, payee_id, payer_id, amount, currency, reusable, expires_at, due_at, request_key, fingerprint,
     details, hold_id
 )
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::text::jsonb, $14)
+VALUES (
+    $1, $2, $3, $4, $5, $6, $7, $8, coalesce(clock_timestamp() + $15::interval, $9),
+    coalesce(clock_timestamp() + $16::interval, $10), $11, $12, $13::text::jsonb, $14
+)
 ON CONFLICT (request_key) DO NOTHING
-RETURNING id, created_at;
+RETURNING id, created_at, expires_at;
 
 -- name: payable_by_request_key
--- The payable of the request key $1: id, fingerprint, created_at.
-SELECT id, fingerprint, created_at FROM payables WHERE request_key = $1;
+-- The payable of the request key $1: id, fingerprint, created_at, expires_at.
+SELECT id, fingerprint, created_at, expires_at FROM payables WHERE request_key = $1;
 
 -- name: end_payable
 -- End the open payable $1 in the state $2, by user $3; no row comes back where it has ended or its time is over.

@@ -32,6 +32,7 @@ WHERE k.id = $1 AND r.kind = $2;
 -- One row: the user of wallet $1.
 SELECT
     u.id, u.principal_id, u.wallet_id, u.phone, u.username, u.name, u.is_merchant, u.is_agent, u.merchant_status,
-    u.merchant_fee_bps, u.merchant_since, u.kyc_level, u.kyc_status, u.created_at, u.tokens_valid_from, TRUE AS live
+    u.merchant_fee_bps, u.merchant_since, u.kyc_level, u.kyc_status, u.created_at, u.tokens_valid_from,
+    u.phone_proven_at, TRUE AS live
 FROM users AS u
 WHERE u.wallet_id = $1;

@@ -22,7 +22,7 @@ SELECT
     p.created_at AS issued_at,
     u.id, u.principal_id, u.wallet_id, u.phone, u.username, u.name, u.is_merchant, u.is_agent,
     u.merchant_status, u.merchant_fee_bps, u.merchant_since, u.kyc_level, u.kyc_status, u.created_at,
-    u.tokens_valid_from, TRUE AS live
+    u.tokens_valid_from, u.phone_proven_at, TRUE AS live
 FROM payables AS p
 INNER JOIN users AS u ON p.payer_id = u.id
 WHERE p.code = $1 AND p.kind = 'voucher';

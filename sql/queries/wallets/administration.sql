@@ -17,7 +17,7 @@ LIMIT $2 OFFSET $3;
 SELECT
     1 AS place, u.id, u.principal_id, u.wallet_id, u.phone, u.username, u.name, u.is_merchant, u.is_agent,
     u.merchant_status, u.merchant_fee_bps, u.merchant_since, u.kyc_level, u.kyc_status, u.created_at,
-    u.tokens_valid_from, TRUE AS live
+    u.tokens_valid_from, u.phone_proven_at, TRUE AS live
 FROM users AS u
 WHERE u.id = $1
 FOR NO KEY UPDATE;
@@ -47,12 +47,15 @@ ORDER BY id
 LIMIT $2;
 
 -- name: end_sign_ins
--- End all sign-ins of user $1. Tokens name the second in which they were made, so those of this second end, too. No row
--- comes back, only the number of sign-ins.
+-- End all sign-ins of user $1, and the passkeys, by which others could begin. Tokens of the next $2 seconds that name
+-- no sign-in, made by a clock that is ahead, end, too. No row comes back, only the number of sign-ins.
 WITH told AS (
-    UPDATE users SET tokens_valid_from = date_trunc('second', clock_timestamp()) + interval '1 second'
+    UPDATE users
+    SET tokens_valid_from = date_trunc('second', clock_timestamp()) + make_interval(secs => $2)
     WHERE id = $1
-)
+),
+
+passkey AS (DELETE FROM passkeys WHERE user_id = $1)
 
 UPDATE sessions SET revoked_at = clock_timestamp()
 WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > clock_timestamp();

@@ -23,7 +23,7 @@ RETURNING key_id;
 SELECT
     k.sealed_secret, k.scope, u.id, u.principal_id, u.wallet_id, u.phone, u.username, u.name, u.is_merchant,
     u.is_agent, u.merchant_status, u.merchant_fee_bps, u.merchant_since, u.kyc_level, u.kyc_status, u.created_at,
-    u.tokens_valid_from, TRUE AS live
+    u.tokens_valid_from, u.phone_proven_at, TRUE AS live
 FROM merchant_api_keys AS k
 INNER JOIN users AS u ON k.user_id = u.id
 WHERE k.key_id = $1 AND k.deleted_at IS NULL;

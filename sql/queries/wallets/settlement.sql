@@ -10,7 +10,8 @@ SELECT last_user_id FROM settlement_days WHERE day = $1 AND finished_at IS NULL 
 -- Up to $2 merchants with ids above $1, with all columns of a user.
 SELECT
     u.id, u.principal_id, u.wallet_id, u.phone, u.username, u.name, u.is_merchant, u.is_agent, u.merchant_status,
-    u.merchant_fee_bps, u.merchant_since, u.kyc_level, u.kyc_status, u.created_at, u.tokens_valid_from, TRUE AS live
+    u.merchant_fee_bps, u.merchant_since, u.kyc_level, u.kyc_status, u.created_at, u.tokens_valid_from,
+    u.phone_proven_at, TRUE AS live
 FROM users AS u
 WHERE u.is_merchant AND u.id > $1
 ORDER BY u.id

@@ -12,7 +12,17 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from core.access.rates import Limit, MemoryBuckets, RateLimited, limit, rate_headers, refusal, tighter
+from core.access.rates import (
+    Limit,
+    MemoryBuckets,
+    MemoryWindows,
+    RateLimited,
+    a_minute,
+    limit,
+    rate_headers,
+    refusal,
+    tighter,
+)
 
 SCRIPT = resources.files("core.access").joinpath("guard.lua").read_text()
 # The real script with its one clock replaced, so that time stands where the test puts it.
@@ -21,7 +31,9 @@ START_US = 1_795_000_000_000_000
 
 # Steps of seconds, because Redis forgets a bucket by its own clock once it is full.
 STEPS_US = st.integers(10_000_000, 500_000_000)
-LIMITS = st.builds(Limit, step_us=STEPS_US, burst=st.integers(1, 20), of=st.just("API key"))
+LIMITS = st.builds(
+    Limit, step_us=STEPS_US, burst=st.integers(1, 20), of=st.just("API key"), window_us=st.just(0)
+)
 # Pause before the request, which bucket of two keys, whether it has an address, cost.
 REQUESTS = st.lists(
     st.tuples(st.integers(0, 2_000_000_000), st.integers(0, 1), st.booleans(), st.integers(1, 3)), max_size=40
@@ -167,6 +179,64 @@ def test_steps_are_whole_microseconds(per_second: int, step_us: int) -> None:
     assert limit(per_second, 1, of="address").step_us == step_us
 
 
+WINDOWS = st.builds(a_minute, st.integers(1, 30), of=st.just("user"))
+# Pauses up to some minutes, and requests at one moment.
+ARRIVALS = st.lists(st.sampled_from((0, 0, 1, 999_999, 1_500_000, 20_000_000, 61_000_000)), max_size=60)
+
+
+@hypothesis_settings(
+    deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(window=WINDOWS, pauses=ARRIVALS)
+async def test_a_window_lets_no_more_than_its_number_through(
+    redis: Redis, window: Limit, pauses: list[int]
+) -> None:
+    """In any 60 seconds; and who waits as long as they were told gets through, in Redis as in memory."""
+    await redis.flushdb()
+    admitted: list[int] = []
+    memory, now_us = MemoryWindows(), START_US
+    for pause in pauses:
+        now_us += pause
+        recent = [at for at in admitted if at > now_us - 60_000_000]
+        [(had, [fill])] = await _run(redis, [(["key:0"], 1)], window, window, now_us)
+        assert memory.take("key:0", window, 1, now_us) == (had, fill)
+        if had:
+            admitted.append(now_us)
+            assert len(recent) < window.burst
+            continue
+        refused = refusal([(window, fill)], cost=1)
+        assert "within 60 seconds" in refused.detail
+        assert refused.retry_after is not None
+        assert 0 < refused.retry_after <= 61
+        assert dict(refused.headers)["RateLimit-Remaining"] == "0"
+        now_us += round(refused.retry_after * 1_000_000)
+        [(had, [fill])] = await _run(redis, [(["key:0"], 1)], window, window, now_us)
+        assert had
+        assert memory.take("key:0", window, 1, now_us) == (True, fill)
+        admitted.append(now_us)
+
+
+async def test_a_window_by_a_clock_set_back_ends_after_a_minute(redis: Redis) -> None:
+    two = a_minute(2, of="user")
+    assert [had for had, _ in await _run(redis, [(["key:0"], 1)] * 3, two, two, START_US)] == [
+        True,
+        True,
+        False,
+    ]
+    earlier = START_US - 3_600_000_000
+    [(had, [fill])] = await _run(redis, [(["key:0"], 1)], two, two, earlier)
+    assert not had
+    assert refusal([(two, fill)], cost=1).retry_after == pytest.approx(61, abs=1)
+
+
+def test_memory_holds_so_many_windows_and_no_more() -> None:
+    one, memory = a_minute(1, of="address"), MemoryWindows(bound=100)
+    for number in range(1000):
+        assert memory.take(str(number), one, 1, START_US)[0]
+    assert len(memory) == 100
+    assert not memory.take("999", one, 1, START_US)[0]
+
+
 async def _run(
     redis: Redis, questions: list[tuple[list[str], int]], key_limit: Limit, address_limit: Limit, now_us: int
 ) -> list[tuple[bool, list[int]]]:
@@ -178,7 +248,7 @@ async def _run(
         field
         for name in numbers
         for one in [address_limit if name == "address" else key_limit]
-        for field in (name, one.step_us, one.burst_us)
+        for field in (name, one.step_us, one.burst_us, one.window_us)
     ]
     asked: list[int | str] = []
     for names, cost in questions:

@@ -45,6 +45,10 @@ class Bank:
         """Make a user with a balance."""
         self._users += 1
         user = await self.platform.users.ensure(f"+9639000{self._users:05}")
+        await self.owner.execute(
+            "UPDATE users SET phone_proven_at = clock_timestamp() WHERE id = $1", user.id
+        )
+        user = user._replace(phone_proven_at=user.created_at)
         if merchant:
             await self.owner.execute("UPDATE users SET is_merchant = true WHERE id = $1", user.id)
             user = user._replace(is_merchant=True)

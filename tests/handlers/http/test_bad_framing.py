@@ -6,9 +6,14 @@ from collections.abc import AsyncIterator
 from io import BytesIO
 
 import pytest
+from aiohttp import web
 
+from core.service import Service
+from core.settings import Settings
+from handlers.app import build_app
 from handlers.http import decoding
-from tests.handlers.conftest import GOOD, Seen, SmallApi, headers, problem
+from handlers.http.protocol import Runner
+from tests.handlers.conftest import GOOD, Seen, SmallApi, headers, problem, surfaces
 
 
 async def test_compressed_body(small: SmallApi, seen: Seen, key: str) -> None:
@@ -118,3 +123,36 @@ async def test_bad_framing(small: SmallApi, seen: Seen, key: str) -> None:
     received = await exchange(small, head(key, "Transfer-Encoding: chunked") + b"zz\r\n{}\r\n0\r\n\r\n")
     assert received.startswith((b"HTTP/1.0 400 ", b"HTTP/1.1 400 "))
     assert not seen.calls
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /\x00secret HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"secret\r\n\r\n",
+        b"GET /secret HTTP/9.9\r\nHost: x\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: secret\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nBad Name: secret\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"secret" * 2_000 + b"\r\n\r\n",
+    ],
+)
+async def test_what_is_no_http_is_answered_without_an_echo(
+    settings: Settings, service: Service, seen: Seen, sent: bytes
+) -> None:
+    runner = Runner(build_app(settings, surfaces(seen), service))
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        reader, writer = await asyncio.open_connection(*runner.addresses[0][:2])
+        writer.write(sent)
+        answer = await reader.read()
+        writer.close()
+    finally:
+        await runner.cleanup()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith((b"HTTP/1.0 400", b"HTTP/1.1 400"))
+    assert b"content-type: application/problem+json" in head.lower()
+    assert json.loads(body)["error"]["code"] == "invalid_request"
+    for word in (b"secret", b"server:", b"aiohttp", b"python"):
+        assert word not in answer.lower()

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from core.service import Service
 from core.settings import Settings
 from core.settings.service import Ports
 from handlers.app import LISTENERS, contract_app, create_app
+from ops.stripe_events import payment_intent_succeeded, stripe_signature
 
 ApiClient = TestClient[web.Request, web.Application]
 ApiKey = Callable[..., Awaitable[str]]
@@ -72,6 +74,23 @@ async def test_health_of_the_inbox(inbox: ApiClient) -> None:
     assert status == 200
     expected = rb'\{"status":"ready","checks":\{"database":true\},"timestamp":"' + MOMENT + rb'"\}'
     assert re.fullmatch(expected, body)
+
+
+async def test_the_inbox_says_that_an_event_is_processed_where_we_say_received(
+    settings: Settings,
+) -> None:
+    body = json.dumps(payment_intent_succeeded("x", event_id="evt_1", intent="pi_1")).encode()
+    other = body.replace(b"evt_1", b"evt_2")
+    async with port("inbox_port", settings, None, stripe_signing_secrets="whsec_x") as (there, common):
+        for client, sent, message in (
+            (there, body, "processed"),
+            (there, body, "duplicate ignored"),
+            (common, other, "received"),
+        ):
+            headers = {"Stripe-Signature": stripe_signature(sent, "whsec_x", int(time.time()))}
+            response = await client.post("/webhooks/stripe", data=sent, headers=headers)
+            told = await response.json()
+            assert (response.status, told.get("message")) == (200, message), told
 
 
 async def test_health_of_the_wallets(wallets: ApiClient, servers: Any, eventually: Any) -> None:
@@ -150,8 +169,20 @@ async def test_documents_of_the_contract(
 async def test_a_slash_too_many_leads_to_the_path(inbox: ApiClient, wallets: ApiClient) -> None:
     for client in (inbox, wallets):
         response = await client.get("/health/", allow_redirects=False)
-        assert (response.status, response.headers["Location"]) == (307, str(client.make_url("/health")))
+        assert (response.status, response.headers["Location"]) == (307, "/health")
         assert (await client.get("/nowhere/", allow_redirects=False)).status == 404
+        for path in ("/docs/nope", "/docs/..%2Fapp.py"):
+            assert await answer(client, path) == (404, "application/json", b'{"detail":"Not Found"}')
+
+
+@pytest.mark.parametrize(
+    ("query", "kind", "context"),
+    [("limit=0", "greater_than_equal", {"ge": 1}), ("limit=101", "less_than_equal", {"le": 100})],
+)
+async def test_faults_of_a_query_are_a_list(inbox: ApiClient, query: str, kind: str, context: object) -> None:
+    status, _, body = await answer(inbox, f"/admin/events?{query}")
+    (fault,) = json.loads(body)["detail"]
+    assert (status, fault["type"], fault["loc"], fault["ctx"]) == (422, kind, ["query", "limit"], context)
 
 
 async def test_media_types_of_the_metrics(inbox: ApiClient, wallets: ApiClient) -> None:
@@ -171,6 +202,8 @@ async def test_reports_need_no_token_from_a_trusted_network(inbox: ApiClient) ->
     for path in OPEN_THERE:
         assert (await answer(inbox, path, X_Forwarded_For="192.0.2.7"))[0] == 401, path
         assert (await answer(inbox, path, X_Forwarded_For="192.0.2.7", **ADMIN))[0] == 200, path
+        for name in ("Forwarded", "Via", "X-Real-IP", "X-Forwarded-Proto", "CF-Connecting-IP"):
+            assert (await answer(inbox, path, **{name: "x"}))[0] == 401, name
 
 
 @pytest.mark.parametrize("networks", ["", "192.0.2.0/24"])

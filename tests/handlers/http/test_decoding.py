@@ -11,7 +11,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from core.errors import Refusal
-from handlers.http.decoding import MAX_DEPTH, MAX_VALUES, BodyDecoder, QueryDecoder, check_json
+from handlers.http.bounds import MAX_DEPTH, MAX_VALUES
+from handlers.http.decoding import BodyDecoder, QueryDecoder, check_json
 
 # Few distinct keys, so that duplicates happen; and all that the quick checks look at.
 KEYS = st.sampled_from(["a", "b", ":", '"', "\\", "a:", "é"])

@@ -109,6 +109,20 @@ async def test_metrics(api: Any) -> None:
     assert "application_up 1.0" in text
 
 
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "Via", "X-Real-IP"])
+async def test_metrics_are_closed_to_what_a_proxy_of_this_machine_passes_on(
+    settings: Settings, service: Service, header: str
+) -> None:
+    """Also where the settings do not name the proxy: its clients all come from loopback."""
+    closed = settings.model_copy(update={"env": "prod", "admin_token": ("an-admin-token",)})
+    async with TestClient(TestServer(create_app(closed, service))) as client:
+        for path in ("/metrics", "/metrics/json"):
+            assert (await client.get(path)).status == 200
+            assert (await client.get(path, headers={header: "192.0.2.7"})).status == 401
+            known = {header: "192.0.2.7", "X-Admin-Token": "an-admin-token"}
+            assert (await client.get(path, headers=known)).status == 200
+
+
 async def test_metrics_tell_how_far_the_workers_are(
     api: Any, service: Service, servers: Any, eventually: Any
 ) -> None:

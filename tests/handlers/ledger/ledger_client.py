@@ -110,21 +110,21 @@ class Shop:
         found: int = (await self.account(code))["balance"]
         return found
 
-    async def pages(self, path: str, items: str, **query: Any) -> AsyncIterator[list[Any]]:
+    async def pages(self, path: str, **query: Any) -> AsyncIterator[list[Any]]:
         """Page a list to its end."""
         cursor = None
         while True:
             answer = await self.get(path, cursor=cursor, **query)
             assert answer.status == 200, answer
             page = answer.json
-            assert page[items] or cursor is None, "an empty page after one that promised more"
-            yield page[items]
+            assert page["data"] or cursor is None, "an empty page after one that promised more"
+            yield page["data"]
             cursor = page["next"]
             if cursor is None:
                 return
 
-    async def all(self, path: str, items: str, **query: Any) -> list[Any]:
-        return [item async for page in self.pages(path, items, **query) for item in page]
+    async def all(self, path: str, **query: Any) -> list[Any]:
+        return [item async for page in self.pages(path, **query) for item in page]
 
 
 async def row_counts(service: Service) -> dict[str, int]:

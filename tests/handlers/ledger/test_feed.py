@@ -31,8 +31,8 @@ async def read(shop: Shop, **query: Any) -> Any:
 
 
 async def test_feed_before_anything_has_happened(shop: Shop, service: Service) -> None:
-    assert await read(shop) == {"events": [], "next": 0, "head": 0, "epoch": service.epoch}
-    assert await read(shop, after=7) == {"events": [], "next": 7, "head": 0, "epoch": service.epoch}
+    assert await read(shop) == {"data": [], "next": 0, "head": 0, "epoch": service.epoch}
+    assert await read(shop, after=7) == {"data": [], "next": 7, "head": 0, "epoch": service.epoch}
 
 
 async def test_every_kind_of_event(shop: Shop, service: Service) -> None:
@@ -53,7 +53,7 @@ async def test_every_kind_of_event(shop: Shop, service: Service) -> None:
     await expire_due(service.database)
     await seal(service)
     page = await read(shop)
-    events = page["events"]
+    events = page["data"]
     assert [event["position"] for event in events] == list(range(1, len(events) + 1))
     assert (page["next"], page["head"]) == (len(events), len(events))
     assert [event["type"] for event in events] == [
@@ -95,11 +95,11 @@ async def test_paging_to_the_end_over_batches_of_any_size(shop: Shop, service: S
         found = []
         while True:
             page = await read(shop, after=after, limit=limit)
-            assert len(page["events"]) <= limit
+            assert len(page["data"]) <= limit
             assert page["head"] == 2 + 744 + 36
-            if not page["events"]:
+            if not page["data"]:
                 break
-            found += page["events"]
+            found += page["data"]
             after = page["next"]
         first = 771 if limit == 1 else 1
         assert [event["position"] for event in found] == list(range(first, 783))
@@ -116,12 +116,12 @@ async def test_wait_answers_as_soon_as_there_is_something(shop: Shop, service: S
     await shop.open("a")
     await seal(service)
     page = await asyncio.wait_for(waiting, 20)
-    assert ([event["type"] for event in page["events"]], page["next"]) == (["account.created"], 1)
+    assert ([event["type"] for event in page["data"]], page["next"]) == (["account.created"], 1)
     assert (await read(shop, wait=30))["next"] == 1
 
 
 async def test_wait_ends_with_nothing(shop: Shop) -> None:
-    assert (await read(shop, wait=1))["events"] == []
+    assert (await read(shop, wait=1))["data"] == []
 
 
 async def test_readers_see_no_gap_while_others_post_and_seal(shop: Shop, service: Service) -> None:
@@ -142,7 +142,7 @@ async def test_readers_see_no_gap_while_others_post_and_seal(shop: Shop, service
         found: list[Any] = []
         while len(found) < 3 + 240:
             page = await read(shop, after=after, limit=50, wait=1)
-            found += page["events"]
+            found += page["data"]
             after = page["next"]
         return found
 

@@ -34,6 +34,9 @@ async def test_a_form_of_another_site_does_nothing(
         headers = {"Sec-Fetch-Site": site}
         page = await anns.post(f"/pay/{code}/{step}", {**fields, "form": genuine}, **headers)
         assert page.status == 403, (step, site)
+        # Such a form comes without our cookies; new ones would end the forms of open tabs.
+        page = await browser().post(f"/pay/{code}/{step}", {**fields, "form": genuine}, **headers)
+        assert (page.status, page.headers.getall("Set-Cookie", [])) == (403, [])
     assert await payer.balance() == 10_000
     assert ready.status == 200
 
@@ -50,7 +53,7 @@ async def test_whose_cookies(shop: Person, person: MakePerson, browser: OpenBrow
     assert (await bobs.get(f"/pay/{code}/receipt/none")).status == 404
     assert (await browser().get(receipt.path)).status == 410
     for cookie in anns.cookies().values():
-        assert (cookie["path"], cookie["samesite"], cookie["httponly"]) == ("/pay", "Strict", True)
+        assert (cookie["path"], cookie["samesite"], cookie["httponly"]) == ("/pay", "Lax", True)
     # A cookie that is no token of ours is no sign-in, and no error.
     eves = browser()
     for bad in ("x", "é", "a.b.c", "x" * 4_100, f"{anns.cookies()['pay_session'].value}x"):
@@ -60,6 +63,33 @@ async def test_whose_cookies(shop: Person, person: MakePerson, browser: OpenBrow
     assert (await bob.post("/auth/logout_all")).status == 200
     form = (await bobs.get(f"/pay/{other}")).forms[0]
     assert form.action.endswith("/phone")
+
+
+async def test_a_form_from_before_a_sign_in_or_sign_out_does_nothing(
+    shop: Person, person: MakePerson, browser: OpenBrowser
+) -> None:
+    ann, bob, anns = await person(balance=10_000, kyc=1), await person(balance=10_000, kyc=1), browser()
+    code = await link(shop)
+    start = await anns.get(f"/pay/{code}")
+    other = await anns.get(f"/pay/{code}")
+    assert start.form("phone").fields == other.form("phone").fields  # two tabs are one visitor
+    hers = await anns.sign_in(code, ann.phone)
+    visitor = anns.cookies()["pay_visitor"].value
+    # The other tab is told so, and shown the payment of the payer who has signed in by now.
+    late = await anns.send(start, "phone", phone=bob.phone)
+    assert (late.status, "too old" in late.trouble, ann.phone in late.words) == (403, True, True)
+    await anns.send(hers, "sign-out")
+    assert anns.cookies()["pay_visitor"].value != visitor
+    assert (await anns.send(start, "phone", phone=bob.phone)).status == 403
+    his = await anns.sign_in(code, bob.phone)
+    forms = [page.forms[0].fields["form"] for page in (start, hers, his)]
+    assert len(set(forms)) == 3
+    # A form of the first payer does not pay with the second one's money, even with the cookie of that time.
+    look = await anns.send(hers, "amount", amount="10")
+    assert (look.status, "too old" in look.trouble, bob.phone in look.words) == (403, True, True)
+    anns.session.cookie_jar.update_cookies({"pay_visitor": visitor}, URL(anns.base + "/pay"))
+    assert (await anns.send(hers, "amount", amount="10")).status == 403
+    assert (await ann.balance(), await bob.balance()) == (10_000, 10_000)
 
 
 async def test_the_sign_in_ends_before_the_payment(
@@ -84,15 +114,16 @@ async def test_names_are_text(name: str, person: MakePerson, owner: Any, browser
     code = await link(shop)
     pages: list[Page] = [await anns.get(f"/pay/{code}"), await anns.sign_in(code, payer.phone)]
     pages += [
-        await anns.send(pages[-1], "confirm", amount=name[:40]),
-        await anns.send(pages[-1], "confirm", amount="1"),
+        await anns.send(pages[-1], "amount", amount=name[:40]),
+        await anns.send(pages[-1], "amount", amount="1"),
     ]
+    pages.append(await anns.send(pages[-1], "confirm"))
     for page in pages:
         strict(page)
         assert name in page.words, page.source
         assert [tag for tag, _ in page.elements].count("script") == 1
         assert "img" not in [tag for tag, _ in page.elements]
-    assert pages[2].form("confirm").fields["amount"] == name[:40]
+    assert pages[2].form("amount").fields["amount"] == name[:40]
 
 
 async def test_a_payee_without_a_name_stays_masked(person: MakePerson, browser: OpenBrowser) -> None:
@@ -100,6 +131,24 @@ async def test_a_payee_without_a_name_stays_masked(person: MakePerson, browser: 
     page = await browser().get(f"/pay/{await link(shop)}")
     assert shop.phone not in page.source
     assert shop.phone[-2:] in page.heading
+
+
+async def test_who_is_paid_stands_beneath_the_name(
+    person: MakePerson, browser: OpenBrowser, owner: Any
+) -> None:
+    """A name may say anything, so the masked phone stands beneath it; only approved merchants are marked."""
+    eve = await person(kyc=1, merchant=True)
+    code, hidden = await link(eve), "\u202e\u200b\u061c\u200f"
+    for name in ("+963944111222", f"Corner shop {hidden}", hidden):
+        await owner.execute("UPDATE users SET name = $2 WHERE id = $1", eve.user.id, name)
+        page = await browser().get(f"/pay/{code}")
+        assert f"{eve.phone[:4]}…{eve.phone[-2:]}" in page.words
+        assert not set(hidden) & set(page.source.replace("العربية", ""))
+        assert "Approved merchant" in page.words
+    statement = "UPDATE users SET merchant_status = $2, is_merchant = $3 WHERE id = $1"
+    for state, merchant in (("none", True), ("suspended", True), ("approved", False)):
+        await owner.execute(statement, eve.user.id, state, merchant)
+        assert "Approved merchant" not in (await browser().get(f"/pay/{code}")).words
 
 
 async def test_bodies_that_are_no_forms(shop: Person, wallets: ApiClient) -> None:
@@ -148,7 +197,7 @@ async def test_the_code_is_sent_and_locked(
         waiting = await anns.send(await anns.get(f"/pay/{code}"), "phone", phone="+963944123456")
         assert "4242" not in waiting.words
         ready = await anns.send(waiting, "verify", otp="004242")
-        assert ready.form("confirm").action == f"/pay/{code}/confirm"
+        assert ready.form("verification").action == f"/pay/{code}/verification"
         waiting = await eves.send(await eves.get(f"/pay/{code}"), "phone", phone="+963944123456")
         wrong = [await eves.send(waiting, "verify", otp="000000") for _ in range(4)]
         assert [page.status for page in wrong] == [400, 400, 400, 429]

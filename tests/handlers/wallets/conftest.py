@@ -21,7 +21,7 @@ from handlers.app import create_app
 from handlers.http.parts import PARTS
 from tests.handlers.pay_page.page_reader import Browser
 from tests.invariants import faults
-from tests.sharing import Part
+from tests.sharing import Part, named
 
 ApiClient = TestClient[web.Request, web.Application]
 ADMIN = "test-admin-token-of-32-characters"
@@ -132,7 +132,9 @@ def settings(settings: Settings, changed: dict[str, Any]) -> Settings:
 @pytest.fixture
 async def wallets(settings: Settings, service: Service, part: Part) -> AsyncIterator[ApiClient]:
     """A client of the whole application. After the test the ledger is sound and sums to zero."""
-    async with part("wallets", lambda: TestClient(TestServer(create_app(settings, service)))) as client:
+    async with part(
+        named("wallets", settings), lambda: TestClient(TestServer(create_app(settings, service)))
+    ) as client:
         yield client
     assert await faults(str(settings.database_url)) == {}
 
@@ -165,19 +167,22 @@ def person(wallets: ApiClient, platform: Platform, settings: Settings, owner: An
         merchant: bool = False,
         agent: bool = False,
         phone: str | None = None,
+        proven: bool = True,
     ) -> Person:
         user = await platform.users.ensure(phone or f"+{next(_phones)}")
         await owner.execute(
             """
             UPDATE users SET
                 kyc_level = $2::integer, kyc_status = CASE WHEN $2::integer > 0 THEN 'approved' ELSE 'none' END,
-                is_merchant = $3, merchant_status = CASE WHEN $3 THEN 'approved' ELSE 'none' END, is_agent = $4
+                is_merchant = $3, merchant_status = CASE WHEN $3 THEN 'approved' ELSE 'none' END, is_agent = $4,
+                phone_proven_at = CASE WHEN $5 THEN clock_timestamp() END
             WHERE id = $1
             """,
             user.id,
             kyc,
             merchant,
             agent,
+            proven,
         )
         found = await platform.users.by_id(user.id)
         assert found is not None

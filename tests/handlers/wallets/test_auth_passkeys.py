@@ -9,7 +9,7 @@ import pytest
 from core.service import Service
 from core.settings import Settings
 from tests.handlers.wallets.authenticator import PRESENT, Authenticator
-from tests.handlers.wallets.conftest import MakePerson, Person, Said
+from tests.handlers.wallets.conftest import Administrator, MakePerson, Person, Said
 
 NOT_VERIFIED = (400, "Passkey not verified")
 Change = Callable[[Authenticator], None]
@@ -236,3 +236,37 @@ async def test_challenges_end(person: MakePerson, nobody: Person, service: Servi
     assert 0 < await service.redis.ttl(name) <= 300
     await service.redis.pexpire(name, 0)
     assert (await log_in(nobody, passkey, asked)).refusal == NOT_VERIFIED
+
+
+async def test_passkeys_are_seen_and_removed(person: MakePerson, nobody: Person, owner: Any) -> None:
+    ann, eve, one, two = await person(), await person(), Authenticator(), Authenticator()
+    for passkey in (one, two):
+        assert (await register(ann, passkey)).status == 200
+    assert (await log_in(nobody, one)).status == 200
+    listed = (await ann.get("/auth/passkeys")).json["passkeys"]
+    assert [list(found) for found in listed] == [["id", "created_at", "used_at"]] * 2
+    assert [found["used_at"] is None for found in listed] == [True, False]
+    unknown = (404, "Credential not found")
+    for somebody, name in ((eve, listed[1]["id"]), (ann, "x"), (ann, "%"), (ann, "A" * 2_000)):
+        assert (await somebody.delete(f"/auth/passkeys/{name}")).refusal == unknown
+    assert (await ann.delete(f"/auth/passkeys/{listed[1]['id']}=")).json == {"detail": "removed"}
+    assert (await ann.delete(f"/auth/passkeys/{listed[1]['id']}")).refusal == unknown
+    assert (await log_in(nobody, one)).refusal == unknown
+    assert (await log_in(nobody, two)).status == 200
+    types = [row["type"] for row in await owner.fetch("SELECT type FROM audit_events ORDER BY id")]
+    assert types.count("auth.passkey_removed") == 1
+
+
+async def test_passkeys_end_with_all_sign_ins(
+    person: MakePerson, nobody: Person, admin: Administrator
+) -> None:
+    """Whoever holds a passkey would else be back at once; a challenge from before registers nothing after it."""
+    ann, bob, passkey, his = await person(), await person(), Authenticator(), Authenticator()
+    assert (await register(ann, passkey)).status == 200
+    assert (await register(bob, his)).status == 200
+    asked, late = await challenge(ann, "register"), Authenticator()
+    assert (await ann.post("/auth/logout_all")).status == 200
+    assert (await admin.post(f"/admin/users/{bob.user.id}/sign_out")).status == 200
+    for one in (passkey, his):
+        assert (await log_in(nobody, one)).refusal == (404, "Credential not found")
+    assert (await ann.post("/auth/passkey/register_verify", late.attest(asked))).status == 401

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from argon2 import PasswordHasher
 
 from core.identity.sign_in import DEV_ACCOUNTS
 from core.settings import Settings
@@ -188,8 +189,6 @@ async def test_guesses_at_one_username_end(nobody: Person) -> None:
 
 
 async def test_an_old_hash_is_renewed(nobody: Person, owner: Any) -> None:
-    from argon2 import PasswordHasher  # noqa: PLC0415
-
     await nobody.post("/auth/register", ANN)
     await owner.execute(
         "UPDATE users SET password_hash = $1", PasswordHasher(1, 8_192, 1).hash("correct horse")
@@ -239,3 +238,33 @@ async def test_nobody_takes_the_wallet_of_the_fees(nobody: Person, settings: Set
     thief = {"username": "thief", "password": "correct horse", "phone": settings.fee_wallet_phone}
     for phone in (settings.fee_wallet_phone, settings.fee_wallet_phone.replace("+963", "0 ")):
         assert (await nobody.post("/auth/register", thief | {"phone": phone})).refusal == (400, "phone_taken")
+
+
+async def test_a_password_is_the_same_on_every_keyboard(nobody: Person, owner: Any) -> None:
+    """An accent may come composed or not; hashes of before, made of what was typed, still count and are renewed."""
+    composed, apart = "caf\u00e9 caf\u00e9", "cafe\u0301 cafe\u0301"
+    assert (await nobody.post("/auth/register", ANN | {"password": apart})).status == 200
+    for password in (composed, apart):
+        assert (await log_in(nobody, "ann", password)).status == 200
+    await owner.execute("UPDATE users SET password_hash = $1", PasswordHasher(2, 19_456, 1).hash(apart))
+    assert (await log_in(nobody, "ann", composed)).status == 401
+    assert (await log_in(nobody, "ann", apart)).status == 200
+    assert (await log_in(nobody, "ann", composed)).status == 200
+
+
+async def test_a_username_is_the_same_in_every_form(nobody: Person, owner: Any) -> None:
+    async def register(username: str, number: int) -> Said:
+        more = {"username": username, "phone": f"+96394480000{number}"}
+        return await nobody.post("/auth/register", ANN | more)
+
+    assert (await register("\u00c4nne  Smith", 1)).status == 200
+    for same in ("\u00e4nne smith", "A\u0308NNE SMITH", "\uff41\u0308nne Smith"):
+        assert (await register(same, 2)).refusal == (400, "username_taken")
+        assert (await log_in(nobody, same, "correct horse")).status == 200
+    for bad in ("ann\u200b", "a\u202enn", "   a   ", "ann\tb", "\U0001f600abc", "ali.\u0639\u0644\u064a"):
+        assert (await register(bad, 3)).refusal == (400, "invalid_username"), bad
+    assert (await register("\u0639\u0644\u064a123", 4)).status == 200
+    # A username of before this rule signs in as it was written.
+    await owner.execute("UPDATE users SET username = $1 WHERE phone = '+963944800004'", "Old\u200bAnn")
+    assert (await log_in(nobody, "old\u200bann", "correct horse")).status == 200
+    assert (await log_in(nobody, "oldann", "correct horse")).status == 401

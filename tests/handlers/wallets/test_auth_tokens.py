@@ -184,3 +184,36 @@ async def test_without_a_pem_one_key_is_shared(settings: Settings) -> None:
     assert [path.name for path in file.parent.iterdir()] == [DEV_KEY_FILE]
     prod = Tokens(rs256.model_copy(update={"env": "prod"}))
     assert not prod.enabled
+
+
+ODD: tuple[Any, ...] = (
+    10**400,
+    -(10**400),
+    float("inf"),
+    float("nan"),
+    True,
+    "soon",
+    [],
+    {},
+    [1],
+    "9" * 4_000,
+)
+
+
+async def test_claims_of_odd_types(person: MakePerson) -> None:
+    """Each is refused as a bad token, whatever it is, and in which claim."""
+    ann = await person()
+    for name in ("exp", "iat", "sub", "sid"):
+        for value in ODD:
+            status, _ = await answer(ann, f"Bearer {signed(ann, **{name: value})}")
+            assert status == 401, (name, value)
+
+
+async def test_no_token_of_the_future_outlives_the_end_of_all(person: MakePerson) -> None:
+    ann = await person()
+    now = int(time.time())
+    soon, later = (signed(ann, iat=now + ahead, exp=now + 10_000_000) for ahead in (3, 1_000_000))
+    assert await answer(ann, f"Bearer {soon}") == (200, "")
+    assert await answer(ann, f"Bearer {later}") == (401, "Invalid token")
+    assert (await ann.post("/auth/logout_all")).status == 200
+    assert await answer(ann, f"Bearer {soon}") == (401, "Invalid token")

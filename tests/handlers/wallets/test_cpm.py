@@ -74,12 +74,12 @@ async def test_why_not(person: MakePerson) -> None:
         assert (await ask(shop, good, amount)).refusal == (400, "Invalid payload")
     for text in (None, "", 5, {"a": 1}):
         assert (await ask(shop, text)).refusal == (400, "Invalid payload")
-    for phone in ("0999", "+12", "+96 3999999", "", "+" + "1" * 40, "+١٢٣٤٥٦٧"):
+    for phone in ("0999", "+12", "+96 399", "", "+" + "1" * 40, "+963944123456#7"):
         assert (await ask(shop, f"CPM:v1;phone={phone}")).refusal == (400, "Invalid phone format")
     for target in ("", "x", str(uuid4()), "é"):
         assert (await ask(shop, f"CPM:v1;id={target}")).refusal == (404, "Target not found")
     assert (await ask(shop, "CPM:v2;x")).refusal == (400, "Unsupported CPM format")
-    assert (await ask(shop, good, amount=True)).status == 200
+    assert (await ask(shop, good, amount=True)).status == 400
     # That it is an object is told before who asks.
     bodies: tuple[Any, ...] = ([], "x", 5)
     for body in bodies:

@@ -108,15 +108,25 @@ async def test_trailing_slash(person: MakePerson) -> None:
     ann = await person()
     said = await ann.ask("GET", "/wallet/transactions/?x=1", allow_redirects=False)
     assert said.status == 307
-    base = str(ann.client.make_url("/wallet/transactions"))
-    assert said.headers["Location"] == f"{base}?x=1"
+    assert said.headers["Location"] == "/wallet/transactions?x=1"
     assert (await ann.get("/wallet/")).json == (await ann.get("/wallet")).json
     assert (await ann.ask("GET", "/nothing/", allow_redirects=False)).status == 404
     origin = str(ann.client.make_url("/")).rstrip("/")
     for elsewhere in ("//wallet/", "//evil.example/wallet/", "/wallet//"):
         url = URL(f"{origin}{elsewhere}", encoded=True)
         async with ann.client.session.get(url, allow_redirects=False) as response:
-            assert response.status == 404 or response.headers["Location"].startswith(f"{origin}/wallet")
+            assert response.status == 404 or response.headers["Location"] == "/wallet"
+
+
+@pytest.mark.parametrize("host", ["a:b", "evil.example", "[::1", "a b", "x:99999", "", "evil.example:80@x"])
+async def test_no_place_is_told_by_the_host_of_the_request(nobody: Person, host: str) -> None:
+    """A stranger writes that header, and a proxy in front may keep the first answer for everybody."""
+    for path in ("/wallet/", "/wallet/transactions/?x=1", "/auth/login/"):
+        said = await nobody.ask("POST", path, headers={"Host": host}, allow_redirects=False)
+        assert said.status in {307, 400}, said
+        if said.status == 307:
+            assert said.headers["Location"] == path.replace("/?", "?").rstrip("/")
+        assert b"evil" not in said.body
 
 
 async def test_unknown_path_and_method(nobody: Person) -> None:
@@ -260,7 +270,7 @@ async def test_bodies_that_cannot_be(settings: Settings) -> None:
         b"{",
         b"",
         b"\xff\xfe",
-        b"[" * 100_000,
+        b"[" * 60_000,
         b'{"amount_cents":' + b"[" * 5_000,
         b'{"amount_cents":1,"x":"\\u0000"}',
         b'{"amount_cents":1,"\\u0000":1}',

@@ -212,3 +212,26 @@ async def test_static_link_is_paid_by_all(person: MakePerson, elsewhere: ApiClie
     )
     assert {one.status for one in said} == {200}
     assert (await ann.balance(), await bob.balance()) == (840, 840)
+
+
+async def test_what_is_paid_for(person: MakePerson) -> None:
+    """The purpose is the payee's text, without marks that nobody sees; QR codes tell it to their merchant."""
+    shop = await person(kyc=1, merchant=True)
+    typed = {
+        "description": " Two\tchairs\u202e\u200b \u0000".replace("\u0000", "\u0007"),
+        "reference": "A-17",
+    }
+    code = await link(shop, amount_cents=100, **typed)
+    assert list((await shop.post("/payments/links", typed)).json) == ["code", "expires_at"]
+    assert code.startswith("LINK:v1;code=")
+    made = (await shop.post("/payments/merchant/qr", {"amount_cents": 100, **typed})).json
+    assert list(made) == ["code", "expires_at"]
+    status = (await shop.get("/payments/merchant/qr_status", code=made["code"])).json
+    assert (status["description"], status["reference"]) == ("Two chairs", "A-17")
+    bare = (await shop.post("/payments/merchant/qr", {"amount_cents": 100, "description": "\u200e"})).json
+    status = (await shop.get("/payments/merchant/qr_status", code=bare["code"])).json
+    assert list(status) == ["status", "mode", "amount_cents", "currency_code", "expires_at"]
+    for field, most in (("description", 512), ("reference", 128)):
+        for path in ("/payments/links", "/payments/merchant/qr"):
+            said = await shop.post(path, {"amount_cents": 100, field: "x" * (most + 1)})
+            assert (said.status, said.json["detail"][0]["loc"]) == (422, ["body", field])

@@ -173,7 +173,7 @@ async def test_refusals(person: MakePerson, nobody: Person) -> None:
 
 async def test_metadata_nested_as_deep_as_can_be(person: MakePerson) -> None:
     ann, bob = await person(), await person()
-    for depth in (500, 1_000, 100_000):
+    for depth in (500, 1_000, 10_000):
         metadata = '{"a":' * depth + "1" + "}" * depth
         text = f'{{"to_phone":"{bob.phone}","amount_cents":1,"metadata":{metadata}}}'
         headers = {"Authorization": f"Bearer {ann.token}", "Content-Type": "application/json"}

@@ -6,6 +6,8 @@ import io
 
 import pytest
 
+from core.ledger.items import Leg, Posting, operation_id
+from core.platform import Platform
 from tests.handlers.wallets.conftest import MakePerson, Person, new_key
 
 
@@ -49,6 +51,23 @@ async def test_transfer(person: MakePerson) -> None:
     other = await ann.post("/wallet/transfer", {**body, "amount_cents": 301}, key="header-wins")
     assert other.refusal == (409, "Idempotency-Key conflict for different request")
     assert (await ann.balance(), await bob.balance()) == (700, 300)
+
+
+async def test_quotes_and_blanks_make_no_other_key(person: MakePerson, platform: Platform) -> None:
+    ann, bob = await person(balance=1_000), await person()
+    body = {"to_phone": bob.phone, "amount_cents": 100, "idempotency_key": "k-1"}
+    first = await ann.post("/wallet/transfer", body)
+    for key in ('"k-1"', '"k-1 "', ' "k-1" '):
+        assert (await ann.post("/wallet/transfer", body, key=key)).body == first.body
+        assert (await ann.post("/wallet/transfer", {**body, "idempotency_key": key})).body == first.body
+    assert await bob.balance() == 100
+    # A payment from before quotes had a meaning is found by them: the same call again must not pay twice.
+    legs = (Leg(ann.user.account, -7), Leg(bob.user.account, 7))
+    old = Posting(operation_id(ann.user.principal_id, '"k-2"'), ann.user.principal_id, legs)
+    assert (await platform.ledger.poster.submit(old)).posted
+    again = await ann.post("/wallet/transfer", {**body, "amount_cents": 7, "idempotency_key": '"k-2"'})
+    assert again.status == 409  # the key is taken, by a request of another kind
+    assert await bob.balance() == 107
 
 
 async def test_one_key_of_two_people_and_of_two_operations(person: MakePerson) -> None:

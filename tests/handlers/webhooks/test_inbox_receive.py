@@ -78,7 +78,7 @@ async def test_paypal_first_and_second_time(api: ApiClient, service: Service, pa
     headers = paypal.headers(body)
     assert await post(api, "/webhooks/paypal", body, headers) == (
         200,
-        {"status": "ok", "message": "processed", "event_id": "WH-1"},
+        {"status": "ok", "message": "received", "event_id": "WH-1"},
     )
     # The same transmission, and another one of the same event.
     for again in (headers, paypal.headers(body)):
@@ -100,7 +100,7 @@ async def test_paypal_first_and_second_time(api: ApiClient, service: Service, pa
 async def test_one_transmission_tells_of_one_event(api: ApiClient, service: Service, paypal: PayPal) -> None:
     """A CRC-32 can be forged: under the signature of one event, another would pass as genuine."""
     headers = [paypal.headers(event(name), id="one-transmission") for name in ("WH-1", "WH-2")]
-    assert (await post(api, "/webhooks/paypal", event("WH-1"), headers[0]))[1]["message"] == "processed"
+    assert (await post(api, "/webhooks/paypal", event("WH-1"), headers[0]))[1]["message"] == "received"
     assert (await post(api, "/webhooks/paypal", event("WH-2"), headers[1]))[1][
         "message"
     ] == "duplicate ignored"
@@ -113,7 +113,7 @@ async def test_paypals_events_at_once(api: ApiClient, service: Service, paypal: 
         *(post(api, "/webhooks/paypal", body, paypal.headers(body)) for body in bodies)
     )
     messages = [answer["message"] for _, answer in answers]
-    assert (messages.count("processed"), messages.count("duplicate ignored")) == (5, 45)
+    assert (messages.count("received"), messages.count("duplicate ignored")) == (5, 45)
     assert len(await stored(service)) == 5
     assert paypal.asked == ["CERT-1"]
 

@@ -88,7 +88,7 @@ async def test_standard_webhooks(api: ApiClient, service: Service, key: Headers)
     )
     secret = created["secret"]
     headers = standard(secret, BODY)
-    assert await send(api, "billing", BODY, headers) == (200, "processed")
+    assert await send(api, "billing", BODY, headers) == (200, "received")
     assert await send(api, "billing", BODY, standard(secret, BODY)) == (200, "duplicate ignored")
     assert await send(api, "billing", BODY + b" ", headers) == (400, "Invalid signature")
     stale = standard(secret, BODY, at=datetime.now(UTC) - timedelta(minutes=6))
@@ -115,7 +115,7 @@ async def test_ed25519(api: ApiClient, key: Headers) -> None:
     now = int(datetime.now(UTC).timestamp())
     signature = base64.b64encode(private.sign(f"msg_1.{now}.".encode() + BODY)).decode()
     headers = {"webhook-id": "msg_1", "webhook-timestamp": str(now), "webhook-signature": f"v1a,{signature}"}
-    assert await send(api, "signed", BODY, headers) == (200, "processed")
+    assert await send(api, "signed", BODY, headers) == (200, "received")
     assert await send(api, "signed", BODY + b" ", headers) == (400, "Invalid signature")
 
 
@@ -128,7 +128,7 @@ async def test_plain_hmac(api: ApiClient, service: Service, key: Headers) -> Non
         "prefix": "v0=",
     }
     body = b'{"order":{"id":17},"at":1795276800}'
-    assert await send(api, "shop", body, shop(body)) == (200, "processed")
+    assert await send(api, "shop", body, shop(body)) == (200, "received")
     assert await send(api, "shop", body, shop(body)) == (200, "duplicate ignored")
     assert await send(api, "shop", body, shop(body, secret="stranger")) == (400, "Invalid signature")
     assert await send(api, "shop", body, {}) == (400, "Invalid signature")
@@ -165,7 +165,7 @@ async def test_many_at_once_are_stored_once_each(api: ApiClient, service: Servic
     answers = await asyncio.gather(
         *(send(api, "billing", BODY, standard(secret, BODY, f"msg_{number % 10}")) for number in range(100))
     )
-    assert [message for _, message in answers].count("processed") == 10
+    assert [message for _, message in answers].count("received") == 10
     assert len(await stored(service)) == 10
 
 

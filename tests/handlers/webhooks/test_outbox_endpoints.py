@@ -55,7 +55,7 @@ async def stored(service: Service) -> list[Any]:
 
 async def test_first_and_second_time(api: ApiClient, service: Service) -> None:
     body = event()
-    assert await send(api, body) == (200, {"status": "ok", "message": "processed", "event_id": "evt_1"})
+    assert await send(api, body) == (200, {"status": "ok", "message": "received", "event_id": "evt_1"})
     assert await send(api, body) == (
         200,
         {"status": "ok", "message": "duplicate ignored", "event_id": "evt_1"},
@@ -78,7 +78,7 @@ async def test_many_at_once_are_stored_once_each(api: ApiClient, service: Servic
     answers = await asyncio.gather(*(send(api, body) for body in bodies))
     messages = [answer["message"] for _, answer in answers]
     assert {status for status, _ in answers} == {200}
-    assert (messages.count("processed"), messages.count("duplicate ignored")) == (20, 180)
+    assert (messages.count("received"), messages.count("duplicate ignored")) == (20, 180)
     assert len(await stored(service)) == 20
 
 

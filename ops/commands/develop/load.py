@@ -7,14 +7,11 @@ import sys
 
 import click
 
+from ops.commands.develop.target import find_target, options
+
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@click.option("--url", help="Where the service is.  [default: the one that `tallystick up` runs here]")
-@click.option("--api-key", envvar="TALLYSTICK_API_KEY", help="A key with all scopes.  [default: that one's]")
-@click.option(
-    "--stripe-secret",
-    help="The secret of Stripe's signatures.  [default: STRIPE_SIGNING_SECRET, or that one's]",
-)
+@options
 @click.option(
     "--users", type=click.IntRange(min=1), default=50, show_default=True, help="Clients at the same time."
 )
@@ -25,7 +22,7 @@ import click
 def load(
     *,
     url: str | None,
-    api_key: str | None,
+    token: str | None,
     stripe_secret: str | None,
     users: int,
     seconds: int,
@@ -39,15 +36,14 @@ def load(
     \b
     Examples:
       tallystick load --users 100 --seconds 60
-      tallystick load --url https://pay.example.com --api-key tsk_... --stripe-secret whsec_...
+      tallystick load --url https://pay.example.com --token tsk_... --stripe-secret whsec_...
     """  # noqa: D301 - `\b` is how click is told not to wrap
-    from ops.commands.target import find_target
     from ops.process import PROJECT, python_environment
 
-    target = find_target(url, api_key, stripe_secret)
+    target = find_target(url, token, stripe_secret)
     # The secrets go into the environment, because everybody on the machine can read a command line.
     environment = python_environment(
-        TALLYSTICK_API_KEY=target.api_key, STRIPE_SIGNING_SECRET=target.stripe_secret
+        TALLYSTICK_TOKEN=target.token, STRIPE_SIGNING_SECRET=target.stripe_secret
     )
     command = [
         sys.executable,

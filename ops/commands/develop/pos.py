@@ -7,9 +7,10 @@ import json
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 import click
+
+from ops.commands.develop.target import MERCHANT_VARIABLES, URL_VARIABLES, address_here, check_address
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -23,6 +24,9 @@ CALL_SECONDS: Final = 15
 LONGEST_WAIT_SECONDS: Final = 86_400
 MOST_CENTS: Final = 2**62 - 1
 MAX_SHOWN: Final = 200
+# The address of the contract, where no other is known.
+LOCAL_URL: Final = "http://localhost:8080"
+KEY_PREFIX: Final = "tsk_"
 
 # After these statuses a call may work a moment later.
 _LATER: Final = frozenset({429, 500, 502, 503, 504})
@@ -75,27 +79,25 @@ class Till:
 
 @click.group()
 @click.option(
+    "--url",
     "--base-url",
-    envvar="PAYMENTS_BASE_URL",
-    default="http://localhost:8080",
-    show_default=True,
-    show_envvar=True,
-    help="Where the service is.",
+    "url",
+    envvar=URL_VARIABLES,
+    help="Where the service is.  [default: TALLYSTICK_URL, or the one that `tallystick up` runs here]",
 )
 @click.option(
     "--token",
-    envvar="PAYMENTS_MERCHANT_TOKEN",
+    envvar=MERCHANT_VARIABLES,
     default="",
-    show_envvar=True,
-    help="The merchant's access token.",
+    help="The merchant's access token.  [default: TALLYSTICK_TOKEN]",
 )
 @click.pass_context
-def pos(context: click.Context, base_url: str, token: str) -> None:
+def pos(context: click.Context, url: str | None, token: str) -> None:
     """Be a till: show QR codes, wait for their payment, ask a customer whose code was scanned.
 
     \b
     Examples:
-      export PAYMENTS_BASE_URL=https://pay.example.com PAYMENTS_MERCHANT_TOKEN=eyJ...
+      export TALLYSTICK_URL=https://pay.example.com TALLYSTICK_TOKEN=eyJ...
       tallystick pos create_qr 2550
       tallystick pos wait_paid 'PAY:v1;code=...'
       tallystick pos cpm_request 'CPM:v1;phone=+963944123456' 2550
@@ -103,12 +105,11 @@ def pos(context: click.Context, base_url: str, token: str) -> None:
     Amounts are in minor units (cents). Answers are JSON on standard output. Exit code 1: refused, not reached, or not
     paid; 2: wrong usage.
     """  # noqa: D301 - `\b` is how click is told not to wrap
-    parts = urlsplit(base_url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise click.UsageError(f"{base_url!r} is no address of a service (PAYMENTS_BASE_URL).")
+    if url:
+        check_address(url)
     if (token and not (token.isascii() and token.isprintable())) or " " in token:
-        raise click.UsageError("The token holds characters that no token has (PAYMENTS_MERCHANT_TOKEN).")
-    context.obj = (base_url.rstrip("/"), token)
+        raise click.UsageError("The token holds characters that no token has (TALLYSTICK_TOKEN).")
+    context.obj = (url or "", token)
 
 
 CENTS = click.IntRange(1, MOST_CENTS)
@@ -160,14 +161,20 @@ def cpm_request(where: tuple[str, str], scanned: str, cents: int) -> None:
 
 def _with_till(where: tuple[str, str], do: Callable[[Till], Awaitable[Any]]) -> Any:
     if not where[1]:
-        raise click.UsageError("There is no token: set PAYMENTS_MERCHANT_TOKEN, or give --token.")
+        raise click.UsageError("There is no token: set TALLYSTICK_TOKEN, or give --token.")
+
+    if where[1].startswith(KEY_PREFIX):
+        raise click.UsageError(
+            "TALLYSTICK_TOKEN is an API key. A till wants the token of its merchant, which signing in gives."
+        )
+    base = (where[0] or address_here() or LOCAL_URL).rstrip("/")
 
     async def run() -> Any:
         import aiohttp
 
         timeout = aiohttp.ClientTimeout(total=CALL_SECONDS)
         async with aiohttp.ClientSession(timeout=timeout) as session:
-            return await do(Till(session, *where))
+            return await do(Till(session, base, where[1]))
 
     return asyncio.run(run())
 

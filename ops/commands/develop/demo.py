@@ -6,18 +6,15 @@ import asyncio
 
 import click
 
+from ops.commands.develop.target import find_target, options
+
 
 @click.command()
-@click.option("--url", help="Where the service is.  [default: the one that `tallystick up` runs here]")
-@click.option("--api-key", envvar="TALLYSTICK_API_KEY", help="A key with all scopes.  [default: that one's]")
-@click.option(
-    "--stripe-secret",
-    help="The secret of Stripe's signatures.  [default: STRIPE_SIGNING_SECRET, or that one's]",
-)
+@options
 @click.option(
     "--payments", type=click.IntRange(2, 50), default=6, show_default=True, help="How many payments."
 )
-def demo(*, url: str | None, api_key: str | None, stripe_secret: str | None, payments: int) -> None:
+def demo(*, url: str | None, token: str | None, stripe_secret: str | None, payments: int) -> None:
     """Show an event's way: from a signed webhook through the ledger to a verified delivery.
 
     The command plays both neighbours of a running service: Stripe, which sends signed events, some of them twice and
@@ -29,10 +26,8 @@ def demo(*, url: str | None, api_key: str | None, stripe_secret: str | None, pay
       tallystick up          in one terminal, and in another:
       tallystick demo
     """  # noqa: D301 - `\b` is how click is told not to wrap
-    from ops.commands.target import find_target
     from ops.demo import Target, run_demo
 
-    found = find_target(url, api_key, stripe_secret)
-    target = Target(found.url.rstrip("/"), found.api_key, found.stripe_secret)
-    if not asyncio.run(run_demo(target, payments=payments)):
+    found = find_target(url, token, stripe_secret)
+    if not asyncio.run(run_demo(Target(*found), payments=payments)):
         raise click.exceptions.Exit(1)

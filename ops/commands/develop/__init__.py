@@ -1,0 +1,1 @@
+"""Commands for the person who builds on the service: a till, signed events, a demo, load and faults."""

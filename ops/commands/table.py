@@ -1,0 +1,77 @@
+"""The commands, with a line each. The file imports nothing, so that an overview needs no packages and no command."""
+
+# The groups, in the order in which a newcomer meets them: title, then name, place and line of each command.
+GROUPS: dict[str, dict[str, tuple[str, str]]] = {
+    "Run": {
+        "up": ("ops.commands.up:up", "Run everything on this machine: PostgreSQL, Redis, API and worker."),
+        "serve": ("ops.commands.serve:serve", "Serve the HTTP API, in one process or several."),
+        "worker": (
+            "ops.commands.worker:worker",
+            "Process events, deliveries and everything else that is due.",
+        ),
+        "migrate": ("ops.commands.migrate:migrate", "Bring the database's schema up to date."),
+        "version": ("ops.commands.version:version", "Show the version of this program."),
+    },
+    "Operate": {
+        "verify": ("ops.commands.verify:verify", "Check that the ledger's records agree with each other."),
+        "reconcile": (
+            "ops.commands.reconcile:reconcile",
+            "Compare wallets' balances with their entries; correct them if asked.",
+        ),
+        "keys": ("ops.commands.keys:keys", "Create, list and revoke API keys."),
+        "events": ("ops.commands.events:events", "Look at the events that came in, and what became of them."),
+        "dlq": ("ops.commands.dlq:dlq", "Look at dead letters, replay or discard them."),
+        "sources": ("ops.commands.sources:sources", "Register sources of webhooks, change their secrets."),
+        "deliveries": (
+            "ops.commands.deliveries:deliveries",
+            "Look at deliveries of webhooks, send them again.",
+        ),
+        "requeue": (
+            "ops.commands.deliveries:requeue",
+            "Make deliveries of webhooks due again, all at once.",
+        ),
+        "backfill": ("ops.commands.backfill:backfill", "Fetch events that a provider could not deliver."),
+        "closing": (
+            "ops.commands.settlement:closing",
+            "Show and move the closed dates of currencies.",
+        ),
+        "settlement": ("ops.commands.settlement:settlement", "Write the sales of each merchant as CSV."),
+        "autopay": ("ops.commands.wallet_jobs:autopay", "Pay due invoices that a mandate covers."),
+        "charge": ("ops.commands.wallet_jobs:charge", "Charge subscriptions that are due."),
+        "expire": ("ops.commands.wallet_jobs:expire", "End payables whose time is over, give back holds."),
+        "settle": ("ops.commands.wallet_jobs:settle", "Report the sales of the day before to merchants."),
+        "retain": (
+            "ops.commands.wallet_jobs:retain",
+            "Remove audit records and sign-ins whose time is over.",
+        ),
+    },
+    "Develop": {
+        "env": (
+            "ops.commands.develop.env:env",
+            "Print the address and the key of the service that runs here.",
+        ),
+        "listen": ("ops.commands.events:listen", "Show each arriving event and its fate, live."),
+        "trigger": (
+            "ops.commands.develop.trigger:trigger",
+            "Send a signed event, as a provider would, and show its fate.",
+        ),
+        "demo": (
+            "ops.commands.develop.demo:demo",
+            "Show an event's way from a signed webhook to a verified delivery.",
+        ),
+        "pos": (
+            "ops.commands.develop.pos:pos",
+            "Be a till: show QR codes, wait for their payment, ask a customer.",
+        ),
+        "bench": ("ops.commands.develop.bench:bench", "Measure the speed, beside the floors that bound it."),
+        "load": (
+            "ops.commands.develop.load:load",
+            "Load a running service and hold it to its latency budgets.",
+        ),
+        "chaos": (
+            "ops.commands.develop.chaos:chaos",
+            "Kill and pause the parts of a service under load, then check the books.",
+        ),
+    },
+}
+COMMANDS = {name: told for group in GROUPS.values() for name, told in group.items()}
