@@ -13,6 +13,7 @@ from core.errors import Refusal
 from core.outbox import cursor, deliveries, endpoints
 from core.outbox.cursor import MAX_PAGE, Event
 from core.outbox.deliveries import REPLAYED, Attempt, Delivery, Filter
+from core.outbox.events import check_patterns
 from handlers.http.route import Call, Route, answer, cut, table
 from handlers.http.times import Time
 from handlers.webhooks.outbox_parts import EventPattern, EventType
@@ -92,7 +93,7 @@ class ReplayView(msgspec.Struct, frozen=True):
 
 
 class EventQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The position to begin behind, the number of events, and their types (comma separated; transfer.* is a pattern).
+    """The position to begin behind, the number of events, and their types (comma separated; requests.* is a pattern).
 
     With `wait` the call answers as soon as there is anything behind `after`, or after that many seconds.
     """
@@ -210,12 +211,13 @@ def _patterns(text: str | None) -> list[str]:
         return []
     try:
         patterns: list[str] = msgspec.convert(text.split(","), _Patterns)
-        return patterns
     except msgspec.ValidationError:
         raise Refusal(
             "invalid_request",
-            f"types has up to {MOST_TYPES} types such as payment.succeeded or transfer.*, separated by commas.",
+            f"types has up to {MOST_TYPES} types such as payment.succeeded or requests.*, separated by commas.",
         ) from None
+    check_patterns(patterns, field="types")
+    return patterns
 
 
 _DELIVERY_ID: dict[str, Any] = {"delivery_id": UUID}
