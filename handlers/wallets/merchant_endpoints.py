@@ -17,7 +17,7 @@ from core.outbox.endpoints import MAX_ENDPOINTS
 from core.outbox.send_now import send_due
 from core.wallets import merchant_endpoints
 from handlers.http.route import Call, Route, answer, table
-from handlers.wallets.contract import Body, Detail, platform_of, timestamp
+from handlers.wallets.contract import MAX_PAGE, Body, Detail, PageQuery, cut, linked, platform_of, timestamp
 from handlers.wallets.validation import invalid
 
 LISTED: Final = 200
@@ -44,6 +44,13 @@ class MerchantEndpointIn(Body):
     @classmethod
     def _nothing_is_empty(cls, value: Any) -> Any:
         return {} if value is None else value
+
+
+class DeliveriesQuery(Body):
+    """A part of the list; `before` continues it behind the id of its last delivery."""
+
+    limit: Annotated[int, pydantic.Field(ge=1, le=MAX_PAGE)] | None = None
+    before: UUID | None = None
 
 
 class RoundsQuery(Body):
@@ -108,13 +115,16 @@ async def list_endpoints(call: Call) -> web.Response:
     found = await endpoints.list_page(
         call.service.database, principal_id=call.user.principal_id, after=None, limit=MAX_ENDPOINTS
     )
-    return answer(
-        200,
-        [
-            ListedEndpointOut(str(one.id), one.url, one.disabled_at is None, timestamp(one.created_at))
-            for one in reversed(found)
-        ],
-    )
+    query: PageQuery = call.query
+    # A user has few endpoints, so that a part of the list is cut here.
+    wanted = [
+        ListedEndpointOut(str(one.id), one.url, one.disabled_at is None, timestamp(one.created_at))
+        for one in reversed(found)
+        if (query.before is None or one.id < query.before)
+        and (query.status is None or (query.status == "active") == (one.disabled_at is None))
+    ]
+    items, last = cut(wanted, query.limit or MAX_ENDPOINTS)
+    return linked(call, answer(200, items), None if last is None else last.id)
 
 
 async def send_tests(call: Call) -> web.Response:
@@ -130,9 +140,13 @@ async def send_tests(call: Call) -> web.Response:
 
 async def list_deliveries(call: Call) -> web.Response:
     """List the newest deliveries to the caller's endpoints."""
+    query: DeliveriesQuery = call.query
+    most = (query.limit or LISTED) + 1
     wanted = Filter(principal_id=call.user.principal_id)
-    found = await deliveries.list_deliveries(call.service.database, wanted, before=None, limit=LISTED)
-    return answer(200, [_shown(delivery) for delivery in found])
+    found = await deliveries.list_deliveries(call.service.database, wanted, before=query.before, limit=most)
+    items, last = cut(found, most - 1)
+    said = answer(200, [_shown(delivery) for delivery in items])
+    return linked(call, said, str(last.id)) if query.model_fields_set and last is not None else said
 
 
 async def process_once(call: Call) -> web.Response:
@@ -210,15 +224,15 @@ ROUTES = table(
     ),
     Route(
         "GET", "/webhooks/endpoints", list_endpoints, "list_merchant_endpoints", "My endpoints",
-        answers={200: list[ListedEndpointOut]},
+        query=PageQuery, answers={200: list[ListedEndpointOut]},
     ),
     Route(
         "POST", "/webhooks/test", send_tests, "test_merchant_endpoints", "Send a test to my endpoints",
         answers={200: TestsOut},
     ),
     Route(
-        "GET", "/webhooks/deliveries", list_deliveries, "list_merchant_deliveries", "List the newest 200 deliveries",
-        answers={200: list[DeliveryOut]},
+        "GET", "/webhooks/deliveries", list_deliveries, "list_merchant_deliveries", "List the newest deliveries",
+        query=DeliveriesQuery, answers={200: list[DeliveryOut]},
     ),
     Route(
         "POST", "/webhooks/process_once", process_once, "process_webhooks_once", "Send due deliveries (development)",

@@ -102,6 +102,8 @@ CONTRACT_PROBLEMS: dict[str, ProblemType] = {
     "request_to_self": ProblemType(400, "Cannot request from self"),
     "request_not_found": ProblemType(404, "Request not found"),
     "not_yours_to_accept": ProblemType(403, "Not your request to accept"),
+    "too_many_open_items": ProblemType(409, "Too many open items"),
+    "sender_blocked": ProblemType(403, "Not allowed"),
     "only_requester_can_cancel": ProblemType(403, "Only requester can cancel"),
     "invalid_link_format": ProblemType(400, "Invalid link format"),
     "link_not_active": ProblemType(404, "Link not active"),
@@ -113,6 +115,7 @@ CONTRACT_PROBLEMS: dict[str, ProblemType] = {
     "not_your_invoice": ProblemType(403, "Not your invoice"),
     "invoice_canceled": ProblemType(400, "Cannot pay canceled invoice"),
     "invoice_expired": ProblemType(400, "Cannot pay expired invoice"),
+    "mandate_cap_reached": ProblemType(400, "Mandate limit reached"),
     "mandate_not_found": ProblemType(404, "Mandate not found"),
     "merchant_not_found": ProblemType(404, "Merchant not found"),
     "payable_not_open": ProblemType(409, "Not open any more"),
@@ -129,6 +132,10 @@ CONTRACT_PROBLEMS: dict[str, ProblemType] = {
     # Cash.
     "not_an_agent": ProblemType(403, "Not an agent"),
     "not_owner": ProblemType(403, "Not owner"),
+    "agent_not_found": ProblemType(404, "Agent not found"),
+    "agent_limit_exceeded": ProblemType(403, "Agent limit exceeded"),
+    "own_cash_request": ProblemType(403, "Not your own request"),
+    "not_your_cash_request": ProblemType(403, "Another agent was named"),
     # Vouchers.
     "voucher_not_found": ProblemType(404, "Voucher not found"),
     "voucher_not_active": ProblemType(400, "Voucher not active"),

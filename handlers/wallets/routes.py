@@ -11,7 +11,7 @@ from handlers.http.docs import documented
 from handlers.http.route import Call, Route, answer, table
 from handlers.http.surface import Listener
 from handlers.wallets import (
-    admin,
+    blocks,
     cash,
     internal,
     invoices,
@@ -26,6 +26,7 @@ from handlers.wallets import (
     vouchers,
     wallet,
 )
+from handlers.wallets.admin import config as admin
 from handlers.wallets.auth import passkeys, sign_in
 from handlers.wallets.surface import WalletSurface
 
@@ -50,6 +51,7 @@ ROUTES: tuple[Route, ...] = (
     *wallet.ROUTES,
     *merchants.ROUTES,
     *requests.ROUTES,
+    *blocks.ROUTES,
     *links.ROUTES,
     *invoices.ROUTES,
     *subscriptions.ROUTES,
