@@ -59,6 +59,11 @@ class Platform:
         """The currency of new wallets."""
         return self.service.settings.default_currency
 
+    def require_currency(self, currency: str) -> None:
+        """Raise Refusal `currency_mismatch` for a currency that no wallet has, in which nobody could ever pay."""
+        if currency != self.currency:
+            raise Refusal("currency_mismatch", f"Wallets are in {self.currency} here, not in {currency}.")
+
     async def fee_account(self) -> str:
         """Return the account of fees: the wallet of FEE_WALLET_PHONE, which is made when it is needed."""
         phone = self.config.current.fee_wallet_phone

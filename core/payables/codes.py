@@ -5,6 +5,8 @@ The rules are those of `core.payables.qr` and `core.payables.links`, which the A
 
 from __future__ import annotations
 
+import secrets
+import unicodedata
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from core.database import queries
@@ -16,6 +18,7 @@ from core.payables import links, qr
 from core.payables.kinds import KINDS
 from core.payables.limits import PER_DAY, PER_TRANSFER, overstepped, payer_limits, read_outgoing
 from core.payables.pay import check
+from core.payables.payables import Payable, payable_of
 from core.wallets.kyc import require_kyc
 
 if TYPE_CHECKING:
@@ -34,6 +37,12 @@ _sql = queries(__name__)
 
 _PREFIXES: Final = {"qr": qr.PREFIX, "link": links.PREFIX}
 MAX_CODE_CHARACTERS: Final = 64
+# A code with its prefix, and blanks or hyphens between its groups.
+MAX_TYPED_CHARACTERS: Final = 256
+# Crockford's base 32 has no letter that looks like another character.
+READABLE: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+SHORT_CODE_CHARACTERS: Final = 10
+_ALIKE: Final = str.maketrans("oil", "011")
 
 
 class Payee(NamedTuple):
@@ -87,6 +96,31 @@ class Receipt(NamedTuple):
     paid_at: datetime
 
 
+def new_short_code() -> str:
+    """Return a code that a person reads out: ten characters of Crockford's base 32, 50 bits."""
+    return "".join(secrets.choice(READABLE) for _ in range(SHORT_CODE_CHARACTERS))
+
+
+def as_typed(text: str, prefix: str) -> str:
+    """Return a code without what people add: the prefix of its QR text, blanks, hyphens, the case, another script.
+
+    O stands for 0, and I and L for 1, as in Crockford's base 32.
+
+    >>> as_typed("vchr| A1b2-c3d4 ", "VCHR|"), as_typed("LO7", "CASH|")
+    ('a1b2c3d4', '107')
+    """
+    plain = unicodedata.normalize("NFKC", text[:MAX_TYPED_CHARACTERS]).lower()
+    head, bar, rest = plain.partition(prefix[-1])
+    if bar and head.strip() == prefix[:-1].lower():
+        plain = rest
+    plain = "".join(
+        str(unicodedata.decimal(character)) if character.isdecimal() else character
+        for character in plain
+        if character.isalnum()
+    )
+    return plain.translate(_ALIKE)
+
+
 def bare(text: str) -> str:
     """Return the code in a text, with or without the prefix of a QR code or link.
 
@@ -130,6 +164,20 @@ async def find(platform: Platform, text: str) -> Offer:
     )
 
 
+async def list_mine(
+    platform: Platform,
+    owner: User,
+    kind: Literal["qr", "link"],
+    *,
+    state: str | None = None,
+    before: UUID | None = None,
+    limit: int,
+) -> list[Payable]:
+    """Return the newest codes that a user has made: in a state, before an id (None: any)."""
+    rows = await platform.database.fetch(_sql.codes_of, owner.id, kind, limit, state, before)
+    return [payable_of(row) for row in rows]
+
+
 async def outlook(
     platform: Platform, offer: Offer, payer: User | None = None, amount: int | None = None
 ) -> Outlook:
@@ -154,14 +202,14 @@ async def outlook(
         return Outlook(refusal)
     if payer is None:
         return Outlook(None)
-    outgoing = await read_outgoing(platform.database, payer)
+    outgoing = await read_outgoing(platform.database, payer.account)
     available = None if outgoing is None else outgoing.available
     try:
         require_kyc(payer, rules.level(platform.settings))
     except Refusal as refusal:
         return Outlook(refusal, available)
     if outgoing is not None and due is not None and rules.limits is not None:
-        limits = payer_limits(platform.settings, payer, rules.limits)
+        limits = outgoing.within(payer_limits(platform.settings, payer, rules.limits))
         over = overstepped(outgoing, due, limits)
         cause = next((cause for cause in rules.causes if cause in over), None)
         if cause is not None:

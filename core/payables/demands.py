@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from uuid import UUID
 
 from core import metrics
 from core.audit import by_user
 from core.database import queries
+from core.errors import Refusal
 from core.payables import payables
 from core.payables.payables import Payable, payable_of
 from core.wallets.notifications import announce
 from core.work.retries import in_transaction
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from core.database import Connection, Database, Row
     from core.payables.payables import NewPayable, RequestKey, State, Stored
     from core.platform import Platform
@@ -28,11 +29,29 @@ LISTED: Final = 100
 
 
 class Demand(NamedTuple):
-    """A request or an invoice, with the phones of its payee and its payer."""
+    """A request or an invoice, with the phones of its payee and its payer.
+
+    From `autopay_at` on a mandate pays the invoice, of which the payer has had notice.
+    """
 
     payable: Payable
     payee_phone: str
     payer_phone: str
+    autopay_at: datetime | None = None
+
+
+class Wanted(NamedTuple):
+    """The part of a user's demands that is wanted; None: any.
+
+    `side` is one of the two lists, `phone` that of the other side, `before` the last id of the part before.
+    """
+
+    side: Literal["incoming", "outgoing"] | None = None
+    state: str | None = None
+    phone: str | None = None
+    reference: str | None = None
+    before: UUID | None = None
+    limit: int = LISTED
 
 
 class Demands(NamedTuple):
@@ -48,10 +67,19 @@ async def find(source: Connection | Database, kind: DemandKind, demand_id: UUID)
     return None if row is None else _demand(row)
 
 
-async def of_user(platform: Platform, kind: DemandKind, user: User) -> Demands:
-    """Return the newest 100 demands of each side."""
-    incoming = await platform.database.fetch(_sql.demands_on, user.id, kind, LISTED)
-    outgoing = await platform.database.fetch(_sql.demands_of, user.id, kind, LISTED)
+async def of_user(platform: Platform, kind: DemandKind, user: User, wanted: Wanted | None = None) -> Demands:
+    """Return the newest demands of each side, 100 unless `wanted` says otherwise.
+
+    Open demands of senders whom the user has blocked are left out.
+    """
+    wanted = wanted or Wanted()
+    asked = (user.id, kind, wanted.limit, wanted.state, wanted.phone, wanted.reference, wanted.before)
+    incoming: list[Row] = []
+    outgoing: list[Row] = []
+    if wanted.side != "outgoing":
+        incoming = await platform.database.fetch(_sql.demands_on, *asked)
+    if wanted.side != "incoming":
+        outgoing = await platform.database.fetch(_sql.demands_of, *asked)
     return Demands([_demand(row) for row in incoming], [_demand(row) for row in outgoing])
 
 
@@ -66,7 +94,7 @@ async def create(
 ) -> Demand:
     """Store a request or an invoice, tell both sides, and return the demand; a used key returns its first one.
 
-    Raises Refusal `idempotency_conflict`.
+    Raises Refusal `idempotency_conflict`, `sender_blocked`, `too_many_open_items`.
     """
     stored = await store(platform, new, payee, payer, event, key=key, actor=by_user(payee.id))
     kind: DemandKind = "invoice" if new.kind == "invoice" else "request"
@@ -87,12 +115,21 @@ async def store(
     key: RequestKey | None,
     actor: str,
 ) -> Stored:
-    """Do as `create` does for an `actor` who need not be the payee; return the new row or that of a used key."""
+    """Do as `create` does for an `actor` who need not be the payee; return the new row or that of a used key.
+
+    A payee who asks is held to the bound on open demands and to the payer's block; a sibling service is not.
+    """
+    bounded = actor == by_user(payee.id)
+    most = platform.settings.open_demands_max
 
     async def created(connection: Connection) -> tuple[Stored, bool]:
         stored = await payables.store(connection, new, key=key)
         if not stored.new:
             return stored, False
+        if bounded:
+            cause = await connection.fetchval(_sql.demand_cause, payee.id, payer.id, new.kind, most)
+            if cause is not None:
+                raise _forbidden(cause, most)
         data = {"id": str(stored.id), "amount_cents": new.amount}
         told = await announce(connection, event, data, (payee, payer), actor=actor, about=payer.id)
         return stored, told
@@ -126,5 +163,14 @@ async def end(
     return payable.state if now is None else now.state
 
 
+def _forbidden(cause: str, most: int) -> Refusal:
+    if cause == "blocked":
+        return Refusal("sender_blocked", "This person takes no requests or invoices from you.")
+    return Refusal(
+        "too_many_open_items",
+        f"At most {most} of these may be open from you to one person. Take one back first.",
+    )
+
+
 def _demand(row: Row) -> Demand:
-    return Demand(payable_of(row), row["payee_phone"], row["payer_phone"])
+    return Demand(payable_of(row), row["payee_phone"], row["payer_phone"], row["autopay_at"])

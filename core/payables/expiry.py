@@ -14,6 +14,7 @@ from core.database import queries
 from core.ledger.holds import get_hold, void
 from core.ledger.items import SYSTEM_PRINCIPAL, operation_id
 from core.payables.kinds import KINDS
+from core.payables.limits import give_limits_back
 from core.wallets.notifications import tell_all, write
 from core.wallets.users import users_of
 from core.work.progress import Progress
@@ -43,7 +44,9 @@ async def expire(platform: Platform) -> Progress:
         rows = await connection.fetch(_sql.expire_payables, BATCH)
         if not rows:
             return 0, False
-        await _give_back(platform, connection, [row["hold_id"] for row in rows if row["hold_id"]])
+        held = [row for row in rows if row["hold_id"]]
+        await _give_back(platform, connection, [row["hold_id"] for row in held])
+        await give_limits_back(connection, [row["id"] for row in held])
         sides = await users_of(connection, (row[side] for row in rows for side in SIDES if row[side]))
         events: list[Told] = []
         records: list[Audited] = []

@@ -22,7 +22,7 @@ from core.wallets.merchants import require_seller
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from core.payables.demands import Demand, Demands
+    from core.payables.demands import Demand, Demands, Wanted
     from core.payables.kinds import Order
     from core.payables.payables import State, ToPay
     from core.platform import Platform
@@ -60,9 +60,9 @@ async def create(platform: Platform, issuer: User, payer_phone: str, billed: Bil
     return await demands.create(platform, new, issuer, payer, "invoices.create")
 
 
-async def of_user(platform: Platform, user: User) -> Demands:
-    """Return the newest 100 invoices to a user and of a user."""
-    return await demands.of_user(platform, "invoice", user)
+async def of_user(platform: Platform, user: User, wanted: Wanted | None = None) -> Demands:
+    """Return the newest invoices to a user and of a user, 100 of each unless `wanted` says otherwise."""
+    return await demands.of_user(platform, "invoice", user, wanted)
 
 
 async def get(platform: Platform, user: User, invoice_id: UUID) -> Demand:

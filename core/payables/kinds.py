@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from uuid import UUID
 
+    from core.ledger.items import Condition, ItemLimits
     from core.payables.limits import Velocity
     from core.payables.payments import Held, Payment
     from core.platform import Platform
@@ -43,7 +44,8 @@ class Order(NamedTuple):
     `amount` is in minor units, None where nobody has said how much; a repeated key is compared by `identity`. The money
     of a cash-out is `held`. The money of a voucher waits in the account `source`, and its `creator` hears of the
     payment. `level` (of the payer) and `collects` replace those of the kind where the payable has its own. The audit
-    names `actor` (None: the asker). Events and audit records are about `object_id`.
+    names `actor` (None: the asker). Events and audit records are about `object_id`. `limits` and `conditions` bound an
+    agent's part in a cash request.
     """
 
     kind: Kind
@@ -62,6 +64,8 @@ class Order(NamedTuple):
     collects: Collects | None = None
     actor: str | None = None
     object_id: str | None = None
+    limits: ItemLimits | None = None
+    conditions: tuple[Condition, ...] = ()
 
     def side(self, name: Side) -> User | None:
         """Return one of the users of the payment."""
@@ -81,7 +85,8 @@ class Rules:
     `causes` is the order in which causes are told. `fee` returns the fee in minor units, which leaves the wallet of
     `bears`, or is kept back from the source. The risk of `assessed` kinds is scored. `tells` are the users who hear of
     the payment, `told` and `noted` the members of the event and of the audit record, `about` the user whom the record
-    concerns. `words` are the kind's own codes for causes of the payer. `counted` counts the payment in the metrics.
+    concerns. `words` are the kind's own codes for causes of the payer, `payee_words` those for causes of the payee.
+    `counted` counts the payment in the metrics.
     """
 
     event: str
@@ -102,6 +107,7 @@ class Rules:
     noted: tuple[str, ...] = ("id", "transfer_id", "amount_cents")
     about: Side = "payee"
     words: Mapping[str, str] = field(default_factory=dict)
+    payee_words: Mapping[str, str] = field(default_factory=dict)
     counted: Callable[[Payment], None] = lambda _payment: None
 
 
@@ -207,7 +213,11 @@ KINDS: Final[Mapping[Kind, Rules]] = {
         tells=("payee", "payer"),
         told=_CASH,
         noted=_CASH,
-        words={"insufficient_funds": "agent_insufficient_funds"},
+        words={
+            "insufficient_funds": "agent_insufficient_funds",
+            "transfer_limit_exceeded": "agent_limit_exceeded",
+            "daily_amount_exceeded": "agent_limit_exceeded",
+        },
     ),
     "cash_out": Rules(
         event="cash.accept",
@@ -218,6 +228,7 @@ KINDS: Final[Mapping[Kind, Rules]] = {
         told=_CASH,
         noted=_CASH,
         about="payer",
+        payee_words={"balance_too_high": "agent_limit_exceeded"},
     ),
     "voucher": Rules(
         event="vouchers.redeem",

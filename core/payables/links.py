@@ -47,9 +47,11 @@ async def create(
 
     `purpose` is shown to payers.
 
-    Raises Refusal `kyc_level_required` (KYC_MIN_LEVEL_FOR_MERCHANT_QR).
+    Raises Refusal `kyc_level_required` (KYC_MIN_LEVEL_FOR_MERCHANT_QR), and `currency_mismatch` for a currency that no
+    wallet has.
     """
     require_kyc(owner, platform.settings.kyc_min_level_for_merchant_qr)
+    platform.require_currency(currency)
     minutes = expires_in_minutes
     new = NewPayable(
         kind="link",

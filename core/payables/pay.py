@@ -83,7 +83,9 @@ async def pay(
     except Refusal as refusal:
         if flagged is not None and refusal.code != "idempotency_conflict":
             await record(platform.database, flagged)
-        raise _in_the_kinds_words(rules, payment, refusal) from refusal
+        if refusal.code in {"payable_not_open", "payable_not_found"}:
+            raise _closed(rules, refusal.extra.get("state", "gone")) from refusal
+        raise
     if not paid.replayed:
         rules.counted(payment)
     return paid
@@ -150,7 +152,11 @@ async def prepare(
         currency=order.currency,
         identity=order.identity,
         payer=limited,
-        limits=payer_limits(platform.settings, limited, rules.limits) if limited and rules.limits else None,
+        limits=(
+            payer_limits(platform.settings, limited, rules.limits)
+            if limited and rules.limits
+            else order.limits
+        ),
         order=rules.causes,
         fee=cost,
         fee_payer=bearer,
@@ -160,6 +166,9 @@ async def prepare(
         told=tell_all(hearers, rules.event, told, object_id=object_id),
         audited=(noted,) if flagged is None else (flagged, noted),
         held=order.held,
+        conditions=order.conditions,
+        words=rules.words,
+        payee_words=rules.payee_words,
     )
 
 
@@ -210,12 +219,3 @@ def _closed(rules: Rules, state: str) -> Refusal:
         if words is None
         else Refusal(*words)
     )
-
-
-def _in_the_kinds_words(rules: Rules, payment: Payment, refusal: Refusal) -> Refusal:
-    if refusal.code in {"payable_not_open", "payable_not_found"}:
-        return _closed(rules, refusal.extra.get("state", "gone"))
-    word = rules.words.get(refusal.code)
-    if word is not None and refusal.extra.get("account") == payment.source:
-        return Refusal(word, refusal.detail)
-    return refusal

@@ -193,6 +193,7 @@ class NewPayable(NamedTuple):
     hold_id: UUID | None = None
     life: timedelta | None = None
     due_in: timedelta | None = None
+    agent_id: UUID | None = None
 
 
 class RequestKey(NamedTuple):
@@ -267,7 +268,8 @@ class Stored(NamedTuple):
     id: UUID
     new: bool
     created_at: datetime
-    expires_at: datetime | None
+    code: str | None = None
+    expires_at: datetime | None = None
 
 
 async def create(
@@ -304,9 +306,10 @@ async def store(
         new.hold_id,
         new.life,
         new.due_in,
+        new.agent_id,
     )
     if row is not None:
-        return Stored(payable_id, True, row["created_at"], row["expires_at"])
+        return Stored(payable_id, True, row["created_at"], row["code"], row["expires_at"])
     if key is None:
         raise LookupError("a payable without a key was not stored")
     known = await answered(connection, key)
@@ -322,7 +325,7 @@ async def answered(source: Connection | Database, key: RequestKey) -> Stored | N
         return None
     if known["fingerprint"] != key.fingerprint:
         raise Refusal("idempotency_conflict", "This idempotency key was used for another request.")
-    return Stored(known["id"], False, known["created_at"], known["expires_at"])
+    return Stored(known["id"], False, known["created_at"], known["code"], known["expires_at"])
 
 
 async def end(

@@ -16,11 +16,11 @@ from core.ledger.items import (
     operation_id,
 )
 from core.ledger.outcomes import PAYABLE_STATES
-from core.payables.limits import FUNDS, FUNDS_FIRST, first_cause
+from core.payables.limits import FUNDS, FUNDS_FIRST, Taking, explained
 from core.wallets.books import wallet_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -61,7 +61,8 @@ class Payment(NamedTuple):
     `id` is derived from the principal and the key (`core.ledger.items.operation_id`); a repeated key is compared by
     `identity`. `amount` in minor units leaves `source` and reaches `target`; `fee` then leaves `fee_payer` (an account
     code) for `fee_account`. The limits are those of `payer`, None without limits. `conditions` are further bounds on
-    balances. The hold of `held` is captured, and `amount` goes on from the account that the capture reaches.
+    balances. The hold of `held` is captured, and `amount` goes on from the account that the capture reaches. `words`
+    are the kind's own codes for causes of the source, `payee_words` those for causes of the target.
     """
 
     id: UUID
@@ -86,6 +87,8 @@ class Payment(NamedTuple):
     metadata: dict[str, str] | None = None
     conditions: tuple[Condition, ...] = ()
     held: Held | None = None
+    words: Mapping[str, str] = {}
+    payee_words: Mapping[str, str] = {}
 
     def postings(self) -> list[Posting]:
         """Return the postings, all or nothing: the payment, or the capture of its hold and a payout."""
@@ -112,6 +115,7 @@ class Payment(NamedTuple):
             kind=self.kind,
             currency=self.currency,
             group=group,
+            conditions=self.conditions,
             unfrozen=True,
             identity=(self.kind, *self.identity),
         )
@@ -194,15 +198,21 @@ def _paid(payment: Payment, outcomes: Sequence[Outcome]) -> Paid:
 
 
 async def _refusal(database: Database, payment: Payment, outcome: Outcome) -> Refusal:
-    refusal = outcome.refusal()
-    if refusal.code == "payable_not_open" and outcome.figure is not None:
+    """Return the refusal in the payment's own words. It names no account: people know none, and codes are nobody's."""
+    code = outcome.kind.code
+    if code == "idempotency_conflict":
+        return outcome.refusal()
+    if code == "payable_not_open" and outcome.figure is not None:
+        refusal = outcome.refusal()
         refusal.extra["state"] = PAYABLE_STATES[outcome.figure]
         return refusal
-    if refusal.code == "balance_too_low" and payment.source == payment.target:
-        return Refusal(FUNDS, "The wallet has less than the amount to pay.", account=payment.source)
-    if payment.payer is not None and payment.limits is not None and outcome.account == payment.source:
-        taken = payment.amount + (payment.fee if payment.fee_payer == payment.source else 0)
-        code = await first_cause(database, outcome, payment.payer, taken, payment.limits, payment.order)
-        if code != refusal.code:
-            return Refusal(code, refusal.detail, account=outcome.account)
+    if code == "balance_too_low" and payment.source == payment.target:
+        return Refusal(FUNDS, "The wallet has less than the amount to pay.")
+    taken = payment.amount + (payment.fee if payment.fee_payer == payment.source else 0)
+    taking = Taking(payment.source, taken, payment.currency, payment.limits, payment.order)
+    refusal = await explained(database, outcome, taking)
+    if outcome.account == payment.source:
+        refusal.code = payment.words.get(refusal.code, refusal.code)
+    elif outcome.account == payment.target:
+        refusal.code = payment.payee_words.get(refusal.code, refusal.code)
     return refusal

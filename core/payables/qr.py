@@ -53,10 +53,12 @@ async def create_qr(
 
     `purpose` is shown to payers.
 
-    Returns the text of the code, and its end. Raises Refusal `kyc_level_required`, `not_a_merchant`.
+    Returns the text of the code, and its end. Raises Refusal `kyc_level_required`, `not_a_merchant`, and
+    `currency_mismatch` for a currency that no wallet has.
     """
     require_kyc(merchant, platform.settings.kyc_min_level_for_merchant_qr)
     require_seller(merchant)
+    platform.require_currency(currency)
     static = mode == "static"
     code = new_code()
     new = NewPayable(

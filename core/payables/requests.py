@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from uuid import UUID
 
-    from core.payables.demands import Demand, Demands
+    from core.payables.demands import Demand, Demands, Wanted
     from core.payables.kinds import Order
     from core.payables.payables import State
     from core.platform import Platform
@@ -74,9 +74,9 @@ async def ask(
     return await demands.create(platform, new, requester, target, "requests.create", key=request_key)
 
 
-async def of_user(platform: Platform, user: User) -> Demands:
-    """Return the newest 100 requests to a user and of a user."""
-    return await demands.of_user(platform, "request", user)
+async def of_user(platform: Platform, user: User, wanted: Wanted | None = None) -> Demands:
+    """Return the newest requests to a user and of a user, 100 of each unless `wanted` says otherwise."""
+    return await demands.of_user(platform, "request", user, wanted)
 
 
 async def get(platform: Platform, user: User, request_id: UUID) -> Demand:

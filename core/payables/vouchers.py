@@ -18,7 +18,8 @@ from core.audit import audited, by_user
 from core.database import queries
 from core.errors import Refusal
 from core.ledger.items import SYSTEM_PRINCIPAL, operation_id
-from core.money import MAX_AMOUNT_MINOR
+from core.money import MAX_AMOUNT_MINOR, decimals
+from core.payables.codes import as_typed
 from core.payables.kinds import KINDS, Order
 from core.payables.limits import payer_limits
 from core.payables.pay import Key, pay, require_proven_payer
@@ -43,9 +44,11 @@ CODE_BYTES: Final = 8
 # Bounds of the contract.
 MAX_MINE: Final = 200
 MAX_BULK: Final = 1_000
-# The contract counts vouchers in whole units of so many minor units.
+# Whole units in one voucher, in which the contract counts them. A currency decides how many minor units one has.
 UNIT: Final = 100
 MAX_UNITS: Final = MAX_AMOUNT_MINOR // UNIT
+# The text of a voucher's QR code begins with it.
+QR_PREFIX: Final = "VCHR|"
 
 # A list of the newest vouchers begins here, behind every possible voucher.
 _NEWEST: Final = (datetime(9000, 1, 1, tzinfo=UTC), UUID(int=2**128 - 1))
@@ -100,6 +103,12 @@ class _Known(NamedTuple):
     voucher: Voucher
     creator: User
     funded_by: str
+
+
+def unit_of(currency: str) -> int:
+    """Return the minor units of a whole unit: 100 for SYP, 1 for JPY, 1000 for KWD."""
+    unit: int = 10 ** decimals(currency)
+    return unit
 
 
 async def issue(
@@ -160,10 +169,13 @@ async def issue_bulk(
 async def redeem(platform: Platform, user: User, code: str, key: str | None) -> Voucher:
     """Pay a voucher into the wallet of `user`, less the fee (VOUCHER_FEE_BPS), in one transfer; the creator may, too.
 
+    The code may be typed in any case, with blanks and hyphens, or be the text of the QR code.
+
     Raises Refusal `voucher_not_found`, `voucher_not_active`, and as `core.payables.pay.pay`.
     """
     known = await _known(platform, code)
     voucher = known.voucher
+    code = voucher.code
 
     async def find() -> Order:
         return Order(
@@ -215,9 +227,17 @@ async def revoke(platform: Platform, admin: User, code: str) -> Voucher:
     return voucher._replace(state="canceled")
 
 
-async def list_mine(platform: Platform, user: User) -> list[Voucher]:
-    """Return the newest vouchers that a user has made, newest first."""
-    return [_voucher(row) for row in await platform.database.fetch(_sql.vouchers_of, user.id, MAX_MINE)]
+async def list_mine(
+    platform: Platform,
+    user: User,
+    *,
+    state: str | None = None,
+    before: UUID | None = None,
+    limit: int = MAX_MINE,
+) -> list[Voucher]:
+    """Return the newest vouchers that a user has made, newest first: in a state, before an id (None: any)."""
+    rows = await platform.database.fetch(_sql.vouchers_of, user.id, limit, state, before)
+    return [_voucher(row) for row in rows]
 
 
 async def list_page(
@@ -266,8 +286,9 @@ async def _issue(
     The vouchers' ids are derived from the payment's, so a repeated call finds them. The rows come first, so that the
     accounts, for which others wait, are locked for the shorter time.
     """
-    if payment.currency != platform.currency:
-        raise Refusal("currency_mismatch", f"Wallets are in {platform.currency} here.")
+    platform.require_currency(payment.currency)
+    if payment.amount > MAX_AMOUNT_MINOR:
+        raise Refusal("balance_overflow", "The voucher is worth more than one account can have.")
     await platform.users.open_system_accounts()
     voucher_ids = [operation_id(SYSTEM_PRINCIPAL, f"voucher:{payment.id}:{place}") for place in range(count)]
     data: dict[str, Any] = {"amount_cents": amount, "transfer_id": str(payment.id)}
@@ -295,7 +316,10 @@ async def _issue(
 
 
 async def _known(platform: Platform, code: str) -> _Known:
-    row = await platform.database.fetchrow(_sql.voucher_of_code, code)
+    exact = code[len(QR_PREFIX) :] if code.upper().startswith(QR_PREFIX) else code
+    rows = await platform.database.fetch(_sql.vouchers_of_code, exact, as_typed(code, QR_PREFIX))
+    # The exact code comes first. If several read alike, none is meant for sure.
+    row = rows[0] if rows and (len(rows) == 1 or rows[0]["code"] == exact) else None
     if row is None:
         raise Refusal("voucher_not_found", "There is no voucher with this code.")
     voucher = Voucher(

@@ -18,7 +18,8 @@ from core.payables import invoices
 from core.payables.pay import check, prepare
 from core.payables.payables import ToPay, payable_of
 from core.payables.payments import post_within
-from core.wallets.notifications import write
+from core.wallets.notifications import tell_all, write
+from core.wallets.users import users_of
 from core.work.progress import Progress
 from core.work.retries import in_transaction, reason_of, retry_in
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from core.database import Connection, Row
+    from core.ledger.items import Audited, Told
     from core.platform import Platform
     from core.wallets.users import User
 
@@ -35,6 +37,9 @@ _log = structlog.get_logger(__name__)
 # The contract's bound for a call of a payer; as a step of the job about half a second.
 BATCH: Final = 100
 ACTOR: Final = "system:autopay"
+NOTICE: Final = "invoices.autopay_notice"
+# An invoice that is due in ten days, as by default, is announced three days before the money is taken.
+NOTICE_AHEAD_HOURS: Final = 72
 
 
 class Swept(NamedTuple):
@@ -45,9 +50,44 @@ class Swept(NamedTuple):
 
 
 async def step(platform: Platform) -> Progress:
-    """Pay up to 100 due invoices that a mandate covers; a failed one is tried again, after a longer time each time."""
+    """Pay up to 100 due invoices that a mandate covers; a failed one is tried again, after a longer time each time.
+
+    Their payers are told before.
+    """
+    while await give_notices(platform) == BATCH:
+        pass
     swept = await sweep(platform)
     return Progress(len(swept.processed), len(swept.errors))
+
+
+async def give_notices(platform: Platform) -> int:
+    """Tell the payers of up to 100 invoices when a mandate will pay them, and return the number.
+
+    Money is taken when an invoice is due, and not before the notice of its mandate, or AUTOPAY_NOTICE_HOURS, is over.
+    """
+
+    async def noticed(connection: Connection) -> tuple[int, bool]:
+        least = platform.settings.autopay_notice_hours
+        rows = await connection.fetch(_sql.give_notices, BATCH, least, NOTICE_AHEAD_HOURS)
+        if not rows:
+            return 0, False
+        sides = await users_of(connection, (row[side] for row in rows for side in ("payer_id", "payee_id")))
+        events: list[Told] = []
+        records: list[Audited] = []
+        for row in rows:
+            data = {
+                "id": str(row["id"]),
+                "amount_cents": row["amount"],
+                "pays_at": row["pays_at"].isoformat().replace("+00:00", "Z"),
+            }
+            both = (sides[row["payee_id"]], sides[row["payer_id"]])
+            events += tell_all(both, NOTICE, data, object_id=data["id"])
+            records.append(audited(NOTICE, ACTOR, data, user_id=row["payer_id"], object_id=data["id"]))
+        return len(rows), await write(connection, events, records)
+
+    count, told = await in_transaction(platform.database, noticed)
+    platform.wake(told)
+    return count
 
 
 async def sweep(platform: Platform, payer: User | None = None) -> Swept:
@@ -102,6 +142,8 @@ async def _pay(platform: Platform, invoice_id: UUID, users: dict[UUID, User]) ->
         payer, issuer = users[row["payer_id"]], users[row["payee_id"]]
         order = invoices.order_of(ToPay(payable_of(row), issuer), payer, issuer)._replace(actor=ACTOR)
         check(platform, order)
+        if await connection.fetchval(_sql.spend_of_mandate, row["mandate_id"], row["amount"]) is None:
+            raise Refusal("mandate_cap_reached", "The mandate has paid as much as it may in this period.")
         key = operation_id(SYSTEM_PRINCIPAL, f"auto-invoice-{invoice_id}")
         payment = await prepare(platform, order, key)
         await connection.execute(_sql.forget_autopay_failure, invoice_id)

@@ -18,7 +18,7 @@ from core.ledger.items import SYSTEM_PRINCIPAL, operation_id
 from core.payables.kinds import KINDS, Order
 from core.payables.pay import check, prepare
 from core.payables.payments import Payment, post_within
-from core.recurring.subscriptions import Subscription, subscription_of
+from core.recurring.subscriptions import Subscription, months_after, subscription_of
 from core.wallets.notifications import announce
 from core.work.progress import Progress
 from core.work.retries import in_transaction, reason_of, retry_in
@@ -55,10 +55,26 @@ class Period(NamedTuple):
 
 def period_of(subscription: Subscription, now: datetime) -> Period:
     """Return the period that `now` lies in; the first period begins at `next_charge_at`."""
+    if subscription.interval_months is not None and subscription.anchor is not None:
+        return _months_of(subscription, subscription.interval_months, subscription.anchor, now)
     interval = timedelta(days=subscription.interval_days)
     missed = max(0, (now - subscription.next_charge_at) // interval)
     starts = subscription.next_charge_at + missed * interval
     return Period(starts, starts + interval, missed)
+
+
+def _months_of(subscription: Subscription, months: int, anchor: datetime, now: datetime) -> Period:
+    # A period begins in the month of its number, however short: so months are compared, and days only at the end.
+    first = _months(anchor, subscription.next_charge_at) // months
+    current = max(first, _months(anchor, now) // months)
+    if current > first and months_after(anchor, current * months) > now:
+        current -= 1
+    starts, ends = (months_after(anchor, number * months) for number in (current, current + 1))
+    return Period(starts, ends, current - first)
+
+
+def _months(begin: datetime, end: datetime) -> int:
+    return (end.year - begin.year) * 12 + end.month - begin.month
 
 
 async def step(platform: Platform) -> Progress:

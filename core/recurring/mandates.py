@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from uuid import UUID
 
 from core import ids
@@ -23,7 +23,11 @@ LISTED: Final = 100
 
 
 class Mandate(NamedTuple):
-    """A mandate as stored; `max_amount` in minor units, None for any. Only an active mandate with autopay pays."""
+    """A mandate as stored; amounts in minor units, None for any. Only an active mandate with autopay pays.
+
+    In a `period` (day, week or month, in UTC) it pays `period_max` at most and has paid `period_spent`. Money is taken
+    `notice_hours` after the payer was told, or later.
+    """
 
     id: UUID
     payer_id: UUID
@@ -34,24 +38,54 @@ class Mandate(NamedTuple):
     state: str
     created_at: datetime
     updated_at: datetime
+    period: str | None
+    period_max: int | None
+    notice_hours: int
+    period_spent: int
+
+
+class Cap(NamedTuple):
+    """The most that a mandate pays in a period, in minor units; None: no cap."""
+
+    amount: int | None
+    period: Literal["day", "week", "month"] = "month"
 
 
 async def upsert(
-    platform: Platform, payer: User, issuer_phone: str, *, autopay: bool, max_amount: int | None
+    platform: Platform,
+    payer: User,
+    issuer_phone: str,
+    *,
+    autopay: bool,
+    max_amount: int | None,
+    cap: Cap | None = None,
+    notice_hours: int | None = None,
 ) -> Mandate:
     """Store the mandate of a payer for an issuer, one a pair; a revoked mandate becomes active again.
 
-    An unknown issuer gets a user and a wallet. `max_amount` is in minor units, None for any.
+    An unknown issuer gets a user and a wallet. `max_amount` is in minor units, None for any. A known mandate keeps its
+    cap and its notice where these are None.
     """
     issuer = await platform.users.ensure(issuer_phone, actor=by_user(payer.id))
     async with platform.database.transaction() as connection:
         row = await connection.fetchrow(
-            _sql.upsert_mandate, ids.new_uuid(), payer.id, issuer.id, autopay, max_amount
+            _sql.upsert_mandate,
+            ids.new_uuid(),
+            payer.id,
+            issuer.id,
+            autopay,
+            max_amount,
+            None if cap is None else cap.amount,
+            None if cap is None or cap.amount is None else cap.period,
+            cap is not None,
+            notice_hours,
         )
         if row is None:
             raise LookupError("an upsert returned no mandate")
         mandate_id = str(row["id"])
         data = {"id": mandate_id, "autopay": autopay, "max_amount_cents": max_amount}
+        if row["period_max"] is not None:
+            data |= {"period": row["period"], "period_max_cents": row["period_max"]}
         told = await announce(
             connection,
             "invoices.mandate_upsert",
@@ -64,9 +98,18 @@ async def upsert(
     return _mandate(row, issuer_phone=issuer.phone)
 
 
-async def of_payer(platform: Platform, payer: User) -> list[Mandate]:
-    """Return the newest 100 mandates of a payer."""
-    return [_mandate(row) for row in await platform.database.fetch(_sql.mandates_of, payer.id, LISTED)]
+async def of_payer(
+    platform: Platform,
+    payer: User,
+    *,
+    state: str | None = None,
+    phone: str | None = None,
+    before: UUID | None = None,
+    limit: int = LISTED,
+) -> list[Mandate]:
+    """Return the newest mandates of a payer: in a state, for an issuer's phone, before an id (None: any)."""
+    rows = await platform.database.fetch(_sql.mandates_of, payer.id, limit, state, phone, before)
+    return [_mandate(row) for row in rows]
 
 
 async def revoke(platform: Platform, payer: User, mandate_id: UUID) -> bool:

@@ -1,16 +1,17 @@
-"""Subscriptions: a payer pays a merchant the same amount every so many days; `charging` moves the money."""
+"""Subscriptions: a payer pays a merchant the same amount every so many days or months; `charging` moves the money."""
 
 from __future__ import annotations
 
+from calendar import monthrange
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from uuid import UUID
 
 from core import ids, metrics
 from core.audit import audited, by_user
 from core.database import queries
 from core.errors import Refusal
-from core.payables.limits import PER_DAY, PER_TRANSFER, payer_limits, read_outgoing
+from core.payables.limits import PER_DAY, PER_TRANSFER, limit_refusal, payer_limits, read_outgoing
 from core.wallets.notifications import announce, write
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ LISTED: Final = 200
 
 class Subscription(NamedTuple):
     """A subscription as stored, the amount in minor units.
+
+    With `interval_months` it goes by the calendar: its periods begin on the day of `anchor`, or on the last day of a
+    shorter month.
 
     `next_charge_at` is the beginning of the next unpaid period, and `try_at` the time of its charge, which is later
     after `attempts` failures in this period. `last_error` is the last failure's code. `missed_periods` ended unpaid.
@@ -44,6 +48,8 @@ class Subscription(NamedTuple):
     missed_periods: int
     last_transfer_id: UUID | None
     created_at: datetime
+    interval_months: int | None = None
+    anchor: datetime | None = None
 
 
 def subscription_of(row: Row) -> Subscription:
@@ -51,10 +57,26 @@ def subscription_of(row: Row) -> Subscription:
     return Subscription(*(row[name] for name in Subscription._fields))
 
 
+def months_after(moment: datetime, months: int) -> datetime:
+    """Return the moment so many months later: on the same day, or on the last day of a shorter month.
+
+    >>> [f"{months_after(datetime(2026, 1, 31), number):%d %b}" for number in range(4)]
+    ['31 Jan', '28 Feb', '31 Mar', '30 Apr']
+    """
+    years, month = divmod(moment.year * 12 + moment.month - 1 + months, 12)
+    day = min(moment.day, monthrange(years, month + 1)[1])
+    return moment.replace(year=years, month=month + 1, day=day)
+
+
 async def create(
-    platform: Platform, payer: User, merchant_phone: str, amount: int, interval_days: int
+    platform: Platform,
+    payer: User,
+    merchant_phone: str,
+    amount: int,
+    interval_days: int,
+    interval_months: int | None = None,
 ) -> Subscription:
-    """Subscribe for `amount` minor units; the first charge comes after `interval_days`.
+    """Subscribe for `amount` minor units; the first charge comes after `interval_days`, or after `interval_months`.
 
     Raises Refusal `merchant_not_found`, `target_not_a_merchant`, `transfer_limit_exceeded`, `daily_amount_exceeded`.
     """
@@ -64,9 +86,13 @@ async def create(
     if not merchant.sells:
         raise Refusal("target_not_a_merchant", "The payee of a subscription is a merchant.")
     await _within_limits(platform, payer, amount)
-    starts = datetime.now(UTC) + timedelta(days=interval_days)
+    now = datetime.now(UTC)
+    starts = now + timedelta(days=interval_days)
     subscription_id = ids.new_uuid()
     data = {"id": str(subscription_id), "amount_cents": amount, "interval_days": interval_days}
+    if interval_months is not None:
+        starts = months_after(now, interval_months)
+        data["interval_months"] = interval_months
     async with platform.database.transaction() as connection:
         row = await connection.fetchrow(
             _sql.create_subscription,
@@ -77,6 +103,8 @@ async def create(
             platform.currency,
             interval_days,
             starts,
+            interval_months,
+            None if interval_months is None else now,
         )
         if row is None:
             raise LookupError("a new subscription was not stored")
@@ -93,9 +121,18 @@ async def create(
     return subscription_of(row)
 
 
-async def of_payer(platform: Platform, payer: User) -> list[Subscription]:
-    """Return the newest 200 subscriptions that a user pays."""
-    rows = await platform.database.fetch(_sql.subscriptions_of, payer.id, LISTED)
+async def of_user(
+    platform: Platform,
+    user: User,
+    role: Literal["payer", "merchant"] = "payer",
+    *,
+    state: str | None = None,
+    before: UUID | None = None,
+    limit: int = LISTED,
+) -> list[Subscription]:
+    """Return the newest subscriptions that a user pays, or is paid by: in a state, before an id (None: any)."""
+    statement = _sql.subscriptions_of if role == "payer" else _sql.subscriptions_to
+    rows = await platform.database.fetch(statement, user.id, limit, state, before)
     return [subscription_of(row) for row in rows]
 
 
@@ -155,13 +192,14 @@ def require_dev(platform: Platform) -> None:
 
 async def _within_limits(platform: Platform, payer: User, amount: int) -> None:
     """Refuse an amount that could not be charged today; each charge is checked again under the wallet's lock."""
-    limits = payer_limits(platform.settings, payer)
-    if limits.transfer_max is not None and amount > limits.transfer_max:
-        raise Refusal(PER_TRANSFER, f"At most {limits.transfer_max} may be sent in one transfer.")
-    outgoing = await read_outgoing(platform.database, payer)
-    sent = 0 if outgoing is None else outgoing.day_sum
-    if limits.day_amount_max is not None and sent + amount > limits.day_amount_max:
-        raise Refusal(PER_DAY, f"At most {limits.day_amount_max} may be sent on one UTC day.")
+    outgoing = await read_outgoing(platform.database, payer.account)
+    if outgoing is None:
+        return
+    bounds = outgoing.within(payer_limits(platform.settings, payer))
+    if bounds.transfer_max is not None and amount > bounds.transfer_max:
+        raise limit_refusal(PER_TRANSFER, amount, platform.currency, outgoing, bounds)
+    if bounds.day_amount_max is not None and outgoing.day_sum + amount > bounds.day_amount_max:
+        raise limit_refusal(PER_DAY, amount, platform.currency, outgoing, bounds)
 
 
 async def _of_payer(platform: Platform, payer: User, subscription_id: UUID) -> Subscription:

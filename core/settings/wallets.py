@@ -67,7 +67,7 @@ class Tokens(BaseModel):
     merchant_secret_keys: Secrets = key(
         "",
         "Keys under which merchants' API secrets are stored, 32 characters or more, comma separated, newest first;"
-        " unset: JWT_SECRET, whose change then ends those secrets",
+        " unset: SECRETS_KEYS, or JWT_SECRET, whose change then ends those secrets",
     )
     admin_token: Secrets = key(
         "", "Tokens of /admin, comma separated; unset with ADMIN_TOKEN_SHA256: /admin is off"
@@ -157,6 +157,13 @@ class Money(BaseModel):
         ge=0,
         le=86_400,
     )
+    autopay_notice_hours: int = key(
+        0,
+        "Least time between the notice to a payer and the payment of an invoice by a mandate; a payer may ask for more",
+        unit="hours",
+        ge=0,
+        le=8_760,
+    )
     fee_wallet_phone: str = key(
         FEE_WALLET_PHONE, "Phone of the account that receives fees; not this one in prod"
     )
@@ -169,8 +176,16 @@ class Money(BaseModel):
     refund_fee_policy: Annotated[Literal["keep", "return"], Lower] = key(
         "keep", "The merchant's fee when a payment is refunded: keep, or return it in proportion"
     )
+    open_demands_max: int = key(
+        20,
+        "Most open payment requests, and most open invoices, of one user to another; 0: no bound",
+        unit="items",
+        ge=0,
+        le=1_000_000,
+    )
+    # An hour is enough to walk to an agent, and money that nobody fetches is soon back in the wallet.
     cash_request_expiry_minutes: int = key(
-        0,
+        60,
         "Life of a cash request, and of the hold of a cash-out; 0: no end",
         unit="minutes",
         ge=0,

@@ -20,7 +20,7 @@ from core.errors import Refusal
 from core.phones import is_international
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from core.database import Connection, Database
     from core.settings import Settings
@@ -31,6 +31,9 @@ _log = structlog.get_logger(__name__)
 REFRESH_SECONDS: Final = 0.5
 MAX_BASIS_POINTS: Final = 10_000
 MAX_RATE: Final = 1_000_000
+# The settings that have another name than the value.
+_SETTINGS: Final = {"rate_limit_exempt_otp": "rl_exempt_otp"}
+ADMINISTRATOR: Final = "administrator"
 
 
 class PlatformConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +68,40 @@ class Override(NamedTuple):
     value: Any
     updated_by: str
     updated_at: datetime
+
+
+class InForce(NamedTuple):
+    """A value that holds, and its source: ADMINISTRATOR, or the name of the setting in the environment."""
+
+    name: str
+    value: Any
+    source: str
+
+
+def in_force(settings: Settings, overrides: Sequence[Override]) -> list[InForce]:
+    """Return each value that holds, under the names of PlatformConfig; a rate that was set to 0 is the setting's."""
+    boosts = {
+        "rate_limit_per_minute": "rl_limit_per_minute_override",
+        "rate_limit_auth_boost": "rl_auth_boost_override",
+    }
+    set_here = {}
+    for one in overrides:
+        with contextlib.suppress(Refusal):
+            _check(one.name, one.value)
+            set_here[one.name] = one.value
+    found = []
+    for name in PlatformConfig.__struct_fields__:
+        value = set_here.get(name)
+        if value is not None and (value or name not in boosts):
+            found.append(InForce(name, value, ADMINISTRATOR))
+            continue
+        second = boosts.get(name)
+        # An administrator's 0 stands for the setting, past the override in the environment.
+        if second is not None and (name in set_here or not getattr(settings, second)):
+            second = name
+        setting = second or _SETTINGS.get(name, name)
+        found.append(InForce(name, getattr(settings, setting), setting.upper()))
+    return found
 
 
 class Config:

@@ -55,6 +55,7 @@ PROBLEMS: Mapping[str, ProblemType] = {
     "endpoint_disabled": ProblemType(409, "The endpoint is switched off"),
     "endpoint_unverified": ProblemType(409, "The endpoint's URL is not verified"),
     "challenge_failed": ProblemType(409, "The URL has not passed the challenge"),
+    "too_many_secrets": ProblemType(409, "Too many secrets count at once"),
     "delivery_in_progress": ProblemType(409, "The delivery is being sent"),
     # Keys and rates.
     "idempotency_conflict": ProblemType(409, "The key was used with another request"),

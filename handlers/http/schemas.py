@@ -28,8 +28,8 @@ _VALUES = {"const", "enum", "examples", "required"}
 class Schemas:
     """The schemas of all types of the shown routes, with the rules of the decoder beyond the types.
 
-    What a caller sends is described as it may be sent: a field that may be left out has no default, since generators
-    demand fields with one. What we answer is described as it comes: a field that is always there is required.
+    A field that a caller may leave out has no default, since generators demand fields with one. A field that is always
+    in an answer is required.
     """
 
     def __init__(self, shown: Sequence[tuple[Surface, Route]]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 from uuid import UUID
 
 import msgspec
 import pydantic
+from aiohttp import hdrs, web
 from multidict import istr
 from pydantic_core import PydanticCustomError
 
@@ -25,6 +26,10 @@ from core.wallets.balances import Entry
 from handlers.http.dispatch import IDEMPOTENCY_KEY
 from handlers.http.route import Call
 
+T = TypeVar("T")
+
+# The most items of one part of a list.
+MAX_PAGE: Final = 200
 # The header in which sibling services send their keys.
 INTERNAL_KEY: Final = istr("X-Idempotency-Key")
 # The contract's limit on an idempotency key, without the blanks around it.
@@ -74,6 +79,26 @@ class Body(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="ignore")
 
 
+class PageQuery(Body):
+    """A part of a list; `before` continues it behind the id of its last item.
+
+    Without these fields a list is as the contract has it. With them its answer says how it goes on.
+    """
+
+    limit: Annotated[int, pydantic.Field(ge=1, le=MAX_PAGE)] | None = None
+    before: UUID | None = None
+    status: Annotated[str, pydantic.Field(max_length=32)] | None = None
+
+    @property
+    def given(self) -> bool:
+        """Whether a part of the list was asked for."""
+        return bool(self.model_fields_set)
+
+    def most(self, contract: int) -> int:
+        """Return how many items to read: one more than asked for, which tells that there are more."""
+        return (self.limit or contract) + 1
+
+
 class TransferOut(msgspec.Struct, frozen=True, kw_only=True):
     """A payment as the contract shows it; `from_wallet_id` is null where the money comes from a system account."""
 
@@ -103,6 +128,25 @@ class Detail(msgspec.Struct, frozen=True):
     """The result, in a word."""
 
     detail: str
+
+
+def cut(found: Sequence[T], limit: int) -> tuple[list[T], T | None]:
+    """Return the first `limit` items, and the last of them where more were found."""
+    items = list(found[:limit])
+    return items, items[-1] if len(found) > limit else None
+
+
+def linked(call: Call, response: web.Response, before: str | None) -> web.Response:
+    """Return the answer of a bare array with a Link header (RFC 8288) to the next part, if there is one."""
+    if before is not None:
+        url = call.request.rel_url.update_query(before=before)
+        response.headers[hdrs.LINK] = f'<{url}>; rel="next"'
+    return response
+
+
+def whole_phone(text: str | None) -> str | None:
+    """Return a phone of a query, in which an unencoded plus arrives as a blank."""
+    return f"+{text[1:]}" if text is not None and text.startswith(" ") else text
 
 
 def transfer_out(paid: Paid) -> TransferOut:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 import msgspec
@@ -11,31 +11,37 @@ from aiohttp import web
 
 from core.money import MAX_AMOUNT_MINOR
 from core.payables import invoices
-from core.payables.demands import Demand
+from core.payables.demands import LISTED, Demand, Wanted
 from core.payables.invoices import Billed
 from core.recurring import autopay, mandates
-from core.recurring.mandates import Mandate
+from core.recurring.mandates import Cap, Mandate
 from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.contract import (
     Body,
     Cents,
     Detail,
+    PageQuery,
     Phone,
     Reference,
     Text,
     TransferOut,
+    cut,
     header_key,
     maybe_timestamp,
     platform_of,
     timestamp,
     transfer_out,
+    whole_phone,
 )
 from handlers.wallets.problems import problem_type
+from handlers.wallets.requests import id_of
 
 MAX_DUE_DAYS = 365
+MAX_NOTICE_HOURS = 8_760
 
 # The contract's words for the states of a payable.
 STATES = {"open": "pending"}
+STATES_BACK = {status: state for state, status in STATES.items()}
 
 MaxAmount = Annotated[int, pydantic.Field(ge=1, le=MAX_AMOUNT_MINOR)]
 Days = Annotated[int, pydantic.Field(ge=0, le=MAX_DUE_DAYS)]
@@ -51,16 +57,37 @@ class InvoiceIn(Body):
     description: Text | None = None
 
 
+class InvoicesQuery(PageQuery):
+    """A part of the lists: one side of them, a status, the phone of the other side, a reference."""
+
+    side: Literal["incoming", "outgoing"] | None = None
+    phone: Annotated[str, pydantic.Field(max_length=64)] | None = None
+    reference: Reference | None = None
+
+
 class MandateIn(Body):
-    """A mandate for one issuer, in minor units. Without a maximum it covers any amount."""
+    """A mandate for one issuer, in minor units. Without a maximum it covers any amount.
+
+    In a `period` (the UTC day, week or month) `period_max_cents` is paid at most; money is taken `notice_hours` after
+    the payer was told, or later. A mandate that is set again keeps its cap and its notice where these are absent.
+    """
 
     issuer_phone: Phone
     autopay: bool = False
     max_amount_cents: MaxAmount | None = None
+    period_max_cents: MaxAmount | None = None
+    period: Literal["day", "week", "month"] = "month"
+    notice_hours: Annotated[int, pydantic.Field(ge=0, le=MAX_NOTICE_HOURS)] | None = None
+
+
+class MandatesQuery(PageQuery):
+    """A part of the list: a status, the phone of the issuer."""
+
+    phone: Annotated[str, pydantic.Field(max_length=64)] | None = None
 
 
 class InvoiceOut(msgspec.Struct, frozen=True):
-    """An invoice."""
+    """An invoice. From `autopay_at` on, if it is there, a mandate pays it."""
 
     id: str
     issuer_phone: str
@@ -73,17 +100,23 @@ class InvoiceOut(msgspec.Struct, frozen=True):
     due_at: str | None
     created_at: str
     paid_transfer_id: str | None
+    autopay_at: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class InvoicesOut(msgspec.Struct, frozen=True):
-    """Invoices to the caller and invoices from the caller, newest first."""
+    """Invoices to the caller and invoices from the caller, newest first.
+
+    Where a part was asked for, the two `next_` fields continue the lists as `before`, null at the end.
+    """
 
     incoming: list[InvoiceOut]
     outgoing: list[InvoiceOut]
+    next_incoming: str | msgspec.UnsetType | None = msgspec.UNSET
+    next_outgoing: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class MandateOut(msgspec.Struct, frozen=True):
-    """A mandate."""
+    """A mandate. One without a cap has no `period_` fields, one without a notice of its own no `notice_hours`."""
 
     id: str
     issuer_phone: str
@@ -92,12 +125,17 @@ class MandateOut(msgspec.Struct, frozen=True):
     status: str
     created_at: str
     updated_at: str
+    period: str | msgspec.UnsetType = msgspec.UNSET
+    period_max_cents: int | msgspec.UnsetType = msgspec.UNSET
+    period_spent_cents: int | msgspec.UnsetType = msgspec.UNSET
+    notice_hours: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class MandatesOut(msgspec.Struct, frozen=True):
-    """The caller's mandates, newest first."""
+    """The caller's mandates, newest first; where a part was asked for, `next` continues the list as `before`."""
 
     items: list[MandateOut]
+    next: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class NotProcessed(msgspec.Struct, frozen=True):
@@ -130,8 +168,23 @@ async def create_invoice(call: Call) -> web.Response:
 
 async def list_invoices(call: Call) -> web.Response:
     """List the newest invoices of each side."""
-    found = await invoices.of_user(platform_of(call), call.user)
-    return answer(200, InvoicesOut([*map(invoice_out, found.incoming)], [*map(invoice_out, found.outgoing)]))
+    query: InvoicesQuery = call.query
+    wanted = Wanted(
+        query.side,
+        STATES_BACK.get(query.status or "", query.status),
+        whole_phone(query.phone),
+        query.reference,
+        query.before,
+        query.most(LISTED),
+    )
+    found = await invoices.of_user(platform_of(call), call.user, wanted)
+    incoming, next_incoming = cut(found.incoming, wanted.limit - 1)
+    outgoing, next_outgoing = cut(found.outgoing, wanted.limit - 1)
+    said = InvoicesOut([*map(invoice_out, incoming)], [*map(invoice_out, outgoing)])
+    if query.given:
+        ends = (id_of(next_incoming), id_of(next_outgoing))
+        said = msgspec.structs.replace(said, next_incoming=ends[0], next_outgoing=ends[1])
+    return answer(200, said)
 
 
 async def get_invoice(call: Call) -> web.Response:
@@ -178,14 +231,29 @@ async def put_mandate(call: Call) -> web.Response:
         body.issuer_phone,
         autopay=body.autopay,
         max_amount=body.max_amount_cents,
+        cap=Cap(body.period_max_cents, body.period) if "period_max_cents" in body.model_fields_set else None,
+        notice_hours=body.notice_hours,
     )
     return answer(200, mandate_out(mandate))
 
 
 async def list_mandates(call: Call) -> web.Response:
     """List the caller's mandates."""
-    found = await mandates.of_payer(platform_of(call), call.user)
-    return answer(200, MandatesOut([*map(mandate_out, found)]))
+    query: MandatesQuery = call.query
+    most = query.most(mandates.LISTED)
+    found = await mandates.of_payer(
+        platform_of(call),
+        call.user,
+        state=query.status,
+        phone=whole_phone(query.phone),
+        before=query.before,
+        limit=most,
+    )
+    items, last = cut(found, most - 1)
+    said = MandatesOut([*map(mandate_out, items)])
+    if query.given:
+        said = msgspec.structs.replace(said, next=None if last is None else str(last.id))
+    return answer(200, said)
 
 
 async def revoke_mandate(call: Call) -> web.Response:
@@ -209,6 +277,7 @@ def invoice_out(demand: Demand) -> InvoiceOut:
         due_at=maybe_timestamp(payable.due_at),
         created_at=timestamp(payable.created_at),
         paid_transfer_id=None if payable.transfer_id is None else str(payable.transfer_id),
+        autopay_at=maybe_timestamp(demand.autopay_at if payable.state == "open" else None) or msgspec.UNSET,
     )
 
 
@@ -222,6 +291,10 @@ def mandate_out(mandate: Mandate) -> MandateOut:
         status=mandate.state,
         created_at=timestamp(mandate.created_at),
         updated_at=timestamp(mandate.updated_at),
+        period=mandate.period or msgspec.UNSET,
+        period_max_cents=mandate.period_max or msgspec.UNSET,
+        period_spent_cents=msgspec.UNSET if mandate.period is None else mandate.period_spent,
+        notice_hours=mandate.notice_hours or msgspec.UNSET,
     )
 
 
@@ -232,11 +305,11 @@ ROUTES = table(
     Route(
         "POST", "/invoices", create_invoice, "create_invoice", "Issue an invoice",
         body=InvoiceIn, answers={200: InvoiceOut},
-        problems=("kyc_level_required", "not_a_merchant", "invoice_to_self"),
+        problems=("kyc_level_required", "not_a_merchant", "invoice_to_self", "sender_blocked", "too_many_open_items"),
     ),
     Route(
-        "GET", "/invoices", list_invoices, "list_invoices", "List the newest 100 invoices to me, and mine",
-        answers={200: InvoicesOut},
+        "GET", "/invoices", list_invoices, "list_invoices", "List the newest invoices to me, and mine",
+        query=InvoicesQuery, answers={200: InvoicesOut},
     ),
     Route(
         "POST", "/invoices/process_due", process_due_invoices, "process_due_invoices",
@@ -247,8 +320,8 @@ ROUTES = table(
         "Let an issuer's invoices be paid when they are due", body=MandateIn, answers={200: MandateOut},
     ),
     Route(
-        "GET", "/invoices/mandates", list_mandates, "list_mandates", "List my newest 100 mandates",
-        answers={200: MandatesOut},
+        "GET", "/invoices/mandates", list_mandates, "list_mandates", "List my newest mandates",
+        query=MandatesQuery, answers={200: MandatesOut},
     ),
     Route(
         "POST", "/invoices/mandates/{mandate_id}/revoke", revoke_mandate, "revoke_mandate", "End a mandate",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+import pydantic
 from aiohttp import web
 from multidict import istr
 
@@ -13,7 +14,17 @@ from core.wallets import merchant_keys
 from core.wallets.balances import read_balance, read_entries
 from core.wallets.merchant_keys import READ_TRANSACTIONS, Signed
 from handlers.http.route import Call, Route, answer, table
-from handlers.wallets.contract import Counterparty, Detail, counterparty_of, platform_of, timestamp
+from handlers.wallets.contract import (
+    MAX_PAGE,
+    Body,
+    Counterparty,
+    Detail,
+    counterparty_of,
+    cut,
+    linked,
+    platform_of,
+    timestamp,
+)
 
 API_KEY: Final = istr("X-API-Key")
 API_TS: Final = istr("X-API-Ts")
@@ -34,6 +45,13 @@ class KeyOut(msgspec.Struct, frozen=True):
 
     key_id: str
     created_at: str
+
+
+class KeysQuery(Body):
+    """A part of the list; `before` continues it behind the id of its last key."""
+
+    limit: Annotated[int, pydantic.Field(ge=1, le=MAX_PAGE)] | None = None
+    before: Annotated[str, pydantic.Field(max_length=64)] | None = None
 
 
 class ApiEntryOut(msgspec.Struct, frozen=True):
@@ -62,8 +80,14 @@ async def create_key(call: Call) -> web.Response:
 
 async def list_keys(call: Call) -> web.Response:
     """List the caller's keys, newest first."""
+    query: KeysQuery = call.query
     found = await merchant_keys.list_keys(platform_of(call), call.user)
-    return answer(200, [KeyOut(key.key_id, timestamp(key.created_at)) for key in found])
+    places = [place for place, key in enumerate(found, 1) if key.key_id == query.before]
+    # A merchant has few keys, so that a part of the list is cut here.
+    behind = found[places[0] if places else len(found) :] if query.before is not None else found
+    items, last = cut(behind, query.limit or len(found))
+    said = answer(200, [KeyOut(key.key_id, timestamp(key.created_at)) for key in items])
+    return linked(call, said, None if last is None else last.key_id)
 
 
 async def delete_key(call: Call) -> web.Response:
@@ -105,7 +129,7 @@ ROUTES = table(
     ),
     Route(
         "GET", "/merchant/api/keys", list_keys, "list_merchant_keys", "List my API keys",
-        answers={200: list[KeyOut]}, problems=("merchant_only",),
+        query=KeysQuery, answers={200: list[KeyOut]}, problems=("merchant_only",),
     ),
     Route(
         "DELETE", "/merchant/api/keys/{key_id}", delete_key, "delete_merchant_key", "End an API key",

@@ -14,10 +14,10 @@ from core.errors import Refusal
 from core.outbox import deliveries, endpoints
 from core.outbox.deliveries import Delivery, Filter
 from core.outbox.endpoints import MAX_ENDPOINTS
-from core.outbox.send_now import send_due
+from core.outbox.send_now import send_all_due, send_due
 from core.wallets import merchant_endpoints
 from handlers.http.route import Call, Route, answer, table
-from handlers.wallets.contract import Body, Detail, platform_of, timestamp
+from handlers.wallets.contract import MAX_PAGE, Body, Detail, PageQuery, cut, linked, platform_of, timestamp
 from handlers.wallets.validation import invalid
 
 LISTED: Final = 200
@@ -27,11 +27,18 @@ Url = Annotated[str, pydantic.Field(min_length=1, max_length=512)]
 Secret = Annotated[str, pydantic.Field(min_length=1, max_length=64, pattern=r"^[^\x00]*$")]
 
 
+Events = Annotated[str, pydantic.Field(max_length=2000)]
+
+
 class MerchantEndpointQuery(Body):
-    """An endpoint to make; the body gives the fields that are missing here."""
+    """An endpoint to make; the body gives the fields that are missing here.
+
+    `events` are types or patterns of events, separated by commas; without them the four of the contract come.
+    """
 
     url: Url | None = None
     secret: Secret | None = None
+    events: Events | None = None
 
 
 class MerchantEndpointIn(Body):
@@ -39,11 +46,19 @@ class MerchantEndpointIn(Body):
 
     url: Url | None = None
     secret: Secret | None = None
+    events: Events | list[str] | None = None
 
     @pydantic.model_validator(mode="before")
     @classmethod
     def _nothing_is_empty(cls, value: Any) -> Any:
         return {} if value is None else value
+
+
+class DeliveriesQuery(Body):
+    """A part of the list; `before` continues it behind the id of its last delivery."""
+
+    limit: Annotated[int, pydantic.Field(ge=1, le=MAX_PAGE)] | None = None
+    before: UUID | None = None
 
 
 class RoundsQuery(Body):
@@ -97,8 +112,14 @@ class RoundsOut(msgspec.Struct, frozen=True):
 async def create_endpoint(call: Call) -> web.Response:
     """Make an endpoint."""
     url, secret = _given(call, "url"), _given(call, "secret")
+    events = call.query.events or call.body.events
     endpoint = await merchant_endpoints.create_endpoint(
-        platform_of(call), call.parts.outbound.destinations, call.user, url=url, secret=secret
+        platform_of(call),
+        call.parts.outbound.destinations,
+        call.user,
+        url=url,
+        secret=secret,
+        event_types=_types(events) or merchant_endpoints.CONTRACT_EVENTS,
     )
     return answer(200, MerchantEndpointOut(str(endpoint.id), endpoint.url, active=True))
 
@@ -108,13 +129,16 @@ async def list_endpoints(call: Call) -> web.Response:
     found = await endpoints.list_page(
         call.service.database, principal_id=call.user.principal_id, after=None, limit=MAX_ENDPOINTS
     )
-    return answer(
-        200,
-        [
-            ListedEndpointOut(str(one.id), one.url, one.disabled_at is None, timestamp(one.created_at))
-            for one in reversed(found)
-        ],
-    )
+    query: PageQuery = call.query
+    # A user has few endpoints, so that a part of the list is cut here.
+    wanted = [
+        ListedEndpointOut(str(one.id), one.url, one.disabled_at is None, timestamp(one.created_at))
+        for one in reversed(found)
+        if (query.before is None or one.id < query.before)
+        and (query.status is None or (query.status == "active") == (one.disabled_at is None))
+    ]
+    items, last = cut(wanted, query.limit or MAX_ENDPOINTS)
+    return linked(call, answer(200, items), None if last is None else last.id)
 
 
 async def send_tests(call: Call) -> web.Response:
@@ -130,14 +154,20 @@ async def send_tests(call: Call) -> web.Response:
 
 async def list_deliveries(call: Call) -> web.Response:
     """List the newest deliveries to the caller's endpoints."""
+    query: DeliveriesQuery = call.query
+    most = (query.limit or LISTED) + 1
     wanted = Filter(principal_id=call.user.principal_id)
-    found = await deliveries.list_deliveries(call.service.database, wanted, before=None, limit=LISTED)
-    return answer(200, [_shown(delivery) for delivery in found])
+    found = await deliveries.list_deliveries(call.service.database, wanted, before=query.before, limit=most)
+    items, last = cut(found, most - 1)
+    said = answer(200, [_shown(delivery) for delivery in items])
+    return linked(call, said, str(last.id)) if query.model_fields_set and last is not None else said
 
 
 async def process_once(call: Call) -> web.Response:
-    """Send due deliveries in one round, in development."""
-    await _process(call, 1)
+    """Send the deliveries that are due, in development, and answer when they are sent, also by a worker."""
+    _development_only(call)
+    settings, destinations = platform_of(call).settings, call.parts.outbound.destinations
+    await send_all_due(call.service.database, settings, destinations)
     return answer(200, Detail("ok"))
 
 
@@ -168,12 +198,20 @@ async def _refuse_delivery(call: Call, delivery_id: UUID) -> None:
     raise Refusal("forbidden", "This delivery is to somebody else's endpoint.")
 
 
-async def _process(call: Call, rounds: int) -> int:
-    settings = platform_of(call).settings
-    if settings.env != "dev":
+def _development_only(call: Call) -> None:
+    if platform_of(call).settings.env != "dev":
         raise Refusal("forbidden", "This call is for development only. Elsewhere the workers send.")
-    destinations = call.parts.outbound.destinations
+
+
+async def _process(call: Call, rounds: int) -> int:
+    _development_only(call)
+    settings, destinations = platform_of(call).settings, call.parts.outbound.destinations
     return await send_due(call.service.database, settings, destinations, most_rounds=rounds)
+
+
+def _types(given: str | list[str] | None) -> list[str]:
+    found = given.split(",") if isinstance(given, str) else given or []
+    return [one.strip() for one in found if one.strip()]
 
 
 def _given(call: Call, name: str) -> str:
@@ -210,15 +248,15 @@ ROUTES = table(
     ),
     Route(
         "GET", "/webhooks/endpoints", list_endpoints, "list_merchant_endpoints", "My endpoints",
-        answers={200: list[ListedEndpointOut]},
+        query=PageQuery, answers={200: list[ListedEndpointOut]},
     ),
     Route(
         "POST", "/webhooks/test", send_tests, "test_merchant_endpoints", "Send a test to my endpoints",
         answers={200: TestsOut},
     ),
     Route(
-        "GET", "/webhooks/deliveries", list_deliveries, "list_merchant_deliveries", "List the newest 200 deliveries",
-        answers={200: list[DeliveryOut]},
+        "GET", "/webhooks/deliveries", list_deliveries, "list_merchant_deliveries", "List the newest deliveries",
+        query=DeliveriesQuery, answers={200: list[DeliveryOut]},
     ),
     Route(
         "POST", "/webhooks/process_once", process_once, "process_webhooks_once", "Send due deliveries (development)",

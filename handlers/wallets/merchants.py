@@ -51,10 +51,13 @@ def _lower(value: object) -> object:
 
 
 class QrIn(Body):
-    """A code to make. The amount of a static code is ignored. Payers see the description and the reference (order)."""
+    """A code to make, in the currency of new wallets unless it says another. The amount of a static code is ignored.
+
+    Payers see the description and the reference (order).
+    """
 
     amount_cents: Cents
-    currency_code: CurrencyCode = "SYP"
+    currency_code: CurrencyCode | None = None
     mode: Annotated[Literal["dynamic", "static"], pydantic.BeforeValidator(_lower)] = "dynamic"
     description: Text | None = None
     reference: Reference | None = None
@@ -179,11 +182,12 @@ async def get_status(call: Call) -> web.Response:
 async def create_qr(call: Call) -> web.Response:
     """Make a QR code."""
     body: QrIn = call.body
+    platform = platform_of(call)
     code, expires_at = await qr.create_qr(
-        platform_of(call),
+        platform,
         call.user,
         body.amount_cents,
-        body.currency_code,
+        body.currency_code or platform.currency,
         body.mode,
         Purpose.of(body.description, body.reference),
     )
@@ -353,7 +357,8 @@ ROUTES = table(
     ),
     Route(
         "POST", "/payments/merchant/qr", create_qr, "create_qr", "Make a QR code",
-        body=QrIn, answers={200: QrOut}, problems=("kyc_level_required", "not_a_merchant"),
+        body=QrIn, answers={200: QrOut},
+        problems=("kyc_level_required", "not_a_merchant", "currency_mismatch"),
     ),
     Route(
         "POST", "/payments/merchant/pay", pay_qr, "pay_qr", "Pay a QR code",

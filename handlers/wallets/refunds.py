@@ -12,7 +12,7 @@ from core.money import MAX_AMOUNT_MINOR
 from core.payables import refunds
 from core.wallets.administration import ADMIN
 from handlers.http.route import Call, Route, answer, table
-from handlers.wallets.admin_endpoints import TAG
+from handlers.wallets.admin.endpoints import TAG
 from handlers.wallets.contract import (
     Body,
     Cents,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -10,7 +10,7 @@ import pydantic
 from aiohttp import web
 
 from core.payables import requests
-from core.payables.demands import Demand
+from core.payables.demands import LISTED, Demand, Wanted
 from core.payables.payables import metadata_of
 from core.payables.requests import Terms
 from handlers.http.route import Call, Route, answer, table
@@ -18,12 +18,15 @@ from handlers.wallets.contract import (
     Body,
     Cents,
     Detail,
+    PageQuery,
     Phone,
+    cut,
     header_key,
     ignorable_key,
     maybe_timestamp,
     platform_of,
     timestamp,
+    whole_phone,
 )
 
 # Bounds of the metadata in bytes and levels: a list shows a hundred requests, each with its metadata.
@@ -33,6 +36,7 @@ MAX_EXPIRY_MINUTES = 10_080
 
 # The contract's words for the states of a payable.
 STATES = {"open": "pending", "paid": "accepted"}
+STATES_BACK = {status: state for state, status in STATES.items()}
 
 
 def _bounded(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -61,6 +65,13 @@ class RequestIn(Body):
     metadata: Metadata | None = None
 
 
+class RequestsQuery(PageQuery):
+    """A part of the lists: one side of them, a status, the phone of the other side."""
+
+    side: Literal["incoming", "outgoing"] | None = None
+    phone: Annotated[str, pydantic.Field(max_length=64)] | None = None
+
+
 class RequestOut(msgspec.Struct, frozen=True):
     """A request."""
 
@@ -76,10 +87,15 @@ class RequestOut(msgspec.Struct, frozen=True):
 
 
 class RequestsOut(msgspec.Struct, frozen=True):
-    """Requests to the caller and requests from the caller, newest first."""
+    """Requests to the caller and requests from the caller, newest first.
+
+    Where a part was asked for, the two `next_` fields continue the lists as `before`, null at the end.
+    """
 
     incoming: list[RequestOut]
     outgoing: list[RequestOut]
+    next_incoming: str | msgspec.UnsetType | None = msgspec.UNSET
+    next_outgoing: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class AcceptedOut(msgspec.Struct, frozen=True):
@@ -99,8 +115,22 @@ async def create_request(call: Call) -> web.Response:
 
 async def list_requests(call: Call) -> web.Response:
     """List the newest requests of each side."""
-    found = await requests.of_user(platform_of(call), call.user)
-    return answer(200, RequestsOut([*map(request_out, found.incoming)], [*map(request_out, found.outgoing)]))
+    query: RequestsQuery = call.query
+    wanted = Wanted(
+        query.side,
+        STATES_BACK.get(query.status or "", query.status),
+        whole_phone(query.phone),
+        before=query.before,
+        limit=query.most(LISTED),
+    )
+    found = await requests.of_user(platform_of(call), call.user, wanted)
+    incoming, next_incoming = cut(found.incoming, wanted.limit - 1)
+    outgoing, next_outgoing = cut(found.outgoing, wanted.limit - 1)
+    said = RequestsOut([*map(request_out, incoming)], [*map(request_out, outgoing)])
+    if query.given:
+        ends = (id_of(next_incoming), id_of(next_outgoing))
+        said = msgspec.structs.replace(said, next_incoming=ends[0], next_outgoing=ends[1])
+    return answer(200, said)
 
 
 async def get_request(call: Call) -> web.Response:
@@ -131,6 +161,11 @@ async def cancel_request(call: Call) -> web.Response:
     return answer(200, Detail("canceled")) if was is None else _already(was)
 
 
+def id_of(demand: Demand | None) -> str | None:
+    """Return the id of a demand, if there is one."""
+    return None if demand is None else str(demand.payable.id)
+
+
 def request_out(demand: Demand) -> RequestOut:
     """Return a request as the contract shows it."""
     payable = demand.payable
@@ -159,12 +194,12 @@ ROUTES = table(
         body=RequestIn, key_header="Idempotency-Key", answers={200: RequestOut},
         problems=(
             "target_not_found", "request_to_self", "idempotency_conflict", "idempotency_key_too_long",
-            "idempotency_key_invalid",
+            "idempotency_key_invalid", "sender_blocked", "too_many_open_items",
         ),
     ),
     Route(
-        "GET", "/requests", list_requests, "list_requests", "List the newest 100 requests to me, and mine",
-        answers={200: RequestsOut},
+        "GET", "/requests", list_requests, "list_requests", "List the newest requests to me, and mine",
+        query=RequestsQuery, answers={200: RequestsOut},
     ),
     Route(
         "GET", "/requests/{request_id}", get_request, "get_request", "Show a request",

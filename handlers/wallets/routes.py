@@ -11,8 +11,7 @@ from handlers.http.docs import documented
 from handlers.http.route import Call, Route, answer, table
 from handlers.http.surface import Listener
 from handlers.wallets import (
-    admin,
-    auth,
+    blocks,
     cash,
     internal,
     invoices,
@@ -27,6 +26,8 @@ from handlers.wallets import (
     vouchers,
     wallet,
 )
+from handlers.wallets.admin import config as admin
+from handlers.wallets.auth import passkeys, sign_in
 from handlers.wallets.surface import WalletSurface
 
 
@@ -45,10 +46,12 @@ async def show_health(call: Call) -> web.Response:
 
 
 ROUTES: tuple[Route, ...] = (
-    *auth.ROUTES,
+    *sign_in.ROUTES,
+    *passkeys.ROUTES,
     *wallet.ROUTES,
     *merchants.ROUTES,
     *requests.ROUTES,
+    *blocks.ROUTES,
     *links.ROUTES,
     *invoices.ROUTES,
     *subscriptions.ROUTES,

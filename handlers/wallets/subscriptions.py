@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 import msgspec
 import pydantic
 from aiohttp import web
+from pydantic_core import PydanticCustomError
 
 from core.recurring import charging, subscriptions
-from core.recurring.subscriptions import Subscription
+from core.recurring.subscriptions import LISTED, Subscription
 from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.contract import (
     Body,
     Cents,
     Detail,
+    PageQuery,
     Text,
+    cut,
+    linked,
     maybe_timestamp,
     platform_of,
     timestamp,
 )
 
 MAX_INTERVAL_DAYS = 365
+MAX_INTERVAL_MONTHS = 12
 # The most charges of one call of process_due: as many as some steps of the job.
 MAX_COUNT = 500
 
@@ -33,11 +38,28 @@ STATES = {"past_due": "active"}
 
 
 class SubscriptionIn(Body):
-    """A subscription to the merchant of a phone."""
+    """A subscription to the merchant of a phone, every `interval_days`, or every `interval_months` by the calendar.
+
+    Periods of months begin on the day of the subscription, or on the last day of a shorter month.
+    """
 
     merchant_phone: Text
     amount_cents: Cents
     interval_days: Days = 30
+    interval_months: Annotated[int, pydantic.Field(ge=1, le=MAX_INTERVAL_MONTHS)] | None = None
+
+    @pydantic.model_validator(mode="after")
+    def one_interval(self) -> SubscriptionIn:
+        """Refuse two intervals."""
+        if self.interval_months is not None and "interval_days" in self.model_fields_set:
+            raise PydanticCustomError("one_interval", "Give interval_days or interval_months, not both")
+        return self
+
+
+class SubscriptionsQuery(PageQuery):
+    """A part of the list: the subscriptions that the caller pays, or those by which the caller is paid."""
+
+    role: Literal["payer", "merchant"] = "payer"
 
 
 class DueQuery(Body):
@@ -54,7 +76,7 @@ class SubscribedOut(msgspec.Struct, frozen=True):
 
 
 class SubscriptionOut(msgspec.Struct, frozen=True):
-    """A subscription."""
+    """A subscription; one that goes by days has no `interval_months`."""
 
     id: str
     merchant_user_id: str
@@ -64,6 +86,7 @@ class SubscriptionOut(msgspec.Struct, frozen=True):
     next_charge_at: str
     status: str
     created_at: str
+    interval_months: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class DunningOut(msgspec.Struct, frozen=True):
@@ -90,6 +113,7 @@ class SubscriptionView(msgspec.Struct, frozen=True):
     state: str
     last_transfer_id: str | None
     dunning: DunningOut
+    interval_months: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class ChargedOut(msgspec.Struct, frozen=True):
@@ -103,15 +127,26 @@ async def create_subscription(call: Call) -> web.Response:
     """Subscribe to a merchant."""
     body: SubscriptionIn = call.body
     made = await subscriptions.create(
-        platform_of(call), call.user, body.merchant_phone, body.amount_cents, body.interval_days
+        platform_of(call),
+        call.user,
+        body.merchant_phone,
+        body.amount_cents,
+        body.interval_days,
+        body.interval_months,
     )
     return answer(200, SubscribedOut(str(made.id), timestamp(made.next_charge_at)))
 
 
 async def list_subscriptions(call: Call) -> web.Response:
     """List the caller's subscriptions."""
-    found = await subscriptions.of_payer(platform_of(call), call.user)
-    return answer(200, [_listed(subscription) for subscription in found])
+    query: SubscriptionsQuery = call.query
+    most = query.most(LISTED)
+    found = await subscriptions.of_user(
+        platform_of(call), call.user, query.role, state=query.status, before=query.before, limit=most
+    )
+    items, last = cut(found, most - 1)
+    said = answer(200, [_listed(subscription) for subscription in items])
+    return linked(call, said, str(last.id)) if query.given and last is not None else said
 
 
 async def get_subscription(call: Call) -> web.Response:
@@ -151,6 +186,7 @@ def _listed(subscription: Subscription) -> SubscriptionOut:
         next_charge_at=timestamp(subscription.next_charge_at),
         status=STATES.get(subscription.state, subscription.state),
         created_at=timestamp(subscription.created_at),
+        interval_months=subscription.interval_months or msgspec.UNSET,
     )
 
 
@@ -167,6 +203,7 @@ def _view(subscription: Subscription) -> SubscriptionView:
         next_charge_at=timestamp(subscription.next_charge_at),
         status=STATES.get(subscription.state, subscription.state),
         created_at=timestamp(subscription.created_at),
+        interval_months=subscription.interval_months or msgspec.UNSET,
         state=subscription.state,
         last_transfer_id=None if last is None else str(last),
         dunning=DunningOut(
@@ -187,8 +224,8 @@ ROUTES = table(
         problems=("merchant_not_found", "target_not_a_merchant", "transfer_limit_exceeded", "daily_amount_exceeded"),
     ),
     Route(
-        "GET", "/subscriptions", list_subscriptions, "list_subscriptions", "List my newest 200 subscriptions",
-        answers={200: list[SubscriptionOut]},
+        "GET", "/subscriptions", list_subscriptions, "list_subscriptions", "List my newest subscriptions",
+        query=SubscriptionsQuery, answers={200: list[SubscriptionOut]},
     ),
     Route(
         "POST", "/subscriptions/process_due", process_due_subscriptions, "process_due_subscriptions",

@@ -14,12 +14,14 @@ from aiohttp import hdrs, web
 
 from core.errors import Refusal
 from core.payables import vouchers
-from core.payables.vouchers import MAX_BULK, MAX_UNITS, UNIT, Filter, Voucher
+from core.payables.vouchers import MAX_BULK, MAX_MINE, MAX_UNITS, QR_PREFIX, Filter, Voucher, unit_of
 from handlers.http.route import Call, Route, answer, table
 from handlers.http.spreadsheets import cell
 from handlers.wallets.contract import (
     Body,
     CurrencyCode,
+    PageQuery,
+    cut,
     header_key,
     key_id,
     maybe_timestamp,
@@ -41,10 +43,10 @@ Word = Annotated[str, pydantic.Field(max_length=64)]
 
 
 class VoucherIn(Body):
-    """A voucher over whole units."""
+    """A voucher over whole units of its currency, whatever the field's name. The default is that of new wallets."""
 
     amount_syp: Units
-    currency_code: CurrencyCode = "SYP"
+    currency_code: CurrencyCode | None = None
 
 
 class BulkIn(VoucherIn):
@@ -94,9 +96,10 @@ class VoucherOut(msgspec.Struct, frozen=True):
 
 
 class VouchersOut(msgspec.Struct, frozen=True):
-    """Vouchers, newest first."""
+    """Vouchers, newest first; where a part was asked for, `next` continues the list as `before`, null at its end."""
 
     items: list[VoucherOut]
+    next: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class ListedVoucher(msgspec.Struct, frozen=True):
@@ -150,11 +153,12 @@ class FeeEntries(msgspec.Struct, frozen=True):
 async def create_voucher(call: Call) -> web.Response:
     """Make a voucher, out of the caller's wallet."""
     body: VoucherIn = call.body
+    currency = body.currency_code or platform_of(call).currency
     made = await vouchers.issue(
         platform_of(call),
         call.user,
-        body.amount_syp * UNIT,
-        currency=body.currency_code,
+        body.amount_syp * unit_of(currency),
+        currency=currency,
         funding_id=key_id(call.user.principal_id, header_key(call)),
     )
     return answer(200, _shown(made))
@@ -162,8 +166,20 @@ async def create_voucher(call: Call) -> web.Response:
 
 async def list_vouchers(call: Call) -> web.Response:
     """List the vouchers that the caller has made."""
-    found = await vouchers.list_mine(platform_of(call), call.user)
-    return answer(200, VouchersOut([_shown(one) for one in found]))
+    query: PageQuery = call.query
+    most = query.most(MAX_MINE)
+    found = await vouchers.list_mine(
+        platform_of(call),
+        call.user,
+        state=STATES.get(query.status or "", query.status),
+        before=query.before,
+        limit=most,
+    )
+    items, last = cut(found, most - 1)
+    said = VouchersOut([_shown(one) for one in items])
+    if query.given:
+        said = msgspec.structs.replace(said, next=None if last is None else str(last.id))
+    return answer(200, said)
 
 
 async def redeem_voucher(call: Call) -> web.Response:
@@ -178,12 +194,13 @@ async def create_bulk(call: Call) -> web.Response:
     prefix = body.prefix or ""
     if PREFIX.fullmatch(prefix) is None:
         raise Refusal("invalid_prefix", "A prefix has at most ten letters, digits, underscores and hyphens.")
+    currency = body.currency_code or platform_of(call).currency
     made = await vouchers.issue_bulk(
         platform_of(call),
         call.user,
-        body.amount_syp * UNIT,
+        body.amount_syp * unit_of(currency),
         count=body.count,
-        currency=body.currency_code,
+        currency=currency,
         prefix=prefix,
         funding_id=key_id(call.user.principal_id, header_key(call)),
     )
@@ -199,8 +216,9 @@ async def summarize(call: Call) -> web.Response:
     """Count vouchers."""
     query: SummaryQuery = call.query
     found = await vouchers.summary(platform_of(call), await _creator(call, query.created_by))
-    redeemed, fees = found.redeemed_total // UNIT, found.fees // UNIT
-    return answer(200, SummaryOut(*found[:4], found.total // UNIT, redeemed, fees, redeemed - fees))
+    unit = unit_of(platform_of(call).currency)
+    redeemed, fees = found.redeemed_total // unit, found.fees // unit
+    return answer(200, SummaryOut(*found[:4], found.total // unit, redeemed, fees, redeemed - fees))
 
 
 async def list_all(call: Call) -> web.Response:
@@ -238,13 +256,14 @@ async def export_all(call: Call) -> web.StreamResponse:
 async def list_fees(call: Call) -> web.Response:
     """List the newest fees of redemptions."""
     query: FeesQuery = call.query
+    unit = unit_of(platform_of(call).currency)
     found = await vouchers.fee_entries(platform_of(call), query.limit)
     return answer(
         200,
         FeeEntries(
             [
                 FeeEntryOut(
-                    str(one.transfer_id), one.code, one.amount, one.amount // UNIT, timestamp(one.recorded_at)
+                    str(one.transfer_id), one.code, one.amount, one.amount // unit, timestamp(one.recorded_at)
                 )
                 for one in found
             ]
@@ -275,7 +294,7 @@ async def _creator(call: Call, created_by: str | None) -> UUID | None:
 
 
 def _qr_text(voucher: Voucher) -> str:
-    return f"VCHR|{voucher.code}"
+    return f"{QR_PREFIX}{voucher.code}"
 
 
 def _shown(voucher: Voucher) -> VoucherOut:
@@ -283,7 +302,7 @@ def _shown(voucher: Voucher) -> VoucherOut:
         str(voucher.id),
         voucher.code,
         voucher.amount,
-        voucher.amount // UNIT,
+        voucher.amount // unit_of(voucher.currency),
         voucher.currency,
         STATUSES.get(voucher.state, voucher.state),
         _qr_text(voucher),
@@ -296,7 +315,7 @@ def _listed(voucher: Voucher) -> ListedVoucher:
     return ListedVoucher(
         str(voucher.id),
         voucher.code,
-        voucher.amount // UNIT,
+        voucher.amount // unit_of(voucher.currency),
         STATUSES.get(voucher.state, voucher.state),
         timestamp(voucher.created_at),
         maybe_timestamp(voucher.redeemed_at),
@@ -314,8 +333,8 @@ ROUTES = table(
         problems=("insufficient_funds", "transfer_limit_exceeded", "daily_amount_exceeded", *_KEYED),
     ),
     Route(
-        "GET", "/vouchers", list_vouchers, "list_vouchers", "List my newest 200 vouchers",
-        caller="user", answers={200: VouchersOut},
+        "GET", "/vouchers", list_vouchers, "list_vouchers", "List my newest vouchers",
+        caller="user", query=PageQuery, answers={200: VouchersOut},
     ),
     Route(
         "POST", "/vouchers/{code}/redeem", redeem_voucher, "redeem_voucher", "Redeem a voucher",

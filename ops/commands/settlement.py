@@ -106,7 +106,7 @@ def settlement(since: datetime | None, until: datetime | None) -> None:
     if begin > end:
         raise click.BadParameter("it begins after its end.", param_hint="--from")
     settings = operator_settings(redis_needed=False, database_statement_timeout_ms=STATEMENT_TIMEOUT_MS)
-    with reaching_database(str(settings.database_url)):
+    with reaching_database(settings.database_url):
         asyncio.run(_write(settings, begin, end))
 
 

@@ -22,13 +22,14 @@ LIMIT $4;
 
 -- name: due_holds
 -- Holds whose time is over by now(), which an index can be searched for, oldest first.
-SELECT h.no, h.id, h.leg_amounts, l.codes
+SELECT
+    h.no, h.id, h.leg_amounts,
+    array(
+        SELECT a.code FROM unnest(h.leg_accounts) WITH ORDINALITY AS l (id, place)
+        INNER JOIN accounts AS a ON l.id = a.id
+        ORDER BY l.place
+    ) AS codes
 FROM holds AS h
-CROSS JOIN LATERAL (
-    SELECT array_agg(a.code ORDER BY u.place) AS codes
-    FROM unnest(h.leg_accounts) WITH ORDINALITY AS u (id, place)
-    INNER JOIN accounts AS a ON u.id = a.id
-) AS l
 WHERE h.state = 0 AND h.expires_at <= now()
 ORDER BY h.expires_at, h.no
 LIMIT $1;

@@ -15,8 +15,9 @@ SELECT p.id, p.code, p.created_at FROM payables AS p
 WHERE p.id = any($1::uuid[])
 ORDER BY p.created_at, p.id;
 
--- name: voucher_of_code
--- One row: the voucher of code $1 with the columns of the user who made it (as users.sql has them).
+-- name: vouchers_of_code
+-- Up to two vouchers whose codes read like $2 (`core.payables.codes.as_typed`), that of the code $1 first, with the
+-- columns of the user who made it (as users.sql has them).
 SELECT
     p.id AS voucher_id, p.code, p.amount, p.currency, p.state, p.details::text AS details,
     p.created_at AS issued_at,
@@ -25,17 +26,28 @@ SELECT
     u.tokens_valid_from, u.phone_proven_at, TRUE AS live
 FROM payables AS p
 INNER JOIN users AS u ON p.payer_id = u.id
-WHERE p.code = $1 AND p.kind = 'voucher';
+WHERE p.kind = 'voucher' AND translate(lower(p.code), 'oil-_', '011') = $2
+ORDER BY p.code <> $1
+LIMIT 2;
 
 -- name: vouchers_of
--- The $2 newest vouchers that user $1 has made, newest first.
+-- The $2 newest vouchers that user $1 has made, newest first: in the state $3, before the voucher $4, each unless
+-- null.
 SELECT
     p.id, p.code, p.amount, p.currency, p.state, p.created_at, b.recorded_at AS redeemed_at,
     NULL AS created_by_phone, NULL AS redeemed_by_phone
 FROM payables AS p
 LEFT JOIN keys AS k ON p.transfer_id = k.id
 LEFT JOIN batches AS b ON b.seq = batch_of(k.no)
-WHERE p.payer_id = $1 AND p.kind = 'voucher'
+WHERE
+    p.payer_id = $1 AND p.kind = 'voucher' AND ($3::text IS NULL OR p.state = $3)
+    AND (p.created_at, p.id) < (
+        CASE
+            WHEN $4::uuid IS NULL THEN 'infinity'
+            ELSE (SELECT v.created_at FROM payables AS v WHERE v.id = $4)
+        END,
+        coalesce($4, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
+    )
 ORDER BY p.created_at DESC, p.id DESC
 LIMIT $2;
 

@@ -8,8 +8,8 @@ LIMIT $1;
 -- name: lock_subscription_due
 -- The subscription $1, locked, and the time; no row comes back when it is not due any more or another charger has it.
 SELECT
-    id, payer_id, merchant_id, amount, currency, interval_days, state, next_charge_at, try_at, attempts, last_error,
-    missed_periods, last_transfer_id, created_at, clock_timestamp() AS now
+    id, payer_id, merchant_id, amount, currency, interval_days, interval_months, anchor, state, next_charge_at, try_at,
+    attempts, last_error, missed_periods, last_transfer_id, created_at, clock_timestamp() AS now
 FROM subscriptions
 WHERE id = $1 AND state <> 'canceled' AND try_at <= clock_timestamp()
 FOR NO KEY UPDATE SKIP LOCKED;

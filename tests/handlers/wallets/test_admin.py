@@ -99,7 +99,12 @@ async def test_rate_limits(admin: Administrator) -> None:
         assert (await admin.post("/admin/config/rate_limit", body)).status == 422
     config = (await admin.get("/admin/config")).json
     assert config["fees"] == FEES
-    assert config["rate_limit"] == {"per_minute": 0, "auth_boost": 3, "exempt_otp": "true"}
+    # The value in force is shown, and its source: 0 stands for the setting.
+    assert config["rate_limit"] == {"per_minute": 1_000_000, "auth_boost": 3, "exempt_otp": "true"}
+    sources = {one["name"]: (one["value"], one["source"]) for one in config["in_force"]}
+    assert sources["rate_limit_per_minute"] == (1_000_000, "RATE_LIMIT_PER_MINUTE")
+    assert sources["rate_limit_auth_boost"] == (3, "administrator")
+    assert sources["merchant_fee_bps"] == (FEES["merchant_fee_bps"], "MERCHANT_FEE_BPS")
     assert [(one["name"], one["value"], one["updated_by"]) for one in config["overrides"]] == [
         ("rate_limit_auth_boost", 3, "admin"),
         ("rate_limit_exempt_otp", True, "admin"),

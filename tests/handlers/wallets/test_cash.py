@@ -7,6 +7,7 @@ import pytest
 
 from core.database import Query
 from core.ledger.holds import expire_due
+from core.phones import masked
 from core.platform import Platform
 from core.service import Service
 from core.settings import Settings
@@ -44,7 +45,7 @@ async def fees(platform: Platform) -> int:
 async def test_cash_in(person: MakePerson, platform: Platform) -> None:
     ann, agent = await person(), await person(balance=30_000, agent=True)
     said = await ann.post(IN, {"amount_cents": 20_000})
-    assert list(said.json.items())[1:-1] == [
+    assert list(said.json.items())[1:7] == [
         ("type", "cashin"),
         ("user_phone", ann.phone),
         ("agent_phone", None),
@@ -60,6 +61,7 @@ async def test_cash_in(person: MakePerson, platform: Platform) -> None:
     assert (await ann.balance(), await agent.balance(), await fees(platform)) == (20_000, 9_800, 200)
     (mine,) = (await ann.get("/cash/requests")).json["my"]
     assert mine == {**said.json, "agent_phone": agent.phone, "status": "completed"}
+    assert said.json["named_agent_phone"] is None
 
 
 async def test_cash_out(person: MakePerson, platform: Platform, owner: Raw) -> None:
@@ -147,11 +149,12 @@ async def test_an_agent_without_money(person: MakePerson) -> None:
     assert (await do(agent, request_id, "accept")).json == {"detail": "completed"}
 
 
-async def test_an_agents_own_requests(person: MakePerson, platform: Platform) -> None:
-    agent = await person(balance=10_000, agent=True)
+async def test_an_agents_own_requests(person: MakePerson) -> None:
+    agent, other = await person(balance=10_000, agent=True), await person(balance=10_000, agent=True)
     for path in (IN, OUT):
-        assert (await do(agent, await ask(agent, path, 1_000), "accept")).json == {"detail": "completed"}
-    assert (await agent.balance(), await fees(platform)) == (10_000 - 60, 60)
+        request_id = await ask(agent, path, 1_000)
+        assert (await do(agent, request_id, "accept")).refusal == (403, "Not your own request")
+        assert (await do(other, request_id, "accept")).json == {"detail": "completed"}
 
 
 async def test_lists(person: MakePerson) -> None:
@@ -164,8 +167,8 @@ async def test_lists(person: MakePerson) -> None:
     await do(ann, first, "cancel")
     listed = (await agent.get("/cash/requests")).json
     assert [(one["id"], one["user_phone"]) for one in listed["incoming"]] == [
-        (second, bob.phone),
-        (third, ann.phone),
+        (second, masked(bob.phone)),
+        (third, masked(ann.phone)),
     ]
 
 

@@ -118,7 +118,10 @@ async def test_refusals(person: MakePerson, owner: Any) -> None:
     assert (await pay(ann, code, "k")).refusal == (400, "Insufficient balance")
     await ann.top_up(50)
     assert (await pay(ann, code, "k")).status == 200
-    other = await link(shop, amount_cents=100, currency_code="USD")
+    said = await shop.post("/payments/links", {"amount_cents": 100, "currency_code": "USD"})
+    assert said.refusal == (400, "Currency mismatch")
+    other = await link(shop, amount_cents=100)
+    await owner.execute("UPDATE payables SET currency = 'USD' WHERE code = $1", other.partition("=")[2])
     assert (await pay(ann, other)).refusal == (400, "Currency mismatch")
     for bad in ({"amount_cents": 0}, {"expires_in_minutes": 10_081}, {"currency_code": "syp"}):
         assert (await shop.post("/payments/links", bad)).status == 422

@@ -18,7 +18,7 @@ from core.wallets.administration import Merchant, MerchantChanges
 from core.wallets.balances import read_balance
 from core.wallets.config import MAX_BASIS_POINTS
 from handlers.http.route import Call, Route, answer, table
-from handlers.wallets.admin_endpoints import TAG, Limit, Offset
+from handlers.wallets.admin.endpoints import TAG, Limit, Offset
 from handlers.wallets.contract import Body, Detail, Name, Phone, platform_of, timestamp
 
 MAX_AIRDROP = 50_000

@@ -13,9 +13,10 @@ from core import audit
 from core.audit import AuditFilter
 from core.times import floored
 from core.wallets.administration import ADMIN
-from core.wallets.config import MAX_BASIS_POINTS, MAX_RATE, PlatformConfig
+from core.wallets.config import MAX_BASIS_POINTS, MAX_RATE, PlatformConfig, in_force
 from handlers.http.route import Call, Route, answer, table
-from handlers.wallets import admin_endpoints, admin_people, refunds
+from handlers.wallets import refunds
+from handlers.wallets.admin import agents, endpoints, people
 from handlers.wallets.contract import Body, Phone, platform_of, timestamp
 
 TAG = "administration"
@@ -74,12 +75,24 @@ class OverrideOut(msgspec.Struct, frozen=True):
     updated_at: str
 
 
+class InForceOut(msgspec.Struct, frozen=True):
+    """A value that holds; `source` is `administrator`, or the name of the setting that it comes from."""
+
+    name: str
+    value: int | str | bool
+    source: str
+
+
 class ConfigOut(msgspec.Struct, frozen=True):
-    """All values that can be set at run time, and those that were set."""
+    """All values that can be set at run time as they hold, their sources, and those that were set.
+
+    An override of 0 stands for the setting, so `rate_limit` shows the setting's value then.
+    """
 
     fees: FeesOut
     rate_limit: RatesOut
     overrides: list[OverrideOut]
+    in_force: list[InForceOut]
 
 
 class AuditQuery(Body):
@@ -116,13 +129,13 @@ class AuditPage(msgspec.Struct, frozen=True):
 
 async def get_config(call: Call) -> web.Response:
     """Show the values in force, and those that somebody has set."""
-    config = platform_of(call).config
-    overrides = [
-        OverrideOut(found.name, found.value, found.updated_by, timestamp(found.updated_at))
-        for found in await config.overrides()
-    ]
-    await config.refresh()
-    return answer(200, ConfigOut(_fees(config.current), _rates(config.current), overrides))
+    platform = platform_of(call)
+    found = await platform.config.overrides()
+    holds = in_force(platform.settings, found)
+    config = PlatformConfig(**{one.name: one.value for one in holds})
+    overrides = [OverrideOut(one.name, one.value, one.updated_by, timestamp(one.updated_at)) for one in found]
+    shown = [InForceOut(*one) for one in holds]
+    return answer(200, ConfigOut(_fees(config), _rates(config), overrides, shown))
 
 
 async def get_fees(call: Call) -> web.Response:
@@ -206,7 +219,8 @@ ROUTES = (
         ),
         tag=TAG, caller="admin",
     ),
-    *admin_people.ROUTES,
+    *people.ROUTES,
+    *agents.ROUTES,
     *refunds.ADMIN_ROUTES,
-    *admin_endpoints.ROUTES,
+    *endpoints.ROUTES,
 )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Cash: agents take it in and pay it out."""

@@ -1,0 +1,1 @@
+"""Administration: all routes of the administrator on the wallet surface."""
