@@ -82,7 +82,7 @@ async def list_events(
         last if before is None else min(before, last),
         first,
         limit,
-        wanted.since,
-        wanted.until,
+        None if wanted.since is None else ids.within_calendar(wanted.since),
+        None if wanted.until is None else ids.within_calendar(wanted.until),
     )
     return [AuditEvent(**{**row, "data": msgspec.json.decode(row["data"])}) for row in rows]

@@ -16,7 +16,7 @@ _COUNTER_STEP_BITS = 32
 # Ids are made by the clock of a process, the times of rows by that of the database; they differ by less.
 CLOCK_SLACK: Final = timedelta(hours=1)
 _EARLIEST, _LATEST = UUID(int=0), UUID(int=2**128 - 1)
-_FIRST_MOMENT, _LAST_MOMENT = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+_FIRST_MOMENT, _LAST_MOMENT = datetime(2, 1, 1, tzinfo=UTC), datetime(9998, 12, 31, tzinfo=UTC)
 # A request id is visible ASCII and bounded, because it is echoed in a header and stands in every log line.
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 # https://www.w3.org/TR/trace-context-1/#traceparent-header; a later version may append fields, version ff is invalid.
@@ -67,9 +67,17 @@ def span_of(since: datetime | None, until: datetime | None) -> tuple[UUID, UUID]
 
     The bounds save a look at all rows. A row's own time decides, since the clock that made its id is another one.
     """
-    first = _EARLIEST if since is None else first_uuid_at(since - min(CLOCK_SLACK, since - _FIRST_MOMENT))
-    last = _LATEST if until is None else first_uuid_at(until + min(CLOCK_SLACK, _LAST_MOMENT - until))
+    first = _EARLIEST if since is None else first_uuid_at(within_calendar(since) - CLOCK_SLACK)
+    last = _LATEST if until is None else first_uuid_at(within_calendar(until) + CLOCK_SLACK)
     return first, last
+
+
+def within_calendar(moment: datetime) -> datetime:
+    """Return `moment`, or the nearest time from which an hour or an offset does not lead out of the calendar.
+
+    PostgreSQL's driver writes the ends of the calendar as infinite. No row is older or newer than these bounds.
+    """
+    return min(max(moment, _FIRST_MOMENT), _LAST_MOMENT)
 
 
 def short_number(id_: UUID) -> int:

@@ -12,6 +12,7 @@ from core.database import Database, open_database, queries
 from core.errors import Refusal
 from core.ledger.ledger import Ledger
 from core.ledger.poster import Poster
+from core.ledger.posting import EffectiveSpan
 from core.redis import open_redis
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
     database, epoch = await open_migrated(settings)
     redis = open_redis(settings)
     try:
-        poster = Poster(database, max_waiting=settings.poster_max_waiting)
+        span = EffectiveSpan(settings.effective_max_past_days, settings.effective_max_future_days)
+        poster = Poster(database, max_waiting=settings.poster_max_waiting, effective_span=span)
         try:
             yield Service(settings, database, redis, epoch, Ledger(database, poster))
         finally:

@@ -13,6 +13,7 @@ import uvloop
 from core import tasks
 from core.inbox.dead_letters import DeadLetterStream
 from core.inbox.processing import Processor, Retries, take_over_inbox_events
+from core.inbox.rules import Admission
 from core.outbox.breakers import Breakers
 from core.outbox.destinations import Destinations
 from core.outbox.egress import Egress
@@ -23,6 +24,7 @@ from core.outbox.sender import Sender, take_over_deliveries
 from core.platform import open_platform
 from core.redis import open_redis
 from core.service import open_service
+from core.vault import Vault
 from core.work import wakeup
 from core.work.leases import HEARTBEAT_SECONDS, Worker
 from core.work.wakeup import Alarm
@@ -101,6 +103,7 @@ class _Shift:
             worker,
             wake=self._wake,
             retries=retries,
+            admission=Admission.of(service.settings),
             stream=self._stream,
         )
         self._sender = Sender(
@@ -110,6 +113,7 @@ class _Shift:
             self._schedule,
             breakers=Breakers(service.settings.webhook_breaker_open_secs),
             patience=Patience.of(service.settings),
+            vault=Vault.of(service.settings),
             on_free=lambda: alarm.ring([wakeup.DELIVERIES]),
             on_event=lambda: self._wake(wakeup.OUTBOX),
         )

@@ -31,7 +31,10 @@ _NOT_THE_WAY_IN = (
 
 @contextmanager
 def reaching_database(database_url: str) -> Iterator[None]:
-    """Raise StartError, with DATABASE_URL in its sentence, when the block cannot reach PostgreSQL for any cause."""
+    """Raise StartError when the block cannot reach PostgreSQL for any cause.
+
+    The sentence has the name that the address was set under, DATABASE_URL or one of its other names.
+    """
     try:
         yield
     except (OSError, Unavailable, *_NOT_THE_WAY_IN) as error:
@@ -40,8 +43,9 @@ def reaching_database(database_url: str) -> Iterator[None]:
         busy = isinstance(error, Unavailable) and error.code != "database_unavailable"
         if busy or isinstance(cause, asyncpg.QueryCanceledError | BrokenPipeError):
             raise
+        name = getattr(database_url, "given_as", "") or "DATABASE_URL"
         raise StartError(
-            f"PostgreSQL at {mask_url(database_url)} (DATABASE_URL) cannot be reached: {_reason(cause)}."
+            f"PostgreSQL at {mask_url(database_url)} ({name}) cannot be reached: {_reason(cause)}."
         ) from error
 
 

@@ -218,16 +218,17 @@ def test_the_commands_that_the_readme_names_exist() -> None:
 
 
 def rewrite(path: Path, running: Running) -> None:
-    """Put what the commands of a document print now in the place of what it shows."""
+    """Put what the commands of a document print now in the place of what it shows, unless only ids and times differ."""
     text = path.read_text()
-    printed = iter(perform(console_steps(text), running.environment))
+    steps = console_steps(text)
+    outputs = iter(
+        shown if masked(shown) == masked(printed) else _URL.sub("http://127.0.0.1:8080", printed.strip())
+        for (_, shown), printed in zip(steps, perform(steps, running.environment), strict=True)
+    )
 
     def shown(block: re.Match[str]) -> str:
-        lines = []
-        for line in block[1].splitlines():
-            if line.startswith("$ "):
-                output = _URL.sub("http://127.0.0.1:8080", next(printed).replace("\r", "").strip("\n"))
-                lines += [line, output] if output else [line]
+        commands = [line for line in block[1].splitlines() if line.startswith("$ ")]
+        lines = [line for command in commands for line in (command, next(outputs)) if line]
         return "```console\n" + "\n".join(lines) + "\n```"
 
     path.write_text(re.sub(r"^```console\n(.*?)^```", shown, text, flags=re.MULTILINE | re.DOTALL))

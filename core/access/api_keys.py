@@ -36,6 +36,7 @@ SQL = queries(__name__)
 SCOPES = (
     "accounts:read",
     "accounts:write",
+    "accounts:system",
     "transfers:read",
     "transfers:write",
     "holds:read",

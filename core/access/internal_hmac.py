@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from core.database import queries
 from core.errors import Refusal
+from core.times import from_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +81,7 @@ def check(
     forget_at = None
     if _UNIX_SECONDS.fullmatch(ts):
         life = timedelta(seconds=settings.internal_hmac_ttl_secs)
-        sent_at = datetime.fromtimestamp(float(ts), UTC)
+        sent_at = from_seconds(ts)
         if abs(now - sent_at) > life:
             raise _forbidden()
         forget_at = sent_at + 2 * life

@@ -1,15 +1,18 @@
 """Locations: the places in a request at which a source writes event id, type and object, in a header or in the body.
 
-A location is a text: `header:X-GitHub-Delivery`, or a JSON pointer (RFC 6901) such as `/data/object/id`.
+A location is a text: `header:X-GitHub-Delivery`, or a JSON pointer (RFC 6901) such as `/data/object/id`. A form counts
+as an object of its fields, and a form with JSON in its field `payload`, as GitHub and Slack send it, as that JSON.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl
 
 import msgspec
 
-from core.inbox.verifying import unreadable
+from core.errors import Refusal
+from core.inbox.verifying import read_json, read_object, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,6 +22,8 @@ MAX_LENGTH: Final = 600
 
 HEADER_PREFIX: Final = "header:"
 _MOST_NUMBER: Final = 10**20
+# A form of a webhook has one field, or some forty.
+_MOST_FIELDS: Final = 1_000
 # This text joins the parts of an event id that is made of several.
 _BETWEEN: Final = ":"
 
@@ -37,7 +42,7 @@ class Payload:
     def text_at(self, location: str) -> str | None:
         """Return the text or whole number at `location`, or None when there is neither.
 
-        Raises Refusal `malformed_json` when the location is in the body and the body is no JSON object.
+        Raises Refusal `malformed_json` when the location is in the body and the body is neither an object nor a form.
         """
         if location.startswith(HEADER_PREFIX):
             return self._headers.get(location.removeprefix(HEADER_PREFIX).lower())
@@ -55,6 +60,15 @@ class Payload:
             return str(value)
         return value if isinstance(value, str) else None
 
+    def text_if_any(self, location: str | None) -> str | None:
+        """Return the text at a `location` that an event can do without, or None, whatever the body is."""
+        if location is None:
+            return None
+        try:
+            return self.text_at(location)
+        except Refusal:
+            return None
+
     def joined(self, locations: Sequence[str]) -> str | None:
         """Return the texts at all `locations` as one, or None when one of them is absent or empty."""
         texts = [self.text_at(location) for location in locations]
@@ -63,9 +77,31 @@ class Payload:
     def _object(self) -> dict[str, Any]:
         if self._tree is msgspec.UNSET:
             try:
-                self._tree = msgspec.json.decode(self._body)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                raise unreadable() from None
+                self._tree = read_json(self._body)
+            except Refusal:
+                self._tree = _form(self._body)
         if not isinstance(self._tree, dict):
             raise unreadable()
         return self._tree
+
+
+def _form(body: bytes) -> dict[str, Any] | None:
+    """Return the fields of a form, or the JSON in its field `payload`; None for bytes that are no form."""
+    # Latin-1 gives each byte a character, so that no byte is lost; the fields that name an event are ASCII.
+    try:
+        pairs = parse_qsl(
+            body.decode("latin-1"),
+            keep_blank_values=True,
+            strict_parsing=True,
+            errors="surrogateescape",
+            max_num_fields=_MOST_FIELDS,
+        )
+    except ValueError:
+        return None
+    fields: dict[str, Any] = dict(pairs)
+    if len(fields) != len(pairs):
+        return None
+    try:
+        return read_object(fields["payload"].encode("utf-8", "surrogateescape"))
+    except (KeyError, UnicodeEncodeError, Refusal):
+        return fields or None

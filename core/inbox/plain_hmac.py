@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from core.inbox.verifying import NotGenuine
+from core.inbox.verifying import NotGenuine, tokens_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,11 +42,12 @@ def verify(body: bytes, headers: Mapping[str, str], scheme: Scheme, secrets: Seq
     header = headers.get(scheme.header.lower(), "")
     if not header:
         raise NotGenuine("header_missing")
-    signature = _decoded(header, scheme)
-    if signature is None or len(signature) != _SIZES[scheme.algorithm]:
+    signatures = _signatures(header, scheme)
+    if not signatures:
         raise NotGenuine("header_malformed")
     for secret in secrets:
-        if hmac.compare_digest(hmac.digest(secret.encode(), body, scheme.algorithm), signature):
+        expected = hmac.digest(secret.encode(), body, scheme.algorithm)
+        if any(hmac.compare_digest(expected, signature) for signature in signatures):
             return
     raise NotGenuine("signature_mismatch")
 
@@ -55,6 +56,12 @@ def check_secret(secret: str) -> None:
     """Raise ValueError for a secret that is too short or too long, or has characters other than visible ASCII."""
     if _SECRET.fullmatch(secret) is None:
         raise ValueError(f"it has {MIN_SECRET_LENGTH} to {MAX_SECRET_LENGTH} visible ASCII characters")
+
+
+def _signatures(header: str, scheme: Scheme) -> list[bytes]:
+    """Return the signatures of this form. The whole header comes first, as a prefix may hold blanks and commas."""
+    found = [_decoded(token, scheme) for token in (header, *tokens_of(header))]
+    return [raw for raw in found if raw is not None and len(raw) == _SIZES[scheme.algorithm]]
 
 
 def _decoded(header: str, scheme: Scheme) -> bytes | None:

@@ -18,7 +18,15 @@ from core import ids
 from core.database import queries
 from core.errors import Refusal, Unavailable
 from core.inbox.dead_letters import say_dead
-from core.inbox.rules import APPLIED, IGNORED, RULES, AccountNeededError, InboxEvent, UnusableEventError
+from core.inbox.rules import (
+    APPLIED,
+    RULES,
+    AccountNeededError,
+    InboxEvent,
+    Outcome,
+    UnusableEventError,
+    ignored,
+)
 from core.ledger.accounts import Limits, Opening, open_accounts
 from core.ledger.items import SYSTEM_PRINCIPAL
 from core.work import wakeup
@@ -32,7 +40,7 @@ if TYPE_CHECKING:
 
     from core.database import Connection, Database
     from core.inbox.dead_letters import DeadLetterStream
-    from core.inbox.rules import Rule
+    from core.inbox.rules import Admission, Rule
     from core.ledger.ledger import Ledger
     from core.settings import Settings
     from core.work.leases import Worker
@@ -48,6 +56,8 @@ CONCURRENCY: Final = 4
 LEASE_SECONDS: Final = 60.0
 TAKE_OVER_BATCH: Final = 1000
 
+# A reason or an error is a sentence; so many characters of it are kept.
+MAX_REASON: Final = 500
 # An event is applied again at once where its effect needed an account that had to be opened first, this often at most.
 MAX_OPENINGS: Final = 3
 
@@ -82,6 +92,7 @@ class Processor:
         ledger: Ledger,
         worker: Worker,
         *,
+        admission: Admission,
         wake: Callable[[str], None],
         retries: Retries | None = None,
         stream: DeadLetterStream | None = None,
@@ -90,6 +101,7 @@ class Processor:
         self._worker = worker
         self._wake = wake
         self._retries = retries or Retries()
+        self._admission = admission
         self._ledger = ledger
         self._stream = stream
         self._slots = asyncio.Semaphore(CONCURRENCY)
@@ -161,9 +173,9 @@ class Processor:
     async def _apply_once(self, event: InboxEvent, token: UUID) -> str:
         rule = RULES.get((event.provider, event.event_type))
         if rule is None:
-            if await self._database.fetchval(_sql.finish_inbox_event, event.id, token, IGNORED) is None:
-                raise _LeaseLostError
-            return IGNORED
+            return await self._ignore(event, token, f"no_rule: {event.event_type} has no effect here.")
+        if objection := self._admission.objection(event):
+            return await self._ignore(event, token, objection)
         for _ in range(MAX_OPENINGS):
             try:
                 outcome = await in_transaction(
@@ -174,24 +186,33 @@ class Processor:
                 await open_accounts(self._database, [opening], SYSTEM_PRINCIPAL)
             else:
                 self._wake(wakeup.OUTBOX)
-                return outcome
+                return outcome.word
         raise Refusal("busy", "The effect needs more accounts than are opened at once.")
 
-    async def _apply_rule(self, connection: Connection, rule: Rule, event: InboxEvent, token: UUID) -> str:
-        if await connection.fetchval(_sql.finish_inbox_event, event.id, token, APPLIED) is None:
+    async def _ignore(self, event: InboxEvent, token: UUID, reason: str) -> str:
+        outcome = ignored(reason[:MAX_REASON])
+        if await self._database.fetchval(_sql.finish_inbox_event, event.id, token, *outcome) is None:
+            raise _LeaseLostError
+        return outcome.word
+
+    async def _apply_rule(
+        self, connection: Connection, rule: Rule, event: InboxEvent, token: UUID
+    ) -> Outcome:
+        if await connection.fetchval(_sql.finish_inbox_event, event.id, token, *APPLIED) is None:
             raise _LeaseLostError
         if event.object_id is not None:
             await connection.fetchval(_sql.lock_inbox_object, event.provider, event.object_id)
         outcome = await rule(connection, self._ledger, event)
         if outcome != APPLIED:
-            await connection.execute(_sql.correct_inbox_outcome, event.id, outcome)
+            await connection.execute(_sql.correct_inbox_outcome, event.id, *outcome)
         return outcome
 
     async def _fail(
         self, event: InboxEvent, token: UUID, code: str, detail: str, *, final: bool = False
     ) -> str:
         """Put the event back for another attempt; give it up when it has had them all, or (`final`) none can help."""
-        error = f"{code}: {detail}".replace("\x00", "\ufffd")[:500]
+        # PostgreSQL's text holds neither NUL nor half of a surrogate pair, and the detail may quote the body.
+        error = f"{code}: {detail}".replace("\x00", "\ufffd").encode(errors="replace").decode()[:MAX_REASON]
         try:
             if final or event.attempts >= self._retries.max_attempts:
                 letters = await self._database.fetch(

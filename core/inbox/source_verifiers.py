@@ -13,15 +13,15 @@ from core.errors import Refusal
 from core.inbox import plain_hmac, standard_webhooks
 from core.inbox.intake import NewEvent
 from core.inbox.locations import HEADER_PREFIX, Payload
-from core.inbox.sources import NAME_PATTERN, read_options
-from core.inbox.verifying import is_storable, kept, missing_fields, moment_of, read_moment, unreadable
+from core.inbox.sources import NAME_PATTERN, owner_of, read_options
+from core.inbox.verifying import identified, kept, moment_in, object_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from datetime import datetime
 
     from core.database import Database
     from core.inbox.sources import Kind, Options
+    from core.vault import Vault
 
 _sql = queries(__name__)
 
@@ -33,7 +33,6 @@ BELIEVED_SECONDS: Final = 0.5
 CACHED: Final = 10_000
 CACHED_UNKNOWN: Final = 10_000
 
-_MOST_DIGITS: Final = 12
 _NAME = re.compile(NAME_PATTERN)
 
 
@@ -57,16 +56,13 @@ class SourceVerifier:
         else:
             event_id = standard_webhooks.verify(body, headers, self._keys, now).message_id
         event_type = payload.text_at(options.event_type)
-        if not event_id or not event_type:
-            raise missing_fields()
-        if not (is_storable(event_id) and is_storable(event_type)):
-            raise unreadable()
+        event_id, event_type = identified(event_id or "", event_type or "")
         return NewEvent(
             provider=self.provider,
             event_id=event_id,
             event_type=event_type,
-            object_id=_object_id(payload, options.object_id),
-            occurred_at=_occurred_at(payload, options.occurred_at),
+            object_id=object_named(payload.text_if_any(options.object_id)),
+            occurred_at=moment_in(payload.text_if_any(options.occurred_at)),
             headers=kept(headers, _names(options)),
             body=body,
         )
@@ -78,8 +74,11 @@ class SourceVerifiers:
     An entry is believed for half a second. Requests that need the same source at the same time share one query.
     """
 
-    def __init__(self, database: Database, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, database: Database, vault: Vault, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._database = database
+        self._vault = vault
         self._clock = clock
         self._known: OrderedDict[str, tuple[SourceVerifier | None, float]] = OrderedDict()
         self._unknown: OrderedDict[str, tuple[SourceVerifier | None, float]] = OrderedDict()
@@ -88,7 +87,8 @@ class SourceVerifiers:
     async def get(self, name: str) -> SourceVerifier:
         """Return the verifier of the enabled source of this name.
 
-        Raises Refusal `not_found` when there is none, and Unavailable when the database cannot be asked.
+        Raises Refusal `not_found` when there is none, and Unavailable when the database cannot be asked or its keys
+        cannot be read.
         """
         if _NAME.fullmatch(name) is None:
             return _existing(None)
@@ -116,7 +116,8 @@ class SourceVerifiers:
             if row is None:
                 _remember(self._unknown, name, (None, until), CACHED_UNKNOWN)
                 return None
-            verifier = SourceVerifier(name, row["kind"], read_options(row["options"]), row["secrets"])
+            secrets = [self._vault.open(stored, owner_of(name)) for stored in row["secrets"]]
+            verifier = SourceVerifier(name, row["kind"], read_options(row["options"]), secrets)
             _remember(self._known, name, (verifier, until), CACHED)
             return verifier
         finally:
@@ -144,20 +145,6 @@ def _retrieve(task: asyncio.Task[SourceVerifier | None]) -> None:
     # Every waiter may have gone, and then the error must not become a "never retrieved" warning.
     if not task.cancelled():
         task.exception()
-
-
-def _object_id(payload: Payload, location: str | None) -> str | None:
-    found = payload.text_at(location) if location is not None else None
-    return found if found and is_storable(found) else None
-
-
-def _occurred_at(payload: Payload, location: str | None) -> datetime | None:
-    """Return the sender's time, which is written in Unix seconds or as ISO 8601; None when it is neither."""
-    found = payload.text_at(location) if location is not None else None
-    if not found:
-        return None
-    is_seconds = found.isascii() and found.isdigit() and len(found) <= _MOST_DIGITS
-    return moment_of(int(found)) if is_seconds else read_moment(found)
 
 
 def _names(options: Options) -> list[str]:

@@ -1,6 +1,7 @@
 """Sources: senders registered at run time, with their form of signature, the locations of their ids, and their keys.
 
-A key is stored in plain text, because signatures are computed with it. It is shown once, when it is made or given.
+A key is stored so that it can be read again (`core.vault`), because signatures are computed with it. It is shown once,
+when it is made or given.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from core import ids
 from core.database import queries
 from core.errors import Refusal
 from core.inbox import locations, plain_hmac, standard_webhooks
+from core.vault import RESEALED, Resealed, SealedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from core.database import Database, Row
+    from core.vault import Vault
 
 _sql = queries(__name__)
 
@@ -70,6 +73,7 @@ class Source(NamedTuple):
 
 async def create(
     database: Database,
+    vault: Vault,
     *,
     principal_id: int,
     name: str,
@@ -97,7 +101,7 @@ async def create(
         description,
         kind,
         msgspec.json.encode(options).decode(),
-        chosen,
+        vault.seal(chosen, owner_of(name)),
         MAX_SOURCES,
     )
     if row is not None:
@@ -167,7 +171,13 @@ async def update(
 
 
 async def rotate(
-    database: Database, *, principal_id: int, source_id: UUID, secret: str | None, overlap_seconds: int
+    database: Database,
+    vault: Vault,
+    *,
+    principal_id: int,
+    source_id: UUID,
+    secret: str | None,
+    overlap_seconds: int,
 ) -> tuple[Source, str]:
     """Give a source a new key and return both; the previous key stays good for `overlap_seconds`, an older one ends.
 
@@ -175,8 +185,9 @@ async def rotate(
     """
     source = await find(database, principal_id=principal_id, source_id=source_id)
     chosen = _chosen_secret(source.kind, secret)
+    sealed = vault.seal(chosen, owner_of(source.name))
     row = await database.fetchrow(
-        _sql.rotate_inbox_source, principal_id, source_id, chosen, float(overlap_seconds)
+        _sql.rotate_inbox_source, principal_id, source_id, sealed, float(overlap_seconds)
     )
     return _found(row, source_id), chosen
 
@@ -187,6 +198,28 @@ async def delete(database: Database, *, principal_id: int, source_id: UUID) -> s
     if name is None:
         raise _missing(source_id)
     return name
+
+
+async def reseal(database: Database, vault: Vault) -> Resealed:
+    """Seal all keys anew under the first key of `vault`."""
+    done = lost = 0
+    after = _START
+    while rows := await database.fetch(_sql.sources_to_reseal, after, RESEALED):
+        for row in rows:
+            after, owner = row["id"], owner_of(row["name"])
+            before = (row["secret"], row["previous_secret"])
+            try:
+                sealed = [stored and vault.reseal(stored, owner) for stored in before]
+            except SealedError:
+                lost += 1
+                continue
+            done += await database.execute(_sql.reseal_source, after, *before, *sealed)
+    return Resealed(done, lost)
+
+
+def owner_of(name: str) -> str:
+    """Return the name under which the keys of a source are sealed."""
+    return f"source:{name}"
 
 
 def _check_options(kind: Kind, options: Options) -> None:

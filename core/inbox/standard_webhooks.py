@@ -7,7 +7,6 @@ raises ValueError for a signature without a comma.
 from __future__ import annotations
 
 import base64
-import binascii
 import hmac
 import re
 import secrets as randomness
@@ -47,7 +46,9 @@ MAX_HEADER_LENGTH: Final = 2048
 
 _ID = re.compile(r"[\x21-\x2d\x2f-\x7e]{1,255}")
 _TIMESTAMP = re.compile(r"0|[1-9][0-9]{0,11}")
-_SIGNATURE = re.compile(r"(v[0-9][0-9a-z]{0,7}),([A-Za-z0-9+/]{1,200}={0,2})")
+# One signature of a version that we know, with the length that it has in base64: 32 bytes of HMAC, 64 of ed25519. The
+# comma within a signature also stands between two, where a proxy has joined a header that came twice.
+_SIGNATURES = re.compile(r"(?<![^ \t,])(?:(v1),([A-Za-z0-9+/]{43}=)|(v1a),([A-Za-z0-9+/]{86}==))(?![^ \t,])")
 
 Check: TypeAlias = Callable[[bytes, bytes], bool]
 
@@ -126,19 +127,14 @@ def _header(headers: Mapping[str, str], name: str) -> str:
 
 
 def _signatures(header: str) -> list[tuple[str, bytes]]:
-    """Return every signature of the header. A header that came twice is joined by a comma, which base64 lacks."""
+    """Return every signature of a known version. All else is ignored, because the standard may grow versions."""
     if len(header) > MAX_HEADER_LENGTH:
         raise NotGenuine("header_too_long")
-    found: list[tuple[str, bytes]] = []
-    for token in re.split(r"[ \t]+|,[ \t]*(?=v[0-9][0-9a-z]{0,7},)", header.strip(" \t")):
-        match = _SIGNATURE.fullmatch(token)
-        if match is None:
-            raise NotGenuine("header_malformed")
-        try:
-            found.append((match[1], base64.b64decode(match[2], validate=True)))
-        except binascii.Error:
-            raise NotGenuine("header_malformed") from None
-    if len(found) > MAX_SIGNATURES:
+    found = [
+        (match[1] or match[3], base64.b64decode(match[2] or match[4]))
+        for match in _SIGNATURES.finditer(header)
+    ]
+    if not 1 <= len(found) <= MAX_SIGNATURES:
         raise NotGenuine("header_malformed")
     return found
 

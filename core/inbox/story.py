@@ -56,10 +56,14 @@ class Verification(msgspec.Struct, frozen=True):
 
 
 class Processing(msgspec.Struct, frozen=True):
-    """The present state of an event, with its failed attempts and the actions of people, the newest first."""
+    """The present state of an event, with its failed attempts and the actions of people, the newest first.
+
+    `reason` says why an event with the outcome `ignored` has no effect.
+    """
 
     state: str
     outcome: str | None
+    reason: str | None
     attempts: int
     replays: int
     due_at: datetime
@@ -164,7 +168,7 @@ async def _resolve(
                 if object_id
                 else []
             )
-            led = [row["id"] for row in about if row["outcome"] == APPLIED]
+            led = [row["id"] for row in about if row["outcome"] == APPLIED.word]
             return (led[0] if led else None), id_, object_id
     found = await database.fetch(_sql.inbox_ids_by_event, event, provider, 2)
     if len(found) > 1:
@@ -239,6 +243,7 @@ async def _processing(database: Database, row: Row) -> Processing:
     return Processing(
         state=row["state"],
         outcome=row["outcome"],
+        reason=row["reason"],
         attempts=row["attempts"],
         replays=row["replays"],
         due_at=row["due_at"],

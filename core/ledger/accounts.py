@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -13,7 +13,7 @@ from core.ledger.items import encode_metadata
 from core.ledger.movements import moment
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from core.database import Connection, Database, Row
 
@@ -22,6 +22,9 @@ SQL = queries(__name__)
 AccountState = Literal["open", "frozen", "closed"]
 STATES: tuple[AccountState, ...] = ("open", "frozen", "closed")
 MAX_OPENINGS = 1_000
+MAX_METADATA = 50
+# The beginnings of the codes of the platform's own accounts.
+RESERVED: Final = ("system:", "wallet:", "provider:", "source:")
 # A statement that is read whole is read in pages of so many lines: each is a transaction of a few milliseconds.
 STREAM_PAGE = 1_000
 
@@ -67,7 +70,11 @@ class Opening(NamedTuple):
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """An account as it stands. `version` is the number of its entries, `available` is `balance` - `held`."""
+    """An account as it stands.
+
+    `version` is the number of its entries, and `revision` rises with every change. `available` is `balance` - `held`,
+    and `incoming` is what open holds will bring.
+    """
 
     id: int
     code: str
@@ -76,7 +83,9 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     balance: int
     held: int
     available: int
+    incoming: int
     version: int
+    revision: int
     limits: Limits
     metadata: dict[str, str]
     created_at: datetime
@@ -153,12 +162,14 @@ async def change_account(
     *,
     state: AccountState | None = None,
     limits: dict[str, int | None] | None = None,
-    metadata: dict[str, str] | None = None,
+    metadata: Mapping[str, str | None] | None = None,
+    expected_revision: int | None = None,
 ) -> Account:
-    """Change the given parts and leave the rest; return the account after the change.
+    """Change the given parts and leave the rest; return the account after the change. None removes one of the metadata.
 
-    Raises Refusal `account_not_found`, `account_closed` (for good) and `account_not_empty` (only an account without
-    balance and holds can be closed), `invalid_request` when the floor would be above the ceiling.
+    Raises Refusal `account_not_found`, `precondition_failed` when the account has another revision than the expected
+    one, `account_closed` (for good) and `account_not_empty` (only an account without balance and holds can be closed),
+    `invalid_request` when the floor would be above the ceiling, and for more than 50 metadata.
     """
     account = await get_account(database, code)
     refused = await database.fetchval(
@@ -166,8 +177,14 @@ async def change_account(
         account.id,
         STATES.index(state) if state is not None else None,
         msgspec.json.encode(limits).decode() if limits else None,
-        encode_metadata(metadata) if metadata is not None else None,
+        msgspec.json.encode(metadata).decode() if metadata is not None else None,
+        expected_revision,
+        MAX_METADATA,
     )
+    if refused == "precondition":
+        raise Refusal("precondition_failed", f"Account {code!r} was changed since.", account=code)
+    if refused == "metadata":
+        raise Refusal("invalid_request", f"An account has at most {MAX_METADATA} metadata.")
     if refused == "contradiction":
         raise Refusal("invalid_request", "The floor must not be above the ceiling.")
     if refused == "closed":
@@ -303,7 +320,9 @@ def _account(row: Row) -> Account:
         balance=row["balance"],
         held=row["held"],
         available=row["balance"] - row["held"],
+        incoming=row["incoming"],
         version=row["version"],
+        revision=row["revision"],
         limits=limits,
         metadata=msgspec.json.decode(row["metadata"], type=dict[str, str]),
         created_at=row["created_at"],

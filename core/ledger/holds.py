@@ -6,6 +6,7 @@ a capture cannot fail for lack of funds. Partial captures take their part of eve
 
 from __future__ import annotations
 
+import itertools
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 from uuid import UUID
@@ -14,7 +15,7 @@ import msgspec
 
 from core.database import queries
 from core.errors import Refusal
-from core.ledger.items import SYSTEM_PRINCIPAL, Leg, Operation, Outcome, Posting, operation_id
+from core.ledger.items import MAX_CALL_LEGS, SYSTEM_PRINCIPAL, Leg, Operation, Outcome, Posting, operation_id
 from core.ledger.posting import post
 from core.ledger.transfers import NEWEST, find_number
 
@@ -56,10 +57,11 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoredHold(msgspec.Struct, frozen=True):
-    """A hold with its number."""
+    """A hold with its number, and its revision: the number of its events."""
 
     no: int
     hold: Hold
+    revision: int
 
 
 def describe(posting: Posting, outcome: Outcome) -> Hold:
@@ -78,7 +80,7 @@ def describe(posting: Posting, outcome: Outcome) -> Hold:
         kind=posting.kind,
         reference=posting.reference,
         metadata=dict(sorted(posting.metadata.items())) if posting.metadata else {},
-        expires_at=outcome.expires_at if outcome.replayed else posting.expires_at,
+        expires_at=outcome.expires_at,
         created_at=outcome.recorded_at,
     )
 
@@ -136,7 +138,7 @@ async def get_holds(source: Connection | Database, numbers: Sequence[int]) -> li
             expires_at=row["expires_at"],
             created_at=row["recorded_at"],
         )
-        holds.append(StoredHold(row["no"], hold))
+        holds.append(StoredHold(row["no"], hold, row["revision"]))
     return holds
 
 
@@ -162,6 +164,7 @@ def capture(
     amount: int | None,
     reference: str | None = None,
     metadata: dict[str, str] | None = None,
+    expected_revision: int | None = None,
 ) -> Posting:
     """Return the posting that captures `amount` minor units of a hold (None: all that remains)."""
     return Posting(
@@ -175,12 +178,15 @@ def capture(
         amount=amount,
         target_no=stored.no,
         target_id=UUID(stored.hold.id),
+        expected_revision=expected_revision,
     )
 
 
-def void(stored: StoredHold, *, id_: UUID, principal_id: int) -> Posting:
+def void(
+    stored: StoredHold, *, id_: UUID, principal_id: int, expected_revision: int | None = None
+) -> Posting:
     """Return the posting that gives back what a hold has left."""
-    return _change(stored, Operation.VOID, id_, principal_id)
+    return _change(stored, Operation.VOID, id_, principal_id, expected_revision=expected_revision)
 
 
 def extend(
@@ -190,24 +196,29 @@ def extend(
     principal_id: int,
     expires_at: datetime | None,
     expires_in_secs: int | None = None,
+    expected_revision: int | None = None,
 ) -> Posting:
-    """Return the posting that moves a hold's end; None: it never ends by itself."""
-    return _change(stored, Operation.EXTEND, id_, principal_id, expires_at, expires_in_secs)
+    """Return the posting that moves a hold's end; without one it never ends by itself."""
+    return _change(
+        stored, Operation.EXTEND, id_, principal_id, expires_at, expires_in_secs, expected_revision
+    )
 
 
 async def expire_due(database: Database) -> int:
     """Give back up to 1,000 holds whose time is over, oldest first; return how many. Call it until it returns 0."""
     rows = await database.fetch(SQL.due_holds, EXPIRY_ROUND)
+    ends = itertools.accumulate(len(row["codes"]) for row in rows)
     postings = [
         Posting(
             id=operation_id(SYSTEM_PRINCIPAL, f"expire:{row['id']}"),
             principal_id=SYSTEM_PRINCIPAL,
-            legs=(Leg(row["code"], -row["amount"]),),
+            legs=tuple(map(Leg, row["codes"], row["leg_amounts"])),
             operation=Operation.EXPIRE,
             target_no=row["no"],
             target_id=row["id"],
         )
-        for row in rows
+        for row, end in zip(rows, ends, strict=True)
+        if end <= MAX_CALL_LEGS  # one hold has no more
     ]
     outcomes = await post(database, postings)
     return sum(outcome.posted for outcome in outcomes)
@@ -220,16 +231,20 @@ def _change(
     principal_id: int,
     expires_at: datetime | None = None,
     expires_in_secs: int | None = None,
+    expected_revision: int | None = None,
 ) -> Posting:
     hold = stored.hold
+    # A void names the destinations, too: what it gives back no longer counts against their ceilings.
+    legs = hold.legs[:1] if operation is Operation.EXTEND else hold.legs
     return Posting(
         id=id_,
         principal_id=principal_id,
-        legs=(Leg(hold.source, -hold.amount),),
+        legs=tuple([Leg(leg.account, leg.amount) for leg in legs]),
         operation=operation,
         kind=hold.kind,
         target_no=stored.no,
         target_id=UUID(hold.id),
         expires_at=expires_at,
         expires_in_secs=expires_in_secs,
+        expected_revision=expected_revision,
     )

@@ -47,12 +47,18 @@ class Leg(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """A condition of an item: the account's version before it, and the balance after it in minor units."""
+    """A condition of an item: the account's version and revision before it, and what it has after it in minor units.
+
+    Available is the balance less what holds keep aside.
+    """
 
     account: str
     version: int | None = None
     balance_at_least: int | None = None
     balance_at_most: int | None = None
+    revision: int | None = None
+    available_at_least: int | None = None
+    available_at_most: int | None = None
 
 
 class ItemLimits(NamedTuple):
@@ -108,9 +114,12 @@ class Posting(msgspec.Struct, eq=False):
     """One item for the ledger. `legs` sum to zero per currency; `group` > 0 makes contiguous items atomic.
 
     Captures and reversals carry the legs of the whole, `target_no` (the number of the hold or transfer), `target_id`
-    and the `amount` that is due now (None: all that is left). `expires_in_secs` is set where the caller gave a span
-    and no time: a repeated call means the same span, though the time is another. `id` is derived from owner and key,
-    see `operation_id`.
+    and the `amount` that is due now (None: all that is left), in minor units of the leg `unit`, counted from 1. A void
+    brings the legs of the whole, too. The target must have the revision `expected_revision`, where one is given: a
+    hold's own, or the amount of a transfer that has been reversed. `expires_in_secs` is a span from the moment of the
+    posting, by the database's clock, in place of `expires_at`. `id` is derived from owner and key, see `operation_id`.
+
+    An administrator's reversal is `administered`: it may take money from a frozen account.
 
     `limits` and `effects` are those of the wallet platform. A refusal of an `unfrozen` item is not kept: its key is
     free for another try. A repeated call is compared by its `identity` alone, where one is given: the caller's own
@@ -133,6 +142,9 @@ class Posting(msgspec.Struct, eq=False):
     target_id: UUID | None = None
     expires_at: datetime | None = None
     expires_in_secs: int | None = None
+    unit: int = 1
+    expected_revision: int | None = None
+    administered: bool = False
     limits: ItemLimits | None = None
     effects: Effects | None = None
     unfrozen: bool = False
@@ -162,7 +174,8 @@ class EntryLine(NamedTuple):
 class Outcome(msgspec.Struct, frozen=True):
     """The result of one posting.
 
-    A posted one has `no`, `recorded_at`, and `entries` in the order of the legs; for holds also the `amount` of the
+    A posted one has `no`, `recorded_at`, `effective_at` if that is another time, and `entries` in the order of the
+    legs; for holds also the `amount` of the
     operation, the amount `captured` since the hold's start, and its end `expires_at`. A refused one has the `account`
     that stood in the way and a `figure` (available, left or expected, by the kind). `replayed` tells that the key was
     used before, `wakes` that an event of the same call waits for the workers (`core.work.wakeup.OUTBOX`).
@@ -172,6 +185,7 @@ class Outcome(msgspec.Struct, frozen=True):
     replayed: bool = False
     no: int = 0
     recorded_at: datetime | None = None
+    effective_at: datetime | None = None
     entries: tuple[EntryLine, ...] = ()
     amount: int | None = None
     captured: int | None = None
@@ -198,35 +212,41 @@ class Outcome(msgspec.Struct, frozen=True):
         return refusal
 
 
+_SENTENCES: Mapping[str, str] = {
+    "account_not_found": "Account {account!r} does not exist.",
+    "account_closed": "Account {account!r} is closed.",
+    "account_frozen": "Account {account!r} is frozen.",
+    "legs_unbalanced": "The legs sum to {figure}, not to zero.",
+    "period_closed": "The currency of account {account!r} is closed at this effective time.",
+    "exceeds_hold": "Only {figure} is left.",
+    "exceeds_reversible": "Only {figure} is left.",
+    "version_mismatch": "Account {account!r} is at version {figure}, not at the expected one.",
+    "revision_mismatch": "Account {account!r} is at revision {figure}, not at the expected one.",
+    "balance_too_low": "The balance of account {account!r} would be {figure}, outside of the condition.",
+    "balance_too_high": "The balance of account {account!r} would be {figure}, outside of the condition.",
+    "available_too_low": "Account {account!r} would have {figure} available, outside of the condition.",
+    "available_too_high": "Account {account!r} would have {figure} available, outside of the condition.",
+    "insufficient_funds": "Account {account!r} has {figure} available, less than this takes.",
+    "transfer_limit_exceeded": "Account {account!r} may send at most {figure} in one transfer.",
+    "ceiling_exceeded": "Account {account!r} can take at most {figure} more.",
+    "hourly_amount_exceeded": "Account {account!r} may send {figure} more in this window.",
+    "daily_amount_exceeded": "Account {account!r} may send {figure} more in this window.",
+}
+
+
 def sentence(outcome: Outcome) -> str:
     """Return the cause in one sentence, with the figures; the same bytes for the same outcome, for ever."""
-    account, figure = outcome.account, outcome.figure
-    match outcome.kind.code:
-        case "idempotency_conflict":
-            return f"This idempotency key was used before with another {', '.join(outcome.differs)}. Use a new key."
-        case "account_not_found" | "account_closed" | "account_frozen" if account is not None:
-            verb = {"account_not_found": "does not exist", "account_closed": "is closed"}
-            return f"Account {account!r} {verb.get(outcome.kind.code, 'is frozen')}."
-        case "legs_unbalanced":
-            return f"The legs sum to {figure}, not to zero."
-        case "hold_not_open" if figure is not None:
-            return f"The hold was {('', 'captured in full', 'voided', 'expired')[figure]} before."
-        case "exceeds_hold" | "exceeds_reversible":
-            return f"Only {figure} is left."
-        case "version_mismatch":
-            return f"Account {account!r} is at version {figure}, not at the expected one."
-        case "balance_too_low" | "balance_too_high":
-            return f"The balance of account {account!r} would be {figure}, outside of the condition."
-        case "insufficient_funds":
-            return f"Account {account!r} has {figure} available, less than this takes."
-        case "transfer_limit_exceeded":
-            return f"Account {account!r} may send at most {figure} in one transfer."
-        case "ceiling_exceeded":
-            return f"Account {account!r} can take at most {figure} more."
-        case "hourly_amount_exceeded" | "daily_amount_exceeded":
-            return f"Account {account!r} may send {figure} more in this window."
-        case _:
-            return outcome.kind.meaning
+    account, figure, code = outcome.account, outcome.figure, outcome.kind.code
+    if code == "idempotency_conflict":
+        return (
+            f"This idempotency key was used before with another {', '.join(outcome.differs)}. Use a new key."
+        )
+    if code == "hold_not_open" and figure is not None:
+        return f"The hold was {('', 'captured in full', 'voided', 'expired')[figure]} before."
+    text = _SENTENCES.get(code)
+    if text is None or (account is None and code.startswith("account_")):
+        return outcome.kind.meaning
+    return text.format(account=account, figure=figure)
 
 
 def operation_id(principal_id: int, key: str) -> UUID:
@@ -265,18 +285,25 @@ def differing(stored_fields: int, given_fields: int) -> tuple[str, ...]:
     return names or ("body",)
 
 
+def _asked(condition: Condition) -> tuple[Any, ...]:
+    """Return a condition as it has always been compared: with its later fields only where they are given."""
+    later = condition[4:]
+    return condition[:4] if later == (None, None, None) else tuple(condition)
+
+
 def _fingerprint(posting: Posting) -> tuple[int, int]:
     parts: tuple[Any, ...] = (
         (posting.identity,)
         if posting.identity is not None
         else (
-            posting.legs,
+            # A void's further legs follow from its hold, and keys from before they were sent stay good.
+            posting.legs[:1] if posting.operation is Operation.VOID else posting.legs,
             posting.currency,
             posting.kind,
             posting.reference,
             dict(sorted(posting.metadata.items())) if posting.metadata else None,
             posting.effective_at,
-            posting.conditions or None,
+            [_asked(condition) for condition in posting.conditions] or None,
             (
                 posting.operation,
                 posting.target_id,

@@ -146,25 +146,25 @@ def moment(time: datetime | None) -> datetime | None:
 
 
 def hold_end(expires_at: datetime | None, expires_in_secs: int | None) -> datetime | None:
-    """Return when a hold ends; raises Refusal `invalid_request` for two ends, and for one too far ahead.
+    """Return when a hold ends, None for a span: the database's clock decides when that ends.
 
-    A time that is over is not refused, since a call may be repeated after it: such a hold ends at once.
+    A time that is over is not refused, since a call may be repeated after it: such a hold ends at once. Raises Refusal
+    `invalid_request` for two ends, and for one too far ahead; that bound alone goes by this process's clock.
     """
-    now = datetime.now(UTC)
     if expires_in_secs is not None:
         if expires_at is not None:
             raise Refusal("invalid_request", "Give expires_in or expires_at, not both.")
-        return now + timedelta(seconds=expires_in_secs)
+        return None
     end = moment(expires_at)
-    if end is not None and end > now + timedelta(seconds=MAX_HOLD_SECONDS):
+    if end is not None and end > datetime.now(UTC) + timedelta(seconds=MAX_HOLD_SECONDS):
         raise Refusal("invalid_request", "A hold must end within 366 days.")
     return end
 
 
-def new_hold_end(expires_at: datetime | None, expires_in_secs: int | None) -> datetime:
-    """Return the end that a hold is moved to; raises like `hold_end`, and where no end is given."""
+def new_hold_end(expires_at: datetime | None, expires_in_secs: int | None) -> datetime | None:
+    """Return the end that a hold is moved to, None for a span; raises like `hold_end`, and where no end is given."""
     end = hold_end(expires_at, expires_in_secs)
-    if end is None:
+    if end is None and expires_in_secs is None:
         raise Refusal("invalid_request", "Give expires_in or expires_at.")
     return end
 

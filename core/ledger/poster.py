@@ -17,7 +17,7 @@ from core.database import queries
 from core.errors import Refusal, Unavailable
 from core.lane import Lane
 from core.ledger.items import MAX_CALL_ITEMS, MAX_CALL_LEGS, Outcome, Posting
-from core.ledger.posting import post
+from core.ledger.posting import EffectiveSpan, post
 from core.work.retries import repeated, wait_seconds
 
 if TYPE_CHECKING:
@@ -43,10 +43,16 @@ Unit = list[Posting]
 
 
 class Poster:
-    """Submits postings through one lane. `max_waiting` bounds the units that wait; more callers get `overloaded`."""
+    """Submits postings through one lane. `max_waiting` bounds the units that wait; more callers get `overloaded`.
 
-    def __init__(self, database: Database, *, max_waiting: int) -> None:
+    Items that take effect outside of `effective_span` are refused; None: at any time.
+    """
+
+    def __init__(
+        self, database: Database, *, max_waiting: int, effective_span: EffectiveSpan | None = None
+    ) -> None:
         self._database = database
+        self._effective_span = effective_span
         # Accounts whose rows somebody kept locked for longer than the bound. A unit that names one goes aside, so
         # that all others do not wait with it; the first call that gets through takes its accounts out again.
         self._locked: set[str] = set()
@@ -148,7 +154,11 @@ class Poster:
         lost = 0
         while True:
             try:
-                return await repeated(lambda: post(self._database, postings, dry_run=dry_run))
+                return await repeated(
+                    lambda: post(
+                        self._database, postings, dry_run=dry_run, effective_span=self._effective_span
+                    )
+                )
             except Unavailable as error:
                 lost += 1
                 if error.code == "busy" or lost == LOST_TRIES:

@@ -30,10 +30,15 @@ SQL = queries(__name__)
 
 
 async def post(
-    source: Connection | Database, postings: Sequence[Posting], *, dry_run: bool = False
+    source: Connection | Database,
+    postings: Sequence[Posting],
+    *,
+    dry_run: bool = False,
+    effective_span: EffectiveSpan | None = None,
 ) -> list[Outcome]:
     """Post up to 1,000 items of up to 4,000 legs, in order, and return the outcome of each.
 
+    An item that takes effect outside of `effective_span` is refused; None: at any time.
     With a Connection the call is part of the caller's transaction and takes the same locks in the same order as any
     other posting; else it is a transaction of its own, in one round trip. A dry run writes nothing.
     """
@@ -42,6 +47,8 @@ async def post(
     if len(postings) > MAX_CALL_ITEMS or sum([len(posting.legs) for posting in postings]) > MAX_CALL_LEGS:
         raise ValueError("more than one call of ledger_post takes")
     packed = _pack(postings)
+    # The bounds are sent where an item has an effective time, so that all other calls send a null.
+    packed.extras.append(effective_span if packed.has_effective_times else None)
     if packed.effects is None or dry_run:
         row = await source.fetchrow(SQL.post, *packed.arguments, dry_run, *packed.extras)
     else:
@@ -56,6 +63,13 @@ async def post(
     return await _with_replays(source, postings, outcomes)
 
 
+class EffectiveSpan(NamedTuple):
+    """How far an effective time may lie from the moment of the posting, in days."""
+
+    days_back: int
+    days_ahead: int
+
+
 class _Packed(NamedTuple):
     """The arguments of one call, and what is needed to read its result."""
 
@@ -65,6 +79,7 @@ class _Packed(NamedTuple):
     first_leg: list[int]
     leg_codes: list[str]
     condition_codes: list[str]
+    has_effective_times: bool
 
     def culprit(self, place: int) -> str | None:
         """Name the account that stood in the way: a leg's (positive place), or a condition's (negative)."""
@@ -88,7 +103,7 @@ def _pack(postings: Sequence[Posting]) -> _Packed:
             leg_account.append(place_of(code, len(places) + 1))
             leg_amount.append(amount)
         last_leg.append(len(leg_codes))
-    conditions = _conditions(postings, place_of, places)
+    conditions, more_conditions = _conditions(postings, place_of, places)
     targets = sorted({posting.target_no for posting in postings if posting.target_no is not None})
     target_places = {no: place for place, no in enumerate(targets, 1)}
     arguments: list[Any] = [
@@ -111,18 +126,38 @@ def _pack(postings: Sequence[Posting]) -> _Packed:
         _rare([posting.currency for posting in postings]),
         _rare([posting.reference for posting in postings]),
         _rare([encode_metadata(posting.metadata) if posting.metadata else None for posting in postings]),
-        _rare([posting.effective_at for posting in postings]),
+        (effective_times := _rare([posting.effective_at for posting in postings])),
         _rare([posting.expires_at for posting in postings]),
         *conditions,
     ]
     condition_codes = [condition.account for posting in postings for condition in posting.conditions]
     effects = [posting.effects for posting in postings]
     extras, told = pack_effects(effects) if effects.count(None) < len(effects) else (_NO_PAYABLES, None)
-    extras = [*extras, _limits(postings), _rare([posting.unfrozen for posting in postings], absent=False)]
-    return _Packed(arguments, extras, told, first_leg, leg_codes, condition_codes)
+    extras = [
+        *extras,
+        _limits(postings),
+        _rare([posting.unfrozen for posting in postings], absent=False),
+        *more_conditions,
+        *_of_targets(postings, targets),
+        _rare([posting.expires_in_secs for posting in postings]),
+    ]
+    return _Packed(
+        arguments, extras, told, first_leg, leg_codes, condition_codes, effective_times is not None
+    )
 
 
 _NO_PAYABLES: list[Any] = [None, None]
+
+
+def _of_targets(postings: Sequence[Posting], targets: list[int]) -> list[list[Any] | None]:
+    """Return what only items with a target have: the expected revision, the unit, and whether it is administered."""
+    if not targets:
+        return [None, None, None]
+    return [
+        _rare([posting.expected_revision for posting in postings]),
+        _rare([posting.unit for posting in postings], absent=1),
+        _rare([posting.administered for posting in postings], absent=False),
+    ]
 
 
 def _limits(postings: Sequence[Posting]) -> list[int | None] | None:
@@ -165,19 +200,17 @@ def _twins(postings: Sequence[Posting]) -> list[int] | None:
 
 def _conditions(
     postings: Sequence[Posting], place_of: Callable[[str, int], int], places: Mapping[str, int]
-) -> list[list[Any] | None]:
+) -> tuple[list[list[Any] | None], list[list[Any] | None]]:
+    """Return the five arrays of conditions among the function's first parameters, and the three among its last."""
     rows = [
-        (
-            place,
-            place_of(condition.account, len(places) + 1),
-            condition.version,
-            condition.balance_at_least,
-            condition.balance_at_most,
-        )
+        (place, place_of(condition.account, len(places) + 1), *condition[1:])
         for place, posting in enumerate(postings, 1)
         for condition in posting.conditions
     ]
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [None] * 5
+    if not rows:
+        return [None] * 5, [None] * 3
+    columns: list[list[Any] | None] = [list(column) for column in zip(*rows, strict=True)]
+    return columns[:5], columns[5:]
 
 
 def _read(postings: Sequence[Posting], packed: _Packed, row: Row, *, wakes: bool) -> list[Outcome | None]:
@@ -185,6 +218,7 @@ def _read(postings: Sequence[Posting], packed: _Packed, row: Row, *, wakes: bool
     kinds, culprits, figures = row["outcomes"], row["culprits"], row["figures"]
     versions, balances, posted = row["leg_version"], row["leg_balance"], row["leg_posted"]
     amounts, captured, expires = row["item_amount"], row["item_captured"], row["item_expires"]
+    effective = row["item_effective"]
     recorded, batch = row["recorded"], row["batch"] or 0
     codes = packed.leg_codes
     outcomes: list[Outcome | None] = []
@@ -204,6 +238,7 @@ def _read(postings: Sequence[Posting], packed: _Packed, row: Row, *, wakes: bool
                     OUTCOMES[POSTED],
                     no=(batch << 22) + ((place + 1) << 12),
                     recorded_at=recorded,
+                    effective_at=effective[place] if effective else None,
                     entries=entries,
                     amount=amounts[place],
                     captured=captured[place],

@@ -34,6 +34,7 @@ async def load_outcomes(source: Connection | Database, ids: Sequence[UUID]) -> d
                 replayed=True,
                 no=row["no"],
                 recorded_at=row["recorded_at"],
+                effective_at=row["effective_at"],
                 entries=tuple(entries[row["no"]]),
                 amount=row["amount"],
                 captured=row["captured"],

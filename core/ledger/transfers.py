@@ -53,7 +53,7 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ListedTransfer(Transfer, frozen=True, kw_only=True):
-    """A transfer as it is read now: with the amount reversed since, in minor units of its first leg."""
+    """A transfer as it is read now: with the amount reversed since, in minor units of its largest leg."""
 
     reversed: int
 
@@ -83,7 +83,7 @@ def describe(posting: Posting, outcome: Outcome) -> Transfer:
         reference=posting.reference,
         metadata=dict(sorted(posting.metadata.items())) if posting.metadata else {},
         recorded_at=outcome.recorded_at,
-        effective_at=posting.effective_at or outcome.recorded_at,
+        effective_at=outcome.effective_at or posting.effective_at or outcome.recorded_at,
         reverses=str(posting.target_id) if posting.target_id is not None and not capture else None,
         captures=str(posting.target_id) if posting.target_id is not None and capture else None,
         entries=_entries(outcome.entries),
@@ -179,11 +179,15 @@ async def prepare_reversal(  # noqa: PLR0913 - the fields of the request
     reference: str | None = None,
     metadata: dict[str, str] | None = None,
     effective_at: datetime | None = None,
+    expected_revision: int | None = None,
+    administered: bool = False,
 ) -> Posting:
     """Return the posting that gives `amount` (None: all that is left) of a transfer back, leg by leg.
 
-    `amount` is in minor units of the original's first leg. Raises Refusal `transfer_not_found`, and `not_reversible`
-    for a transfer that is a reversal itself, or a part of one in several currencies.
+    `amount` is in minor units of the original's largest leg, the first of several: a small leg could not tell most
+    parts apart. The transfer must have `expected_revision` as the amount that was reversed. Raises Refusal
+    `transfer_not_found`, and `not_reversible` for a transfer that is a reversal itself, or a part of one in several
+    currencies.
     """
     effective_at = moment(effective_at)
     number = await find_number(source, original_id)
@@ -195,10 +199,14 @@ async def prepare_reversal(  # noqa: PLR0913 - the fields of the request
         raise Refusal("not_reversible", f"Transfer {original_id} is a reversal; post a new transfer instead.")
     if amount is not None and len({entry.account for entry in original.entries}) > 1:
         await _refuse_part_of_several_currencies(source, original)
+    sizes = [abs(entry.amount) for entry in original.entries]
     return Posting(
         id=id_,
         principal_id=principal_id,
         legs=tuple(Leg(entry.account, -entry.amount) for entry in original.entries),
+        unit=sizes.index(max(sizes)) + 1,
+        expected_revision=expected_revision,
+        administered=administered,
         operation=Operation.REVERSAL,
         kind=kind,
         reference=reference,

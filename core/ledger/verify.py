@@ -34,6 +34,7 @@ CHECKS: Mapping[str, str] = {
     "legs_unbalanced": "a transfer's entries sum to zero in each currency",
     "conservation": "all balances of a currency sum to zero",
     "held": "an account's held amount is what its open holds have left",
+    "incoming": "an account's incoming amount is what open holds will bring to it",
     "hold": "a hold is what its events have made of it",
     "reversed_amount": "what is reversed of a transfer is the sum of its reversals, and no more than the transfer",
     "backdated": "entries that take effect at another time are listed as such, and no others",
@@ -201,6 +202,7 @@ async def _check_holds(run: _Run, holds: int) -> None:
     async for row in run.pages(SQL.holds, (0,), ("no",)):
         done += row["holds"]
         run.progress("holds", done, holds)
+    run.add(await run.source.fetch(SQL.incoming))
 
 
 async def _check_reversals_and_backdated(run: _Run) -> None:

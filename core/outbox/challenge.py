@@ -20,13 +20,14 @@ from core import ids
 from core.database import queries
 from core.errors import Refusal
 from core.outbox.events import encode
-from core.outbox.signing import message_id, signed_headers
+from core.outbox.signing import message_id, opened_secrets, signed_headers
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from core.database import Database
     from core.outbox.egress import Egress, Reply
+    from core.vault import Vault
 
 log = structlog.get_logger(__name__)
 _sql = queries(__name__)
@@ -43,7 +44,9 @@ class _Echo(msgspec.Struct):
 _echo = msgspec.json.Decoder(_Echo)
 
 
-async def prove(database: Database, egress: Egress, *, principal_id: int, endpoint_id: UUID) -> None:
+async def prove(
+    database: Database, egress: Egress, vault: Vault, *, principal_id: int, endpoint_id: UUID
+) -> None:
     """Challenge the endpoint's URL once. An endpoint that was off as unverified is on when the URL has passed.
 
     Raises Refusal `not_found`, and `challenge_failed` when the URL has not echoed the challenge, or another URL
@@ -59,8 +62,7 @@ async def prove(database: Database, egress: Egress, *, principal_id: int, endpoi
         event_type=CHALLENGE_EVENT,
         delivery_id=ids.new_uuid(),
         body=body,
-        secrets=row["secrets"],
-        signing_keys=row["signing_keys"],
+        **opened_secrets(vault, endpoint_id, row["secrets"], row["signing_keys"]),
         timestamp=int(time.time()),
     )
     reply = await egress.post(row["url"], body=body, headers=headers)

@@ -145,8 +145,8 @@ async def replay(
     more = True
     while more and looked_at < limit:
         size = min(REPLAY_BATCH, limit - looked_at)
-        rows = await _rows(database, wanted, before=before, limit=size, sendable=True)
-        more = len(rows) == size
+        found = await _rows(database, wanted, before=before, limit=size + 1, sendable=True)
+        rows, more = found[:size], len(found) > size
         if rows:
             chosen = [row["id"] for row in rows]
             due, carried = await _make_due(database, chosen)
@@ -186,14 +186,18 @@ async def _rows(
         wanted.event_id,
         None if wanted.states is None else [STATES[state] for state in wanted.states],
         wanted.types,
-        wanted.failed_since,
+        _bound(wanted.failed_since),
         sendable,
         not sendable,
         limit,
         offset,
-        wanted.since,
-        wanted.until,
+        _bound(wanted.since),
+        _bound(wanted.until),
     )
+
+
+def _bound(time: datetime | None) -> datetime | None:
+    return None if time is None else ids.within_calendar(time)
 
 
 async def _find(database: Database, principal_id: int | None, delivery_id: UUID) -> Row:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -14,15 +13,20 @@ import asyncpg
 from core import ids
 from core.database import queries
 from core.errors import Refusal
-from core.outbox.events import new_event, write_events
+from core.outbox.custom_headers import check_headers
+from core.outbox.events import check_patterns, new_event, write_events
 from core.outbox.fanout import NewDelivery, create_deliveries
 from core.outbox.signing import (
     check_own_secret,
     check_secret,
     new_secret,
     new_signing_key,
-    public_key,
+    opened_signing_key,
+    owner_of,
+    sealed_signing_key,
+    stored_public_key,
 )
+from core.vault import RESEALED, Resealed, SealedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -30,18 +34,17 @@ if TYPE_CHECKING:
 
     from core.database import Connection, Database, Row
     from core.outbox.destinations import Destinations
+    from core.vault import Vault
 
 _sql = queries(__name__)
 
 # An event becomes one delivery for each endpoint that wants it, in one transaction; this number bounds it.
 MAX_ENDPOINTS: Final = 100
 MAX_DESCRIPTION: Final = 500
-# Servers accept 8 KiB of headers in all (nginx: large_client_header_buffers); these leave room for ours.
-MAX_HEADERS: Final = 16
-MAX_HEADER_VALUE: Final = 1024
-MAX_HEADER_BYTES: Final = 4096
 # The overlap of a rotation is a week at most: longer than any roll-out, short enough that a leaked secret ends.
 MAX_OVERLAP_SECONDS: Final = 7 * 86_400
+# Secrets that count at once: each makes a signature of every delivery, and receivers read a few only.
+MAX_SECRETS: Final = 4
 TEST_EVENT: Final = "webhook.test"
 # The reasons why an endpoint is off, as `disabled_reason` tells them.
 UNVERIFIED: Final = "unverified"
@@ -52,18 +55,6 @@ FAILING: Final = "failing"
 # The signatures of Standard Webhooks: HMAC alone, or ed25519 beside it.
 SYMMETRIC: Final = "v1"
 ASYMMETRIC: Final = "v1a"
-
-# Names are tokens of RFC 9110, section 5.6.2; values hold visible ASCII, spaces and tabs.
-_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
-_HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
-# Headers that frame the message, belong to the connection, or are ours to set.
-_RESERVED: Final = frozenset(
-    {
-        "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect", "host",
-        "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "user-agent", "x-delivery-id",
-    }
-)  # fmt: skip
-_RESERVED_PREFIXES: Final = ("webhook-", "x-webhook-", "proxy-", "sec-")
 
 _START: Final = UUID(int=0)
 
@@ -135,30 +126,38 @@ class EndpointChanges(NamedTuple):
 
 
 async def create(
-    database: Connection | Database, destinations: Destinations, *, principal_id: int, wanted: NewEndpoint
+    database: Connection | Database,
+    destinations: Destinations,
+    vault: Vault,
+    *,
+    principal_id: int,
+    wanted: NewEndpoint,
 ) -> tuple[Endpoint, str]:
     """Store an endpoint and return it with its secret, which is never shown again.
 
-    Raises Refusal `invalid_request` for a URL that no delivery may go to, for a weak secret, for headers that an
-    endpoint may not set, for order together with batches, and when there are MAX_ENDPOINTS already.
+    Raises Refusal `invalid_request` for a URL that no delivery may go to, for types that no event has, for a weak
+    secret, for headers that an endpoint may not set, for order together with batches, and when there are MAX_ENDPOINTS
+    already.
     """
     destinations.check_url(wanted.url)
+    check_patterns(wanted.event_types, field="event_types")
     check_headers(wanted.headers)
     if wanted.secret is not None:
         (check_own_secret if wanted.own_secret else check_secret)(wanted.secret)
     secret = wanted.secret or new_secret()
+    endpoint_id = ids.new_uuid()
     with _ordered_or_batched():
         row = await database.fetchrow(
             _sql.create_webhook_endpoint,
-            ids.new_uuid(),
+            endpoint_id,
             principal_id,
             wanted.url,
             sorted(set(wanted.event_types)),
             wanted.description,
             json.dumps(dict(wanted.headers)),
-            [secret],
+            [vault.seal(secret, owner_of(endpoint_id))],
             MAX_ENDPOINTS,
-            _new_signing_keys(wanted.signature),
+            _new_signing_keys(vault, wanted.signature, endpoint_id),
             wanted.verify,
             wanted.ordered,
             wanted.batch_size,
@@ -187,6 +186,7 @@ async def find(database: Database, *, principal_id: int | None, endpoint_id: UUI
 async def update(
     database: Database,
     destinations: Destinations,
+    vault: Vault,
     *,
     principal_id: int,
     endpoint_id: UUID,
@@ -200,6 +200,8 @@ async def update(
     """
     if changes.url is not None:
         destinations.check_url(changes.url)
+    if changes.event_types is not None:
+        check_patterns(changes.event_types, field="event_types")
     if changes.headers is not None:
         check_headers(changes.headers)
     with _ordered_or_batched():
@@ -212,7 +214,9 @@ async def update(
                 None if changes.event_types is None else sorted(set(changes.event_types)),
                 changes.description,
                 None if changes.headers is None else json.dumps(dict(changes.headers)),
-                None if changes.signature is None else _new_signing_keys(changes.signature),
+                None
+                if changes.signature is None
+                else _new_signing_keys(vault, changes.signature, endpoint_id),
                 changes.verify,
                 changes.ordered,
                 changes.batch_size,
@@ -242,21 +246,39 @@ async def switch(connection: Connection, endpoint_id: UUID, off_for: str | None)
 
 
 async def rotate_secret(
-    database: Database, *, principal_id: int, endpoint_id: UUID, secret: str | None, overlap_seconds: float
+    database: Database,
+    vault: Vault,
+    *,
+    principal_id: int,
+    endpoint_id: UUID,
+    secret: str | None,
+    overlap_seconds: float,
 ) -> Rotated:
     """Give an endpoint a new secret, and a new pair of keys if it has one; return the secret and the old ones' end.
 
     Until that end deliveries carry both signatures: all in Standard Webhooks, the oldest secret's in the wallet form.
-    Raises Refusal `invalid_request` for a weak secret, and `not_found`.
+    Raises Refusal `invalid_request` for a weak secret, `not_found`, and `too_many_secrets` when another one would end
+    the oldest before its time.
     """
     if secret is not None:
         check_secret(secret)
     chosen = secret or new_secret()
     row = await database.fetchrow(
-        _sql.rotate_webhook_secret, principal_id, endpoint_id, chosen, overlap_seconds, new_signing_key()
+        _sql.rotate_webhook_secret,
+        principal_id,
+        endpoint_id,
+        vault.seal(chosen, owner_of(endpoint_id)),
+        overlap_seconds,
+        *_new_signing_keys(vault, ASYMMETRIC, endpoint_id),
+        MAX_SECRETS,
     )
     if row is None:
-        raise _missing(endpoint_id)
+        until = (await find(database, principal_id=principal_id, endpoint_id=endpoint_id)).old_secrets_until
+        raise Refusal(
+            "too_many_secrets",
+            f"{MAX_SECRETS} secrets count already, until {until}. Wait for that, or end the old ones with"
+            " overlap_seconds 0.",
+        )
     return Rotated(chosen, _public_key(row), row["old_secrets_until"])
 
 
@@ -304,26 +326,26 @@ async def delete(database: Database, *, principal_id: int, endpoint_id: UUID) ->
         raise _missing(endpoint_id)
 
 
-def check_headers(headers: Mapping[str, str]) -> None:
-    """Raise Refusal `invalid_request` unless these headers may be sent with every delivery beside ours."""
-    if len(headers) > MAX_HEADERS:
-        raise _bad_headers(f"there are more than {MAX_HEADERS}")
-    if len({_folded(name) for name in headers}) < len(headers):
-        raise _bad_headers("one name occurs twice")
-    if sum(len(name) + len(value) for name, value in headers.items()) > MAX_HEADER_BYTES:
-        raise _bad_headers(f"they are longer than {MAX_HEADER_BYTES} characters in all")
-    for name, value in headers.items():
-        if _HEADER_NAME.fullmatch(name) is None:
-            raise _bad_headers("a name is not a token of 1 to 64 characters")
-        if _folded(name) in _RESERVED or _folded(name).startswith(_RESERVED_PREFIXES):
-            raise _bad_headers(f"{name} may not be set by an endpoint")
-        if len(value) > MAX_HEADER_VALUE or _HEADER_VALUE.fullmatch(value) is None:
-            raise _bad_headers(f"the value of {name} is not 1 to {MAX_HEADER_VALUE} visible ASCII characters")
-
-
-def _folded(name: str) -> str:
-    """Return a header's name as the receiver may see it: CGI and proxies make all that is no letter one sign."""
-    return re.sub(r"[^a-z0-9]", "-", name.lower())
+async def reseal(database: Database, vault: Vault) -> Resealed:
+    """Seal all secrets and signing keys anew under the first key of `vault`."""
+    done = lost = 0
+    after = _START
+    while rows := await database.fetch(_sql.endpoints_to_reseal, after, RESEALED):
+        for row in rows:
+            after, owner = row["id"], owner_of(row["id"])
+            try:
+                secrets = [vault.reseal(stored, owner) for stored in row["secrets"]]
+                keys = [
+                    sealed_signing_key(vault, opened_signing_key(vault, stored, owner), owner)
+                    for stored in row["signing_keys"]
+                ]
+            except SealedError:
+                lost += 1
+                continue
+            done += await database.execute(
+                _sql.reseal_endpoint, after, row["secrets"], row["signing_keys"], secrets, keys
+            )
+    return Resealed(done, lost)
 
 
 @contextmanager
@@ -341,20 +363,18 @@ def _ordered_or_batched() -> Iterator[None]:
         ) from None
 
 
-def _bad_headers(reason: str) -> Refusal:
-    return Refusal("invalid_request", f"The headers cannot be used: {reason}.", field="headers")
-
-
 def _missing(endpoint_id: UUID) -> Refusal:
     return Refusal("not_found", f"There is no endpoint {endpoint_id}.")
 
 
-def _new_signing_keys(signature: str) -> list[str]:
-    return [new_signing_key()] if signature == ASYMMETRIC else []
+def _new_signing_keys(vault: Vault, signature: str, endpoint_id: UUID) -> list[str]:
+    if signature != ASYMMETRIC:
+        return []
+    return [sealed_signing_key(vault, new_signing_key(), owner_of(endpoint_id))]
 
 
 def _public_key(row: Row) -> str | None:
-    return public_key(row["signing_keys"][0]) if row["signing_keys"] else None
+    return stored_public_key(row["signing_keys"][0]) if row["signing_keys"] else None
 
 
 def _endpoint(row: Row) -> Endpoint:

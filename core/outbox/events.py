@@ -5,6 +5,7 @@ The module `core.wallets.notifications` decides whom a user's event goes to; thi
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +16,7 @@ from core.errors import Refusal
 from core.ledger.items import Told
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from uuid import UUID
 
     from core.database import Connection
@@ -29,6 +30,24 @@ MAX_EVENT_TYPE: Final = 100
 # Receivers are told to expect small bodies: a large object is fetched by its id.
 MAX_BODY_BYTES: Final = 20 * 1024
 
+# Every type that an endpoint can ask for. `tests/core/outbox/test_event_types.py` holds that no other one is told, and
+# that docs/webhooks.md tells of each.
+KNOWN_TYPES: Final = frozenset(
+    {
+        "cash.accept", "cash.cancel", "cash.expire", "cash.reject", "cash.request", "internal.transfer",
+        "invoices.cancel", "invoices.create", "invoices.expire", "invoices.mandate_revoke", "invoices.mandate_upsert",
+        "invoices.pay", "kyc.approve", "kyc.review", "kyc.submit", "links.create", "links.expire", "links.pay",
+        "merchant_keys.create", "merchant_keys.delete", "merchants.set", "payment.succeeded", "payments.cpm_request",
+        "payments.qr_create", "payments.qr_expire", "payments.qr_pay", "refunds.create", "requests.accept",
+        "requests.cancel", "requests.create", "requests.expire", "requests.reject", "settlement.report",
+        "subscriptions.cancel", "subscriptions.charge", "subscriptions.charge_failed", "subscriptions.create",
+        "subscriptions.missed", "vouchers.create", "vouchers.expire", "vouchers.redeem", "vouchers.revoke",
+        "wallet.airdrop", "wallet.freeze", "wallet.transfer", "wallet.unfreeze", "webhook.test",
+        "webhook_endpoint.disabled",
+    }
+)  # fmt: skip
+NEAREST: Final = 3
+
 # `json.dumps` makes such an encoder for each call, at more than the encoding itself costs.
 _compact = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
@@ -36,6 +55,21 @@ _compact = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 def encode(event_type: str, data: Mapping[str, Any]) -> bytes:
     """Return the body of an event, as the wallet service's receivers read it: `{"type","data"}`, compact, in ASCII."""
     return _compact({"type": event_type, "data": data}).encode("ascii")
+
+
+def check_patterns(patterns: Iterable[str], *, field: str) -> None:
+    """Raise Refusal `invalid_request` for a type or a pattern that no event will ever have; it names the nearest."""
+    for pattern in patterns:
+        beginning = pattern.removesuffix("*")
+        known = any(one.startswith(beginning) for one in KNOWN_TYPES) if beginning != pattern else False
+        if not known and pattern not in KNOWN_TYPES:
+            groups = {f"{one.split('.')[0]}.*" for one in KNOWN_TYPES}
+            nearest = difflib.get_close_matches(pattern, sorted(KNOWN_TYPES | groups), NEAREST, cutoff=0.0)
+            raise Refusal(
+                "invalid_request",
+                f"No event has the type {pattern}. The nearest are {', '.join(nearest)}.",
+                field=field,
+            )
 
 
 def new_event(

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
 
+from core.database import queries
 from core.outbox.egress import TOTAL_TIMEOUT_SECONDS, Egress
 from core.outbox.fanout import fan_out
 from core.outbox.schedule import Schedule
-from core.outbox.sender import Sender
+from core.outbox.sender import Sender, take_over_deliveries
+from core.vault import Vault
 from core.work.leases import Worker
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
     from core.database import Database
     from core.outbox.destinations import Destinations
     from core.settings import Settings
+
+_sql = queries(__name__)
+
+# A delivery in the hand of a worker is sent and written down within this time, or its worker has died.
+MOST_WAIT_SECONDS: Final = 4 * TOTAL_TIMEOUT_SECONDS
+WAIT_STEP_SECONDS: Final = 0.02
 
 
 async def send_due(
@@ -23,18 +36,47 @@ async def send_due(
 
     The call holds leases as a worker does, so it may run beside one.
     """
-    worker, egress, rounds = Worker(), Egress(destinations), 0
-    try:
-        while rounds < most_rounds:
-            await worker.beat(database)
-            sender = Sender(database, egress, worker, Schedule.of(settings))
-            events = await fan_out(database)
-            started = await sender.step()
-            await sender.drain(2 * TOTAL_TIMEOUT_SECONDS)
-            if not events and not started:
-                break
+    rounds = 0
+    async with _rounds(database, settings, destinations) as send:
+        while rounds < most_rounds and await send():
             rounds += 1
+    return rounds
+
+
+async def send_all_due(database: Database, settings: Settings, destinations: Destinations) -> None:
+    """Send what is due now, and wait for what a worker beside us has in hand, for MOST_WAIT_SECONDS at most.
+
+    Further attempts, which become due meanwhile, are left to others.
+    """
+    until = time.monotonic() + MOST_WAIT_SECONDS
+    now = await database.fetchval(_sql.now)
+    async with _rounds(database, settings, destinations) as send:
+        while time.monotonic() < until:
+            sent = await send()
+            if not await database.fetchval(_sql.is_any_due, now):
+                break
+            if not sent:
+                await asyncio.sleep(WAIT_STEP_SECONDS)
+                await take_over_deliveries(database, Schedule.of(settings))
+
+
+@asynccontextmanager
+async def _rounds(
+    database: Database, settings: Settings, destinations: Destinations
+) -> AsyncIterator[Callable[[], Awaitable[bool]]]:
+    """Yield a function that does one round and says whether there was anything to do."""
+    worker, egress = Worker(), Egress(destinations)
+
+    async def send() -> bool:
+        await worker.beat(database)
+        sender = Sender(database, egress, worker, Schedule.of(settings), vault=Vault.of(settings))
+        events = await fan_out(database)
+        started = await sender.step()
+        await sender.drain(2 * TOTAL_TIMEOUT_SECONDS)
+        return bool(events or started)
+
+    try:
+        yield send
     finally:
         await egress.close()
         await worker.retire(database)
-    return rounds

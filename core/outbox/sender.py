@@ -24,11 +24,12 @@ from core.masking import mask_text
 from core.outbox.backlog import Backlog, Share
 from core.outbox.batching import carriers_of, carry, messages_of
 from core.outbox.breakers import Breakers
-from core.outbox.egress import EXCERPT_BYTES, GONE_STATUS, TOTAL_TIMEOUT_SECONDS
+from core.outbox.egress import EXCERPT_BYTES, GONE_STATUS, TOTAL_TIMEOUT_SECONDS, UNREAD, Reply
 from core.outbox.health import Patience, note_failure, note_success
 from core.outbox.ordering import Turn, lock, release, release_locked, turns_of
 from core.outbox.schedule import Schedule
-from core.outbox.signing import signed_headers
+from core.outbox.signing import opened_secrets, signed_headers
+from core.vault import SealedError, Vault
 from core.work.leases import DEAD_AFTER_SECONDS
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from core.database import Database, Row
     from core.outbox.batching import Message
-    from core.outbox.egress import Egress, Reply
+    from core.outbox.egress import Egress
     from core.work.leases import Worker
 
 log = structlog.get_logger(__name__)
@@ -92,7 +93,7 @@ class Sender:
     is called when an event was written.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the tools of a worker; most have a harmless default
         self,
         database: Database,
         egress: Egress,
@@ -101,6 +102,7 @@ class Sender:
         *,
         breakers: Breakers | None = None,
         patience: Patience | None = None,
+        vault: Vault | None = None,
         on_free: Callable[[], None] = lambda: None,
         on_event: Callable[[], None] = lambda: None,
     ) -> None:
@@ -110,6 +112,7 @@ class Sender:
         self._schedule = schedule
         self._breakers = breakers or Breakers(0)
         self._patience = patience or Patience(0, 0)
+        self._vault = vault or Vault()
         self._on_free = on_free
         self._on_event = on_event
         self._sending: set[asyncio.Task[None]] = set()
@@ -222,19 +225,16 @@ class Sender:
         if row["url"] is None or row["disabled"]:
             reason = "endpoint_missing" if row["url"] is None else "endpoint_disabled"
             return Result(row["id"], token, "failed", reason)
-        headers = json.loads(row["headers"]) | signed_headers(
-            identity=message.identity,
-            event_type=message.event_type,
-            delivery_id=row["id"],
-            body=message.body,
-            secrets=row["secrets"],
-            signing_keys=row["signing_keys"],
-            timestamp=int(time.time()),
-        )
         sent_at = datetime.now(UTC)
-        reply = await self._egress.post(row["url"], body=message.body, headers=headers)
+        reply = await self._post(message)
         self._breakers.note(row["endpoint_id"], good=reply.well, seconds=reply.seconds)
-        result = self._judge(row, token, reply, sent_at)
+        try:
+            result = self._judge(row, token, reply, sent_at)
+        except Exception:
+            # An answer that breaks our code is a failed attempt like any other, or it would come again without an end.
+            log.exception("delivery.answer_unread", delivery_id=str(row["id"]))
+            reply = Reply(None, UNREAD, reply.seconds)
+            result = self._judge(row, token, reply, sent_at)
         metrics.DELIVERY_ATTEMPTS.add("success" if reply.succeeded else "error")
         metrics.DELIVERY_SECONDS.observe(reply.seconds)
         if result.state != "pending":
@@ -252,6 +252,22 @@ class Sender:
             seconds=round(reply.seconds, 4),
         )
         return result
+
+    async def _post(self, message: Message) -> Reply:
+        row = message.row
+        try:
+            opened = opened_secrets(self._vault, row["endpoint_id"], row["secrets"], row["signing_keys"])
+        except SealedError as error:
+            return Reply(None, error.detail, 0.0)
+        headers = json.loads(row["headers"]) | signed_headers(
+            identity=message.identity,
+            event_type=message.event_type,
+            delivery_id=row["id"],
+            body=message.body,
+            timestamp=int(time.time()),
+            **opened,
+        )
+        return await self._egress.post(row["url"], body=message.body, headers=headers)
 
     def _judge(self, row: Row, token: UUID, reply: Reply, sent_at: datetime) -> Result:
         excerpt = mask_text(reply.excerpt)[:EXCERPT_BYTES]

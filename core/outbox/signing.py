@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from core import vault
 from core.errors import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
+
+    from core.vault import Vault
 
 PREFIX: Final = "whsec_"
 SIGNING_PREFIX: Final = "whsk_"
@@ -29,6 +32,8 @@ PUBLIC_PREFIX: Final = "whpk_"
 MIN_KEY_BYTES: Final = 24
 MAX_KEY_BYTES: Final = 64
 NEW_KEY_BYTES: Final = 32
+
+_BEHIND: Final = "|"
 
 # The wallet contract's bound in characters; its merchants bring a secret of their own.
 MAX_OWN_SECRET: Final = 64
@@ -63,9 +68,41 @@ def public_key(signing_key: str) -> str:
     return PUBLIC_PREFIX + _base64(public.public_bytes_raw())
 
 
+def sealed_signing_key(keys: Vault, signing_key: str, owner: str) -> str:
+    """Return a private key as it is stored: sealed, behind the public one, which every read of an endpoint shows."""
+    sealed = keys.seal(signing_key, owner)
+    return signing_key if sealed == signing_key else f"{public_key(signing_key)}{_BEHIND}{sealed}"
+
+
+def stored_public_key(stored: str) -> str:
+    """Return the public key of a stored private one."""
+    return stored.partition(_BEHIND)[0] if stored.startswith(PUBLIC_PREFIX) else public_key(stored)
+
+
+def opened_signing_key(keys: Vault, stored: str, owner: str) -> str:
+    """Return a stored private key. Raises SealedError."""
+    return keys.open(stored.rpartition(_BEHIND)[2], owner)
+
+
+def opened_secrets(
+    keys: Vault, endpoint_id: UUID, secrets: Sequence[str], signing_keys: Sequence[str]
+) -> dict[str, list[str]]:
+    """Return an endpoint's stored secrets and private keys as `signed_headers` takes them. Raises SealedError."""
+    owner = owner_of(endpoint_id)
+    return {
+        "secrets": [keys.open(stored, owner) for stored in secrets],
+        "signing_keys": [opened_signing_key(keys, stored, owner) for stored in signing_keys],
+    }
+
+
+def owner_of(endpoint_id: UUID) -> str:
+    """Return the name under which the secrets of an endpoint are sealed."""
+    return f"endpoint:{endpoint_id}"
+
+
 def check_own_secret(secret: str) -> None:
     """Raise Refusal `invalid_request` unless `secret` is what the wallet contract takes: any 1 to 64 characters."""
-    if not 1 <= len(secret) <= MAX_OWN_SECRET or "\0" in secret:
+    if not 1 <= len(secret) <= MAX_OWN_SECRET or "\0" in secret or secret.startswith(vault.PREFIX):
         raise Refusal("invalid_request", f"A secret has 1 to {MAX_OWN_SECRET} characters.", field="secret")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
@@ -59,7 +59,7 @@ async def request_payment(platform: Platform, merchant: User, scanned: Scanned, 
         payee_id=merchant.id,
         payer_id=target.id,
         amount=scanned.amount,
-        expires_at=datetime.now(UTC) + timedelta(minutes=minutes) if minutes else None,
+        life=timedelta(minutes=minutes) if minutes else None,
         details={**with_metadata({"source": "cpm", "via": "pos"}), "collects": MERCHANT},
     )
     stored = await demands.store(

@@ -6,7 +6,7 @@ An unknown phone gets a user and a wallet. Idempotency keys belong to the platfo
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from core import ids
@@ -83,7 +83,7 @@ async def request(
         payee_id=requester.id,
         payer_id=target.id,
         amount=wanted.amount,
-        expires_at=datetime.now(UTC) + timedelta(minutes=life) if life else None,
+        life=timedelta(minutes=life) if life else None,
         details=with_metadata(metadata),
     )
     return await _create(platform, wanted, new, requester, target, (minutes, metadata))
@@ -105,7 +105,7 @@ async def invoice(
         payee_id=issuer.id,
         payer_id=payer.id,
         amount=wanted.amount,
-        due_at=datetime.now(UTC) + timedelta(days=due_in_days),
+        due_in=timedelta(days=due_in_days),
         # The service vouches for its issuer, who need not be a merchant.
         details={"reference": reference, "description": description, "collects": ANYBODY},
     )

@@ -5,7 +5,7 @@ pending -> paid | canceled (wallet contract, section 2). An overdue invoice can 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from core.audit import by_user
@@ -54,7 +54,7 @@ async def create(platform: Platform, issuer: User, payer_phone: str, billed: Bil
         payee_id=issuer.id,
         payer_id=payer.id,
         amount=billed.amount,
-        due_at=datetime.now(UTC) + timedelta(days=billed.due_in_days),
+        due_in=timedelta(days=billed.due_in_days),
         details={"reference": billed.reference, "description": billed.description},
     )
     return await demands.create(platform, new, issuer, payer, "invoices.create")

@@ -5,7 +5,7 @@ The owner need not be a merchant, and pays the merchants' fee all the same (wall
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from core import metrics
@@ -60,19 +60,19 @@ async def create(
         amount=amount,
         currency=currency,
         reusable=amount is None,
-        expires_at=None if minutes is None else datetime.now(UTC) + timedelta(minutes=minutes),
+        life=None if minutes is None else timedelta(minutes=minutes),
         details=purpose.details(),
     )
     async with platform.database.transaction() as connection:
-        payable_id, _ = await payables.create(connection, new)
-        link_id = str(payable_id)
+        stored = await payables.store(connection, new)
+        link_id = str(stored.id)
         data = {"id": link_id, "amount_cents": amount}
         told = await announce(
             connection, "links.create", data, [owner], actor=by_user(owner.id), about=owner.id
         )
     platform.wake(told)
     metrics.PAYMENT_LINKS.add("create")
-    return Link(f"{PREFIX}{new.code}", new.expires_at)
+    return Link(f"{PREFIX}{new.code}", stored.expires_at)
 
 
 async def pay_link(

@@ -24,7 +24,7 @@ from core.wallets.users import User
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
+    from datetime import datetime, timedelta
     from uuid import UUID
 
     from core.database import Connection, Database, Row
@@ -175,7 +175,10 @@ def _to_pay(columns: Sequence[Any]) -> ToPay:
 
 
 class NewPayable(NamedTuple):
-    """A payable to store: payee, payer or both are known; the amount is in minor units (None: the payer decides)."""
+    """A payable to store: payee, payer or both are known; the amount is in minor units (None: the payer decides).
+
+    `life` and `due_in` are spans from its creation by the database's clock, in place of `expires_at` and `due_at`.
+    """
 
     kind: Kind
     currency: str
@@ -188,6 +191,8 @@ class NewPayable(NamedTuple):
     due_at: datetime | None = None
     details: Mapping[str, Any] = {}
     hold_id: UUID | None = None
+    life: timedelta | None = None
+    due_in: timedelta | None = None
     agent_id: UUID | None = None
 
 
@@ -281,7 +286,7 @@ async def create(
 async def store(
     connection: Connection | Database, new: NewPayable, *, key: RequestKey | None = None
 ) -> Stored:
-    """Do as `create` does, and return the time of creation, too."""
+    """Do as `create` does, and return the times of creation and end, too."""
     payable_id = ids.new_uuid()
     row = await connection.fetchrow(
         _sql.create_payable,
@@ -299,6 +304,8 @@ async def store(
         None if key is None else key.fingerprint,
         msgspec.json.encode(dict(new.details)).decode(),
         new.hold_id,
+        new.life,
+        new.due_in,
         new.agent_id,
     )
     if row is not None:

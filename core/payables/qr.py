@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import segno
@@ -13,7 +13,7 @@ from core.audit import by_user
 from core.errors import Refusal
 from core.payables.kinds import QR_GONE
 from core.payables.pay import Key, pay
-from core.payables.payables import NO_PURPOSE, NewPayable, Purpose, create, new_code
+from core.payables.payables import NO_PURPOSE, NewPayable, Purpose, new_code, store
 from core.wallets.kyc import require_kyc
 from core.wallets.merchants import require_merchant, require_seller
 from core.wallets.notifications import announce
@@ -60,7 +60,6 @@ async def create_qr(
     require_seller(merchant)
     platform.require_currency(currency)
     static = mode == "static"
-    expires_at = datetime.now(UTC) + timedelta(minutes=platform.settings.qr_expiry_minutes)
     code = new_code()
     new = NewPayable(
         "qr",
@@ -69,17 +68,17 @@ async def create_qr(
         amount=None if static else amount,
         code=code,
         reusable=static,
-        expires_at=expires_at,
+        life=timedelta(minutes=platform.settings.qr_expiry_minutes),
         details=purpose.details(),
     )
     async with platform.database.transaction() as connection:
-        payable_id, _ = await create(connection, new)
-        data = {"id": str(payable_id), "amount_cents": amount, "currency_code": currency, "mode": mode}
+        stored = await store(connection, new)
+        data = {"id": str(stored.id), "amount_cents": amount, "currency_code": currency, "mode": mode}
         told = await announce(
             connection, "payments.qr_create", data, [merchant], actor=by_user(merchant.id), about=merchant.id
         )
     platform.wake(told)
-    return PREFIX + code, expires_at
+    return PREFIX + code, stored.expires_at or stored.created_at
 
 
 async def find_qr(platform: Platform, merchant: User, text: str) -> QrCode:

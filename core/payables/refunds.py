@@ -104,6 +104,7 @@ async def refund(
         operation=Operation.REVERSAL,
         kind=KIND,
         amount=amount,
+        administered=refunder is None,
         target_no=original.no,
         target_id=original_id,
         effects=Effects(

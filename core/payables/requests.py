@@ -5,7 +5,7 @@ pending -> accepted | rejected | canceled | expired (wallet contract, section 2)
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.errors import Refusal
@@ -65,7 +65,7 @@ async def ask(
         payee_id=requester.id,
         payer_id=target.id,
         amount=terms.amount,
-        expires_at=datetime.now(UTC) + timedelta(minutes=minutes) if minutes else None,
+        life=timedelta(minutes=minutes) if minutes else None,
         details=with_metadata(terms.metadata),
     )
     request_key = None

@@ -41,7 +41,10 @@ class Secret(str):
 class Dsn(str):
     """A server's address whose `repr` hides the password."""
 
-    __slots__ = ()
+    __slots__ = ("__dict__",)
+
+    given_as: str = ""
+    """The name in the environment that it was read under; empty for one that was not read there."""
 
     def __repr__(self) -> str:
         return repr(mask_url(self))
@@ -49,6 +52,15 @@ class Dsn(str):
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(cls, core_schema.str_schema())
+
+
+# Marks around a value that a shell or an editor takes away, while Docker's env files and service managers keep them.
+_MARKS = "\"'`\ufeff\u200b\u201c\u201d\u2018\u2019"
+
+
+def has_marks(secret: str) -> bool:
+    """Whether a secret begins or ends with a quote or a byte-order mark, which is hardly meant to be a part of it."""
+    return secret[:1] in _MARKS or secret[-1:] in _MARKS if secret else False
 
 
 def _switch(value: object) -> object:

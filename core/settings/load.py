@@ -1,7 +1,7 @@
 """The one settings object, and how it is read: overrides, then the environment, then `.env`, then defaults."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,16 @@ from pydantic_settings import (
 )
 
 from core.settings.brand import Brand
-from core.settings.kinds import expectation, extra_of, names_of, shown, text_of
+from core.settings.kinds import Secret, expectation, extra_of, has_marks, names_of, shown, text_of
 from core.settings.production import RULES, doubts
 from core.settings.providers import Orchestration, Upstreams
 from core.settings.retired import UNREMARKABLE_DATABASE_URL, back_doors, effect_notices, retired_notices
-from core.settings.service import Inbox, Ledger, Limits, Network, Outbox, Ports, Process, Storage
+from core.settings.service import AtRest, Inbox, Ledger, Limits, Network, Outbox, Ports, Process, Storage
 from core.settings.wallets import Money, SignIn, Tokens
 
 GROUPS = (
-    Process, Ports, Network, Storage, Limits, Ledger, Inbox, Outbox, Upstreams, Orchestration, Tokens, SignIn, Money,
-    Brand,
+    Process, Ports, Network, Storage, AtRest, Limits, Ledger, Inbox, Outbox, Upstreams, Orchestration, Tokens, SignIn,
+    Money, Brand,
 )  # fmt: skip
 
 # Words that mean prod; a message says of any other word that it counts as prod.
@@ -41,12 +41,12 @@ class SettingsError(Exception):
 
 class Settings(
     # pydantic lists the fields of the last base first.
-    BaseSettings, Brand, Money, SignIn, Tokens, Orchestration, Upstreams, Outbox, Inbox, Ledger, Limits, Storage,
-    Network, Ports, Process,
+    BaseSettings, Brand, Money, SignIn, Tokens, Orchestration, Upstreams, Outbox, Inbox, Ledger, Limits, AtRest,
+    Storage, Network, Ports, Process,
 ):  # fmt: skip
     """Every setting, frozen. `load_settings` alone reads and makes them. Unset texts are empty."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_file_encoding="utf-8")
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_file_encoding="utf-8-sig")
 
     notices: tuple[str, ...] = Field((), description="Sentences about what was set and has no effect")
 
@@ -87,7 +87,14 @@ def load_settings(*, env_file: str | os.PathLike[str] | None = ".env", **overrid
         problems += _broken_rules(settings, _environment_word(values), broken, given_as)
     if problems:
         raise SettingsError(problems)
-    notices = [*retired_notices(environment), *effect_notices(settings, values), *_remarks(settings, values)]
+    for attribute in ("database_url", "redis_url"):
+        getattr(settings, attribute).given_as = given_as.get(attribute, "")
+    notices = [
+        *retired_notices(environment),
+        *effect_notices(settings, values),
+        *_marked(settings, given_as),
+        *_remarks(settings, values),
+    ]
     return settings.model_copy(update={"notices": tuple(notices)})
 
 
@@ -157,6 +164,16 @@ def _said(attribute: str, value: object, given_as: Mapping[str, str]) -> str:
 def _environment_word(values: Mapping[str, Any]) -> str:
     """Return ENV as it was given, which is not always the environment that it counts as."""
     return str(values.get("env", "dev")).strip().lower()
+
+
+def _marked(settings: Settings, given_as: Mapping[str, str]) -> Iterator[str]:
+    """Yield a sentence for each secret in quotes or behind a byte-order mark: its signatures would all be wrong."""
+    for attribute, field in Settings.model_fields.items():
+        value = getattr(settings, attribute)
+        secrets = value if field.annotation == tuple[Secret, ...] else (value,)
+        if field.annotation in {Secret, tuple[Secret, ...]} and any(map(has_marks, secrets)):
+            name = given_as.get(attribute) or names_of(attribute, field)[0]
+            yield f"{name} begins or ends with a quote or a byte-order mark, which counts as a part of it."
 
 
 def _remarks(settings: Settings, values: Mapping[str, Any]) -> list[str]:

@@ -151,6 +151,7 @@ RULES: tuple[Rule, ...] = (
     Rule("jwt_secret", lambda s: _weak_key(s.jwt_secret), _KEY),
     Rule("jwt_secret_previous", lambda s: _weak_key(*s.jwt_secret_previous), _KEY),
     Rule("internal_api_secret", lambda s: _weak_key(s.internal_api_secret), _KEY),
+    Rule("secrets_keys", lambda s: _weak_key(*s.secrets_keys), _KEY),
     Rule("merchant_secret_keys", lambda s: _weak_key(*s.merchant_secret_keys), _KEY),
     Rule(
         "admin_token",
@@ -231,6 +232,10 @@ def doubts(settings: "Settings") -> Iterator[str]:
     """Yield a sentence for each setting of prod that may be meant and is seldom right."""
     if settings.public_base_url and _plain(settings.public_base_url):
         yield "PUBLIC_BASE_URL is http: what clients send to that address can be read on the way."
+    if not settings.secrets_keys:
+        yield "SECRETS_KEYS is unset: secrets of endpoints and sources stand readable in the database and its backups."
+    if settings.stripe_livemode in {"test", "both"}:
+        yield f"STRIPE_LIVEMODE={settings.stripe_livemode}: test events of Stripe post to the books."
     for network in settings.trusted_networks:
         if ipaddress.ip_network(network).is_global:
             yield f"TRUSTED_NETWORKS={network} is a public network: everybody there is let in without a token."

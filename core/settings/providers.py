@@ -44,6 +44,11 @@ class Upstreams(BaseModel):
         " notification is refused",
         names=("CLOUDPAYMENTS_API_SECRET",),
     )
+    cloudpayments_livemode: Literal["", "live", "test", "both"] = key(
+        "",
+        "Which of CloudPayments' notifications have an effect, by their TestMode: live, test or both; unset: live in"
+        " prod, both elsewhere",
+    )
     provider_url: BaseUrl = key("", "Base URL of the provider of payment links for merchants' orders")
     payment_url_base_webhook: Url = key("", "Where the provider simulator sends its webhooks")
     internal_webhook_secret: Secret = key("", "Key of X-Internal-Signature on provider webhooks")

@@ -148,6 +148,17 @@ class Storage(BaseModel):
     )
 
 
+class AtRest(BaseModel):
+    """Secrets at rest."""
+
+    secrets_keys: Secrets = key(
+        "",
+        "Keys under which secrets of endpoints, sources and merchants are stored, 32 characters or more, comma"
+        " separated: the first encrypts, all decrypt; unset: secrets of endpoints and sources stand readable in the"
+        " database and its backups",
+    )
+
+
 class Limits(BaseModel):
     """Rate limits."""
 
@@ -215,6 +226,16 @@ class Ledger(BaseModel):
     hold_expiry_interval_ms: int = key(
         500, "How often holds past their time are released", unit="milliseconds", ge=10, le=60_000
     )
+    effective_max_past_days: int = key(
+        3_650,
+        "How far back a transfer may take effect; the closed date of its currency may be nearer",
+        unit="days",
+        ge=0,
+        le=36_500,
+    )
+    effective_max_future_days: int = key(
+        366, "How far ahead a transfer may take effect", unit="days", ge=0, le=36_500
+    )
     idempotency_ttl_secs: int = key(
         600,
         "How long Redis keeps finished answers; PostgreSQL keeps them for ever",
@@ -238,6 +259,16 @@ class Inbox(BaseModel):
         "",
         "Secrets of Stripe's webhook endpoints, comma separated during a rotation; unset: every event is refused",
         names=("STRIPE_SIGNING_SECRET", "STRIPE_WEBHOOK_SECRET"),
+    )
+    stripe_livemode: Literal["", "live", "test", "both"] = key(
+        "",
+        "Which of Stripe's events have an effect: live, test or both; the others are stored and ignored; unset: live in"
+        " prod, both elsewhere",
+    )
+    stripe_accounts: Words = key(
+        "",
+        "Connected accounts of Stripe (acct_...) whose events have an effect, comma separated; unset: those of the"
+        " platform's own account alone",
     )
     stripe_timestamp_tolerance: Annotated[int, zero_means(300)] = key(
         300,

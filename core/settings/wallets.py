@@ -67,7 +67,7 @@ class Tokens(BaseModel):
     merchant_secret_keys: Secrets = key(
         "",
         "Keys under which merchants' API secrets are stored, 32 characters or more, comma separated, newest first;"
-        " unset: JWT_SECRET, whose change then ends those secrets",
+        " unset: SECRETS_KEYS, or JWT_SECRET, whose change then ends those secrets",
     )
     admin_token: Secrets = key(
         "", "Tokens of /admin, comma separated; unset with ADMIN_TOKEN_SHA256: /admin is off"

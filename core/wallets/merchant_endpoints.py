@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
 from core.audit import audited, by_user, record
 from core.database import queries
 from core.errors import Refusal
 from core.outbox import endpoints
+from core.vault import Vault
 from core.wallets.administration import ADMIN
 from core.wallets.merchants import require_merchant
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from core.outbox.destinations import Destinations
     from core.platform import Platform
     from core.wallets.users import User
 
 _sql = queries(__name__)
+
+# Section 4 of the contract has these types.
+CONTRACT_EVENTS: Final = ("payments.qr_pay", "refunds.create", "requests.accept", "webhook.test")
 
 
 class UserEndpoint(NamedTuple):
@@ -33,17 +39,29 @@ class UserEndpoint(NamedTuple):
 
 
 async def create_endpoint(
-    platform: Platform, destinations: Destinations, user: User, *, url: str, secret: str
+    platform: Platform,
+    destinations: Destinations,
+    user: User,
+    *,
+    url: str,
+    secret: str,
+    event_types: Sequence[str] = CONTRACT_EVENTS,
 ) -> endpoints.Endpoint:
     """Make an endpoint for the merchant's events, signed with a secret of the merchant's own.
+
+    Receivers of the contract know its four types and no others, so these are what one gets who asks for none.
 
     Raises Refusal `merchant_only`, and `invalid_request` like `core.outbox.endpoints.create`.
     """
     require_merchant(user, "merchant_only")
-    wanted = endpoints.NewEndpoint(url, secret=secret, own_secret=True)
+    wanted = endpoints.NewEndpoint(url, event_types, secret=secret, own_secret=True)
     async with platform.database.transaction() as connection:
         endpoint, _ = await endpoints.create(
-            connection, destinations, principal_id=user.principal_id, wanted=wanted
+            connection,
+            destinations,
+            Vault.of(platform.settings),
+            principal_id=user.principal_id,
+            wanted=wanted,
         )
         entry = audited(
             "webhooks.endpoint_create",

@@ -1,7 +1,7 @@
 """Merchants' API keys, and the signatures made with them (the wallet contract, section 1.14).
 
 The check of an HMAC needs the secret itself, not a hash, so the secret is stored encrypted (AES-256-GCM) under
-MERCHANT_SECRET_KEYS, or JWT_SECRET where those are unset, and bound to its key's id.
+SECRETS_KEYS, or else MERCHANT_SECRET_KEYS, or JWT_SECRET where those are unset, and bound to its key's id.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from core.audit import audited, by_user, record
 from core.database import queries
 from core.errors import Refusal, Unavailable
+from core.vault import RESEALED, Resealed
 from core.wallets.merchants import require_merchant
 from core.wallets.notifications import tell, write
 from core.wallets.users import User, user_of
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
+    from core.database import Database
     from core.platform import Platform
     from core.settings import Settings
 
@@ -144,7 +146,7 @@ def seal(settings: Settings, key_id: str, secret: str) -> bytes:
     """Encrypt a secret under the newest key, for the row of `key_id` alone. Raises Unavailable without any key."""
     key = next(_keys(settings), None)
     if key is None:
-        raise Unavailable("Merchants' keys are off: MERCHANT_SECRET_KEYS is not set.")
+        raise Unavailable("Merchants' keys are off: SECRETS_KEYS is not set.")
     nonce = secrets.token_bytes(_NONCE_BYTES)
     return nonce + AESGCM(key).encrypt(nonce, secret.encode(), key_id.encode())
 
@@ -161,9 +163,26 @@ def unseal(settings: Settings, key_id: str, sealed: bytes) -> str:
     return ""
 
 
+async def reseal(database: Database, settings: Settings) -> Resealed:
+    """Seal all secrets anew under the newest key."""
+    done = lost = 0
+    after = ""
+    while rows := await database.fetch(_sql.sealed_merchant_keys, after, RESEALED):
+        for row in rows:
+            after = row["key_id"]
+            secret = unseal(settings, after, row["sealed_secret"])
+            if not secret:
+                lost += 1
+                continue
+            sealed = seal(settings, after, secret)
+            done += await database.execute(_sql.reseal_merchant_key, after, row["sealed_secret"], sealed)
+    return Resealed(done, lost)
+
+
 def _keys(settings: Settings) -> Iterator[bytes]:
     """Yield the keys, newest first; the tokens' keys come last, for secrets sealed before there were others."""
-    for text in (*settings.merchant_secret_keys, settings.jwt_secret, settings.jwt_rs_private_pem):
+    keys = (*settings.secrets_keys, *settings.merchant_secret_keys)
+    for text in (*keys, settings.jwt_secret, settings.jwt_rs_private_pem):
         if text:
             yield hashlib.blake2b(text.encode(), digest_size=32, person=_PURPOSE).digest()
 

@@ -23,7 +23,7 @@ AUDIENCES = (
         "ledger",
         "Ledger",
         "Keep books: accounts, transfers, holds, statements and the feed of everything that happened.",
-        ("accounts", "transfers", "holds", "feed"),
+        ("accounts", "transfers", "holds", "closed dates", "feed"),
     ),
     Audience(
         "receive",

@@ -21,6 +21,7 @@ from aiohttp import hdrs, web
 from core.errors import Refusal
 from handlers.http import bounds
 from handlers.http.bounds import MAX_DEPTH, MAX_VALUES
+from handlers.http.times import read_custom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,7 +73,7 @@ class BodyDecoder(Generic[T]):
     __slots__ = ("_decode", "_empty")
 
     def __init__(self, kind: type[T]) -> None:
-        self._decode = msgspec.json.Decoder(kind).decode
+        self._decode = msgspec.json.Decoder(kind, dec_hook=read_custom).decode
         # No body stands for an empty object where the type asks for nothing.
         self._empty = _default(kind)
 
@@ -118,7 +119,7 @@ class QueryDecoder(Generic[T]):
             check_text(value, f"The query parameter {name}")
             found[name] = self._readers[name](value)
         try:
-            return msgspec.convert(found, self._kind)
+            return msgspec.convert(found, self._kind, dec_hook=read_custom)
         except msgspec.ValidationError as error:
             refusal = explained(error, root="query parameter")
             if any(isinstance(value, str) and _LOST_PLUS.search(value) for value in found.values()):

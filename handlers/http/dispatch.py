@@ -112,6 +112,8 @@ class ApiSurface(Surface):
             yield from ("malformed_json", "duplicate_json_key")
         if route.body is not None or (route.raw and route.method != hdrs.METH_GET) or self.strict:
             yield from ("unsupported_media_type", "payload_too_large", "request_timeout")
+        if route.conditional:
+            yield from ("precondition_failed", "invalid_request")
         if route.idempotent:
             yield from ("idempotency_key_required", "idempotency_key_invalid", "idempotency_conflict")
 

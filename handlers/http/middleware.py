@@ -35,7 +35,7 @@ UNMATCHED = "unmatched"
 _SAFE_METHODS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
 
 _EXPOSED = (
-    "X-Request-ID, X-Trace-Id, traceparent, Location, Retry-After,"
+    "X-Request-ID, X-Trace-Id, traceparent, Location, ETag, Retry-After,"
     " RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset"
 )
 _log = structlog.get_logger(__name__)

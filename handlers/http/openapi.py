@@ -72,6 +72,14 @@ _IDEMPOTENCY_KEY: Json = {
     "example": "order-1042-capture",
 }
 
+_IF_MATCH: Json = {
+    "name": "If-Match",
+    "in": "header",
+    "description": "The ETag that the object must still have, from a read of it. Without it any will do.",
+    "schema": {"type": "string", "pattern": r'^(\*|"[0-9]{1,18}")$'},
+    "example": '"17"',
+}
+
 
 def document(
     surfaces: Sequence[Surface],
@@ -115,7 +123,7 @@ def document(
             "schemas": schemas.components | refusals,
             "examples": dict(sorted(examples.items())),
             "headers": _HEADERS,
-            "parameters": {"IdempotencyKey": _IDEMPOTENCY_KEY},
+            "parameters": {"IdempotencyKey": _IDEMPOTENCY_KEY, "IfMatch": _IF_MATCH},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "description": "An API key: `tsk_...`"},
                 "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -176,6 +184,8 @@ def _parameters(route: Route, schemas: Schemas) -> list[Json]:
         parameters.append({"$ref": "#/components/parameters/IdempotencyKey"})
     elif route.key_header:
         parameters.append({"name": route.key_header, **_OPTIONAL_KEY})
+    if route.conditional:
+        parameters.append({"$ref": "#/components/parameters/IfMatch"})
     return parameters
 
 

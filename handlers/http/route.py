@@ -56,11 +56,12 @@ class Route:
     `key_in_header` says that the body's field `idempotency_key` may be left out where the header has the key.
 
     `body_limit` is in bytes (None: that of the surface); `Parts.body_limit` says how MAX_REQUEST_SIZE changes it.
-    `cost` returns, from the decoded body, what the request counts against the rate limits (1). `idempotent` routes want
-    an Idempotency-Key; `key_header` names the header in which another route takes a key. `raw` routes get the bytes of
-    the body undecoded. `limited` is False for routes that must answer under any load, `needs_service` for routes that
-    answer before the service is open, too. A `hidden` route is not in the document. The document describes an operation
-    by its `description`, or else by the docstring of the handler.
+    `cost` returns, from the decoded body, what the request counts against the rate limits (1). `idempotent` routes
+    want an Idempotency-Key; `key_header` names the header in which another route takes a key, and `conditional` ones
+    honour If-Match (`handlers.http.conditions`). `raw` routes get the bytes of the body undecoded. `limited` is False
+    for routes that must answer under any load, `needs_service` for routes that answer before the service is open,
+    too. A `hidden` route is not in the document. The document describes an operation by its `description`, or else by
+    the docstring of the handler.
     """
 
     method: str
@@ -86,6 +87,7 @@ class Route:
     cost: Callable[[Any], int] | None = None
     idempotent: bool = False
     key_header: str = ""
+    conditional: bool = False
     raw: bool = False
     limited: bool = True
     needs_service: bool = True

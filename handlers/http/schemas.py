@@ -13,6 +13,7 @@ from pydantic.json_schema import models_json_schema
 
 from handlers.http.described import Described
 from handlers.http.surface import Json, Surface
+from handlers.http.times import custom_schema
 
 if TYPE_CHECKING:
     from handlers.http.route import Route
@@ -27,8 +28,8 @@ _VALUES = {"const", "enum", "examples", "required"}
 class Schemas:
     """The schemas of all types of the shown routes, with the rules of the decoder beyond the types.
 
-    What a caller sends is described as it may be sent: a field that may be left out has no default, since generators
-    demand fields with one. What we answer is described as it comes: a field that is always there is required.
+    A field that a caller may leave out has no default, since generators demand fields with one. A field that is always
+    in an answer is required.
     """
 
     def __init__(self, shown: Sequence[tuple[Surface, Route]]) -> None:
@@ -37,9 +38,13 @@ class Schemas:
         lenient = _unique(kind for lenient, route in routes if lenient for kind in _asked(route))
         answered = _unique(kind for _, route in routes for kind in route.answers.values() if kind is not None)
         types = _unique([*strict, *answered])
-        schemas, components = msgspec.json.schema_components(types, ref_template=REF + "{name}")
+        schemas, components = msgspec.json.schema_components(
+            types, ref_template=REF + "{name}", schema_hook=custom_schema
+        )
         self._of = dict(zip(types, schemas, strict=True))
-        reached = msgspec.json.schema_components(strict, ref_template=REF + "{name}")[1]
+        reached = msgspec.json.schema_components(
+            strict, ref_template=REF + "{name}", schema_hook=custom_schema
+        )[1]
         for part in (
             *(components[name] for name in reached if name in components),
             *map(self._of.get, strict),

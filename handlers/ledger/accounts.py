@@ -18,8 +18,11 @@ from core.ledger.movements import moment
 from core.ledger.transfers import NEWEST
 from core.money import MAX_AMOUNT_MINOR
 from handlers.http.accepting import JSON_TYPE, preferred
+from handlers.http.conditions import etag, expected_revision
 from handlers.http.route import Call, Route, answer, cut, table
-from handlers.ledger.bodies import ACCOUNT_CODE, AccountCode, Balance, Currency, Metadata, Time
+from handlers.http.times import Time
+from handlers.ledger.access import check_reserved
+from handlers.ledger.bodies import ACCOUNT_CODE, AccountCode, Balance, Currency, Metadata, MetadataChange
 from handlers.ledger.transfers import Limit
 
 TAG = "Accounts"
@@ -73,7 +76,7 @@ class AccountChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     state: AccountState | None = None
     limits: LimitsChange | None = None
-    metadata: Metadata | None = None
+    metadata: MetadataChange | None = None
 
 
 class AccountPage(msgspec.Struct, frozen=True):
@@ -128,28 +131,32 @@ class StatementPage(msgspec.Struct, frozen=True):
 async def open_account(call: Call) -> web.Response:
     """Open an account."""
     body: AccountBody = call.body
+    check_reserved(call.caller, [body.code])
     limits = msgspec.convert(msgspec.to_builtins(body.limits), Limits)
     opening = Opening(body.code, body.currency, limits, dict(body.metadata))
     account, opened = await accounts.open_account(call.service.database, opening, call.caller.id)
-    return answer(201 if opened else 200, account)
+    return answer(201 if opened else 200, account, etag(account.revision))
 
 
 async def change_account(call: Call) -> web.Response:
     """Change limits, state or metadata."""
     body: AccountChange = call.body
+    check_reserved(call.caller, [call.path("account")])
     changed = await accounts.change_account(
         call.service.database,
         call.path("account"),
         state=body.state,
         limits=msgspec.to_builtins(body.limits) if body.limits is not None else None,
         metadata=body.metadata,
+        expected_revision=expected_revision(call.request),
     )
-    return answer(200, changed)
+    return answer(200, changed, etag(changed.revision))
 
 
 async def get_account(call: Call) -> web.Response:
     """Show an account."""
-    return answer(200, await accounts.get_account(call.service.database, call.path("account")))
+    account = await accounts.get_account(call.service.database, call.path("account"))
+    return answer(200, account, etag(account.revision))
 
 
 async def list_accounts(call: Call) -> web.Response:
@@ -264,7 +271,9 @@ ROUTES = table(
         "PATCH", "/v1/accounts/{account}", change_account, "change_account", "Change an account",
         scope="accounts:write", body=AccountChange, answers={200: Account},
         problems=("account_not_found", "account_closed", "account_not_empty"),
-        description="Limits, state and metadata. An absent field stays as it is.",
+        description="Limits, state and metadata. An absent field stays as it is. Metadata are merged: null removes "
+        "a name.",
+        conditional=True,
     ),
     Route(
         "GET", "/v1/accounts/{account}/balance", get_balance, "get_balance", "Show a balance at a time",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
 import msgspec
@@ -11,6 +10,7 @@ from msgspec import Meta, field
 from core.ledger.items import MAX_CALL_LEGS, Condition, Leg
 from core.ledger.movements import MAX_BATCH_ITEMS, MAX_HOLD_SECONDS, Movement
 from core.money import MAX_AMOUNT_MINOR
+from handlers.http.times import Time
 
 # Characters of a name of metadata, and of its value.
 MAX_NAME = 40
@@ -43,7 +43,10 @@ Metadata = Annotated[
     dict[Annotated[str, Meta(min_length=1, max_length=MAX_NAME)], Annotated[str, Meta(max_length=MAX_VALUE)]],
     Meta(max_length=50, description="Up to 50 texts of your own, found again with `?metadata=name:value`."),
 ]
-Time = Annotated[datetime, Meta(tz=True)]
+MetadataChange = Annotated[
+    dict[Annotated[str, Meta(min_length=1, max_length=40)], Annotated[str, Meta(max_length=500)] | None],
+    Meta(max_length=100, description="Merged with what is there; null removes a name."),
+]
 Key = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[\x20-\x7e]+$")]
 
 
@@ -55,12 +58,15 @@ class LegBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class ConditionBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A condition for the transfer: the account's version before it, or its balance after it."""
+    """A condition for the transfer: the account's version or revision before it, its balance or available after it."""
 
     account: AccountCode
     version: Annotated[int, Meta(ge=0, le=MAX_AMOUNT_MINOR)] | None = None
     balance_at_least: Balance | None = None
     balance_at_most: Balance | None = None
+    revision: Annotated[int, Meta(ge=0, le=MAX_AMOUNT_MINOR)] | None = None
+    available_at_least: Balance | None = None
+    available_at_most: Balance | None = None
 
 
 class MovementBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -100,7 +106,7 @@ class BatchBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class ReversalBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The part of a transfer to give back, in minor units of its first leg; all that is left when absent."""
+    """The part of a transfer to give back, in minor units of its largest leg; all that is left when absent."""
 
     amount: Amount | None = None
     kind: Kind = "reversal"

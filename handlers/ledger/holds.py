@@ -11,7 +11,9 @@ from core.ledger import accounts, holds, movements, transfers
 from core.ledger.holds import Hold, HoldState, StoredHold
 from core.ledger.items import Outcome, Posting, operation_id
 from core.ledger.transfers import Transfer
+from handlers.http.conditions import etag, expected_revision
 from handlers.http.route import Call, Route, answer, cut, table
+from handlers.ledger.access import check_debits
 from handlers.ledger.bodies import (
     AccountCode,
     CaptureBody,
@@ -26,7 +28,8 @@ TAG = "Holds"
 
 _OPENING = (
     "idempotency_conflict", "account_not_found", "account_closed", "account_frozen", "currency_mismatch",
-    "legs_unbalanced", "version_mismatch", "balance_too_low", "balance_too_high", "transfer_limit_exceeded",
+    "legs_unbalanced", "version_mismatch", "revision_mismatch", "balance_too_low", "balance_too_high",
+    "available_too_low", "available_too_high", "transfer_limit_exceeded",
     "insufficient_funds", "ceiling_exceeded", "hourly_amount_exceeded", "hourly_count_exceeded",
     "daily_amount_exceeded", "daily_count_exceeded", "balance_overflow",
 )  # fmt: skip
@@ -73,7 +76,7 @@ async def capture_hold(call: Call) -> web.Response:
     stored = await _stored(call)
     posting = holds.capture(
         stored, id_=_id(call), principal_id=call.caller.id, amount=body.amount, reference=body.reference,
-        metadata=body.metadata,
+        metadata=body.metadata, expected_revision=expected_revision(call.request),
     )  # fmt: skip
     outcome = await _post(call, posting)
     captured = Captured(holds.after(stored, posting, outcome), transfers.describe(posting, outcome))
@@ -83,7 +86,12 @@ async def capture_hold(call: Call) -> web.Response:
 async def void_hold(call: Call) -> web.Response:
     """Give back the rest of a hold."""
     stored = await _stored(call)
-    posting = holds.void(stored, id_=_id(call), principal_id=call.caller.id)
+    posting = holds.void(
+        stored,
+        id_=_id(call),
+        principal_id=call.caller.id,
+        expected_revision=expected_revision(call.request),
+    )
     outcome = await _post(call, posting)
     return _answer(200, holds.after(stored, posting, outcome), outcome)
 
@@ -94,15 +102,17 @@ async def extend_hold(call: Call) -> web.Response:
     until = movements.new_hold_end(body.expires_at, body.expires_in)
     stored = await _stored(call)
     posting = holds.extend(
-        stored, id_=_id(call), principal_id=call.caller.id, expires_at=until, expires_in_secs=body.expires_in
-    )
+        stored, id_=_id(call), principal_id=call.caller.id, expires_at=until, expires_in_secs=body.expires_in,
+        expected_revision=expected_revision(call.request),
+    )  # fmt: skip
     outcome = await _post(call, posting)
     return _answer(200, holds.after(stored, posting, outcome), outcome)
 
 
 async def get_hold(call: Call) -> web.Response:
     """Show a hold as it is now."""
-    return answer(200, (await _stored(call)).hold)
+    stored = await _stored(call)
+    return answer(200, stored.hold, etag(stored.revision))
 
 
 async def list_holds(call: Call) -> web.Response:
@@ -132,6 +142,7 @@ async def _stored(call: Call) -> StoredHold:
 
 
 async def _post(call: Call, posting: Posting) -> Outcome:
+    await check_debits(call, [posting])
     outcome = await call.service.ledger.poster.submit(posting)
     call.frozen = outcome.kind.freezes
     if not outcome.posted:
@@ -163,17 +174,18 @@ ROUTES = table(
     ),
     Route(
         "POST", "/v1/holds/{hold}/capture", capture_hold, "capture_hold", "Capture a hold",
-        scope="holds:write", body=CaptureBody, answers={201: Captured}, idempotent=True,
-        problems=(*_CHANGING, "exceeds_hold", "account_closed", "balance_overflow"),
+        scope="holds:write", body=CaptureBody, answers={201: Captured}, idempotent=True, conditional=True,
+        problems=(*_CHANGING, "exceeds_hold", "account_closed", "account_frozen", "balance_overflow"),
         description="A hold may be captured in parts until nothing remains. A part takes its share of every leg.",
     ),
     Route(
         "POST", "/v1/holds/{hold}/void", void_hold, "void_hold", "Void a hold",
-        scope="holds:write", body=VoidBody, answers={200: Hold}, idempotent=True, problems=_CHANGING,
+        scope="holds:write", body=VoidBody, answers={200: Hold}, idempotent=True, conditional=True, problems=_CHANGING,
     ),
     Route(
         "POST", "/v1/holds/{hold}/extend", extend_hold, "extend_hold", "Extend a hold",
-        scope="holds:write", body=ExtendBody, answers={200: Hold}, idempotent=True, problems=_CHANGING,
+        scope="holds:write", body=ExtendBody, answers={200: Hold}, idempotent=True, conditional=True,
+        problems=_CHANGING,
     ),
     tag=TAG, parameters=_HOLD,
 )  # fmt: skip

@@ -20,7 +20,10 @@ from core.ledger.items import Outcome, Posting, operation_id, sentence
 from core.ledger.movements import BatchPart, moment
 from core.ledger.outcomes import OUTCOMES_BY_CODE
 from core.ledger.transfers import NEWEST, ListedTransfer, Transfer, TransferFilter
+from handlers.http.conditions import etag, expected_revision
 from handlers.http.route import MIB, Call, Route, answer, table
+from handlers.http.times import Time
+from handlers.ledger.access import check_debits
 from handlers.ledger.bodies import (
     MAX_NAME,
     MAX_VALUE,
@@ -29,7 +32,6 @@ from handlers.ledger.bodies import (
     Kind,
     Reference,
     ReversalBody,
-    Time,
     TransferBody,
     movement,
 )
@@ -50,7 +52,9 @@ _REFUSALS = tuple(code for code in OUTCOMES_BY_CODE if code != "posted")
 _TRANSFER_REFUSALS = tuple(
     code
     for code in _REFUSALS
-    if not code.startswith(("hold_", "exceeds_", "transfer_not", "already_", "group_"))
+    if not code.startswith(
+        ("hold_", "exceeds_", "transfer_not", "already_", "group_", "precondition_", "effective_before")
+    )
 )
 
 
@@ -114,6 +118,7 @@ async def create_transfer(call: Call) -> web.Response:
     """Post one transfer."""
     body: TransferBody = call.body
     posting = movements.transfer(call.caller.id, _key(call), movement(body))
+    await check_debits(call, [posting])
     poster = call.service.ledger.poster
     outcome = (await poster.dry_run([posting]))[0] if body.dry_run else await poster.submit(posting)
     _settle(call, outcome, dry_run=body.dry_run)
@@ -131,6 +136,7 @@ async def create_batch(call: Call) -> web.Response:
     if not all(part.key for part in parts):
         raise Refusal("invalid_request", "The key of an item has a character other than blanks.")
     postings = movements.batch(call.caller.id, parts)
+    await check_debits(call, postings)
     poster = call.service.ledger.poster
     outcomes = await (poster.dry_run(postings) if body.dry_run else poster.submit_many(postings))
     posted = sum(outcome.posted for outcome in outcomes)
@@ -156,7 +162,10 @@ async def reverse_transfer(call: Call) -> web.Response:
         reference=body.reference,
         metadata=body.metadata or None,
         effective_at=body.effective_at,
+        expected_revision=expected_revision(call.request),
+        administered="admin" in call.caller.scopes,
     )
+    await check_debits(call, [posting])
     outcome = await call.service.ledger.poster.submit(posting)
     _settle(call, outcome)
     return answer(201, transfers.describe(posting, outcome), _replayed(outcome))
@@ -164,7 +173,8 @@ async def reverse_transfer(call: Call) -> web.Response:
 
 async def get_transfer(call: Call) -> web.Response:
     """Show one transfer."""
-    return answer(200, await transfers.get_transfer(call.service.database, call.path("transfer")))
+    found = await transfers.get_transfer(call.service.database, call.path("transfer"))
+    return answer(200, found, etag(found.reversed))
 
 
 async def list_transfers(call: Call) -> web.Response:
@@ -268,8 +278,11 @@ ROUTES = table(
         scope="transfers:write", body=ReversalBody, answers={201: Transfer}, idempotent=True,
         problems=(
             *_TRANSFER_REFUSALS, "transfer_not_found", "not_reversible", "already_reversed", "exceeds_reversible",
+            "effective_before_original",
         ),
-        description="All of it, or `amount` in minor units of its first leg. Reversals never exceed the transfer.",
+        description="All of it, or `amount` in minor units of its largest leg, the first of several. Reversals never "
+        "exceed the transfer. Out of a frozen account only a key with the scope `admin` reverses.",
+        conditional=True,
     ),
     tag=TAG, parameters=_ID,
 )  # fmt: skip

@@ -149,7 +149,7 @@ async def _asked(call: Call) -> Instruction:
         raise _invalid("from_phone and to_phone must be a plus and 6 to 31 digits each.")
     if type(amount) is not int or not 0 < amount <= MAX_AMOUNT_MINOR:  # true would be 1
         raise _invalid("amount_cents must be a whole number above zero.")
-    return Instruction(sides[0], sides[1], int(amount), key)
+    return Instruction(sides[0], sides[1], amount, key)
 
 
 async def _signed(call: Call, payloads: Sequence[Any], *, writes: bool = False) -> str | None:

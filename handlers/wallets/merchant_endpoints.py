@@ -14,7 +14,7 @@ from core.errors import Refusal
 from core.outbox import deliveries, endpoints
 from core.outbox.deliveries import Delivery, Filter
 from core.outbox.endpoints import MAX_ENDPOINTS
-from core.outbox.send_now import send_due
+from core.outbox.send_now import send_all_due, send_due
 from core.wallets import merchant_endpoints
 from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.contract import MAX_PAGE, Body, Detail, PageQuery, cut, linked, platform_of, timestamp
@@ -27,11 +27,18 @@ Url = Annotated[str, pydantic.Field(min_length=1, max_length=512)]
 Secret = Annotated[str, pydantic.Field(min_length=1, max_length=64, pattern=r"^[^\x00]*$")]
 
 
+Events = Annotated[str, pydantic.Field(max_length=2000)]
+
+
 class MerchantEndpointQuery(Body):
-    """An endpoint to make; the body gives the fields that are missing here."""
+    """An endpoint to make; the body gives the fields that are missing here.
+
+    `events` are types or patterns of events, separated by commas; without them the four of the contract come.
+    """
 
     url: Url | None = None
     secret: Secret | None = None
+    events: Events | None = None
 
 
 class MerchantEndpointIn(Body):
@@ -39,6 +46,7 @@ class MerchantEndpointIn(Body):
 
     url: Url | None = None
     secret: Secret | None = None
+    events: Events | list[str] | None = None
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -104,8 +112,14 @@ class RoundsOut(msgspec.Struct, frozen=True):
 async def create_endpoint(call: Call) -> web.Response:
     """Make an endpoint."""
     url, secret = _given(call, "url"), _given(call, "secret")
+    events = call.query.events or call.body.events
     endpoint = await merchant_endpoints.create_endpoint(
-        platform_of(call), call.parts.outbound.destinations, call.user, url=url, secret=secret
+        platform_of(call),
+        call.parts.outbound.destinations,
+        call.user,
+        url=url,
+        secret=secret,
+        event_types=_types(events) or merchant_endpoints.CONTRACT_EVENTS,
     )
     return answer(200, MerchantEndpointOut(str(endpoint.id), endpoint.url, active=True))
 
@@ -150,8 +164,10 @@ async def list_deliveries(call: Call) -> web.Response:
 
 
 async def process_once(call: Call) -> web.Response:
-    """Send due deliveries in one round, in development."""
-    await _process(call, 1)
+    """Send the deliveries that are due, in development, and answer when they are sent, also by a worker."""
+    _development_only(call)
+    settings, destinations = platform_of(call).settings, call.parts.outbound.destinations
+    await send_all_due(call.service.database, settings, destinations)
     return answer(200, Detail("ok"))
 
 
@@ -182,12 +198,20 @@ async def _refuse_delivery(call: Call, delivery_id: UUID) -> None:
     raise Refusal("forbidden", "This delivery is to somebody else's endpoint.")
 
 
-async def _process(call: Call, rounds: int) -> int:
-    settings = platform_of(call).settings
-    if settings.env != "dev":
+def _development_only(call: Call) -> None:
+    if platform_of(call).settings.env != "dev":
         raise Refusal("forbidden", "This call is for development only. Elsewhere the workers send.")
-    destinations = call.parts.outbound.destinations
+
+
+async def _process(call: Call, rounds: int) -> int:
+    _development_only(call)
+    settings, destinations = platform_of(call).settings, call.parts.outbound.destinations
     return await send_due(call.service.database, settings, destinations, most_rounds=rounds)
+
+
+def _types(given: str | list[str] | None) -> list[str]:
+    found = given.split(",") if isinstance(given, str) else given or []
+    return [one.strip() for one in found if one.strip()]
 
 
 def _given(call: Call, name: str) -> str:

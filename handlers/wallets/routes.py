@@ -11,7 +11,6 @@ from handlers.http.docs import documented
 from handlers.http.route import Call, Route, answer, table
 from handlers.http.surface import Listener
 from handlers.wallets import (
-    auth,
     blocks,
     cash,
     internal,
@@ -28,6 +27,7 @@ from handlers.wallets import (
     wallet,
 )
 from handlers.wallets.admin import config as admin
+from handlers.wallets.auth import passkeys, sign_in
 from handlers.wallets.surface import WalletSurface
 
 
@@ -46,7 +46,8 @@ async def show_health(call: Call) -> web.Response:
 
 
 ROUTES: tuple[Route, ...] = (
-    *auth.ROUTES,
+    *sign_in.ROUTES,
+    *passkeys.ROUTES,
     *wallet.ROUTES,
     *merchants.ROUTES,
     *requests.ROUTES,

@@ -30,7 +30,7 @@ from handlers.http.route import MAX_PATH_VALUE, Call, Route
 from handlers.http.surface import Handler, Json, Surface
 from handlers.wallets.contract import find_kept_keys
 from handlers.wallets.problems import JSON_TYPE, PROBLEM_SCHEMA, PROBLEM_TYPES, refused
-from handlers.wallets.validation import invalid, parse_json, refuse_nul, validator_of
+from handlers.wallets.validation import invalid, parse_json, refuse_nul, refuse_nul_in, validator_of
 
 if TYPE_CHECKING:
     from core.access.guard import Admission
@@ -146,7 +146,7 @@ def _checker(route: Route, parts: Parts) -> Callable[[web.Request], Awaitable[Ca
         if with_admin and not administrators.includes(request):
             raise Refusal("admin_token_invalid", f"This call wants the admin token, as {ADMIN_TOKEN}.")
         if b"\\u0000" in raw:
-            refuse_nul(parsed, "body")
+            refuse_nul_in(raw, parsed)
         # All faults are told at once, in the contract's order: path, query, body.
         errors: list[Mapping[str, Any]] = []
         path = read_path(request, errors) if read_path is not None else _NO_PATH

@@ -23,6 +23,9 @@ T = TypeVar("T")
 SECRETS: Final = frozenset({"otp", "password", "secret", "refresh_token"})
 # Values of a body; the metadata of a request are the most that any route keeps, and hold fewer.
 MAX_VALUES: Final = 4_096
+# Values among which the place of a NUL is searched.
+MAX_SEARCHED_VALUES: Final = 256
+NO_NUL: Final = "Input should be a valid string without U+0000"
 # Bounds of a value that is shown, and of a list of errors.
 MAX_SHOWN_CHARACTERS: Final = 200
 MAX_ERRORS: Final = 50
@@ -110,6 +113,16 @@ def parse_json(raw: bytes, content_type: str | None) -> Any:
         raise invalid([{**told, "ctx": {"error": said}}]) from None
 
 
+def refuse_nul_in(raw: bytes, value: Any) -> None:
+    """Raise Refusal `validation_failed` if a text of a body that was parsed holds a NUL, with its place among few."""
+    # Each backslash of valid JSON begins an escape, so that pairs of them are texts' own.
+    if b"\\u0000" not in raw.replace(b"\\\\", b""):
+        return
+    if bounds.too_many(raw, MAX_SEARCHED_VALUES):
+        raise invalid([{"type": "string_type", "loc": ["body"], "msg": NO_NUL, "input": None}])
+    refuse_nul(value, "body")
+
+
 def refuse_nul(value: Any, *place: str | int) -> None:
     """Raise Refusal `validation_failed` for a text that no column stores: with a NUL, or half a surrogate pair."""
     waiting: list[tuple[Any, tuple[str | int, ...]]] = [(value, place)]
@@ -117,8 +130,7 @@ def refuse_nul(value: Any, *place: str | int) -> None:
         part, where = waiting.pop()
         if isinstance(part, str):
             if "\0" in part or not _encodable(part):
-                said = "Input should be a valid string without U+0000"
-                raise invalid([{"type": "string_type", "loc": [*where], "msg": said, "input": None}])
+                raise invalid([{"type": "string_type", "loc": [*where], "msg": NO_NUL, "input": None}])
         elif isinstance(part, dict):
             for name, inner in part.items():
                 waiting += [(name, where), (inner, (*where, name))]

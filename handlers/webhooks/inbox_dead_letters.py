@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -17,11 +16,11 @@ from core.inbox.replays import DEFAULT_PER_SECOND, MAX_PER_SECOND, LetterReplay
 from core.ledger.movements import moment
 from handlers.http.admin_token import ACTOR
 from handlers.http.route import Call, Route, answer, cut, table
+from handlers.http.times import Time
 
 TAG = "Dead letters"
 
 Word = Annotated[str, Meta(min_length=1, max_length=255)]
-Time = Annotated[datetime, Meta(tz=True)]
 
 
 class LetterQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

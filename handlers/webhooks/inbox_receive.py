@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -31,6 +31,7 @@ from core.inbox.verifying import NotGenuine, Verifier
 from core.service import Service
 from core.settings import Settings
 from core.settings.providers import PAYPAL_CERT_HOSTS
+from core.vault import Vault
 from core.work.wakeup import Waker
 from handlers.http.route import Call, Route, answer, table
 
@@ -93,7 +94,7 @@ async def open_inbound(service: Service) -> AsyncIterator[Inbound]:
                 kind: CloudPaymentsVerifier(settings.cloudpayments_api_secrets, kind)
                 for kind in cloudpayments.KINDS
             },
-            sources=SourceVerifiers(service.database),
+            sources=SourceVerifiers(service.database, Vault.of(settings)),
         )
 
 
@@ -207,7 +208,7 @@ _LATER = ("database_unavailable", "overloaded", "shutting_down")
 _REFUSALS = ("invalid_signature", "malformed_json", "invalid_request", *_LATER)
 _TAG = "webhooks in"
 
-ROUTES = table(
+_ROUTES = table(
     Route(
         "POST", "/webhooks/stripe", receive_stripe, "receive_stripe_event", "Take in an event of Stripe",
         description="The raw bytes are verified against `Stripe-Signature` with every active secret, stored once "
@@ -234,3 +235,6 @@ ROUTES = table(
     ),
     tag=_TAG, raw=True, problems=_REFUSALS, answers={200: WebhookAnswer},
 )  # fmt: skip
+
+# A provider follows no redirect, and its user may have typed a slash too many: that path answers like the other.
+ROUTES = (*_ROUTES, *(replace(route, path=f"{route.path}/", hidden=True) for route in _ROUTES))

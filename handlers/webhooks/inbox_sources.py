@@ -150,6 +150,7 @@ async def create_source(call: Call) -> web.Response:
     )
     source, secret = await sources.create(
         call.service.database,
+        call.parts.outbound.vault,
         principal_id=call.caller.id,
         name=body.name,
         kind=body.kind,
@@ -216,6 +217,7 @@ async def rotate_secret(call: Call) -> web.Response:
     body: RotationBody = call.body
     source, secret = await sources.rotate(
         call.service.database,
+        call.parts.outbound.vault,
         principal_id=call.caller.id,
         source_id=call.path("source_id"),
         secret=body.secret,

@@ -9,8 +9,9 @@ from uuid import UUID
 import msgspec
 
 from core.outbox.batching import MAX_BATCH_SIZE
+from core.outbox.custom_headers import MAX_HEADERS
 from core.outbox.destinations import MAX_URL_LENGTH
-from core.outbox.endpoints import MAX_DESCRIPTION, MAX_HEADERS, MAX_OVERLAP_SECONDS
+from core.outbox.endpoints import MAX_DESCRIPTION, MAX_OVERLAP_SECONDS
 from handlers.webhooks.outbox_parts import EventPattern
 
 Url = Annotated[
@@ -25,7 +26,7 @@ Patterns = Annotated[
     list[EventPattern],
     msgspec.Meta(
         max_length=100,
-        description="The types it wants, such as payment.succeeded or transfer.*; none means all.",
+        description="The types it wants, such as payment.succeeded or requests.*; none means all.",
     ),
 ]
 Description = Annotated[str, msgspec.Meta(max_length=MAX_DESCRIPTION)]

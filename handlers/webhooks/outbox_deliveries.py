@@ -10,12 +10,13 @@ import msgspec
 from aiohttp import web
 
 from core.errors import Refusal
-from core.ledger.movements import moment
 from core.outbox import cursor, deliveries, endpoints
 from core.outbox.cursor import MAX_PAGE, Event
 from core.outbox.deliveries import REPLAYED, Attempt, Delivery, Filter
+from core.outbox.events import check_patterns
 from handlers.http.route import Call, Route, answer, cut, table
-from handlers.webhooks.outbox_parts import EventPattern, EventType, Moment
+from handlers.http.times import Time
+from handlers.webhooks.outbox_parts import EventPattern, EventType
 
 State = Literal["waiting", "pending", "sending", "delivered", "failed"]
 EventId = Annotated[
@@ -39,8 +40,8 @@ class DeliveryQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     event: EventId | None = None
     state: State | None = None
     type: EventType | None = None
-    since: Moment | None = msgspec.field(default=None, name="from")
-    until: Moment | None = msgspec.field(default=None, name="to")
+    since: Time | None = msgspec.field(default=None, name="from")
+    until: Time | None = msgspec.field(default=None, name="to")
     after: UUID | None = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 50
 
@@ -62,15 +63,15 @@ class DeliveryView(msgspec.Struct, frozen=True):
 class Recovery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The time since which failed deliveries are sent again; `after` is where an earlier call ended."""
 
-    since: Moment
+    since: Time
     after: UUID | None = None
 
 
 class Replay(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The deliveries that are to be sent again. `from` and `to` are times of their making, `to` is not included."""
 
-    since: Moment = msgspec.field(name="from")
-    until: Moment | None = msgspec.field(default=None, name="to")
+    since: Time = msgspec.field(name="from")
+    until: Time | None = msgspec.field(default=None, name="to")
     endpoint: UUID | None = None
     states: (
         Annotated[
@@ -92,7 +93,7 @@ class ReplayView(msgspec.Struct, frozen=True):
 
 
 class EventQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The position to begin behind, the number of events, and their types (comma separated; transfer.* is a pattern).
+    """The position to begin behind, the number of events, and their types (comma separated; requests.* is a pattern).
 
     With `wait` the call answers as soon as there is anything behind `after`, or after that many seconds.
     """
@@ -120,8 +121,8 @@ async def list_deliveries(call: Call) -> web.Response:
         event_id=None if query.event is None else UUID(query.event[4:]),
         states=None if query.state is None else (query.state,),
         types=None if query.type is None else (query.type,),
-        since=moment(query.since),
-        until=moment(query.until),
+        since=query.since,
+        until=query.until,
     )
     found = await deliveries.list_deliveries(
         call.service.database, wanted, before=query.after, limit=query.limit + 1
@@ -159,7 +160,7 @@ async def recover_endpoint(call: Call) -> web.Response:
         principal_id=call.caller.id,
         endpoint_id=endpoint.id,
         states=("failed",),
-        failed_since=moment(body.since),
+        failed_since=body.since,
     )
     return await _replay(call, wanted, body.after, REPLAYED)
 
@@ -172,8 +173,8 @@ async def replay_deliveries(call: Call) -> web.Response:
         endpoint_id=body.endpoint,
         states=("failed",) if body.states is None else tuple(body.states),
         types=tuple(body.types) or None,
-        since=moment(body.since),
-        until=moment(body.until),
+        since=body.since,
+        until=body.until,
     )
     return await _replay(call, wanted, body.after, body.limit)
 
@@ -210,12 +211,13 @@ def _patterns(text: str | None) -> list[str]:
         return []
     try:
         patterns: list[str] = msgspec.convert(text.split(","), _Patterns)
-        return patterns
     except msgspec.ValidationError:
         raise Refusal(
             "invalid_request",
-            f"types has up to {MOST_TYPES} types such as payment.succeeded or transfer.*, separated by commas.",
+            f"types has up to {MOST_TYPES} types such as payment.succeeded or requests.*, separated by commas.",
         ) from None
+    check_patterns(patterns, field="types")
+    return patterns
 
 
 _DELIVERY_ID: dict[str, Any] = {"delivery_id": UUID}

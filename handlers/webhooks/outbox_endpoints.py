@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+import structlog
 from aiohttp import web
 
 from core.errors import Refusal
@@ -25,6 +26,8 @@ from handlers.webhooks.outbox_bodies import (
     TestView,
 )
 
+log = structlog.get_logger(__name__)
+
 
 async def create_endpoint(call: Call) -> web.Response:
     """Create an endpoint of the caller's principal."""
@@ -32,11 +35,12 @@ async def create_endpoint(call: Call) -> web.Response:
     endpoint, secret = await endpoints.create(
         call.service.database,
         call.parts.outbound.destinations,
+        call.parts.outbound.vault,
         principal_id=call.caller.id,
         wanted=endpoints.NewEndpoint(**msgspec.structs.asdict(body)),
     )
     if endpoint.verify:
-        endpoint = await _challenged(call, endpoint.id)
+        endpoint = await _challenged(call, endpoint)
     view = NewEndpointView(**_fields(endpoint), secret=secret)
     return answer(201, view, {"Location": f"/v1/webhook-endpoints/{endpoint.id}"})
 
@@ -65,12 +69,13 @@ async def update_endpoint(call: Call) -> web.Response:
     endpoint = await endpoints.update(
         call.service.database,
         call.parts.outbound.destinations,
+        call.parts.outbound.vault,
         principal_id=call.caller.id,
         endpoint_id=call.path("endpoint_id"),
         changes=endpoints.EndpointChanges(**msgspec.structs.asdict(body)),
     )
     if (body.url is not None or body.verify) and endpoint.verify and endpoint.verified_at is None:
-        endpoint = await _challenged(call, endpoint.id)
+        endpoint = await _challenged(call, endpoint)
     return answer(200, _view(endpoint))
 
 
@@ -94,6 +99,7 @@ async def rotate_secret(call: Call) -> web.Response:
     body: Rotation = call.body
     rotated = await endpoints.rotate_secret(
         call.service.database,
+        call.parts.outbound.vault,
         principal_id=call.caller.id,
         endpoint_id=call.path("endpoint_id"),
         secret=body.secret,
@@ -119,11 +125,19 @@ async def _found(call: Call, endpoint_id: UUID) -> endpoints.Endpoint:
     return await endpoints.find(call.service.database, principal_id=call.caller.id, endpoint_id=endpoint_id)
 
 
-async def _challenged(call: Call, endpoint_id: UUID) -> endpoints.Endpoint:
-    # The change is made in any case. An endpoint that has not passed stays off, and can be challenged again.
-    with contextlib.suppress(Refusal):
-        await call.parts.outbound.challenge(call.service, call.caller.id, endpoint_id)
-    return await _found(call, endpoint_id)
+async def _challenged(call: Call, endpoint: endpoints.Endpoint) -> endpoints.Endpoint:
+    """Challenge an endpoint and return it as it is then; as it was, when that cannot be known.
+
+    The change is made in any case, and its answer has a secret that is never shown again. An endpoint that has not
+    passed stays off, and can be challenged again.
+    """
+    try:
+        with contextlib.suppress(Refusal):
+            await call.parts.outbound.challenge(call.service, call.caller.id, endpoint.id)
+        return await _found(call, endpoint.id)
+    except Exception:
+        log.exception("endpoint.not_challenged", endpoint_id=str(endpoint.id))
+        return endpoint
 
 
 def _view(endpoint: endpoints.Endpoint) -> EndpointView:
@@ -170,9 +184,9 @@ ROUTES = table(
     Route(
         "POST", "/v1/webhook-endpoints/{endpoint_id}/secret/rotate", rotate_secret, "rotate_webhook_secret",
         "Give an endpoint a new secret", scope="webhooks:write", body=Rotation, answers={200: SecretView},
-        problems=("not_found",),
+        problems=("not_found", "too_many_secrets"),
         description="For `overlap_seconds` deliveries carry the signatures of both secrets in `webhook-signature`, "
-        "and `X-Webhook-Sign` is made with the old one; at most four secrets overlap.",
+        "and `X-Webhook-Sign` is made with the old one. At most four secrets overlap; a fifth is refused.",
         example={"overlap_seconds": 3600},
     ),
     Route(

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -18,26 +17,27 @@ from core.outbox.destinations import Destinations
 from core.outbox.egress import Egress
 from core.outbox.events import EVENT_TYPE_PATTERN, MAX_EVENT_TYPE
 from core.service import Service
+from core.vault import Vault
 from core.work import wakeup
 from core.work.wakeup import Waker
 
 EventType = Annotated[str, msgspec.Meta(pattern=f"^{EVENT_TYPE_PATTERN}$", max_length=MAX_EVENT_TYPE)]
-# A pattern is a type, or a type's beginning: `transfer.*` is every type that begins with `transfer.`, `*` every type.
+# A pattern is a type, or a type's beginning: `requests.*` is every type that begins with `requests.`, `*` every type.
 EventPattern = Annotated[
     str, msgspec.Meta(pattern=rf"^(?:\*|{EVENT_TYPE_PATTERN}(?:\.\*)?)$", max_length=MAX_EVENT_TYPE)
 ]
 # Challenges that a process has under way at once. Each waits for a stranger's server for up to five seconds.
 CHALLENGES = 8
-Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 @dataclass(frozen=True, slots=True)
 class Outbound:
-    """The parts of one process: the allowed addresses, the waker of the workers, the client that challenges URLs."""
+    """The parts of one process: allowed addresses, the workers' waker, the client that challenges URLs, the keys."""
 
     destinations: Destinations
     waker: Waker
     egress: Egress
+    vault: Vault
     challenges: asyncio.Semaphore
 
     def wake(self) -> None:
@@ -51,7 +51,9 @@ class Outbound:
                 "busy", "Other URLs are being challenged. Repeat the call in a second.", retry_after=1.0
             )
         async with self.challenges:
-            await prove(service.database, self.egress, principal_id=principal_id, endpoint_id=endpoint_id)
+            await prove(
+                service.database, self.egress, self.vault, principal_id=principal_id, endpoint_id=endpoint_id
+            )
 
 
 @asynccontextmanager
@@ -61,7 +63,7 @@ async def open_outbound(service: Service) -> AsyncIterator[Outbound]:
     destinations = Destinations.of(settings.outbound_allow_hosts, require_https=settings.env == "prod")
     waker, egress = Waker(service.redis, service.epoch), Egress(destinations)
     try:
-        yield Outbound(destinations, waker, egress, asyncio.Semaphore(CHALLENGES))
+        yield Outbound(destinations, waker, egress, Vault.of(settings), asyncio.Semaphore(CHALLENGES))
     finally:
         await egress.close()
         await waker.close()

@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 
 from core.database import Database, Query, Row
 from core.inbox.processing import Processor
+from core.inbox.rules import Admission
 from core.outbox.destinations import Destinations
 from core.outbox.egress import Egress
 from core.outbox.fanout import fan_out
@@ -85,7 +86,9 @@ async def claims(stand: Stand, meter: Meter) -> None:
         ):
             database, worker = TimedDatabase(service.database), Worker()
             await worker.beat(database)
-            processor = Processor(database, service.ledger, worker, wake=lambda _: None)
+            processor = Processor(
+                database, service.ledger, worker, admission=Admission.of(settings), wake=lambda _: None
+            )
             sender = Sender(database, egress, worker, Schedule.of(settings))
             turns = 0
 

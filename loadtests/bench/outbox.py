@@ -8,7 +8,7 @@ import orjson
 from loadtests.bench.subject import Connection
 
 #: The type of the events that make a backlog; the traffic that is measured is of another.
-BACKLOG_TYPE = "bench.backlog"
+BACKLOG_TYPE = "payment.succeeded"
 
 _EMIT = """
 INSERT INTO outbox_events (id, principal_id, event_type, object_id, body)

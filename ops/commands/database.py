@@ -36,5 +36,5 @@ def with_database(work: Callable[[Database], Awaitable[Result]]) -> Result:
         finally:
             await database.close()
 
-    with reaching_database(str(settings.database_url)):
+    with reaching_database(settings.database_url):
         return asyncio.run(run())

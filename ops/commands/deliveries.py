@@ -11,6 +11,7 @@ import click
 from ops.commands.database import with_database
 from ops.commands.keys import Duration
 from ops.commands.printing import cell, console, print_json
+from ops.commands.settlement import Moment
 
 if TYPE_CHECKING:
     from core.database import Database
@@ -117,8 +118,8 @@ def resend(delivery_ids: tuple[UUID, ...]) -> None:
 @click.option(
     "--since",
     required=True,
-    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]),
-    help="When they failed, at the earliest (UTC).",
+    type=Moment(),
+    help="When they failed, at the earliest; in UTC unless it has an offset.",
 )
 def recover(endpoint_id: UUID, since: datetime) -> None:
     """Send all deliveries again that have failed at the endpoint ENDPOINT_ID since a time.
@@ -137,7 +138,7 @@ def recover(endpoint_id: UUID, since: datetime) -> None:
         principal_id=None,
         endpoint_id=endpoint_id,
         states=("failed",),
-        failed_since=since.replace(tzinfo=UTC),
+        failed_since=since,
     )
 
     async def work(database: Database) -> int:

@@ -13,6 +13,7 @@ from ops.commands.printing import console, print_json
 
 if TYPE_CHECKING:
     from core.access.api_keys import KeyInfo
+    from core.database import Database
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 # A key lives ten years at most, unless it has no expiry.
@@ -117,6 +118,43 @@ def revoke(key_id: str) -> None:
 
     revoked_at = with_database(lambda database: revoke_key(database, key_id))
     click.echo(f"Revoked as of {revoked_at:%Y-%m-%d %H:%M:%S} UTC.")
+
+
+@keys.command()
+def reseal() -> int:
+    """Encrypt all stored secrets anew under the first of SECRETS_KEYS.
+
+    Secrets of endpoints and sources, and merchants' API secrets. Run it after a new key was put first, then take the
+    old one away; or when SECRETS_KEYS was set for the first time, as secrets from before stand readable until then.
+    The service may run meanwhile, and the command may be run again. The exit code is 1 when a secret was sealed under
+    a key that is not set.
+
+    \b
+    Example:
+      SECRETS_KEYS=new,old tallystick keys reseal
+    """  # noqa: D301 - `\b` is how click is told not to wrap
+    from core.inbox import sources
+    from core.outbox import endpoints
+    from core.vault import Resealed, Vault
+    from core.wallets import merchant_keys
+    from ops.state import operator_settings
+
+    settings = operator_settings(redis_needed=False)
+    vault = Vault.of(settings)
+    if not vault.has_keys:
+        raise click.ClickException("SECRETS_KEYS is unset: there is no key to seal under.")
+
+    async def work(database: Database) -> dict[str, Resealed]:
+        return {
+            "endpoints": await endpoints.reseal(database, vault),
+            "sources": await sources.reseal(database, vault),
+            "merchants' keys": await merchant_keys.reseal(database, settings),
+        }
+
+    found = with_database(work)
+    for name, counts in found.items():
+        click.echo(f"{name}: {counts.done} sealed anew, {counts.lost} under a key that is not set")
+    return 1 if any(counts.lost for counts in found.values()) else 0
 
 
 def _print_table(found: list[KeyInfo]) -> None:

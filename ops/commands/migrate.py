@@ -28,7 +28,7 @@ def migrate(*, check: bool) -> int:
     from ops.reach import reaching_database
     from ops.state import operator_settings
 
-    url = str(operator_settings(redis_needed=False).database_url)
+    url = operator_settings(redis_needed=False).database_url
     with reaching_database(url):
         if check:
             outstanding = asyncio.run(migrations.pending(url))

@@ -42,7 +42,7 @@ def reconcile(*, fix_balances: bool, once: bool) -> int:  # noqa: ARG001 - see i
     from ops.state import operator_settings
 
     settings = operator_settings(redis_needed=False, database_statement_timeout_ms=STATEMENT_TIMEOUT_MS)
-    with reaching_database(str(settings.database_url)):
+    with reaching_database(settings.database_url):
         return asyncio.run(_run(settings, fix=fix_balances))
 
 

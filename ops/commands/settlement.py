@@ -1,4 +1,4 @@
-"""`tallystick settlement`."""
+"""`tallystick settlement` and `tallystick closing`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import click
+
+from ops.commands.database import with_database
 
 if TYPE_CHECKING:
     from core.settings import Settings
@@ -36,6 +38,51 @@ class Moment(click.ParamType[datetime]):
             self.fail(f"{value!r} is no time like 2026-01-31T12:00:00Z.", param, ctx)
 
 
+@click.group()
+def closing() -> None:
+    """Show and move the closed dates of currencies, before which nothing may take effect any more.
+
+    The commands work on the database at DATABASE_URL, as its owner, or else on that of the `tallystick up` that runs
+    here.
+    """
+
+
+@closing.command("list")
+def list_closed() -> None:
+    """Show the closed date of each currency that has one."""
+    from core.closing import MAX_LISTED, list_closed_dates
+
+    for found in with_database(lambda database: list_closed_dates(database, limit=MAX_LISTED)):
+        click.echo(f"{found.currency:<12} {_shown(found.closed_before)}")
+
+
+@closing.command()
+@click.argument("currency")
+@click.option("--before", type=Moment(), help="Nothing may take effect before this time; it must be over.")
+@click.option("--open", "opens", is_flag=True, help="Open all of the past again.")
+@click.option("--reason", required=True, help="Why, for the audit.")
+def move(currency: str, before: datetime | None, *, opens: bool, reason: str) -> None:
+    """Move the closed date of CURRENCY, forth or back.
+
+    \b
+    Examples:
+      tallystick closing move SYP --before 2026-01-01 --reason "The books of 2025 are reported."
+      tallystick closing move SYP --open --reason "A year was closed by mistake."
+    """  # noqa: D301 - `\b` is how click is told not to wrap
+    from core.closing import move_closed_date
+
+    if (before is None) is not opens:
+        raise click.UsageError("Give either --before or --open.")
+    moved = with_database(
+        lambda database: move_closed_date(database, currency, before, actor="system:closing", reason=reason)
+    )
+    click.echo(f"{moved.currency}: {_shown(moved.closed_before)}")
+
+
+def _shown(closed_before: datetime | None) -> str:
+    return "open" if closed_before is None else f"closed before {closed_before.isoformat()}"
+
+
 @click.command()
 @click.option("--from", "since", type=Moment(), help="From when; without it one day before the end.")
 @click.option("--to", "until", type=Moment(), help="Until when; without it now.")
@@ -59,7 +106,7 @@ def settlement(since: datetime | None, until: datetime | None) -> None:
     if begin > end:
         raise click.BadParameter("it begins after its end.", param_hint="--from")
     settings = operator_settings(redis_needed=False, database_statement_timeout_ms=STATEMENT_TIMEOUT_MS)
-    with reaching_database(str(settings.database_url)):
+    with reaching_database(settings.database_url):
         asyncio.run(_write(settings, begin, end))
 
 

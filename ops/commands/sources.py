@@ -69,6 +69,8 @@ def create(name: str, principal: str, *, secret_from_stdin: bool, **given: Any) 
     """  # noqa: D301 - `\b` is how click is told not to wrap
     from core.inbox import sources as registry
     from core.inbox.plain_hmac import Scheme
+    from core.vault import Vault
+    from ops.state import operator_settings
 
     header = given["header"]
     options = registry.Options(
@@ -79,10 +81,12 @@ def create(name: str, principal: str, *, secret_from_stdin: bool, **given: Any) 
         occurred_at=given["occurred_at"],
     )
     secret = _read_secret() if secret_from_stdin else None
+    vault = Vault.of(operator_settings(redis_needed=False))
 
     async def work(database: Database) -> tuple[Source, str]:
         return await registry.create(
             database,
+            vault,
             principal_id=await registry.principal_named(database, principal),
             name=name,
             kind=given["kind"],
@@ -149,6 +153,8 @@ def rotate(name: str, overlap: timedelta | None, *, at_once: bool, secret_from_s
       tallystick sources rotate billing --now
     """  # noqa: D301 - `\b` is how click is told not to wrap
     from core.inbox import sources as registry
+    from core.vault import Vault
+    from ops.state import operator_settings
 
     if at_once and overlap is not None:
         raise click.UsageError("--overlap and --now exclude each other.")
@@ -156,11 +162,13 @@ def rotate(name: str, overlap: timedelta | None, *, at_once: bool, secret_from_s
     if seconds > registry.MAX_OVERLAP_SECONDS:
         raise click.UsageError("The secret before it stays good for a week at most.")
     secret = _read_secret() if secret_from_stdin else None
+    vault = Vault.of(operator_settings(redis_needed=False))
 
     async def work(database: Database) -> str:
         principal_id, source = await registry.find_by_name(database, name)
         _, chosen = await registry.rotate(
             database,
+            vault,
             principal_id=principal_id,
             source_id=source.id,
             secret=secret,

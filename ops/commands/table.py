@@ -32,6 +32,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "Make deliveries of webhooks due again, all at once.",
         ),
         "backfill": ("ops.commands.backfill:backfill", "Fetch events that a provider could not deliver."),
+        "closing": (
+            "ops.commands.settlement:closing",
+            "Show and move the closed dates of currencies.",
+        ),
         "settlement": ("ops.commands.settlement:settlement", "Write the sales of each merchant as CSV."),
         "autopay": ("ops.commands.wallet_jobs:autopay", "Pay due invoices that a mandate covers."),
         "charge": ("ops.commands.wallet_jobs:charge", "Charge subscriptions that are due."),

@@ -46,7 +46,7 @@ def verify(*, as_json: bool, late_after: float) -> int:
     from ops.state import operator_settings
 
     settings = operator_settings(redis_needed=False, database_statement_timeout_ms=STATEMENT_TIMEOUT_MS)
-    with reaching_database(str(settings.database_url)):
+    with reaching_database(settings.database_url):
         findings, seal = asyncio.run(_run(settings, late_after))
     if as_json:
         _print_json(findings, seal)

@@ -68,11 +68,13 @@ END
 $$;
 
 -- Change the state, the limits or the metadata of one account, under its lock; a null changes nothing.
--- `limits_text` is a JSON object of the limits that change, in which null lifts one. `refused` is null, or the cause
--- of a refusal: `closed` (for good), `not_empty` (only an account without balance and holds can be closed),
--- `contradiction` (floor above ceiling).
+-- `limits_text` is a JSON object of the limits that change, in which null lifts one; `metadata_text` one of the
+-- metadata that change, in which null removes one. `refused` is null, or the cause of a refusal: `precondition` (the
+-- account's revision is not the expected one), `closed` (for good), `not_empty` (only an account without balance and
+-- holds can be closed), `contradiction` (floor above ceiling), `metadata` (more than `most_metadata` of them).
 CREATE OR REPLACE FUNCTION ledger_change_account(
-    wanted_id bigint, new_state smallint, limits_text text, metadata_text text, OUT refused text
+    wanted_id bigint, new_state smallint, limits_text text, metadata_text text, expected_revision bigint,
+    most_metadata integer, OUT refused text
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
@@ -85,6 +87,10 @@ DECLARE
 BEGIN
     PERFORM FROM accounts AS a WHERE a.id = wanted_id FOR NO KEY UPDATE;
     SELECT a.* INTO account FROM accounts AS a WHERE a.id = wanted_id;
+    IF expected_revision <> account.version + account.changes THEN
+        refused := 'precondition';
+        RETURN;
+    END IF;
     IF account.state = 2 THEN
         refused := 'closed';
         RETURN;
@@ -100,6 +106,15 @@ BEGIN
         refused := 'contradiction';
         RETURN;
     END IF;
+    SELECT p.metadata INTO new_metadata FROM account_profiles AS p WHERE p.account_id = wanted_id;
+    IF metadata_text IS NOT NULL THEN
+        new_metadata := jsonb_strip_nulls(new_metadata || metadata_text::jsonb);
+        IF (SELECT count(*) FROM jsonb_object_keys(new_metadata)) > most_metadata THEN
+            refused := 'metadata';
+            RETURN;
+        END IF;
+        UPDATE account_profiles AS p SET metadata = new_metadata WHERE p.account_id = wanted_id;
+    END IF;
     account.state := coalesce(new_state, account.state);
     account.has_windows := num_nonnulls(
         windows.hour_amount_max, windows.hour_count_max, windows.day_amount_max, windows.day_count_max
@@ -112,11 +127,8 @@ BEGIN
     UPDATE accounts AS a
     SET
         state = account.state, floor = account.floor, ceiling = account.ceiling,
-        transfer_max = account.transfer_max, has_windows = account.has_windows
+        transfer_max = account.transfer_max, has_windows = account.has_windows, changes = a.changes + 1
     WHERE a.id = wanted_id;
-    UPDATE account_profiles AS p SET metadata = coalesce(metadata_text::jsonb, p.metadata)
-    WHERE p.account_id = wanted_id
-    RETURNING p.metadata INTO new_metadata;
     DELETE FROM account_windows AS w WHERE w.account_id = wanted_id;
     IF account.has_windows THEN
         INSERT INTO account_windows (account_id, hour_amount_max, hour_count_max, day_amount_max, day_count_max)

@@ -8,26 +8,36 @@
 --   payables    0 open, 1 paid, 2 canceled, 3 rejected, 4 expired
 --   outcomes    0 posted, 1 replayed_posted, 2 replayed_refused, 3 idempotency_conflict,
 --               20 transfer_not_found, 21 hold_not_found, 22 account_not_found, 23 payable_not_found,
---               30 account_closed, 31 account_frozen, 40 currency_mismatch, 41 legs_unbalanced,
+--               30 account_closed, 31 account_frozen, 32 precondition_failed, 33 period_closed,
+--               34 effective_time_out_of_range, 35 effective_before_original, 40 currency_mismatch, 41 legs_unbalanced,
 --               50 hold_not_open, 51 hold_expired, 52 exceeds_hold, 53 already_reversed, 54 exceeds_reversible,
 --               55 hold_not_due, 56 payable_not_open,
---               60 version_mismatch, 61 balance_too_low, 62 balance_too_high,
+--               60 version_mismatch, 61 balance_too_low, 62 balance_too_high, 63 revision_mismatch,
+--               64 available_too_low, 65 available_too_high,
 --               70 transfer_limit_exceeded, 71 insufficient_funds, 72 ceiling_exceeded, 73 hourly_amount_exceeded,
 --               74 hourly_count_exceeded, 75 daily_amount_exceeded, 76 daily_count_exceeded,
---               80 balance_overflow, 90 group_failed
--- A refusal of 50 to 89 is kept under its key, but for one of an `unfrozen` item. Precedence: core/ledger/outcomes.py.
+--               80 balance_overflow, 90 group_failed,
+--               164 available_too_low, 171 insufficient_funds, 172 ceiling_exceeded
+-- A refusal of 50 to 89 is kept under its key, but for one of an `unfrozen` item. One of 164 to 172 says what its
+-- number less 100 says, and is not kept: without the holds whose time is over the item would pass. Precedence:
+-- core/ledger/outcomes.py.
 --
 -- Locks: the payables that items pay, sorted, then the accounts, sorted. Holds, reversed amounts and window usage
 -- belong to accounts that the same items lock, so the account's lock covers them. Keys come last, sorted: a call that
 -- waits for a key holds accounts, but no call that holds a key waits for an account, so no circle can close. A key lost
 -- to a twin raises TS001, and the caller runs the batch again, which then finds the twin's outcome. An account opened
--- meanwhile raises TS001, too.
+-- meanwhile raises TS001, too. A call with effective times takes closed_dates in SHARE mode after the accounts, so that
+-- no date is moved until its commit; a move of a date locks nothing else.
 --
 -- Items: legs of item i are leg_first[i]..leg_last[i]; `leg_account` points into `account_codes`, which names each
 -- account once. Captures and reversals bring the legs of the whole; ledger_part scales the part that is due now from
--- them. A hold takes from its first leg alone. `item_limits` has four numbers or nulls an item, bounds on the sums that
--- leave the account of its first leg, beside that account's own limits: most in one transfer, in an hour, transfers in
--- an hour, most in a UTC day. Arrays that no item needs are null. A culprit is a leg, or, negative, a condition.
+-- them, in units of the first leg, or of leg `item_unit[i]`. A hold takes from its first leg alone; captures, voids and
+-- expiries bring all legs of the hold. An `administered` reversal may take from a frozen account. `item_revision` is
+-- the revision that the item's hold, or the amount reversed that its transfer, must have. `effective_span` has two
+-- numbers: how many days an effective time may lie behind and ahead. `expiry_seconds` counts from this call.
+-- `item_limits` has four numbers or nulls an item, bounds on the sums that leave the account of its first leg, beside
+-- that account's own limits: most in one transfer, in an hour, transfers in an hour, most in a UTC day. Arrays that no
+-- item needs are null. A culprit is a leg, or, negative, a condition.
 --
 -- The function is long because a call of another costs as much as the work on an item. Its steps: lock, read; for each
 -- item check, apply, check limits, keep or undo; then the writes, after which nothing may fail.
@@ -39,10 +49,13 @@ CREATE OR REPLACE FUNCTION ledger_post(
     expiry_times timestamptz[], condition_item integer[], condition_account integer[], condition_version bigint[],
     condition_min bigint[], condition_max bigint[], dry_run boolean,
     payable_ids uuid[] DEFAULT NULL, item_payable integer[] DEFAULT NULL, item_limits bigint[] DEFAULT NULL,
-    unfrozen boolean[] DEFAULT NULL,
+    unfrozen boolean[] DEFAULT NULL, condition_revision bigint[] DEFAULT NULL,
+    condition_available_min bigint[] DEFAULT NULL, condition_available_max bigint[] DEFAULT NULL,
+    item_revision bigint[] DEFAULT NULL, item_unit integer[] DEFAULT NULL, administered boolean[] DEFAULT NULL,
+    expiry_seconds integer[] DEFAULT NULL, effective_span integer[] DEFAULT NULL,
     OUT batch bigint, OUT recorded timestamptz, OUT outcomes smallint[], OUT culprits integer[], OUT figures bigint[],
     OUT leg_version bigint[], OUT leg_balance bigint[], OUT leg_posted bigint[], OUT item_amount bigint[],
-    OUT item_captured bigint[], OUT item_expires timestamptz[]
+    OUT item_captured bigint[], OUT item_expires timestamptz[], OUT item_effective timestamptz[]
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
@@ -61,14 +74,17 @@ DECLARE
     account_ids bigint []; locked integer; read integer;
     balance bigint []; held bigint []; version bigint []; floors bigint []; ceilings bigint []; maxima bigint [];
     state smallint []; currency text []; windowed boolean []; last_recorded timestamptz; has_windows boolean;
-    before bigint []; touched integer [];
+    incoming bigint []; changes bigint []; before bigint []; touched integer [];
     -- use of the windows so far, with this batch; set only when an account has window limits
     hour_max bigint []; hour_uses_max bigint []; day_max bigint []; day_uses_max bigint [];
     hour_sum bigint []; hour_uses bigint []; day_sum bigint []; day_uses bigint [];
     window_sum bigint []; window_uses bigint []; begun bigint [];
     -- the holds and transfers that items name
     hold_amount bigint []; hold_captured bigint []; hold_state smallint []; hold_expires timestamptz [];
-    reversed bigint [];
+    hold_revision integer []; hold_legs integer []; reversed bigint []; reversed_leg smallint [];
+    original_effective timestamptz [];
+    -- the bounds of effective times; set only when an item has one
+    closed timestamptz []; earliest timestamptz; latest timestamptz;
     -- the payables that items pay: 0 open, else the figure of outcome 56
     payable_state smallint []; payable_reusable boolean []; payable_expires timestamptz []; old_payable smallint [];
     payable integer; first_limit integer;
@@ -76,15 +92,16 @@ DECLARE
     -- the group in hand, and the values that are put back when it fails
     in_group integer := 0; group_first integer; group_failed boolean := FALSE;
     old_balance bigint []; old_held bigint []; old_version bigint []; old_captured bigint []; old_state smallint [];
+    old_incoming bigint []; old_changes bigint []; old_revision integer [];
     old_expires timestamptz []; old_reversed bigint []; old_hour_sum bigint []; old_hour_uses bigint [];
     old_day_sum bigint []; old_day_uses bigint []; old_window_sum bigint []; old_window_uses bigint [];
     -- the item in hand
     operation smallint; outcome smallint; culprit integer; figure bigint; first_leg integer; last_leg integer;
     leg integer; account integer; amount bigint; target integer; whole bigint; done bigint; rest bigint;
-    parts bigint []; earlier bigint [];
+    parts bigint []; earlier bigint []; unit integer; applied boolean; lapsed_held bigint; lapsed_incoming bigint;
     code smallint; spare bigint; net bigint; total bigint; mixed boolean; prior integer; balanced boolean;
     cursor_condition integer := 1; condition integer;
-    now_at timestamptz; taken record; events integer := 0; keyed integer; refused integer; stored integer; has_targets boolean;
+    now_at timestamptz; taken record; events integer := 0; keyed integer; refused integer; stored integer; has_targets boolean; has_holds boolean;
 BEGIN
     outcomes := array_fill(-1::smallint, ARRAY[item_count]);
     culprits := array_fill(0, ARRAY[item_count]);
@@ -96,6 +113,7 @@ BEGIN
     leg_posted := leg_amount;
     leg_no := leg_version;
     has_targets := targets IS NOT NULL;
+    has_holds := has_targets OR 1 = ANY (operations);
 
     -- Locks come first, reads next: the second statement sees the commits of those who held the locks before.
     IF payable_ids IS NOT NULL THEN
@@ -115,10 +133,11 @@ BEGIN
     SELECT
         array_agg(a.id), array_agg(a.balance), array_agg(a.held), array_agg(a.version), array_agg(a.floor),
         array_agg(a.ceiling), array_agg(a.transfer_max), array_agg(a.state), array_agg(a.currency),
-        array_agg(a.has_windows), max(a.recorded_at), coalesce(bool_or(a.has_windows), FALSE), count(a.id)
+        array_agg(a.incoming), array_agg(a.changes), array_agg(a.has_windows), max(a.recorded_at),
+        coalesce(bool_or(a.has_windows), FALSE), count(a.id)
     INTO
-        account_ids, balance, held, version, floors, ceilings, maxima, state, currency, windowed, last_recorded,
-        has_windows, read
+        account_ids, balance, held, version, floors, ceilings, maxima, state, currency, incoming, changes, windowed,
+        last_recorded, has_windows, read
     FROM (
         SELECT found.* FROM unnest(account_codes) WITH ORDINALITY AS wanted (code, ordinal)
         LEFT JOIN accounts AS found ON wanted.code = found.code
@@ -143,16 +162,41 @@ BEGIN
     IF has_targets THEN
         SELECT
             array_agg(t.amount), array_agg(t.captured), array_agg(t.state), array_agg(t.expires_at),
-            array_agg(t.reversed)
-        INTO hold_amount, hold_captured, hold_state, hold_expires, reversed
+            array_agg(t.revision), array_agg(t.legs), array_agg(t.reversed), array_agg(t.leg), array_agg(t.effective_at)
+        INTO
+            hold_amount, hold_captured, hold_state, hold_expires, hold_revision, hold_legs, reversed, reversed_leg,
+            original_effective
         FROM (
-            SELECT h.amount, h.captured, h.state, h.expires_at, coalesce(r.amount, 0) AS reversed
+            SELECT
+                h.amount, h.captured, h.state, h.expires_at, h.revision, cardinality(h.leg_amounts) AS legs,
+                coalesce(r.amount, 0) AS reversed, r.leg, coalesce(o.effective_at, b.recorded_at) AS effective_at
             FROM unnest(targets) WITH ORDINALITY AS wanted (no, ordinal)
             LEFT JOIN holds AS h ON wanted.no = h.no
             LEFT JOIN reversed_amounts AS r ON wanted.no = r.no
+            LEFT JOIN transfers AS o ON wanted.no = o.no
+            LEFT JOIN batches AS b ON batch_of(o.no) = b.seq
             ORDER BY wanted.ordinal
         ) AS t;
+    END IF;
+    IF expiry_seconds IS NOT NULL THEN
+        expiry_times := coalesce(expiry_times, array_fill(NULL::timestamptz, ARRAY[item_count]));
+        FOR i IN 1..item_count LOOP
+            expiry_times[i] := coalesce(now_at + make_interval(secs => expiry_seconds[i]), expiry_times[i]);
+        END LOOP;
+    END IF;
+    IF has_targets OR expiry_times IS NOT NULL THEN
         item_expires := array_fill(NULL::timestamptz, ARRAY[item_count]);
+    END IF;
+    IF effective_times IS NOT NULL THEN
+        LOCK TABLE closed_dates IN SHARE MODE;
+        SELECT array_agg(c.closed_before) INTO closed
+        FROM (
+            SELECT d.closed_before FROM unnest(currency) WITH ORDINALITY AS wanted (currency, ordinal)
+            LEFT JOIN closed_dates AS d ON wanted.currency = d.currency
+            ORDER BY wanted.ordinal
+        ) AS c;
+        earliest := now_at - make_interval(days => effective_span[1]);
+        latest := now_at + make_interval(days => effective_span[2]);
     END IF;
 
     -- Keys are looked at before the state: 1 done before, 2 refused before, 3 another body under the key.
@@ -173,7 +217,8 @@ BEGIN
             group_first := i;
             group_failed := FALSE;
             IF in_group > 0 THEN
-                old_balance := balance; old_held := held; old_version := version;
+                old_balance := balance; old_held := held; old_version := version; old_incoming := incoming;
+                old_changes := changes; old_revision := hold_revision;
                 old_captured := hold_captured; old_state := hold_state; old_expires := hold_expires;
                 old_reversed := reversed; old_hour_sum := hour_sum; old_hour_uses := hour_uses;
                 old_day_sum := day_sum; old_day_uses := day_uses; old_window_sum := window_sum;
@@ -207,6 +252,7 @@ BEGIN
         figure := figures[i];
         first_leg := leg_first[i];
         last_leg := leg_last[i];
+        applied := FALSE;
         <<check>>
         BEGIN
             IF outcome > 0 THEN
@@ -220,8 +266,7 @@ BEGIN
                 EXIT check;
             END IF;
 
-            -- 22, 30, 31: the accounts exist and may move. A hold has settled that for its captures, but not for a
-            -- destination that was closed since.
+            -- 22, 30, 31: the accounts exist and may move.
             total := 0;
             mixed := FALSE;
             FOR leg IN first_leg..last_leg LOOP
@@ -231,9 +276,14 @@ BEGIN
                     culprit := leg;
                     EXIT check;
                 END IF;
-                IF state[account] > 0 AND (outcome = 0 OR (outcome = 31 AND state[account] = 2)) AND (
-                    operation IN (0, 1, 6) OR (operation = 2 AND state[account] = 2 AND leg_amount[leg] > 0)
-                ) THEN
+                IF state[account] > 0 AND (outcome = 0 OR (outcome = 31 AND state[account] = 2))
+                    AND operation IN (0, 1, 2, 6)
+                    AND NOT (
+                        operation = 6 AND state[account] = 1 AND coalesce(administered[i], FALSE) AND (
+                            SELECT sum(leg_amount[l.leg]) < 0 FROM generate_series(first_leg, last_leg) AS l (leg)
+                            WHERE leg_account[l.leg] = account
+                        )
+                    ) THEN
                     outcome := CASE state[account] WHEN 2 THEN 30 ELSE 31 END;
                     culprit := leg;
                 END IF;
@@ -281,6 +331,21 @@ BEGIN
                 END IF;
             END IF;
 
+            -- 34, 33: the item takes effect within the bounds, and in a period that is not closed.
+            IF effective_times IS NOT NULL AND effective_times[i] IS NOT NULL THEN
+                IF effective_times[i] < earliest OR effective_times[i] > latest THEN
+                    outcome := 34;
+                    EXIT check;
+                END IF;
+                FOR leg IN first_leg..last_leg LOOP
+                    IF effective_times[i] < closed[leg_account[leg]] THEN
+                        outcome := 33;
+                        culprit := leg;
+                        EXIT check;
+                    END IF;
+                END LOOP;
+            END IF;
+
             -- 23, 56: the payable is there, open and in time.
             IF payable_ids IS NOT NULL AND item_payable[i] > 0 THEN
                 payable := item_payable[i];
@@ -298,13 +363,28 @@ BEGIN
                 END IF;
             END IF;
 
-            -- 50..54: the hold is open and covers the amount; the transfer has that much left to reverse.
+            -- 32, 35, 50..54: the target is as the caller expects; the hold is open and covers the amount; the transfer
+            -- has that much left to reverse.
             IF operation >= 2 THEN
                 amount := amounts[i];
+                IF (operation = 6 AND item_revision[i] <> reversed[target])
+                    OR (operation < 6 AND item_revision[i] <> hold_revision[target]) THEN
+                    outcome := 32;
+                    EXIT check;
+                END IF;
                 IF operation = 6 THEN
-                    whole := abs(leg_amount[first_leg]);
                     done := reversed[target];
+                    unit := coalesce(CASE WHEN done > 0 THEN reversed_leg[target] + 1 END, item_unit[i], 1);
+                    IF unit > last_leg - first_leg + 1 THEN
+                        RAISE EXCEPTION 'a reversal lacks the leg that its parts are counted in'
+                        USING ERRCODE = 'check_violation';
+                    END IF;
+                    whole := abs(leg_amount[first_leg + unit - 1]);
                     rest := whole - done;
+                    IF effective_times IS NOT NULL AND effective_times[i] < original_effective[target] THEN
+                        outcome := 35;
+                        EXIT check;
+                    END IF;
                     IF rest = 0 THEN
                         outcome := 53;
                         EXIT check;
@@ -315,9 +395,13 @@ BEGIN
                         EXIT check;
                     END IF;
                 ELSE
+                    unit := 1;
                     whole := hold_amount[target];
                     done := hold_captured[target];
                     rest := whole - done;
+                    IF operation <> 4 AND hold_legs[target] <> last_leg - first_leg + 1 THEN
+                        RAISE EXCEPTION 'an item lacks legs of its hold' USING ERRCODE = 'check_violation';
+                    END IF;
                     IF hold_state[target] > 0 THEN
                         outcome := 50;
                         figure := hold_state[target];
@@ -338,10 +422,11 @@ BEGIN
                     END IF;
                 END IF;
                 amount := coalesce(amount, rest);
-                IF operation IN (2, 6) AND amount < whole THEN
-                    -- Parts are differences of running sums, so that they add up to the whole exactly.
-                    parts := ledger_part(leg_amount[first_leg:last_leg], done + amount);
-                    earlier := ledger_part(leg_amount[first_leg:last_leg], done);
+                IF operation <> 4 AND amount < whole THEN
+                    -- Parts are differences of running sums, so that they add up to the whole exactly. A void or an
+                    -- expiry posts nothing: its parts are what no longer comes in.
+                    parts := ledger_part(leg_amount[first_leg:last_leg], done + amount, unit);
+                    earlier := ledger_part(leg_amount[first_leg:last_leg], done, unit);
                     FOR leg IN first_leg..last_leg LOOP
                         leg_posted[leg] := parts[leg - first_leg + 1] - earlier[leg - first_leg + 1];
                     END LOOP;
@@ -349,7 +434,7 @@ BEGIN
                 item_amount[i] := amount;
             END IF;
 
-            -- 60: the accounts have the versions that the caller expects.
+            -- 60, 63: the accounts have the versions and revisions that the caller expects.
             condition := cursor_condition;
             WHILE condition_item[condition] = i LOOP
                 account := condition_account[condition];
@@ -358,11 +443,23 @@ BEGIN
                     culprit := -condition;
                     figure := version[account];
                     EXIT check;
+                ELSIF condition_revision[condition] <> version[account] + changes[account] AND outcome = 0 THEN
+                    outcome := 63;
+                    culprit := -condition;
+                    figure := version[account] + changes[account];
                 END IF;
                 condition := condition + 1;
             END LOOP;
+            IF outcome > 0 THEN
+                EXIT check;
+            END IF;
 
             -- The item is applied to the copy. From here on a refusal undoes it.
+            applied := TRUE;
+            IF operation = 6 AND original_effective[target] > now_at AND effective_times[i] IS NULL THEN
+                effective_times := coalesce(effective_times, array_fill(NULL::timestamptz, ARRAY[item_count]));
+                effective_times[i] := original_effective[target]; -- never before the original
+            END IF;
             IF operation IN (0, 2, 6) THEN
                 FOR leg IN first_leg..last_leg LOOP
                     net := leg_posted[leg];
@@ -385,37 +482,64 @@ BEGIN
                     END IF;
                 END LOOP;
             END IF;
-            account := leg_account[first_leg];
             IF operation = 1 THEN
                 amount := -leg_amount[first_leg];
                 item_amount[i] := amount;
+                account := leg_account[first_leg];
                 held[account] := held[account] + amount;
+                changes[account] := changes[account] + 1;
                 IF held[account] > top THEN
                     outcome := 80;
                     culprit := first_leg;
                 END IF;
-            ELSIF operation = 2 THEN
+                FOR leg IN first_leg + 1..last_leg LOOP
+                    IF leg_amount[leg] <= 0 THEN -- a capture checks no limits, so it must take from nobody but the source
+                        RAISE EXCEPTION 'a hold takes from its first leg alone' USING ERRCODE = 'check_violation';
+                    END IF;
+                    account := leg_account[leg];
+                    IF touched[account] <> i THEN
+                        touched[account] := i;
+                        before[account] := incoming[account];
+                    END IF;
+                    incoming[account] := incoming[account] + leg_amount[leg];
+                    changes[account] := changes[account] + 1;
+                    IF incoming[account] > top AND outcome = 0 THEN
+                        outcome := 80;
+                        culprit := leg;
+                    END IF;
+                END LOOP;
+            ELSIF operation IN (2, 3, 5) THEN
+                account := leg_account[first_leg];
                 held[account] := held[account] - amount;
-            ELSIF operation IN (3, 5) THEN
-                held[account] := held[account] - rest;
+                changes[account] := changes[account] + 1;
+                FOR leg IN first_leg + 1..last_leg LOOP
+                    account := leg_account[leg];
+                    incoming[account] := incoming[account] - leg_posted[leg];
+                    changes[account] := changes[account] + 1;
+                END LOOP;
+            ELSIF operation = 4 THEN
+                account := leg_account[first_leg];
+                changes[account] := changes[account] + 1;
             END IF;
             IF outcome > 0 THEN
                 EXIT check;
             END IF;
 
-            -- 61, 62: the balances are within the caller's conditions.
+            -- 61, 62, 64, 65: what the accounts have is within the caller's conditions; the lowest code of all counts.
             condition := cursor_condition;
             WHILE condition_item[condition] = i LOOP
                 account := condition_account[condition];
-                IF balance[account] < condition_min[condition] THEN
-                    outcome := 61;
+                code := CASE
+                    WHEN balance[account] < condition_min[condition] THEN 61
+                    WHEN balance[account] > condition_max[condition] THEN 62
+                    WHEN balance[account] - held[account] < condition_available_min[condition] THEN 64
+                    WHEN balance[account] - held[account] > condition_available_max[condition] THEN 65
+                    ELSE 0
+                END;
+                IF code > 0 AND (outcome = 0 OR code < outcome) THEN
+                    outcome := code;
                     culprit := -condition;
-                    figure := balance[account];
-                    EXIT check;
-                ELSIF balance[account] > condition_max[condition] AND outcome = 0 THEN
-                    outcome := 62;
-                    culprit := -condition;
-                    figure := balance[account];
+                    figure := CASE WHEN code < 64 THEN balance[account] ELSE balance[account] - held[account] END;
                 END IF;
                 condition := condition + 1;
             END LOOP;
@@ -432,18 +556,6 @@ BEGIN
                     spare := NULL;
                     IF operation = 1 THEN
                         net := leg_amount[leg];
-                        IF leg > first_leg THEN
-                            IF net <= 0 THEN -- a capture checks no limits, so it must take from nobody but the source
-                                RAISE EXCEPTION 'a hold takes from its first leg alone'
-                                USING ERRCODE = 'check_violation';
-                            END IF;
-                            IF touched[account] <> i THEN
-                                touched[account] := i;
-                                before[account] := 0;
-                            END IF;
-                            net := before[account] + net; -- the sum that the account would receive so far
-                            before[account] := net;
-                        END IF;
                     ELSE
                         CONTINUE WHEN touched[account] <> i; -- a leg that scaling left at zero
                         net := balance[account] - before[account];
@@ -484,14 +596,11 @@ BEGIN
                                 END IF;
                             END IF;
                         END IF;
-                    ELSIF net > 0 THEN
-                        IF operation = 1 AND balance[account] + net > ceilings[account] THEN
-                            code := 72;
-                            spare := greatest(ceilings[account] - balance[account], 0);
-                        ELSIF operation <> 1 AND balance[account] > ceilings[account] THEN
-                            code := 72;
-                            spare := greatest(ceilings[account] - before[account], 0);
-                        END IF;
+                    ELSIF net > 0 AND balance[account] + incoming[account] > ceilings[account] THEN
+                        -- Open holds will bring `incoming`. A hold keeps in `before` what came in before it.
+                        code := 72;
+                        spare := before[account] + CASE operation WHEN 1 THEN balance[account] ELSE incoming[account] END;
+                        spare := greatest(ceilings[account], spare) - spare; -- in this order it cannot overflow
                     END IF;
                     IF code > 0 AND (outcome = 0 OR code < outcome) THEN
                         outcome := code;
@@ -501,6 +610,25 @@ BEGIN
                 END LOOP;
             END IF;
         END check;
+        -- Holds whose time is over count as released: a refusal that they alone have caused is not kept.
+        IF outcome IN (64, 71, 72) THEN
+            account := CASE WHEN culprit < 0 THEN condition_account[-culprit] ELSE leg_account[culprit] END;
+            SELECT l.held, l.incoming INTO lapsed_held, lapsed_incoming
+            FROM ledger_lapsed(account_ids[account], now_at, targets, hold_state, hold_captured, hold_expires) AS l;
+            FOR j IN 1..CASE WHEN expiry_times IS NULL THEN 0 ELSE i - 1 END LOOP
+                CONTINUE WHEN operations[j] <> 1 OR outcomes[j] <> 0 OR (expiry_times[j] <= now_at) IS NOT TRUE;
+                FOR leg IN leg_first[j]..leg_last[j] LOOP
+                    CONTINUE WHEN leg_account[leg] <> account;
+                    lapsed_held := lapsed_held - least(leg_amount[leg], 0);
+                    lapsed_incoming := lapsed_incoming + greatest(leg_amount[leg], 0);
+                END LOOP;
+            END LOOP;
+            IF (outcome = 64 AND balance[account] - held[account] + lapsed_held >= condition_available_min[-culprit])
+                OR (outcome = 71 AND balance[account] - floors[account] >= held[account] - lapsed_held)
+                OR (outcome = 72 AND balance[account] + incoming[account] - lapsed_incoming <= ceilings[account]) THEN
+                outcome := outcome + 100;
+            END IF;
+        END IF;
 
         outcomes[i] := outcome;
         culprits[i] := culprit;
@@ -528,8 +656,11 @@ BEGIN
                     END IF;
                 END LOOP;
             END IF;
-            IF operation = 6 THEN
+            IF operation = 1 AND expiry_times IS NOT NULL THEN
+                item_expires[i] := expiry_times[i];
+            ELSIF operation = 6 THEN
                 reversed[target] := done + amount;
+                reversed_leg[target] := unit - 1;
             ELSIF operation >= 2 THEN
                 IF operation = 2 THEN
                     hold_captured[target] := done + amount;
@@ -541,6 +672,7 @@ BEGIN
                 ELSE
                     hold_state[target] := CASE operation WHEN 3 THEN 2 ELSE 3 END;
                 END IF;
+                hold_revision[target] := hold_revision[target] + 1;
                 item_captured[i] := hold_captured[target];
                 item_expires[i] := hold_expires[target];
             END IF;
@@ -550,7 +682,8 @@ BEGIN
         -- A refusal puts back the values that this item, or its whole group, has changed.
         IF in_group > 0 THEN
             group_failed := TRUE;
-            balance := old_balance; held := old_held; version := old_version;
+            balance := old_balance; held := old_held; version := old_version; incoming := old_incoming;
+            changes := old_changes; hold_revision := old_revision;
             hold_captured := old_captured; hold_state := old_state; hold_expires := old_expires;
             reversed := old_reversed; payable_state := old_payable; hour_sum := old_hour_sum;
             hour_uses := old_hour_uses;
@@ -568,28 +701,29 @@ BEGIN
                     leg_version[leg] := 0;
                 END LOOP;
             END LOOP;
-        ELSIF outcome > 60 THEN
-            IF operation = 1 THEN
-                account := leg_account[first_leg];
-                held[account] := held[account] + leg_amount[first_leg];
-            ELSE
-                FOR leg IN first_leg..last_leg LOOP
-                    IF leg_version[leg] > 0 THEN
-                        account := leg_account[leg];
-                        balance[account] := before[account];
-                        version[account] := version[account] - 1;
-                        leg_version[leg] := 0;
-                    END IF;
-                END LOOP;
-                IF operation = 2 THEN
-                    held[leg_account[first_leg]] := held[leg_account[first_leg]] + amount;
-                ELSIF operation IN (3, 5) THEN
-                    held[leg_account[first_leg]] := held[leg_account[first_leg]] + rest;
+        ELSIF applied THEN
+            FOR leg IN first_leg..last_leg LOOP
+                account := leg_account[leg];
+                IF leg_version[leg] > 0 THEN
+                    balance[account] := before[account];
+                    version[account] := version[account] - 1;
+                    leg_version[leg] := 0;
                 END IF;
-            END IF;
+                IF operation IN (1, 2, 3, 5) THEN
+                    changes[account] := changes[account] - 1;
+                    IF leg > first_leg THEN
+                        incoming[account] := incoming[account] + CASE operation WHEN 1 THEN -1 ELSE 1 END * leg_posted[leg];
+                    ELSE
+                        held[account] := held[account] + CASE operation WHEN 1 THEN -amount ELSE amount END;
+                    END IF;
+                ELSIF operation = 4 AND leg = first_leg THEN
+                    changes[account] := changes[account] - 1;
+                END IF;
+            END LOOP;
         END IF;
     END LOOP;
 
+    item_effective := effective_times;
     IF dry_run THEN
         recorded := greatest(now_at, last_recorded);
         RETURN;
@@ -601,10 +735,20 @@ BEGIN
         PERFORM pg_current_xact_id(); -- the sequencer relies on this: a number is drawn after the transaction has its id
         batch := nextval('batch_seq');
         INSERT INTO batches (seq, recorded_at, events) VALUES (batch, recorded, events);
-        UPDATE accounts AS a
-        SET balance = n.balance, held = n.held, version = n.version, recorded_at = recorded
-        FROM unnest(account_ids, balance, held, version) AS n (id, balance, held, version)
-        WHERE a.id = n.id AND (a.version <> n.version OR a.held <> n.held);
+        IF has_holds THEN
+            UPDATE accounts AS a
+            SET
+                balance = n.balance, held = n.held, incoming = n.incoming, version = n.version, changes = n.changes,
+                recorded_at = recorded
+            FROM unnest(account_ids, balance, held, incoming, version, changes)
+                AS n (id, balance, held, incoming, version, changes)
+            WHERE a.id = n.id AND (a.version <> n.version OR a.changes <> n.changes);
+        ELSE
+            UPDATE accounts AS a
+            SET balance = n.balance, version = n.version, recorded_at = recorded
+            FROM unnest(account_ids, balance, version) AS n (id, balance, version)
+            WHERE a.id = n.id AND a.version <> n.version;
+        END IF;
         INSERT INTO entries (account_id, version, no, amount, balance)
         SELECT account_ids[l.account], l.version, item_no(batch, 0) + l.no, l.amount, l.balance
         FROM unnest(leg_account, leg_version, leg_no, leg_posted, leg_balance)
@@ -650,11 +794,12 @@ BEGIN
                 WHERE w.account_id = u.account_id AND w.span = 'd' AND w.bucket < date_trunc('day', now_at, 'UTC');
             END IF;
         END IF;
-        IF has_targets OR 1 = ANY (operations) THEN
+        IF has_holds THEN
             PERFORM ledger_write_holds(
                 batch, ids, operations, outcomes, principals, kinds, leg_first, leg_last, account_ids, leg_account,
                 leg_amount, targets, item_target, reference_texts, metadata_texts, expiry_times, item_amount,
-                item_captured, item_expires, hold_captured, hold_state, hold_expires, reversed
+                item_captured, item_expires, hold_captured, hold_state, hold_expires, hold_revision, reversed,
+                reversed_leg
             );
         END IF;
     END IF;

@@ -8,7 +8,7 @@ from core.settings import SettingsError, load_settings
 from core.settings.kinds import names_of
 from core.settings.load import Settings
 from core.settings.retired import BACK_DOORS, RETIRED
-from tests.core.test_settings_prod import PROD
+from tests.core.test_settings_prod import PROD, STRONG
 
 ROOT = Path(__file__).parents[2]
 # The environment tables of the contracts, name by name.
@@ -234,6 +234,30 @@ def test_all_problems_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> N
         "FEE_WALLET_PHONE", "PASSKEYS_ORIGIN",
     ]  # fmt: skip
     assert "dev_secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "value", ['"whsec_a"', "'whsec_a", "\ufeffwhsec_a", "\u201cwhsec_a\u201d", 'whsec_a,"whsec_b"']
+)
+def test_a_secret_in_quotes_is_told_at_the_start(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("STRIPE_WEBHOOK_SECRET", value)
+    monkeypatch.setenv("DEMO_HMAC_SECRET", value)
+    notices = load_settings(env_file=None).notices
+    assert [notice.split()[0] for notice in notices] == ["STRIPE_WEBHOOK_SECRET", "DEMO_HMAC_SECRET"]
+    assert all("quote or a byte-order mark" in notice and "whsec" not in notice for notice in notices)
+
+
+def test_an_env_file_behind_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_bytes(b'\xef\xbb\xbfSTRIPE_SIGNING_SECRET="whsec_a"\n')
+    settings = load_settings(env_file=file)
+    assert (settings.stripe_signing_secrets, settings.notices) == (("whsec_a",), ())
+
+
+def test_what_prod_does_without_keys_and_with_test_events_is_told() -> None:
+    told = load_settings(env_file=None, **PROD | {"secrets_keys": None, "stripe_livemode": "both"}).notices
+    assert [notice.split()[0] for notice in told] == ["SECRETS_KEYS", "STRIPE_LIVEMODE=both:"]
+    assert "SECRETS_KEYS=***" in problems(**PROD | {"secrets_keys": f"{STRONG},short"})
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ PROD: dict[str, Any] = {
     "database_url": "postgresql://u:p@db/books",
     "fee_wallet_phone": "+963944000000",
     "passkeys_origin": "https://pay.example.com",
+    "secrets_keys": STRONG,
 }
 
 

@@ -14,6 +14,7 @@ from core.database import queries
 from core.inbox import replays
 from core.inbox.dead_letters import DeadLetterStream, Filter
 from core.inbox.processing import Processor, Retries
+from core.inbox.rules import Admission
 from core.inbox.verifying import read_moment
 from core.settings import Settings
 from core.work.leases import Worker
@@ -58,6 +59,7 @@ async def process(thread: Thread, stream: DeadLetterStream | None = None) -> Non
         service.database,
         service.ledger,
         Worker(),
+        admission=Admission.of(service.settings),
         wake=lambda topic: None,
         retries=Retries(max_attempts=1),
         stream=stream,

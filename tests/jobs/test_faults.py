@@ -15,6 +15,7 @@ from aiohttp import web
 from core import ids, metrics
 from core.database import queries
 from core.inbox.processing import Processor, Retries, take_over_inbox_events
+from core.inbox.rules import Admission
 from core.outbox.events import new_event, write_events
 from core.outbox.schedule import Schedule
 from core.outbox.sender import take_over_deliveries
@@ -156,8 +157,16 @@ async def test_a_slow_worker_cannot_finish_what_another_has_taken_over(
     database, ledger = thread.service.database, thread.service.ledger
     await thread.open_account("shop:main")
     await thread.send(payment("pi_1", "shop:main"))
-    slow = Processor(database, ledger, Worker(), wake=lambda topic: None)
-    fast = Processor(database, ledger, Worker(), wake=lambda topic: None)
+    slow, fast = (
+        Processor(
+            database,
+            ledger,
+            Worker(),
+            admission=Admission.of(thread.service.settings),
+            wake=lambda topic: None,
+        )
+        for _ in range(2)
+    )
     claimed, go_on = asyncio.Event(), asyncio.Event()
     apply_once = slow._apply_once
 

@@ -9,13 +9,20 @@ from typing import Any
 import pytest
 
 from core.inbox.processing import Processor
+from core.inbox.rules import Admission
 from core.work.leases import Worker
 from tests.jobs.merchant import Thread, payment
 
 
 async def drain(thread: Thread) -> None:
     service = thread.service
-    worker = Processor(service.database, service.ledger, Worker(), wake=lambda topic: None)
+    worker = Processor(
+        service.database,
+        service.ledger,
+        Worker(),
+        admission=Admission.of(service.settings),
+        wake=lambda topic: None,
+    )
     while await worker.step():
         pass
 

@@ -9,7 +9,7 @@ import pytest
 from core.database import Connection, queries
 from core.inbox import processing
 from core.inbox.processing import Processor, Retries, take_over_inbox_events
-from core.inbox.rules import APPLIED, InboxEvent
+from core.inbox.rules import APPLIED, Admission, InboxEvent, Outcome
 from core.ledger.ledger import Ledger
 from core.outbox.events import new_event, write_events
 from core.settings import load_settings
@@ -23,7 +23,12 @@ TYPE = ("stripe", "payment_intent.succeeded")
 def processor(thread: Thread, **retries: Any) -> Processor:
     service = thread.service
     return Processor(
-        service.database, service.ledger, Worker(), wake=lambda topic: None, retries=Retries(**retries)
+        service.database,
+        service.ledger,
+        Worker(),
+        admission=Admission.of(service.settings),
+        wake=lambda topic: None,
+        retries=Retries(**retries),
     )
 
 
@@ -38,7 +43,7 @@ async def emitted(thread: Thread) -> int:
     return count
 
 
-async def tell(connection: Connection, _ledger: Ledger, event: InboxEvent) -> str:
+async def tell(connection: Connection, _ledger: Ledger, event: InboxEvent) -> Outcome:
     """A rule whose effect has no key of its own: only the lease's token keeps it from being had twice."""
     told = new_event(1, "test.told", {"of": event.event_id}, object_id=event.object_id)
     await write_events(connection, [told])
@@ -84,7 +89,7 @@ async def test_two_events_of_one_object_are_never_applied_at_once(
     inside: list[str] = []
     first_may_end = asyncio.Event()
 
-    async def hold(_connection: Connection, _ledger: Ledger, event: InboxEvent) -> str:
+    async def hold(_connection: Connection, _ledger: Ledger, event: InboxEvent) -> Outcome:
         inside.append(event.event_id)
         if event.event_id == "evt_first":
             await first_may_end.wait()

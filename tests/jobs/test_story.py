@@ -9,6 +9,7 @@ import pytest
 from core import ids
 from core.inbox.intake import NewEvent
 from core.inbox.processing import Processor, Retries
+from core.inbox.rules import Admission
 from core.outbox.fanout import fan_out
 from core.settings import Settings
 from core.work.leases import Worker
@@ -34,7 +35,12 @@ async def story(thread: Thread, event: str, status: int = 200, headers: Any = No
 async def process(thread: Thread) -> None:
     service = thread.service
     worker = Processor(
-        service.database, service.ledger, Worker(), wake=lambda topic: None, retries=Retries(max_attempts=1)
+        service.database,
+        service.ledger,
+        Worker(),
+        admission=Admission.of(service.settings),
+        wake=lambda topic: None,
+        retries=Retries(max_attempts=1),
     )
     while await worker.step():
         pass

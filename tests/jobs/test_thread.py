@@ -113,7 +113,7 @@ async def test_an_endpoint_only_gets_what_it_wants_and_nothing_of_others(
     thread: Thread, start_worker: StartWorker, eventually: Eventually, api_key: Callable[..., Awaitable[str]]
 ) -> None:
     await thread.open_account("shop:main")
-    await thread.subscribe(event_types=("refund.created",))
+    await thread.subscribe(event_types=("refunds.create",))
     other = Thread(thread.api, thread.service, await api_key(principal="another shop"), thread.receiver)
     await other.subscribe()
     await thread.subscribe(event_types=("payment.succeeded",))

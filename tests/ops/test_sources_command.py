@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import asyncpg
 import pytest
 import standardwebhooks
 
 from core.settings import Settings
+from core.vault import Vault
 from tests.commands import perform
 from tests.conftest import ApiClient
 
@@ -113,3 +115,24 @@ async def test_mistakes_are_explained(
     assert (told.returncode, told.stdout) == (code, "")
     assert says in told.stderr
     assert "Traceback" not in told.stderr
+
+
+async def test_keys_seal_what_was_readable(sources: Run, settings: Settings, api_key: ApiKey) -> None:
+    await api_key(principal="shop")
+    secret = (await sources("create", "ledger", "--principal", "shop")).stdout.strip()
+    environment = {"DATABASE_URL": str(settings.database_url), "STATE_DIR": settings.state_dir, "ENV": "test"}
+    refused = await perform(("keys", "reseal"), environment)
+    assert (refused.returncode, "SECRETS_KEYS is unset" in refused.stderr) == (1, True)
+    told = []
+    for keys in ("a" * 32, f"{'b' * 32},{'a' * 32}", "c" * 32):
+        done = await perform(("keys", "reseal"), environment | {"SECRETS_KEYS": keys})
+        told.append((done.returncode, done.stdout.splitlines()[1]))
+    assert told == [
+        (0, "sources: 1 sealed anew, 0 under a key that is not set"),
+        (0, "sources: 1 sealed anew, 0 under a key that is not set"),
+        (1, "sources: 0 sealed anew, 1 under a key that is not set"),
+    ]
+    owner = await asyncpg.connect(settings.database_url)
+    stored = await owner.fetchval("SELECT secret FROM inbox_sources WHERE name = 'ledger'")
+    await owner.close()
+    assert Vault(["b" * 32]).open(stored, "source:ledger") == secret

@@ -120,6 +120,16 @@ async def test_commands_name_the_setting_of_a_database_they_cannot_reach(
     assert "hunter2" not in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name"), [(["up"], "DB_URL"), (["migrate"], "PAYMENTS_DB_URL"), (["verify"], "DB_URL")]
+)
+async def test_the_name_is_the_one_that_was_set(arguments: list[str], name: str, tmp_path: Path) -> None:
+    address = {name: "postgresql+asyncpg://u:hunter2@127.0.0.1:1/x"}
+    code, _, err = await run(tmp_path, *arguments, STATE_DIR=str(tmp_path), **address)
+    assert code == 1
+    assert err.endswith(f"127.0.0.1:1/x ({name}) cannot be reached: Connection refused.\n")
+
+
 async def test_up_says_of_a_database_that_does_not_let_it_in_what_is_wrong(
     database_url: str, tmp_path: Path
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -56,7 +56,7 @@ async def ask(
         payer_id=customer.id if direction == "cash_out" else None,
         amount=amount,
         code=new_short_code(),
-        expires_at=datetime.now(UTC) + timedelta(minutes=minutes) if minutes else None,
+        life=timedelta(minutes=minutes) if minutes else None,
         agent_id=None if agent is None else agent.id,
     )
     hold: Posting | None = None
@@ -167,7 +167,7 @@ async def _hold(platform: Platform, customer: User, new: NewPayable) -> tuple[Po
         operation=Operation.HOLD,
         kind="cash.out",
         currency=new.currency,
-        expires_at=new.expires_at,
+        expires_in_secs=None if new.life is None else int(new.life.total_seconds()),
         limits=payer_limits(platform.settings, customer, fee_on_top=cost),
         unfrozen=True,
     )

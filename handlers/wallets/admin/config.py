@@ -11,6 +11,7 @@ from aiohttp import web
 
 from core import audit
 from core.audit import AuditFilter
+from core.times import floored
 from core.wallets.administration import ADMIN
 from core.wallets.config import MAX_BASIS_POINTS, MAX_RATE, PlatformConfig, in_force
 from handlers.http.route import Call, Route, answer, table
@@ -24,7 +25,11 @@ MAX_AUDIT_EVENTS = 200
 BasisPoints = Annotated[int, pydantic.Field(ge=0, le=MAX_BASIS_POINTS)]
 Rate = Annotated[int, pydantic.Field(ge=0, le=MAX_RATE)]
 # A moment needs its time zone, since the server does not guess one.
-Moment = pydantic.AwareDatetime
+# A time as text, or as Unix seconds; pydantic would round the latter up.
+Moment = Annotated[
+    pydantic.AwareDatetime,
+    pydantic.BeforeValidator(lambda text: floored(text) if isinstance(text, str) else text),
+]
 
 
 class FeesIn(Body):

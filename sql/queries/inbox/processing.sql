@@ -22,11 +22,12 @@ RETURNING
     extract(EPOCH FROM now() - item.due_at)::double precision AS waited_seconds;
 
 -- name: finish_inbox_event
--- The id when the lease still holds, no row when another worker has taken the event over. First in its transaction.
+-- Finish an event with outcome $3 and the reason $4 for having no effect (null: it has one). The id when the lease
+-- still holds, no row when another worker has taken the event over. First in its transaction.
 -- Only leased rows have a token; a condition on the state would let the planner walk over every row ever leased.
 UPDATE inbox_events
 SET
-    state = 'done', outcome = $3, last_error = NULL, finished_at = clock_timestamp(), lease_worker = NULL,
+    state = 'done', outcome = $3, reason = $4, last_error = NULL, finished_at = clock_timestamp(), lease_worker = NULL,
     lease_token = NULL, lease_until = NULL
 WHERE id = $1 AND lease_token = $2
 RETURNING id;
@@ -43,7 +44,7 @@ FOR UPDATE;
 
 -- name: correct_inbox_outcome
 -- Correct the outcome of an event, in the transaction that finished it.
-UPDATE inbox_events SET outcome = $2
+UPDATE inbox_events SET outcome = $2, reason = $3
 WHERE id = $1 AND state = 'done';
 
 -- name: retry_inbox_event

@@ -17,8 +17,8 @@ LIMIT $2;
 -- Up to $6 events with ids below $1, the newest first, narrowed by provider, type, state and time of arrival where
 -- these are not null.
 SELECT
-    id, provider, event_id, event_type AS type, object_id, received_at, state, outcome, attempts, last_error,
-    finished_at
+    id, provider, event_id, event_type AS type, object_id, received_at, state, outcome, attempts,
+    coalesce(last_error, reason) AS last_error, finished_at
 FROM inbox_events
 WHERE
     id < $1
@@ -32,8 +32,8 @@ LIMIT $6;
 -- name: arrivals_after
 -- Up to $2 events with ids above $1, the oldest first.
 SELECT
-    id, provider, event_id, event_type AS type, object_id, received_at, state, outcome, attempts, last_error,
-    finished_at
+    id, provider, event_id, event_type AS type, object_id, received_at, state, outcome, attempts,
+    coalesce(last_error, reason) AS last_error, finished_at
 FROM inbox_events
 WHERE id > $1
 ORDER BY id
@@ -42,8 +42,8 @@ LIMIT $2;
 -- name: arrivals_by_id
 -- The events with these ids, the oldest first.
 SELECT
-    id, provider, event_id, event_type AS type, object_id, received_at, state, outcome, attempts, last_error,
-    finished_at
+    id, provider, event_id, event_type AS type, object_id, received_at, state, outcome, attempts,
+    coalesce(last_error, reason) AS last_error, finished_at
 FROM inbox_events
 WHERE id = any($1::uuid[])
 ORDER BY id;

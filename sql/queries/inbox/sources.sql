@@ -86,3 +86,15 @@ LIMIT $1;
 SELECT id, name, description, kind, options, previous_until, disabled_at, created_at, principal_id
 FROM inbox_sources
 WHERE name = $1 AND deleted_at IS NULL;
+
+-- name: sources_to_reseal
+-- Up to $2 living sources with ids above $1, in the order of their ids: id, name, secret, previous_secret.
+SELECT id, name, secret, previous_secret FROM inbox_sources
+WHERE id > $1 AND deleted_at IS NULL
+ORDER BY id
+LIMIT $2;
+
+-- name: reseal_source
+-- Give source $1 the keys $4 and $5 in the place of $2 and $3, which say the same.
+UPDATE inbox_sources SET secret = $4, previous_secret = $5
+WHERE id = $1 AND secret = $2 AND previous_secret IS NOT DISTINCT FROM $3;

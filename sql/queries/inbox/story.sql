@@ -1,8 +1,8 @@
 -- name: inbox_event_by_id
 -- One event with all its columns; no row where there is none.
 SELECT
-    id, provider, event_id, event_type, object_id, occurred_at, received_at, headers, body, state, outcome, attempts,
-    replays, due_at, last_error, lease_worker, lease_until, finished_at
+    id, provider, event_id, event_type, object_id, occurred_at, received_at, headers, body, state, outcome, reason,
+    attempts, replays, due_at, last_error, lease_worker, lease_until, finished_at
 FROM inbox_events
 WHERE id = $1;
 

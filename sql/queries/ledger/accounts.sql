@@ -4,7 +4,7 @@ SELECT account_code, account_id, opened FROM ledger_open_accounts($1, $2, $3, $4
 
 -- name: change_account
 -- Null, or the cause of a refusal.
-SELECT refused FROM ledger_change_account($1, $2, $3, $4);
+SELECT refused FROM ledger_change_account($1, $2, $3, $4, $5, $6);
 
 -- name: account_opening
 -- The data of the account's first event.
@@ -13,7 +13,8 @@ SELECT e.data FROM account_events AS e WHERE e.account_id = $1 ORDER BY e.no LIM
 -- name: get_account
 -- The account of this code, whole.
 SELECT
-    a.id, a.code, a.currency, a.balance, a.held, a.version, a.floor, a.ceiling, a.transfer_max, a.state,
+    a.id, a.code, a.currency, a.balance, a.held, a.incoming, a.version, a.version + a.changes AS revision, a.floor,
+    a.ceiling, a.transfer_max, a.state,
     w.hour_amount_max, w.hour_count_max, w.day_amount_max, w.day_count_max, p.metadata, p.created_at, a.recorded_at
 FROM accounts AS a
 INNER JOIN account_profiles AS p ON a.id = p.account_id
@@ -23,7 +24,8 @@ WHERE a.code = $1;
 -- name: list_accounts
 -- A page of accounts by code, after $1; null filters do not filter.
 SELECT
-    a.id, a.code, a.currency, a.balance, a.held, a.version, a.floor, a.ceiling, a.transfer_max, a.state,
+    a.id, a.code, a.currency, a.balance, a.held, a.incoming, a.version, a.version + a.changes AS revision, a.floor,
+    a.ceiling, a.transfer_max, a.state,
     w.hour_amount_max, w.hour_count_max, w.day_amount_max, w.day_count_max, p.metadata, p.created_at, a.recorded_at
 FROM accounts AS a
 INNER JOIN account_profiles AS p ON a.id = p.account_id

@@ -6,7 +6,7 @@ SELECT id, code FROM accounts WHERE id = ANY($1::bigint[]);
 -- The holds of these numbers, newest first.
 SELECT
     h.no, h.id, h.source_id, h.amount, h.captured, h.state, h.expires_at, h.kind, h.reference, h.metadata,
-    h.leg_accounts, h.leg_amounts, b.recorded_at
+    h.leg_accounts, h.leg_amounts, h.revision, b.recorded_at
 FROM holds AS h
 INNER JOIN batches AS b ON b.seq = batch_of(h.no)
 WHERE h.no = ANY($1::bigint[])
@@ -22,9 +22,14 @@ LIMIT $4;
 
 -- name: due_holds
 -- Holds whose time is over by now(), which an index can be searched for, oldest first.
-SELECT h.no, h.id, h.amount, a.code
+SELECT
+    h.no, h.id, h.leg_amounts,
+    ARRAY(
+        SELECT a.code FROM unnest(h.leg_accounts) WITH ORDINALITY AS l (id, place)
+        INNER JOIN accounts AS a ON l.id = a.id
+        ORDER BY l.place
+    ) AS codes
 FROM holds AS h
-INNER JOIN accounts AS a ON h.source_id = a.id
 WHERE h.state = 0 AND h.expires_at <= now()
 ORDER BY h.expires_at, h.no
 LIMIT $1;

@@ -1,10 +1,12 @@
 -- name: stored_outcomes
 -- A row a key of the given ids: its item, with the refusal where there was one.
 SELECT
-    k.id, k.no, k.fields, b.recorded_at, h.amount, h.captured, h.expires_at, r.outcome, r.figure, a.code AS account
+    k.id, k.no, k.fields, b.recorded_at, t.effective_at, h.amount, h.captured, h.expires_at, r.outcome, r.figure,
+    a.code AS account
 FROM keys AS k
 LEFT JOIN batches AS b ON b.seq = batch_of(k.no)
 LEFT JOIN hold_events AS h ON k.no = h.no
+LEFT JOIN transfers AS t ON k.no = t.no
 LEFT JOIN refusals AS r ON k.id = r.id
 LEFT JOIN accounts AS a ON r.account_id = a.id
 WHERE k.id = ANY($1::uuid[]);

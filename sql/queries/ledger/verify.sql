@@ -435,11 +435,41 @@ FROM page AS p
 ORDER BY p.id DESC
 LIMIT 1;
 
+-- name: incoming
+-- One fault at most: what open holds will bring to accounts, against their incoming amounts. All open holds are read at
+-- one moment.
+WITH due AS (
+    SELECT l.account_id, sum(l.amount - coalesce(l.captured, 0)) AS amount
+    FROM holds AS h
+    CROSS JOIN LATERAL unnest(
+        h.leg_accounts, h.leg_amounts, CASE WHEN h.captured > 0 THEN ledger_part(h.leg_amounts, h.captured) END
+    ) WITH ORDINALITY AS l (account_id, amount, captured, place)
+    WHERE h.state = 0 AND l.place > 1
+    GROUP BY l.account_id
+    HAVING sum(l.amount - coalesce(l.captured, 0)) > 0
+),
+
+bringing AS (
+    SELECT a.id, a.code, a.incoming FROM accounts AS a
+    WHERE a.incoming <> 0
+)
+
+SELECT
+    'incoming' AS kind, coalesce(a.code, (SELECT c.code FROM accounts AS c WHERE c.id = d.account_id)) AS subject,
+    format('incoming %s, but open holds bring %s', coalesce(a.incoming, 0), coalesce(d.amount, 0)) AS detail,
+    count(*) OVER () AS found
+FROM due AS d
+FULL JOIN bringing AS a ON d.account_id = a.id
+WHERE a.incoming IS DISTINCT FROM d.amount
+ORDER BY coalesce(a.id, d.account_id)
+LIMIT 1;
+
 -- name: holds
 -- One row: the next $2 holds after number $1: their end, their count, and the faults among them as JSON: those that
 -- differ from the result of their events.
 WITH page AS (
-    SELECT h.no, h.id, h.source_id, h.amount, h.captured, h.state, h.expires_at, h.leg_accounts, h.leg_amounts
+    SELECT
+        h.no, h.id, h.source_id, h.amount, h.captured, h.state, h.expires_at, h.revision, h.leg_accounts, h.leg_amounts
     FROM holds AS h
     WHERE h.no > $1
     ORDER BY h.no
@@ -448,7 +478,7 @@ WITH page AS (
 
 history AS (
     SELECT
-        p.no, sum(e.amount) FILTER (WHERE e.operation = 2) AS captured,
+        p.no, count(e.no) AS events, sum(e.amount) FILTER (WHERE e.operation = 2) AS captured,
         max(e.no) FILTER (WHERE e.operation IN (3, 5)) AS ended, max(e.no) AS latest
     FROM page AS p
     INNER JOIN hold_events AS e ON p.no = e.hold
@@ -466,6 +496,7 @@ bad AS (
     LEFT JOIN hold_events AS l ON y.latest = l.no
     WHERE
         p.captured <> coalesce(y.captured, 0)
+        OR p.revision IS DISTINCT FROM y.events
         OR p.captured IS DISTINCT FROM l.captured
         OR p.expires_at IS DISTINCT FROM l.expires_at
         OR p.state <> CASE o.operation WHEN 3 THEN 2 WHEN 5 THEN 3 ELSE (p.captured = p.amount)::integer END
@@ -485,7 +516,7 @@ LIMIT 1;
 -- One row: the next $2 reversed transfers after number $1: their end, their count, and the faults among them as JSON:
 -- those whose reversals do not sum to the amount that is kept, or sum to more than the transfer.
 WITH page AS (
-    SELECT r.no, r.amount FROM reversed_amounts AS r
+    SELECT r.no, r.amount, r.leg FROM reversed_amounts AS r
     WHERE r.no > $1
     ORDER BY r.no
     LIMIT $2
@@ -500,10 +531,15 @@ bad AS (
     LEFT JOIN LATERAL (
         SELECT sum(abs(e.amount)) AS amount
         FROM transfers AS t
-        INNER JOIN entries AS e ON batch_of(e.no) = batch_of(t.no) AND t.no = e.no
+        INNER JOIN entries AS e ON batch_of(e.no) = batch_of(t.no) AND t.no + p.leg = e.no
         WHERE t.target = p.no
     ) AS s ON TRUE
-    LEFT JOIN entries AS o ON batch_of(o.no) = batch_of(p.no) AND p.no = o.no
+    LEFT JOIN LATERAL (
+        SELECT e.amount FROM entries AS e
+        WHERE batch_of(e.no) = batch_of(p.no) AND item_of(e.no) = p.no
+        ORDER BY e.no
+        LIMIT 1 OFFSET p.leg
+    ) AS o ON TRUE
     WHERE p.amount IS DISTINCT FROM s.amount OR p.amount > coalesce(abs(o.amount), 0)
     ORDER BY p.no
     LIMIT 1

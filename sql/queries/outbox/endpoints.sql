@@ -96,22 +96,24 @@ RETURNING
 -- name: rotate_webhook_secret
 -- Secret $3, and signing key $5 for an endpoint that has such, are the first of endpoint $2 of principal $1 from now
 -- on; the others count for $4 seconds more, or no longer. The query answers old_secrets_until and signing_keys, or no
--- row when there is no such endpoint.
+-- row when there is no such endpoint, and when $6 secrets count already and shall go on to.
 UPDATE webhook_endpoints
 SET
     secrets = CASE
         WHEN $4::double precision <= 0 THEN ARRAY[$3::text]
         WHEN old_secrets_until <= clock_timestamp() THEN ARRAY[$3::text, secrets[1]]
-        ELSE (ARRAY[$3::text] || secrets)[1:4]
+        ELSE ARRAY[$3::text] || secrets
     END,
     signing_keys = CASE
         WHEN signing_keys = '{}' THEN signing_keys
         WHEN $4::double precision <= 0 THEN ARRAY[$5::text]
         WHEN old_secrets_until <= clock_timestamp() THEN ARRAY[$5::text, signing_keys[1]]
-        ELSE (ARRAY[$5::text] || signing_keys)[1:4]
+        ELSE ARRAY[$5::text] || signing_keys
     END,
     old_secrets_until = clock_timestamp() + make_interval(secs => $4::double precision)
-WHERE principal_id = $1 AND id = $2 AND deleted_at IS NULL
+WHERE
+    principal_id = $1 AND id = $2 AND deleted_at IS NULL
+    AND ($4 <= 0 OR old_secrets_until <= clock_timestamp() OR cardinality(secrets) < $6)
 RETURNING old_secrets_until, signing_keys;
 
 -- name: delete_webhook_endpoint
@@ -119,3 +121,15 @@ RETURNING old_secrets_until, signing_keys;
 UPDATE webhook_endpoints SET deleted_at = clock_timestamp()
 WHERE principal_id = $1 AND id = $2 AND deleted_at IS NULL
 RETURNING id;
+
+-- name: endpoints_to_reseal
+-- Up to $2 living endpoints with ids above $1, in the order of their ids: id, secrets, signing_keys.
+SELECT id, secrets, signing_keys FROM webhook_endpoints
+WHERE id > $1 AND deleted_at IS NULL
+ORDER BY id
+LIMIT $2;
+
+-- name: reseal_endpoint
+-- Give endpoint $1 the secrets $4 and the signing keys $5 in the place of $2 and $3, which say the same.
+UPDATE webhook_endpoints SET secrets = $4, signing_keys = $5
+WHERE id = $1 AND secrets = $2 AND signing_keys = $3;

@@ -48,12 +48,16 @@ LEFT JOIN payables AS p ON wanted.code = p.code
 LEFT JOIN users AS payee ON p.payee_id = payee.id;
 
 -- name: create_payable
--- Store a payable and return its id, times and code; no row comes back where the request key is taken.
+-- Store a payable and return its id, times and code; no row comes back where the request key is taken. It ends $15 from
+-- now, and is due $16 from now: spans go by this clock, which also decides when they are over.
 INSERT INTO payables (
     id, kind, code, payee_id, payer_id, amount, currency, reusable, expires_at, due_at, request_key, fingerprint,
     details, hold_id, agent_id
 )
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::text::jsonb, $14, $15)
+VALUES (
+    $1, $2, $3, $4, $5, $6, $7, $8, coalesce(clock_timestamp() + $15::interval, $9),
+    coalesce(clock_timestamp() + $16::interval, $10), $11, $12, $13::text::jsonb, $14, $17
+)
 ON CONFLICT (request_key) DO NOTHING
 RETURNING id, created_at, code, expires_at;
 

@@ -31,4 +31,7 @@ LIMIT $2;
 
 -- name: user_of_phone
 -- The id of the user whose phone is one of the spellings $1.
-SELECT id FROM users WHERE phone = any($1::text[]) LIMIT 1;
+SELECT id FROM users
+WHERE phone = any($1::text[])
+ORDER BY id
+LIMIT 1;

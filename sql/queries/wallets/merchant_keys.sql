@@ -46,3 +46,15 @@ INSERT INTO merchant_api_signatures (digest, expires_at)
 VALUES ($1, clock_timestamp() + make_interval(secs => $2))
 ON CONFLICT (digest) DO NOTHING
 RETURNING digest;
+
+-- name: sealed_merchant_keys
+-- Up to $2 keys behind $1 that are not deleted: key_id, sealed_secret.
+SELECT key_id, sealed_secret FROM merchant_api_keys
+WHERE key_id > $1 AND deleted_at IS NULL
+ORDER BY key_id
+LIMIT $2;
+
+-- name: reseal_merchant_key
+-- Give key $1 the secret $3 in the place of $2, which says the same.
+UPDATE merchant_api_keys SET sealed_secret = $3
+WHERE key_id = $1 AND sealed_secret = $2;

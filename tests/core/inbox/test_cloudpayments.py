@@ -9,7 +9,7 @@ from urllib.parse import unquote_plus, urlencode
 import pytest
 
 from core.errors import Refusal
-from core.inbox.cloudpayments import check_signature, read_event, read_fields
+from core.inbox.cloudpayments import AMBIGUOUS, check_signature, read_event, read_fields
 from core.inbox.verifying import NotGenuine
 
 SECRET = "api-secret"
@@ -69,9 +69,8 @@ def test_json() -> None:
         ({"content-hmac": NOT_IT}, "signature_mismatch"),
         ({"content-hmac": sign(FORM, "")}, "signature_mismatch"),
         ({"content-hmac": RAW + "\n"}, "header_malformed"),
-        ({"content-hmac": RAW, "x-content-hmac": "é"}, "header_malformed"),
         ({"content-hmac": RAW[:-1]}, "header_malformed"),
-        ({"content-hmac": f"{RAW},{RAW}"}, "header_malformed"),
+        ({"content-hmac": f"{NOT_IT},é", "x-content-hmac": "v2=abc"}, "signature_mismatch"),
         ({"content-hmac": "\udcff" * 44}, "header_malformed"),
         ({"content-hmac": hashlib.sha256(FORM).hexdigest()}, "header_malformed"),
     ],
@@ -80,6 +79,19 @@ def test_not_genuine(headers: dict[str, str], expected: str) -> None:
     with pytest.raises(NotGenuine) as refused:
         check_signature(FORM, headers, [SECRET, ""])
     assert refused.value.reason == expected
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"content-hmac": f"{RAW},{RAW}"},
+        {"content-hmac": f"v2=abc, {RAW}"},
+        {"content-hmac": RAW, "x-content-hmac": "é"},
+        {"content-hmac": RAW[:-1], "x-content-hmac": RAW},
+    ],
+)
+def test_a_signature_that_we_do_not_know_is_ignored(headers: dict[str, str]) -> None:
+    check_signature(FORM, headers, [SECRET])
 
 
 def test_without_a_secret_everything_is_refused() -> None:
@@ -97,12 +109,18 @@ def test_fields_cannot_be_merged() -> None:
 
 
 def test_a_field_cannot_be_overridden() -> None:
-    """A payer's own text, once decoded, may look like more fields; the second of two is never taken."""
+    """A payer's own text, once decoded, may look like more fields; neither of two is taken."""
     decoded = unquote_plus(urlencode(FIELDS | {"Name": "x&AccountId=thief"})).encode()
     check_signature(decoded, {"x-content-hmac": sign(decoded)}, [SECRET])
-    with pytest.raises(Refusal) as refused:
-        read_event("pay", decoded, {})
-    assert refused.value.code == "malformed_json"
+    assert read_fields(decoded)["AccountId"] == AMBIGUOUS
+    assert read_event("pay", decoded, {}).event_id == f"pay:{FIELDS['TransactionId']}"
+
+
+def test_a_name_cannot_be_hidden() -> None:
+    """Undone, an encoded = is a plain one: a field whose name is hidden so would be read as absent."""
+    genuine = b"Id=r-1&TransactionId=1"
+    with pytest.raises(NotGenuine):
+        check_signature(b"Id%3Dr-1&TransactionId=1", {"content-hmac": sign(genuine)}, [SECRET])
 
 
 def test_json_cannot_be_turned_into_a_form() -> None:
@@ -153,12 +171,9 @@ def test_the_time_is_read_as_utc() -> None:
     [
         (b"TransactionId", "malformed_json"),
         (b"TransactionId=1&TransactionId=2", "malformed_json"),
-        (b"TransactionId=1&Name=%FF", "malformed_json"),
-        (b"TransactionId=1&Name=\xff", "malformed_json"),
         (b"TransactionId=%00", "malformed_json"),
         (b"TransactionId=" + b"1" * 256, "malformed_json"),
         (b"TransactionId=" + b"1" * 252, "malformed_json"),
-        (b"a=1&" * 300 + b"TransactionId=1", "malformed_json"),
         (b"{", "malformed_json"),
         (b'{"TransactionId":' + b"[" * 100_000, "malformed_json"),
         (b'{"TransactionId":"\\ud800"}', "malformed_json"),

@@ -66,7 +66,7 @@ def test_ed25519() -> None:
     signature = base64.b64encode(private.sign(f"{ID}.{TIME}.".encode() + BODY)).decode()
     headers = HEADERS | {"webhook-signature": f"{VECTOR} v1a,{signature}"}
     assert check(headers, keys=(key,)) == Signed(ID, TIME)
-    assert reason(HEADERS | {"webhook-signature": f"v1,{signature}"}) == "signature_mismatch"
+    assert reason(HEADERS | {"webhook-signature": f"v1,{signature}"}) == "header_malformed"
     with pytest.raises(NotGenuine):
         check(headers, keys=(key,), body=BODY + b" ")
     with pytest.raises(NotGenuine):
@@ -101,6 +101,10 @@ def test_outside_of_the_tolerance(away: int) -> None:
         f"{NOT_IT}\t{VECTOR}",
         f"  {VECTOR} ",
         " ".join([NOT_IT] * (MAX_SIGNATURES - 1) + [VECTOR]),
+        f"{VECTOR} vX,abc",
+        f"vX,abc,{VECTOR}",
+        f"v1,!!! {VECTOR} v1a,short é",
+        f"{VECTOR},v0=,",
     ],
 )
 def test_spellings_that_a_proxy_makes(signature: str) -> None:
@@ -138,8 +142,8 @@ def test_the_older_names_of_the_headers() -> None:
         ({"webhook-signature": " ".join([NOT_IT] * MAX_SIGNATURES + [VECTOR])}, "header_malformed"),
         ({"webhook-signature": f"{NOT_IT} " * 60}, "header_too_long"),
         ({"webhook-signature": NOT_IT}, "signature_mismatch"),
-        ({"webhook-signature": VECTOR.replace("v1", "v1a")}, "signature_mismatch"),
-        ({"webhook-signature": "v2,abc="}, "signature_mismatch"),
+        ({"webhook-signature": VECTOR.replace("v1", "v1a")}, "header_malformed"),
+        ({"webhook-signature": "v2,abc="}, "header_malformed"),
     ],
 )
 def test_hostile_headers(changes: dict[str, str], expected: str) -> None:

@@ -1,5 +1,6 @@
 """Stripe's signature and body: reference vectors, Stripe's own library as the signer, and hostile headers."""
 
+import codecs
 import hashlib
 import hmac
 import json
@@ -94,13 +95,9 @@ HOSTILE = [
     f"t={SIGNED_AT},v1={VECTOR.upper()}",
     f"t={SIGNED_AT},v1={VECTOR[:-1]}",
     f"t={SIGNED_AT},v1={VECTOR}0",
-    f"t={SIGNED_AT},v1={VECTOR},",
-    f",t={SIGNED_AT},v1={VECTOR}",
     f"t={SIGNED_AT};v1={VECTOR}",
     f"t={SIGNED_AT} v1={VECTOR}",
-    f" t={SIGNED_AT},v1={VECTOR}",
     f"t={SIGNED_AT},v1={VECTOR}\n",
-    f"t={SIGNED_AT} ,v1={VECTOR}",
     f"t = {SIGNED_AT},v1={VECTOR}",
     f"t=+{SIGNED_AT},v1={VECTOR}",
     f"t=-{SIGNED_AT},v1={VECTOR}",
@@ -124,6 +121,21 @@ def test_hostile_headers_are_malformed_and_never_an_error(header: str) -> None:
     verdict = check(header)
     assert isinstance(verdict, Refused)
     assert verdict.reason == "header_malformed"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        f"t={SIGNED_AT},v1={VECTOR},",
+        f",t={SIGNED_AT} , v1={VECTOR}",
+        f"t={SIGNED_AT},v1={VECTOR},v0=",
+        f"t={SIGNED_AT},v2={VECTOR},v1={VECTOR}",
+        f"t={SIGNED_AT},v1=short,v1={VECTOR},V9,é=\udcff",
+        f"t=soon,t={SIGNED_AT},v1={VECTOR}",
+    ],
+)
+def test_an_element_that_we_do_not_know_is_ignored(header: str) -> None:
+    assert check(header) == Genuine(SIGNED_AT, 0)
 
 
 def test_bounds_of_the_header() -> None:
@@ -192,6 +204,19 @@ def test_what_is_read_of_an_event() -> None:
         event(data={"object": {"id": "x" * 256}}),
         event(data={"object": {"id": "\x00"}}),
         event(unknown={"a": [1, 2]}),
+        event(data=...),
+        event(data=[]),
+        event(data="x"),
+        event(created=...),
+        event(created="soon"),
+        event(created=1.5),
+        event(created=-1),
+        event(created=10**18),
+        event(created=10**30),
+        event(created="2026-11-29T17:00:00.123Z", object="v2.core.event", data=...),
+        b'{"id":"evt_1","type":"a","created":1,"data":{"object":' + b"[" * 100_000 + b"]" * 100_000 + b"}}",
+        b'{"id":"evt_1","type":"a","n":' + b"9" * 5_000 + b',"t":"\xe9\x01\n","f":1e999,"x":NaN}',
+        codecs.BOM_UTF8 + event(name="\ud800"),
     ],
 )
 def test_lenience_of_the_contract(body: bytes) -> None:
@@ -210,23 +235,13 @@ def test_lenience_of_the_contract(body: bytes) -> None:
         b"\xff\xfe{}",
         event(id=...),
         event(type=...),
-        event(data=...),
-        event(created=...),
         event(id=5),
         event(type=None),
-        event(data=[]),
-        event(data="x"),
-        event(created="soon"),
-        event(created=1.5),
-        event(created=-1),
-        event(created=10**18),
-        event(created=10**30),
         event(id="a\x00b"),
         event(id="\ud800"),
         event(type="\n"),
         event(id="x" * 256),
         event(type="é" * 200),
-        b'{"id":"evt_1","type":"a","created":1,"data":{"object":' + b"[" * 100_000 + b"]" * 100_000 + b"}}",
         b"[" * 200_000,
     ],
 )

@@ -9,7 +9,7 @@ from core.ledger import accounts, holds, transfers
 from core.ledger.accounts import Account, Limits, Opening
 from core.ledger.holds import StoredHold
 from core.ledger.items import Condition, Leg, Operation, Outcome, Posting, operation_id
-from core.ledger.posting import post
+from core.ledger.posting import EffectiveSpan, post
 from core.ledger.sealing import seal_once
 from core.ledger.verify import Finding, verify
 from core.service import Service
@@ -30,9 +30,13 @@ def pay(key: str, source: str, destination: str, amount: int, **more: object) ->
 
 
 def condition(
-    account: str, version: int | None = None, at_least: int | None = None, at_most: int | None = None
+    account: str,
+    version: int | None = None,
+    at_least: int | None = None,
+    at_most: int | None = None,
+    **more: int,
 ) -> Condition:
-    return Condition(account, version, at_least, at_most)
+    return Condition(account, version, at_least, at_most, **more)
 
 
 def codes(outcomes: list[Outcome]) -> list[str]:
@@ -68,9 +72,11 @@ class Book:
     async def one(self, item: Posting) -> Outcome:
         return (await self.post(item))[0]
 
-    async def call(self, *postings: Posting, dry_run: bool = False) -> list[Outcome]:
+    async def call(
+        self, *postings: Posting, dry_run: bool = False, effective_span: EffectiveSpan | None = None
+    ) -> list[Outcome]:
         """Post as one call of the posting function, beside the lane."""
-        return await post(self.database, postings, dry_run=dry_run)
+        return await post(self.database, postings, dry_run=dry_run, effective_span=effective_span)
 
     async def account(self, code: str) -> Account:
         return await accounts.get_account(self.database, code)

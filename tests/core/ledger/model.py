@@ -11,29 +11,18 @@ from itertools import groupby
 from uuid import UUID
 
 from core.ledger.accounts import AccountState, Limits
-from core.ledger.items import Leg, Operation, Posting
+from core.ledger.items import Condition, Leg, Operation, Posting
+from tests.core.ledger.parts import between
 
 TOP = 2**62 - 1
 # What leaves the key free for another try.
 NOT_FROZEN = {
-    "idempotency_conflict",
-    "transfer_not_found",
-    "hold_not_found",
-    "account_not_found",
-    "account_closed",
-    "account_frozen",
-    "currency_mismatch",
-    "legs_unbalanced",
-    "group_failed",
+    *("idempotency_conflict", "transfer_not_found", "hold_not_found", "account_not_found", "account_closed"),
+    *("account_frozen", "effective_before_original", "currency_mismatch", "legs_unbalanced", "group_failed"),
 }
 LIMITS_IN_ORDER = (
-    "transfer_limit_exceeded",
-    "insufficient_funds",
-    "ceiling_exceeded",
-    "hourly_amount_exceeded",
-    "hourly_count_exceeded",
-    "daily_amount_exceeded",
-    "daily_count_exceeded",
+    *("transfer_limit_exceeded", "insufficient_funds", "ceiling_exceeded", "hourly_amount_exceeded"),
+    *("hourly_count_exceeded", "daily_amount_exceeded", "daily_count_exceeded"),
 )
 
 
@@ -44,7 +33,9 @@ class Account:
     state: AccountState = "open"
     balance: int = 0
     held: int = 0
+    incoming: int = 0
     version: int = 0
+    changes: int = 0
     spent: int = 0
     uses: int = 0
 
@@ -69,6 +60,7 @@ class Hold:
 class Transfer:
     legs: tuple[Leg, ...]
     is_reversal: bool
+    effective_at: datetime
     reversed: int = 0
 
 
@@ -80,10 +72,15 @@ class Result:
     entries: tuple[tuple[str, int, int, int], ...] = ()
     replayed: bool = False
     first: "Result | None" = None
+    lapsed: bool = False
 
 
 class Refused(Exception):
-    """Carries the code."""
+    """Carries the code, and whether holds whose time is over are all that stands in the way."""
+
+    def __init__(self, code: str, *, lapsed: bool = False) -> None:
+        super().__init__(code)
+        self.lapsed = lapsed
 
 
 @dataclass
@@ -126,8 +123,18 @@ class Model:
         return hold.expires_at is not None and hold.expires_at <= self.now
 
     def _expire(self, hold: Hold) -> None:
-        self.state.accounts[hold.legs[0].account].held -= hold.left
+        _release(self.state, hold)
         hold.state = "expired"
+
+    def _lapsed(self, state: State, item: Posting, code: str) -> tuple[int, int]:
+        """What holds whose time is over keep of an account, and what they will not bring to it."""
+        held = incoming = 0
+        for id_, hold in state.holds.items():
+            if hold.state == "open" and self._is_over(hold) and id_ != item.id:
+                rest = between(hold.legs, hold.captured, hold.amount)
+                held -= sum(leg.amount for leg in rest[:1] if leg.account == code)
+                incoming += sum(leg.amount for leg in rest[1:] if leg.account == code)
+        return held, incoming
 
     def _group(self, items: list[Posting]) -> list[Result]:
         state, keys = deepcopy(self.state), dict(self.keys)
@@ -160,7 +167,7 @@ class Model:
                 result = Result("posted", self._do(trial, item))
                 self.state = trial
             except Refused as refused:
-                result = Result(str(refused))
+                result = Result(str(refused), lapsed=refused.lapsed)
             self._remember(item, result)
         return result
 
@@ -173,7 +180,7 @@ class Model:
         return replace(result, replayed=True, first=result)
 
     def _remember(self, item: Posting, result: Result) -> None:
-        if result.code not in NOT_FROZEN and not result.replayed:
+        if result.code not in NOT_FROZEN and not result.replayed and not result.lapsed:
             self.keys[item.id] = (body_of(item), result)
 
     def _do(self, state: State, item: Posting) -> tuple[tuple[str, int, int, int], ...]:
@@ -186,22 +193,75 @@ class Model:
             _check_legs(state, item)
         if hold is not None and operation is not Operation.REVERSAL:
             self._check_hold(hold, item)
-        due = _due(state, item, hold)
+        due = _due(state, item, hold, self.now)
         for condition in item.conditions:
             if condition.version not in {None, state.accounts[condition.account].version}:
                 raise Refused("version_mismatch")
+        for condition in item.conditions:
+            account = state.accounts[condition.account]
+            if condition.revision not in {None, account.version + account.changes}:
+                raise Refused("revision_mismatch")
         before = deepcopy(state.accounts)
         entries = (
             _move(state, due) if operation not in {Operation.HOLD, Operation.VOID, Operation.EXTEND} else ()
         )
         _change_holds(state, item, hold)
-        _check_conditions(state, item)
+        self._check_conditions(state, item)
         if operation in {Operation.TRANSFER, Operation.HOLD, Operation.REVERSAL}:
-            _check_limits(state, before, item, due)
+            self._check_limits(state, before, item, due)
         if operation in {Operation.TRANSFER, Operation.CAPTURE, Operation.REVERSAL}:
             moved = tuple(leg for leg in due if leg.amount)
-            state.transfers[item.id] = Transfer(moved, operation is Operation.REVERSAL)
+            effective_at = item.effective_at or self.now
+            state.transfers[item.id] = Transfer(moved, operation is Operation.REVERSAL, effective_at)
         return entries
+
+    def _check_conditions(self, state: State, item: Posting) -> None:
+        for each in item.conditions:
+            if each.balance_at_least is not None and self._has(state, each) < each.balance_at_least:
+                raise Refused("balance_too_low")
+        for each in item.conditions:
+            if each.balance_at_most is not None and self._has(state, each) > each.balance_at_most:
+                raise Refused("balance_too_high")
+        for each in item.conditions:
+            least, has = each.available_at_least, self._has(state, each, available=True)
+            if least is not None and has < least:
+                held, _ = self._lapsed(state, item, each.account)
+                raise Refused("available_too_low", lapsed=has + held >= least)
+        for each in item.conditions:
+            most = each.available_at_most
+            if most is not None and self._has(state, each, available=True) > most:
+                raise Refused("available_too_high")
+
+    @staticmethod
+    def _has(state: State, condition: Condition, *, available: bool = False) -> int:
+        account = state.accounts[condition.account]
+        return account.balance - account.held if available else account.balance
+
+    def _check_limits(
+        self, state: State, before: dict[str, Account], item: Posting, due: tuple[Leg, ...]
+    ) -> None:
+        broken: dict[str, bool] = {}  # the code, and whether only holds whose time is over stand in the way
+        for code in dict.fromkeys(leg.account for leg in due):
+            account = state.accounts[code]
+            limits = account.limits
+            held, incoming = self._lapsed(state, item, code)
+            if item.operation is Operation.HOLD:
+                net = sum(leg.amount for leg in due if leg.account == code)
+            else:
+                net = account.balance - before[code].balance
+            taken = account.balance + account.incoming
+            if net > 0 and limits.ceiling is not None and taken > limits.ceiling:
+                broken.setdefault("ceiling_exceeded", taken - incoming <= limits.ceiling)
+            if net < 0:
+                available = account.balance - account.held
+                if limits.floor is not None and available < limits.floor:
+                    broken.setdefault("insufficient_funds", available + held >= limits.floor)
+                if item.operation is not Operation.REVERSAL:
+                    for each in _spend(account, -net):
+                        broken.setdefault(each, False)
+        for code in LIMITS_IN_ORDER:
+            if code in broken:
+                raise Refused(code, lapsed=broken[code])
 
     def _check_hold(self, hold: Hold, item: Posting) -> None:
         if hold.state != "open":
@@ -229,15 +289,11 @@ def _check_accounts(state: State, item: Posting) -> None:
     if any(code not in state.accounts for code in named):
         raise Refused("account_not_found")
     states = {state.accounts[leg.account].state for leg in legs}
-    if item.operation in {Operation.TRANSFER, Operation.HOLD, Operation.REVERSAL}:
+    if item.operation not in {Operation.VOID, Operation.EXTEND}:
         if "closed" in states:
             raise Refused("account_closed")
         if "frozen" in states:
             raise Refused("account_frozen")
-    elif item.operation is Operation.CAPTURE and any(
-        state.accounts[leg.account].state == "closed" for leg in legs if leg.amount > 0
-    ):
-        raise Refused("account_closed")
 
 
 def _check_legs(state: State, item: Posting) -> None:
@@ -253,15 +309,18 @@ def _check_legs(state: State, item: Posting) -> None:
         raise Refused("legs_unbalanced")
 
 
-def _due(state: State, item: Posting, hold: Hold | None) -> tuple[Leg, ...]:
+def _due(state: State, item: Posting, hold: Hold | None, now: datetime) -> tuple[Leg, ...]:
     """The legs that move now: a part of the whole for partial captures and reversals."""
     if item.operation is Operation.CAPTURE and hold is not None:
         amount = hold.left if item.amount is None else item.amount
-        return _between(hold.legs, hold.captured, hold.captured + amount)
+        return between(hold.legs, hold.captured, hold.captured + amount)
     if item.operation is not Operation.REVERSAL or item.target_id is None:
         return item.legs
     original = state.transfers[item.target_id]
-    whole = abs(original.legs[0].amount)
+    if (item.effective_at or now) < original.effective_at:
+        raise Refused("effective_before_original")
+    sizes = [abs(leg.amount) for leg in original.legs]
+    whole = max(sizes)
     left = whole - original.reversed
     if left == 0:
         raise Refused("already_reversed")
@@ -269,29 +328,11 @@ def _due(state: State, item: Posting, hold: Hold | None) -> tuple[Leg, ...]:
         raise Refused("exceeds_reversible")
     done, original.reversed = original.reversed, original.reversed + (item.amount or left)
     back = tuple(Leg(leg.account, -leg.amount) for leg in original.legs)
-    return back if original.reversed - done == whole else _between(back, done, original.reversed)
-
-
-def _between(legs: tuple[Leg, ...], done: int, then: int) -> tuple[Leg, ...]:
-    earlier, later = shares([leg.amount for leg in legs], done), shares([leg.amount for leg in legs], then)
-    return tuple(Leg(leg.account, b - a) for leg, a, b in zip(legs, earlier, later, strict=True))
-
-
-def shares(legs: list[int], part: int) -> list[int]:
-    """Return what each leg has moved once `part` of the first is due.
-
-    The first leg's side is rounded down, the other side split from the last leg on, so that its first takes the rest.
-    """
-    sign = 1 if legs[0] > 0 else -1
-    moved = [abs(leg) * part // abs(legs[0]) if leg * sign > 0 else 0 for leg in legs]
-    due = sum(moved)
-    others = [place for place, leg in enumerate(legs) if leg * sign < 0]
-    while others:
-        weight = sum(abs(legs[place]) for place in others)
-        place = others.pop()
-        moved[place] = abs(legs[place]) * due // weight
-        due -= moved[place]
-    return [each if leg > 0 else -each for each, leg in zip(moved, legs, strict=True)]
+    return (
+        back
+        if original.reversed - done == whole
+        else between(back, done, original.reversed, sizes.index(whole))
+    )
 
 
 def _move(state: State, due: tuple[Leg, ...]) -> tuple[tuple[str, int, int, int], ...]:
@@ -312,52 +353,33 @@ def _change_holds(state: State, item: Posting, hold: Hold | None) -> None:
     if item.operation is Operation.HOLD:
         made = state.holds[item.id] = Hold(item.legs, item.expires_at)
         source.held += made.amount
-        if source.held > TOP:
+        for leg in item.legs:
+            state.accounts[leg.account].changes += 1
+        for leg in item.legs[1:]:
+            state.accounts[leg.account].incoming += leg.amount
+        if source.held > TOP or any(state.accounts[leg.account].incoming > TOP for leg in item.legs):
             raise Refused("balance_overflow")
     elif hold is not None and item.operation is Operation.CAPTURE:
         amount = hold.left if item.amount is None else item.amount
-        source.held -= amount
+        _release(state, hold, amount)
         hold.captured += amount
         hold.state = "open" if hold.left else "captured"
     elif hold is not None and item.operation is Operation.VOID:
-        source.held -= hold.left
+        _release(state, hold)
         hold.state = "voided"
     elif hold is not None and item.operation is Operation.EXTEND:
+        source.changes += 1
         hold.expires_at = item.expires_at
 
 
-def _check_conditions(state: State, item: Posting) -> None:
-    for condition in item.conditions:
-        least = condition.balance_at_least
-        if least is not None and state.accounts[condition.account].balance < least:
-            raise Refused("balance_too_low")
-    for condition in item.conditions:
-        most = condition.balance_at_most
-        if most is not None and state.accounts[condition.account].balance > most:
-            raise Refused("balance_too_high")
-
-
-def _check_limits(state: State, before: dict[str, Account], item: Posting, due: tuple[Leg, ...]) -> None:
-    broken: set[str] = set()
-    for code in {leg.account for leg in due}:
-        account = state.accounts[code]
-        limits = account.limits
-        if item.operation is Operation.HOLD:
-            net = sum(leg.amount for leg in due if leg.account == code)
-            balance = account.balance + max(net, 0)
-        else:
-            net = account.balance - before[code].balance
-            balance = account.balance
-        if net > 0 and limits.ceiling is not None and balance > limits.ceiling:
-            broken.add("ceiling_exceeded")
-        if net < 0:
-            if limits.floor is not None and account.balance - account.held < limits.floor:
-                broken.add("insufficient_funds")
-            if item.operation is not Operation.REVERSAL:
-                broken |= _spend(account, -net)
-    for code in LIMITS_IN_ORDER:
-        if code in broken:
-            raise Refused(code)
+def _release(state: State, hold: Hold, amount: int | None = None) -> None:
+    """Give back what the hold keeps of its source, and what it was to bring to the others: `amount`, or all of it."""
+    due = between(hold.legs, hold.captured, hold.captured + (hold.left if amount is None else amount))
+    state.accounts[due[0].account].held += due[0].amount
+    for leg in due[1:]:
+        state.accounts[leg.account].incoming -= leg.amount
+    for leg in due:
+        state.accounts[leg.account].changes += 1
 
 
 def _spend(account: Account, amount: int) -> set[str]:

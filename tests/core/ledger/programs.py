@@ -123,6 +123,9 @@ conditions = st.builds(
     version=st.none() | st.integers(0, 4),
     balance_at_least=st.none() | st.integers(-20, 40),
     balance_at_most=st.none() | st.integers(0, 150),
+    revision=st.sampled_from([None, None, None, 1, 2, 3, 4]),
+    available_at_least=st.none() | st.integers(-20, 40),
+    available_at_most=st.none() | st.integers(0, 150),
 )
 few_conditions = (
     st.just(()) | st.just(()) | st.just(()) | st.lists(conditions, min_size=1, max_size=2).map(tuple)

@@ -15,7 +15,7 @@ from core.ledger.posting import post
 from core.ledger.transfers import describe
 from core.money import MAX_AMOUNT_MINOR
 from tests.core.ledger.book import PRINCIPAL, Book, codes, pay, posting
-from tests.core.ledger.model import shares
+from tests.core.ledger.parts import shares
 
 LONG_AGO = datetime(2020, 2, 29, 12, tzinfo=UTC)
 FAR_AHEAD = datetime(2100, 1, 1, tzinfo=UTC)
@@ -162,15 +162,17 @@ async def test_void_gives_back_what_is_left(shop: Book) -> None:
 async def test_accounts_that_changed_since_the_hold_was_made(shop: Book) -> None:
     await shop.open("partner")
     hold = await shop.hold("h", ("buyer", -100), ("seller", 90), ("partner", 10))
-    await change_account(shop.database, "buyer", state="frozen")
-    await change_account(shop.database, "seller", state="frozen", limits={"ceiling": 5})
+    await change_account(shop.database, "seller", limits={"ceiling": 5})
     assert (await shop.capture("c1", hold, 20)).posted
     await change_account(
         shop.database, "buyer", limits={"floor": 5_000, "transfer_max": 1, "day_amount_max": 0}
     )
     assert (await shop.capture("c2", hold, 20)).posted
-    [new] = await shop.call(posting("h2", ("buyer", -1), ("partner", 1), operation=Operation.HOLD))
-    assert new.kind.code == "account_frozen"
+    for frozen in ("buyer", "seller"):
+        await change_account(shop.database, frozen, state="frozen")
+        refused = await shop.capture("c3", hold, 20)
+        assert (refused.kind.code, refused.account) == ("account_frozen", frozen)
+        await change_account(shop.database, frozen, state="open")
     await shop.call(pay("away", "partner", "cash", 4))
     await change_account(shop.database, "partner", state="closed")
     refused = await shop.capture("c3", hold, 20)
@@ -241,7 +243,7 @@ async def test_extended_after_the_job_has_seen_it(shop: Book) -> None:
     late = Posting(
         id=operation_id(0, f"expire:{hold.hold.id}"),
         principal_id=0,
-        legs=(Leg("buyer", -100),),
+        legs=(Leg("buyer", -100), Leg("seller", 100)),
         operation=Operation.EXPIRE,
         target_no=hold.no,
     )
@@ -260,7 +262,7 @@ async def test_expiry_beside_a_refusal(shop: Book) -> None:
     due = Posting(
         id=operation_id(0, "due"),
         principal_id=0,
-        legs=(Leg("buyer", -100),),
+        legs=(Leg("buyer", -100), Leg("seller", 100)),
         operation=Operation.EXPIRE,
         target_no=hold.no,
     )

@@ -29,8 +29,7 @@ def test_a_transfer_and_a_hold() -> None:
     assert (posting.id, posting.legs) == (operation_id(1, "k"), (Leg("a", -5), Leg("b", 5)))
     held = movements.hold(1, "k", PLAIN, expires_in_secs=60)
     assert (held.operation, held.legs, held.expires_in_secs) == (Operation.HOLD, posting.legs, 60)
-    assert held.expires_at is not None
-    assert timedelta(seconds=30) < held.expires_at - datetime.now(UTC) <= timedelta(seconds=60)
+    assert held.expires_at is None  # the database's clock decides
 
 
 def test_neighbours_share_a_group() -> None:

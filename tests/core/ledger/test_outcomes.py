@@ -4,7 +4,7 @@ import itertools
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from core.ledger import holds, transfers
 from core.ledger.accounts import Limits, Opening, change_account, open_accounts
 from core.ledger.items import Condition, Operation, Outcome, Posting, operation_id, sentence
 from core.ledger.outcomes import OUTCOMES_BY_CODE
+from core.ledger.posting import EffectiveSpan
 from core.money import MAX_AMOUNT_MINOR
 from handlers.http.problems import PROBLEMS
 from tests.core.ledger.book import PRINCIPAL, Book, condition, pay, posting
@@ -58,6 +59,8 @@ class Scene:
     currency: str | None = None
     amount: int | None = None
     expires_at: datetime | None = None
+    effective_at: datetime | None = None
+    expected_revision: int | None = None
     target_no: int | None = None
     before: list[Callable[[], Awaitable[Outcome]]] = field(default_factory=list)
 
@@ -85,7 +88,8 @@ class Scene:
             await change_account(self.book.database, self.code(name), limits=limits)
         for name, state in self.states.items():
             await change_account(self.book.database, self.code(name), state=state)
-        return (await self.book.call(await self._item(target)))[0]
+        item = msgspec.structs.replace(await self._item(target), effective_at=self.effective_at)
+        return (await self.book.call(item, effective_span=EffectiveSpan(36_500, 366)))[0]
 
     async def _set_up(self) -> None:
         openings = [
@@ -137,7 +141,10 @@ class Scene:
             else:
                 item = holds.extend(stored, expires_at=None, **common)
         return msgspec.structs.replace(
-            item, conditions=tuple(self.conditions), target_no=self.target_no or item.target_no
+            item,
+            conditions=tuple(self.conditions),
+            target_no=self.target_no or item.target_no,
+            expected_revision=self.expected_revision,
         )
 
     async def conflict(self) -> Outcome:
@@ -176,6 +183,25 @@ def through(name: str, state: str | None = None) -> Callable[[Scene], None]:
     return apply
 
 
+def takes_effect(at: datetime) -> Callable[[Scene], None]:
+    """Let the item take effect at this time, or earlier if another cause says so."""
+    return lambda scene: setattr(scene, "effective_at", min(at, scene.effective_at or at))
+
+
+def closed(scene: Scene) -> None:
+    """Close the currency until shortly after the time at which the item takes effect."""
+
+    async def close() -> Outcome:
+        await scene.book.owner.execute(
+            "INSERT INTO closed_dates (currency, closed_before) VALUES ('USD', $1) ON CONFLICT DO NOTHING",
+            LONG_AGO + timedelta(days=1),
+        )
+        return Outcome(OUTCOMES_BY_CODE["posted"])
+
+    scene.before.append(close)
+    takes_effect(LONG_AGO)(scene)
+
+
 def set_field(name: str, value: object) -> Callable[[Scene], None]:
     return lambda scene: setattr(scene, name, value)
 
@@ -196,6 +222,9 @@ SHAPE: Causes = {
 }
 DEMANDS: Causes = {
     "version_mismatch": lambda scene: scene.demand("s", version=999),
+    "revision_mismatch": lambda scene: scene.demand("s", revision=999),
+    "available_too_low": lambda scene: scene.demand("s", available_at_least=10**6),
+    "available_too_high": lambda scene: scene.demand("s", available_at_most=-(10**6)),
     "balance_too_low": lambda scene: scene.demand("s", at_least=10**6),
     "balance_too_high": lambda scene: scene.demand("s", at_most=-(10**6)),
 }
@@ -210,21 +239,27 @@ SPENDING: Causes = {
     "daily_amount_exceeded": lambda scene: scene.limit("s", day_amount_max=70),
     "daily_count_exceeded": lambda scene: scene.limit("s", day_count_max=0),
 }
+PERIODS: Causes = {
+    "effective_time_out_of_range": takes_effect(datetime(1900, 1, 1, tzinfo=UTC)),
+    "period_closed": closed,
+}
+CHANGED: Causes = {"precondition_failed": set_field("expected_revision", 999)}
 CLOSED_HOLD: Causes = {
     "hold_not_open": first(Scene.void_first),
     "hold_expired": set_field("expires_at", LONG_AGO),
 }
 CAUSES: dict[Operation, Causes] = {
-    Operation.TRANSFER: CONFLICT | CLOSED | FROZEN | UNKNOWN | SHAPE | DEMANDS | BOUNDS | SPENDING
+    Operation.TRANSFER: CONFLICT | CLOSED | FROZEN | UNKNOWN | SHAPE | PERIODS | DEMANDS | BOUNDS | SPENDING
     | {"balance_overflow": lambda scene: scene.more_legs.extend([("o", 2_000), ("cash", -2_000)])},
     Operation.HOLD: CONFLICT | CLOSED | FROZEN | UNKNOWN | DEMANDS | BOUNDS | SPENDING
     | {"currency_mismatch": set_field("currency", "EUR"), "balance_overflow": first(Scene.hold_all)},
-    Operation.CAPTURE: CONFLICT | NO_HOLD | CLOSED | UNKNOWN | CLOSED_HOLD | DEMANDS
+    Operation.CAPTURE: CONFLICT | NO_HOLD | CLOSED | FROZEN | UNKNOWN | CHANGED | CLOSED_HOLD | DEMANDS
     | {"exceeds_hold": set_field("amount", 200), "balance_overflow": first(Scene.fill_destination)},
-    Operation.VOID: CONFLICT | NO_HOLD | UNKNOWN | {"hold_not_open": first(Scene.void_first)},
-    Operation.EXTEND: CONFLICT | NO_HOLD | UNKNOWN | CLOSED_HOLD,
-    Operation.REVERSAL: CONFLICT | CLOSED | FROZEN | UNKNOWN | DEMANDS
+    Operation.VOID: CONFLICT | NO_HOLD | UNKNOWN | CHANGED | {"hold_not_open": first(Scene.void_first)},
+    Operation.EXTEND: CONFLICT | NO_HOLD | UNKNOWN | CHANGED | CLOSED_HOLD,
+    Operation.REVERSAL: CONFLICT | CLOSED | FROZEN | UNKNOWN | PERIODS | CHANGED | DEMANDS
     | {
+        "effective_before_original": takes_effect(datetime.now(UTC) - timedelta(days=1)),
         "already_reversed": first(Scene.reverse_first),
         "exceeds_reversible": set_field("amount", 200),
         "balance_overflow": first(Scene.fill_source),

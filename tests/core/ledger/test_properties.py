@@ -188,13 +188,16 @@ class Pair:
         with nullcontext() if code is None else refusal(code):
             await change_account(self.book.database, step.account, state=step.state, limits=changed)
         if code is None:
+            account.changes += 1
             account.state = step.state or account.state
             account.limits = step.limits or account.limits
 
     async def compare_accounts(self) -> None:
-        rows = await self.book.owner.fetch("SELECT code, balance, held, version FROM accounts")
+        rows = await self.book.owner.fetch(
+            "SELECT code, balance, held, incoming, version, changes FROM accounts"
+        )
         assert {row["code"]: tuple(row)[1:] for row in rows} == {
-            code: (account.balance, account.held, account.version)
+            code: (account.balance, account.held, account.incoming, account.version, account.changes)
             for code, account in self.model.state.accounts.items()
         }
 
@@ -358,4 +361,5 @@ async def replay(pair: Pair, answers: Answers, since: int) -> None:
             case row:
                 data = msgspec.json.decode(row["data"])
                 account = pair.model.state.accounts[row["code"]]
+                account.changes += 1
                 account.state, account.limits = data["state"], msgspec.convert(data["limits"], Limits)

@@ -76,6 +76,8 @@ CORRUPTIONS = [
     ("legs_unbalanced", "UPDATE entries SET amount = amount + 1 WHERE no = (SELECT max(no) FROM transfers)", "item "),
     ("held", "UPDATE accounts SET held = held + 1 WHERE code = 'a'", "a"),
     ("held", "UPDATE holds SET captured = 1 WHERE state = 0", "a"),
+    ("incoming", "UPDATE accounts SET incoming = incoming + 1 WHERE code = 'b'", "b"),
+    ("incoming", "UPDATE accounts SET incoming = 0", "b"),
     ("hold", "UPDATE holds SET captured = 1 WHERE state = 0", "hold "),
     ("hold", "UPDATE holds SET state = 3 WHERE state = 2", "hold "),
     ("hold", "UPDATE holds SET expires_at = NULL WHERE state = 3", "hold "),
@@ -265,4 +267,4 @@ async def test_serving_role_writes_through_functions_only(book: Book, verb: str)
 async def test_serving_role_cannot_call_the_parts(book: Book) -> None:
     async with book.database.transaction() as connection:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await connection.raw.execute("SELECT ledger_part('{-5,5}', 3)")
+            await connection.raw.execute("SELECT ledger_lapsed(1, now(), NULL, NULL, NULL, NULL)")

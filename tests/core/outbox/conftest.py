@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from core.outbox import events
 from core.service import Service
 from core.settings import Settings
 from core.settings.kinds import Secret
@@ -13,6 +14,17 @@ from tests.core.outbox.office import ADMIN_TOKEN, ApiClient, Office, OpenOffice,
 from tests.jobs.merchant import Receiver
 
 _shops = itertools.count(1)
+
+# Types that these tests make up, beside those that the service tells of.
+MADE_UP = {
+    "a", "a.b", "a.late", "common.one", "dead.one", "live.one", "nothing", "nothing.at.all", "rare.one", "slow.one",
+    "transfer", "transfer.posted", "transfer.posted.late", "transfers.posted",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _made_up_types(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "KNOWN_TYPES", events.KNOWN_TYPES | MADE_UP)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from core.outbox.health import Patience
 from core.outbox.schedule import Schedule
 from core.outbox.sender import Sender
 from core.service import Service
+from core.vault import Vault
 from core.work.leases import Worker
 from tests.jobs.merchant import Receiver
 
@@ -41,6 +42,7 @@ class Office:
     schedule: Schedule = AT_ONCE
     patience: Patience = field(default_factory=lambda: Patience(0, 0))
     breakers: Breakers = field(default_factory=lambda: Breakers(0))
+    vault: Vault = field(default_factory=Vault)
 
     async def call(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
         answer = await self.api.request(
@@ -82,6 +84,7 @@ class Office:
             self.schedule,
             breakers=self.breakers,
             patience=self.patience,
+            vault=self.vault,
         )
 
     async def deliver(self) -> None:

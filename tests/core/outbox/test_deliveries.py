@@ -72,6 +72,7 @@ async def test_a_filter_that_makes_no_sense(office: Office, query: str) -> None:
 
 async def test_times_at_the_ends_of_time(office: Office) -> None:
     assert await office.deliveries("?from=0001-01-01T00:00:00Z&to=9999-12-31T23:59:59Z") == []
+    assert await office.deliveries("?from=0001-01-01T00:00:00%2B14:00&to=9999-12-31T23:59:59-14:00") == []
 
 
 async def test_deliveries_belong_to_their_principal(office: Office, open_office: OpenOffice) -> None:
@@ -197,6 +198,8 @@ async def test_a_replay_goes_in_bounded_steps(office: Office, receiver: Receiver
     assert (total, calls) == (7, 4)
     await office.deliver()
     assert sorted(sent.event["data"]["number"] for sent in receiver.deliveries) == list(range(7))
+    whole = await office.post("/v1/webhook-deliveries/replay", body | {"limit": 7})
+    assert whole == {"replayed": 7, "next": None}  # a full last step promises no other
     receiver.deliveries.clear()
     wanted = {"from": moment(hours=1), "states": ["delivered", "failed"], "types": ["a.wanted"]}
     assert (await office.post("/v1/webhook-deliveries/replay", wanted))["replayed"] == 3

@@ -12,6 +12,7 @@ import pytest
 from core import ids
 from core.database import Query
 from core.inbox.processing import Processor
+from core.inbox.rules import Admission
 from core.service import Service
 from core.settings import Settings
 from core.work.due_window import DueWindow
@@ -106,7 +107,13 @@ async def test_what_was_committed_late_is_found_by_the_look_at_everything(
     await office.listen(receiver)
     sender = office.sender()
     sender._backlog._due_window = DueWindow(clock=lambda: now)
-    processor = Processor(service.database, service.ledger, Worker(), wake=lambda topic: None)
+    processor = Processor(
+        service.database,
+        service.ledger,
+        Worker(),
+        admission=Admission.of(service.settings),
+        wake=lambda topic: None,
+    )
     processor._due_window = DueWindow(clock=lambda: now)
     try:
         assert (await sender.step(), await processor.step()) == (0, 0)
@@ -133,7 +140,13 @@ async def test_a_backlog_is_claimed_to_its_end_and_in_order(office: Office, serv
         " SELECT gen_random_uuid(), 'stripe', number, 'a.b', '{}', '{}', now() - make_interval(secs => 200 - number)"
         " FROM generate_series(1, 200) AS number"
     )
-    processor = Processor(service.database, service.ledger, Worker(), wake=lambda topic: None)
+    processor = Processor(
+        service.database,
+        service.ledger,
+        Worker(),
+        admission=Admission.of(service.settings),
+        wake=lambda topic: None,
+    )
     claimed = []
     while found := await processor.step():
         claimed.append(found)

@@ -36,7 +36,7 @@ async def test_open_once_by_its_own_code(shop: Shop) -> None:
     assert account.pop("id") > 0
     assert account == {
         "code": "customer:17", "currency": "USD", "state": "open", "balance": 0, "held": 0, "available": 0,
-        "version": 0, "limits": NO_LIMITS, "metadata": {"tier": "gold"},
+        "incoming": 0, "version": 0, "revision": 0, "limits": NO_LIMITS, "metadata": {"tier": "gold"},
     }  # fmt: skip
     again = await shop.call("POST", "/v1/accounts", body)
     assert (again.status, again.json) == (200, opened.json)
@@ -95,8 +95,8 @@ async def test_change_leaves_what_is_absent(shop: Shop) -> None:
         "hour_amount_max": 7,
     }
     assert (changed.json["metadata"], changed.json["state"]) == ({"x": "1"}, "open")
-    frozen = await shop.call("PATCH", "/v1/accounts/a", {"state": "frozen", "metadata": {}})
-    assert (frozen.json["state"], frozen.json["metadata"]) == ("frozen", {})
+    frozen = await shop.call("PATCH", "/v1/accounts/a", {"state": "frozen", "metadata": {"y": "2"}})
+    assert (frozen.json["state"], frozen.json["metadata"]) == ("frozen", {"x": "1", "y": "2"})
     assert frozen.json["limits"] == changed.json["limits"]
     assert (await shop.get("/v1/accounts/a")).body == frozen.body
 

@@ -121,9 +121,7 @@ async def test_parts_take_their_share_of_every_leg(shop: Shop) -> None:
 async def test_capture_is_sure_whatever_happens_to_the_money_meanwhile(shop: Shop) -> None:
     made = await hold(shop)
     await shop.transfer("a", "cash", 40)
-    await shop.call(
-        "PATCH", "/v1/accounts/a", {"limits": {"floor": 1000, "transfer_max": 1}, "state": "frozen"}
-    )
+    await shop.call("PATCH", "/v1/accounts/a", {"limits": {"floor": 1000, "transfer_max": 1}})
     assert (await shop.post(f"/v1/holds/{made['id']}/capture")).status == 201
     assert await standing(shop) == (0, 0, 0)
 

@@ -313,7 +313,7 @@ async def test_exchange_is_reversed_as_a_whole_only(shop: Shop) -> None:
 
 
 async def test_times_are_the_same_whatever_offset_they_came_with(shop: Shop) -> None:
-    original = (await shop.transfer("cash", "a", 5)).json
+    original = (await shop.transfer("cash", "a", 5, effective_at="2024-12-31T23:00:00Z")).json
     path = f"/v1/transfers/{original['id']}/reversals"
     first = await shop.post(path, {"amount": 1, "effective_at": "2025-01-01T05:00:00+05:00"}, key="r")
     again = await shop.post(path, {"amount": 1, "effective_at": "2025-01-01T00:00:00Z"}, key="r")

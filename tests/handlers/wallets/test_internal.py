@@ -97,7 +97,7 @@ async def test_transfer(person: MakePerson, sibling: Sibling, owner: Raw) -> Non
     changed = await sibling.post(TRANSFER, {**payload, "amount_cents": 1}, key="taxi:1:escrow")
     assert changed.refusal == (409, "Idempotency-Key conflict for different request")
     assert (await ann.balance(), await bob.balance()) == (50_000_000, 150_000_000)
-    assert (await sibling.post(TRANSFER, payload)).refusal == (403, "Phone not proven")
+    assert (await sibling.post(TRANSFER, payload)).refusal == (400, "Insufficient balance")
     assert (await sibling.post(TRANSFER, payment(ann, ann))).status == 200
     assert await ann.balance() == 50_000_000
     audit = await owner.fetch("SELECT actor FROM audit_events WHERE type = 'internal.transfer'")

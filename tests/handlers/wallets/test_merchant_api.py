@@ -88,7 +88,9 @@ async def test_the_newest_lines(person: MakePerson) -> None:
     assert list(said.json) == ["wallet_id", "entries"]
     assert said.json["wallet_id"] == str(shop.user.wallet_id)
     assert [entry["amount_cents_signed"] for entry in said.json["entries"]] == [3, 2, 1]
-    assert list(said.json["entries"][0]) == ["transfer_id", "amount_cents_signed", "created_at"]
+    assert list(said.json["entries"][0]) == [
+        "transfer_id", "amount_cents_signed", "created_at", "kind", "fee", "counterparty", "purpose",
+    ]  # fmt: skip
     async with shop.client.get(PATH) as response:
         assert response.status == 405
 

@@ -136,8 +136,7 @@ async def test_what_is_not_signed_by_us_leaves_nothing(
         (b"", "Invalid JSON payload"),
         (b"{", "Invalid JSON payload"),
         (b"[1]", "Invalid JSON payload"),
-        (event(data=5), "Invalid JSON payload"),
-        (event(created="never"), "Invalid JSON payload"),
+        (event(id=5), "Invalid JSON payload"),
         (event("x" * 300), "Invalid JSON payload"),
         (event(""), "Missing required fields"),
         (event(type=""), "Missing required fields"),
@@ -191,12 +190,15 @@ async def test_without_the_database_nobody_is_told_that_it_is_stored(
 
 async def test_an_endpoints_life(api: ApiClient, api_key: ApiKey) -> None:
     headers = {"Authorization": f"Bearer {await api_key('webhooks:read', 'webhooks:write')}"}
-    body = {"url": "https://shop.example.com/hooks", "event_types": ["payment.succeeded", "a.b", "a.b"]}
+    body = {
+        "url": "https://shop.example.com/hooks",
+        "event_types": ["requests.*", "payment.succeeded", "requests.*"],
+    }
     answer = await api.post("/v1/webhook-endpoints", json=body, headers=headers)
     assert answer.status == 201
     created = await answer.json()
     assert created.pop("secret").startswith("whsec_")
-    assert (created["url"], created["event_types"]) == (body["url"], ["a.b", "payment.succeeded"])
+    assert (created["url"], created["event_types"]) == (body["url"], ["payment.succeeded", "requests.*"])
     path = f"/v1/webhook-endpoints/{created['id']}"
     assert answer.headers["Location"] == path
     assert await (await api.get(path, headers=headers)).json() == created

@@ -1,5 +1,5 @@
 -- name: cash_requests_of
--- The $2 newest cash requests of user $1, newest first, of the kind $3 and in the state $4 unless null, before the
+-- The $2 newest cash requests of user $1, newest first: of the kind $3 and in the state $4 unless null, before the
 -- request $5 unless null.
 SELECT
     p.id, p.kind, u.phone, agent.phone AS agent_phone, p.amount, p.currency, p.state, p.created_at, p.expires_at,
@@ -55,7 +55,7 @@ LIMIT $2;
 
 -- name: cash_requests_open
 -- Up to $5 open cash requests behind $4 others for the agent $1: those that name the agent, oldest first, then those
--- that name nobody, a first one of each customer before a second one. $2 is their kind and $3 the phone, unless null.
+-- that name nobody, a first one of each customer before a second one. Kind $2 and phone $3 narrow them unless null.
 SELECT
     p.id, p.kind, u.phone, NULL AS agent_phone, p.amount, p.currency, p.state, p.created_at, p.expires_at, p.code,
     named.phone AS named_phone, p.agent_id

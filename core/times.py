@@ -1,0 +1,27 @@
+"""Times as text and as Unix seconds, floored to the microsecond: rounding up would move one into the next year."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+_MORE_DIGITS = re.compile(r"([.,][0-9]{6})[0-9]+", re.ASCII)
+
+
+def floored(text: str) -> str:
+    """Return the text of a time with six digits of a second at most.
+
+    >>> floored("2025-12-31T23:59:59.999999999Z")
+    '2025-12-31T23:59:59.999999Z'
+    """
+    return _MORE_DIGITS.sub(r"\1", text)
+
+
+def from_seconds(text: str) -> datetime:
+    """Return the time of Unix seconds, written as digits with or without a fraction.
+
+    >>> from_seconds("1767225599.999999999").isoformat()
+    '2025-12-31T23:59:59.999999+00:00'
+    """
+    seconds, _, fraction = text.partition(".")
+    return datetime.fromtimestamp(int(seconds), UTC) + timedelta(microseconds=int(f"{fraction:0<6}"[:6]))
