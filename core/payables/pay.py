@@ -111,7 +111,7 @@ def check(platform: Platform, order: Order) -> None:
         require_proven(settings, order.payer)
         require_kyc(order.payer, order.level)
     if order.held is not None and order.held.frozen:
-        # The ledger captures a hold of a frozen account, too, so the rule has to stand here.
+        # The ledger decides this under the account's lock; a freeze that is known before saves the call.
         raise Refusal("account_frozen", "The wallet is frozen: no money leaves it.")
     if order.amount is None:
         raise Refusal(rules.amount_required, "Name an amount: this code leaves it to the payer.")

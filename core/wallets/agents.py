@@ -13,6 +13,7 @@ from uuid import UUID
 from core.audit import audited, by_user, record
 from core.database import queries
 from core.errors import Refusal
+from core.phones import spellings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,8 +82,8 @@ async def list_agents(
 
 
 async def user_of_phone(database: Database, phone: str) -> UUID:
-    """Return the id of the user of a phone. Raises Refusal `user_not_found`."""
-    found: UUID | None = await database.fetchval(_sql.user_of_phone, phone)
+    """Return the id of the user of a phone in any spelling. Raises Refusal `user_not_found`."""
+    found: UUID | None = await database.fetchval(_sql.user_of_phone, [*spellings(phone)])
     if found is None:
         raise Refusal("user_not_found", "There is no such user.")
     return found

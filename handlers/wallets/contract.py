@@ -145,8 +145,11 @@ def linked(call: Call, response: web.Response, before: str | None) -> web.Respon
 
 
 def whole_phone(text: str | None) -> str | None:
-    """Return a phone of a query, in which an unencoded plus arrives as a blank."""
-    return f"+{text[1:]}" if text is not None and text.startswith(" ") else text
+    """Return a phone of a query as it is stored. An unencoded plus arrives as a blank."""
+    if text is None:
+        return None
+    text = f"+{text[1:]}" if text.startswith(" ") else text
+    return phones.normalized(text) or text
 
 
 def transfer_out(paid: Paid) -> TransferOut:

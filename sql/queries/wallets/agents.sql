@@ -30,5 +30,8 @@ ORDER BY a.user_id
 LIMIT $2;
 
 -- name: user_of_phone
--- The id of the user of the phone $1.
-SELECT id FROM users WHERE phone = $1;
+-- The id of the user whose phone is one of the spellings $1.
+SELECT id FROM users
+WHERE phone = any($1::text[])
+ORDER BY id
+LIMIT 1;

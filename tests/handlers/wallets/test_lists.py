@@ -46,7 +46,7 @@ async def make(path: str, payer: Person, merchant: Person) -> None:
         case "/payments/merchant/qr":
             assert (await payer.post(path, {"amount_cents": 5})).status == 200
         case "/webhooks/endpoints":
-            body = {"url": "http://127.0.0.1:1/x", "secret": "x" * 32}
+            body = {"url": "https://shop.example.com/hook", "secret": "x" * 32}
             assert (await payer.post(path, body)).status == 200
         case "/merchant/api/keys":
             assert (await payer.post(path)).status == 200
