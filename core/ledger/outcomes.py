@@ -59,10 +59,16 @@ _TABLE = (
     OutcomeKind(61, "balance_too_low", True, "The balance after it would be below the condition's minimum."),
     OutcomeKind(62, "balance_too_high", True, "The balance after it would be above the condition's maximum."),
     OutcomeKind(
-        64, "available_too_low", True, "What is available after it would be below the condition's minimum."
+        64,
+        "available_too_low",
+        True,
+        "The available balance after it would be below the condition's minimum.",
     ),
     OutcomeKind(
-        65, "available_too_high", True, "What is available after it would be above the condition's maximum."
+        65,
+        "available_too_high",
+        True,
+        "The available balance after it would be above the condition's maximum.",
     ),
     OutcomeKind(70, "transfer_limit_exceeded", True, "More than the account may send in one transfer."),
     OutcomeKind(

@@ -318,7 +318,7 @@ async def _issue(
 async def _known(platform: Platform, code: str) -> _Known:
     exact = code[len(QR_PREFIX) :] if code.upper().startswith(QR_PREFIX) else code
     rows = await platform.database.fetch(_sql.vouchers_of_code, exact, as_typed(code, QR_PREFIX))
-    # The exact code comes first. Of several that read alike none is meant for sure.
+    # The exact code comes first. If several read alike, none is meant for sure.
     row = rows[0] if rows and (len(rows) == 1 or rows[0]["code"] == exact) else None
     if row is None:
         raise Refusal("voucher_not_found", "There is no voucher with this code.")

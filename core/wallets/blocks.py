@@ -1,6 +1,6 @@
 """Blocked senders: somebody whom a user has blocked can neither ask the user for money nor bill the user.
 
-What a sibling service of the operator asks for in somebody's name (`/internal`) is not stopped by a block.
+A block does not stop a sibling service of the operator, which asks in somebody's name (`/internal`).
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from handlers.http.route import Call
 
 SYSTEM_SCOPE = "accounts:system"
-# What these do to a hold, they do to its source.
+# These operations change the source of the hold with it.
 _OF_HOLDS = frozenset({Operation.HOLD, Operation.CAPTURE, Operation.VOID, Operation.EXTEND})
 
 

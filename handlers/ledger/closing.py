@@ -48,7 +48,7 @@ async def move_closed_date(call: Call) -> web.Response:
         call.service.database,
         call.path("currency"),
         body.closed_before,
-        actor=ACTOR if call.principal is None else f"key:{call.principal.key_id}",
+        actor=ACTOR,
         reason=body.reason,
         expected_revision=expected_revision(call.request),
     )
@@ -80,10 +80,10 @@ ROUTES = table(
     ),
     Route(
         "PUT", "/v1/closed-dates/{currency}", move_closed_date, "move_closed_date", "Move a closed date",
-        scope="admin", body=ClosingBody, answers={200: ClosedDate}, conditional=True,
+        admin=True, body=ClosingBody, answers={200: ClosedDate}, conditional=True,
         example={"closed_before": "2026-01-01T00:00:00Z", "reason": "The books of 2025 are reported."},
         description="Nothing may take effect in the currency before it any more. It must be over for a minute, and "
         "may be moved back. The audit keeps each move.",
     ),
-    tag=TAG, admin=True, parameters={"currency": Currency},
+    tag=TAG, parameters={"currency": Currency},
 )  # fmt: skip

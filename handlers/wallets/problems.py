@@ -37,6 +37,7 @@ CONTRACT_PROBLEMS: dict[str, ProblemType] = {
     "otp_locked": ProblemType(429, "Too many wrong codes"),
     "otp_limited": ProblemType(429, "Too many codes were sent"),
     "invalid_username": ProblemType(400, "invalid_username"),
+    "invalid_name": ProblemType(422, "The request is not valid"),
     "username_taken": ProblemType(400, "username_taken"),
     "invalid_phone": ProblemType(400, "invalid_phone"),
     "phone_taken": ProblemType(400, "phone_taken"),

@@ -13,7 +13,7 @@ LEFT JOIN closed_dates AS d ON w.currency = d.currency;
 -- The closed date of currency $1 after its move to $2.
 INSERT INTO closed_dates AS d (currency, closed_before) VALUES ($1, $2)
 ON CONFLICT (currency) DO UPDATE
-SET closed_before = excluded.closed_before, revision = d.revision + 1, moved_at = clock_timestamp()
+    SET closed_before = excluded.closed_before, revision = d.revision + 1, moved_at = clock_timestamp()
 RETURNING d.currency, d.closed_before, d.revision, d.moved_at;
 
 -- name: closed_dates

@@ -24,7 +24,7 @@ LIMIT $4;
 -- Holds whose time is over by now(), which an index can be searched for, oldest first.
 SELECT
     h.no, h.id, h.leg_amounts,
-    ARRAY(
+    array(
         SELECT a.code FROM unnest(h.leg_accounts) WITH ORDINALITY AS l (id, place)
         INNER JOIN accounts AS a ON l.id = a.id
         ORDER BY l.place

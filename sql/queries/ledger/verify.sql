@@ -441,9 +441,10 @@ LIMIT 1;
 WITH due AS (
     SELECT l.account_id, sum(l.amount - coalesce(l.captured, 0)) AS amount
     FROM holds AS h
-    CROSS JOIN LATERAL unnest(
-        h.leg_accounts, h.leg_amounts, CASE WHEN h.captured > 0 THEN ledger_part(h.leg_amounts, h.captured) END
-    ) WITH ORDINALITY AS l (account_id, amount, captured, place)
+    CROSS JOIN
+        LATERAL unnest(
+            h.leg_accounts, h.leg_amounts, CASE WHEN h.captured > 0 THEN ledger_part(h.leg_amounts, h.captured) END
+        ) WITH ORDINALITY AS l (account_id, amount, captured, place)
     WHERE h.state = 0 AND l.place > 1
     GROUP BY l.account_id
     HAVING sum(l.amount - coalesce(l.captured, 0)) > 0
@@ -538,8 +539,7 @@ bad AS (
         SELECT e.amount FROM entries AS e
         WHERE batch_of(e.no) = batch_of(p.no) AND item_of(e.no) = p.no
         ORDER BY e.no
-        OFFSET p.leg
-        LIMIT 1
+        LIMIT 1 OFFSET p.leg
     ) AS o ON TRUE
     WHERE p.amount IS DISTINCT FROM s.amount OR p.amount > coalesce(abs(o.amount), 0)
     ORDER BY p.no

@@ -234,7 +234,7 @@ async def test_export(person: MakePerson) -> None:
     assert [row["code"] for row in rows] == [item["code"] for item in listed]
     assert len(rows) == 5
     assert rows[0]["qr_text"] == f"VCHR|{rows[0]['code']}"
-    assert (rows[0]["created_by_phone"], rows[0]["redeemed_at"]) == (ann.phone, "")
+    assert (rows[0]["created_by_phone"], rows[0]["redeemed_at"]) == (f"'{ann.phone}", "")
 
 
 async def test_round_trips(person: MakePerson, round_trips: list[str]) -> None:

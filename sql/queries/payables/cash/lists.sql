@@ -55,7 +55,7 @@ LIMIT $2;
 
 -- name: cash_requests_open
 -- Up to $5 open cash requests behind $4 others for the agent $1: those that name the agent, oldest first, then those
--- that name nobody, a first one of each customer before a second one. Of the kind $2 and the phone $3 unless null.
+-- that name nobody, a first one of each customer before a second one. Kind $2 and phone $3 narrow them unless null.
 SELECT
     p.id, p.kind, u.phone, NULL AS agent_phone, p.amount, p.currency, p.state, p.created_at, p.expires_at, p.code,
     named.phone AS named_phone, p.agent_id
