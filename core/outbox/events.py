@@ -35,15 +35,15 @@ MAX_BODY_BYTES: Final = 20 * 1024
 KNOWN_TYPES: Final = frozenset(
     {
         "cash.accept", "cash.cancel", "cash.expire", "cash.reject", "cash.request", "internal.transfer",
-        "invoices.cancel", "invoices.create", "invoices.expire", "invoices.mandate_revoke", "invoices.mandate_upsert",
-        "invoices.pay", "kyc.approve", "kyc.review", "kyc.submit", "links.create", "links.expire", "links.pay",
-        "merchant_keys.create", "merchant_keys.delete", "merchants.set", "payment.succeeded", "payments.cpm_request",
-        "payments.qr_create", "payments.qr_expire", "payments.qr_pay", "refunds.create", "requests.accept",
-        "requests.cancel", "requests.create", "requests.expire", "requests.reject", "settlement.report",
-        "subscriptions.cancel", "subscriptions.charge", "subscriptions.charge_failed", "subscriptions.create",
-        "subscriptions.missed", "vouchers.create", "vouchers.expire", "vouchers.redeem", "vouchers.revoke",
-        "wallet.airdrop", "wallet.freeze", "wallet.transfer", "wallet.unfreeze", "webhook.test",
-        "webhook_endpoint.disabled",
+        "invoices.autopay_notice", "invoices.cancel", "invoices.create", "invoices.expire", "invoices.mandate_revoke",
+        "invoices.mandate_upsert", "invoices.pay", "kyc.approve", "kyc.review", "kyc.submit", "links.create",
+        "links.expire", "links.pay", "merchant_keys.create", "merchant_keys.delete", "merchants.set",
+        "payment.succeeded", "payments.cpm_request", "payments.qr_create", "payments.qr_expire", "payments.qr_pay",
+        "refunds.create", "requests.accept", "requests.cancel", "requests.create", "requests.expire",
+        "requests.reject", "settlement.report", "subscriptions.cancel", "subscriptions.charge",
+        "subscriptions.charge_failed", "subscriptions.create", "subscriptions.missed", "vouchers.create",
+        "vouchers.expire", "vouchers.redeem", "vouchers.revoke", "wallet.airdrop", "wallet.freeze", "wallet.transfer",
+        "wallet.unfreeze", "webhook.test", "webhook_endpoint.disabled",
     }
 )  # fmt: skip
 NEAREST: Final = 3

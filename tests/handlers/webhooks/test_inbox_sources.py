@@ -135,7 +135,7 @@ async def test_plain_hmac(api: ApiClient, service: Service, key: Headers) -> Non
     assert await send(api, "shop", body, shop(body, "")) == (400, "Missing required fields")
     assert await send(api, "shop", body, shop(body, "x" * 256)) == (400, "Invalid JSON payload")
     # Id and type stand in headers, so that a body without an object is no reason to refuse.
-    assert await send(api, "shop", b"[]", shop(b"[]", "e-2")) == (200, "processed")
+    assert await send(api, "shop", b"[]", shop(b"[]", "e-2")) == (200, "received")
     row, bare = await stored(service)
     assert (bare["event_id"], bare["object_id"], bare["occurred_at"]) == ("e-2", None, None)
     assert (row["provider"], row["event_id"], row["event_type"], row["object_id"]) == (
