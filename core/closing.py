@@ -10,7 +10,7 @@ import msgspec
 
 from core.audit import audited, record
 from core.database import queries
-from core.errors import Refusal
+from core.errors import Refusal, expect_revision
 from core.ledger.movements import moment
 
 if TYPE_CHECKING:
@@ -54,8 +54,7 @@ async def move_closed_date(
         before = await connection.fetchrow(SQL.closed_date, currency, closed_before)
         if before is None:
             raise LookupError("an outer join has a row")
-        if expected_revision is not None and before["revision"] != expected_revision:
-            raise Refusal("precondition_failed", f"The closed date of {currency} was moved since.")
+        expect_revision(before["revision"], expected_revision, f"The closed date of {currency}")
         if not before["is_over"]:
             raise Refusal("invalid_request", "A closed date must be over for a minute.")
         row = await connection.fetchrow(SQL.move_closed_date, currency, closed_before)

@@ -21,6 +21,12 @@ class Refusal(Exception):
         self.extra: dict[str, Any] = extra
 
 
+def expect_revision(present: int, expected: int | None, thing: str) -> None:
+    """Raise Refusal `precondition_failed`, which tells the present revision, unless it is as expected (None: any)."""
+    if expected is not None and present != expected:
+        raise Refusal("precondition_failed", f"{thing} was changed since.", revision=present)
+
+
 class Unavailable(Refusal):
     """A part that the service needs is gone for now. The call has not happened, or is safe to repeat."""
 

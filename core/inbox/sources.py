@@ -16,14 +16,14 @@ import msgspec
 
 from core import ids
 from core.database import queries
-from core.errors import Refusal
+from core.errors import Refusal, expect_revision
 from core.inbox import locations, plain_hmac, standard_webhooks
 from core.vault import RESEALED, Resealed, SealedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from core.database import Database, Row
+    from core.database import Connection, Database, Row
     from core.vault import Vault
 
 _sql = queries(__name__)
@@ -69,6 +69,7 @@ class Source(NamedTuple):
     enabled: bool
     rotating_until: datetime | None
     created_at: datetime
+    revision: int
 
 
 async def create(
@@ -152,11 +153,16 @@ async def update(
     description: str | None = None,
     changes: Mapping[str, Any] | None = None,
     enabled: bool | None = None,
+    expected_revision: int | None = None,
 ) -> Source:
-    """Change the values that are given; `changes` are fields of the options. Raises `not_found`, `invalid_request`."""
+    """Change the values that are given; `changes` are fields of the options.
+
+    Raises Refusal `not_found`, `invalid_request`, and `precondition_failed` when it has not the expected revision.
+    """
     async with database.transaction() as connection:
-        locked = await connection.fetchrow(_sql.lock_inbox_source, principal_id, source_id)
-        source = _found(locked, source_id)
+        source = await _locked(connection, principal_id, source_id, expected_revision)
+        if description is None and enabled is None and not changes:
+            return source
         options = msgspec.structs.replace(source.options, **changes or {})
         _check_options(source.kind, options)
         row = await connection.fetchrow(
@@ -178,26 +184,42 @@ async def rotate(
     source_id: UUID,
     secret: str | None,
     overlap_seconds: int,
+    expected_revision: int | None = None,
 ) -> tuple[Source, str]:
     """Give a source a new key and return both; the previous key stays good for `overlap_seconds`, an older one ends.
 
-    Raises Refusal `not_found`, and `invalid_request` for a weak or missing key.
+    Raises Refusal `not_found`, `precondition_failed` like `update`, and `invalid_request` for a weak or missing key.
     """
-    source = await find(database, principal_id=principal_id, source_id=source_id)
-    chosen = _chosen_secret(source.kind, secret)
-    sealed = vault.seal(chosen, owner_of(source.name))
-    row = await database.fetchrow(
-        _sql.rotate_inbox_source, principal_id, source_id, sealed, float(overlap_seconds)
-    )
-    return _found(row, source_id), chosen
+    async with database.transaction() as connection:
+        source = await _locked(connection, principal_id, source_id, expected_revision)
+        chosen = _chosen_secret(source.kind, secret)
+        sealed = vault.seal(chosen, owner_of(source.name))
+        row = await connection.fetchrow(
+            _sql.rotate_inbox_source, principal_id, source_id, sealed, float(overlap_seconds)
+        )
+        return _found(row, source_id), chosen
 
 
-async def delete(database: Database, *, principal_id: int, source_id: UUID) -> str:
-    """Delete a source and its keys, and return its name; its events stay. Raises Refusal `not_found`."""
-    name: str | None = await database.fetchval(_sql.delete_inbox_source, principal_id, source_id)
-    if name is None:
-        raise _missing(source_id)
-    return name
+async def delete(
+    database: Database, *, principal_id: int, source_id: UUID, expected_revision: int | None = None
+) -> str:
+    """Delete a source and its keys, and return its name; its events stay.
+
+    Raises Refusal `not_found`, and `precondition_failed` like `update`.
+    """
+    async with database.transaction() as connection:
+        source = await _locked(connection, principal_id, source_id, expected_revision)
+        await connection.execute(_sql.delete_inbox_source, principal_id, source_id)
+    return source.name
+
+
+async def _locked(
+    connection: Connection, principal_id: int, source_id: UUID, expected_revision: int | None
+) -> Source:
+    """Return the source and hold its row, so that of two changes of one revision one is refused."""
+    source = _found(await connection.fetchrow(_sql.lock_inbox_source, principal_id, source_id), source_id)
+    expect_revision(source.revision, expected_revision, f"Source {source.name}")
+    return source
 
 
 async def reseal(database: Database, vault: Vault) -> Resealed:
@@ -287,6 +309,7 @@ def _source(row: Row) -> Source:
         row["disabled_at"] is None,
         row["previous_until"],
         row["created_at"],
+        row["revision"],
     )
 
 

@@ -18,7 +18,7 @@ import structlog
 
 from core import ids
 from core.database import queries
-from core.errors import Refusal
+from core.errors import Refusal, expect_revision
 from core.outbox.events import encode
 from core.outbox.signing import message_id, opened_secrets, signed_headers
 
@@ -45,16 +45,23 @@ _echo = msgspec.json.Decoder(_Echo)
 
 
 async def prove(
-    database: Database, egress: Egress, vault: Vault, *, principal_id: int, endpoint_id: UUID
+    database: Database,
+    egress: Egress,
+    vault: Vault,
+    *,
+    principal_id: int,
+    endpoint_id: UUID,
+    expected_revision: int | None = None,
 ) -> None:
     """Challenge the endpoint's URL once. An endpoint that was off as unverified is on when the URL has passed.
 
-    Raises Refusal `not_found`, and `challenge_failed` when the URL has not echoed the challenge, or another URL
-    was set meanwhile.
+    Raises Refusal `not_found`, `precondition_failed` when the endpoint has not the expected revision, before or after
+    the challenge, and `challenge_failed` when the URL has not echoed it, or another URL was set meanwhile.
     """
     row = await database.fetchrow(_sql.endpoint_to_challenge, principal_id, endpoint_id)
     if row is None:
         raise Refusal("not_found", f"There is no endpoint {endpoint_id}.")
+    expect_revision(row["revision"], expected_revision, f"Endpoint {endpoint_id}")
     challenge = randomness.token_urlsafe(CHALLENGE_BYTES)
     body = encode(CHALLENGE_EVENT, {"endpoint": str(endpoint_id), "challenge": challenge})
     headers = json.loads(row["headers"]) | signed_headers(
@@ -70,7 +77,10 @@ async def prove(
     log.info("endpoint.challenged", endpoint_id=str(endpoint_id), status=reply.status, failure=failure)
     if failure is not None:
         raise Refusal("challenge_failed", f"The URL has not passed the challenge: {failure}.")
-    if await database.fetchval(_sql.note_endpoint_proven, endpoint_id, row["url"]) is None:
+    if await database.fetchval(_sql.note_endpoint_proven, endpoint_id, row["url"], expected_revision) is None:
+        row = await database.fetchrow(_sql.endpoint_to_challenge, principal_id, endpoint_id)
+        if row is not None:
+            expect_revision(row["revision"], expected_revision, f"Endpoint {endpoint_id}")
         raise Refusal("challenge_failed", "The endpoint was given another URL or deleted meanwhile.")
 
 

@@ -1,9 +1,9 @@
-"""Endpoints, the receivers of a principal: made with a secret that is shown once, changed, tried, switched, deleted."""
+"""Endpoints, the receivers of a principal: made with a secret that is shown once, changed, switched, deleted."""
 
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
@@ -12,10 +12,9 @@ import asyncpg
 
 from core import ids
 from core.database import queries
-from core.errors import Refusal
+from core.errors import Refusal, expect_revision
 from core.outbox.custom_headers import check_headers
-from core.outbox.events import check_patterns, new_event, write_events
-from core.outbox.fanout import NewDelivery, create_deliveries
+from core.outbox.events import check_patterns
 from core.outbox.signing import (
     check_own_secret,
     check_secret,
@@ -29,7 +28,7 @@ from core.outbox.signing import (
 from core.vault import RESEALED, Resealed, SealedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from core.database import Connection, Database, Row
@@ -45,7 +44,6 @@ MAX_DESCRIPTION: Final = 500
 MAX_OVERLAP_SECONDS: Final = 7 * 86_400
 # Secrets that count at once: each makes a signature of every delivery, and receivers read a few only.
 MAX_SECRETS: Final = 4
-TEST_EVENT: Final = "webhook.test"
 # The reasons why an endpoint is off, as `disabled_reason` tells them.
 UNVERIFIED: Final = "unverified"
 BY_OWNER: Final = "by_owner"
@@ -86,6 +84,7 @@ class Endpoint(NamedTuple):
     disabled_reason: str | None
     failing_since: datetime | None
     failed_deliveries: int
+    revision: int
 
 
 class NewEndpoint(NamedTuple):
@@ -109,6 +108,7 @@ class Rotated(NamedTuple):
     secret: str
     public_key: str | None
     old_secrets_until: datetime
+    revision: int
 
 
 class EndpointChanges(NamedTuple):
@@ -175,7 +175,7 @@ async def list_page(
     return [_endpoint(row) for row in rows]
 
 
-async def find(database: Database, *, principal_id: int | None, endpoint_id: UUID) -> Endpoint:
+async def find(database: Connection | Database, *, principal_id: int | None, endpoint_id: UUID) -> Endpoint:
     """Return one endpoint. Raises Refusal `not_found`, for another principal's too (None: operators see all)."""
     row = await database.fetchrow(_sql.find_webhook_endpoint, principal_id, endpoint_id)
     if row is None:
@@ -191,12 +191,13 @@ async def update(
     principal_id: int,
     endpoint_id: UUID,
     changes: EndpointChanges,
+    expected_revision: int | None = None,
 ) -> Endpoint:
     """Make the changes, and return the endpoint as it is then.
 
     Deliveries that were kept for an endpoint while it was off are sent by a recovery only. Another URL has to prove
-    itself, if the endpoint wants that. Raises Refusal like `create`, `not_found`, and `endpoint_unverified` when an
-    endpoint shall be switched on before its URL is proven.
+    itself, if the endpoint wants that. Raises Refusal like `create`, `not_found`, `precondition_failed` when it has not
+    the expected revision, and `endpoint_unverified` when it shall be switched on before its URL is proven.
     """
     if changes.url is not None:
         destinations.check_url(changes.url)
@@ -205,25 +206,33 @@ async def update(
     if changes.headers is not None:
         check_headers(changes.headers)
     with _ordered_or_batched():
-        async with database.transaction() as connection:
-            row = await connection.fetchrow(
-                _sql.update_webhook_endpoint,
-                principal_id,
-                endpoint_id,
-                changes.url,
-                None if changes.event_types is None else sorted(set(changes.event_types)),
-                changes.description,
-                None if changes.headers is None else json.dumps(dict(changes.headers)),
-                None
-                if changes.signature is None
-                else _new_signing_keys(vault, changes.signature, endpoint_id),
-                changes.verify,
-                changes.ordered,
-                changes.batch_size,
-            )
-            if row is None:
-                raise _missing(endpoint_id)
-            return await _switched_by_owner(connection, _endpoint(row), enabled=changes.enabled)
+        async with _locked(database, principal_id, endpoint_id, expected_revision) as connection:
+            if changes._replace(enabled=None) == EndpointChanges():
+                endpoint = await find(connection, principal_id=principal_id, endpoint_id=endpoint_id)
+            else:
+                endpoint = await _changed(connection, vault, principal_id, endpoint_id, changes)
+            return await _switched_by_owner(connection, endpoint, enabled=changes.enabled)
+
+
+async def _changed(
+    connection: Connection, vault: Vault, principal_id: int, endpoint_id: UUID, changes: EndpointChanges
+) -> Endpoint:
+    row = await connection.fetchrow(
+        _sql.update_webhook_endpoint,
+        principal_id,
+        endpoint_id,
+        changes.url,
+        None if changes.event_types is None else sorted(set(changes.event_types)),
+        changes.description,
+        None if changes.headers is None else json.dumps(dict(changes.headers)),
+        None if changes.signature is None else _new_signing_keys(vault, changes.signature, endpoint_id),
+        changes.verify,
+        changes.ordered,
+        changes.batch_size,
+    )
+    if row is None:
+        raise _missing(endpoint_id)
+    return _endpoint(row)
 
 
 async def _switched_by_owner(connection: Connection, endpoint: Endpoint, *, enabled: bool | None) -> Endpoint:
@@ -253,77 +262,59 @@ async def rotate_secret(
     endpoint_id: UUID,
     secret: str | None,
     overlap_seconds: float,
+    expected_revision: int | None = None,
 ) -> Rotated:
     """Give an endpoint a new secret, and a new pair of keys if it has one; return the secret and the old ones' end.
 
     Until that end deliveries carry both signatures: all in Standard Webhooks, the oldest secret's in the wallet form.
-    Raises Refusal `invalid_request` for a weak secret, `not_found`, and `too_many_secrets` when another one would end
-    the oldest before its time.
+    Raises Refusal `invalid_request` for a weak secret, `not_found`, `precondition_failed` like `update`, and
+    `too_many_secrets` when another one would end the oldest before its time.
     """
     if secret is not None:
         check_secret(secret)
     chosen = secret or new_secret()
-    row = await database.fetchrow(
-        _sql.rotate_webhook_secret,
-        principal_id,
-        endpoint_id,
-        vault.seal(chosen, owner_of(endpoint_id)),
-        overlap_seconds,
-        *_new_signing_keys(vault, ASYMMETRIC, endpoint_id),
-        MAX_SECRETS,
-    )
-    if row is None:
-        until = (await find(database, principal_id=principal_id, endpoint_id=endpoint_id)).old_secrets_until
-        raise Refusal(
-            "too_many_secrets",
-            f"{MAX_SECRETS} secrets count already, until {until}. Wait for that, or end the old ones with"
-            " overlap_seconds 0.",
+    async with _locked(database, principal_id, endpoint_id, expected_revision) as connection:
+        row = await connection.fetchrow(
+            _sql.rotate_webhook_secret,
+            principal_id,
+            endpoint_id,
+            vault.seal(chosen, owner_of(endpoint_id)),
+            overlap_seconds,
+            *_new_signing_keys(vault, ASYMMETRIC, endpoint_id),
+            MAX_SECRETS,
         )
-    return Rotated(chosen, _public_key(row), row["old_secrets_until"])
+        if row is None:
+            found = await find(connection, principal_id=principal_id, endpoint_id=endpoint_id)
+            raise Refusal(
+                "too_many_secrets",
+                f"{MAX_SECRETS} secrets count already, until {found.old_secrets_until}. Wait for that, or end the old"
+                " ones with overlap_seconds 0.",
+            )
+    return Rotated(chosen, _public_key(row), row["old_secrets_until"], row["revision"])
 
 
-async def send_test(database: Database, *, principal_id: int, endpoint_id: UUID) -> tuple[UUID, UUID]:
-    """Write an event `webhook.test` for this endpoint alone, whatever types it wants.
+async def delete(
+    database: Database, *, principal_id: int, endpoint_id: UUID, expected_revision: int | None = None
+) -> None:
+    """Delete one endpoint. Deliveries still due to it fail as `endpoint_missing`.
 
-    Return the ids of the event and of its delivery. Raises Refusal `not_found`, and `endpoint_disabled`. Wake
-    `core.work.wakeup.DELIVERIES` then.
+    Raises Refusal `not_found`, and `precondition_failed` like `update`.
     """
-    endpoint = await find(database, principal_id=principal_id, endpoint_id=endpoint_id)
-    if endpoint.disabled_at is not None:
-        raise Refusal("endpoint_disabled", "This endpoint is switched off. Enable it first.")
-    data = {"endpoint": str(endpoint_id)}
-    event_id, (delivery_id,) = await _write_test(database, principal_id, data, [endpoint_id])
-    return event_id, delivery_id
+    async with _locked(database, principal_id, endpoint_id, expected_revision) as connection:
+        await connection.execute(_sql.delete_webhook_endpoint, principal_id, endpoint_id)
 
 
-async def send_test_to_all(database: Database, *, principal_id: int, data: Mapping[str, Any]) -> list[UUID]:
-    """Write an event `webhook.test` with `data` for each endpoint that is on; return the ids of the deliveries.
-
-    Wake `core.work.wakeup.DELIVERIES` then.
-    """
-    found = await list_page(database, principal_id=principal_id, after=None, limit=MAX_ENDPOINTS)
-    living = [endpoint.id for endpoint in found if endpoint.disabled_at is None]
-    if not living:
-        return []
-    _, delivery_ids = await _write_test(database, principal_id, data, living)
-    return delivery_ids
-
-
-async def _write_test(
-    database: Database, principal_id: int, data: Mapping[str, Any], endpoint_ids: Sequence[UUID]
-) -> tuple[UUID, list[UUID]]:
-    """Write an event `webhook.test` for these endpoints alone; return its id and those of its deliveries."""
-    event = new_event(principal_id, TEST_EVENT, data)
+@asynccontextmanager
+async def _locked(
+    database: Database, principal_id: int, endpoint_id: UUID, expected_revision: int | None
+) -> AsyncIterator[Connection]:
+    """Open a transaction that holds the endpoint's row, so that of two changes of one revision one is refused."""
     async with database.transaction() as connection:
-        (event_id,) = await write_events(connection, [event], for_one_endpoint=True)
-        new = [NewDelivery(event_id, endpoint_id) for endpoint_id in endpoint_ids]
-        return event_id, await create_deliveries(connection, new)
-
-
-async def delete(database: Database, *, principal_id: int, endpoint_id: UUID) -> None:
-    """Delete one endpoint. Deliveries still due to it fail as `endpoint_missing`. Raises Refusal `not_found`."""
-    if await database.fetchval(_sql.delete_webhook_endpoint, principal_id, endpoint_id) is None:
-        raise _missing(endpoint_id)
+        revision = await connection.fetchval(_sql.lock_webhook_endpoint, principal_id, endpoint_id)
+        if revision is None:
+            raise _missing(endpoint_id)
+        expect_revision(revision, expected_revision, f"Endpoint {endpoint_id}")
+        yield connection
 
 
 async def reseal(database: Database, vault: Vault) -> Resealed:
@@ -397,4 +388,5 @@ def _endpoint(row: Row) -> Endpoint:
         row["disabled_reason"],
         row["failing_since"],
         row["failed_deliveries"],
+        row["revision"],
     )

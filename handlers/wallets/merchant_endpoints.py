@@ -11,7 +11,7 @@ from aiohttp import web
 
 from core import metrics
 from core.errors import Refusal
-from core.outbox import deliveries, endpoints
+from core.outbox import deliveries, endpoints, trials
 from core.outbox.deliveries import Delivery, Filter
 from core.outbox.endpoints import MAX_ENDPOINTS
 from core.outbox.send_now import send_all_due, send_due
@@ -143,7 +143,7 @@ async def list_endpoints(call: Call) -> web.Response:
 
 async def send_tests(call: Call) -> web.Response:
     """Send a test to each of the caller's endpoints."""
-    sent = await endpoints.send_test_to_all(
+    sent = await trials.send_test_to_all(
         call.service.database, principal_id=call.user.principal_id, data={"user": str(call.user.id)}
     )
     if sent:

@@ -11,6 +11,7 @@ from aiohttp import web
 from msgspec import UNSET, Meta, UnsetType
 
 from core.inbox import locations, plain_hmac, sources
+from handlers.http.conditions import etag, expected_revision
 from handlers.http.route import Call, Route, answer, cut, table
 
 TAG = "webhook sources"
@@ -116,6 +117,7 @@ class SourceView(msgspec.Struct, frozen=True, kw_only=True):
     occurred_at: str | None
     rotating_until: datetime | None
     created_at: datetime
+    revision: int
 
 
 class SourceWithSecret(SourceView, frozen=True, kw_only=True):
@@ -162,7 +164,7 @@ async def create_source(call: Call) -> web.Response:
     return answer(
         201,
         SourceWithSecret(secret=secret, **_fields(source)),
-        {"Location": f"/v1/webhook-sources/{source.id}"},
+        {"Location": f"/v1/webhook-sources/{source.id}", **etag(source.revision)},
     )
 
 
@@ -182,7 +184,7 @@ async def get_source(call: Call) -> web.Response:
     source = await sources.find(
         call.service.database, principal_id=call.caller.id, source_id=call.path("source_id")
     )
-    return answer(200, SourceView(**_fields(source)))
+    return answer(200, SourceView(**_fields(source)), etag(source.revision))
 
 
 async def update_source(call: Call) -> web.Response:
@@ -207,9 +209,10 @@ async def update_source(call: Call) -> web.Response:
         description=body.description,
         changes=changes,
         enabled=body.enabled,
+        expected_revision=expected_revision(call.request),
     )
     call.parts.inbound.sources.forget(source.name)
-    return answer(200, SourceView(**_fields(source)))
+    return answer(200, SourceView(**_fields(source)), etag(source.revision))
 
 
 async def rotate_secret(call: Call) -> web.Response:
@@ -222,15 +225,19 @@ async def rotate_secret(call: Call) -> web.Response:
         source_id=call.path("source_id"),
         secret=body.secret,
         overlap_seconds=body.overlap_seconds,
+        expected_revision=expected_revision(call.request),
     )
     call.parts.inbound.sources.forget(source.name)
-    return answer(200, SourceWithSecret(secret=secret, **_fields(source)))
+    return answer(200, SourceWithSecret(secret=secret, **_fields(source)), etag(source.revision))
 
 
 async def delete_source(call: Call) -> web.Response:
     """Delete one source."""
     name = await sources.delete(
-        call.service.database, principal_id=call.caller.id, source_id=call.path("source_id")
+        call.service.database,
+        principal_id=call.caller.id,
+        source_id=call.path("source_id"),
+        expected_revision=expected_revision(call.request),
     )
     call.parts.inbound.sources.forget(name)
     return web.Response(status=204)
@@ -258,6 +265,7 @@ def _fields(source: sources.Source) -> dict[str, Any]:
         "occurred_at": options.occurred_at,
         "rotating_until": source.rotating_until,
         "created_at": source.created_at,
+        "revision": source.revision,
     }
 
 
@@ -288,17 +296,19 @@ ROUTES = table(
     Route(
         "PATCH", "/v1/webhook-sources/{source_id}", update_source, "update_webhook_source", "Change a source",
         scope="webhooks:write", body=SourceChange, answers={200: SourceView}, problems=("not_found",),
+        conditional=True,
         description="`enabled: false` switches it off: its events are refused with 404, and the sender tries again.",
     ),
     Route(
         "POST", "/v1/webhook-sources/{source_id}/secret/rotate", rotate_secret, "rotate_webhook_source_secret",
         "Give a source a new secret", scope="webhooks:write", body=RotationBody, answers={200: SourceWithSecret},
-        problems=("not_found",),
+        problems=("not_found",), conditional=True,
         description="The secret before it stays good for `overlap_seconds`; the one before that ends at once.",
     ),
     Route(
         "DELETE", "/v1/webhook-sources/{source_id}", delete_source, "delete_webhook_source", "Delete a source",
         scope="webhooks:write", answers={204: None}, problems=("not_found",),
+        conditional=True,
         description="Its keys are gone at once; its name stays taken, and what it has sent stays.",
     ),
     tag=TAG, parameters=_SOURCE_ID,

@@ -136,6 +136,7 @@ class EndpointView(msgspec.Struct, frozen=True, kw_only=True):
     failing_since: datetime | None
     failed_deliveries: int
     old_secrets_until: datetime | None
+    revision: int
 
 
 class NewEndpointView(EndpointView, frozen=True, kw_only=True):
@@ -153,6 +154,7 @@ class SecretView(msgspec.Struct, frozen=True):
     secret: str
     public_key: str | None
     old_secrets_until: datetime
+    revision: int
 
 
 class TestView(msgspec.Struct, frozen=True):

@@ -11,8 +11,9 @@ import structlog
 from aiohttp import web
 
 from core.errors import Refusal
-from core.outbox import endpoints
+from core.outbox import endpoints, trials
 from core.outbox.signing import message_id
+from handlers.http.conditions import etag, expected_revision
 from handlers.http.route import Call, Route, answer, cut, table
 from handlers.webhooks.outbox_bodies import (
     EndpointBody,
@@ -42,7 +43,7 @@ async def create_endpoint(call: Call) -> web.Response:
     if endpoint.verify:
         endpoint = await _challenged(call, endpoint)
     view = NewEndpointView(**_fields(endpoint), secret=secret)
-    return answer(201, view, {"Location": f"/v1/webhook-endpoints/{endpoint.id}"})
+    return answer(201, view, {"Location": f"/v1/webhook-endpoints/{endpoint.id}", **etag(endpoint.revision)})
 
 
 async def list_endpoints(call: Call) -> web.Response:
@@ -60,7 +61,7 @@ async def list_endpoints(call: Call) -> web.Response:
 
 async def get_endpoint(call: Call) -> web.Response:
     """Show one endpoint."""
-    return answer(200, _view(await _found(call, call.path("endpoint_id"))))
+    return _shown(await _found(call, call.path("endpoint_id")))
 
 
 async def update_endpoint(call: Call) -> web.Response:
@@ -73,23 +74,28 @@ async def update_endpoint(call: Call) -> web.Response:
         principal_id=call.caller.id,
         endpoint_id=call.path("endpoint_id"),
         changes=endpoints.EndpointChanges(**msgspec.structs.asdict(body)),
+        expected_revision=expected_revision(call.request),
     )
     if (body.url is not None or body.verify) and endpoint.verify and endpoint.verified_at is None:
         endpoint = await _challenged(call, endpoint)
-    return answer(200, _view(endpoint))
+    return _shown(endpoint)
 
 
 async def challenge_endpoint(call: Call) -> web.Response:
     """Have the URL of one endpoint prove itself."""
     endpoint_id = call.path("endpoint_id")
-    await call.parts.outbound.challenge(call.service, call.caller.id, endpoint_id)
-    return answer(200, _view(await _found(call, endpoint_id)))
+    expected = expected_revision(call.request)
+    await call.parts.outbound.challenge(call.service, call.caller.id, endpoint_id, expected)
+    return _shown(await _found(call, endpoint_id))
 
 
 async def delete_endpoint(call: Call) -> web.Response:
     """Delete one endpoint."""
     await endpoints.delete(
-        call.service.database, principal_id=call.caller.id, endpoint_id=call.path("endpoint_id")
+        call.service.database,
+        principal_id=call.caller.id,
+        endpoint_id=call.path("endpoint_id"),
+        expected_revision=expected_revision(call.request),
     )
     return web.Response(status=204)
 
@@ -104,13 +110,14 @@ async def rotate_secret(call: Call) -> web.Response:
         endpoint_id=call.path("endpoint_id"),
         secret=body.secret,
         overlap_seconds=body.overlap_seconds,
+        expected_revision=expected_revision(call.request),
     )
-    return answer(200, SecretView(**rotated._asdict()))
+    return answer(200, SecretView(**rotated._asdict()), etag(rotated.revision))
 
 
 async def send_test(call: Call) -> web.Response:
     """Send an endpoint an event `webhook.test`."""
-    event_id, delivery_id = await endpoints.send_test(
+    event_id, delivery_id = await trials.send_test(
         call.service.database, principal_id=call.caller.id, endpoint_id=call.path("endpoint_id")
     )
     call.parts.outbound.wake()
@@ -138,6 +145,10 @@ async def _challenged(call: Call, endpoint: endpoints.Endpoint) -> endpoints.End
     except Exception:
         log.exception("endpoint.not_challenged", endpoint_id=str(endpoint.id))
         return endpoint
+
+
+def _shown(endpoint: endpoints.Endpoint) -> web.Response:
+    return answer(200, _view(endpoint), etag(endpoint.revision))
 
 
 def _view(endpoint: endpoints.Endpoint) -> EndpointView:
@@ -172,6 +183,7 @@ ROUTES = table(
         "PATCH", "/v1/webhook-endpoints/{endpoint_id}", update_endpoint, "update_webhook_endpoint",
         "Change an endpoint, or switch it off and on", scope="webhooks:write", body=EndpointChange,
         answers={200: EndpointView}, problems=("not_found", "endpoint_unverified"),
+        conditional=True,
         description="While an endpoint is off its events are kept as failed deliveries; after switching it on, "
         "recover them.",
         example={"enabled": True},
@@ -179,12 +191,13 @@ ROUTES = table(
     Route(
         "DELETE", "/v1/webhook-endpoints/{endpoint_id}", delete_endpoint, "delete_webhook_endpoint",
         "Delete an endpoint", scope="webhooks:write", answers={204: None}, problems=("not_found",),
+        conditional=True,
         description="Deliveries that are still due to it are not sent any more.",
     ),
     Route(
         "POST", "/v1/webhook-endpoints/{endpoint_id}/secret/rotate", rotate_secret, "rotate_webhook_secret",
         "Give an endpoint a new secret", scope="webhooks:write", body=Rotation, answers={200: SecretView},
-        problems=("not_found", "too_many_secrets"),
+        problems=("not_found", "too_many_secrets"), conditional=True,
         description="For `overlap_seconds` deliveries carry the signatures of both secrets in `webhook-signature`, "
         "and `X-Webhook-Sign` is made with the old one. At most four secrets overlap; a fifth is refused.",
         example={"overlap_seconds": 3600},
@@ -192,7 +205,7 @@ ROUTES = table(
     Route(
         "POST", "/v1/webhook-endpoints/{endpoint_id}/challenge", challenge_endpoint, "challenge_webhook_endpoint",
         "Have the URL of an endpoint prove itself", scope="webhooks:write", answers={200: EndpointView},
-        problems=("not_found", "challenge_failed", "busy"),
+        problems=("not_found", "challenge_failed", "busy"), conditional=True,
         description="We send `webhook.challenge` to the URL, which answers 2xx with `data.challenge` as its body, "
         'plain or as `{"challenge": ...}`, within five seconds. An endpoint that is off as `unverified` is on '
         "then.",

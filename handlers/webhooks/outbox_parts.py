@@ -44,7 +44,9 @@ class Outbound:
         """Tell the workers that a delivery is due."""
         self.waker.wake(wakeup.DELIVERIES)
 
-    async def challenge(self, service: Service, principal_id: int, endpoint_id: UUID) -> None:
+    async def challenge(
+        self, service: Service, principal_id: int, endpoint_id: UUID, expected_revision: int | None = None
+    ) -> None:
         """Have an endpoint's URL prove itself. Raises Refusal like `prove`, and `busy` above CHALLENGES at once."""
         if self.challenges.locked():
             raise Refusal(
@@ -52,7 +54,12 @@ class Outbound:
             )
         async with self.challenges:
             await prove(
-                service.database, self.egress, self.vault, principal_id=principal_id, endpoint_id=endpoint_id
+                service.database,
+                self.egress,
+                self.vault,
+                principal_id=principal_id,
+                endpoint_id=endpoint_id,
+                expected_revision=expected_revision,
             )
 
 

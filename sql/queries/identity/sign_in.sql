@@ -50,7 +50,7 @@ merchant_key AS (
 ),
 
 endpoint AS (
-    UPDATE webhook_endpoints SET deleted_at = clock_timestamp()
+    UPDATE webhook_endpoints SET deleted_at = clock_timestamp(), revision = revision + 1
     WHERE principal_id = (SELECT u.principal_id FROM users AS u WHERE u.id = $1) AND deleted_at IS NULL
 ),
 

@@ -14,13 +14,13 @@ SELECT
 WHERE (SELECT count(*) FROM webhook_endpoints WHERE principal_id = $2 AND deleted_at IS NULL) < $8
 RETURNING
     id, url, event_types, description, headers, signing_keys, ordered, batch_size, verify, verified_at, created_at,
-    old_secrets_until, disabled_at, disabled_reason, failing_since, failed_deliveries;
+    old_secrets_until, disabled_at, disabled_reason, failing_since, failed_deliveries, revision;
 
 -- name: list_webhook_endpoints
 -- Up to $3 living endpoints of principal $1 with an id above $2, in the order of their ids.
 SELECT
     id, url, event_types, description, headers, signing_keys, ordered, batch_size, verify, verified_at, created_at,
-    old_secrets_until, disabled_at, disabled_reason, failing_since, failed_deliveries
+    old_secrets_until, disabled_at, disabled_reason, failing_since, failed_deliveries, revision
 FROM webhook_endpoints
 WHERE principal_id = $1 AND id > $2 AND deleted_at IS NULL
 ORDER BY id
@@ -30,9 +30,15 @@ LIMIT $3;
 -- The living endpoint $2 of principal $1 (null: of any), or no row.
 SELECT
     id, url, event_types, description, headers, signing_keys, ordered, batch_size, verify, verified_at, created_at,
-    old_secrets_until, disabled_at, disabled_reason, failing_since, failed_deliveries
+    old_secrets_until, disabled_at, disabled_reason, failing_since, failed_deliveries, revision
 FROM webhook_endpoints
 WHERE ($1::integer IS NULL OR principal_id = $1) AND id = $2 AND deleted_at IS NULL;
+
+-- name: lock_webhook_endpoint
+-- The revision of the living endpoint $2 of principal $1, whose row is locked, or no row.
+SELECT revision FROM webhook_endpoints
+WHERE principal_id = $1 AND id = $2 AND deleted_at IS NULL
+FOR UPDATE;
 
 -- name: update_webhook_endpoint
 -- The living endpoint $2 of principal $1 after the change, or no row; a field that is null stays as it is. An endpoint
@@ -51,6 +57,7 @@ WITH known AS (
 
 UPDATE webhook_endpoints AS endpoint
 SET
+    revision = endpoint.revision + 1,
     url = coalesce($3, endpoint.url),
     event_types = coalesce($4::text[], endpoint.event_types),
     description = coalesce($5, endpoint.description),
@@ -76,13 +83,14 @@ RETURNING
     endpoint.id, endpoint.url, endpoint.event_types, endpoint.description, endpoint.headers, endpoint.signing_keys,
     endpoint.ordered, endpoint.batch_size, endpoint.verify, endpoint.verified_at, endpoint.created_at,
     endpoint.old_secrets_until, endpoint.disabled_at, endpoint.disabled_reason, endpoint.failing_since,
-    endpoint.failed_deliveries;
+    endpoint.failed_deliveries, endpoint.revision;
 
 -- name: switch_webhook_endpoint
 -- Endpoint $1, switched off for reason $2, or on (null), which forgets its failures. No row when it shall be on and its
 -- URL has yet to prove itself.
 UPDATE webhook_endpoints
 SET
+    revision = revision + 1,
     disabled_at = CASE WHEN $2::text IS NOT NULL THEN coalesce(disabled_at, clock_timestamp()) END,
     disabled_reason = $2,
     failing_since = CASE WHEN $2 IS NOT NULL THEN failing_since END,
@@ -91,14 +99,15 @@ SET
 WHERE id = $1 AND ($2::text IS NOT NULL OR NOT verify OR verified_at IS NOT NULL)
 RETURNING
     id, url, event_types, description, headers, signing_keys, ordered, batch_size, verify, verified_at, created_at,
-    old_secrets_until, disabled_at, disabled_reason, failing_since, failed_deliveries;
+    old_secrets_until, disabled_at, disabled_reason, failing_since, failed_deliveries, revision;
 
 -- name: rotate_webhook_secret
 -- Secret $3, and signing key $5 for an endpoint that has such, are the first of endpoint $2 of principal $1 from now
--- on; the others count for $4 seconds more, or no longer. The query answers old_secrets_until and signing_keys, or no
--- row when there is no such endpoint, and when $6 secrets count already and shall go on to.
+-- on; the others count for $4 seconds more, or no longer. The query answers old_secrets_until, signing_keys and
+-- revision, or no row when there is no such endpoint, and when $6 secrets count already and shall go on to.
 UPDATE webhook_endpoints
 SET
+    revision = revision + 1,
     secrets = CASE
         WHEN $4::double precision <= 0 THEN ARRAY[$3::text]
         WHEN old_secrets_until <= clock_timestamp() THEN ARRAY[$3::text, secrets[1]]
@@ -114,13 +123,12 @@ SET
 WHERE
     principal_id = $1 AND id = $2 AND deleted_at IS NULL
     AND ($4 <= 0 OR old_secrets_until <= clock_timestamp() OR cardinality(secrets) < $6)
-RETURNING old_secrets_until, signing_keys;
+RETURNING old_secrets_until, signing_keys, revision;
 
 -- name: delete_webhook_endpoint
--- The id when there was a living endpoint $2 of principal $1. Its deliveries fail when their turn comes.
-UPDATE webhook_endpoints SET deleted_at = clock_timestamp()
-WHERE principal_id = $1 AND id = $2 AND deleted_at IS NULL
-RETURNING id;
+-- The living endpoint $2 of principal $1 is deleted. No row comes back. Its deliveries fail when their turn comes.
+UPDATE webhook_endpoints SET deleted_at = clock_timestamp(), revision = revision + 1
+WHERE principal_id = $1 AND id = $2 AND deleted_at IS NULL;
 
 -- name: endpoints_to_reseal
 -- Up to $2 living endpoints with ids above $1, in the order of their ids: id, secrets, signing_keys.

@@ -32,6 +32,7 @@ async def test_everything_about_an_endpoint_can_be_changed(office: Office) -> No
         "enabled": False,
         "disabled_at": again["disabled_at"],
         "disabled_reason": "by_owner",
+        "revision": changed["revision"] + 1,
     }
     status, again = await office.call("PATCH", path, {"event_types": [], "headers": {}, "enabled": True})
     assert (status, again["event_types"], again["header_names"], again["disabled_at"]) == (200, [], [], None)

@@ -11,7 +11,7 @@ import pytest
 from core.audit import audited
 from core.errors import Refusal
 from core.ledger.items import Effects, Leg, Posting, operation_id
-from core.outbox import endpoints
+from core.outbox import trials
 from core.outbox.events import MAX_BODY_BYTES, encode, new_event, write_events
 from core.wallets import administration
 from core.wallets.notifications import tell, tell_all, write
@@ -55,7 +55,7 @@ async def with_a_posting(bank: Bank, shop: User, data: Mapping[str, Any]) -> Non
 
 
 async def as_a_test(bank: Bank, shop: User, data: Mapping[str, Any]) -> None:
-    await endpoints.send_test_to_all(bank.database, principal_id=shop.principal_id, data=data)
+    await trials.send_test_to_all(bank.database, principal_id=shop.principal_id, data=data)
 
 
 async def by_an_administrator(bank: Bank, shop: User, data: Mapping[str, Any]) -> None:

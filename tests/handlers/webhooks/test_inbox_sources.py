@@ -237,7 +237,7 @@ async def test_a_sources_life(api: ApiClient, key: Headers) -> None:
     assert await (await api.get(SOURCES, headers=key)).json() == {"data": [created], "next": None}
     changes: dict[str, Any] = {"description": "The shop", "event_type": "/topic", "object_id": None}
     changed = await (await api.patch(path, json=changes, headers=key)).json()
-    assert changed == created | changes
+    assert changed == created | changes | {"revision": 2}
     changes = {"signature": {"header": "X-Other"}, "event_id": ["/id"]}
     changed = await (await api.patch(path, json=changes, headers=key)).json()
     assert changed["signature"] == {
