@@ -50,7 +50,8 @@ def test_every_surface_has_a_name_of_its_own_and_routes_of_its_own() -> None:
     assert len(NAMES) == len(SURFACES)
     places = [(route.method, route.path) for surface in SURFACES for route in surface.routes]
     assert len(set(places)) == len(places)
-    operations = [route.operation for surface in SURFACES for route in surface.routes]
+    # A hidden route is another spelling of a path, and does what the other one does.
+    operations = [route.operation for surface in SURFACES for route in surface.routes if not route.hidden]
     assert len(set(operations)) == len(operations)
 
 

@@ -45,9 +45,11 @@ async def test_a_request_to_oneself(person: MakePerson) -> None:
 
 
 async def test_an_agent_takes_in_no_more_than_they_have(person: MakePerson) -> None:
-    agent = await person(balance=99, agent=True)
-    request_id = (await agent.post("/cash/cashin/request", {"amount_cents": 100})).json["id"]
+    agent, customer = await person(balance=99, agent=True), await person()
+    request_id = (await customer.post("/cash/cashin/request", {"amount_cents": 100})).json["id"]
     accept = f"/cash/requests/{request_id}/accept"
+    own = (await agent.post("/cash/cashin/request", {"amount_cents": 10})).json["id"]
+    assert (await agent.post(f"/cash/requests/{own}/accept")).refusal == (403, "Not your own request")
     assert (await agent.post(accept)).refusal == (400, "Agent insufficient balance")
     await agent.top_up(1)
     assert (await agent.post(accept)).json == {"detail": "completed"}
