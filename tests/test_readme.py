@@ -172,7 +172,7 @@ async def test_the_readmes_step_in_the_browser(
         assert headings[-1] == "Paid", await tab.run("document.body.innerText")
         # The documentation takes the key that `up` printed, keeps it in the tab and takes it out of the address.
         await tab.go(lambda: tab.call("Page.navigate", url=running.shown("Docs")))
-        assert await tab.run(LOADED) == ["Accounts", "Transfers", "Holds", "Feed"]
+        assert await tab.run(LOADED) == ["Accounts", "Transfers", "Holds", "Closed dates", "Feed"]
         assert await tab.run("location.hash") == ""
         assert await tab.run("ui.authSelectors.authorized().toJS().bearer.value") == running.shown("API key")
         await tab.go(

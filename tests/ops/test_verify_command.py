@@ -48,7 +48,7 @@ async def test_what_is_wrong_is_named(settings: Settings, service: Service) -> N
     code, out, _ = await run(settings)
     assert code == 1
     assert "First: b: balance 16, but its entries sum to 15." in out
-    assert "2 of 20 checks failed." in out
+    assert "2 of 21 checks failed." in out
     code, out, _ = await run(settings, "--json")
     assert code == 1
     assert [finding["check"] for finding in json.loads(out)["findings"]] == [
