@@ -9,16 +9,15 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from core.errors import Refusal
+from core.settings.hosts import Network, is_translated, leads_to, name_in, network_in
 from core.settings.metadata import METADATA, Address
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-Network: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"
 
 MAX_URL_LENGTH: Final = 2048
 # The wallet contract's developers name this URL in the place of a receiver: it takes everything, without a network.
@@ -39,7 +38,6 @@ _NOT_PUBLIC_V6: Final = tuple(
     ipaddress.IPv6Network(text)
     for text in ("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20")
 )
-_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 
 # A label of a name. Underscores are not allowed in hosts (RFC 1123, section 2.1), but exist.
 _LABEL: Final = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?", re.IGNORECASE)
@@ -68,16 +66,6 @@ def is_public(address: Address) -> bool:
     return address in _PUBLIC_V6 and not any(address in network for network in _NOT_PUBLIC_V6)
 
 
-def _embedded(address: Address) -> Address:
-    """Return the IPv4 address that an IPv4-mapped or NAT64 address leads to, or the address itself."""
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return address.ipv4_mapped
-        if address in _NAT64:
-            return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
-    return address
-
-
 @dataclass(frozen=True, slots=True)
 class Destinations:
     """The rule of one deployment for outgoing calls.
@@ -98,17 +86,19 @@ class Destinations:
         hosts: set[str] = set()
         networks: list[Network] = []
         for entry in allow:
-            try:
-                networks.append(ipaddress.ip_network(entry.strip("[]"), strict=False))
-            except ValueError:
-                hosts.add(entry.lower().rstrip("."))
+            network = network_in(entry)
+            if network is None:
+                hosts.add(name_in(entry))
+            else:
+                networks.append(network)
         return cls(frozenset(hosts), tuple(networks), require_https)
 
     def permits(self, address: Address, *, host_allowed: bool) -> bool:
         """Say whether a socket may be opened to `address`; `host_allowed` when the operator named its host."""
-        real = _embedded(address)
-        if real in METADATA:
+        inner = leads_to(address)
+        if inner in METADATA:
             return False
+        real = inner if is_translated(address) else address
         if host_allowed or any(real in network for network in self.allowed_networks):
             return True
         return is_public(real)

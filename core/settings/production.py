@@ -4,7 +4,6 @@ The rules refuse development toggles and guessable secrets. A secret that is uns
 breaks no rule; one that is set must be good.
 """
 
-import hashlib
 import ipaddress
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 
 from core.phones import normalized
 from core.settings import strength
+from core.settings.hosts import is_own_name, leads_to, name_in, network_in, spellings
 from core.settings.metadata import METADATA
 from core.settings.providers import PAYPAL_CERT_HOSTS
 from core.settings.wallets import FEE_WALLET_PHONE
@@ -29,22 +29,11 @@ LEAST_TOKEN_BITS = 36.0
 
 _PAYPAL_HOSTS = frozenset(host for hosts in PAYPAL_CERT_HOSTS.values() for host in hosts)
 _METADATA_NAMES = frozenset({"metadata.google.internal", "metadata", "instance-data"})
-# Each IPv4 address in its IPv6 form, too.
-_METADATA_ADDRESSES = (
-    *METADATA,
-    *(ipaddress.ip_address(f"::ffff:{address}") for address in METADATA if address.version == 4),
-)
-# Loopback, and the address that means it to many systems.
-_OURSELVES = tuple(
-    ipaddress.ip_network(text)
-    for text in (
-        "127.0.0.0/8",
-        "0.0.0.0/32",
-        "::1/128",
-        "::/128",
-        "::ffff:127.0.0.0/104",
-        "::ffff:0.0.0.0/128",
-    )
+# Loopback, the address that means it to many systems, and metadata servers, each in all spellings.
+_CLOSED = tuple(
+    spelled
+    for text in ("127.0.0.0/8", "0.0.0.0/32", "::1/128", "::/128", *map(str, METADATA))
+    for spelled in spellings(ipaddress.ip_network(text))
 )
 # A network whose prefix is shorter than this is no list of hosts but an open door.
 _WIDEST_IPV4, _WIDEST_IPV6 = 8, 7
@@ -89,9 +78,9 @@ def _plain(url: str) -> bool:
 
 def _is_loopback(host: str) -> bool:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return leads_to(ipaddress.ip_address(name_in(host))).is_loopback
     except ValueError:
-        return host.lower().rstrip(".") == "localhost" or host.lower().rstrip(".").endswith(".localhost")
+        return is_own_name(host)
 
 
 def _not_of_https(origin: str) -> bool:
@@ -113,16 +102,13 @@ def everybody(network: str) -> bool:
 
 def open_door(host: str) -> bool:
     """Whether an entry of OUTBOUND_ALLOW_HOSTS lets calls through to anywhere, ourselves or a cloud's metadata."""
-    if "*" in host or host.lower().rstrip(".") in _METADATA_NAMES or _is_loopback(host):
+    if "*" in host or name_in(host) in _METADATA_NAMES or is_own_name(host):
         return True
-    try:
-        network = ipaddress.ip_network(host, strict=False)
-    except ValueError:
+    network = network_in(host)
+    if network is None:
         return False
-    return (
-        everybody(host)
-        or any(network.version == ours.version and network.overlaps(ours) for ours in _OURSELVES)
-        or any(address in network for address in _METADATA_ADDRESSES)
+    return everybody(str(network)) or any(
+        network.version == closed.version and network.overlaps(closed) for closed in _CLOSED
     )
 
 
@@ -134,9 +120,11 @@ _PROVIDERS_URLS = (
     "stripe_api_base", "paypal_api_base", "cloudpayments_api_base", "provider_url", "payment_url_base_webhook",
     "merchant_callback_url", "production_api_url", "payments_provider_callback_base_url", "otp_sms_http_url",
 )  # fmt: skip
-_GUESSED_DIGESTS = frozenset(
-    hashlib.sha256(word.encode()).hexdigest() for word in ("", *strength.PLACEHOLDERS)
-)
+
+
+def _guessed_digest(digest: str) -> bool:
+    """Whether a digest is none of a random token: that of a common word, or digits that somebody typed."""
+    return strength.bits(digest) < LEAST_KEY_BITS or digest in strength.common_digests()
 
 
 def _in_clear(attribute: str) -> Rule:
@@ -222,7 +210,7 @@ RULES: tuple[Rule, ...] = (
     Rule("otp_ttl_secs", lambda s: s.otp_ttl_secs > MOST_OTP_SECONDS, f"{MOST_OTP_SECONDS} seconds or fewer"),
     Rule(
         "admin_token_sha256",
-        lambda s: not _GUESSED_DIGESTS.isdisjoint(s.admin_token_sha256),
+        lambda s: any(map(_guessed_digest, s.admin_token_sha256)),
         "the digests of random tokens",
     ),
 )

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import secrets
 from typing import Any
 
 import pytest
@@ -36,8 +37,11 @@ def test_every_environment_but_dev_and_test_counts_as_prod(word: str) -> None:
 
 def test_prod_starts_with_good_settings() -> None:
     assert load_settings(env_file=None, **PROD).notices == ()
-    digest = load_settings(env_file=None, **PROD | {"admin_token": None, "admin_token_sha256": "AB" * 32})
-    assert digest.admin_token_sha256 == ("ab" * 32,)
+    random = hashlib.sha256(STRONG.encode()).hexdigest()
+    digest = load_settings(
+        env_file=None, **PROD | {"admin_token": None, "admin_token_sha256": random.upper()}
+    )
+    assert digest.admin_token_sha256 == (random,)
 
 
 def test_what_signing_in_does_without_is_told() -> None:
@@ -136,6 +140,60 @@ def test_what_signing_in_does_without_is_told() -> None:
         ({"outbound_allow_hosts": "::ffff:169.254.169.254"}, "OUTBOUND_ALLOW_HOSTS"),
         ({"outbound_allow_hosts": "fd00:ec2::254"}, "OUTBOUND_ALLOW_HOSTS"),
         ({"outbound_allow_hosts": "Metadata.Google.Internal."}, "OUTBOUND_ALLOW_HOSTS"),
+        *(
+            ({"jwt_secret": guessable}, "JWT_SECRET")
+            for guessable in (
+                "please-change-this-jwt-secret-key-now",
+                "super-secret-change-me-in-production",
+                "SuperSecretPassword12345678901234",
+                "development-jwt-secret-do-not-use-in-prod",
+                "qwertyuiopasdfghjklzxcvbnm1234567890",
+                "9876543210zyxwvutsrqponmlkjihgfedcba",
+                "MyVerySecretSigningKeyForProduction2026",
+                "P4ssw0rd-S3cr3t-Adm1n-T0k3n-Wallet-1",
+                f"{STRONG}-do-not-use",
+            )
+        ),
+        ({"admin_token": "admin-token-12345"}, "ADMIN_TOKEN"),
+        ({"admin_token": "AdminTokenForStaging2026"}, "ADMIN_TOKEN"),
+        ({"admin_token_sha256": "0" * 64}, "ADMIN_TOKEN_SHA256"),
+        ({"admin_token_sha256": "0123456789abcdef" * 4}, "ADMIN_TOKEN_SHA256"),
+        *(
+            ({"admin_token_sha256": hashlib.sha256(word.encode()).hexdigest()}, "ADMIN_TOKEN_SHA256")
+            for word in (
+                "changeit",
+                "Admin123",
+                "Welcome1",
+                "qwerty",
+                "123456",
+                "PASSWORD2024",
+                "letmein!",
+                "",
+            )
+        ),
+        *(
+            ({"outbound_allow_hosts": entry}, "OUTBOUND_ALLOW_HOSTS")
+            for entry in (
+                "[0.0.0.0/0]",
+                "[::/0]",
+                "[::1]",
+                "127.0.0.1]",
+                "127.0.0.1.",
+                "[Metadata]",
+                "ip6-localhost",
+                "IP6-loopback.",
+                "localhost.localdomain",
+                "[localhost]",
+                "x.localhost",
+                "2002::/16",
+                "2002:7f00:1::",
+                "64:ff9b::/96",
+                "64:ff9b::7f00:1",
+                "::7f00:1",
+                "2002:a9fe:a9fe::/48",
+                "64:ff9b::a9fe:a9fe",
+            )
+        ),
     ],
 )
 def test_prod_refuses(bad: dict[str, Any], named: str) -> None:
@@ -147,7 +205,7 @@ def test_prod_refuses(bad: dict[str, Any], named: str) -> None:
 
 
 def test_prod_keeps_private_hosts_that_are_named_one_by_one() -> None:
-    hosts = "receiver.internal,10.1.2.3,10.0.0.0/8,fd12::/16"
+    hosts = "receiver.internal,10.1.2.3,10.0.0.0/8,fd12::/16,[fd13::1],64:ff9b::a00:0/104"
     assert load_settings(
         env_file=None, **PROD | {"outbound_allow_hosts": hosts}
     ).outbound_allow_hosts == tuple(hosts.split(","))
@@ -161,6 +219,15 @@ def test_random_secrets_are_strong_in_each_usual_spelling(random: bytes) -> None
         assert strength.bits(spelled) >= LEAST_KEY_BITS
         assert strength.bits(spelled[:16]) >= LEAST_TOKEN_BITS
         assert not strength.placeholder(spelled)
+
+
+def test_drawn_secrets_of_32_characters_and_more_pass() -> None:
+    for size in range(16, 66):
+        drawn = (secrets.token_hex(size), secrets.token_urlsafe(size + 8), secrets.token_hex(size).upper())
+        digest = hashlib.sha256(drawn[0].encode()).hexdigest()
+        for spelled in (*drawn, base64.b64encode(secrets.token_bytes(size + 8)).decode(), digest):
+            assert strength.bits(spelled) >= LEAST_KEY_BITS
+            assert not strength.placeholder(spelled)
 
 
 def test_what_is_doubtful_in_prod_is_told_and_starts() -> None:

@@ -103,7 +103,16 @@ def test_what_the_operator_allows() -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["169.254.169.254", "::ffff:169.254.169.254", "fd00:ec2::254", "100.100.100.200"]
+    "address",
+    [
+        "169.254.169.254",
+        "::ffff:169.254.169.254",
+        "64:ff9b::a9fe:a9fe",
+        "2002:a9fe:a9fe::1",
+        "::a9fe:a9fe",
+        "fd00:ec2::254",
+        "100.100.100.200",
+    ],
 )
 def test_metadata_addresses_are_closed_to_every_allow_list(address: str) -> None:
     everything = Destinations.of(("0.0.0.0/0", "::/0", "metadata.google.internal"), require_https=False)
