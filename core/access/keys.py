@@ -1,7 +1,7 @@
 """One rule for idempotency keys, in headers and bodies of all surfaces.
 
 The blanks around a key do not count, and the quoted form of the IETF's draft (a string of RFC 9651) is the text between
-the quotes: `K`, `K␠` and `"K"` are one key.
+the quotes: `K`, `K␠` and `"K"` are one key. Parameters behind the quotes (`"K";a=1`) do not count either.
 """
 
 from __future__ import annotations
@@ -20,15 +20,18 @@ if TYPE_CHECKING:
 
 SQL = queries(__name__)
 
-_QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')
+_STRING = r'"((?:[ !#-\[\]-~]|\\["\\])*)"'
+# Parameters of an item (RFC 9651, section 3.1.2): a value is a string, or a token, number, date, switch or bytes.
+_PARAMETER = r""";[ ]*[a-z*][a-z0-9_.*-]*(?:=(?:"(?:[ !#-\[\]-~]|\\["\\])*"|[A-Za-z0-9*:?@-][^\s;",\\]*))?"""
+_QUOTED = re.compile(f"{_STRING}(?:{_PARAMETER})*")
 _ESCAPED = re.compile(r'\\(["\\])')
 
 
 def plain_key(spelled: str) -> str:
     r"""Return the key that a caller's spelling means; an empty text for blanks alone.
 
-    >>> [plain_key(text) for text in ("K", " K ", '"K"', r'"a \"b\""', '"K', '""')]
-    ['K', 'K', 'K', 'a "b"', '"K', '']
+    >>> [plain_key(text) for text in ("K", " K ", '"K"', r'"a \"b\""', '"K', '""', '"K";a=1', "K;a=1")]
+    ['K', 'K', 'K', 'a "b"', '"K', '', 'K', 'K;a=1']
     """
     key = spelled.strip()
     quoted = _QUOTED.fullmatch(key)

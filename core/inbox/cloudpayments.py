@@ -10,7 +10,6 @@ signature covers no time and no event id. The event's key is therefore the kind 
 from __future__ import annotations
 
 import base64
-import codecs
 import hashlib
 import hmac
 import re
@@ -23,6 +22,8 @@ import msgspec
 from core.inbox.intake import NewEvent
 from core.inbox.verifying import (
     NotGenuine,
+    begins_as_object,
+    form_pieces,
     identified,
     kept,
     object_named,
@@ -139,7 +140,7 @@ def _names(kind: str, fields: Fields, body: bytes) -> tuple[str, str]:
 
 def _is_json(body: bytes) -> bool:
     # No field of CloudPayments begins with a brace, so the first byte is a better sign than the Content-Type.
-    return body.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"{"
+    return begins_as_object(body)
 
 
 def _json_pairs(body: bytes) -> list[tuple[str, str]]:
@@ -156,8 +157,8 @@ def _text(value: Any) -> str | None:
 
 
 def _form_pairs(body: bytes) -> list[tuple[str, str]]:
-    pieces = (piece.partition(b"=") for piece in body.removeprefix(codecs.BOM_UTF8).split(b"&"))
-    pairs = [(_form_text(name), _form_text(value)) for name, equals, value in pieces if equals]
+    pieces = (piece.partition(b"=") for piece in form_pieces(body))
+    pairs = [(_form_text(name), _form_text(value)) for name, _, value in pieces]
     if body and not pairs:
         raise unreadable()
     return pairs

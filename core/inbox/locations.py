@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from core.errors import Refusal
-from core.inbox.verifying import read_json, read_object, unreadable
+from core.inbox.verifying import form_pieces, read_json, read_object, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -90,7 +90,7 @@ def _form(body: bytes) -> dict[str, Any] | None:
     # Latin-1 gives each byte a character, so that no byte is lost; the fields that name an event are ASCII.
     try:
         pairs = parse_qsl(
-            body.decode("latin-1"),
+            b"&".join(form_pieces(body)).decode("latin-1"),
             keep_blank_values=True,
             strict_parsing=True,
             errors="surrogateescape",

@@ -80,10 +80,6 @@ class AccountNeededError(Exception):
 Rule: TypeAlias = Callable[["Connection", "Ledger", InboxEvent], Awaitable[Outcome]]
 
 
-class _Named(msgspec.Struct):
-    metadata: dict[str, Any] | None = None
-
-
 class _Data(msgspec.Struct):
     object: dict[str, Any]
 
@@ -141,7 +137,10 @@ def _intent(body: bytes) -> dict[str, Any]:
 
 
 def _account_named(intent: dict[str, Any]) -> Any:
-    return (msgspec.convert(intent, _Named).metadata or {}).get("account")
+    """Return what stands for an account, or None. Empty metadata of PHP is a list, and an empty text is no name."""
+    named = msgspec.convert(intent.get("metadata") or None, dict[str, Any] | None)
+    account = (named or {}).get("account")
+    return None if account == "" else account
 
 
 async def stripe_payment_succeeded(connection: Connection, ledger: Ledger, event: InboxEvent) -> Outcome:

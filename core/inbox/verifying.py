@@ -130,6 +130,20 @@ def read_json(body: bytes) -> Any:
         raise unreadable() from None
 
 
+def form_pieces(body: bytes) -> list[bytes]:
+    """Return the `name=value` pieces of a form. A byte-order mark and pieces that name no field do not count."""
+    return [piece for piece in body.removeprefix(codecs.BOM_UTF8).split(b"&") if b"=" in piece]
+
+
+def begins_as_object(body: bytes) -> bool:
+    """Whether the first character is a brace, in each encoding that JSON may have."""
+    text = body.removeprefix(codecs.BOM_UTF8)
+    encoding = json.detect_encoding(text)
+    if encoding == "utf-8":
+        return text.lstrip()[:1] == b"{"
+    return text.decode(encoding, "replace").lstrip("\ufeff \t\r\n")[:1] == "{"
+
+
 def read_object(body: bytes) -> dict[str, Any]:
     """Return the fields of a body that is nearly a JSON object. Raises Refusal `malformed_json`."""
     value = read_json(body)

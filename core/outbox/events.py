@@ -64,7 +64,9 @@ def check_patterns(patterns: Iterable[str], *, field: str) -> None:
         known = any(one.startswith(beginning) for one in KNOWN_TYPES) if beginning != pattern else False
         if not known and pattern not in KNOWN_TYPES:
             groups = {f"{one.split('.')[0]}.*" for one in KNOWN_TYPES}
-            nearest = difflib.get_close_matches(pattern, sorted(KNOWN_TYPES | groups), NEAREST, cutoff=0.0)
+            nearest = difflib.get_close_matches(
+                pattern.lower(), sorted(KNOWN_TYPES | groups), NEAREST, cutoff=0.0
+            )
             raise Refusal(
                 "invalid_request",
                 f"No event has the type {pattern}. The nearest are {', '.join(nearest)}.",

@@ -44,6 +44,10 @@ MOST_OTP_ATTEMPTS = 10
 # A code that lives longer than this can be read from a phone that was left lying.
 MOST_OTP_SECONDS = 3_600
 
+# Stripe's libraries take five minutes; a queue before us may need some more.
+MOST_TOLERANCE_SECONDS = 3_600
+_TEST_KEYS = ("sk_test_", "rk_test_")
+
 
 class Rule(NamedTuple):
     """One rule: the attribute that it looks at, a test that tells when it is broken, and the wanted value in words."""
@@ -83,13 +87,25 @@ def _is_loopback(host: str) -> bool:
         return is_own_name(host)
 
 
-def _not_of_https(origin: str) -> bool:
-    """Whether an origin is none of a page that came over TLS: `null` is that of any page in a sandbox."""
+def _no_https_origin(origin: str) -> bool:
+    """Whether a text is no bare origin of pages that came over TLS: `null` is that of any page in a sandbox."""
     try:
         parts = urlsplit(origin)
-        return parts.scheme in {"", "http"} or not parts.hostname or "*" in origin
+        return (
+            parts.scheme != "https"
+            or not parts.hostname
+            or parts.port == 0
+            or parts.username is not None
+            or parts.path not in {"", "/"}
+            or any(sign in origin for sign in "*?#")
+        )
     except ValueError:
         return True
+
+
+def _no_passkey_origin(origin: str) -> bool:
+    """Whether no page or app of ours in the world has this origin. Apps of Android have one without a host."""
+    return _no_https_origin(origin) or _is_loopback(urlsplit(origin).hostname or "")
 
 
 def everybody(network: str) -> bool:
@@ -148,7 +164,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "allowed_origins",
-        lambda s: not s.allowed_origins or any(map(_not_of_https, s.allowed_origins)),
+        lambda s: not s.allowed_origins or any(map(_no_https_origin, s.allowed_origins)),
         "the https origins of your pages, comma separated, without * and null",
     ),
     Rule("auto_create_schema", lambda s: s.auto_create_schema, "false; run tallystick migrate"),
@@ -199,7 +215,7 @@ RULES: tuple[Rule, ...] = (
     Rule("trusted_networks", lambda s: any(map(everybody, s.trusted_networks)), _NETWORKS),
     Rule(
         "passkeys_origin",
-        lambda s: _has_wallets(s) and s.passkeys_enabled and any(map(_not_of_https, s.passkeys_origin)),
+        lambda s: _has_wallets(s) and s.passkeys_enabled and any(map(_no_passkey_origin, s.passkeys_origin)),
         "the https origins of your pages and apps, or PASSKEYS_ENABLED=false",
     ),
     Rule(
@@ -222,11 +238,8 @@ def doubts(settings: "Settings") -> Iterator[str]:
         yield "PUBLIC_BASE_URL is http: what clients send to that address can be read on the way."
     if not settings.secrets_keys:
         yield "SECRETS_KEYS is unset: secrets of endpoints and sources stand readable in the database and its backups."
-    if settings.stripe_livemode in {"test", "both"}:
-        yield f"STRIPE_LIVEMODE={settings.stripe_livemode}: test events of Stripe post to the books."
-    for network in settings.trusted_networks:
-        if ipaddress.ip_network(network).is_global:
-            yield f"TRUSTED_NETWORKS={network} is a public network: everybody there is let in without a token."
+    yield from _doubts_of_money(settings)
+    yield from _doubts_of_networks(settings)
     if settings.internal_api_secret and not settings.internal_require_hmac:
         yield "INTERNAL_REQUIRE_HMAC=false: the secret of /internal itself travels with each call."
     for name, value in (
@@ -235,3 +248,30 @@ def doubts(settings: "Settings") -> Iterator[str]:
     ):
         if not value and _has_wallets(settings):
             yield f"{name}=0: guesses are not counted there."
+
+
+def _doubts_of_money(settings: "Settings") -> Iterator[str]:
+    for provider, mode in (
+        ("Stripe", settings.stripe_livemode),
+        ("CloudPayments", settings.cloudpayments_livemode),
+    ):
+        if mode in {"test", "both"}:
+            yield f"{provider.upper()}_LIVEMODE={mode}: test events of {provider} post to the books."
+    if settings.stripe_secret_key.startswith(_TEST_KEYS):
+        yield "STRIPE_SECRET_KEY is a key of Stripe's test mode: no real payment is found with it."
+    if settings.stripe_timestamp_tolerance > MOST_TOLERANCE_SECONDS:
+        yield (
+            f"STRIPE_TIMESTAMP_TOLERANCE={settings.stripe_timestamp_tolerance}: a recorded event of Stripe counts for"
+            " longer than an hour."
+        )
+    if settings.starting_credit_cents > 0:
+        yield f"STARTING_CREDIT_CENTS={settings.starting_credit_cents}: each new wallet begins with money."
+
+
+def _doubts_of_networks(settings: "Settings") -> Iterator[str]:
+    for network in settings.trusted_networks:
+        if ipaddress.ip_network(network).is_global:
+            yield f"TRUSTED_NETWORKS={network} is a public network: everybody there is let in without a token."
+    for network in settings.trusted_proxies:
+        if ipaddress.ip_network(network).is_global:
+            yield f"TRUSTED_PROXIES={network} is a public network: everybody there may claim any address."

@@ -115,6 +115,8 @@ class EventPage(msgspec.Struct, frozen=True):
 async def list_deliveries(call: Call) -> web.Response:
     """List deliveries to the caller's endpoints."""
     query: DeliveryQuery = call.query
+    if query.type is not None:
+        check_patterns((query.type,), field="type")
     wanted = Filter(
         principal_id=call.caller.id,
         endpoint_id=query.endpoint,
@@ -168,6 +170,7 @@ async def recover_endpoint(call: Call) -> web.Response:
 async def replay_deliveries(call: Call) -> web.Response:
     """Send the deliveries again that a filter finds."""
     body: Replay = call.body
+    check_patterns(body.types, field="types")
     wanted = Filter(
         principal_id=call.caller.id,
         endpoint_id=body.endpoint,

@@ -16,7 +16,7 @@ STRONG = "7d1f0c6b5a4e39281706f5e4d3c2b1a0"
 PROD: dict[str, Any] = {
     "env": "prod",
     "admin_token": STRONG,
-    "allowed_origins": "https://pay.example.com",
+    "allowed_origins": "https://pay.example.com/",
     "otp_mode": "redis",
     "rate_limit_backend": "redis",
     "database_url": "postgresql://u:p@db/books",
@@ -116,6 +116,21 @@ def test_what_signing_in_does_without_is_told() -> None:
         ({"production_api_url": "http://10.1.2.3/api/v2/paymentkaspi"}, "PRODUCTION_API_URL"),
         ({"jwt_secret": STRONG, "passkeys_origin": None}, "PASSKEYS_ORIGIN"),
         ({"jwt_secret": STRONG, "passkeys_origin": "https://a.example,http://a.example"}, "PASSKEYS_ORIGIN"),
+        *(
+            ({"allowed_origins": origin}, "ALLOWED_ORIGINS")
+            for origin in (
+                "ftp://a.example",
+                "javascript:alert(1)",
+                "https://a.example/app",
+                "https://a.example:65536",
+                "https://a.example?x",
+                "https://u@a.example",
+                "https://a.example#x",
+                "https://",
+            )
+        ),
+        ({"jwt_secret": STRONG, "passkeys_origin": "https://localhost"}, "PASSKEYS_ORIGIN"),
+        ({"jwt_secret": STRONG, "passkeys_origin": "https://[::1]:8443"}, "PASSKEYS_ORIGIN"),
         ({"otp_max_attempts": 100}, "OTP_MAX_ATTEMPTS"),
         ({"otp_ttl_secs": 86_400}, "OTP_TTL_SECS"),
         ({"outbound_allow_hosts": "10.0.0.0/8,localhost"}, "OUTBOUND_ALLOW_HOSTS"),
@@ -234,6 +249,12 @@ def test_what_is_doubtful_in_prod_is_told_and_starts() -> None:
     doubtful = {
         "public_base_url": "http://pay.example",
         "trusted_networks": "8.8.8.0/24,10.0.0.0/8",
+        "trusted_proxies": "9.9.9.9/32,10.0.0.1/32",
+        "stripe_livemode": "test",
+        "cloudpayments_livemode": "both",
+        "stripe_secret_key": "sk_test_4f3c9e",
+        "stripe_timestamp_tolerance": 3_601,
+        "starting_credit_cents": 1,
         "internal_api_secret": STRONG,
         "internal_require_hmac": "false",
         # A proxy of the same machine takes the way in clear.
@@ -241,7 +262,9 @@ def test_what_is_doubtful_in_prod_is_told_and_starts() -> None:
     }
     told = load_settings(env_file=None, **PROD | doubtful).notices
     assert [notice.split()[0].partition("=")[0] for notice in told] == [
-        "PUBLIC_BASE_URL", "TRUSTED_NETWORKS", "INTERNAL_REQUIRE_HMAC",
+        "PUBLIC_BASE_URL", "STRIPE_LIVEMODE", "CLOUDPAYMENTS_LIVEMODE", "STRIPE_SECRET_KEY",
+        "STRIPE_TIMESTAMP_TOLERANCE", "STARTING_CREDIT_CENTS", "TRUSTED_NETWORKS", "TRUSTED_PROXIES",
+        "INTERNAL_REQUIRE_HMAC",
     ]  # fmt: skip
 
 

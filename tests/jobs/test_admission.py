@@ -61,9 +61,11 @@ CASES = [
     # An event that names no account of ours is none of our business, whatever else it holds or lacks.
     *(
         Case({}, intent={"metadata": metadata} | more, reason="no_account_named")
-        for metadata in (None, {}, {"order": "7"}, {"account": None})
+        for metadata in (None, {}, {"order": "7"}, {"account": None}, {"account": ""})
         for more in ({}, {"amount_received": None}, {"currency": 7, "id": None})
     ),
+    Case({}, intent={"metadata": []}, reason="no_account_named"),
+    Case({}, intent={"metadata": ""}, reason="no_account_named"),
     dead(metadata=[1]),
     dead(metadata={"account": 7}),
     dead(metadata={"account": "a\ud800"}),

@@ -9,6 +9,7 @@ from contextlib import suppress
 import pytest
 
 from core.errors import Refusal
+from core.inbox.cloudpayments import read_event
 from core.inbox.locations import Payload
 from core.inbox.plain_hmac import Scheme, check_secret, verify
 from core.inbox.verifying import NotGenuine
@@ -124,6 +125,25 @@ def test_a_body_that_is_no_object(body: bytes) -> None:
         Payload(body, {}).text_at("/id")
     assert (refused.value.code, refused.value.detail) == ("malformed_json", "Invalid JSON payload")
     assert Payload(body, {"x": "y"}).text_at("header:x") == "y"
+
+
+SLOPPY_FORMS = (
+    b"TransactionId=6&type=y&",
+    b"TransactionId=6&type=y&x",
+    b"&TransactionId=6&&type=y",
+    b"\xef\xbb\xbfTransactionId=6&type=y",
+)
+ENCODED = [
+    ('{"TransactionId": "6", "type": "y"}').encode(encoding)
+    for encoding in ("utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32")
+]
+
+
+@pytest.mark.parametrize("body", [*SLOPPY_FORMS, *ENCODED])
+def test_forms_and_encodings_are_read_alike_for_every_provider(body: bytes) -> None:
+    payload = Payload(body, {})
+    assert (payload.text_at("/TransactionId"), payload.text_at("/type")) == ("6", "y")
+    assert read_event("pay", body, {}).event_id == "pay:6"
 
 
 def test_numbers_of_any_length() -> None:

@@ -85,6 +85,7 @@ def test_every_known_type_is_in_the_documents() -> None:
         ("payments.qr_pay.*", "payments.qr_pay"),
         ("webhook", "webhook"),
         ("wallets.*", "wallet.*"),
+        ("REQUESTS.*", "requests.*"),
     ],
 )
 async def test_a_pattern_that_matches_nothing_is_refused(
@@ -96,6 +97,18 @@ async def test_a_pattern_that_matches_nothing_is_refused(
         ("POST", "/v1/webhook-endpoints", {"url": HOOK, "event_types": ["payment.succeeded", pattern]}),
         ("PATCH", f"/v1/webhook-endpoints/{made['id']}", {"event_types": [pattern]}),
         ("GET", f"/v1/events?types=requests.*,{pattern}", None),
+        *(
+            (
+                ("GET", f"/v1/webhook-deliveries?type={pattern}", None),
+                (
+                    "POST",
+                    "/v1/webhook-deliveries/replay",
+                    {"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z", "types": [pattern]},
+                ),
+            )
+            if "*" not in pattern
+            else ()
+        ),
     ):
         status, problem = await office.call(method, path, body)
         assert (status, problem["error"]["code"]) == (400, "invalid_request")

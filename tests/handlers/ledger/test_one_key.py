@@ -21,7 +21,7 @@ async def shop(
     return Shop(api, await api_key(principal=request.node.name))
 
 
-SPELLINGS = ("{}", "{} ", '"{}"', ' "{}"', '"{} "', '"{}"  ')
+SPELLINGS = ("{}", "{} ", '"{}"', ' "{}"', '"{} "', '"{}"  ', '"{}";a=1', '"{}"; a="x;y";b;c=?0')
 
 
 @pytest.mark.parametrize("key", ["k-1", "with blank", 'quo"te', "back\\slash", "9e9f4b0a", "~"])
