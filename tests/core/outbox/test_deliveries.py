@@ -20,23 +20,23 @@ async def test_the_list_is_filtered(office: Office, receiver: Receiver) -> None:
     good = await office.listen(receiver)
     bad = await office.endpoint(REFUSED, event_types=["a.*"])
     await office.emit("a.one")
-    await office.emit("b.two")
+    await office.emit("kyc.submit")
     await office.deliver()
 
     async def found(query: str) -> set[tuple[str, str]]:
         return {(row["endpoint"], row["type"]) for row in await office.deliveries(f"?{query}")}
 
-    everything = {(good["id"], "a.one"), (good["id"], "b.two"), (bad["id"], "a.one")}
+    everything = {(good["id"], "a.one"), (good["id"], "kyc.submit"), (bad["id"], "a.one")}
     assert await found("") == everything
     assert await found(f"endpoint={bad['id']}") == {(bad["id"], "a.one")}
     assert await found("state=failed") == {(bad["id"], "a.one")}
-    assert await found("state=delivered&type=b.two") == {(good["id"], "b.two")}
+    assert await found("state=delivered&type=kyc.submit") == {(good["id"], "kyc.submit")}
     assert await found("state=sending") == set()
     assert await found(f"from={moment(minutes=1)}&to={moment(minutes=-1)}") == everything
     assert await found(f"from={moment(minutes=-1)}") == set()
     assert await found(f"to={moment(minutes=1)}") == set()
-    (one,) = await office.deliveries("?type=b.two")
-    assert await found(f"event={one['event']}") == {(good["id"], "b.two")}
+    (one,) = await office.deliveries("?type=kyc.submit")
+    assert await found(f"event={one['event']}") == {(good["id"], "kyc.submit")}
     assert await found(f"event=msg_{uuid.uuid4().hex}") == set()
 
 
@@ -184,7 +184,7 @@ async def test_everything_that_failed_since_a_time_is_recovered(
 async def test_a_replay_goes_in_bounded_steps(office: Office, receiver: Receiver) -> None:
     await office.listen(receiver)
     for number in range(7):
-        await office.emit("a.wanted" if number % 2 else "a.other", {"number": number})
+        await office.emit("kyc.submit" if number % 2 else "a.other", {"number": number})
     await office.deliver()
     receiver.deliveries.clear()
     body = {"from": moment(hours=1), "states": ["delivered"], "limit": 2}
@@ -202,10 +202,10 @@ async def test_a_replay_goes_in_bounded_steps(office: Office, receiver: Receiver
     assert whole == {"replayed": 7, "next": None}  # a full last step promises no other
     await office.deliver()
     receiver.deliveries.clear()
-    wanted = {"from": moment(hours=1), "states": ["delivered", "failed"], "types": ["a.wanted"]}
+    wanted = {"from": moment(hours=1), "states": ["delivered", "failed"], "types": ["kyc.submit"]}
     assert (await office.post("/v1/webhook-deliveries/replay", wanted))["replayed"] == 3
     await office.deliver()
-    assert {sent.event["type"] for sent in receiver.deliveries} == {"a.wanted"}
+    assert {sent.event["type"] for sent in receiver.deliveries} == {"kyc.submit"}
 
 
 @pytest.mark.parametrize(
