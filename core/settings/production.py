@@ -104,7 +104,7 @@ def _no_https_origin(origin: str) -> bool:
 
 
 def _no_passkey_origin(origin: str) -> bool:
-    """Whether no page or app of ours in the world has this origin. Apps of Android have one without a host."""
+    """Whether no page or app of ours in the world has this origin."""
     return _no_https_origin(origin) or _is_loopback(urlsplit(origin).hostname or "")
 
 
