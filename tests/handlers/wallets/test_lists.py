@@ -138,6 +138,41 @@ async def test_open_items_of_one_sender_have_a_bound(person: MakePerson) -> None
     assert (await shop.post("/requests", body, key="new")).status == 200
 
 
+async def test_open_cash_requests_have_a_bound_and_go_on(person: MakePerson) -> None:
+    agent, customers = await person(agent=True), [await person() for _ in range(2)]
+    path, body = "/cash/cashin/request", {"amount_cents": 5, "agent_phone": agent.phone}
+    for customer in customers:
+        first = await customer.post(path, body, key="first")
+        for _ in range(MANY - 1):
+            assert (await customer.post(path, body)).status == 200
+        assert (await customer.post(path, body)).refusal == (409, "Too many open items")
+        assert (await customer.post(path, body, key="first")).body == first.body
+    whole = (await agent.get("/cash/requests", phone=customers[0].phone)).json
+    assert (len(whole["incoming"]), whole["next_offset"]) == (MANY, None)
+    found, query = [], {"limit": "2", "phone": customers[0].phone}
+    for _ in range(3):
+        said = (await agent.get("/cash/requests", **query)).json
+        found += said["incoming"]
+        query["offset"] = str(said["next_offset"])
+    assert (found, said["next_offset"]) == (whole["incoming"], None)
+    assert "next_offset" not in (await agent.get("/cash/requests")).json
+
+
+async def test_blocked_senders_in_parts(person: MakePerson) -> None:
+    ann, others = await person(), [await person() for _ in range(3)]
+    for other in others:
+        await ann.post("/wallet/blocked_senders", {"phone": other.phone})
+    whole = (await ann.get("/wallet/blocked_senders")).json["items"]
+    for name in ("before", "after"):
+        found, query = [], {"limit": "1"}
+        for _ in others:
+            said = (await ann.get("/wallet/blocked_senders", **query)).json
+            found += said["items"]
+            query[name] = str(said["next"])
+        assert (found, said["next"]) == (whole, None)
+        assert (await ann.get("/wallet/blocked_senders", **{name: "X"})).refusal[0] == 422
+
+
 async def test_a_blocked_sender(person: MakePerson, admin: Administrator) -> None:
     ann, bob, shop = await person(), await person(), await person(kyc=1, merchant=True)
     body = {"to_phone": ann.phone, "amount_cents": 5}
