@@ -35,6 +35,14 @@ def shown(name: str | None) -> str | None:
         return None
 
 
+def is_seen(text: str) -> bool:
+    """Whether a text shows anything: more than blanks and characters that nobody sees."""
+    return any(
+        not character.isspace() and unicodedata.category(character) not in _UNSEEN_CATEGORIES
+        for character in _UNSEEN.sub("", text)
+    )
+
+
 def read(name: str) -> str | None:
     """Return a name that a client gives, without characters that nobody sees; None for an empty text, which is none.
 

@@ -19,6 +19,7 @@ from handlers.wallets.contract import (
     Detail,
     PageQuery,
     Phone,
+    PhoneFilter,
     Text,
     cut,
     header_key,
@@ -53,7 +54,8 @@ class CashQuery(PageQuery):
     """A part of the lists. `status` and `before` are about the caller's own, `phone` and `offset` about the others'."""
 
     type: Literal["cashin", "cashout"] | None = None
-    phone: Annotated[str, pydantic.Field(max_length=64)] | None = None
+    phone: PhoneFilter | None = None
+    status: Literal["pending", "completed", "canceled", "rejected", "expired"] | None = None
     offset: Annotated[int, pydantic.Field(ge=0, le=MAX_OFFSET)] = 0
 
 

@@ -35,7 +35,8 @@ RETURNING id;
 -- name: prove_phone
 -- The phone of user $1 is proven from now on. Only the first time has a row: `registered` tells whether the user had a
 -- password before, which counts no more, nor does the name that came with it.
-UPDATE users AS u SET phone_proven_at = clock_timestamp(), username = NULL, password_hash = NULL,
+UPDATE users AS u SET
+    phone_proven_at = clock_timestamp(), username = NULL, password_hash = NULL,
     name = CASE WHEN was.registered THEN NULL ELSE u.name END
 FROM (SELECT password_hash IS NOT NULL AS registered FROM users WHERE id = $1) AS was
 WHERE u.id = $1 AND u.phone_proven_at IS NULL
