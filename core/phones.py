@@ -29,7 +29,9 @@ _MOST_TURNS: Final = 4
 _INTERNATIONAL = re.compile(r"\+[0-9]{6,31}")
 _SPELLING = re.compile(r"\+?[0-9]{1,31}")
 # Blanks, dashes and marks that nobody sees are found by their category. Letters, commas and `#` begin an extension.
-_BETWEEN: Final = frozenset("()[]./~\u2212\u30fc\u00b7")
+_BETWEEN: Final = frozenset("()[]./\u2212\u30fc\u00b7")
+# E.164 has 15 digits at most, and one more may be a trunk prefix. With something between them, more are two numbers.
+_MOST_DIGITS: Final = 16
 _OPTIONAL_TRUNK: Final = re.compile(r"\(\s*0\s*\)")
 # The owners of these numbers earn by every message, so a swindler would have us send them some.
 _EXPENSIVE = frozenset(
@@ -62,7 +64,7 @@ def is_international(text: str) -> bool:
 
 @functools.lru_cache(MAX_REMEMBERED)
 def cleaned(text: str) -> str:
-    """Return a phone without blanks, dashes and brackets, its digits as 0 to 9; empty for a text that is none.
+    """Return a phone without blanks, dashes and brackets, its digits as 0 to 9; empty for none, or for two.
 
     A text with an extension is none: its digits would make the number of somebody else.
 
@@ -79,7 +81,7 @@ def cleaned(text: str) -> str:
     without = _squeezed(_OPTIONAL_TRUNK.sub("", plain, count=1))
     if without != whole and _is_valid(without) and not _is_valid(whole):
         return without
-    return whole
+    return whole if _is_one(plain, whole) else ""
 
 
 @functools.lru_cache(MAX_REMEMBERED)
@@ -150,6 +152,17 @@ def _squeezed(text: str) -> str:
         ):
             return ""
     return "".join(found)
+
+
+def _is_one(text: str, phone: str) -> bool:
+    """Whether a text is one number: two, joined, would be the number of nobody, or of somebody else.
+
+    A slash stands between two numbers or within one, which the tables then know.
+    """
+    if "/" in text:
+        number = _parsed(phone, HOME_REGION)
+        return text.count("/") == 1 and number is not None and phonenumbers.is_valid_number(number)
+    return text == phone or len(phone.lstrip("+0")) <= _MOST_DIGITS
 
 
 def _is_valid(phone: str) -> bool:

@@ -257,7 +257,8 @@ async def _guard_guesses(identity: Identity, username: str, *, add: bool) -> Non
 async def _prove_phone(identity: Identity, user: User) -> None:
     """End all that a stranger who registered this phone may have prepared, because the first code proves the owner.
 
-    Password, every sign-in, passkeys, merchant keys, endpoints, mandates and subscriptions end.
+    Password, name, every sign-in, passkeys, merchant keys, endpoints, mandates, subscriptions and blocks end, and all
+    that is open to be paid to the user.
     """
     async with identity.platform.database.transaction() as connection:
         row = await connection.fetchrow(_sql.prove_phone, user.id)

@@ -9,7 +9,7 @@ import msgspec
 
 from core.database import queries
 from core.errors import Refusal
-from core.ledger.items import encode_metadata
+from core.ledger.items import encode_metadata, listed
 from core.ledger.movements import moment
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ async def open_account(database: Database, opening: Opening, principal_id: int) 
         if differs:
             raise Refusal(
                 "account_exists",
-                f"Account {opening.code!r} was opened before with another {', '.join(differs)}.",
+                f"Account {opening.code!r} was opened before by a request that differs in {listed(differs)}.",
                 account=opening.code,
                 differs=differs,
             )

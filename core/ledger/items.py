@@ -15,7 +15,7 @@ from core.errors import Refusal
 from core.ledger.outcomes import OUTCOMES, OutcomeKind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -212,6 +212,12 @@ class Outcome(msgspec.Struct, frozen=True):
         return refusal
 
 
+def listed(names: Sequence[str]) -> str:
+    """Return names in words: `legs`, `kind and legs`, `kind, legs and reference`."""
+    *first, last = names or ("its content",)
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 _SENTENCES: Mapping[str, str] = {
     "account_not_found": "Account {account!r} does not exist.",
     "account_closed": "Account {account!r} is closed.",
@@ -239,7 +245,8 @@ def sentence(outcome: Outcome) -> str:
     account, figure, code = outcome.account, outcome.figure, outcome.kind.code
     if code == "idempotency_conflict":
         return (
-            f"This idempotency key was used before with another {', '.join(outcome.differs)}. Use a new key."
+            f"This idempotency key was used before for a request that differs in {listed(outcome.differs)}."
+            " Use a new key."
         )
     if code == "hold_not_open" and figure is not None:
         return f"The hold was {('', 'captured in full', 'voided', 'expired')[figure]} before."

@@ -15,6 +15,7 @@ from core.payables.kinds import ISSUER_LEVEL
 from core.payables.pay import Key, pay
 from core.payables.payables import NewPayable
 from core.payables.payments import Paid
+from core.wallets import names
 from core.wallets.books import wallet_of
 from core.wallets.kyc import require_kyc
 from core.wallets.merchants import require_seller
@@ -55,7 +56,7 @@ async def create(platform: Platform, issuer: User, payer_phone: str, billed: Bil
         payer_id=payer.id,
         amount=billed.amount,
         due_in=timedelta(days=billed.due_in_days),
-        details={"reference": billed.reference, "description": billed.description},
+        details={"reference": _shown(billed.reference), "description": billed.description},
     )
     return await demands.create(platform, new, issuer, payer, "invoices.create")
 
@@ -136,3 +137,8 @@ async def _settled(platform: Platform, payer: User, invoice_id: UUID, state: str
 
 def _not_found(invoice_id: UUID) -> Refusal:
     return Refusal("invoice_not_found", f"There is no invoice {invoice_id}.")
+
+
+def _shown(reference: str | None) -> str | None:
+    """Return a reference as it was given, None for one that shows nothing."""
+    return None if reference and not names.is_seen(reference) else reference

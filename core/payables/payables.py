@@ -20,6 +20,7 @@ from core.errors import Refusal
 from core.ledger.items import operation_id
 from core.lookup import Lookup
 from core.payables.kinds import Collects, Kind, Order
+from core.wallets import names
 from core.wallets.users import User
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ class Payable(NamedTuple):
 
 def one_line(text: str) -> str:
     """Return a text without what is not seen: control characters, and marks that turn the text of others around."""
+    if not names.is_seen(text):
+        return ""
     seen = (" " if character.isspace() else character for character in text)
     return "".join(c for c in seen if c in _JOINERS or unicodedata.category(c) not in {"Cc", "Cf"}).strip()
 

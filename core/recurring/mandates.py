@@ -64,9 +64,11 @@ async def upsert(
     """Store the mandate of a payer for an issuer, one a pair; a revoked mandate becomes active again.
 
     An unknown issuer gets a user and a wallet. `max_amount` is in minor units, None for any. A known mandate keeps its
-    cap and its notice where these are None.
+    cap and its notice where these are None. Raises Refusal `mandate_to_self`.
     """
     issuer = await platform.users.ensure(issuer_phone, actor=by_user(payer.id))
+    if issuer.id == payer.id:
+        raise Refusal("mandate_to_self", "Nobody bills themselves, so a mandate is for somebody else.")
     async with platform.database.transaction() as connection:
         row = await connection.fetchrow(
             _sql.upsert_mandate,

@@ -31,7 +31,7 @@ def read(text: str, currency: str) -> int:
     """Return a typed amount in minor units. Digits of any script count, a point or a comma begins the fraction.
 
     A text with two meanings is refused: 1,250 is 1250 or, in a currency with thousandths, 1.25.
-    Raises Refusal `invalid_amount`.
+    Raises Refusal `invalid_amount` with the `fault`: `too_large`, `decimals`, `separators`, empty for any other.
 
     >>> read("1 250,5", "SYP"), read("1,250", "SYP"), read("0.05", "SYP")
     (125050, 125000, 5)
@@ -45,13 +45,25 @@ def read(text: str, currency: str) -> int:
     grouped = re.fullmatch(rf"(?P<whole>[0-9]{{1,3}}(?:,[0-9]{{3}}){{1,5}}){point}", plain)
     found = simple or grouped
     if found is None or (simple and grouped) or len(text) > MAX_CHARACTERS:
-        raise Refusal("invalid_amount", _example(places))
+        raise Refusal("invalid_amount", _example(places), fault=_fault(plain, places))
     parts = found.groupdict()
     rest = (parts.get("rest") or "").ljust(places, "0")
     amount = int(parts["whole"].replace(",", "") + rest)
     if not 0 < amount <= MAX_AMOUNT_MINOR:
-        raise Refusal("invalid_amount", _example(places))
+        raise Refusal("invalid_amount", _example(places), fault="too_large" if amount else "")
     return amount
+
+
+def _fault(plain: str, places: int) -> str:
+    if re.fullmatch(r"[0-9]{19,}|[0-9]{19,}[.,][0-9]*", plain):
+        return "too_large"
+    if re.fullmatch(
+        rf"[0-9]+\.[0-9]{{{places + 1},}}|[0-9]{{1,3}}(?:,[0-9]{{3}})+\.[0-9]{{{places + 1},}}", plain
+    ):
+        return "decimals"
+    if re.fullmatch(r"[0-9][0-9.,]*", plain):
+        return "decimals" if re.fullmatch(rf"[0-9]+,[0-9]{{{places + 1},}}", plain) else "separators"
+    return ""
 
 
 def _example(places: int) -> str:

@@ -7,10 +7,11 @@ import unicodedata
 from typing import Final
 
 from core.errors import Refusal
-from core.phones import western
 
 # A phone has so many digits or more, with whatever stands between them.
 PHONE_DIGITS: Final = 7
+# One character shows so much at most where it stands for digits: the circled numbers end with 50.
+_LARGEST_NUMBER: Final = 50
 
 # Controls, formats (bidi marks, zero-width ones), surrogates, private use, and unassigned ones.
 _UNSEEN_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
@@ -19,7 +20,7 @@ _UNSEEN_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 _UNSEEN: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
-_PHONE = re.compile(rf"[0-9](?:[^0-9\w]*[0-9]){{{PHONE_DIGITS - 1},}}")
+_PHONE = re.compile(rf"[0-9](?:(?:[^0-9\w]|_)*[0-9]){{{PHONE_DIGITS - 1},}}")
 
 
 def shown(name: str | None) -> str | None:
@@ -32,6 +33,14 @@ def shown(name: str | None) -> str | None:
         return None if name is None else read(name)
     except Refusal:
         return None
+
+
+def is_seen(text: str) -> bool:
+    """Whether a text shows anything: more than blanks and characters that nobody sees."""
+    return any(
+        not character.isspace() and unicodedata.category(character) not in _UNSEEN_CATEGORIES
+        for character in _UNSEEN.sub("", text)
+    )
 
 
 def read(name: str) -> str | None:
@@ -54,6 +63,16 @@ def read(name: str) -> str | None:
         for character in left
     ):
         raise Refusal("invalid_name", "A name has a letter, at least.")
-    if _PHONE.search(western(unicodedata.normalize("NFKC", left))):
+    if _PHONE.search(_digits_read(unicodedata.normalize("NFKC", left))):
         raise Refusal("invalid_name", "A name does not hold a phone number.")
     return left
+
+
+def _digits_read(text: str) -> str:
+    """Return a text with 0 to 9 in the place of all that reads as digits: other scripts, circles, ideographs, tens."""
+    return "".join(_digits_of(character) for character in text)
+
+
+def _digits_of(character: str) -> str:
+    value = unicodedata.numeric(character, -1.0)
+    return str(int(value)) if value.is_integer() and 0 <= value <= _LARGEST_NUMBER else character

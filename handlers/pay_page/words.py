@@ -110,6 +110,13 @@ _HEADINGS: Final[Mapping[str, str]] = {
 _OTHER_HEADING: Final = n_("This did not work")
 _OTHER: Final = n_("This did not work. Nothing was paid.")
 _AMOUNT: Final = n_("Write an amount above zero, such as %(example)s.")
+_AMOUNT_FAULTS: Final = {
+    "too_large": n_("This amount is too large. Write a smaller one, such as %(example)s."),
+    "decimals": n_("This amount has too many digits behind the point. Write it such as %(example)s."),
+    "separators": n_(
+        "The points and commas of this amount are not clear. Write it plainly, such as %(example)s."
+    ),
+}
 _PAYEE_AWAY: Final = n_("The payee cannot be paid at the moment. Ask the payee.")
 _LATER: Final = n_("%(sentence)s Try again in %(wait)s.")
 # Nobody knows whether the payment was made when a part is away; the form's key makes a second try safe.
@@ -137,7 +144,10 @@ def trouble_of(refusal: Refusal, language: Language, offer: Offer | None = None)
         trouble = Trouble(language.say(_PAYEE_AWAY))
     elif refusal.code == "invalid_amount":
         example = amount_example(offer.currency if offer is not None else "")
-        trouble = Trouble(language.say(_AMOUNT, example=example), "amount")
+        trouble = Trouble(
+            language.say(_AMOUNT_FAULTS.get(refusal.extra.get("fault", ""), _AMOUNT), example=example),
+            "amount",
+        )
     elif (known := _SENTENCES.get(refusal.code)) is not None:
         trouble = known._replace(sentence=language.say(known.sentence) + _figure(refusal, language, offer))
     else:

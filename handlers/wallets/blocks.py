@@ -23,9 +23,13 @@ class SenderIn(Body):
 
 
 class BlockedQuery(Body):
-    """A part of the list; `after` continues it behind the user id of its last sender."""
+    """A part of the list; `before` continues it behind the user id of its last sender.
+
+    `after` says the same, for clients of before.
+    """
 
     limit: Annotated[int, pydantic.Field(ge=1, le=MAX_PAGE)] = MAX_PAGE
+    before: UUID | None = None
     after: UUID | None = None
 
 
@@ -38,7 +42,7 @@ class BlockedOut(msgspec.Struct, frozen=True):
 
 
 class BlockedSenders(msgspec.Struct, frozen=True):
-    """Blocked senders; `next` continues the list as `after`, null at its end."""
+    """Blocked senders; `next` continues the list as `before`, null at its end."""
 
     items: list[BlockedOut]
     next: str | None
@@ -62,7 +66,7 @@ async def list_blocked(call: Call) -> web.Response:
     """List the senders whom the caller has blocked."""
     query: BlockedQuery = call.query
     found = await blocks.list_blocked(
-        platform_of(call), call.user, after=query.after or _FIRST, limit=query.limit + 1
+        platform_of(call), call.user, after=query.before or query.after or _FIRST, limit=query.limit + 1
     )
     items, last = cut(found, query.limit)
     shown = [BlockedOut(str(one.id), one.phone, timestamp(one.created_at)) for one in items]

@@ -19,6 +19,7 @@ from handlers.wallets.contract import (
     Detail,
     PageQuery,
     Phone,
+    PhoneFilter,
     Text,
     cut,
     header_key,
@@ -53,7 +54,8 @@ class CashQuery(PageQuery):
     """A part of the lists. `status` and `before` are about the caller's own, `phone` and `offset` about the others'."""
 
     type: Literal["cashin", "cashout"] | None = None
-    phone: Annotated[str, pydantic.Field(max_length=64)] | None = None
+    phone: PhoneFilter | None = None
+    status: Literal["pending", "completed", "canceled", "rejected", "expired"] | None = None
     offset: Annotated[int, pydantic.Field(ge=0, le=MAX_OFFSET)] = 0
 
 
@@ -80,12 +82,14 @@ class CashRequests(msgspec.Struct, frozen=True):
     """The caller's own requests, newest first, and for an agent the open ones.
 
     Those that name the agent come first, oldest first; of the others each customer's first comes before anybody's
-    second. Where a part was asked for, `next` continues the caller's own as `before`, null at the end.
+    second. Where a part was asked for, `next` continues the caller's own as `before`, and `next_offset` the open ones
+    as `offset`; each is null at its end.
     """
 
     my: list[CashOut]
     incoming: list[CashOut]
     next: str | msgspec.UnsetType | None = msgspec.UNSET
+    next_offset: int | msgspec.UnsetType | None = msgspec.UNSET
 
 
 async def become_agent(call: Call) -> web.Response:
@@ -117,9 +121,14 @@ async def list_requests(call: Call) -> web.Response:
     )
     mine, incoming = await lists.requests(platform_of(call), call.user, wanted)
     mine, more = cut(mine, wanted.own_limit)
+    incoming, others = cut(incoming, wanted.incoming_limit)
     said = CashRequests([_shown(one) for one in mine], [_shown(one) for one in incoming])
     if query.given:
-        said = msgspec.structs.replace(said, next=None if more is None else str(more.id))
+        behind = wanted.offset + len(incoming)
+        goes_on = others is not None and behind <= MAX_OFFSET
+        said = msgspec.structs.replace(
+            said, next=None if more is None else str(more.id), next_offset=behind if goes_on else None
+        )
     return answer(200, said)
 
 
@@ -196,14 +205,16 @@ ROUTES = table(
     Route(
         "POST", "/cash/cashin/request", request_cash_in, "request_cash_in", "Ask to pay cash in",
         body=CashIn, key_header="Idempotency-Key", answers={200: CashOut},
-        problems=("agent_not_found", "idempotency_conflict", "idempotency_key_too_long"),
+        problems=(
+            "agent_not_found", "idempotency_conflict", "idempotency_key_too_long", "too_many_open_items",
+        ),
     ),
     Route(
         "POST", "/cash/cashout/request", request_cash_out, "request_cash_out", "Ask for cash",
         body=CashIn, key_header="Idempotency-Key", answers={200: CashOut},
         problems=(
             "agent_not_found", "insufficient_funds", "transfer_limit_exceeded", "daily_amount_exceeded",
-            "idempotency_conflict", "idempotency_key_too_long",
+            "idempotency_conflict", "idempotency_key_too_long", "too_many_open_items",
         ),
         description="The amount and the fee are set aside until the request is completed or ends otherwise.",
     ),

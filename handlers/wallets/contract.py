@@ -73,6 +73,17 @@ Text = Annotated[str, pydantic.Field(max_length=512)]
 Reference = Annotated[str, pydantic.Field(max_length=128)]
 
 
+def _listed_phone(text: str) -> str:
+    phone = whole_phone(text) or ""
+    if not phones.is_international(phone):
+        raise PydanticCustomError("phone_invalid", "Write a phone, such as +963944123456")
+    return phone
+
+
+# The phone by which a list is narrowed, in any spelling.
+PhoneFilter = Annotated[str, pydantic.Field(max_length=64), pydantic.AfterValidator(_listed_phone)]
+
+
 class Body(pydantic.BaseModel):
     """A body or query of the contract: unknown fields are ignored, numbers may come as texts."""
 
@@ -87,7 +98,8 @@ class PageQuery(Body):
 
     limit: Annotated[int, pydantic.Field(ge=1, le=MAX_PAGE)] | None = None
     before: UUID | None = None
-    status: Annotated[str, pydantic.Field(max_length=32)] | None = None
+    # Each list narrows it to the words that its items have.
+    status: str | None = None
 
     @property
     def given(self) -> bool:

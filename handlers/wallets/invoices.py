@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 import pydantic
 from aiohttp import web
+from pydantic_core import PydanticCustomError
 
 from core.money import MAX_AMOUNT_MINOR
 from core.payables import invoices
@@ -22,6 +23,7 @@ from handlers.wallets.contract import (
     Detail,
     PageQuery,
     Phone,
+    PhoneFilter,
     Reference,
     Text,
     TransferOut,
@@ -61,7 +63,8 @@ class InvoicesQuery(PageQuery):
     """A part of the lists: one side of them, a status, the phone of the other side, a reference."""
 
     side: Literal["incoming", "outgoing"] | None = None
-    phone: Annotated[str, pydantic.Field(max_length=64)] | None = None
+    phone: PhoneFilter | None = None
+    status: Literal["pending", "paid", "canceled", "rejected", "expired"] | None = None
     reference: Reference | None = None
 
 
@@ -79,11 +82,19 @@ class MandateIn(Body):
     period: Literal["day", "week", "month"] = "month"
     notice_hours: Annotated[int, pydantic.Field(ge=0, le=MAX_NOTICE_HOURS)] | None = None
 
+    @pydantic.model_validator(mode="after")
+    def period_of_a_cap(self) -> MandateIn:
+        """Refuse a period without a cap, which would bound nothing."""
+        if "period" in self.model_fields_set and self.period_max_cents is None:
+            raise PydanticCustomError("period_without_cap", "Give period_max_cents with period")
+        return self
+
 
 class MandatesQuery(PageQuery):
     """A part of the list: a status, the phone of the issuer."""
 
-    phone: Annotated[str, pydantic.Field(max_length=64)] | None = None
+    phone: PhoneFilter | None = None
+    status: Literal["active", "revoked"] | None = None
 
 
 class InvoiceOut(msgspec.Struct, frozen=True):
@@ -318,6 +329,7 @@ ROUTES = table(
     Route(
         "POST", "/invoices/mandates", put_mandate, "put_mandate",
         "Let an issuer's invoices be paid when they are due", body=MandateIn, answers={200: MandateOut},
+        problems=("mandate_to_self",),
     ),
     Route(
         "GET", "/invoices/mandates", list_mandates, "list_mandates", "List my newest mandates",

@@ -37,6 +37,12 @@ STATES = {status: state for state, status in STATUSES.items()}
 Minutes = Annotated[int, pydantic.Field(ge=1, le=MAX_EXPIRY_MINUTES)]
 
 
+class CodesQuery(PageQuery):
+    """A part of the list: a status."""
+
+    status: Literal["active", "used", "canceled", "expired"] | None = None
+
+
 class LinkIn(Body):
     """A link, paid once with an amount and any number of times without. The default currency is that of new wallets.
 
@@ -121,7 +127,7 @@ async def list_qr(call: Call) -> web.Response:
 
 async def _own_codes(call: Call, kind: Literal["qr", "link"], prefix: str) -> CodesOut:
     """Return the part of the caller's codes that the query asks for."""
-    query: PageQuery = call.query
+    query: CodesQuery = call.query
     most = query.most(MAX_PAGE)
     state = STATES.get(query.status or "", query.status)
     found = await codes.list_mine(
@@ -151,11 +157,11 @@ ROUTES = table(
     ),
     Route(
         "GET", "/payments/links", list_links, "list_links", "List my payment links",
-        query=PageQuery, answers={200: CodesOut},
+        query=CodesQuery, answers={200: CodesOut},
     ),
     Route(
         "GET", "/payments/merchant/qr", list_qr, "list_qr", "List my QR codes",
-        tag="merchants", query=PageQuery, answers={200: CodesOut},
+        tag="merchants", query=CodesQuery, answers={200: CodesOut},
     ),
     Route(
         "POST", "/payments/links/pay", pay_link, "pay_link", "Pay a payment link",

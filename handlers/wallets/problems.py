@@ -111,6 +111,7 @@ CONTRACT_PROBLEMS: dict[str, ProblemType] = {
     "link_amount_required": ProblemType(400, "Amount required for static link"),
     # Invoices and subscriptions.
     "invoice_to_self": ProblemType(400, "Cannot invoice yourself"),
+    "mandate_to_self": ProblemType(400, "Cannot give yourself a mandate"),
     "invoice_not_found": ProblemType(404, "Invoice not found"),
     "not_your_invoice": ProblemType(403, "Not your invoice"),
     "invoice_canceled": ProblemType(400, "Cannot pay canceled invoice"),

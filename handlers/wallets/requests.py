@@ -20,6 +20,7 @@ from handlers.wallets.contract import (
     Detail,
     PageQuery,
     Phone,
+    PhoneFilter,
     cut,
     header_key,
     ignorable_key,
@@ -69,7 +70,8 @@ class RequestsQuery(PageQuery):
     """A part of the lists: one side of them, a status, the phone of the other side."""
 
     side: Literal["incoming", "outgoing"] | None = None
-    phone: Annotated[str, pydantic.Field(max_length=64)] | None = None
+    phone: PhoneFilter | None = None
+    status: Literal["pending", "accepted", "canceled", "rejected", "expired"] | None = None
 
 
 class RequestOut(msgspec.Struct, frozen=True):

@@ -60,6 +60,7 @@ class SubscriptionsQuery(PageQuery):
     """A part of the list: the subscriptions that the caller pays, or those by which the caller is paid."""
 
     role: Literal["payer", "merchant"] = "payer"
+    status: Literal["active", "past_due", "canceled"] | None = None
 
 
 class DueQuery(Body):

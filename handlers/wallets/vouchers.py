@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 from uuid import UUID
 
 import msgspec
@@ -95,6 +95,12 @@ class VoucherOut(msgspec.Struct, frozen=True):
     redeemed_at: str | None
 
 
+class MineQuery(PageQuery):
+    """A part of the list: a status."""
+
+    status: Literal["active", "redeemed", "revoked", "expired"] | None = None
+
+
 class VouchersOut(msgspec.Struct, frozen=True):
     """Vouchers, newest first; where a part was asked for, `next` continues the list as `before`, null at its end."""
 
@@ -166,7 +172,7 @@ async def create_voucher(call: Call) -> web.Response:
 
 async def list_vouchers(call: Call) -> web.Response:
     """List the vouchers that the caller has made."""
-    query: PageQuery = call.query
+    query: MineQuery = call.query
     most = query.most(MAX_MINE)
     found = await vouchers.list_mine(
         platform_of(call),
@@ -334,7 +340,7 @@ ROUTES = table(
     ),
     Route(
         "GET", "/vouchers", list_vouchers, "list_vouchers", "List my newest vouchers",
-        caller="user", query=PageQuery, answers={200: VouchersOut},
+        caller="user", query=MineQuery, answers={200: VouchersOut},
     ),
     Route(
         "POST", "/vouchers/{code}/redeem", redeem_voucher, "redeem_voucher", "Redeem a voucher",

@@ -9,6 +9,7 @@ import msgspec
 
 from core import ids
 from core.audit import audited, by_user
+from core.database import queries
 from core.errors import Refusal
 from core.ledger.items import Effects, Leg, Operation, Outcome, Posting
 from core.payables.cash.lists import CashRequest
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from core.platform import Platform
     from core.wallets.users import User
 
+_sql = queries(__name__)
+
 
 async def ask(
     platform: Platform,
@@ -42,8 +45,8 @@ async def ask(
     """Ask an agent to take in or to pay out `amount` minor units; an equal call under the same key finds the first one.
 
     With `agent_phone` that agent alone sees and completes it. A cash-out sets the amount and its fee aside, and counts
-    against the customer's limits until it ends unpaid. Raises Refusal `agent_not_found`, `idempotency_conflict`, and
-    for a cash-out `phone_not_proven`, `insufficient_funds` and those of the KYC limits.
+    against the customer's limits until it ends unpaid. Raises Refusal `agent_not_found`, `idempotency_conflict`,
+    `too_many_open_items`, and for a cash-out `phone_not_proven`, `insufficient_funds` and those of the KYC limits.
     """
     asked = (direction, amount) if agent_phone is None else (direction, amount, agent_phone)
     request_key = None if key is None else RequestKey(customer.principal_id, key, asked)
@@ -68,6 +71,7 @@ async def ask(
     async def stored(connection: Connection) -> CashRequest:
         made = await store(connection, new, key=request_key)
         if made.new:
+            await _require_few(platform, connection, customer)
             await _open(platform, connection, customer, made.id, new, hold)
         return CashRequest(
             made.id,
@@ -111,6 +115,13 @@ async def _require_proven(platform: Platform, customer: User, key: RequestKey | 
     except Refusal:
         if key is None or await answered(platform.database, key) is None:
             raise
+
+
+async def _require_few(platform: Platform, connection: Connection, customer: User) -> None:
+    most = platform.settings.open_demands_max
+    if await connection.fetchval(_sql.cash_crowded, customer.id, most):
+        said = f"At most {most} of your cash requests may be open. Take one back first."
+        raise Refusal("too_many_open_items", said)
 
 
 class _HoldRefusedError(Exception):

@@ -75,6 +75,11 @@ class Wanted(NamedTuple):
         """The number of the user's own requests."""
         return self.limit or MAX_MINE
 
+    @property
+    def incoming_limit(self) -> int:
+        """The number of the others' requests."""
+        return min(self.limit or MAX_INCOMING, MAX_INCOMING)
+
 
 async def requests(
     platform: Platform, user: User, wanted: Wanted | None = None
@@ -82,15 +87,14 @@ async def requests(
     """Return the newest requests of a user and, for an agent, open ones: first those that name the agent, oldest first.
 
     The others take turns, one of each customer before the second of any, so that nobody crowds out the rest. One more
-    of the user's own comes than is wanted, if there are more.
+    of each comes than is wanted, if there are more.
     """
     wanted = wanted or Wanted()
     asked = (wanted.direction, wanted.state, wanted.before)
     mine = await platform.database.fetch(_sql.cash_requests_of, user.id, wanted.own_limit + 1, *asked)
     waiting: list[Row] = []
     if user.is_agent:
-        limit = min(wanted.limit or MAX_INCOMING, MAX_INCOMING)
-        page = (wanted.direction, wanted.phone, wanted.offset, limit)
+        page = (wanted.direction, wanted.phone, wanted.offset, wanted.incoming_limit + 1)
         waiting = await platform.database.fetch(_sql.cash_requests_open, user.id, *page)
     return [_listed(row) for row in mine], [_seen(row, user) for row in waiting]
 

@@ -19,7 +19,7 @@ from handlers.wallets.contract import Body, Phone, platform_of, timestamp
 
 _FIRST = UUID(int=0)
 
-Bound = Annotated[int, pydantic.Field(gt=0, le=MAX_AMOUNT_MINOR)]
+Bound = Annotated[int, pydantic.Field(gt=0, le=MAX_AMOUNT_MINOR, strict=True)]
 Reason = Annotated[str, pydantic.Field(min_length=1, max_length=500)]
 
 

@@ -34,15 +34,17 @@ RETURNING id;
 
 -- name: prove_phone
 -- The phone of user $1 is proven from now on. Only the first time has a row: `registered` tells whether the user had a
--- password before, which counts no more.
-UPDATE users AS u SET phone_proven_at = clock_timestamp(), username = NULL, password_hash = NULL
+-- password before, which counts no more, nor does the name that came with it.
+UPDATE users AS u SET
+    phone_proven_at = clock_timestamp(), username = NULL, password_hash = NULL,
+    name = CASE WHEN was.registered THEN NULL ELSE u.name END
 FROM (SELECT password_hash IS NOT NULL AS registered FROM users WHERE id = $1) AS was
 WHERE u.id = $1 AND u.phone_proven_at IS NULL
 RETURNING was.registered;
 
 -- name: forget_unproven
--- Take back all by which a stranger to the phone of user $1 could come back or listen: passkeys, merchant keys,
--- endpoints, mandates and subscriptions. No row comes back.
+-- Take back all by which a stranger to the phone of user $1 could come back, listen or speak: passkeys, merchant keys,
+-- endpoints, mandates, subscriptions, blocks, and what is open to be paid to the user. No row comes back.
 WITH passkey AS (DELETE FROM passkeys WHERE user_id = $1),
 
 merchant_key AS (
@@ -56,6 +58,19 @@ endpoint AS (
 
 mandate AS (
     UPDATE mandates SET state = 'revoked', updated_at = clock_timestamp() WHERE payer_id = $1 AND state = 'active'
+),
+
+block AS (DELETE FROM blocked_senders WHERE user_id = $1),
+
+-- In the order in which payments lock them.
+asked AS (
+    SELECT p.id FROM payables AS p WHERE p.payee_id = $1 AND p.state = 'open' ORDER BY p.id FOR NO KEY UPDATE
+),
+
+ended AS (
+    UPDATE payables AS p SET state = 'canceled', settled_by = $1, updated_at = clock_timestamp()
+    FROM asked
+    WHERE asked.id = p.id AND (p.expires_at > clock_timestamp() OR p.expires_at IS NULL)
 )
 
 UPDATE subscriptions SET state = 'canceled', updated_at = clock_timestamp()

@@ -54,6 +54,19 @@ def test_what_is_no_amount(text: str, currency: str) -> None:
         read(text, currency)
 
 
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("12.505", "decimals"), ("12,5055", "decimals"), ("1,234.567", "decimals"), ("1.234,50", "separators"),
+        ("1,2,3", "separators"), ("9" * 19, "too_large"), ("9" * 18, "too_large"), ("0", ""), ("abc", ""), ("-1", ""),
+    ],
+)  # fmt: skip
+def test_the_fault_of_an_amount(text: str, fault: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        read(text, "SYP")
+    assert refused.value.extra["fault"] == fault
+
+
 @given(st.integers(1, MAX_AMOUNT_MINOR), CURRENCIES)
 def test_what_is_shown_is_read_back(amount: int, currency: str) -> None:
     text = shown(amount, currency).removeprefix(f"{currency}\u00a0")

@@ -194,7 +194,8 @@ async def test_round_trips(person: MakePerson, path: str, round_trips: list[str]
     await do(agent, await ask(ann, path, 100), "accept")  # which makes the fee wallet
     round_trips.clear()
     request_id = await ask(ann, path, 100)
-    assert len(round_trips) <= 3, round_trips
+    # The bound on open requests is looked at under a lock that a statement of its own takes.
+    assert len(round_trips) <= 4, round_trips
     round_trips.clear()
     assert (await do(agent, request_id, "accept")).json == {"detail": "completed"}
     assert len(round_trips) <= 3, round_trips

@@ -138,6 +138,43 @@ async def test_open_items_of_one_sender_have_a_bound(person: MakePerson) -> None
     assert (await shop.post("/requests", body, key="new")).status == 200
 
 
+async def test_open_cash_requests_have_a_bound_and_go_on(person: MakePerson) -> None:
+    agent, customers = await person(agent=True), [await person() for _ in range(2)]
+    path, body = "/cash/cashin/request", {"amount_cents": 5, "agent_phone": agent.phone}
+    for customer in customers:
+        first = await customer.post(path, body, key="first")
+        for _ in range(MANY - 1):
+            assert (await customer.post(path, body)).status == 200
+        assert (await customer.post(path, body)).refusal == (409, "Too many open items")
+        assert (await customer.post(path, body, key="first")).body == first.body
+    whole = (await agent.get("/cash/requests", phone=customers[0].phone)).json
+    assert (len(whole["incoming"]), whole["next_offset"]) == (MANY, None)
+    found, query = [], {"limit": "2", "phone": customers[0].phone}
+    said: Any = None
+    for _ in range(3):
+        said = (await agent.get("/cash/requests", **query)).json
+        found += said["incoming"]
+        query["offset"] = str(said["next_offset"])
+    assert (found, said["next_offset"]) == (whole["incoming"], None)
+    assert "next_offset" not in (await agent.get("/cash/requests")).json
+
+
+async def test_blocked_senders_in_parts(person: MakePerson) -> None:
+    ann, others = await person(), [await person() for _ in range(3)]
+    for other in others:
+        await ann.post("/wallet/blocked_senders", {"phone": other.phone})
+    whole = (await ann.get("/wallet/blocked_senders")).json["items"]
+    for name in ("before", "after"):
+        said: Any = None
+        found, query = [], {"limit": "1"}
+        for _ in others:
+            said = (await ann.get("/wallet/blocked_senders", **query)).json
+            found += said["items"]
+            query[name] = str(said["next"])
+        assert (found, said["next"]) == (whole, None)
+        assert (await ann.get("/wallet/blocked_senders", **{name: "X"})).refusal[0] == 422
+
+
 async def test_a_blocked_sender(person: MakePerson, admin: Administrator) -> None:
     ann, bob, shop = await person(), await person(), await person(kyc=1, merchant=True)
     body = {"to_phone": ann.phone, "amount_cents": 5}
@@ -162,3 +199,29 @@ async def test_a_blocked_sender(person: MakePerson, admin: Administrator) -> Non
     assert (await request(shop, ann)).status == 200
     records = [one["type"] for one in await admin.audit(user=str(shop.user.id))]
     assert {"senders.block", "senders.unblock"} <= set(records)
+
+
+async def test_filters_and_terms_that_mean_nothing_are_refused(
+    person: MakePerson, admin: Administrator
+) -> None:
+    ann, shop = await person(kyc=1, merchant=True), await person(kyc=1, merchant=True)
+    for path in (
+        "/requests", "/invoices", "/invoices/mandates", "/subscriptions", "/vouchers", "/cash/requests",
+        "/payments/links", "/payments/merchant/qr",
+    ):  # fmt: skip
+        said = await ann.get(path, status="zzz")
+        assert (path, said.status, b"canceled" in said.body or b"revoked" in said.body) == (path, 422, True)
+        if path in {"/requests", "/invoices", "/invoices/mandates", "/cash/requests"}:
+            assert (path, (await ann.get(path, phone="junk")).status) == (path, 422)
+            assert (path, (await ann.get(path, phone=" 963944123456")).status) == (path, 200)
+    mandate = {"issuer_phone": shop.phone, "period": "day"}
+    assert (await ann.post("/invoices/mandates", mandate)).status == 422
+    assert (await ann.post("/invoices/mandates", mandate | {"period_max_cents": 5})).status == 200
+    own = await ann.post("/invoices/mandates", {"issuer_phone": ann.phone})
+    assert own.refusal == (400, "Cannot give yourself a mandate")
+    for unseen in ("\u200d", "\u3164 \u2800", "\u200b"):
+        sent = {"payer_phone": shop.phone, "amount_cents": 5, "reference": unseen}
+        assert (await ann.post("/invoices", sent)).json["reference"] is None
+    for bound in (True, "5", 5.5):
+        said = await admin.post(f"/admin/agents/{ann.user.id}/appoint", {"request_max_cents": bound})
+        assert (bound, said.status) == (bound, 422)

@@ -115,6 +115,8 @@ def test_names(given: str, read: str | None) -> None:
 UNREADABLE = (
     "\u200b", "\u3164\u2800", " ", "\u202e\u202c", "123", "...", "+963 944 123 456", "0944-123-456",
     "Bank +963944123456", "٠٩٤٤١٢٣٤٥٦", "\uff10\uff19\uff14\uff14\uff11\uff12\uff13", "9.4.4.1.2.3.4", "+963…56",
+    "963_944_123_456 Ali", "Ali ❾❹❹❶❷❸❹❺❻", "Ali ➓➎➍➋➑➊", "⓿➒➃ ➃❶②⑶ Ali", "Ali 九四四一二三四", "Ali ٠_٩_٤_٤_١_٢_٣",
+    "Ali 0\ufe0f\u20e39\ufe0f\u20e34\ufe0f\u20e34\ufe0f\u20e31\ufe0f\u20e32\ufe0f\u20e33\ufe0f\u20e3",
 )  # fmt: skip
 
 

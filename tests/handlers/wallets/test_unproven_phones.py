@@ -161,3 +161,25 @@ async def test_a_key_is_answered_before_the_rule(person: MakePerson, sibling: Si
     await owner.execute("UPDATE users SET phone_proven_at = NULL WHERE id = $1", ann.user.id)
     assert [(await call()).body for call in calls] == [said.body for said in first]
     assert (await ann.post("/wallet/transfer", transfer(bob.phone))).refusal == WAITS
+
+
+async def test_nothing_of_the_thief_speaks_for_the_owner(
+    thief: Callable[[], Awaitable[Thief]], person: MakePerson, nobody: Person, owner: Any
+) -> None:
+    eve, phone = await thief()
+    bob = await person()
+    await owner.execute("UPDATE users SET name = 'Your bank' WHERE phone = $1", phone)
+    assert (await eve.post("/wallet/blocked_senders", {"phone": bob.phone})).status == 200
+    asked = await eve.post("/requests", {"to_phone": bob.phone, "amount_cents": 10})
+    assert asked.status == 200
+    assert (await eve.post("/cash/cashin/request", {"amount_cents": 10})).status == 200
+    said = await nobody.post("/auth/verify_otp", {"phone": phone, "otp": "123456"})
+    ann = Person(nobody.client, eve.user, said.json["access_token"])
+    assert (await ann.get("/wallet/blocked_senders")).json["items"] == []
+    assert [one["status"] for one in (await ann.get("/cash/requests")).json["my"]] == ["canceled"]
+    assert [one["status"] for one in (await bob.get("/requests")).json["incoming"]] == ["canceled"]
+    assert await owner.fetchval("SELECT name FROM users WHERE phone = $1", phone) is None
+    # A user who proves the phone without a password before keeps the name, and what comes later stays.
+    later = await ann.post("/requests", {"to_phone": bob.phone, "amount_cents": 10})
+    await nobody.post("/auth/verify_otp", {"phone": phone, "otp": "123456"})
+    assert (await bob.get(f"/requests/{later.json['id']}")).json["status"] == "pending"
