@@ -178,7 +178,8 @@ class Money(BaseModel):
     )
     open_demands_max: int = key(
         20,
-        "Most open payment requests, and most open invoices, of one user to another; 0: no bound",
+        "Most open payment requests, and most open invoices, of one user to another, and most open cash requests of one"
+        " user; 0: no bound",
         unit="items",
         ge=0,
         le=1_000_000,

@@ -51,7 +51,7 @@ async def test_code_that_is_taken_names_what_differs(shop: Shop, service: Servic
     refused = await shop.call("POST", "/v1/accounts", body)
     assert (refused.status, refused.code) == (409, "account_exists")
     assert refused.json["differs"] == ["currency", "limits"]
-    assert "currency, limits" in refused.json["detail"]
+    assert "currency and limits" in refused.json["detail"]
     assert await row_counts(service) == before
 
 

@@ -143,7 +143,7 @@ async def test_another_body_names_what_differs(shop: Shop, elsewhere: Shop, redi
                 answer = await asked.post("/v1/transfers", GOOD | change, key="k")
                 assert (answer.status, answer.code) == (409, "idempotency_conflict")
                 assert answer.json["differs"] == differs
-                assert ", ".join(differs) in answer.json["detail"]
+                assert " and ".join(differs) in answer.json["detail"]
         if n == 0:
             await redis.flushdb()
     as_hold = await shop.post("/v1/holds", {"from": "cash", "to": "a", "amount": 5}, key="k")
