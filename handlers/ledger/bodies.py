@@ -41,7 +41,10 @@ Kind = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0
 Reference = Annotated[str, Meta(min_length=1, max_length=255)]
 Metadata = Annotated[
     dict[Annotated[str, Meta(min_length=1, max_length=MAX_NAME)], Annotated[str, Meta(max_length=MAX_VALUE)]],
-    Meta(max_length=50, description="Up to 50 texts of your own, found again with `?metadata=name:value`."),
+    Meta(
+        max_length=50,
+        description="Up to 50 texts of your own. Transfers are found by them: `GET /v1/transfers?metadata=name:value`.",
+    ),
 ]
 MetadataChange = Annotated[
     dict[Annotated[str, Meta(min_length=1, max_length=40)], Annotated[str, Meta(max_length=500)] | None],
