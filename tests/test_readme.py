@@ -125,7 +125,7 @@ def running() -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def tour(running: Running) -> list[str]:
-    """What the README's commands printed."""
+    """The output of the README's commands."""
     return perform(console_steps(README), running.environment)
 
 

@@ -1,4 +1,4 @@
-"""What posts: real money of our own accounts, in the unit that the provider writes it in; the rest is told and kept."""
+"""Real money of our own accounts posts, in the unit that the provider writes it in; the rest is told and kept."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

@@ -127,7 +127,7 @@ class Model:
         hold.state = "expired"
 
     def _lapsed(self, state: State, item: Posting, code: str) -> tuple[int, int]:
-        """What holds whose time is over keep of an account, and what they will not bring to it."""
+        """Return the amount that holds whose time is over keep of an account, and the one they will not bring to it."""
         held = incoming = 0
         for id_, hold in state.holds.items():
             if hold.state == "open" and self._is_over(hold) and id_ != item.id:

@@ -1,4 +1,4 @@
-"""Whose service the page is: name, logo, colour and help by settings, under the same strict policy."""
+"""The page tells whose service it is: name, logo, colour and help by settings, under the same strict policy."""
 
 from pathlib import Path
 from typing import Any

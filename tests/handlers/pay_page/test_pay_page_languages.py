@@ -32,7 +32,7 @@ pytestmark = pytest.mark.shared
 ROOT = Path(__file__).resolve().parents[3]
 FOLDER = ROOT / "handlers" / "pay_page"
 OURS = FOLDER / "locale"
-# What a catalogue of brackets says: each of its texts stands between them.
+# The texts of a catalogue of brackets: each stands between them.
 OPENING, CLOSING = "\u27e6", "\u27e7"
 
 

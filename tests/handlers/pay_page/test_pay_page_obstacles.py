@@ -1,4 +1,4 @@
-"""What stands in the way of a payment is said before a message is sent, with the way on, and decided at the payment."""
+"""Obstacles to a payment are said before a message is sent, with the way on, and decided at the payment."""
 
 from typing import Any
 

@@ -260,7 +260,7 @@ async def test_passkeys_are_seen_and_removed(person: MakePerson, nobody: Person,
 async def test_passkeys_end_with_all_sign_ins(
     person: MakePerson, nobody: Person, admin: Administrator
 ) -> None:
-    """Whoever holds a passkey would else be back at once; a challenge from before registers nothing after it."""
+    """A passkey would else let its holder back at once; a challenge from before registers nothing after it."""
     ann, bob, passkey, his = await person(), await person(), Authenticator(), Authenticator()
     assert (await register(ann, passkey)).status == 200
     assert (await register(bob, his)).status == 200

@@ -32,7 +32,7 @@ Thief = tuple[Person, str]
 
 @pytest.fixture
 def thief(nobody: Person, person: MakePerson, platform: Platform) -> Callable[[], Awaitable[Thief]]:
-    """What makes somebody who has registered another's phone by password, to which 1,000 then came."""
+    """Return a maker of somebody who has registered another's phone by password, to which 1,000 then came."""
 
     async def make() -> Thief:
         number = next(_names)
@@ -65,7 +65,7 @@ async def test_no_way_out(
     """Each way of moving money out of the wallet is refused, and works as soon as the owner has proven the phone."""
     eve, phone = await thief()
     shop, agent = await person(merchant=True, kyc=1), await person(agent=True)
-    # What came to the wallet as a payment can be refunded by its payee.
+    # A payment that came to the wallet can be refunded by its payee.
     (arrived,) = (await eve.get("/wallet/transactions")).json["entries"]
     # As an agent or a merchant the thief could pay out, too.
     await owner.execute(
