@@ -77,11 +77,11 @@ class Vault:
         """Return the text of `owner`; one that was stored as it is comes back as it is. Raises SealedError."""
         if not stored.startswith(PREFIX):
             return stored
-        sealed = base64.b64decode(stored.removeprefix(PREFIX))
         for cipher in self._ciphers:
             try:
+                sealed = base64.b64decode(stored.removeprefix(PREFIX), validate=True)
                 return cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], owner.encode()).decode()
-            except InvalidTag:
+            except (InvalidTag, ValueError):  # another key, or a text that was cut or altered
                 continue
         log.error("secret.sealed_under_another_key", owner=owner)
         raise SealedError

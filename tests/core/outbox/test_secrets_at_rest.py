@@ -160,6 +160,15 @@ async def test_a_secret_is_sealed_for_its_owner(office: Office) -> None:
     for owner, keys in (("endpoint:2", [FIRST]), ("endpoint:1", [OTHER]), ("endpoint:1", [])):
         with pytest.raises(SealedError):
             Vault(keys).open(stored, owner)
+    for altered in (
+        PREFIX,
+        f"{PREFIX}AAAA",
+        f"{PREFIX}no base64!",
+        stored[:-7],
+        stored.replace(PREFIX, f"{PREFIX}AA"),
+    ):
+        with pytest.raises(SealedError):
+            vault.open(altered, "endpoint:1")
     status, problem = await office.call(
         "POST", "/v1/webhook-endpoints", {"url": "https://shop.example.com/", "secret": f"{PREFIX}AAAA"}
     )
