@@ -18,7 +18,7 @@ FROM unnest($3::uuid[], $4::text[], $5::bytea[]) AS given (id, object_id, body)
 _WRITTEN = "SELECT object_id, created_at FROM outbox_events WHERE object_id = ANY ($1)"
 _SINCE = "SELECT object_id FROM outbox_events WHERE event_type = 'payment.succeeded' AND created_at >= $1"
 _NOT_FANNED_OUT = "SELECT count(*) FROM outbox_events WHERE fanned_out_at IS NULL"
-_NOT_APPLIED = "SELECT count(*) FROM inbox_events WHERE state IN ('pending', 'leased')"
+_NOT_APPLIED = "SELECT count(*) FROM inbox_events WHERE state = 'pending'"
 _STORE = """
 INSERT INTO inbox_events (id, provider, event_id, event_type, object_id, headers, body)
 SELECT gen_random_uuid(), 'stripe', name, 'customer.created', name, '{}', '{}'
