@@ -8,22 +8,14 @@ from typing import Any
 from structlog.testing import capture_logs
 
 from core.database import Database, Query, Row
-from core.inbox.processing import Processor
-from core.inbox.rules import Admission
-from core.outbox.destinations import Destinations
-from core.outbox.egress import Egress
 from core.outbox.fanout import fan_out
-from core.outbox.schedule import Schedule
-from core.outbox.sender import Sender
-from core.service import open_service
-from core.settings import load_settings
-from core.work.leases import Worker
 from loadtests.bench import outbox
 from loadtests.bench.clients.client import ClientResult
 from loadtests.bench.deliveries import OWNER, hook, subscribe
 from loadtests.bench.figures import latency_summary
 from loadtests.bench.measures import BASE
 from loadtests.bench.meter import Meter
+from loadtests.bench.pipeline.worker_parts import worker_parts
 from loadtests.bench.stand import Stand
 
 CLAIMS = "claims"
@@ -65,15 +57,7 @@ class TimedDatabase(Database):
 
 async def claims(stand: Stand, meter: Meter) -> None:
     """Stores, claims and finishes events, then deliveries, in turns; each part of the time has a figure of both."""
-    url = await stand.create_database(CLAIMS, BASE)
-    settings = load_settings(
-        env_file=None,
-        env="test",
-        database_url=url,
-        redis_url=stand.redis_url(CLAIMS),
-        state_dir=str(stand.state),
-    )
-    egress = Egress(Destinations.of(("127.0.0.0/8",), require_https=False))
+    await stand.create_database(CLAIMS, BASE)
     seconds = stand.plan.claims_seconds / PARTS / 2
     async with stand.receiver() as receiver:
         async with stand.api(CLAIMS, worker=False) as api:
@@ -82,14 +66,8 @@ async def claims(stand: Stand, meter: Meter) -> None:
         async with (
             stand.connect(CLAIMS) as foreign,
             stand.connect(CLAIMS) as writer,
-            open_service(settings) as service,
+            worker_parts(stand, CLAIMS, TimedDatabase) as (database, processor, sender),
         ):
-            database, worker = TimedDatabase(service.database), Worker()
-            await worker.beat(database)
-            processor = Processor(
-                database, service.ledger, worker, admission=Admission.of(settings), wake=lambda _: None
-            )
-            sender = Sender(database, egress, worker, Schedule.of(settings))
             turns = 0
 
             async def process() -> None:
@@ -121,7 +99,6 @@ async def claims(stand: Stand, meter: Meter) -> None:
                         await meter.measure(f"claims.{name}.{part}", work, connections=1, unit="claims/s")
                 await sender.drain(seconds)
             await transaction.rollback()
-    await egress.close()
 
 
 async def _part(
