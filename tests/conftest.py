@@ -52,10 +52,11 @@ MEMORY_BYTES = 2 * 1024**3
 # The disk is not tested: without fsync a copy of the template takes 20 ms in place of 100. Tests that kill -9 a server
 # still hold, since only a crash of the machine could lose a commit.
 POSTGRES_OPTIONS = {
+    "file_copy_method": "clone",
     "fsync": "off",
     "full_page_writes": "off",
     "max_connections": "200",
-    "shared_buffers": "128MB",
+    "shared_buffers": "24MB",
 }
 
 # An application is 20,000 objects that live for a test: a look at them for each 700 new ones finds nothing.
