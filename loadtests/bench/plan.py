@@ -107,10 +107,7 @@ def quick(plan: Plan) -> Plan:
         sustained_deliveries=500,
         pipeline_events=500,
         pipeline_workers=(1, 2),
-        pipeline_rates=(50, 200),
-        told_rates=(50,),
         grown_events=5_000,
-        grown_rate=50,
         isolation_backlog=1_000,
         claims_seconds=4,
     )

@@ -53,6 +53,10 @@ def show(report: Report, console: Console) -> None:
 ROLES = ("client", "api", "worker", "postgres", "receiver", "other")
 
 
+#: Tables with a smaller part of the whole stand in the JSON only.
+LEAST_SHOWN = 0.001
+
+
 def figures_table(all_figures: list[Figure]) -> Table:
     """One row a name: the medians over the rounds, and on average how many cores were used by whom."""
     figures = Figures()
@@ -117,8 +121,10 @@ def _sizes(title: str, by_table: Mapping[str, Size], shown: Callable[[float], st
     table.add_column("table")
     for heading in ("rows", "toast", "indexes"):
         table.add_column(heading, justify="right")
+    whole = sum(size.total for size in by_table.values())
     for name, size in sorted(by_table.items(), key=lambda item: -item[1].total):
-        table.add_row(name, shown(size.heap), shown(size.toast), shown(size.indexes))
+        if size.total >= LEAST_SHOWN * whole:
+            table.add_row(name, shown(size.heap), shown(size.toast), shown(size.indexes))
     return table
 
 
@@ -129,7 +135,7 @@ def costs_table(grown: Grown) -> Table:
         title_justify="left",
     )
     table.add_column("statement")
-    for heading in ("calls", "pages", "grown", "ms", "grown"):
+    for heading in ("calls", "pages: empty", "grown", "ms: empty", "grown"):
         table.add_column(heading, justify="right")
     for name, cost in sorted(grown.grown.items(), key=lambda item: -item[1].buffers):
         lean = grown.lean.get(name)

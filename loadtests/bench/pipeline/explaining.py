@@ -9,8 +9,8 @@ import contextlib
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 from structlog.testing import capture_logs
@@ -35,14 +35,30 @@ IDLE_STEPS = 5
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
-    """What one call of a statement takes, as the median over its calls: 8 KB pages found or read, and time."""
+    """What one call of a statement takes, as the median over its calls: 8 KB pages found or read, and time.
+
+    `plan` has the nodes of the last call, indented as they stand below each other.
+    """
 
     calls: int
     buffers: float
     milliseconds: float
+    plan: list[str]
 
 
-Explained = dict[str, list[tuple[int, float]]]
+class Call(NamedTuple):
+    """One call of a statement, explained."""
+
+    plan: dict[str, Any]
+    milliseconds: float
+
+    @property
+    def buffers(self) -> int:
+        """The pages of the whole statement, in shared buffers or not: each node counts those below it."""
+        return _buffers(self.plan)
+
+
+Explained = dict[str, list[Call]]
 
 
 class ExplainingConnection(Connection):
@@ -83,10 +99,8 @@ class ExplainingConnection(Connection):
             )
         finally:
             await transaction.rollback()
-        (plan,) = json.loads(found)
-        top = plan["Plan"]
-        buffers = top["Shared Hit Blocks"] + top["Shared Read Blocks"]
-        self._explained[statement.name].append((buffers, plan["Execution Time"]))
+        (explained,) = json.loads(found)
+        self._explained[statement.name].append(Call(explained["Plan"], explained["Execution Time"]))
 
 
 class ExplainingDatabase(Database):
@@ -129,8 +143,23 @@ async def explain(stand: Stand, database: str) -> dict[str, Cost]:
     return {
         name: Cost(
             calls=len(found),
-            buffers=statistics.median(buffers for buffers, _ in found),
-            milliseconds=round(statistics.median(milliseconds for _, milliseconds in found), 3),
+            buffers=statistics.median(call.buffers for call in found),
+            milliseconds=round(statistics.median(call.milliseconds for call in found), 3),
+            plan=list(_nodes(found[-1].plan)),
         )
         for name, found in explaining.explained.items()
     }
+
+
+def _nodes(plan: dict[str, Any], depth: int = 0) -> Iterator[str]:
+    """Each node in a line: what it does with what, its rows, its loops, and its pages with those below it."""
+    place = plan.get("Index Name") or plan.get("Relation Name") or plan.get("CTE Name") or ""
+    words = f"{plan.get('Operation') or plan['Node Type']} {place}".strip()
+    rows, loops = plan["Actual Rows"], plan["Actual Loops"]
+    yield f"{'  ' * depth}{words}: rows {rows:g}, loops {loops:g}, pages {_buffers(plan)}"
+    for below in plan.get("Plans", ()):
+        yield from _nodes(below, depth + 1)
+
+
+def _buffers(plan: dict[str, Any]) -> int:
+    return int(plan["Shared Hit Blocks"]) + int(plan["Shared Read Blocks"])

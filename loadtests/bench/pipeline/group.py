@@ -43,7 +43,7 @@ async def _bytes_of_backlog(way: Way) -> EventBytes:
     events = way.stand.plan.pipeline_events
     async with way.stand.connect(way.database) as connection:
         before = await sizes(connection)
-        async with draining(way, "pipeline.first", events=events):
+        async with draining(way, None, events=events):
             await recorded(way)
         return bytes_per_event(before, await sizes(connection), events)
 

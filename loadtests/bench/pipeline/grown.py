@@ -40,9 +40,9 @@ async def grown(stand: Stand, meter: Meter, console: Console) -> Grown:
         async with stand.api(LEAN, worker=False) as api, stand.connect(LEAN) as connection:
             await subscribe(api, [hook(receiver, "0")], PAYMENTS)
             before = await counted(connection)
-            # Not a figure: the database is empty, and so is everything that caches.
-            async with draining(Way(stand, meter, LEAN, api, receiver), "grown.sample", events=SAMPLE):
-                await recorded(Way(stand, meter, LEAN, api, receiver))
+            way = Way(stand, meter, LEAN, api, receiver)
+            async with draining(way, None, events=SAMPLE):
+                await recorded(way)
             check_known(before, await counted(connection), SAMPLE)
         await stand.create_database(GROWN, LEAN)
         by_table = await _fill(stand, console)
