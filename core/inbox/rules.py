@@ -90,7 +90,8 @@ class Reading(Protocol):
         """Decide what shall happen."""
 
 
-Rule: TypeAlias = Callable[[InboxEvent], Reading | Ignored]
+Rule: TypeAlias = Callable[[Mapping[str, Any]], Reading | Ignored]
+"""The first step of a rule: it reads the fields of an event, and raises UnusableEventError."""
 
 
 class UnusableEventError(Exception):
@@ -161,13 +162,13 @@ class Payment(NamedTuple):
         return Post(posting, {clearing: self.currency})
 
 
-def read_payment(body: bytes) -> Payment | None:
+def read_payment(fields: Mapping[str, Any]) -> Payment | None:
     """Return the payment that a succeeded intent tells of, or None for an intent that names no account of ours.
 
     An intent that names no account is none of our business, whatever else it holds or lacks. Raises UnusableEventError.
     """
     try:
-        found = _intent(body)
+        found = _intent(fields)
         account = _account_named(found)
         if account is None:
             return None
@@ -185,8 +186,8 @@ def read_payment(body: bytes) -> Payment | None:
     return Payment(intent.id, account, amount, currency)
 
 
-def _intent(body: bytes) -> dict[str, Any]:
-    return msgspec.convert(read_object(body), _Event).data.object
+def _intent(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return msgspec.convert(fields, _Event).data.object
 
 
 def _account_named(intent: dict[str, Any]) -> Any:
@@ -196,9 +197,9 @@ def _account_named(intent: dict[str, Any]) -> Any:
     return None if account == "" else account
 
 
-def stripe_payment_succeeded(event: InboxEvent) -> Reading | Ignored:
+def stripe_payment_succeeded(fields: Mapping[str, Any]) -> Reading | Ignored:
     """Read a paid intent. Raises UnusableEventError."""
-    return read_payment(event.body) or Ignored("no_account_named: The intent's metadata names no account.")
+    return read_payment(fields) or Ignored("no_account_named: The intent's metadata names no account.")
 
 
 def named_account(event_type: str, body: bytes) -> str | None:
@@ -206,7 +207,7 @@ def named_account(event_type: str, body: bytes) -> str | None:
     if ("stripe", event_type) not in RULES:
         return None
     try:
-        account = _account_named(_intent(body))
+        account = _account_named(_intent(read_object(body)))
     except (msgspec.ValidationError, Refusal):
         return None
     good = isinstance(account, str) and account.isprintable() and 0 < len(account) <= MAX_ACCOUNT_CODE
@@ -218,14 +219,21 @@ RULES: Final[Mapping[tuple[str, str], Rule]] = {
 }
 
 
+READERS: Final[Mapping[str, Callable[[bytes], Mapping[str, Any]]]] = {"cloudpayments": read_fields}
+"""How the bodies of a provider are read that are no JSON objects."""
+
+
 def read_event(event: InboxEvent, admission: Admission) -> Reading | Ignored | Failed:
     """Read an event by the rule of its type: the first step of a rule, and everything that needs none."""
     rule = RULES.get((event.provider, event.event_type))
     if rule is None:
         return Ignored(f"no_rule: {event.event_type} has no effect here.")
     try:
-        objection = admission.objection(event)
-        return Ignored(objection) if objection else rule(event)
+        fields = READERS.get(event.provider, read_object)(event.body)
+        objection = admission.objection(event.provider, fields)
+        return Ignored(objection) if objection else rule(fields)
+    except Refusal as refusal:
+        return Failed("unusable_payload", refusal.detail, final=True)
     except UnusableEventError as error:
         return Failed("unusable_payload", str(error), final=True)
 
@@ -262,22 +270,18 @@ class Admission:
             cloudpayments=settings.cloudpayments_livemode or unset,
         )
 
-    def objection(self, event: InboxEvent) -> str | None:
-        """Return the reason why an event has no effect here, or None. Raises UnusableEventError for no event at all."""
-        if event.provider == "paypal" and not self.paypal:
+    def objection(self, provider: str, fields: Mapping[str, Any]) -> str | None:
+        """Return the reason why an event has no effect here, or None."""
+        if provider == "paypal" and not self.paypal:
             return "test_event: The event is of PayPal's sandbox, as PAYPAL_MODE says."
-        try:
-            if event.provider == "stripe":
-                return self._objection_to_stripe(event.body)
-            if event.provider == "cloudpayments":
-                test = read_fields(event.body).get("TestMode", "").lower() in _TRUE
-                return _objection_to_mode("CLOUDPAYMENTS_LIVEMODE", self.cloudpayments, live=not test)
-        except Refusal as error:
-            raise UnusableEventError(error.detail) from None
+        if provider == "stripe":
+            return self._objection_to_stripe(fields)
+        if provider == "cloudpayments":
+            test = fields.get("TestMode", "").lower() in _TRUE
+            return _objection_to_mode("CLOUDPAYMENTS_LIVEMODE", self.cloudpayments, live=not test)
         return None
 
-    def _objection_to_stripe(self, body: bytes) -> str | None:
-        fields = read_object(body)
+    def _objection_to_stripe(self, fields: Mapping[str, Any]) -> str | None:
         if fields.get("object") == "v2.core.event":
             return "thin_event: The event tells that something has changed, and not what."
         # A thin event of a connected account has it in `context`.

@@ -1,1 +1,1 @@
-"""An event on its whole way from its arrival to the receiver, in an empty database and in a grown one."""
+"""The whole way of an event, from its arrival over the posting to the receiver: database empty or grown."""
