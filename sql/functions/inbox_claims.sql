@@ -62,7 +62,8 @@ BEGIN
     FROM inbox_events AS e WHERE e.id = ANY (chosen);
     RETURN QUERY
     SELECT
-        e.id, e.provider, e.event_id, e.event_type, e.object_id, e.received_at, e.attempts + 1, e.body,
+        e.id, e.provider, e.event_id, e.event_type, e.object_id, e.received_at, e.attempts + 1,
+        inbox_body(e.id, e.body),
         extract(EPOCH FROM now_at - e.due_at)::double precision,
         cardinality(due) < most AND cardinality(chosen) = cardinality(due)
     FROM inbox_events AS e WHERE e.id = ANY (chosen)
@@ -251,7 +252,13 @@ AS $$
     END
 $$;
 
+-- The body of an event, which stands beside it or, from before, in its own row.
+CREATE OR REPLACE FUNCTION inbox_body(event_id uuid, own bytea) RETURNS bytea
+LANGUAGE sql STABLE
+AS $$ SELECT coalesce(own, (SELECT b.body FROM inbox_bodies AS b WHERE b.id = event_id)) $$;
+
 REVOKE EXECUTE ON FUNCTION
-inbox_claim, inbox_object, inbox_hold, inbox_finish, inbox_put_back, inbox_take_over, inbox_state FROM public;
+inbox_claim, inbox_object, inbox_hold, inbox_finish, inbox_put_back, inbox_take_over, inbox_state,
+inbox_body FROM public;
 GRANT EXECUTE ON FUNCTION
-inbox_claim, inbox_finish, inbox_put_back, inbox_take_over, inbox_state TO tallystick_serving;
+inbox_claim, inbox_finish, inbox_put_back, inbox_take_over, inbox_state, inbox_body TO tallystick_serving;

@@ -2,7 +2,8 @@
 -- One event with all its columns, and its claim if a worker has it in hand; no row where there is none.
 SELECT
     item.id, item.provider, item.event_id, item.event_type, item.object_id, item.occurred_at, item.received_at,
-    item.headers, item.body, item.outcome, item.reason, item.replays, item.due_at, item.last_error, item.finished_at,
+    item.headers, inbox_body(item.id, item.body) AS body, item.outcome, item.reason, item.replays, item.due_at,
+    item.last_error, item.finished_at,
     CASE WHEN claim.token IS NULL THEN item.state ELSE 'leased' END AS state,
     item.attempts + CASE WHEN claim.token IS NULL THEN 0 ELSE 1 END AS attempts,
     claim.worker AS lease_worker, claim.lease_until
