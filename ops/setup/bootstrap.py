@@ -36,6 +36,8 @@ STAMP = VENV / "tallystick-setup.json"
 GUARD = VENV / ".setup.lock"
 
 PIP_OPTIONS = ("--no-input", "--no-warn-script-location", "--disable-pip-version-check", "--progress-bar=off")
+# pip installs into another environment from its version 22.3 on. To ask pip itself takes it a second.
+LENDS = "import pip, re, sys; sys.exit([int(n) for n in re.findall('[0-9]+', pip.__version__)[:2]] < [22, 3])"
 # The settings of pip about indexes, as options of uv, which reads its own settings only.
 UV_OPTIONS = {"INDEX_URL": "--default-index", "EXTRA_INDEX_URL": "--index", "FIND_LINKS": "--find-links"}
 # The installers announce with these words that they begin to change packages.
@@ -268,11 +270,10 @@ def create() -> None:
 def installer() -> list[str]:
     """Return the command that installs into `.venv`, and put pip there if need be. Raises SetupError."""
     own = [str(PYTHON), "-I", "-m", "pip"]
-    # pip installs into another environment from its version 22.3 on.
-    lent = [BASE, "-I", "-m", "pip", "--python", str(PYTHON)]
-    for pip in (own, lent):
-        if succeeds(*pip, "--version"):
-            return [*pip, "install", *PIP_OPTIONS]
+    if succeeds(*own, "--version"):
+        return [*own, "install", *PIP_OPTIONS]
+    if succeeds(BASE, "-I", "-c", LENDS):
+        return [BASE, "-I", "-m", "pip", "--python", str(PYTHON), "install", *PIP_OPTIONS]
     around = ["--python", BASE, str(VENV)]
     seeds = (
         [str(PYTHON), "-I", "-m", "ensurepip"],
