@@ -64,13 +64,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     delivery_rates: tuple[int, ...] = (50, 200)
     sustained_endpoints: tuple[int, ...] = (1, 100, 1_000)
     sustained_deliveries: int = 20_000
-    #: Events of a backlog, and by how many workers it is worked off.
+    #: Events of a backlog, and by how many workers it is worked off, besides one.
     pipeline_events: int = 10_000
-    pipeline_workers: tuple[int, ...] = (1, 2, 4)
+    pipeline_workers: tuple[int, ...] = (2, 4)
     pipeline_rates: tuple[int, ...] = (200, 1_000)
     told_rates: tuple[int, ...] = (200,)
     grown_events: int = 1_000_000
     grown_rate: int = 200
+    #: So many times the worker's code gets as many events as one claim takes, and its statements are explained.
+    explained_turns: int = 5
     #: Events a second, each for every healthy endpoint; of the others half are dead and half slow.
     isolation_rate: int = 25
     isolation_healthy: int = 4
@@ -106,7 +108,7 @@ def quick(plan: Plan) -> Plan:
         sustained_endpoints=(1, 10),
         sustained_deliveries=500,
         pipeline_events=500,
-        pipeline_workers=(1, 2),
+        pipeline_workers=(2,),
         grown_events=5_000,
         isolation_backlog=1_000,
         claims_seconds=4,

@@ -52,7 +52,7 @@ async def report(parent: Path) -> Report:
 @pytest.fixture(scope="module")
 async def report_of_the_worker(parent: Path) -> Report:
     """What a run of the worker's groups reports, with the real service."""
-    return await run_quietly(tiny(only=OF_THE_WORKER, seconds=0.3), parent, io.StringIO(), Hasty())
+    return await run_quietly(tiny(only=OF_THE_WORKER), parent, io.StringIO(), Hasty())
 
 
 async def run_quietly(
@@ -122,11 +122,11 @@ async def test_a_run_measures_what_the_worker_does(report_of_the_worker: Report)
         *(f"claims.{kind}.{part}" for kind in ("inbox", "deliveries") for part in range(1, 6)),
     }
     requests = {figure.name: figure.requests for figure in report.figures}
-    # Of 0.3 s, and to two endpoints.
-    assert (requests["delivery@50"], requests["delivery@200"], requests["sustained@3"]) == (15, 60, 30)
-    assert (requests["pipeline@200"], requests["pipeline@1000"], requests["told@200"]) == (60, 300, 60)
+    # Of 0.2 s, and to two endpoints.
+    assert (requests["delivery@50"], requests["delivery@200"], requests["sustained@3"]) == (10, 40, 30)
+    assert (requests["pipeline@200"], requests["pipeline@1000"], requests["told@200"]) == (40, 200, 40)
     assert requests["grown.sustained"] == 30
-    assert requests["isolation.alone"] == requests["isolation.beside"] == 12
+    assert requests["isolation.alone"] == requests["isolation.beside"] == 8
 
 
 async def test_a_run_says_what_an_event_costs(report_of_the_worker: Report) -> None:

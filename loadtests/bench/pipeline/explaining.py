@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-#: So many times the worker is given EVENTS events, its one claim.
-TURNS = 5
+#: Events of one turn: what one claim takes at most.
 EVENTS = 64
 PAUSE_SECONDS = 0.002
 #: A turn is over when so many steps after each other have found nothing.
@@ -128,7 +127,7 @@ async def explain(stand: Stand, database: str) -> dict[str, Cost]:
     async with worker_parts(stand, database, ExplainingDatabase) as parts, stand.connect(database) as writer:
         explaining = parts.database
         with capture_logs():
-            for turn in range(TURNS):
+            for turn in range(stand.plan.explained_turns):
                 names = [f"explained_{turn}_{number}" for number in range(1, EVENTS + 1)]
                 await outbox.store_payments(writer, names)
                 if not await parts.processor.step():

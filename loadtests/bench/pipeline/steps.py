@@ -47,10 +47,10 @@ async def take_in(way: Way, count: int) -> dict[str, float]:
 
 
 @contextlib.asynccontextmanager
-async def draining(way: Way, name: str | None, *, events: int, workers: int = 1) -> AsyncIterator[None]:
+async def draining(way: Way, name: str, *, events: int, workers: int = 1) -> AsyncIterator[None]:
     """Take in a backlog, start the workers, and measure from the first arrival to the last. They run on until the end.
 
-    With several workers it counts from the moment that the last of them has begun. Without a `name` there is no figure.
+    With several workers it counts from the moment that the last of them has begun.
     """
     sent = await take_in(way, events)
     with way.stand.workers(way.database, workers):
@@ -77,10 +77,7 @@ async def draining(way: Way, name: str | None, *, events: int, workers: int = 1)
                 client="receiver",
             )
 
-        if name is None:
-            await work()
-        else:
-            await way.meter.measure(name, work(), connections=workers, unit=EVENTS)
+        await way.meter.measure(name, work(), connections=workers, unit=EVENTS)
         yield
 
 
