@@ -23,7 +23,7 @@ from loadtests.bench.tallystick import Tallystick
 from ops.process import PROJECT, StartError
 from ops.state import state_dir
 
-PIPED_WIDTH = 140
+PIPED_WIDTH = 170
 RESULTS = PROJECT / "loadtests" / "results"
 
 

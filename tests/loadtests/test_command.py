@@ -38,6 +38,8 @@ def a_report(**ratios: float | None) -> Report:
         medians={},
         storage=None,
         memory=None,
+        pipeline=None,
+        grown=None,
         ratios=known,
         targets=verdicts(known),
         notes=[],
