@@ -46,6 +46,8 @@ for _attribute, _field in Settings.model_fields.items():
 # aiohttp's import reads the machine's hundred authorities, a tenth of the second in which a process of ours starts. No
 # test calls a server that they vouch for.
 os.environ["SSL_CERT_FILE"] = os.devnull
+# The servers of tests have no TLS: the question costs each of ten thousand connections a round trip and a context.
+os.environ["PGSSLMODE"] = "disable"
 
 POLL_SECONDS = 0.01
 TEMPLATE = "tallystick_template"
