@@ -43,11 +43,8 @@ if TYPE_CHECKING:
 for _attribute, _field in Settings.model_fields.items():
     for _name in names_of(_attribute, _field):
         os.environ.pop(_name, None)
-# aiohttp's import reads the machine's hundred authorities, a tenth of the second in which a process of ours starts. No
-# test calls a server that they vouch for.
-os.environ["SSL_CERT_FILE"] = os.devnull
-# The servers of tests have no TLS: the question costs each of ten thousand connections a round trip and a context.
-os.environ["PGSSLMODE"] = "disable"
+# No server of ours has TLS, and aiohttp's import would read a hundred authorities, a tenth of the start of a process.
+os.environ |= {"PGSSLMODE": "disable", "SSL_CERT_FILE": os.devnull}
 
 POLL_SECONDS = 0.01
 TEMPLATE = "tallystick_template"
