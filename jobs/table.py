@@ -17,8 +17,7 @@ from core.access.internal_hmac import FORGET_SECONDS, forget_signatures
 from core.inbox import replays
 from core.ledger.holds import expire_due
 from core.ledger.sealing import seal_once
-from core.outbox.fanout import fan_out
-from core.outbox.sender import prune_attempts
+from core.outbox.retention import prune_attempts
 from core.payables import expiry, reconcile
 from core.recurring import autopay, charging
 from core.wallets import retention, settlement
@@ -57,6 +56,7 @@ class Tools:
     platform: Platform
     wake: Callable[[str], None] = _nobody
     process: Callable[[], Awaitable[int]] = _nothing
+    fan_out: Callable[[], Awaitable[int]] = _nothing
     deliver: Callable[[], Awaitable[int]] = _nothing
     release_stalled: Callable[[], Awaitable[int]] = _nothing
 
@@ -103,14 +103,6 @@ async def _replay(tools: Tools) -> int:
     return letters
 
 
-async def _fan_out(tools: Tools) -> int:
-    events = await fan_out(tools.database)
-    if events:
-        log.info("fan_out.batch", events=events)
-        tools.wake(wakeup.DELIVERIES)
-    return events
-
-
 async def _release_stalled(tools: Tools) -> int:
     released = await tools.release_stalled()
     if released:
@@ -128,8 +120,8 @@ JOBS: Final[Mapping[str, Job]] = {
         ),
         Job("replays", "Make replayed dead letters due.", _replay, poll_seconds=lambda _: POLL_SECONDS),
         Job(
-            "fan_out", "Make a delivery of each event for each endpoint that asked for it.", _fan_out,
-            topic=wakeup.OUTBOX, poll_seconds=_outbox_poll,
+            "fan_out", "Make a delivery of each event for each endpoint that asked for it.",
+            lambda tools: tools.fan_out(), topic=wakeup.OUTBOX, poll_seconds=_outbox_poll,
         ),
         Job(
             "deliveries", "Send due deliveries to their receivers.", lambda tools: tools.deliver(),

@@ -17,6 +17,7 @@ from core.inbox.rules import Admission
 from core.outbox.breakers import Breakers
 from core.outbox.destinations import Destinations
 from core.outbox.egress import Egress
+from core.outbox.fanout import FanOut
 from core.outbox.health import Patience
 from core.outbox.ordering import Stalled
 from core.outbox.schedule import Schedule
@@ -121,6 +122,7 @@ class _Shift:
             platform,
             self._wake,
             process=self._processor.step,
+            fan_out=FanOut(service.database, self._sender, on_due=lambda: self._wake(wakeup.DELIVERIES)).step,
             deliver=self._sender.step,
             release_stalled=Stalled(service.database).step,
         )

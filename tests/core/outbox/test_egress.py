@@ -14,7 +14,7 @@ from aiohttp.test_utils import BaseTestServer, TestServer
 from core.outbox import egress as egress_module
 from core.outbox.destinations import Destinations
 from core.outbox.egress import EXCERPT_BYTES, FORBIDDEN, Egress, Reply
-from core.outbox.resolving import MOST_WAITING, THREADS, Resolver
+from core.outbox.wire.resolving import MOST_WAITING, THREADS, Resolver
 from tests.core.outbox.names import Names
 
 HERE = Destinations.of(("127.0.0.0/8",), require_https=False)

@@ -84,6 +84,28 @@ async def test_a_claim_of_deliveries_does_not_walk_over_what_was_taken(office: O
 
 
 @pytest.mark.usefixtures("foreign")
+async def test_a_fan_out_does_not_walk_over_what_was_fanned_out(office: Office) -> None:
+    long_ago = ids.first_uuid_at(datetime.now(UTC) - timedelta(hours=1))
+    await office.sql(
+        "INSERT INTO outbox_events (id, principal_id, event_type, body) SELECT"
+        " (left($1::text, 19) || right(gen_random_uuid()::text, 17))::uuid, $2, 'a.b', '{}'"
+        " FROM generate_series(1, $3)",
+        str(long_ago),
+        office.principal_id,
+        TAKEN,
+    )
+    await office.sql("UPDATE outbox_events SET fanned_out_at = now()")
+    await office.sql("ANALYZE outbox_events")
+    await office.emit()
+    nobody: tuple[object, ...] = (UUID(int=0), UUID(int=0), 0.0, [], [], [], 0, 0, 0)
+    seen = ids.first_uuid_at(datetime.now(UTC) - timedelta(seconds=5))
+    # The first call on a connection reads the catalogue, too.
+    _, few = [await pages(office, QUERIES["fan_out"], 200, seen, *nobody) for _ in range(2)]
+    assert few < FEW
+    assert await pages(office, QUERIES["fan_out"], 200, UUID(int=0), *nobody) > few + 1000
+
+
+@pytest.mark.usefixtures("foreign")
 async def test_a_claim_of_the_inbox_does_not_walk_over_what_was_taken(office: Office) -> None:
     store = (
         "INSERT INTO inbox_events (id, provider, event_id, event_type, headers, body, due_at)"
