@@ -1,4 +1,4 @@
-"""What each statement of the worker reads, by EXPLAIN (ANALYZE, BUFFERS) with the arguments that the worker gives it.
+"""The pages that each statement of the worker reads, by EXPLAIN (ANALYZE, BUFFERS) with the arguments that it is given.
 
 The worker's own code runs on a database that explains every statement before it runs it. So no list of statements and
 their arguments is kept here, and one that is new is explained, too.
@@ -33,7 +33,7 @@ IDLE_STEPS = 5
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
-    """What one call of a statement takes, as the median over its calls: 8 KB pages found or read, and time.
+    """The cost of one call of a statement, as the median over its calls: 8 KB pages found or read, and time.
 
     `plan` has the nodes of the last call, indented as they stand below each other.
     """
