@@ -60,8 +60,8 @@ async def arrivals_of(receiver: Caller, count: int) -> list[Arrival]:
 async def collect(receiver: Caller, wanted: Collection[str]) -> Collected:
     """Return the arrivals of these objects when all are there, or when none has come for a while.
 
-    Arrivals of others are of requests whose answer the client did not wait for: they are none of its business. A missing
-    object is an error, and so is one that came twice, since no process was stopped meanwhile.
+    Arrivals of others are of requests whose answer the client did not wait for, and do not count. A missing object is
+    an error, and so is one that came twice, since no process was stopped meanwhile.
     """
     count = len(wanted)
     while True:
