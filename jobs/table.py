@@ -15,6 +15,7 @@ import structlog
 
 from core.access.internal_hmac import FORGET_SECONDS, forget_signatures
 from core.inbox import replays
+from core.inbox.retention import prune_events
 from core.ledger.holds import expire_due
 from core.ledger.sealing import seal_once
 from core.outbox.retention import prune_attempts
@@ -135,6 +136,11 @@ JOBS: Final[Mapping[str, Job]] = {
         Job(
             "prune_attempts", "Remove old attempts at deliveries.",
             lambda tools: prune_attempts(tools.database, tools.settings.webhook_attempts_days),
+            poll_seconds=lambda _: PRUNE_SECONDS,
+        ),
+        Job(
+            "prune_inbox", "Remove old events of providers that are finished.",
+            lambda tools: prune_events(tools.database, tools.settings.inbox_retention_days),
             poll_seconds=lambda _: PRUNE_SECONDS,
         ),
         Job(
