@@ -27,9 +27,16 @@ SELECT gen_random_uuid(), 'stripe', name, 'customer.created', name, '{}', '{}'
 FROM unnest($1::text[]) AS given (name)
 """
 _STORE_PAYMENTS = """
-INSERT INTO inbox_events (id, provider, event_id, event_type, object_id, headers, body)
-SELECT gen_random_uuid(), 'stripe', 'evt_' || name, 'payment_intent.succeeded', 'pi_' || name, '{}', body
-FROM unnest($1::text[], $2::bytea[]) AS given (name, body)
+WITH given AS MATERIALIZED (
+    SELECT gen_random_uuid() AS id, name, body FROM unnest($1::text[], $2::bytea[]) AS sent (name, body)
+),
+
+stored AS (
+    INSERT INTO inbox_events (id, provider, event_id, event_type, object_id, headers)
+    SELECT id, 'stripe', 'evt_' || name, 'payment_intent.succeeded', 'pi_' || name, '{}' FROM given
+)
+
+INSERT INTO inbox_bodies (id, body) SELECT id, body FROM given
 """
 _NOT_SENT = "SELECT count(*) FROM webhook_deliveries WHERE state IN ('pending', 'leased', 'waiting')"
 _LAST_WORKER = "SELECT max(extract(epoch FROM started_at))::double precision FROM workers"

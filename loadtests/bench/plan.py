@@ -71,7 +71,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     told_rates: tuple[int, ...] = (200,)
     grown_events: int = 1_000_000
     grown_rate: int = 200
-    #: So many times the worker's code gets as many events as one claim takes, and its statements are explained.
+    #: So many times the worker's code gets as many events as a claim takes at most, and its statements are explained.
     explained_turns: int = 5
     #: Events a second, each for every healthy endpoint; of the others half are dead and half slow.
     isolation_rate: int = 25

@@ -23,7 +23,7 @@ from loadtests.bench.tallystick import Tallystick
 from loadtests.bench.targets import TARGETS
 from ops.process import PROJECT, spawn
 from tests.conftest import in_memory
-from tests.loadtests.stub_bench import Hasty, Stubbed, tiny
+from tests.loadtests.stub_bench import FORKING, Hasty, Stubbed, tiny
 
 # A run starts servers, databases and thirty programs: seconds each on a machine that is busy otherwise.
 pytestmark = pytest.mark.timeout(600)
@@ -50,9 +50,22 @@ async def report(parent: Path) -> Report:
 
 
 @pytest.fixture(scope="module")
-async def report_of_the_worker(parent: Path) -> Report:
+def forks(parent: Path) -> Iterator[Path]:
+    """The socket at which the real service is forked: a dozen processes of it would each import it for seconds."""
+    path = parent / "forks"
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    server = subprocess.Popen(
+        [sys.executable, str(FORKING), str(path)], env=environment, start_new_session=True
+    )
+    yield path
+    os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
+
+
+@pytest.fixture(scope="module")
+async def report_of_the_worker(parent: Path, forks: Path) -> Report:
     """What a run of the worker's groups reports, with the real service."""
-    return await run_quietly(tiny(only=OF_THE_WORKER), parent, io.StringIO(), Hasty())
+    return await run_quietly(tiny(only=OF_THE_WORKER), parent, io.StringIO(), Hasty(forks))
 
 
 async def run_quietly(

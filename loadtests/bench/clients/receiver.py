@@ -87,7 +87,7 @@ class Receiver(asyncio.Protocol):
             del received[:size]
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's name for it
-        """Whoever waited here waits no longer."""
+        """End the waits on this connection."""
         waiting = self._arrivals.waiting
         waiting[:] = [one for one in waiting if one[1] is not self._transport]
         self._transport = None

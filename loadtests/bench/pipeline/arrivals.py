@@ -1,4 +1,4 @@
-"""What has come to the receiver (`loadtests.bench.clients.receiver`), and how long it was on the way."""
+"""The arrivals at the receiver (`loadtests.bench.clients.receiver`), and the time that each was on the way."""
 
 import time
 from collections.abc import Collection, Mapping
@@ -60,8 +60,8 @@ async def arrivals_of(receiver: Caller, count: int) -> list[Arrival]:
 async def collect(receiver: Caller, wanted: Collection[str]) -> Collected:
     """Return the arrivals of these objects when all are there, or when none has come for a while.
 
-    Arrivals of others are of requests whose answer the client did not wait for: they are none of its business. What is
-    missing is an error, and so is what came twice while no process was stopped.
+    Arrivals of others are of requests whose answer the client did not wait for, and do not count. A missing object is
+    an error, and so is one that came twice, since no process was stopped meanwhile.
     """
     count = len(wanted)
     while True:

@@ -1,4 +1,4 @@
-"""What each statement of the worker reads, by EXPLAIN (ANALYZE, BUFFERS) with the arguments that the worker gives it.
+"""The pages that each statement of the worker reads, by EXPLAIN (ANALYZE, BUFFERS) with the arguments that it is given.
 
 The worker's own code runs on a database that explains every statement before it runs it. So no list of statements and
 their arguments is kept here, and one that is new is explained, too.
@@ -16,6 +16,7 @@ import msgspec
 from structlog.testing import capture_logs
 
 from core.database import Connection, Database, Query, Row, translated
+from core.inbox.processing import BATCH
 from core.outbox.fanout import fan_out
 from loadtests.bench import outbox
 from loadtests.bench.pipeline.worker_parts import worker_parts
@@ -26,15 +27,13 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-#: Events of one turn: what one claim takes at most.
-EVENTS = 64
 PAUSE_SECONDS = 0.002
 #: A turn is over when so many steps after each other have found nothing.
 IDLE_STEPS = 5
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
-    """What one call of a statement takes, as the median over its calls: 8 KB pages found or read, and time.
+    """The cost of one call of a statement, as the median over its calls: 8 KB pages found or read, and time.
 
     `plan` has the nodes of the last call, indented as they stand below each other.
     """
@@ -128,7 +127,7 @@ async def explain(stand: Stand, database: str) -> dict[str, Cost]:
         explaining = parts.database
         with capture_logs():
             for turn in range(stand.plan.explained_turns):
-                names = [f"explained_{turn}_{number}" for number in range(1, EVENTS + 1)]
+                names = [f"explained_{turn}_{number}" for number in range(1, BATCH + 1)]
                 await outbox.store_payments(writer, names)
                 if not await parts.processor.step():
                     raise StandError("the worker found none of the events that were to be explained")

@@ -25,12 +25,12 @@ AGE_SECONDS = 60
 
 
 class Copied(NamedTuple):
-    """A table whose rows are copied: which row to begin with, and what is different in each copy, by column.
+    """A table whose rows are copied: a query for rows to begin with, and what is different in each copy, by column.
 
-    In the expressions `t` is the row, `n` the number of the copy, and {id}, {event}, {delivery} are its ids.
+    In the expressions `t` is the row, with the `object_id` that it is about, and `n` the number of the copy.
     """
 
-    beginning: str
+    row: str
     differs: Mapping[str, str]
 
 
@@ -46,7 +46,7 @@ _BODY = f"convert_to(replace(convert_from(t.body, 'UTF8'), t.object_id, {_INTENT
 
 COPIED: Mapping[str, Copied] = {
     "inbox_events": Copied(
-        "state = 'done' AND outcome = 'applied'",
+        "SELECT * FROM inbox_events WHERE outcome = 'applied'",
         {
             "id": _ID.format(kind="inbox"),
             "event_id": "rpad('evt_' || md5('event' || n) || n, length(t.event_id), 'x')",
@@ -58,8 +58,12 @@ COPIED: Mapping[str, Copied] = {
             "body": _BODY,
         },
     ),
+    "inbox_bodies": Copied(
+        "SELECT b.*, e.object_id FROM inbox_bodies AS b JOIN inbox_events AS e USING (id) WHERE e.outcome = 'applied'",
+        {"id": _ID.format(kind="inbox"), "body": _BODY},
+    ),
     "outbox_events": Copied(
-        "fanned_out_at IS NOT NULL AND object_id LIKE 'pi\\_%'",
+        "SELECT * FROM outbox_events WHERE fanned_out_at IS NOT NULL AND object_id LIKE 'pi\\_%'",
         {
             "id": _ID.format(kind="outbox"),
             "object_id": _INTENT,
@@ -70,7 +74,7 @@ COPIED: Mapping[str, Copied] = {
         },
     ),
     "webhook_deliveries": Copied(
-        "state = 'delivered'",
+        "SELECT * FROM webhook_deliveries WHERE state = 'delivered'",
         {
             "id": _ID.format(kind="delivery"),
             "event_id": _ID.format(kind="outbox"),
@@ -79,7 +83,10 @@ COPIED: Mapping[str, Copied] = {
             "finished_at": _AT,
         },
     ),
-    "webhook_attempts": Copied("status = 204", {"delivery_id": _ID.format(kind="delivery"), "at": _AT}),
+    "webhook_attempts": Copied(
+        "SELECT * FROM webhook_attempts WHERE status = 204",
+        {"delivery_id": _ID.format(kind="delivery"), "at": _AT},
+    ),
 }
 #: The posting function fills these, and the sequencer the last.
 POSTED = frozenset({"keys", "batches", "transfers", "entries", "feed"})
@@ -136,7 +143,7 @@ async def _statement(connection: Connection, table: str, copied: Copied) -> str:
     # Every part is ours or the catalogue's.
     return (
         f'INSERT INTO "{table}" ({names}) SELECT {", ".join(values)} '  # noqa: S608
-        f'FROM (SELECT * FROM "{table}" WHERE {copied.beginning} LIMIT 1) AS t '
+        f"FROM ({copied.row} LIMIT 1) AS t "
         "CROSS JOIN generate_series($1::integer, $2::integer) AS n"
     )
 

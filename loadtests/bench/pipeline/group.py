@@ -15,7 +15,7 @@ PIPELINE = "pipeline"
 
 
 class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
-    """What the group tells beside its figures.
+    """The numbers of the group beside its figures.
 
     Memory is in MB, by role: of the API after its first backlog and at the end, of the last round's worker after its
     backlog and at its end, with the events at rates in between.
@@ -40,7 +40,7 @@ async def pipeline(stand: Stand, meter: Meter) -> Pipeline:
 
 
 class _Taken:
-    """What is taken beside the figures, round by round."""
+    """The numbers beside the figures, as they are taken round by round."""
 
     def __init__(self, way: Way) -> None:
         self.way = way

@@ -21,7 +21,7 @@ LEAN, GROWN = "lean", "grown"
 
 
 class Grown(msgspec.Struct, frozen=True, kw_only=True):
-    """What the group tells beside its figures: the sizes after `events`, and the costs of statements on both."""
+    """The numbers of the group beside its figures: the sizes after `events`, and the costs of statements on both."""
 
     events: int
     bytes: float

@@ -31,7 +31,7 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventBytes(msgspec.Struct, frozen=True, kw_only=True):
-    """What each of `events` has left behind in all tables together, from its arrival to the record of its delivery."""
+    """The bytes that each of `events` has left in all tables, from its arrival to the record of its delivery."""
 
     events: int
     bytes_per_event: float
