@@ -1,15 +1,9 @@
 """The layer around every request: id and trace, log line, metrics, the headers of every answer, CORS, the last net.
 
-<<<<<<< HEAD
 The layer is a function for each route, which knows the route's path when the table of routes is made. Middlewares of
-aiohttp would cost some microseconds and a look for the route. One signal adds the headers, since only a signal sees
-streamed answers before they leave.
-=======
-The layer is a function around each handler, which knows its route when the application is built. Middlewares of aiohttp
-would cost some microseconds and a look for the route. The headers of every answer are made as bytes for the connection
-(`handlers.http.protocol`), which writes a plain answer in one piece. One signal adds the same headers to all others,
-since only a signal sees streamed answers before they leave.
->>>>>>> edge
+aiohttp would cost some microseconds and a look for the route. The headers of every answer are made as bytes for the
+connection (`handlers.http.protocol`), which writes a plain answer in one piece. One signal adds the same headers to all
+others, since only a signal sees streamed answers before they leave.
 """
 
 from __future__ import annotations
@@ -151,51 +145,9 @@ class Edge:
         handlers: Sequence[Handler],
         refuse: Refuse = problems.from_http_exception,
     ) -> None:
-<<<<<<< HEAD
         self.cross_origin = CrossOrigin(allowed_origins)
         self.handlers = handlers
         self.refuse = refuse
-=======
-        self._cross_origin = CrossOrigin(allowed_origins)
-        self._refuse = refuse
-
-    def around(self, template: str, handler: Handler) -> Handler:
-        """Return `handler` so that it always answers, and each answer is logged and measured under `template`."""
-        cross_origin = self._cross_origin
-
-        async def answered(request: web.Request) -> web.StreamResponse:
-            started = perf_counter()
-            exchange = request[EXCHANGE] = Exchange(request)
-            response: web.StreamResponse | None = None
-            try:
-                if request.method == hdrs.METH_OPTIONS:
-                    response = cross_origin.preflight(request)
-                if response is None:
-                    response = await handler(request)
-            except web.HTTPException as error:
-                response = self._refuse(error, request.path, request.method)
-            except (
-                ConnectionError
-            ):  # nobody is left to answer to; aiohttp would log a raised error as our mistake
-                return web.Response(status=CLIENT_CLOSED_REQUEST)
-            except Exception:
-                _log.exception("request failed")
-                if request.writer.output_size:  # a stream that broke off cannot be answered again
-                    raise
-                response = problems.internal_error(exchange.request_id)
-            finally:
-                status = CLIENT_CLOSED_REQUEST if response is None else response.status
-                seconds = perf_counter() - started
-                metrics.observe_request(
-                    request.method, template, status, seconds, request.content_length or 0
-                )
-                log.access_log(request.method, template, status, seconds)
-            if hdrs.ORIGIN not in request.headers and is_plain(request, response):
-                request[READY_HEADERS] = _ready_headers(request, response, exchange)
-            return response
-
-        return answered
->>>>>>> edge
 
     async def dress(self, request: web.Request, response: web.StreamResponse) -> None:
         """Add the headers that every answer has, just before they leave. `_ready_headers` makes the same as bytes."""
@@ -217,7 +169,6 @@ class Edge:
             headers.extend(exchange.rate_headers)
         origin = request.headers.get(hdrs.ORIGIN)
         if origin is not None:
-<<<<<<< HEAD
             self.cross_origin.allow(origin, headers)
 
 
@@ -257,11 +208,11 @@ def around(template: str, number: int) -> Handler:
             seconds = perf_counter() - started
             metrics.observe_request(request.method, template, status, seconds, request.content_length or 0)
             log.access_log(request.method, template, status, seconds)
+        if hdrs.ORIGIN not in request.headers and is_plain(request, response):
+            request[READY_HEADERS] = _ready_headers(request, response, exchange)
         return response
 
     return answered
-=======
-            self._cross_origin.allow(origin, headers)
 
 
 def _ready_headers(request: web.Request, response: web.StreamResponse, exchange: Exchange) -> bytes:
@@ -278,4 +229,3 @@ def _ready_headers(request: web.Request, response: web.StreamResponse, exchange:
     for name, value in exchange.rate_headers:
         lines += f"{name}: {value}\r\n"
     return lines.encode("ascii")
->>>>>>> edge
