@@ -12,7 +12,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -35,6 +34,7 @@ from core.settings.kinds import names_of
 from handlers.http.protocol import Runner
 from ops.embedded import EmbeddedServers, embedded_servers
 from tests import commands
+from tests.costs import costs_of
 from tests.sharing import Part, Parts, alone, named
 
 if TYPE_CHECKING:
@@ -92,7 +92,6 @@ SLOW_FIRST = (
     "tests/test_readme.py",
 )
 LONG_RUN_SECONDS = 120
-SLOWEST_SHOWN = 10
 
 TIMER = pytest.StashKey[threading.Timer]()
 
@@ -353,23 +352,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for sentence in sorted(told):
         terminalreporter.write_line(f"LEFT OUT: {sentence}", yellow=True)
     if sum(report.duration for report in reports) > LONG_RUN_SECONDS:
-        for line in _costs(reports):
+        for line in costs_of(reports):
             terminalreporter.write_line(line)
-
-
-def _costs(reports: list[pytest.TestReport]) -> Iterator[str]:
-    """Yield the times of set-up and tests, together and for each test, and the slowest tests with their set-up."""
-    phases: defaultdict[str, float] = defaultdict(float)
-    tests: defaultdict[str, float] = defaultdict(float)
-    for report in reports:
-        phases[report.when] += report.duration
-        tests[report.nodeid] += report.duration
-    yield f"TIME of {len(tests)} tests, in seconds over all processes (and milliseconds a test):"
-    for phase, seconds in phases.items():
-        yield f"  {phase:<8} {seconds:7.1f} ({seconds / len(tests) * 1000:.0f})"
-    yield "  slowest:"
-    for test, seconds in sorted(tests.items(), key=lambda test: -test[1])[:SLOWEST_SHOWN]:
-        yield f"  {seconds:16.1f} {test}"
 
 
 # pytest-timeout's own ways fail here: uvloop swallows what a signal's handler raises, and the stack of the thread shows
