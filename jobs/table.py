@@ -18,6 +18,7 @@ from core.inbox import replays
 from core.inbox.retention import prune_events
 from core.ledger.holds import expire_due
 from core.ledger.sealing import seal_once
+from core.outbox.fanout import BATCH
 from core.outbox.retention import prune_attempts
 from core.payables import expiry, reconcile
 from core.recurring import autopay, charging
@@ -76,9 +77,10 @@ class Tools:
 class Job:
     """One kind of due work.
 
-    `step` does a bounded part and returns how much that was; 0 means that nothing is due. A worker looks when `topic`
-    is woken and every `poll_seconds` at the latest; 0: it has no loop for the job. `clock` is the time at which arq
-    begins a run, in arq's words; empty: never. `timeout_seconds` ends such a run, and the next one goes on.
+    `step` does a bounded part and returns how much that was; less than `full` leaves nothing that is due. A worker
+    looks when `topic` is woken and every `poll_seconds` at the latest; 0: it has no loop for the job. `clock` is the
+    time at which arq begins a run, in arq's words; empty: never. `timeout_seconds` ends such a run, and the next one
+    goes on.
     `wanted` tells whether the settings ask for the job at all. A `command` is a subcommand of `tallystick`, too.
     """
 
@@ -87,6 +89,7 @@ class Job:
     step: Callable[[Tools], Awaitable[int | Progress]]
     topic: str | None = None
     poll_seconds: Callable[[Settings], float] = lambda _: 0.0
+    full: int = 1
     clock: Mapping[str, Any] = field(default_factory=dict)
     timeout_seconds: float = 300
     wanted: Callable[[Settings], object] = lambda _: True
@@ -122,7 +125,7 @@ JOBS: Final[Mapping[str, Job]] = {
         Job("replays", "Make replayed dead letters due.", _replay, poll_seconds=lambda _: POLL_SECONDS),
         Job(
             "fan_out", "Make a delivery of each event for each endpoint that asked for it.",
-            lambda tools: tools.fan_out(), topic=wakeup.OUTBOX, poll_seconds=_outbox_poll,
+            lambda tools: tools.fan_out(), topic=wakeup.OUTBOX, poll_seconds=_outbox_poll, full=BATCH,
         ),
         Job(
             "deliveries", "Send due deliveries to their receivers.", lambda tools: tools.deliver(),

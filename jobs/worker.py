@@ -94,6 +94,7 @@ class _Shift:
         self._worker = worker
         self._alarm = alarm
         self._waker = platform.waker
+        self._waker.alarm = alarm
         self._retries = retries
         on_stream = service.settings.dlq_backend == "redis"
         self._stream = DeadLetterStream(service.redis, service.epoch) if on_stream else None
@@ -169,7 +170,7 @@ class _Shift:
 
     def _loops(self) -> list[Loop]:
         return [
-            Loop(job.name, job.topic, seconds, self._step(job))
+            Loop(job.name, job.topic, seconds, self._step(job), job.full)
             for job in JOBS.values()
             if (seconds := job.poll_seconds(self._settings)) and job.wanted(self._settings)
         ]
@@ -196,5 +197,4 @@ class _Shift:
 
     def _wake(self, topic: str) -> None:
         """Wake this process at once, whatever Redis does, and the others through it."""
-        self._alarm.ring([topic])
         self._waker.wake(topic)

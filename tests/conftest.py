@@ -32,6 +32,7 @@ from core.database import open_database
 from core.migrations import migrate
 from core.settings import Settings, load_settings
 from core.settings.kinds import names_of
+from handlers.http.protocol import Runner
 from ops.embedded import EmbeddedServers, embedded_servers
 from tests import commands
 from tests.sharing import Part, Parts, alone, named
@@ -43,6 +44,16 @@ if TYPE_CHECKING:
 for _attribute, _field in Settings.model_fields.items():
     for _name in names_of(_attribute, _field):
         os.environ.pop(_name, None)
+# No server of the tests has TLS; asking for it costs a connection a millisecond.
+os.environ["PGSSLMODE"] = "disable"
+
+
+async def _runner_of_ours(server: Any, **options: Any) -> web.BaseRunner:
+    return Runner(server.app, **options)
+
+
+# Answers leave through the connections that the service has.
+TestServer._make_runner = _runner_of_ours  # type: ignore[method-assign,assignment]
 
 POLL_SECONDS = 0.01
 TEMPLATE = "tallystick_template"

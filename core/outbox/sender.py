@@ -8,7 +8,6 @@ a slow or dead one gets a small share (`core.outbox.breakers`).
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import Counter
 from datetime import UTC, datetime
@@ -29,7 +28,7 @@ from core.outbox.health import Patience, note_failure, note_success
 from core.outbox.ordering import Turn, release, turns_of
 from core.outbox.recording import Records, Result, Written
 from core.outbox.schedule import Schedule
-from core.outbox.signing import message_id, opened_secrets, signed_headers
+from core.outbox.signing import Sealed, Signers, message_id
 from core.vault import SealedError, Vault
 from core.work.leases import DEAD_AFTER_SECONDS
 
@@ -88,7 +87,9 @@ class Sender:
         self._schedule = schedule
         self._breakers = breakers or Breakers(0)
         self._patience = patience or Patience(0, 0)
-        self._vault = vault or Vault()
+        self._signers = Signers(vault or Vault())
+        # A logger that is bound once knows which lines nobody wants.
+        self._log = log.bind()
         self._on_free = on_free
         self._on_event = on_event
         self._sending: set[asyncio.Task[None]] = set()
@@ -287,7 +288,7 @@ class Sender:
         if result.state != "pending":
             metrics.DELIVERIES.add(result.state)
         # A line for each delivery would cost more than the delivery; the metrics count successes.
-        (log.debug if reply.succeeded else log.warning)(
+        (self._log.debug if reply.succeeded else self._log.warning)(
             "delivery.attempt",
             delivery_id=str(row["id"]),
             webhook_id=message.identity,
@@ -303,22 +304,24 @@ class Sender:
     async def _post(self, message: Message) -> Reply:
         row = message.row
         try:
-            opened = opened_secrets(self._vault, row["endpoint_id"], row["secrets"], row["signing_keys"])
+            own, signer = self._signers.of(
+                row["endpoint_id"], Sealed(row["headers"], row["secrets"], row["signing_keys"])
+            )
         except SealedError as error:
             return Reply(None, error.detail, 0.0)
-        headers = json.loads(row["headers"]) | signed_headers(
+        signed = signer.headers(
             identity=message.identity,
             event_type=message.event_type,
             delivery_id=row["id"],
             body=message.body,
             timestamp=int(time.time()),
-            **opened,
         )
-        return await self._egress.post(row["url"], body=message.body, headers=headers)
+        return await self._egress.post(row["url"], body=message.body, headers=own | signed)
 
     def _judge(self, row: Row, token: UUID, reply: Reply, sent_at: datetime) -> Result:
         excerpt = mask_text(reply.excerpt)[:EXCERPT_BYTES]
-        wait = None if reply.gone else self._schedule.wait_seconds(row["attempts"], reply.retry_after)
+        final = reply.succeeded or reply.gone
+        wait = None if final else self._schedule.wait_seconds(row["attempts"], reply.retry_after)
         state = "delivered" if reply.succeeded else "failed" if wait is None else "pending"
         error = None
         if not reply.succeeded:

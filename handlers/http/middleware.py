@@ -1,8 +1,9 @@
 """The layer around every request: id and trace, log line, metrics, the headers of every answer, CORS, the last net.
 
 The layer is a function for each route, which knows the route's path when the table of routes is made. Middlewares of
-aiohttp would cost some microseconds and a look for the route. One signal adds the headers, since only a signal sees
-streamed answers before they leave.
+aiohttp would cost some microseconds and a look for the route. The headers of every answer are made as bytes for the
+connection (`handlers.http.protocol`), which writes a plain answer in one piece. One signal adds the same headers to all
+others, since only a signal sees streamed answers before they leave.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from multidict import CIMultiDict, CIMultiDictProxy, istr
 from core import ids, log, metrics
 from core.access.rates import Headers
 from handlers.http import problems
+from handlers.http.protocol import READY_HEADERS, is_plain
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -40,6 +42,10 @@ _EXPOSED = (
     " RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset"
 )
 _log = structlog.get_logger(__name__)
+
+# Caches keep nothing of ours without asking; of answers to other methods nothing at all.
+SAFE_CACHE_CONTROL = "no-cache, max-age=0"
+OTHER_CACHE_CONTROL = "no-store"
 
 SECURITY_HEADERS = CIMultiDictProxy(
     CIMultiDict(
@@ -116,6 +122,11 @@ class Exchange:
         log.begin_exchange(request_id, self.traceparent)
 
 
+_READY_SECURITY = "".join([f"{name}: {value}\r\n" for name, value in SECURITY_HEADERS.items()])
+_READY_SAFE = f"{_READY_SECURITY}{hdrs.CACHE_CONTROL}: {SAFE_CACHE_CONTROL}\r\n{X_REQUEST_ID}: "
+_READY_OTHER = f"{_READY_SECURITY}{hdrs.CACHE_CONTROL}: {OTHER_CACHE_CONTROL}\r\n{X_REQUEST_ID}: "
+_READY_OWN_CACHE = f"{_READY_SECURITY}{X_REQUEST_ID}: "
+
 EXCHANGE: web.RequestKey[Exchange] = web.RequestKey("exchange", Exchange)
 
 
@@ -139,7 +150,7 @@ class Edge:
         self.refuse = refuse
 
     async def dress(self, request: web.Request, response: web.StreamResponse) -> None:
-        """Add the headers that every answer has, just before they leave."""
+        """Add the headers that every answer has, just before they leave. `_ready_headers` makes the same as bytes."""
         headers = response.headers
         # aiohttp answers some requests itself, such as an `Expect` that it does not know.
         exchange = request.get(EXCHANGE) or Exchange(request)
@@ -147,7 +158,7 @@ class Edge:
         headers.extend(SECURITY_HEADERS)
         if hdrs.CACHE_CONTROL not in headers:
             headers[hdrs.CACHE_CONTROL] = (
-                "no-cache, max-age=0" if request.method in _SAFE_METHODS else "no-store"
+                SAFE_CACHE_CONTROL if request.method in _SAFE_METHODS else OTHER_CACHE_CONTROL
             )
         headers[X_REQUEST_ID] = exchange.request_id
         if exchange.traced:
@@ -197,6 +208,24 @@ def around(template: str, number: int) -> Handler:
             seconds = perf_counter() - started
             metrics.observe_request(request.method, template, status, seconds, request.content_length or 0)
             log.access_log(request.method, template, status, seconds)
+        if hdrs.ORIGIN not in request.headers and is_plain(request, response):
+            request[READY_HEADERS] = _ready_headers(request, response, exchange)
         return response
 
     return answered
+
+
+def _ready_headers(request: web.Request, response: web.StreamResponse, exchange: Exchange) -> bytes:
+    """Return the headers that `dress` adds, as they are sent. Their values were checked or made here."""
+    if len(response.headers) > 1 and hdrs.CACHE_CONTROL in response.headers:
+        first = _READY_OWN_CACHE
+    else:
+        first = _READY_SAFE if request.method in _SAFE_METHODS else _READY_OTHER
+    lines = f"{first}{exchange.request_id}\r\n"
+    if exchange.traced:
+        lines += f"{X_TRACEPARENT}: {exchange.traceparent}\r\n"
+    if exchange.trace_id is not None:
+        lines += f"{X_TRACE_ID}: {exchange.trace_id}\r\n"
+    for name, value in exchange.rate_headers:
+        lines += f"{name}: {value}\r\n"
+    return lines.encode("ascii")

@@ -49,7 +49,7 @@ DEV_COMMANDS = {"check", "load", "test"}
 # Three processes with servers of their own, for two cores: a test often waits. A file stays whole, as its tests share
 # parts, and files are taken in the order of tests/conftest.py. A test that is out of time ends its process and with it
 # the run: a new process would hang at the same file.
-WHOLE_SUITE = ("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder", "--max-worker-restart", "0")
+WHOLE_SUITE = ("-n", "3", "--dist", "loadfile", "--max-worker-restart", "0")
 
 # The command in `.venv/bin`. The shell starts Python, for a path with spaces or over 127 bytes cannot stand after #!;
 # Python takes the shell's line for a text.
