@@ -7,6 +7,7 @@ from typing import Generic, NamedTuple, TypeVar
 from core.database import Database
 from core.inbox.processing import Processor
 from core.inbox.rules import Admission
+from core.ledger.ledger import Ledger
 from core.outbox.destinations import Destinations
 from core.outbox.egress import Egress
 from core.outbox.endpoints import NewEndpoint, create
@@ -56,7 +57,11 @@ async def worker_parts(
             watched, worker = watching(service.database), Worker()
             await worker.beat(watched)
             processor = Processor(
-                watched, service.ledger, worker, admission=Admission.of(settings), wake=lambda _: None
+                watched,
+                Ledger(watched, service.ledger.poster),
+                worker,
+                admission=Admission.of(settings),
+                wake=lambda _: None,
             )
             yield Parts(watched, processor, Sender(watched, egress, worker, Schedule.of(settings)))
     finally:
