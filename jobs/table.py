@@ -19,7 +19,6 @@ from core.inbox.retention import prune_events
 from core.ledger.holds import expire_due
 from core.ledger.sealing import seal_once
 from core.outbox.fanout import BATCH
-from core.outbox.retention import prune_attempts
 from core.payables import expiry, reconcile
 from core.recurring import autopay, charging
 from core.wallets import retention, settlement
@@ -61,6 +60,7 @@ class Tools:
     fan_out: Callable[[], Awaitable[int]] = _nothing
     deliver: Callable[[], Awaitable[int]] = _nothing
     release_stalled: Callable[[], Awaitable[int]] = _nothing
+    prune_outbox: Callable[[], Awaitable[int]] = _nothing
 
     @property
     def settings(self) -> Settings:
@@ -137,8 +137,7 @@ JOBS: Final[Mapping[str, Job]] = {
             poll_seconds=lambda _: STALLED_SECONDS,
         ),
         Job(
-            "prune_attempts", "Remove old attempts at deliveries.",
-            lambda tools: prune_attempts(tools.database, tools.settings.webhook_attempts_days),
+            "prune_outbox", "Remove old attempts, deliveries and events.", lambda tools: tools.prune_outbox(),
             poll_seconds=lambda _: PRUNE_SECONDS,
         ),
         Job(

@@ -20,6 +20,7 @@ from core.outbox.egress import Egress
 from core.outbox.fanout import FanOut
 from core.outbox.health import Patience
 from core.outbox.ordering import Stalled
+from core.outbox.retention import Outworn
 from core.outbox.schedule import Schedule
 from core.outbox.sender import Sender, take_over_deliveries
 from core.platform import open_platform
@@ -126,6 +127,7 @@ class _Shift:
             fan_out=FanOut(service.database, self._sender, on_due=lambda: self._wake(wakeup.DELIVERIES)).step,
             deliver=self._sender.step,
             release_stalled=Stalled(service.database).step,
+            prune_outbox=Outworn(service.database, service.settings).step,
         )
 
     async def run(self, stopping: asyncio.Event) -> None:

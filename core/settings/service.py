@@ -359,6 +359,22 @@ class Outbox(BaseModel):
     webhook_attempts_days: int = key(
         30, "How long the attempts at deliveries are kept", unit="days", ge=1, le=3_650
     )
+    webhook_deliveries_days: int = key(
+        30,
+        "How long a delivery that is delivered or failed is kept, and can be sent again; its attempts go with it;"
+        " 0: for ever",
+        unit="days",
+        ge=0,
+        le=3_650,
+    )
+    webhook_events_days: int = key(
+        30,
+        "How long an outgoing event can be read at /v1/events; one that still has a delivery is kept with it; 0: for"
+        " ever",
+        unit="days",
+        ge=0,
+        le=3_650,
+    )
     webhook_worker_poll_secs: float = key(
         0,
         "How often the worker looks for due deliveries, woken or not; 0: as often as for lost wake-ups",

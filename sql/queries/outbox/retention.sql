@@ -8,3 +8,11 @@ WHERE
         ORDER BY old.at
         LIMIT $2
     );
+
+-- name: prune_deliveries
+-- Remove old deliveries of those between ids $2 and $3, looking at up to $4: removed, and last, the id to go on from.
+SELECT pruned.removed, pruned.last FROM outbox_prune_deliveries($1::integer, $2::uuid, $3::uuid, $4::integer) AS pruned;
+
+-- name: prune_events
+-- Remove old events of those between ids $2 and $3, looking at up to $4: removed, and last, the id to go on from.
+SELECT pruned.removed, pruned.last FROM outbox_prune_events($1::integer, $2::uuid, $3::uuid, $4::integer) AS pruned;
