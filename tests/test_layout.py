@@ -51,6 +51,7 @@ ROOMS = (
     "access",
     "outbox",
     "inbox",
+    "providers",
     "wallets",
     "identity",
     "payables",
@@ -58,13 +59,15 @@ ROOMS = (
 )
 # Modules that put the rooms together in one process. No room imports them at run time.
 ASSEMBLY = {"core.service", "core.platform", "core.identity.identity"}
-# Surfaces stand beside each other on `http`; the payment page is a door to what wallets do.
+# Surfaces stand beside each other on `http`; the payment page is a door to what wallets do. The simulator is a server
+# of its own, as a provider is.
 SURFACES = {
     "http": set[str](),
     "ledger": {"http"},
     "webhooks": {"http"},
     "wallets": {"http", "webhooks"},
     "pay_page": {"http", "wallets"},
+    "simulator": set(),
 }
 # So many files a reader takes in at one look.
 MOST_FILES = 22
