@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -33,8 +33,14 @@ def an_order(**changes: Any) -> Order:
     )._replace(**changes)
 
 
-def handle(order: Order, provider_id: str | None = None, *, wanted: bool = False, **names: str) -> Handle:
-    return Handle(order, provider_id, names, wanted)
+def handle(
+    order: Order,
+    provider_id: str | None = None,
+    names: Mapping[str, str] | None = None,
+    *,
+    wanted: bool = False,
+) -> Handle:
+    return Handle(order, provider_id, names or {}, wanted)
 
 
 @asynccontextmanager
