@@ -62,15 +62,14 @@ class Reply(NamedTuple):
     def refuse(self, refusal: type[_Kind]) -> _Kind:
         """Return the JSON of a refusal, whose status is 4xx in the provider's documents.
 
-        Raises UnsentError for 401 and 403, by which the provider refuses us and not the payment, and UnknownError for
-        statuses that no document has, such as a redirect.
+        Raises UnsentError for 401 and 403, by which the provider, or a guard in front of it, refuses us and not the
+        payment; and UnknownError for a body that is no refusal, and for other statuses, such as a redirect.
         """
-        found = self.read(refusal)
         if self.status in _REFUSES_US:
             raise UnsentError(f"{self.provider} refuses our credentials.", code="provider_credentials")
         if not 400 <= self.status < 500:
             raise UnknownError(f"{self.provider} has answered with status {self.status}.")
-        return found
+        return self.read(refusal)
 
 
 def unreadable(provider: str) -> UnknownError:

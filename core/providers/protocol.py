@@ -75,6 +75,10 @@ class Order(NamedTuple):
     metadata: Mapping[str, str] = {}
     terms: Mapping[str, str] = {}
 
+    def __repr__(self) -> str:
+        """Name the attempt alone: a traceback shows neither a person's phone nor a merchant's secrets."""
+        return f"Order({self.attempt})"
+
 
 class Handle(NamedTuple):
     """The names under which a provider knows an attempt: the order, the provider's id (None: not known), others.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from aiohttp import web
@@ -14,8 +14,8 @@ from aiohttp.test_utils import TestServer
 from core.providers.protocol import Handle, Method, Order
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-# A call ends so soon where the test's point is that the answer never comes.
-SOON_SECONDS = 0.05
+# A call ends so soon where the test's point is that the answer never comes; long enough to be sent on a busy machine.
+SOON_SECONDS = 0.2
 
 
 def an_order(**changes: Any) -> Order:
@@ -55,7 +55,7 @@ async def serving(app: web.Application) -> AsyncIterator[str]:
 
 
 class Troubles:
-    """A middleware that spoils a call: before its work is done (`before`), or after it (`after`)."""
+    """A middleware that spoils calls in turn: before their work is done, or after it. An empty text spoils none."""
 
     def __init__(self) -> None:
         self.before: list[str] = []
@@ -66,12 +66,11 @@ class Troubles:
     def middleware(self) -> Any:
         @web.middleware
         async def spoil(request: web.Request, handler: Handler) -> web.StreamResponse:
-            if self.before:
-                return await self._fail(self.before.pop(0), request)
+            if kind := self.before.pop(0) if self.before else "":
+                return await self._fail(kind, request)
             response = await handler(request)
-            if self.after:
-                return await self._fail(self.after.pop(0), request)
-            return response
+            kind = self.after.pop(0) if self.after else ""
+            return await self._fail(kind, request) if kind else response
 
         return spoil
 
@@ -96,6 +95,18 @@ class Troubles:
         assert request.transport is not None
         request.transport.abort()
         return web.Response()
+
+
+@contextmanager
+def patience(provider: Any, trouble: str) -> Iterator[None]:
+    """Let the provider's calls end soon where the trouble is silence, and no others."""
+    caller = provider._caller
+    usual = caller._total_seconds
+    caller._total_seconds = SOON_SECONDS if trouble == "silence" else usual
+    try:
+        yield
+    finally:
+        caller._total_seconds = usual
 
 
 # Troubles after which nobody knows whether the work was done.

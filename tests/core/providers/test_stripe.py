@@ -24,16 +24,14 @@ from core.providers.protocol import (
 from core.providers.stripe import Stripe
 from core.settings import load_settings
 from tests.core.providers.fake_stripe import KEY, FakeStripe
-from tests.core.providers.scenes import SOON_SECONDS, UNKNOWABLE, an_order, handle, serving
+from tests.core.providers.scenes import UNKNOWABLE, an_order, handle, patience, serving
 
 
 @asynccontextmanager
-async def running(total_seconds: float = 5.0, key: str = KEY) -> AsyncIterator[tuple[FakeStripe, Stripe]]:
+async def running(key: str = KEY) -> AsyncIterator[tuple[FakeStripe, Stripe]]:
     fake = FakeStripe()
     async with serving(fake.application()) as url:
-        provider = Stripe(
-            key, Caller("stripe", url, total_seconds=total_seconds), landing_url="https://us.example"
-        )
+        provider = Stripe(key, Caller("stripe", url, total_seconds=5.0), landing_url="https://us.example")
         try:
             yield fake, provider
         finally:
@@ -208,10 +206,10 @@ async def test_refusals_and_errors() -> None:
 @pytest.mark.parametrize("trouble", UNKNOWABLE)
 async def test_an_order_whose_answer_is_lost_is_repeated_under_its_key(trouble: str) -> None:
     """The library repeats nothing by itself, and Stripe makes one session."""
-    async with running(SOON_SECONDS if trouble == "silence" else 5.0) as (fake, stripe):
+    async with running() as (fake, stripe):
         order = an_order()
         fake.troubles.after.append(trouble)
-        with pytest.raises(UnknownError):
+        with patience(stripe, trouble), pytest.raises(UnknownError):
             await stripe.create(order)
         assert len(fake.calls) == 1
         assert (await stripe.create(order)).standing is Standing.OPEN
