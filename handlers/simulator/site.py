@@ -4,6 +4,7 @@
   `POST /v1/payments/{id}/cancel`, `…/refunds` (with `Idempotency-Key`), `GET /v1/report.csv`
 - `GET` and `POST /pay/{id}`: the payer's page
 - `POST /v1/payments/{id}/pay` with an outcome, `…/dispute`, `PUT /faults`, `POST /webhooks/release`: for tests
+- `POST /payment-links`, `POST /payments/{token}/accept`: the provider of links for merchants' orders
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from aiohttp import web
 from core.providers.protocol import Standing
 from handlers.simulator import faults
 from handlers.simulator.book import Book, OrderBody, Payment, Refused
+from handlers.simulator.links import LinkDesk
 from handlers.simulator.webhooks import Webhooks
 
 if TYPE_CHECKING:
@@ -70,17 +72,20 @@ class Simulator:
         self.faults = faults.Faults()
         self.webhooks = Webhooks(webhook_url, webhook_secret)
         self.book = Book(self._tell)
+        self.links = LinkDesk("", "")
         self._public_url = public_url
         self._stopping = asyncio.Event()
 
     @classmethod
     def of(cls, settings: Settings) -> Simulator:
-        """Return the simulator that sends its webhooks to PAYMENT_URL_BASE_WEBHOOK."""
-        return cls(
-            webhook_url=settings.payment_url_base_webhook,
+        """Return the simulator of the settings SIMULATOR_*, with the links of PAYMENT_URL_BASE_WEBHOOK."""
+        made = cls(
+            webhook_url=settings.simulator_webhook_url,
             webhook_secret=settings.simulator_webhook_secret,
             public_url=settings.simulator_url,
         )
+        made.links = LinkDesk(settings.payment_url_base_webhook, settings.internal_webhook_secret)
+        return made
 
     def application(self) -> web.Application:
         """Return the simulator as an application of its own."""
@@ -99,6 +104,7 @@ class Simulator:
                 web.post("/pay/{id}", self.paid_on_page),
                 web.put("/faults", self.set_faults),
                 web.post("/webhooks/release", self.release),
+                *self.links.routes(),
             ]
         )
         app.on_shutdown.append(self._stop)
@@ -278,6 +284,7 @@ class Simulator:
 
     async def _close(self, _app: web.Application) -> None:
         await self.webhooks.close()
+        await self.links.close()
 
 
 @web.middleware

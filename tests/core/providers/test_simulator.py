@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import hmac
 import json
 import time
 from collections.abc import AsyncIterator, Callable
@@ -14,8 +15,10 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from click.testing import CliRunner
 
 from core.inbox.standard_webhooks import new_secret, secret_key, verify
+from core.providers.links import Links
 from core.providers.protocol import (
     DeclinedError,
     Handle,
@@ -27,8 +30,11 @@ from core.providers.protocol import (
     UnsentError,
 )
 from core.providers.simulator import Simulator
+from core.settings import load_settings
 from handlers.simulator.site import Simulator as Server
+from ops.commands.develop.simulator import simulator
 from tests.core.providers.scenes import SOON_SECONDS, an_order, handle, serving
+from tests.core.test_settings_prod import PROD
 
 Read = Callable[[str, bytes], Any]
 
@@ -278,3 +284,44 @@ async def test_rules_befall_a_share_of_all_calls_the_same_each_time() -> None:
         wrong: list[object] = [{"rules": [{"fault": "create:explode"}]}, {"rule": []}]
         for bad in wrong:
             assert (await scene.ask("PUT", "/faults", bad))["code"] in {"faults", "body"}
+
+
+async def test_links_of_merchants_orders_are_paid_once_and_told_of() -> None:
+    told: list[tuple[bytes, str]] = []
+
+    async def receive(request: web.Request) -> web.Response:
+        told.append((await request.read(), request.headers["X-Internal-Signature"]))
+        return web.Response(status=500)
+
+    receiver = web.Application()
+    receiver.router.add_post("/webhook", receive)
+    async with serving(receiver) as hooks:
+        server = Server.of(
+            load_settings(
+                env_file=None,
+                env="test",
+                payment_url_base_webhook=f"{hooks}/webhook",
+                internal_webhook_secret="internal-secret",
+            )
+        )
+        async with serving(server.application()) as url, aiohttp.ClientSession() as session:
+            links = Links(url)
+            made = await links.create(
+                an_order(reference="41", terms={"merchant_id": "7", "alias": "<adyen>"})
+            )
+            page = await (await session.get(str(made.url))).text()
+            assert "Payment 41" in page
+            assert "<adyen>" not in page
+            statuses = [(await session.post(f"{made.url}/accept")).status for _ in range(2)]
+            assert statuses == [200, 409]
+            assert (await session.post(f"{url}/payments/none/accept")).status == 409
+            await links.close()
+    body = b'{"payment_id":41,"status":"finished"}'
+    assert told == [(body, hmac.digest(b"internal-secret", body, "sha256").hex())]
+
+
+def test_prod_runs_no_simulator() -> None:
+    environment = {name.upper(): str(value) for name, value in PROD.items()}
+    refused = CliRunner().invoke(simulator, env=environment)
+    assert refused.exit_code == 2
+    assert "ENV=prod does not run it" in refused.output
