@@ -40,6 +40,15 @@ NOT_OVER_HTTP = {
     "provider_key_missing",
     "provider_refused",
     "provider_unreachable",
+    # Ends of calls to payment providers, which are states of a payment.
+    "provider_busy",
+    "provider_cannot_tell",
+    "provider_credentials",
+    "provider_declined",
+    "provider_key_reused",
+    "provider_payment_absent",
+    "provider_unknown",
+    "provider_unsupported",
 }
 
 # Left out: positive_data_acceptance, for a schema cannot say that legs must balance, nor that `5.0` is no integer
