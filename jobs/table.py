@@ -15,6 +15,7 @@ import structlog
 
 from core.access.internal_hmac import FORGET_SECONDS, forget_signatures
 from core.inbox import replays
+from core.inbox.retention import prune_events
 from core.ledger.holds import expire_due
 from core.ledger.sealing import seal_once
 from core.outbox.fanout import BATCH
@@ -137,6 +138,11 @@ JOBS: Final[Mapping[str, Job]] = {
         ),
         Job(
             "prune_outbox", "Remove old attempts, deliveries and events.", lambda tools: tools.prune_outbox(),
+            poll_seconds=lambda _: PRUNE_SECONDS,
+        ),
+        Job(
+            "prune_inbox", "Remove old events of providers that are finished.",
+            lambda tools: prune_events(tools.database, tools.settings.inbox_retention_days),
             poll_seconds=lambda _: PRUNE_SECONDS,
         ),
         Job(

@@ -83,6 +83,8 @@ async def serve(
         gc.set_threshold(GC_ALLOCATIONS)
         beat = asyncio.create_task(_beat(ready_fd))
         await stop.wait()
+        for runner in runners:
+            runner.say_farewell()
         # The kernel ends this process if the clean-up hangs, also where no supervisor lives that would.
         signal.alarm(int(shutdown_timeout_secs) + CLEANUP_SECONDS)
         on_stop()

@@ -28,6 +28,8 @@ MAX_SIGNATURES: Final = 8
 
 _TIMESTAMP = re.compile(r"0|[1-9][0-9]{0,11}")
 _SIGNATURE = re.compile(r"[0-9a-f]{64}")
+# A header with one time and one v1, which is read in a fifth of the time.
+_USUAL = re.compile(rf"t=({_TIMESTAMP.pattern}),v1=({_SIGNATURE.pattern})")
 
 
 class Genuine(NamedTuple):
@@ -82,6 +84,9 @@ def _parse(header: str) -> tuple[int, list[bytes]] | None:
     Elements of other schemes, and those that do not parse, are ignored: Stripe may add a scheme, and sends `v0` with
     its test events.
     """
+    usual = _USUAL.fullmatch(header)
+    if usual is not None:
+        return int(usual[1]), [bytes.fromhex(usual[2])]
     times: set[str] = set()
     signatures: list[bytes] = []
     for element in header.split(","):

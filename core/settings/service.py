@@ -297,6 +297,13 @@ class Inbox(BaseModel):
     inbox_retry_cap_secs: float = key(
         900, "Longest wait between two attempts", unit="seconds", ge=0.01, le=86_400
     )
+    inbox_retention_days: int = key(
+        90,
+        "How long finished events of providers are kept, at least a week; 0: for ever. Dead letters stay",
+        unit="days",
+        ge=0,
+        le=36_500,
+    )
     inbox_backfill_hours: int = key(
         72,
         "How far back the worker asks providers, once an hour, for events that were not delivered; 0: never",

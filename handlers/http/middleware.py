@@ -1,12 +1,14 @@
 """The layer around every request: id and trace, log line, metrics, the headers of every answer, CORS, the last net.
 
-The layer is a function around each handler, which knows its route when the application is built. Middlewares of aiohttp
-would cost some microseconds and a look for the route. One signal adds the headers, since only a signal sees streamed
-answers before they leave.
+The layer is a function for each route, which knows the route's path when the table of routes is made. Middlewares of
+aiohttp would cost some microseconds and a look for the route. The headers of every answer are made as bytes for the
+connection (`handlers.http.protocol`), which writes a plain answer in one piece. One signal adds the same headers to all
+others, since only a signal sees streamed answers before they leave.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -17,12 +19,13 @@ from multidict import CIMultiDict, CIMultiDictProxy, istr
 from core import ids, log, metrics
 from core.access.rates import Headers
 from handlers.http import problems
+from handlers.http.protocol import READY_HEADERS, is_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
+    from collections.abc import Collection, Sequence
 
-    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-    Refuse = Callable[[web.HTTPException, str, str], web.Response]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Refuse = Callable[[web.HTTPException, str, str], web.Response]
 
 X_REQUEST_ID = istr("X-Request-ID")
 X_TRACEPARENT = istr("traceparent")
@@ -39,6 +42,10 @@ _EXPOSED = (
     " RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset"
 )
 _log = structlog.get_logger(__name__)
+
+# Caches keep nothing of ours without asking; of answers to other methods nothing at all.
+SAFE_CACHE_CONTROL = "no-cache, max-age=0"
+OTHER_CACHE_CONTROL = "no-store"
 
 SECURITY_HEADERS = CIMultiDictProxy(
     CIMultiDict(
@@ -115,58 +122,35 @@ class Exchange:
         log.begin_exchange(request_id, self.traceparent)
 
 
+_READY_SECURITY = "".join([f"{name}: {value}\r\n" for name, value in SECURITY_HEADERS.items()])
+_READY_SAFE = f"{_READY_SECURITY}{hdrs.CACHE_CONTROL}: {SAFE_CACHE_CONTROL}\r\n{X_REQUEST_ID}: "
+_READY_OTHER = f"{_READY_SECURITY}{hdrs.CACHE_CONTROL}: {OTHER_CACHE_CONTROL}\r\n{X_REQUEST_ID}: "
+_READY_OWN_CACHE = f"{_READY_SECURITY}{X_REQUEST_ID}: "
+
 EXCHANGE: web.RequestKey[Exchange] = web.RequestKey("exchange", Exchange)
 
 
 class Edge:
     """The layer around every handler of one application, and `dress`, its signal.
 
-    `refuse` makes an answer of the framework's own refusals, from the exception, the path and the method.
+    `handlers` are the application's own, by the numbers that `around` knows. `refuse` makes an answer of the
+    framework's own refusals, from the exception, the path and the method.
     """
 
+    __slots__ = ("cross_origin", "handlers", "refuse")
+
     def __init__(
-        self, allowed_origins: Collection[str], refuse: Refuse = problems.from_http_exception
+        self,
+        allowed_origins: Collection[str],
+        handlers: Sequence[Handler],
+        refuse: Refuse = problems.from_http_exception,
     ) -> None:
-        self._cross_origin = CrossOrigin(allowed_origins)
-        self._refuse = refuse
-
-    def around(self, template: str, handler: Handler) -> Handler:
-        """Return `handler` so that it always answers, and each answer is logged and measured under `template`."""
-        cross_origin = self._cross_origin
-
-        async def answered(request: web.Request) -> web.StreamResponse:
-            started = perf_counter()
-            exchange = request[EXCHANGE] = Exchange(request)
-            response: web.StreamResponse | None = None
-            try:
-                if request.method == hdrs.METH_OPTIONS:
-                    response = cross_origin.preflight(request)
-                if response is None:
-                    response = await handler(request)
-            except web.HTTPException as error:
-                response = self._refuse(error, request.path, request.method)
-            except (
-                ConnectionError
-            ):  # nobody is left to answer to; aiohttp would log a raised error as our mistake
-                return web.Response(status=CLIENT_CLOSED_REQUEST)
-            except Exception:
-                _log.exception("request failed")
-                if request.writer.output_size:  # a stream that broke off cannot be answered again
-                    raise
-                response = problems.internal_error(exchange.request_id)
-            finally:
-                status = CLIENT_CLOSED_REQUEST if response is None else response.status
-                seconds = perf_counter() - started
-                metrics.observe_request(
-                    request.method, template, status, seconds, request.content_length or 0
-                )
-                log.access_log(request.method, template, status, seconds)
-            return response
-
-        return answered
+        self.cross_origin = CrossOrigin(allowed_origins)
+        self.handlers = handlers
+        self.refuse = refuse
 
     async def dress(self, request: web.Request, response: web.StreamResponse) -> None:
-        """Add the headers that every answer has, just before they leave."""
+        """Add the headers that every answer has, just before they leave. `_ready_headers` makes the same as bytes."""
         headers = response.headers
         # aiohttp answers some requests itself, such as an `Expect` that it does not know.
         exchange = request.get(EXCHANGE) or Exchange(request)
@@ -174,7 +158,7 @@ class Edge:
         headers.extend(SECURITY_HEADERS)
         if hdrs.CACHE_CONTROL not in headers:
             headers[hdrs.CACHE_CONTROL] = (
-                "no-cache, max-age=0" if request.method in _SAFE_METHODS else "no-store"
+                SAFE_CACHE_CONTROL if request.method in _SAFE_METHODS else OTHER_CACHE_CONTROL
             )
         headers[X_REQUEST_ID] = exchange.request_id
         if exchange.traced:
@@ -185,4 +169,63 @@ class Edge:
             headers.extend(exchange.rate_headers)
         origin = request.headers.get(hdrs.ORIGIN)
         if origin is not None:
-            self._cross_origin.allow(origin, headers)
+            self.cross_origin.allow(origin, headers)
+
+
+EDGE: web.AppKey[Edge] = web.AppKey("edge", Edge)
+
+
+def around(template: str, number: int) -> Handler:
+    """Return the handler of that number of the request's application, so that it always answers.
+
+    Each answer is logged and measured under `template`. The table of routes is shared by applications of the same
+    surfaces; only the request tells whose handler is meant.
+    """
+
+    async def answered(request: web.Request) -> web.StreamResponse:
+        started = perf_counter()
+        edge = request.app[EDGE]
+        exchange = request[EXCHANGE] = Exchange(request)
+        response: web.StreamResponse | None = None
+        try:
+            if request.method == hdrs.METH_OPTIONS:
+                response = edge.cross_origin.preflight(request)
+            if response is None:
+                response = await edge.handlers[number](request)
+        except web.HTTPException as error:
+            response = edge.refuse(error, request.path, request.method)
+        except (
+            ConnectionError
+        ):  # nobody is left to answer to; aiohttp would log a raised error as our mistake
+            return web.Response(status=CLIENT_CLOSED_REQUEST)
+        except Exception:
+            _log.exception("request failed")
+            if request.writer.output_size:  # a stream that broke off cannot be answered again
+                raise
+            response = problems.internal_error(exchange.request_id)
+        finally:
+            status = CLIENT_CLOSED_REQUEST if response is None else response.status
+            seconds = perf_counter() - started
+            metrics.observe_request(request.method, template, status, seconds, request.content_length or 0)
+            log.access_log(request.method, template, status, seconds)
+        if hdrs.ORIGIN not in request.headers and is_plain(request, response):
+            request[READY_HEADERS] = _ready_headers(request, response, exchange)
+        return response
+
+    return answered
+
+
+def _ready_headers(request: web.Request, response: web.StreamResponse, exchange: Exchange) -> bytes:
+    """Return the headers that `dress` adds, as they are sent. Their values were checked or made here."""
+    if len(response.headers) > 1 and hdrs.CACHE_CONTROL in response.headers:
+        first = _READY_OWN_CACHE
+    else:
+        first = _READY_SAFE if request.method in _SAFE_METHODS else _READY_OTHER
+    lines = f"{first}{exchange.request_id}\r\n"
+    if exchange.traced:
+        lines += f"{X_TRACEPARENT}: {exchange.traceparent}\r\n"
+    if exchange.trace_id is not None:
+        lines += f"{X_TRACE_ID}: {exchange.trace_id}\r\n"
+    for name, value in exchange.rate_headers:
+        lines += f"{name}: {value}\r\n"
+    return lines.encode("ascii")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import structlog
 from aiohttp import hdrs, web
-from multidict import CIMultiDict, istr
+from multidict import CIMultiDict, CIMultiDictProxy, istr
 
 from handlers.http.route import json_answer
 
@@ -127,6 +127,9 @@ PROBLEM_SCHEMA: dict[str, Any] = {
     },
 }
 
+_OF_PROBLEM = CIMultiDictProxy(CIMultiDict({hdrs.CONTENT_TYPE: MEDIA_TYPE}))
+_OF_UNAUTHORIZED = CIMultiDictProxy(CIMultiDict({**_OF_PROBLEM, hdrs.WWW_AUTHENTICATE: "Bearer"}))
+
 _BY_STATUS = {
     404: "not_found",
     405: "method_not_allowed",
@@ -187,9 +190,7 @@ def seconds_to_wait(seconds: float) -> str:
 
 def problem_response(problem: Problem, write: Callable[[Problem], bytes] = problem_details) -> web.Response:
     """Answer with a problem."""
-    headers = CIMultiDict({hdrs.CONTENT_TYPE: MEDIA_TYPE})
-    if problem.status == web.HTTPUnauthorized.status_code:
-        headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
+    headers = _OF_UNAUTHORIZED if problem.status == web.HTTPUnauthorized.status_code else _OF_PROBLEM
     return web.Response(status=problem.status, body=write(problem), headers=headers)
 
 

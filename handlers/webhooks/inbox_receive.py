@@ -7,7 +7,7 @@ a new event says what has happened by then, `received`: a worker applies the eve
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -15,15 +15,18 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 from aiohttp import web
+from multidict import CIMultiDictProxy
 
 from core import metrics
 from core.errors import Unavailable
-from core.inbox import cloudpayments, paypal, paypal_api
+from core.inbox import cloudpayments
 from core.inbox.cloudpayments import CloudPaymentsVerifier
 from core.inbox.cloudpayments_check import answer_check
 from core.inbox.intake import Intake
-from core.inbox.paypal_certificates import Certificates
-from core.inbox.paypal_client import Client
+from core.inbox.paypal import api as paypal_api
+from core.inbox.paypal import transmissions as paypal
+from core.inbox.paypal.certificates import Certificates
+from core.inbox.paypal.client import Client
 from core.inbox.rules import RULES
 from core.inbox.source_verifiers import SourceVerifiers
 from core.inbox.stripe import StripeVerifier
@@ -184,7 +187,7 @@ async def _take_in(call: Call, verifier: Verifier) -> tuple[NewEvent, bool]:
 
 async def _verified(call: Call, verifier: Verifier) -> NewEvent:
     try:
-        event = await verifier.verify(call.raw, _headers(call.request), time.time())
+        event = await verifier.verify(call.raw, _Headers(call.request.headers), time.time())
     except NotGenuine as refusal:
         metrics.observe_signature(verifier.provider, valid=False)
         call.parts.inbound.refusals.note(verifier.provider, refusal.reason)
@@ -193,13 +196,29 @@ async def _verified(call: Call, verifier: Verifier) -> NewEvent:
     return event
 
 
-def _headers(request: web.Request) -> Mapping[str, str]:
-    found: dict[str, str] = {}
-    for name, value in request.headers.items():
-        key = name.lower()
-        # A proxy may have split a header in two; RFC 9110, section 5.3, says that both mean their values joined.
-        found[key] = f"{found[key]},{value}" if key in found else value
-    return found
+class _Headers(Mapping[str, str]):
+    """The headers of a request as verifiers read them: by lower-case names, and a repeated one joined with commas.
+
+    A proxy may have split a header in two; RFC 9110, section 5.3, says that both mean their values joined. Verifiers
+    read a few of a dozen headers, so that none is touched before.
+    """
+
+    __slots__ = ("_headers",)
+
+    def __init__(self, headers: CIMultiDictProxy[str]) -> None:
+        self._headers = headers
+
+    def __getitem__(self, name: str) -> str:
+        return ",".join(self._headers.getall(name))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._headers
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({name.lower(): None for name in self._headers})
+
+    def __len__(self) -> int:
+        return len({name.lower() for name in self._headers})
 
 
 # The codes at which a provider should come again.

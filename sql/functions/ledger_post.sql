@@ -98,7 +98,7 @@ DECLARE
     -- the item in hand
     operation smallint; outcome smallint; culprit integer; figure bigint; first_leg integer; last_leg integer;
     leg integer; account integer; amount bigint; target integer; whole bigint; done bigint; rest bigint;
-    parts bigint []; earlier bigint []; unit integer; applied boolean; lapsed_held bigint; lapsed_incoming bigint;
+    parts bigint []; earlier bigint []; unit integer; applied boolean; excused boolean; lapsed_held bigint; lapsed_incoming bigint;
     code smallint; spare bigint; net bigint; total bigint; mixed boolean; prior integer; balanced boolean;
     cursor_condition integer := 1; condition integer;
     now_at timestamptz; taken record; events integer := 0; keyed integer; refused integer; stored integer; has_targets boolean; has_holds boolean;
@@ -276,16 +276,19 @@ BEGIN
                     culprit := leg;
                     EXIT check;
                 END IF;
+                -- A condition that holds a query is run as a whole statement, and cost each leg of every item 5 us here.
                 IF state[account] > 0 AND (outcome = 0 OR (outcome = 31 AND state[account] = 2))
-                    AND operation IN (0, 1, 2, 6)
-                    AND NOT (
-                        operation = 6 AND state[account] = 1 AND coalesce(administered[i], FALSE) AND (
-                            SELECT sum(leg_amount[l.leg]) < 0 FROM generate_series(first_leg, last_leg) AS l (leg)
-                            WHERE leg_account[l.leg] = account
-                        )
-                    ) THEN
-                    outcome := CASE state[account] WHEN 2 THEN 30 ELSE 31 END;
-                    culprit := leg;
+                    AND operation IN (0, 1, 2, 6) THEN
+                    excused := FALSE;
+                    IF operation = 6 AND state[account] = 1 AND administered[i] THEN
+                        SELECT sum(leg_amount[l.leg]) < 0 INTO excused
+                        FROM generate_series(first_leg, last_leg) AS l (leg)
+                        WHERE leg_account[l.leg] = account;
+                    END IF;
+                    IF NOT excused THEN
+                        outcome := CASE state[account] WHEN 2 THEN 30 ELSE 31 END;
+                        culprit := leg;
+                    END IF;
                 END IF;
                 total := total + leg_amount[leg];
                 mixed := mixed OR currency[account] <> currency[leg_account[first_leg]];

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from importlib import resources
 from typing import Any
 
 import pytest
@@ -17,12 +18,7 @@ LARGE = {
 # What runs for every call, event and delivery.
 HOT = (
     "store_inbox_events",
-    "claim_inbox_events",
-    "finish_inbox_event",
-    "retry_inbox_event",
-    "bury_inbox_event",
-    "correct_inbox_outcome",
-    "lock_inbox_object",
+    "account_owners",
     "write_events",
     "create_deliveries",
     "read_events",
@@ -80,3 +76,13 @@ async def test_what_came_due_lately_is_found_by_the_index_of_its_own(service: Se
     used = [node.get("Index Name") for node in await plan_of(service, "endpoints_due_lately")]
     assert "webhook_deliveries_lately_due" in used
     assert "webhook_deliveries_due" not in used
+
+
+def test_no_condition_of_a_posting_is_run_as_a_whole_statement() -> None:
+    """Plpgsql evaluates a plain condition in 0.1 us, and starts the executor, 5 us, for one that holds a query."""
+    text = resources.files("sql").joinpath("functions", "ledger_post.sql").read_text()
+    body = re.sub(r"--[^\n]*", "", text[text.index("\nBEGIN\n") :])
+    conditions = re.findall(r"\b(?:IF|ELSIF|WHILE|WHEN)\b([^;]*?)\b(?:THEN|LOOP)\b|:=([^;]*);", body)
+
+    assert len(conditions) > 100
+    assert [found for found in conditions if re.search(r"\bSELECT\b", "".join(found))] == []

@@ -11,7 +11,7 @@ import pytest
 
 from core import ids
 from core.database import Query
-from core.inbox.processing import Processor
+from core.inbox.processing import BATCH, Processor
 from core.inbox.rules import Admission
 from core.service import Service
 from core.settings import Settings
@@ -159,8 +159,9 @@ async def test_a_backlog_is_claimed_to_its_end_and_in_order(office: Office, serv
     """More than one claim takes, of events that were due long ago and of some that have just come."""
     await office.sql(
         "INSERT INTO inbox_events (id, provider, event_id, event_type, headers, body, due_at)"
-        " SELECT gen_random_uuid(), 'stripe', number, 'a.b', '{}', '{}', now() - make_interval(secs => 200 - number)"
-        " FROM generate_series(1, 200) AS number"
+        " SELECT gen_random_uuid(), 'stripe', number, 'a.b', '{}', '{}', now() - make_interval(secs => 500 - number)"
+        " FROM generate_series(1, $1) AS number",
+        2 * BATCH + 8,
     )
     processor = Processor(
         service.database,
@@ -172,7 +173,7 @@ async def test_a_backlog_is_claimed_to_its_end_and_in_order(office: Office, serv
     claimed = []
     while found := await processor.step():
         claimed.append(found)
-    assert claimed == [64, 64, 64, 8]
+    assert claimed == [BATCH, BATCH, 8]
     rows = await office.sql("SELECT event_id::int AS number FROM inbox_events ORDER BY finished_at")
-    batches = [{row["number"] for row in rows[start : start + 64]} for start in (0, 64, 128)]
-    assert batches == [set(range(first, first + 64)) for first in (1, 65, 129)]
+    batches = [{row["number"] for row in rows[start : start + BATCH]} for start in (0, BATCH)]
+    assert batches == [set(range(first, first + BATCH)) for first in (1, BATCH + 1)]
