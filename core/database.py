@@ -56,9 +56,15 @@ _LOST = (
 )
 # The posting function raises it when a key or an account of its call was taken or opened by another meanwhile.
 KEY_TAKEN = "TS001"
+# The functions about claims raise it when the claim that a call presents is not there any more.
+CLAIM_GONE = "TS002"
 _RETRIABLE = frozenset(
     {asyncpg.DeadlockDetectedError.sqlstate, asyncpg.SerializationError.sqlstate, KEY_TAKEN}
 )
+
+
+class ClaimGoneError(Exception):
+    """The claim's events belong to another worker by now, so nothing of this transaction has happened."""
 
 
 class Query(NamedTuple):
@@ -245,6 +251,8 @@ class translated:  # noqa: N801 - reads as a word: `with translated():`
             return
         if is_lost(error):
             raise Unavailable from error
+        if isinstance(error, asyncpg.PostgresError) and error.sqlstate == CLAIM_GONE:
+            raise ClaimGoneError from error
         if is_retriable(error) or isinstance(error, asyncpg.LockNotAvailableError):
             raise Unavailable(
                 "The rows of this call are busy at the moment. Nothing happened; repeat the call.",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiohttp import hdrs, web
@@ -15,7 +17,7 @@ from core.settings import Settings
 from handlers.http import docs, problems
 from handlers.http.front import FRONT
 from handlers.http.health import HEALTH
-from handlers.http.middleware import UNMATCHED, Edge
+from handlers.http.middleware import EDGE, UNMATCHED, Edge, Refuse, around
 from handlers.http.parts import CONTRACT, PARTS, Parts
 from handlers.http.route import Route
 from handlers.http.surface import Handler, Listener, Surface
@@ -39,6 +41,8 @@ _SURFACES: tuple[Surface, ...] = (
 _EXPLAINED = (*_SURFACES, docs.explained(_SURFACES))
 SURFACES = (*_EXPLAINED, docs.documented(_EXPLAINED))
 ROUTES: tuple[Route, ...] = tuple(route for surface in SURFACES for route in surface.routes)
+# A process has a table for the common port and one for each contract port; tests make a few more.
+MAX_TABLES = 8
 LISTENERS = {surface.listener.setting: surface.listener for surface in SURFACES if surface.listener}
 
 
@@ -65,7 +69,7 @@ def build_app(
 ) -> web.Application:
     """Return an application of these surfaces, with parts of its own."""
     parts = Parts(settings)
-    app = _application(parts, surfaces, Edge(settings.allowed_origins))
+    app = _application(parts, tuple(surfaces), problems.from_http_exception)
     app.cleanup_ctx.append(lambda _app: opened(parts, service))
     app.on_shutdown.append(_say_not_ready)
     return app
@@ -74,13 +78,13 @@ def build_app(
 def contract_app(common: web.Application, listener: Listener) -> web.Application:
     """Return the application of a contract's port, which shares the parts of `common` and must end first."""
     parts = common[PARTS]
-    edge = Edge(parts.settings.allowed_origins, problems.contract_http_exception)
-    app = _application(parts, listener.surfaces, edge)
+    app = _application(parts, listener.surfaces, problems.contract_http_exception)
     app[CONTRACT] = listener.setting
     return app
 
 
-def _application(parts: Parts, surfaces: Sequence[Surface], edge: Edge) -> web.Application:
+def _application(parts: Parts, surfaces: tuple[Surface, ...], refuse: Refuse) -> web.Application:
+    edge = Edge(parts.settings.allowed_origins, _handlers(surfaces, parts), refuse)
     app = web.Application(
         handler_args={
             # A client that hangs up must not cancel a commit. False is aiohttp's default, too, but we rely on it.
@@ -94,32 +98,60 @@ def _application(parts: Parts, surfaces: Sequence[Surface], edge: Edge) -> web.A
     )
     app.on_response_prepare.append(edge.dress)
     app[PARTS] = parts
-    _add_routes(app, surfaces, parts, edge)
+    app[EDGE] = edge
+    for resource in _table(surfaces):
+        app.router.register_resource(resource)
     return app
 
 
-def _add_routes(app: web.Application, surfaces: Sequence[Surface], parts: Parts, edge: Edge) -> None:
-    """Register the routes, GET ones for HEAD, too, and a refusal of every other method and path.
+@functools.lru_cache(maxsize=MAX_TABLES)
+def _table(surfaces: tuple[Surface, ...]) -> tuple[web.AbstractResource, ...]:
+    """Return the routes, GET ones for HEAD, too, and a refusal of every other method and path, by their numbers.
 
     Without a refusal on each path, `DELETE /v1/transfers/batch` would fall through to `/v1/transfers/{transfer}`.
+    aiohttp takes longer over the table than we over all else in an application, so a process makes each table once.
     """
+    table, numbers = web.UrlDispatcher(), itertools.count()
+    for route in _routes(surfaces):
+        handler = around(route.path, next(numbers))
+        for method in _methods(route):
+            table.add_route(method, route.path, handler)
+    for path in _allowed(surfaces):
+        table.add_route(hdrs.METH_ANY, path, around(path, next(numbers)))
+    table.add_route(hdrs.METH_ANY, "/{anything:.*}", around(UNMATCHED, next(numbers)))
+    return tuple(table.resources())
+
+
+def _handlers(surfaces: tuple[Surface, ...], parts: Parts) -> list[Handler]:
+    """Return the handlers of one application in the order of the numbers in the table."""
+    forgiving = {route.path for surface in surfaces if surface.forgives_slash for route in surface.routes}
+    return [
+        *(_handler(surface, route, parts) for surface in surfaces for route in surface.routes),
+        *map(_refuse_method, _allowed(surfaces).values()),
+        _refuse_path(forgiving),
+    ]
+
+
+def _handler(surface: Surface, route: Route, parts: Parts) -> Handler:
+    handler = surface.handler(route, parts)
+    return _once_open(surface, parts, handler) if route.needs_service else handler
+
+
+def _routes(surfaces: tuple[Surface, ...]) -> tuple[Route, ...]:
+    return tuple(route for surface in surfaces for route in surface.routes)
+
+
+def _methods(route: Route) -> set[str]:
+    return {hdrs.METH_GET, hdrs.METH_HEAD} if route.method == hdrs.METH_GET else {route.method}
+
+
+@functools.lru_cache(maxsize=MAX_TABLES)
+def _allowed(surfaces: tuple[Surface, ...]) -> Mapping[str, set[str]]:
+    """Return the methods of each path."""
     allowed: dict[str, set[str]] = {}
-    forgiving: set[str] = set()
-    for surface in surfaces:
-        for route in surface.routes:
-            handler = surface.handler(route, parts)
-            if route.needs_service:
-                handler = _once_open(surface, parts, handler)
-            handler = edge.around(route.path, handler)
-            methods = {hdrs.METH_GET, hdrs.METH_HEAD} if route.method == hdrs.METH_GET else {route.method}
-            for method in methods:
-                app.router.add_route(method, route.path, handler)
-            allowed.setdefault(route.path, set()).update(methods)
-        if surface.forgives_slash:
-            forgiving.update(route.path for route in surface.routes)
-    for path, methods in allowed.items():
-        app.router.add_route(hdrs.METH_ANY, path, edge.around(path, _refuse_method(methods)))
-    app.router.add_route(hdrs.METH_ANY, "/{anything:.*}", edge.around(UNMATCHED, _refuse_path(forgiving)))
+    for route in _routes(surfaces):
+        allowed.setdefault(route.path, set()).update(_methods(route))
+    return allowed
 
 
 def _once_open(surface: Surface, parts: Parts, handler: Handler) -> Handler:

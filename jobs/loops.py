@@ -28,7 +28,7 @@ MAX_STEPS: Final = 10_000
 
 
 class Loop(NamedTuple):
-    """One kind of work. `step` does a bounded part and returns how much that was; 0 means that nothing is due.
+    """One kind of work. `step` does a bounded part and returns how much that was; less than `full` leaves nothing due.
 
     `topic` wakes the loop, None if it only goes by the clock; `poll_seconds` is the delay that a lost wake-up costs.
     """
@@ -37,6 +37,7 @@ class Loop(NamedTuple):
     topic: str | None
     poll_seconds: float
     step: Callable[[], Awaitable[int]]
+    full: int = 1
 
 
 async def run_loop(loop: Loop, alarm: Alarm, stopping: asyncio.Event) -> None:
@@ -66,7 +67,7 @@ async def run_loop(loop: Loop, alarm: Alarm, stopping: asyncio.Event) -> None:
         if failures:
             log.info("loop.goes_on", loop=loop.name, failures=failures)
             failures = 0
-        if done == 0:
+        if done < loop.full:
             await _rest(loop, alarm, stopping)
 
 

@@ -15,10 +15,11 @@ import structlog
 
 from core.access.internal_hmac import FORGET_SECONDS, forget_signatures
 from core.inbox import replays
+from core.inbox.processing import BATCH as INBOX_BATCH
+from core.inbox.retention import prune_events
 from core.ledger.holds import expire_due
 from core.ledger.sealing import seal_once
-from core.outbox.fanout import fan_out
-from core.outbox.sender import prune_attempts
+from core.outbox.fanout import BATCH
 from core.payables import expiry, reconcile
 from core.recurring import autopay, charging
 from core.wallets import retention, settlement
@@ -57,8 +58,10 @@ class Tools:
     platform: Platform
     wake: Callable[[str], None] = _nobody
     process: Callable[[], Awaitable[int]] = _nothing
+    fan_out: Callable[[], Awaitable[int]] = _nothing
     deliver: Callable[[], Awaitable[int]] = _nothing
     release_stalled: Callable[[], Awaitable[int]] = _nothing
+    prune_outbox: Callable[[], Awaitable[int]] = _nothing
 
     @property
     def settings(self) -> Settings:
@@ -75,9 +78,10 @@ class Tools:
 class Job:
     """One kind of due work.
 
-    `step` does a bounded part and returns how much that was; 0 means that nothing is due. A worker looks when `topic`
-    is woken and every `poll_seconds` at the latest; 0: it has no loop for the job. `clock` is the time at which arq
-    begins a run, in arq's words; empty: never. `timeout_seconds` ends such a run, and the next one goes on.
+    `step` does a bounded part and returns how much that was; less than `full` leaves nothing that is due. A worker
+    looks when `topic` is woken and every `poll_seconds` at the latest; 0: it has no loop for the job. `clock` is the
+    time at which arq begins a run, in arq's words; empty: never. `timeout_seconds` ends such a run, and the next one
+    goes on.
     `wanted` tells whether the settings ask for the job at all. A `command` is a subcommand of `tallystick`, too.
     """
 
@@ -86,6 +90,7 @@ class Job:
     step: Callable[[Tools], Awaitable[int | Progress]]
     topic: str | None = None
     poll_seconds: Callable[[Settings], float] = lambda _: 0.0
+    full: int = 1
     clock: Mapping[str, Any] = field(default_factory=dict)
     timeout_seconds: float = 300
     wanted: Callable[[Settings], object] = lambda _: True
@@ -103,14 +108,6 @@ async def _replay(tools: Tools) -> int:
     return letters
 
 
-async def _fan_out(tools: Tools) -> int:
-    events = await fan_out(tools.database)
-    if events:
-        log.info("fan_out.batch", events=events)
-        tools.wake(wakeup.DELIVERIES)
-    return events
-
-
 async def _release_stalled(tools: Tools) -> int:
     released = await tools.release_stalled()
     if released:
@@ -124,12 +121,12 @@ JOBS: Final[Mapping[str, Job]] = {
     for job in (
         Job(
             "inbox", "Apply events that came in.", lambda tools: tools.process(),
-            topic=wakeup.INBOX, poll_seconds=lambda _: POLL_SECONDS,
+            topic=wakeup.INBOX, poll_seconds=lambda _: POLL_SECONDS, full=INBOX_BATCH,
         ),
         Job("replays", "Make replayed dead letters due.", _replay, poll_seconds=lambda _: POLL_SECONDS),
         Job(
-            "fan_out", "Make a delivery of each event for each endpoint that asked for it.", _fan_out,
-            topic=wakeup.OUTBOX, poll_seconds=_outbox_poll,
+            "fan_out", "Make a delivery of each event for each endpoint that asked for it.",
+            lambda tools: tools.fan_out(), topic=wakeup.OUTBOX, poll_seconds=_outbox_poll, full=BATCH,
         ),
         Job(
             "deliveries", "Send due deliveries to their receivers.", lambda tools: tools.deliver(),
@@ -141,8 +138,12 @@ JOBS: Final[Mapping[str, Job]] = {
             poll_seconds=lambda _: STALLED_SECONDS,
         ),
         Job(
-            "prune_attempts", "Remove old attempts at deliveries.",
-            lambda tools: prune_attempts(tools.database, tools.settings.webhook_attempts_days),
+            "prune_outbox", "Remove old attempts, deliveries and events.", lambda tools: tools.prune_outbox(),
+            poll_seconds=lambda _: PRUNE_SECONDS,
+        ),
+        Job(
+            "prune_inbox", "Remove old events of providers that are finished.",
+            lambda tools: prune_events(tools.database, tools.settings.inbox_retention_days),
             poll_seconds=lambda _: PRUNE_SECONDS,
         ),
         Job(

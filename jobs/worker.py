@@ -17,8 +17,10 @@ from core.inbox.rules import Admission
 from core.outbox.breakers import Breakers
 from core.outbox.destinations import Destinations
 from core.outbox.egress import Egress
+from core.outbox.fanout import FanOut
 from core.outbox.health import Patience
 from core.outbox.ordering import Stalled
+from core.outbox.retention import Outworn
 from core.outbox.schedule import Schedule
 from core.outbox.sender import Sender, take_over_deliveries
 from core.platform import open_platform
@@ -93,6 +95,7 @@ class _Shift:
         self._worker = worker
         self._alarm = alarm
         self._waker = platform.waker
+        self._waker.alarm = alarm
         self._retries = retries
         on_stream = service.settings.dlq_backend == "redis"
         self._stream = DeadLetterStream(service.redis, service.epoch) if on_stream else None
@@ -121,8 +124,10 @@ class _Shift:
             platform,
             self._wake,
             process=self._processor.step,
+            fan_out=FanOut(service.database, self._sender, on_due=lambda: self._wake(wakeup.DELIVERIES)).step,
             deliver=self._sender.step,
             release_stalled=Stalled(service.database).step,
+            prune_outbox=Outworn(service.database, service.settings).step,
         )
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -167,7 +172,7 @@ class _Shift:
 
     def _loops(self) -> list[Loop]:
         return [
-            Loop(job.name, job.topic, seconds, self._step(job))
+            Loop(job.name, job.topic, seconds, self._step(job), job.full)
             for job in JOBS.values()
             if (seconds := job.poll_seconds(self._settings)) and job.wanted(self._settings)
         ]
@@ -194,5 +199,4 @@ class _Shift:
 
     def _wake(self, topic: str) -> None:
         """Wake this process at once, whatever Redis does, and the others through it."""
-        self._alarm.ring([topic])
         self._waker.wake(topic)

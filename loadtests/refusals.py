@@ -18,9 +18,9 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, generate
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from core.inbox.cloudpayments import CloudPaymentsVerifier
-from core.inbox.paypal import DemoVerifier, OfflineVerifier
-from core.inbox.paypal_certificates import Certificates
-from core.inbox.paypal_client import Client
+from core.inbox.paypal.certificates import Certificates
+from core.inbox.paypal.client import Client
+from core.inbox.paypal.transmissions import DemoVerifier, OfflineVerifier
 from core.inbox.plain_hmac import Scheme
 from core.inbox.source_verifiers import SourceVerifier
 from core.inbox.sources import Options

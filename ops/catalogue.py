@@ -33,6 +33,7 @@ STATUSES = {
     405: ("the path has no such method", "looks into `Allow`"),
     408: ("the body came too slowly", "sends it again"),
     409: ("the state of something forbids it", "reads the state again and decides"),
+    410: ("it is not kept any more", "goes on with what is kept"),
     412: ("it was changed since it was read", "reads it again, and sends its new `ETag` in `If-Match`"),
     413: ("the body is too large", "sends less at once"),
     415: ("the body is no JSON by its media type", "sends `Content-Type: application/json`"),

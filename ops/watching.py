@@ -108,7 +108,7 @@ def fate_of(fate: Fate) -> str:
         return f"to be tried again{why}" if event.last_error else PENDING
     if event.state == "dead":
         return f"dead ({event.outcome}){why}. See: tallystick dlq show {event.id}"
-    if event.outcome != APPLIED.word:
+    if event.outcome != APPLIED:
         return f"{event.outcome}{why}"
     if not told.events:
         return "applied"

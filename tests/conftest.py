@@ -12,7 +12,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -35,6 +34,7 @@ from core.settings.kinds import names_of
 from handlers.http.protocol import Runner
 from ops.embedded import EmbeddedServers, embedded_servers
 from tests import commands
+from tests.costs import costs_of
 from tests.sharing import Part, Parts, alone, named
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 for _attribute, _field in Settings.model_fields.items():
     for _name in names_of(_attribute, _field):
         os.environ.pop(_name, None)
+# No server of the tests has TLS; asking for it costs a connection a millisecond.
+os.environ["PGSSLMODE"] = "disable"
 
 # Answers leave through the connections that the service has.
 test_utils.AppRunner = Runner  # type: ignore[attr-defined]
@@ -56,10 +58,11 @@ MEMORY_BYTES = 2 * 1024**3
 # The disk is not tested: without fsync a copy of the template takes 20 ms in place of 100. Tests that kill -9 a server
 # still hold, since only a crash of the machine could lose a commit.
 POSTGRES_OPTIONS = {
+    "file_copy_method": "clone",
     "fsync": "off",
     "full_page_writes": "off",
     "max_connections": "200",
-    "shared_buffers": "128MB",
+    "shared_buffers": "24MB",
 }
 
 # An application is 20,000 objects that live for a test: a look at them for each 700 new ones finds nothing.
@@ -84,7 +87,6 @@ SLOW_FIRST = (
     "tests/test_readme.py",
 )
 LONG_RUN_SECONDS = 120
-SLOWEST_SHOWN = 10
 
 TIMER = pytest.StashKey[threading.Timer]()
 
@@ -345,23 +347,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for sentence in sorted(told):
         terminalreporter.write_line(f"LEFT OUT: {sentence}", yellow=True)
     if sum(report.duration for report in reports) > LONG_RUN_SECONDS:
-        for line in _costs(reports):
+        for line in costs_of(reports):
             terminalreporter.write_line(line)
-
-
-def _costs(reports: list[pytest.TestReport]) -> Iterator[str]:
-    """Yield the times of set-up and tests, together and for each test, and the slowest tests with their set-up."""
-    phases: defaultdict[str, float] = defaultdict(float)
-    tests: defaultdict[str, float] = defaultdict(float)
-    for report in reports:
-        phases[report.when] += report.duration
-        tests[report.nodeid] += report.duration
-    yield f"TIME of {len(tests)} tests, in seconds over all processes (and milliseconds a test):"
-    for phase, seconds in phases.items():
-        yield f"  {phase:<8} {seconds:7.1f} ({seconds / len(tests) * 1000:.0f})"
-    yield "  slowest:"
-    for test, seconds in sorted(tests.items(), key=lambda test: -test[1])[:SLOWEST_SHOWN]:
-        yield f"  {seconds:16.1f} {test}"
 
 
 # pytest-timeout's own ways fail here: uvloop swallows what a signal's handler raises, and the stack of the thread shows

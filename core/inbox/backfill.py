@@ -15,8 +15,9 @@ import msgspec
 import structlog
 
 from core.errors import Refusal
-from core.inbox import paypal, stripe
-from core.inbox.paypal_api import BASES
+from core.inbox import stripe
+from core.inbox.paypal import transmissions as paypal
+from core.inbox.paypal.api import BASES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -1,46 +1,35 @@
-"""Applying events: a batch is claimed with a lease, then each event is applied in one transaction with its effect.
+"""Applying events: a batch is claimed, decided on without the database, and applied in one transaction.
 
-The transaction begins by finishing the event under the token of the claim. That statement finds no row when the lease
-has gone to another worker, and nothing happens; otherwise the row stays locked until the effect is committed with it.
+A claim is one row, which names its events; the transaction that finishes them holds it. That transaction finds no claim
+when the lease has gone to another worker, and then nothing of it happens.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter, defaultdict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
-from uuid import UUID
 
 import structlog
 
 from core import ids
-from core.database import queries
+from core.database import ClaimGoneError, queries
 from core.errors import Refusal, Unavailable
+from core.inbox.applying import Applier, Batch, Idle, Posted, failure_of
 from core.inbox.dead_letters import say_dead
-from core.inbox.rules import (
-    APPLIED,
-    RULES,
-    AccountNeededError,
-    InboxEvent,
-    Outcome,
-    UnusableEventError,
-    ignored,
-)
-from core.ledger.accounts import Limits, Opening, open_accounts
-from core.ledger.items import SYSTEM_PRINCIPAL
+from core.inbox.rules import Failed, Ignored, InboxEvent, Post, read_event
 from core.work import wakeup
 from core.work.due_window import DueWindow
 from core.work.leases import DEAD_AFTER_SECONDS
-from core.work.retries import full_jitter, in_transaction
+from core.work.retries import full_jitter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Self
 
-    from core.database import Connection, Database
+    from core.database import Database
     from core.inbox.dead_letters import DeadLetterStream
-    from core.inbox.rules import Admission, Rule
+    from core.inbox.rules import Admission, Decision, Owners, Reading
     from core.ledger.ledger import Ledger
     from core.settings import Settings
     from core.work.leases import Worker
@@ -48,18 +37,16 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 _sql = queries(__name__)
 
-# One claim takes so many events: a quarter of a second of work, so that a second worker soon finds some, too.
-BATCH: Final = 64
-# One worker runs so many transactions at once. They share the pool with everything else that the worker does.
-CONCURRENCY: Final = 4
+# One claim takes so many events: a tenth of a second of work, so that a second worker soon finds some, too.
+BATCH: Final = 200
 # The lease is many times as long as a batch takes; it only matters for a worker that lives and hangs.
 LEASE_SECONDS: Final = 60.0
-TAKE_OVER_BATCH: Final = 1000
-
-# A reason or an error is a sentence; so many characters of it are kept.
-MAX_REASON: Final = 500
-# An event is applied again at once where its effect needed an account that had to be opened first, this often at most.
-MAX_OPENINGS: Final = 3
+# Claims of lost workers that are ended in one statement.
+TAKE_OVER_BATCH: Final = 10
+# An error is a code and a sentence; so many characters of it are kept.
+MAX_ERROR: Final = 500
+# The owners of so many accounts are remembered, since an account never changes hands.
+REMEMBERED: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +64,6 @@ class Retries:
     def of(cls, settings: Settings) -> Self:
         """Read INBOX_MAX_ATTEMPTS, INBOX_RETRY_BASE_SECS and INBOX_RETRY_CAP_SECS."""
         return cls(settings.inbox_max_attempts, settings.inbox_retry_base_secs, settings.inbox_retry_cap_secs)
-
-
-class _LeaseLostError(Exception):
-    """Another worker has taken the event over, so that worker's transaction counts and ours must not."""
 
 
 class Processor:
@@ -102,14 +85,17 @@ class Processor:
         self._wake = wake
         self._retries = retries or Retries()
         self._admission = admission
-        self._ledger = ledger
+        self._applier = Applier(database, ledger)
         self._stream = stream
-        self._slots = asyncio.Semaphore(CONCURRENCY)
         self._left_behind = False
         self._due_window = DueWindow()
+        self._owners: OrderedDict[str, int] = OrderedDict()
 
     async def step(self) -> int:
-        """Claim and apply one batch; return the number of its events."""
+        """Claim and apply one batch; return the number of its events.
+
+        Another look is called for where this one has left something that was due.
+        """
         if self._left_behind:
             # The database went away under the last batch; its events would else wait for their leases to end.
             await self.release()
@@ -120,121 +106,123 @@ class Processor:
             _sql.claim_inbox_events, BATCH, self._worker.id, token, LEASE_SECONDS, look.seconds
         )
         self._left_behind = False
-        more = len(rows) == BATCH
-        self._due_window.seen(look, min(row["waited_seconds"] for row in rows) if more else 0.0)
+        found_all = not rows or rows[0]["found_all"]
+        self._due_window.seen(look, 0.0 if found_all else min(row["waited_seconds"] for row in rows))
         if not rows:
             return 0
-        # The events of one object go one after the other, in the order of arrival within this batch. That saves waiting
-        # for locks; correctness rests on effects that commute.
-        of_object: defaultdict[str, list[InboxEvent]] = defaultdict(list)
-        for row in sorted(rows, key=lambda row: row["received_at"]):
-            event = InboxEvent(**{name: row[name] for name in InboxEvent._fields})
-            of_object[event.object_id or event.event_id].append(event)
-        results = await asyncio.gather(*(self._apply_in_turn(events, token) for events in of_object.values()))
-        counts = sum(results, Counter[str]())
-        log.info("inbox.batch", events=len(rows), **counts)
+        if not found_all:
+            self._wake(wakeup.INBOX)
+        batch = Batch(token, [InboxEvent(*[row[name] for name in InboxEvent._fields]) for row in rows])
+        await self._work_off(batch)
+        log.info("inbox.batch", events=len(rows), **Counter(batch.words.values()))
         return len(rows)
 
     async def release(self) -> None:
-        """Give back the events that were claimed and not begun."""
+        """Give back the events that were claimed and not applied."""
         await self._database.execute(_sql.release_inbox_events, self._worker.id)
         self._left_behind = False
 
-    async def _apply_in_turn(self, events: Sequence[InboxEvent], token: UUID) -> Counter[str]:
-        counts: Counter[str] = Counter()
-        for event in events:
-            async with self._slots:
-                counts[await self._apply(event, token)] += 1
-        return counts
-
-    async def _apply(self, event: InboxEvent, token: UUID) -> str:
-        """Apply one event and return the result, a word for the log line of the batch."""
+    async def _work_off(self, batch: Batch) -> None:
+        word = "left_behind"
         try:
-            outcome = await self._apply_once(event, token)
-        except _LeaseLostError:
-            result = "lease_lost"
-        except UnusableEventError as error:
-            result = await self._fail(event, token, "unusable_payload", str(error), final=True)
-        except Unavailable as error:
-            if error.code == "busy":
-                result = await self._fail(event, token, error.code, error.detail)
-            else:
-                self._left_behind = True
-                result = "left_behind"
-        except Refusal as refusal:
-            result = await self._fail(event, token, refusal.code, refusal.detail)
-        except Exception as error:
-            log.exception("inbox.event_failed", event_id=event.event_id, event_type=event.event_type)
-            result = await self._fail(event, token, "internal_error", f"{type(error).__name__}: {error}")
-        else:
-            result = outcome
-        return result
-
-    async def _apply_once(self, event: InboxEvent, token: UUID) -> str:
-        rule = RULES.get((event.provider, event.event_type))
-        if rule is None:
-            return await self._ignore(event, token, f"no_rule: {event.event_type} has no effect here.")
-        if objection := self._admission.objection(event):
-            return await self._ignore(event, token, objection)
-        for _ in range(MAX_OPENINGS):
-            try:
-                outcome = await in_transaction(
-                    self._database, lambda connection: self._apply_rule(connection, rule, event, token)
-                )
-            except AccountNeededError as needed:
-                opening = Opening(needed.code, needed.currency, Limits(floor=None))
-                await open_accounts(self._database, [opening], SYSTEM_PRINCIPAL)
-            else:
-                self._wake(wakeup.OUTBOX)
-                return outcome.word
-        raise Refusal("busy", "The effect needs more accounts than are opened at once.")
-
-    async def _ignore(self, event: InboxEvent, token: UUID, reason: str) -> str:
-        outcome = ignored(reason[:MAX_REASON])
-        if await self._database.fetchval(_sql.finish_inbox_event, event.id, token, *outcome) is None:
-            raise _LeaseLostError
-        return outcome.word
-
-    async def _apply_rule(
-        self, connection: Connection, rule: Rule, event: InboxEvent, token: UUID
-    ) -> Outcome:
-        if await connection.fetchval(_sql.finish_inbox_event, event.id, token, *APPLIED) is None:
-            raise _LeaseLostError
-        if event.object_id is not None:
-            await connection.fetchval(_sql.lock_inbox_object, event.provider, event.object_id)
-        outcome = await rule(connection, self._ledger, event)
-        if outcome != APPLIED:
-            await connection.execute(_sql.correct_inbox_outcome, event.id, *outcome)
-        return outcome
-
-    async def _fail(
-        self, event: InboxEvent, token: UUID, code: str, detail: str, *, final: bool = False
-    ) -> str:
-        """Put the event back for another attempt; give it up when it has had them all, or (`final`) none can help."""
-        # PostgreSQL's text holds neither NUL nor half of a surrogate pair, and the detail may quote the body.
-        error = f"{code}: {detail}".replace("\x00", "\ufffd").encode(errors="replace").decode()[:MAX_REASON]
-        try:
-            if final or event.attempts >= self._retries.max_attempts:
-                letters = await self._database.fetch(
-                    _sql.bury_inbox_event, event.id, token, code, error, self._worker.id
-                )
-                await say_dead(letters, self._stream)
-                return "dead"
-            wait = full_jitter(
-                event.attempts, base_seconds=self._retries.base_seconds, cap_seconds=self._retries.cap_seconds
-            )
-            await self._database.execute(
-                _sql.retry_inbox_event, event.id, token, wait, code, error, self._worker.id
-            )
+            await self._apply(batch)
+            if not batch.has_ended:
+                await self._put_back(batch)
+        except ClaimGoneError:
+            word = "lease_lost"
         except Unavailable:
             self._left_behind = True
-            return "left_behind"
         except Exception:
-            # The event waits until its lease runs out. Giving it back now would try it again at once.
-            log.exception("inbox.not_recorded", event_id=event.event_id)
-            return "not_recorded"
-        log.warning("inbox.event_put_back", event_id=event.event_id, attempt=event.attempts, error=error)
-        return "put_back"
+            # The events wait until the lease runs out. Giving them back now would try them again at once.
+            log.exception("inbox.not_recorded", events=len(batch.events))
+            word = "not_recorded"
+        if batch.wakes:
+            self._wake(wakeup.OUTBOX)
+        for event in batch.events:
+            batch.words.setdefault(event.id, word)
+
+    async def _apply(self, batch: Batch) -> None:
+        posts: list[Posted] = []
+        idle: list[Idle] = []
+        for event, decision in await self._decide(batch.events):
+            if isinstance(decision, Post):
+                posts.append(Posted(event, decision))
+            elif isinstance(decision, Ignored):
+                idle.append(Idle(event, decision))
+            else:
+                batch.fail(event, decision)
+        await self._applier.apply(batch, posts, idle)
+
+    async def _decide(self, events: Sequence[InboxEvent]) -> list[tuple[InboxEvent, Decision]]:
+        """Read all events, then the rows that they name, then decide on each."""
+        read = [(event, self._read(event)) for event in events]
+        owners = await self._owners_of({code for _, found in read for code in _accounts_of(found)})
+        return [(event, _decision(event, found, owners)) for event, found in read]
+
+    def _read(self, event: InboxEvent) -> Reading | Ignored | Failed:
+        try:
+            return read_event(event, self._admission)
+        except Exception as error:  # noqa: BLE001 - a body that breaks our code fails its own event alone
+            return failure_of(event, error)
+
+    async def _owners_of(self, codes: set[str]) -> Owners:
+        if missing := [code for code in codes if code not in self._owners]:
+            for row in await self._database.fetch(_sql.account_owners, missing):
+                self._owners[row["code"]] = row["created_by"]
+        found = {code: self._owners[code] for code in codes if code in self._owners}
+        while len(self._owners) > REMEMBERED:
+            self._owners.popitem(last=False)
+        return found
+
+    async def _put_back(self, batch: Batch) -> None:
+        """End the claim; put its failed events back for another attempt, or give them up when none can help."""
+        rows = [(event, failure, self._wait_seconds(event, failure)) for event, failure in batch.failed]
+        errors = [_error(failure) for _, failure, _ in rows]
+        letters = await self._database.fetch(
+            _sql.put_back_inbox_events,
+            batch.token,
+            self._worker.id,
+            [event.id for event, _, _ in rows],
+            [failure.code for _, failure, _ in rows],
+            errors,
+            [wait for _, _, wait in rows],
+        )
+        for (event, _, wait), error in zip(rows, errors, strict=True):
+            batch.words[event.id] = "dead" if wait is None else "put_back"
+            if wait is not None:
+                log.warning(
+                    "inbox.event_put_back", event_id=event.event_id, attempt=event.attempts, error=error
+                )
+        await say_dead(letters, self._stream)
+
+    def _wait_seconds(self, event: InboxEvent, failure: Failed) -> float | None:
+        """Return how long a failed event waits, or None when it is given up."""
+        if failure.final or event.attempts >= self._retries.max_attempts:
+            return None
+        return full_jitter(
+            event.attempts, base_seconds=self._retries.base_seconds, cap_seconds=self._retries.cap_seconds
+        )
+
+
+def _accounts_of(found: Reading | Ignored | Failed) -> tuple[str, ...]:
+    return () if isinstance(found, Ignored | Failed) else found.accounts
+
+
+def _decision(event: InboxEvent, found: Reading | Ignored | Failed, owners: Owners) -> Decision:
+    if isinstance(found, Ignored | Failed):
+        return found
+    try:
+        return found.decide(owners)
+    except Refusal as refusal:
+        return Failed(refusal.code, refusal.detail)
+    except Exception as error:  # noqa: BLE001 - a body that breaks our code fails its own event alone
+        return failure_of(event, error)
+
+
+def _error(failure: Failed) -> str:
+    # PostgreSQL's text holds neither NUL nor half of a surrogate pair, and the detail may quote the body.
+    text = f"{failure.code}: {failure.detail}".replace("\x00", "\ufffd")
+    return text.encode(errors="replace").decode()[:MAX_ERROR]
 
 
 async def take_over_inbox_events(

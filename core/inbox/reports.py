@@ -87,7 +87,7 @@ class Fate(msgspec.Struct, frozen=True):
         """Whether the event is finished, and everything that it led to has been sent or given up."""
         if self.event.state not in FINISHED:
             return False
-        return self.event.outcome != APPLIED.word or not (self.told.unsent or self.told.waiting)
+        return self.event.outcome != APPLIED or not (self.told.unsent or self.told.waiting)
 
 
 async def summarize(database: Database, *, hours_back: int, keep: bool = False) -> Summary:
@@ -150,7 +150,7 @@ async def arrivals_after(database: Database, after: UUID, limit: int) -> list[Ar
 async def fates(database: Database, event_ids: Sequence[UUID]) -> list[Fate]:
     """Return how the events stand now, the oldest first."""
     events = [Arrived(**row) for row in await database.fetch(_sql.arrivals_by_id, event_ids)]
-    applied = {event.object_id for event in events if event.outcome == APPLIED.word and event.object_id}
+    applied = {event.object_id for event in events if event.outcome == APPLIED and event.object_id}
     told: dict[str, Tidings] = {}
     if applied:
         for row in await database.fetch(_sql.tidings_of_objects, sorted(applied)):

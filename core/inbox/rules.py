@@ -1,51 +1,42 @@
-"""Rules: one function for each type of event with an effect, run in the transaction that finishes the event.
+"""Rules: from an event to what shall happen, without a database, a connection or a wait.
+
+A rule works in two steps, both of them pure. The first reads the event and says which accounts it names; the second
+decides, with the rows of those accounts, which are read for a whole batch at once. So a rule is tested without a
+server, and a batch is applied as a set.
 
 An effect is keyed by the object and the effect, not by the event, because a provider may tell one change in two events.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, Protocol, TypeAlias
 from uuid import UUID
 
 import msgspec
 
-from core.database import queries
 from core.errors import Refusal
 from core.inbox.cloudpayments import read_fields
 from core.inbox.verifying import is_storable, read_object
-from core.ledger.items import SYSTEM_PRINCIPAL, Leg, Posting, operation_id
+from core.ledger.items import SYSTEM_PRINCIPAL, Effects, Leg, Posting, operation_id
 from core.money import MAX_AMOUNT_MINOR
-from core.outbox.events import new_event, write_events
+from core.outbox.events import new_event
 from core.provider_units import UnknownUnitError, to_ledger
 
 if TYPE_CHECKING:
-    from core.database import Connection
-    from core.ledger.ledger import Ledger
     from core.settings import Settings
-
-_sql = queries(__name__)
 
 MAX_ACCOUNT_CODE: Final = 128
 
+# The outcomes of events that are done, beside `discarded`.
+APPLIED: Final = "applied"
+ALREADY_APPLIED: Final = "already_applied"
+IGNORED: Final = "ignored"
 
-class Outcome(NamedTuple):
-    """The outcome of an event that is done: a word, and for one without an effect the reason why."""
-
-    word: str
-    reason: str | None = None
-
-
-APPLIED: Final = Outcome("applied")
-ALREADY_APPLIED: Final = Outcome("already_applied")
-
-
-def ignored(reason: str) -> Outcome:
-    """Return the outcome of an event without an effect. The reason is a code and a sentence."""
-    return Outcome("ignored", reason)
+Owners: TypeAlias = Mapping[str, int]
+"""The principal who opened each account, by the account's code; an account that does not exist is missing."""
 
 
 class InboxEvent(NamedTuple):
@@ -61,23 +52,50 @@ class InboxEvent(NamedTuple):
     body: bytes
 
 
-class UnusableEventError(Exception):
-    """The event's content makes no sense, and no further attempt can help."""
+class Post(NamedTuple):
+    """The decision to post. The posting's refusals are not kept, so that the event may be tried again.
 
-
-class AccountNeededError(Exception):
-    """A system account that the effect needs does not exist yet.
-
-    The caller opens the account outside of the transaction, which may be rolled back, and applies the event again.
+    `opens` are the system accounts, as codes and currencies, that are opened if the posting does not find them.
     """
 
-    def __init__(self, code: str, currency: str) -> None:
-        super().__init__(code)
-        self.code = code
-        self.currency = currency
+    posting: Posting
+    opens: Mapping[str, str] = {}
 
 
-Rule: TypeAlias = Callable[["Connection", "Ledger", InboxEvent], Awaitable[Outcome]]
+class Ignored(NamedTuple):
+    """The decision that an event has no effect here. The reason is a code and a sentence."""
+
+    reason: str
+
+
+class Failed(NamedTuple):
+    """The decision that an event cannot be applied now; a `final` one can never be. The code is stable."""
+
+    code: str
+    detail: str
+    final: bool = False
+
+
+Decision: TypeAlias = Post | Ignored | Failed
+
+
+class Reading(Protocol):
+    """An event as its rule has read it."""
+
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        """The codes of the accounts whose owners the decision needs."""
+
+    def decide(self, owners: Owners) -> Decision:
+        """Decide what shall happen."""
+
+
+Rule: TypeAlias = Callable[[Mapping[str, Any]], Reading | Ignored]
+"""The first step of a rule: it reads the fields of an event, and raises UnusableEventError."""
+
+
+class UnusableEventError(Exception):
+    """The event's content makes no sense, and no further attempt can help."""
 
 
 class _Data(msgspec.Struct):
@@ -100,21 +118,57 @@ def clearing_account(currency: str) -> str:
 
 
 class Payment(NamedTuple):
-    """A paid intent that names an account of ours; `amount` is in the ledger's minor units."""
+    """A paid intent that names an account of ours; `amount` is in the ledger's minor units.
+
+    (https://docs.stripe.com/api/payment_intents/object)
+    """
 
     intent: str
     account: str
     amount: int
     currency: str
 
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        """The account that is paid: its owner is told."""
+        return (self.account,)
 
-def read_payment(body: bytes) -> Payment | None:
+    def decide(self, owners: Owners) -> Decision:
+        """Post the intent, once: from the clearing account to the account that its metadata names."""
+        owner = owners.get(self.account)
+        if owner is None:
+            return Failed("account_not_found", f"Account {self.account!r} does not exist.")
+        clearing = clearing_account(self.currency)
+        transfer = operation_id(SYSTEM_PRINCIPAL, f"stripe:{self.intent}:succeeded")
+        data = {
+            "id": self.intent,
+            "provider": "stripe",
+            "account": self.account,
+            "amount": self.amount,
+            "currency": self.currency,
+            "transfer": str(transfer),
+        }
+        told = new_event(owner, "payment.succeeded", data, object_id=self.intent)
+        posting = Posting(
+            id=transfer,
+            principal_id=SYSTEM_PRINCIPAL,
+            legs=(Leg(clearing, -self.amount), Leg(self.account, self.amount)),
+            currency=self.currency,
+            kind="stripe.payment",
+            reference=self.intent,
+            effects=Effects(told=(told,)),
+            unfrozen=True,
+        )
+        return Post(posting, {clearing: self.currency})
+
+
+def read_payment(fields: Mapping[str, Any]) -> Payment | None:
     """Return the payment that a succeeded intent tells of, or None for an intent that names no account of ours.
 
     An intent that names no account is none of our business, whatever else it holds or lacks. Raises UnusableEventError.
     """
     try:
-        found = _intent(body)
+        found = _intent(fields)
         account = _account_named(found)
         if account is None:
             return None
@@ -132,8 +186,8 @@ def read_payment(body: bytes) -> Payment | None:
     return Payment(intent.id, account, amount, currency)
 
 
-def _intent(body: bytes) -> dict[str, Any]:
-    return msgspec.convert(read_object(body), _Event).data.object
+def _intent(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return msgspec.convert(fields, _Event).data.object
 
 
 def _account_named(intent: dict[str, Any]) -> Any:
@@ -143,41 +197,9 @@ def _account_named(intent: dict[str, Any]) -> Any:
     return None if account == "" else account
 
 
-async def stripe_payment_succeeded(connection: Connection, ledger: Ledger, event: InboxEvent) -> Outcome:
-    """Post a paid intent, once: from the clearing account to the account that its metadata names.
-
-    (https://docs.stripe.com/api/payment_intents/object)
-    """
-    payment = read_payment(event.body)
-    if payment is None:
-        return ignored("no_account_named: The intent's metadata names no account.")
-    clearing = clearing_account(payment.currency)
-    posting = Posting(
-        id=operation_id(SYSTEM_PRINCIPAL, f"stripe:{payment.intent}:succeeded"),
-        principal_id=SYSTEM_PRINCIPAL,
-        legs=(Leg(clearing, -payment.amount), Leg(payment.account, payment.amount)),
-        currency=payment.currency,
-        kind="stripe.payment",
-        reference=payment.intent,
-    )
-    (outcome,) = await ledger.post_within(connection, [posting])
-    if not outcome.posted:
-        if outcome.kind.code == "account_not_found" and outcome.account == clearing:
-            raise AccountNeededError(clearing, payment.currency)
-        raise outcome.refusal()
-    if outcome.replayed:
-        return ALREADY_APPLIED
-    owner = await connection.fetchval(_sql.account_owner, payment.account)
-    data = {
-        "id": payment.intent,
-        "provider": event.provider,
-        "account": payment.account,
-        "amount": payment.amount,
-        "currency": payment.currency,
-        "transfer": str(posting.id),
-    }
-    await write_events(connection, [new_event(owner, "payment.succeeded", data, object_id=payment.intent)])
-    return APPLIED
+def stripe_payment_succeeded(fields: Mapping[str, Any]) -> Reading | Ignored:
+    """Read a paid intent. Raises UnusableEventError."""
+    return read_payment(fields) or Ignored("no_account_named: The intent's metadata names no account.")
 
 
 def named_account(event_type: str, body: bytes) -> str | None:
@@ -185,7 +207,7 @@ def named_account(event_type: str, body: bytes) -> str | None:
     if ("stripe", event_type) not in RULES:
         return None
     try:
-        account = _account_named(_intent(body))
+        account = _account_named(_intent(read_object(body)))
     except (msgspec.ValidationError, Refusal):
         return None
     good = isinstance(account, str) and account.isprintable() and 0 < len(account) <= MAX_ACCOUNT_CODE
@@ -195,6 +217,25 @@ def named_account(event_type: str, body: bytes) -> str | None:
 RULES: Final[Mapping[tuple[str, str], Rule]] = {
     ("stripe", "payment_intent.succeeded"): stripe_payment_succeeded,
 }
+
+
+READERS: Final[Mapping[str, Callable[[bytes], Mapping[str, Any]]]] = {"cloudpayments": read_fields}
+"""How the bodies of a provider are read that are no JSON objects."""
+
+
+def read_event(event: InboxEvent, admission: Admission) -> Reading | Ignored | Failed:
+    """Read an event by the rule of its type: the first step of a rule, and everything that needs none."""
+    rule = RULES.get((event.provider, event.event_type))
+    if rule is None:
+        return Ignored(f"no_rule: {event.event_type} has no effect here.")
+    try:
+        fields = READERS.get(event.provider, read_object)(event.body)
+        objection = admission.objection(event.provider, fields)
+        return Ignored(objection) if objection else rule(fields)
+    except Refusal as refusal:
+        return Failed("unusable_payload", refusal.detail, final=True)
+    except UnusableEventError as error:
+        return Failed("unusable_payload", str(error), final=True)
 
 
 LIVE: Final = "live"
@@ -229,22 +270,18 @@ class Admission:
             cloudpayments=settings.cloudpayments_livemode or unset,
         )
 
-    def objection(self, event: InboxEvent) -> str | None:
-        """Return the reason why an event has no effect here, or None. Raises UnusableEventError for no event at all."""
-        if event.provider == "paypal" and not self.paypal:
+    def objection(self, provider: str, fields: Mapping[str, Any]) -> str | None:
+        """Return the reason why an event has no effect here, or None."""
+        if provider == "paypal" and not self.paypal:
             return "test_event: The event is of PayPal's sandbox, as PAYPAL_MODE says."
-        try:
-            if event.provider == "stripe":
-                return self._objection_to_stripe(event.body)
-            if event.provider == "cloudpayments":
-                test = read_fields(event.body).get("TestMode", "").lower() in _TRUE
-                return _objection_to_mode("CLOUDPAYMENTS_LIVEMODE", self.cloudpayments, live=not test)
-        except Refusal as error:
-            raise UnusableEventError(error.detail) from None
+        if provider == "stripe":
+            return self._objection_to_stripe(fields)
+        if provider == "cloudpayments":
+            test = fields.get("TestMode", "").lower() in _TRUE
+            return _objection_to_mode("CLOUDPAYMENTS_LIVEMODE", self.cloudpayments, live=not test)
         return None
 
-    def _objection_to_stripe(self, body: bytes) -> str | None:
-        fields = read_object(body)
+    def _objection_to_stripe(self, fields: Mapping[str, Any]) -> str | None:
         if fields.get("object") == "v2.core.event":
             return "thin_event: The event tells that something has changed, and not what."
         # A thin event of a connected account has it in `context`.

@@ -168,7 +168,7 @@ async def _resolve(
                 if object_id
                 else []
             )
-            led = [row["id"] for row in about if row["outcome"] == APPLIED.word]
+            led = [row["id"] for row in about if row["outcome"] == APPLIED]
             return (led[0] if led else None), id_, object_id
     found = await database.fetch(_sql.inbox_ids_by_event, event, provider, 2)
     if len(found) > 1:

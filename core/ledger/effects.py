@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from core.ledger.items import Effects
+    from core.ledger.items import Effects, Finishing
 
 
-def pack_effects(effects: Sequence[Effects | None]) -> tuple[list[Any], list[Any]]:
+def pack_effects(
+    effects: Sequence[Effects | None], finishing: Finishing | None
+) -> tuple[list[Any], list[Any]]:
     """Return the two arguments of `ledger_post` about payables, and those of `posting_effects` beside them.
 
     Each list has the order of the function's parameters.
@@ -34,8 +36,12 @@ def pack_effects(effects: Sequence[Effects | None]) -> tuple[list[Any], list[Any
             settlers if some else None,
             *_columns(Told, [() if effect is None else effect.told for effect in effects]),
             *_columns(Audited, [() if effect is None else effect.audited for effect in effects]),
+            *(finishing or _FINISHES_NOTHING),
         ],
     )
+
+
+_FINISHES_NOTHING = (None,) * 5
 
 
 def _columns(kind: type[Told | Audited], of_items: Sequence[Sequence[Told | Audited]]) -> list[Any]:

@@ -104,6 +104,20 @@ class Effects(NamedTuple):
     audited: tuple[Audited, ...] = ()
 
 
+class Finishing(NamedTuple):
+    """The events of a claim that a call finishes with its items (sql/functions/inbox_claims.sql).
+
+    Event i is about the item at `items[i]`, counted from 1, and done if that is posted, now or before. An event without
+    an item (0) has no effect, for the reason given. `ends` lets the claim end if all events are done.
+    """
+
+    claim: UUID
+    events: Sequence[UUID]
+    items: Sequence[int]
+    reasons: Sequence[str | None]
+    ends: bool
+
+
 _encode = msgspec.json.Encoder().encode
 
 # The parts of a body, in the order of the eight one-byte hashes that are kept to name a difference.

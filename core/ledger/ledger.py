@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from core.ledger.poster import locked_accounts
 from core.ledger.posting import post
+from core.work.retries import repeated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from core.database import Connection, Database
-    from core.ledger.items import Outcome, Posting
+    from core.ledger.items import Finishing, Outcome, Posting
     from core.ledger.poster import Poster
 
 
 class Ledger:
-    """The two ways to post: through the lane, or within the caller's own transaction.
+    """The ways to post: through the lane, within the caller's own transaction, or as a worker applies events.
 
     Reads and account management are functions of `core.ledger.accounts`, `transfers`, `holds` and `feed`.
     """
@@ -29,3 +31,14 @@ class Ledger:
     async def post_within(self, connection: Connection, postings: Sequence[Posting]) -> list[Outcome]:
         """Post within the transaction of `connection`, after its own locks and before its commit."""
         return await post(connection, postings)
+
+    async def post_finishing(self, postings: Sequence[Posting], finishing: Finishing) -> list[Outcome]:
+        """Post in one transaction that finishes the events of a claim, too.
+
+        Raises ClaimGoneError when the claim is gone; and Unavailable, with the code `busy` where rows are locked.
+        """
+        return await repeated(lambda: post(self.database, postings, finishing=finishing))
+
+    async def locked(self, postings: Sequence[Posting]) -> set[str]:
+        """Return the codes of the accounts of these items whose rows another transaction has locked at this moment."""
+        return await locked_accounts(self.database, postings)

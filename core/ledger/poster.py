@@ -132,8 +132,7 @@ class Poster:
         self, units: Sequence[Unit], refusal: Unavailable
     ) -> list[list[Outcome] | BaseException]:
         """Refuse the units that name a locked account, and post the others."""
-        codes = _codes([posting for unit in units for posting in unit])
-        locked = {row["code"] for row in await self._database.fetch(SQL.locked_accounts, list(codes))}
+        locked = await locked_accounts(self._database, [posting for unit in units for posting in unit])
         self._locked |= locked
         free = [unit for unit in units if locked.isdisjoint(_codes(unit))]
         if len(free) == len(units):
@@ -181,6 +180,11 @@ def chunks(postings: Sequence[Posting]) -> Iterator[list[Posting]]:
         legs += unit_legs
     if chunk:
         yield chunk
+
+
+async def locked_accounts(database: Database, postings: Sequence[Posting]) -> set[str]:
+    """Return the codes of the accounts of these items whose rows another transaction has locked at this moment."""
+    return {row["code"] for row in await database.fetch(SQL.locked_accounts, list(_codes(postings)))}
 
 
 def _codes(postings: Sequence[Posting]) -> set[str]:

@@ -12,6 +12,7 @@ from core.ledger.items import (
     MAX_CALL_ITEMS,
     MAX_CALL_LEGS,
     EntryLine,
+    Finishing,
     ItemLimits,
     Outcome,
     Posting,
@@ -35,18 +36,20 @@ async def post(
     *,
     dry_run: bool = False,
     effective_span: EffectiveSpan | None = None,
+    finishing: Finishing | None = None,
 ) -> list[Outcome]:
     """Post up to 1,000 items of up to 4,000 legs, in order, and return the outcome of each.
 
     An item that takes effect outside of `effective_span` is refused; None: at any time.
     With a Connection the call is part of the caller's transaction and takes the same locks in the same order as any
-    other posting; else it is a transaction of its own, in one round trip. A dry run writes nothing.
+    other posting; else it is a transaction of its own, in one round trip. A dry run writes nothing. A call that is
+    `finishing` events raises ClaimGoneError when they belong to another worker.
     """
     if not postings:
         return []
     if len(postings) > MAX_CALL_ITEMS or sum([len(posting.legs) for posting in postings]) > MAX_CALL_LEGS:
         raise ValueError("more than one call of ledger_post takes")
-    packed = _pack(postings)
+    packed = _pack(postings, finishing)
     # The bounds are sent where an item has an effective time, so that all other calls send a null.
     packed.extras.append(effective_span if packed.has_effective_times else None)
     if packed.effects is None or dry_run:
@@ -88,7 +91,7 @@ class _Packed(NamedTuple):
         return self.condition_codes[-place - 1] if place < 0 else None
 
 
-def _pack(postings: Sequence[Posting]) -> _Packed:
+def _pack(postings: Sequence[Posting], finishing: Finishing | None) -> _Packed:
     places: dict[str, int] = {}  # the place of each account's code, from 1
     place_of = places.setdefault
     first_leg: list[int] = []
@@ -132,7 +135,8 @@ def _pack(postings: Sequence[Posting]) -> _Packed:
     ]
     condition_codes = [condition.account for posting in postings for condition in posting.conditions]
     effects = [posting.effects for posting in postings]
-    extras, told = pack_effects(effects) if effects.count(None) < len(effects) else (_NO_PAYABLES, None)
+    plain = finishing is None and effects.count(None) == len(effects)
+    extras, told = (_NO_PAYABLES, None) if plain else pack_effects(effects, finishing)
     extras = [
         *extras,
         _limits(postings),

@@ -15,7 +15,7 @@ from core.database import queries
 from core.work.due_window import DueWindow
 
 if TYPE_CHECKING:
-    from collections.abc import ItemsView, Mapping, Sequence
+    from collections.abc import ItemsView, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from core.database import Database, Row
@@ -58,6 +58,14 @@ class Backlog:
     def items(self) -> ItemsView[UUID, Waiting]:
         """Return the endpoints that wait, in the order of their turns."""
         return self._waiting.items()
+
+    def __len__(self) -> int:
+        """Return how many endpoints wait."""
+        return len(self._waiting)
+
+    def __iter__(self) -> Iterator[UUID]:
+        """Return the endpoints that wait."""
+        return iter(self._waiting)
 
     def __getitem__(self, endpoint_id: UUID) -> Waiting:
         """Return one endpoint that waits."""

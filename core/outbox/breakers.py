@@ -1,9 +1,9 @@
 """Circuit breakers, one for each receiver as one worker process knows it: swift, slow, or left alone for a while.
 
 Two rules keep the slots of a process for receivers that use them well. A receiver that has answered swiftly gets many
-slots; any other gets a few, and all of those together get a part, so that a hundred dead receivers do not fill a
-process. A receiver that mostly fails is left alone: its deliveries wait and use up no attempt, until one delivery
-tries it again.
+slots, and more while it uses all of them and keeps up; any other gets a few, and all of those together get a part, so
+that a hundred dead receivers do not fill a process. A receiver that mostly fails is left alone: its deliveries wait and
+use up no attempt, until one delivery tries it again.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
@@ -27,6 +28,12 @@ FAILING_SHARE: Final = 0.7
 MOST_DOUBLINGS: Final = 4
 # A receiver whose answers take longer would occupy slots for too long to be given many of them.
 SWIFT_SECONDS: Final = 1.0
+# The slots of a receiver that has become swift. While it uses all that it has, each answer within KEEPS_UP_SECONDS
+# gives it one more, which doubles them with each round; an answer that takes longer takes one away.
+FIRST_SLOTS: Final = 8
+MOST_SLOTS: Final = 64
+KEEPS_UP_SECONDS: Final = 0.25
+SLOTS_OF_OTHER: Final = 2
 # Receivers that a process remembers, of each kind; a forgotten one is met like a new one.
 REMEMBERED: Final = 4_096
 
@@ -47,12 +54,21 @@ class Breakers:
     def __init__(self, open_seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._open_seconds = open_seconds
         self._clock = clock
-        self._swift: OrderedDict[UUID, None] = OrderedDict()
+        # The receivers that are swift, with their slots; the last to answer is the last of them.
+        self._swift: OrderedDict[UUID, int] = OrderedDict()
         self._breakers: OrderedDict[UUID, _Breaker] = OrderedDict()
 
     def is_swift(self, endpoint_id: UUID) -> bool:
         """Say whether the receiver's last answer was good and came in time."""
         return endpoint_id in self._swift
+
+    def slots_of(self, endpoint_id: UUID) -> int:
+        """Return how many requests may be under way to the receiver at once."""
+        return self._swift.get(endpoint_id, SLOTS_OF_OTHER)
+
+    def latest_swift(self, most: int) -> list[UUID]:
+        """Return up to `most` swift receivers, those that have answered last."""
+        return list(islice(reversed(self._swift), most))
 
     def left_alone(self) -> tuple[set[UUID], set[UUID]]:
         """Return the endpoints that get nothing now, and those that get one delivery as a trial."""
@@ -79,10 +95,18 @@ class Breakers:
         if breaker is not None:
             breaker.trying = False
 
-    def note(self, endpoint_id: UUID, *, good: bool, seconds: float) -> None:
-        """Note how an attempt ended. A good answer is any that is neither 5xx nor 429."""
+    def note(self, endpoint_id: UUID, *, good: bool, seconds: float, full: bool = False) -> None:
+        """Note how an attempt ended, and whether the receiver was using all its slots (`full`).
+
+        A good answer is any that is neither 5xx nor 429.
+        """
         if good and seconds <= SWIFT_SECONDS:
-            _remember(self._swift, endpoint_id, None)
+            slots = self._swift.get(endpoint_id, FIRST_SLOTS)
+            if seconds > KEEPS_UP_SECONDS:
+                slots = max(slots - 1, FIRST_SLOTS)
+            elif full:
+                slots = min(slots + 1, MOST_SLOTS)
+            _remember(self._swift, endpoint_id, slots)
         else:
             self._swift.pop(endpoint_id, None)
         breaker = self._breakers.get(endpoint_id)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from core.database import queries
+from core.errors import Refusal
 from core.outbox.signing import message_id
 
 if TYPE_CHECKING:
@@ -53,13 +54,27 @@ async def read_events(
     """Return up to `limit` events behind position `after`, of the types or patterns given (none: all).
 
     Positions count from 1 and become visible in their order, so a reader that keeps `next` misses nothing. An empty
-    page may move `next` on, when none of the events that it covers has a wanted type.
+    page may move `next` on, when none of the events that it covers has a wanted type. With `after` 0 a reader begins
+    with the oldest event that is kept. Raises Refusal `events_removed` when events behind a later one are not kept any
+    more: it tells the `earliest` position that is.
     """
-    head: int = await database.fetchval(_sql.events_head, principal_id) or 0
-    if head <= after:
+    head, earliest = await _ends(database, principal_id)
+    begin = after or earliest - 1
+    if head <= begin:
         return Page([], after, head)
-    until = min(head, after + WINDOW)
-    rows = await database.fetch(_sql.read_events, principal_id, after, until, list(types), limit)
+    until = min(head, begin + WINDOW)
+    rows = await database.fetch(_sql.read_events, principal_id, begin, until, list(types), limit)
+    # Events may have been removed since the first look, just before they were read.
+    _, earliest = await _ends(database, principal_id)
+    if begin < earliest - 1:
+        if after:
+            raise Refusal(
+                "events_removed",
+                f"The events behind position {after} are not kept any more, up to position {earliest - 1}."
+                f" Go on from there if you can do without them.",
+                earliest=earliest,
+            )
+        return await read_events(database, principal_id=principal_id, after=0, types=types, limit=limit)
     events = [
         Event(
             position=row["position"],
@@ -71,3 +86,9 @@ async def read_events(
         for row in rows
     ]
     return Page(events, events[-1].position if len(events) == limit else until, head)
+
+
+async def _ends(database: Database, principal_id: int) -> tuple[int, int]:
+    """Return the position of the last event, 0 if there is none, and that of the first one that is kept."""
+    row = await database.fetchrow(_sql.events_head, principal_id)
+    return (0, 1) if row is None else (row["last_position"], row["first_position"])

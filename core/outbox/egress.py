@@ -7,7 +7,7 @@ import contextlib
 import ipaddress
 import socket
 import time
-from dataclasses import dataclass
+from collections import OrderedDict
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -18,17 +18,18 @@ import structlog
 from aiohttp import hdrs
 
 from core.errors import Refusal
-from core.outbox.receiving import Connector
-from core.outbox.resolving import Resolver
+from core.outbox.wire.posting import NotHttpError, Posting, Target
+from core.outbox.wire.receiving import Connector
+from core.outbox.wire.resolving import Resolver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from types import SimpleNamespace
 
     from aiohappyeyeballs import AddrInfoType
     from aiohttp.abc import AbstractResolver
 
     from core.outbox.destinations import Destinations
+    from core.outbox.wire.posting import Answer
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +45,9 @@ READ_BYTES: Final = 16 * 1024
 CONNECTIONS: Final = 200
 DNS_CACHE_SECONDS: Final = 10
 KEEPALIVE_SECONDS: Final = 30
+# URLs that a process remembers having checked and read, which costs more than all of a request that is left.
+KNOWN_URLS: Final = 4_096
+_CONNECT_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_SECONDS)
 
 # The status of a receiver that wants nothing any more, and that of one that is overloaded.
 GONE_STATUS: Final = 410
@@ -85,11 +89,11 @@ class Reply(NamedTuple):
         return self.status == GONE_STATUS
 
 
-@dataclass(slots=True)
-class _Connection:
-    """The connection of one request, as far as aiohttp has told of it."""
+class _Known(NamedTuple):
+    """A URL that has passed the check, and whether the operator named its host."""
 
-    reused: bool = False
+    named: bool
+    target: Target
 
 
 class ForbiddenAddressError(OSError):
@@ -102,18 +106,20 @@ class Egress:
     def __init__(self, destinations: Destinations, resolver: AbstractResolver | None = None) -> None:
         self._destinations = destinations
         self._resolver = resolver or Resolver()
-        # The factory of a socket sees an address and not the host that it is for, hence a session for each rule; and
-        # one beside it whose connections are all fresh.
-        self._sessions = {
-            (named, fresh): self._session(host_allowed=named, fresh=fresh)
+        # The factory of a socket sees an address and not the host that it is for, hence a pool for each rule; and one
+        # beside it whose connections are all fresh.
+        self._pools = {
+            (named, fresh): self._pool(host_allowed=named, fresh=fresh)
             for named in (False, True)
             for fresh in (False, True)
         }
+        # The settings judge a URL by its text, so a verdict that it may be used stands as long as this process.
+        self._known: OrderedDict[str, _Known] = OrderedDict()
 
     async def close(self) -> None:
         """Close all connections."""
-        for session in self._sessions.values():
-            await session.close()
+        for pool in self._pools.values():
+            await pool.close()
         await self._resolver.close()
 
     async def post(self, url: str, *, body: bytes, headers: Mapping[str, str]) -> Reply:
@@ -123,10 +129,10 @@ class Egress:
         """
         started = time.perf_counter()
         try:
-            self._destinations.check_url(url)
             if self._destinations.is_echo(url):
+                self._destinations.check_url(url)
                 return Reply(200, None, time.perf_counter() - started)
-            return await self._exchange_or_again(url, body, headers, started)
+            return await self._exchange_or_again(self._look_up(url), body, headers, started)
         except Refusal as refusal:
             # The settings allowed this URL when the endpoint was made, and forbid it now.
             error = refusal.detail
@@ -135,69 +141,51 @@ class Egress:
             error = _error(failure)
         return Reply(None, error[:500], time.perf_counter() - started)
 
+    def _look_up(self, url: str) -> _Known:
+        known = self._known.get(url)
+        if known is None:
+            self._destinations.check_url(url)
+            known = _Known(self._destinations.allows_host(urlsplit(url).hostname or ""), Target.of(url))
+            self._known[url] = known
+            if len(self._known) > KNOWN_URLS:
+                self._known.popitem(last=False)
+        return known
+
     async def _exchange_or_again(
-        self, url: str, body: bytes, headers: Mapping[str, str], started: float
+        self, known: _Known, body: bytes, headers: Mapping[str, str], started: float
     ) -> Reply:
         """Exchange once; and once more when a connection that was kept open has ended before any byte of an answer.
 
         The receiver has most likely closed it while it was idle, and so has not seen the request.
         """
-        connection = _Connection()
+        posting = Posting(known.target, headers, body)
         try:
-            return await self._exchange(url, body, headers, started, connection)
-        except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError):
+            return await self._exchange(posting, self._pools[known.named, False], started)
+        except (aiohttp.ClientConnectorError, TimeoutError):
             raise
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError):
-            if not connection.reused:
+            if not posting.reused:
                 raise
-        return await self._exchange(url, body, headers, started, _Connection(), fresh=True)
+        return await self._exchange(posting, self._pools[known.named, True], started)
 
-    async def _exchange(
-        self,
-        url: str,
-        body: bytes,
-        headers: Mapping[str, str],
-        started: float,
-        connection: _Connection,
-        *,
-        fresh: bool = False,
-    ) -> Reply:
-        named = self._destinations.allows_host(urlsplit(url).hostname or "")
+    async def _exchange(self, posting: Posting, pool: Connector, started: float) -> Reply:
         left = TOTAL_TIMEOUT_SECONDS - (time.perf_counter() - started)
-        response = await self._sessions[named, fresh].post(
-            url,
-            data=body,
-            headers=headers,
-            allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(total=max(left, 0.001), connect=CONNECT_TIMEOUT_SECONDS),
-            trace_request_ctx=connection,
-        )
+        async with asyncio.timeout(max(left, 0.001)):
+            answer = await posting.send(pool, _CONNECT_TIMEOUT)
         try:
-            excerpt = await _excerpt(response)
-            seconds = time.perf_counter() - started
-            return Reply(response.status, None, seconds, excerpt, _retry_after(response))
+            excerpt = await _excerpt(answer)
+            return Reply(answer.status, None, time.perf_counter() - started, excerpt, _retry_after(answer))
         finally:
-            # Leaving a context would wait until the request is written, which a receiver can put off.
-            response.release()
+            answer.close()
 
-    def _session(self, *, host_allowed: bool, fresh: bool) -> aiohttp.ClientSession:
-        connector = Connector(
+    def _pool(self, *, host_allowed: bool, fresh: bool) -> Connector:
+        return Connector(
             limit=CONNECTIONS,
             resolver=self._resolver,
             ttl_dns_cache=DNS_CACHE_SECONDS,
             # The factory is called with the concrete address of every socket, for names and literals alike.
             socket_factory=self._guard(host_allowed=host_allowed),
             **({"force_close": True} if fresh else {"keepalive_timeout": KEEPALIVE_SECONDS}),
-        )
-        return aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            # A compressed answer of a few bytes may unpack to gigabytes.
-            auto_decompress=False,
-            # The environment gives neither a proxy nor credentials.
-            trust_env=False,
-            skip_auto_headers={hdrs.ACCEPT_ENCODING},
-            trace_configs=[_noting_reuse()],
         )
 
     def _guard(self, *, host_allowed: bool) -> Callable[[AddrInfoType], socket.socket]:
@@ -212,33 +200,26 @@ class Egress:
         return open_socket
 
 
-def _noting_reuse() -> aiohttp.TraceConfig:
-    """Return what notes in a request's `_Connection` that it goes over a connection that was kept open."""
-    trace = aiohttp.TraceConfig()
-
-    async def reused(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
-        context.trace_request_ctx.reused = True
-
-    trace.on_connection_reuseconn.append(reused)
-    return trace
-
-
-async def _excerpt(response: aiohttp.ClientResponse) -> str:
+async def _excerpt(answer: Answer) -> str:
     """Return the beginning of the answer's body. A body that is long, slow or no HTTP costs its connection alone."""
     received = bytearray()
+    content = answer.content
     try:
-        async with asyncio.timeout(EXCERPT_TIMEOUT_SECONDS):
-            while len(received) <= READ_BYTES and (chunk := await response.content.read(READ_BYTES)):
-                received += chunk
+        if content.is_eof():  # the body has come with its head, as most do
+            received += content.read_nowait(READ_BYTES + 1)
+        else:
+            async with asyncio.timeout(EXCERPT_TIMEOUT_SECONDS):
+                while len(received) <= READ_BYTES and (chunk := await content.read(READ_BYTES)):
+                    received += chunk
     except Exception:  # noqa: BLE001 - the head has decided, and nothing behind it may take that back
-        response.close()
+        answer.spoil()
     if len(received) > READ_BYTES:
-        response.close()
+        answer.spoil()
     # PostgreSQL's text holds no NUL.
     return bytes(received[:EXCERPT_BYTES]).decode("utf-8", "replace").replace("\x00", "\ufffd")
 
 
-def _retry_after(response: aiohttp.ClientResponse) -> float | None:
+def _retry_after(response: Answer) -> float | None:
     """Return the seconds of `Retry-After`, given as such or as a date (RFC 9110, section 10.2.3).
 
     None where it means nothing, and for a text that is neither.
@@ -265,7 +246,7 @@ def _error(failure: Exception) -> str:
         return _named(failure, failure.certificate_error)
     if isinstance(failure, aiohttp.ClientConnectorError):
         return FORBIDDEN if FORBIDDEN in str(failure.os_error) else _named(failure, failure.os_error)
-    if isinstance(failure, aiohttp.ClientResponseError):
+    if isinstance(failure, NotHttpError):
         return NOT_HTTP
     if isinstance(failure, aiohttp.ServerDisconnectedError | OSError):
         return _named(failure, failure)

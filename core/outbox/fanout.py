@@ -6,27 +6,36 @@ mark, and the mark and the deliveries are one transaction.
 
 The same step numbers the events of each principal, for those who read them instead of receiving them. Ids would not do:
 an id is drawn before the commit, and an event that is committed late would lie behind a reader's cursor for ever.
+
+A worker hands deliveries over to its own sender (`Handover`): they are born with its lease, and need neither a claim
+nor a second look. A worker that dies between the commit and the request leaves a lease like any other.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from uuid import UUID
 
 from core import ids
 from core.database import queries
-from core.outbox.ordering import release, turns_of
+from core.outbox.ordering import Turn, release
+from core.work.due_window import DueWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from uuid import UUID
+    from collections.abc import Callable, Sequence
 
-    from core.database import Connection, Database
+    from core.database import Connection, Database, Row
 
 _sql = queries(__name__)
 
 # Events of one step. With a handful of endpoints each, the transaction stays under about 20 ms.
 BATCH: Final = 200
-COLUMNS: Final = ("id", "principal_id", "event_type", "object_id", "created_at")
+# An id bears the time of the process that wrote the event, whose clock may be behind ours; beside the slack for late
+# commits (`core.work.due_window`), a look goes back as far as clocks that are kept by NTP can differ.
+CLOCKS_APART: Final = timedelta(seconds=4)
+
+_START: Final = UUID(int=0)
 
 
 class NewDelivery(NamedTuple):
@@ -36,6 +45,45 @@ class NewDelivery(NamedTuple):
     endpoint_id: UUID
     disabled: bool = False
     ordered_object: str | None = None
+
+
+class Room(NamedTuple):
+    """The room that a sender has for deliveries which are handed over to it, and the lease that they are born with.
+
+    `known` are endpoints, with how many each may be sent (`rooms`) and whether each is swift; any other may be sent
+    `default`. In all there is room for `free`, of which endpoints that are not swift get `free_of_others` at most. Room
+    beyond `free_of_many` is for the first slots of each endpoint alone (`firsts`).
+    """
+
+    worker: UUID
+    token: UUID
+    lease_seconds: float
+    known: Sequence[UUID] = ()
+    rooms: Sequence[int] = ()
+    firsts: Sequence[int] = ()
+    swift: Sequence[bool] = ()
+    default: int = 0
+    free: int = 0
+    free_of_many: int = 0
+    free_of_others: int = 0
+
+
+class Handover(Protocol):
+    """A sender that takes deliveries from the fan-out of its own process."""
+
+    def offer(self) -> Room:
+        """Return the room there is; it is kept until `take`, which comes in any case."""
+
+    def take(self, room: Room, rows: Sequence[Row]) -> None:
+        """Begin to send the deliveries that were handed over; none if the fan-out has failed."""
+
+
+class _FannedOut(NamedTuple):
+    """The events of a step: how many, the last of them, how many deliveries are due for a claim now."""
+
+    events: int = 0
+    last: UUID | None = None
+    due: int = 0
 
 
 async def create_deliveries(connection: Connection, new: Sequence[NewDelivery]) -> list[UUID]:
@@ -48,21 +96,65 @@ async def create_deliveries(connection: Connection, new: Sequence[NewDelivery]) 
 
 async def fan_out(database: Database, *, limit: int = BATCH) -> int:
     """Create the deliveries of up to `limit` committed events and return how many events that were."""
-    async with database.transaction() as connection:
-        events = await connection.fetch(_sql.take_events_to_fan_out, limit)
-        if not events:
-            return 0
-        columns = [[event[name] for event in events] for name in COLUMNS]
-        wanted = await connection.fetch(_sql.endpoints_for_events, *columns)
-        await create_deliveries(
-            connection,
-            [
-                NewDelivery(row["event_id"], row["endpoint_id"], row["disabled"], row["ordered_object"])
-                for row in wanted
-            ],
-        )
-        # The mark comes last, since other steps with events of the same principals wait for the commit from then on.
-        await connection.execute(_sql.mark_fanned_out, columns[0], columns[1])
-    # The release comes after the commit: only then does every process see which events have their deliveries.
-    await release(database, turns_of(wanted))
-    return len(events)
+    done, _ = await _fan_out(database, limit, _START, Room(_START, _START, 0.0))
+    return done.events
+
+
+class FanOut:
+    """The fan-out of one worker. A look for events begins where the last one has ended, as far as that is safe.
+
+    `on_due` is called when there are deliveries that a claim has to find.
+    """
+
+    def __init__(
+        self, database: Database, sender: Handover, *, on_due: Callable[[], None], limit: int = BATCH
+    ) -> None:
+        self._database = database
+        self._sender = sender
+        self._on_due = on_due
+        self._limit = limit
+        self._due_window = DueWindow()
+        self._look = self._due_window.look()
+        self._after: UUID | None = None
+
+    async def step(self) -> int:
+        """Create the deliveries of the next events, hand over what there is room for, and return how many events."""
+        if self._after is None:
+            self._look = self._due_window.look()
+        room = self._sender.offer()
+        rows: Sequence[Row] = ()
+        try:
+            done, rows = await _fan_out(self._database, self._limit, self._since(), room)
+        finally:
+            self._sender.take(room, rows)
+        # A full step may have left events behind it, and the next one goes on there.
+        self._after = done.last if done.events == self._limit else None
+        if self._after is None:
+            self._due_window.seen(self._look)
+        if done.due:
+            self._on_due()
+        return done.events
+
+    def _since(self) -> UUID:
+        """Return the id from which the next look begins: of a time that all events from before were seen."""
+        if self._after is not None:
+            return self._after
+        if self._look.seconds is None:
+            return _START
+        return ids.first_uuid_at(datetime.now(UTC) - timedelta(seconds=self._look.seconds) - CLOCKS_APART)
+
+
+async def _fan_out(
+    database: Database, limit: int, since: UUID, room: Room
+) -> tuple[_FannedOut, Sequence[Row]]:
+    """Do one step; return what was done, and the deliveries that were handed over."""
+    rows = await database.fetch(_sql.fan_out, limit, since, *room)
+    if not rows:
+        return _FannedOut(), ()
+    whole = rows[0]
+    due: int = whole["due"]
+    if whole["turn_endpoints"] is not None:
+        # The release comes after the commit: only then does every process see which events have their deliveries.
+        turns = set(map(Turn, whole["turn_endpoints"], whole["turn_objects"]))
+        due += await release(database, turns)
+    return _FannedOut(whole["events"], whole["last"], due), rows[1:]

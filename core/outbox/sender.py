@@ -8,27 +8,27 @@ a slow or dead one gets a small share (`core.outbox.breakers`).
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import Counter
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 import structlog
 
 from core import ids, metrics, tasks
 from core.database import queries
-from core.lane import Lane
 from core.masking import mask_text
 from core.outbox.backlog import Backlog, Share
-from core.outbox.batching import carriers_of, carry, messages_of
-from core.outbox.breakers import Breakers
+from core.outbox.batching import Message, carriers_of, carry, messages_of
+from core.outbox.breakers import FIRST_SLOTS, SLOTS_OF_OTHER, Breakers
 from core.outbox.egress import EXCERPT_BYTES, GONE_STATUS, TOTAL_TIMEOUT_SECONDS, UNREAD, Reply
+from core.outbox.fanout import Room
 from core.outbox.health import Patience, note_failure, note_success
-from core.outbox.ordering import Turn, lock, release, release_locked, turns_of
+from core.outbox.ordering import Turn, release, turns_of
+from core.outbox.recording import Records, Result, Written
 from core.outbox.schedule import Schedule
-from core.outbox.signing import opened_secrets, signed_headers
+from core.outbox.signing import Sealed, Signers, message_id
 from core.vault import SealedError, Vault
 from core.work.leases import DEAD_AFTER_SECONDS
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from core.database import Database, Row
-    from core.outbox.batching import Message
     from core.outbox.egress import Egress
     from core.work.leases import Worker
 
@@ -49,41 +48,19 @@ assert LEASE_SECONDS > 3 * TOTAL_TIMEOUT_SECONDS  # noqa: S101 - a relation betw
 # Requests that a process has under way at once. Receivers that are not known to be swift share a half of these slots.
 SLOTS: Final = 200
 SLOTS_OF_OTHERS: Final = 100
-# A receiver with this many of them gets no more; one claim may bring as many again.
-SLOTS_OF_ENDPOINT: Final = 8
-SLOTS_OF_OTHER_ENDPOINT: Final = 2
+# Slots that no receiver gets beside its first ones: a few that have got many, and hang all at once, leave these.
+SLOTS_KEPT: Final = 50
+# Swift receivers that the fan-out is told of by name, those that answered last. More than so many at once get no more
+# than what any receiver gets.
+KNOWN_SWIFT: Final = 128
+# Endpoints that the fan-out is told of because nothing may be handed over to them: they wait for a claim, or are left
+# alone.
+MOST_EXCLUDED: Final = 256
+# Once all slots were taken, a claim is worth its round trip when so many are free again.
+SLOTS_AT_ONCE: Final = 16
 TAKE_OVER_BATCH: Final = 1000
-# Results written in one statement.
-RECORD_BATCH: Final = 200
-PRUNE_BATCH: Final = 5_000
 # Deliveries that are given up in one statement when their endpoint is off.
 GIVE_UP_BATCH: Final = 1_000
-
-
-class Result(NamedTuple):
-    """The result of one claimed delivery, to be written down. Without `sent_at` nothing was sent.
-
-    `status`, `excerpt` and `error` are the attempt's; `last_error` is the delivery's, which a list shows.
-    """
-
-    id: UUID
-    token: UUID
-    state: str
-    last_error: str | None = None
-    retry_seconds: float = 0.0
-    sent_at: datetime | None = None
-    latency_ms: int = 0
-    status: int | None = None
-    excerpt: str = ""
-    error: str | None = None
-
-
-class Written(NamedTuple):
-    """A result to be written down, the turn that it ends, and whether the delivery carries others that share it."""
-
-    result: Result
-    turn: Turn | None
-    carries: bool
 
 
 class Sender:
@@ -112,19 +89,24 @@ class Sender:
         self._schedule = schedule
         self._breakers = breakers or Breakers(0)
         self._patience = patience or Patience(0, 0)
-        self._vault = vault or Vault()
+        self._signers = Signers(vault or Vault())
+        # A logger that is bound once knows which lines nobody wants.
+        self._log = log.bind()
         self._on_free = on_free
         self._on_event = on_event
         self._sending: set[asyncio.Task[None]] = set()
+        # Requests under way, by endpoint, and of those to endpoints that are not swift.
         self._of_endpoint: Counter[UUID] = Counter()
         self._others = 0
+        # Slots that a fan-out has been offered and has not yet used.
+        self._offered = 0
+        self._waits: asyncio.Future[None] | None = None
         self._backlog = Backlog(database)
-        self._results: Lane[Written, bool] = Lane(self._record, max_batch=RECORD_BATCH, max_waiting=2 * SLOTS)
+        self._records = Records(database, most_waiting=2 * SLOTS, on_release=on_free)
 
     async def step(self) -> int:
         """Claim due deliveries, as many as there are free slots, start sending them, and return how many that was."""
-        while len(self._sending) >= SLOTS:
-            await asyncio.wait(self._sending, return_when=asyncio.FIRST_COMPLETED)
+        await self._some_are_free()
         token = ids.new_uuid()
         rows: list[Row] = []
         if self._backlog.is_fresh:
@@ -133,23 +115,62 @@ class Sender:
             await self._backlog.look()
             rows = await self._claim(token)
         for message in await messages_of(self._database, rows, token):
-            endpoint_id = message.row["endpoint_id"]
-            swift = self._breakers.is_swift(endpoint_id)
-            self._of_endpoint[endpoint_id] += 1
-            self._others += not swift
-            trial = self._breakers.started(endpoint_id)
-            task = asyncio.create_task(self._send_and_record(message, token, swift=swift, trial=trial))
-            self._sending.add(task)
-            task.add_done_callback(self._sending.discard)
+            self._start(message, token)
         return len(rows)
+
+    def offer(self) -> Room:
+        """Return the room for deliveries that a fan-out hands over: those of endpoints for which none waits.
+
+        Endpoints that wait for a claim get their share of the slots first.
+        """
+        free = SLOTS - len(self._sending) - self._offered
+        free -= sum(share.batches for share in self._choose().values())
+        free = 0 if self._waits is not None else max(0, free)
+        self._offered += free
+        nothing, one = self._breakers.left_alone()
+        excluded = {*nothing, *one, *self._backlog}
+        known = {*self._breakers.latest_swift(KNOWN_SWIFT), *self._of_endpoint}
+        # The list would cost more than a claim does; only those that are known to be swift are worth it.
+        many = len(excluded) > MOST_EXCLUDED
+        known = (
+            {name for name in known if self._breakers.is_swift(name)} - excluded if many else known | excluded
+        )
+        rooms = {name: 0 if name in excluded else self._room_of(name, SLOTS) for name in known}
+        return Room(
+            self._worker.id,
+            ids.new_uuid(),
+            LEASE_SECONDS,
+            list(rooms),
+            list(rooms.values()),
+            [min(room, FIRST_SLOTS - self._of_endpoint[name]) for name, room in rooms.items()],
+            [self._breakers.is_swift(name) for name in rooms],
+            0 if many else SLOTS_OF_OTHER,
+            free,
+            max(0, free - SLOTS_KEPT),
+            max(0, min(free, SLOTS_OF_OTHERS - self._others)),
+        )
+
+    def take(self, room: Room, rows: Sequence[Row]) -> None:
+        """Begin to send what a fan-out has handed over, and take the rest of the room back."""
+        self._offered -= room.free
+        for row in rows:
+            self._start(Message(row, message_id(row["event_id"]), row["event_type"], row["body"]), room.token)
+        if self._choose():
+            self._on_free()
 
     async def drain(self, timeout_seconds: float) -> None:
         """Wait for the requests that are under way, then give back the deliveries that are not done."""
         if self._sending:
             _, late = await asyncio.wait(self._sending, timeout=timeout_seconds)
             await tasks.end(*late)
-        await self._results.close()
+        await self._records.close()
         await self._database.execute(_sql.release_deliveries, self._worker.id)
+
+    async def _some_are_free(self) -> None:
+        """Wait, where no slot is free, until so many are that a claim is worth it."""
+        if len(self._sending) >= SLOTS:
+            self._waits = asyncio.get_running_loop().create_future()
+            await self._waits
 
     async def _claim(self, token: UUID) -> list[Row]:
         """Claim from endpoints that wait until a delivery is found or no endpoint is left whose turn it could be."""
@@ -172,17 +193,17 @@ class Sender:
     def _choose(self) -> dict[UUID, Share]:
         """Return how many deliveries to claim from each endpoint: in turn, as far as the slots reach."""
         nothing, one = self._breakers.left_alone()
-        free = SLOTS - len(self._sending)
+        free = SLOTS - len(self._sending) - self._offered
         free_of_others = SLOTS_OF_OTHERS - self._others
         asked: dict[UUID, Share] = {}
         for endpoint_id, waiting in self._backlog.items():
             if free <= 0:
                 break
             swift = self._breakers.is_swift(endpoint_id)
-            if endpoint_id in nothing or self._is_full(endpoint_id, swift=swift):
+            if endpoint_id in nothing or not self._is_worth_a_claim(endpoint_id):
                 continue
             trial = endpoint_id in one
-            slots = 1 if trial else SLOTS_OF_ENDPOINT if swift else SLOTS_OF_OTHER_ENDPOINT
+            slots = 1 if trial else self._room_of(endpoint_id, free)
             slots = min(slots, free if swift else free_of_others)
             if slots > 0:
                 # An endpoint of batches gets one batch at a time, which takes one slot.
@@ -192,17 +213,45 @@ class Sender:
                 free_of_others -= 0 if swift else slots
         return asked
 
-    def _is_full(self, endpoint_id: UUID, *, swift: bool) -> bool:
-        return self._of_endpoint[endpoint_id] >= (SLOTS_OF_ENDPOINT if swift else SLOTS_OF_OTHER_ENDPOINT)
+    def _room_of(self, endpoint_id: UUID, free: int | None = None) -> int:
+        """Return how many more requests the receiver may be sent, where `free` slots are left (None: as there are)."""
+        under_way, most = self._of_endpoint[endpoint_id], self._breakers.slots_of(endpoint_id)
+        free = SLOTS - len(self._sending) - self._offered if free is None else free
+        return max(0, min(most, FIRST_SLOTS) - under_way, min(most - under_way, free - SLOTS_KEPT))
+
+    def _is_worth_a_claim(self, endpoint_id: UUID) -> bool:
+        """Say whether a quarter of the receiver's slots is free: one at a time would be a claim for each answer."""
+        return self._room_of(endpoint_id) >= max(1, self._breakers.slots_of(endpoint_id) // 4)
+
+    def _start(self, message: Message, token: UUID) -> None:
+        endpoint_id = message.row["endpoint_id"]
+        swift = self._breakers.is_swift(endpoint_id)
+        self._of_endpoint[endpoint_id] += 1
+        self._others += not swift
+        trial = self._breakers.started(endpoint_id)
+        task = asyncio.create_task(self._send_and_record(message, token, swift=swift, trial=trial))
+        self._sending.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._sending.discard(task)
+        if self._waits is not None and len(self._sending) <= SLOTS - SLOTS_AT_ONCE:
+            if not self._waits.done():
+                self._waits.set_result(None)
+            self._waits = None
 
     async def _send_and_record(self, message: Message, token: UUID, *, swift: bool, trial: bool) -> None:
         row = message.row
         endpoint_id = row["endpoint_id"]
         try:
-            result = await self._send(message, token)
+            try:
+                result = await self._send(message, token)
+            finally:
+                # The receiver is free for another request; the record takes its time.
+                self._let_go(endpoint_id, swift=swift, trial=trial)
             finished = result.state != "pending" and row["ordered_object"] is not None
             turn = Turn(endpoint_id, row["ordered_object"]) if finished else None
-            if not await self._results.submit(Written(result, turn, message.is_batch)):
+            if not await self._records.add(Written(result, turn, message.is_batch)):
                 log.warning("delivery.lease_lost", delivery_id=str(row["id"]), state=result.state)
             if result.sent_at is not None:
                 await self._note_health(row, result)
@@ -210,15 +259,17 @@ class Sender:
                 await self._give_up_backlog(endpoint_id, result.last_error)
         except Exception:  # the lease will run out, and the delivery is sent again
             log.exception("delivery.not_recorded", delivery_id=str(row["id"]))
-        finally:
-            self._breakers.abandoned(endpoint_id)
-            held_back = trial or self._others >= SLOTS_OF_OTHERS or self._is_full(endpoint_id, swift=swift)
-            self._others -= not swift
-            self._of_endpoint[endpoint_id] -= 1
-            if not self._of_endpoint[endpoint_id]:
-                del self._of_endpoint[endpoint_id]
-            if held_back:
-                self._on_free()
+
+    def _let_go(self, endpoint_id: UUID, *, swift: bool, trial: bool) -> None:
+        """Free the slot of a request, and call for a claim where that lets one begin which the slot has held back."""
+        self._breakers.abandoned(endpoint_id)
+        held_back = trial or self._others >= SLOTS_OF_OTHERS or not self._is_worth_a_claim(endpoint_id)
+        self._others -= not swift
+        self._of_endpoint[endpoint_id] -= 1
+        if not self._of_endpoint[endpoint_id]:
+            del self._of_endpoint[endpoint_id]
+        if held_back and self._backlog and self._is_worth_a_claim(endpoint_id):
+            self._on_free()
 
     async def _send(self, message: Message, token: UUID) -> Result:
         row = message.row
@@ -227,7 +278,8 @@ class Sender:
             return Result(row["id"], token, "failed", reason)
         sent_at = datetime.now(UTC)
         reply = await self._post(message)
-        self._breakers.note(row["endpoint_id"], good=reply.well, seconds=reply.seconds)
+        full = not self._room_of(row["endpoint_id"])
+        self._breakers.note(row["endpoint_id"], good=reply.well, seconds=reply.seconds, full=full)
         try:
             result = self._judge(row, token, reply, sent_at)
         except Exception:
@@ -240,7 +292,7 @@ class Sender:
         if result.state != "pending":
             metrics.DELIVERIES.add(result.state)
         # A line for each delivery would cost more than the delivery; the metrics count successes.
-        (log.debug if reply.succeeded else log.warning)(
+        (self._log.debug if reply.succeeded else self._log.warning)(
             "delivery.attempt",
             delivery_id=str(row["id"]),
             webhook_id=message.identity,
@@ -256,22 +308,24 @@ class Sender:
     async def _post(self, message: Message) -> Reply:
         row = message.row
         try:
-            opened = opened_secrets(self._vault, row["endpoint_id"], row["secrets"], row["signing_keys"])
+            own, signer = self._signers.of(
+                row["endpoint_id"], Sealed(row["headers"], row["secrets"], row["signing_keys"])
+            )
         except SealedError as error:
             return Reply(None, error.detail, 0.0)
-        headers = json.loads(row["headers"]) | signed_headers(
+        signed = signer.headers(
             identity=message.identity,
             event_type=message.event_type,
             delivery_id=row["id"],
             body=message.body,
             timestamp=int(time.time()),
-            **opened,
         )
-        return await self._egress.post(row["url"], body=message.body, headers=headers)
+        return await self._egress.post(row["url"], body=message.body, headers=own | signed)
 
     def _judge(self, row: Row, token: UUID, reply: Reply, sent_at: datetime) -> Result:
         excerpt = mask_text(reply.excerpt)[:EXCERPT_BYTES]
-        wait = None if reply.gone else self._schedule.wait_seconds(row["attempts"], reply.retry_after)
+        final = reply.succeeded or reply.gone
+        wait = None if final else self._schedule.wait_seconds(row["attempts"], reply.retry_after)
         state = "delivered" if reply.succeeded else "failed" if wait is None else "pending"
         error = None
         if not reply.succeeded:
@@ -308,29 +362,6 @@ class Sender:
         async with self._database.transaction() as connection:
             rows = await connection.fetch(_sql.fail_backlog, endpoint_id, reason, GIVE_UP_BATCH)
             await carry(connection, carriers_of(rows))
-
-    async def _record(self, written: Sequence[Written]) -> list[bool]:
-        results = [one.result for one in written]
-        columns: list[list[Any]] = [list(column) for column in zip(*results, strict=True)]
-        turns = {one.turn for one in written if one.turn is not None}
-        carriers = {one.result.id for one in written if one.carries}
-        if turns or carriers:
-            async with self._database.transaction() as connection:
-                await lock(connection, turns)
-                rows = await connection.fetch(_sql.record_deliveries, *columns)
-                await carry(connection, carriers)
-                released = await release_locked(connection, turns)
-            if released:
-                self._on_free()
-        else:
-            rows = await self._database.fetch(_sql.record_deliveries, *columns)
-        held = {row["id"] for row in rows}
-        return [result.id in held for result in results]
-
-
-async def prune_attempts(database: Database, days: int) -> int:
-    """Remove attempts that are older than `days`, up to PRUNE_BATCH of them; return how many that was."""
-    return await database.execute(_sql.prune_attempts, days, PRUNE_BATCH)
 
 
 async def take_over_deliveries(database: Database, schedule: Schedule) -> int:

@@ -11,8 +11,10 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import json
 import secrets as randomness
-from typing import TYPE_CHECKING, Final
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -37,6 +39,9 @@ _BEHIND: Final = "|"
 
 # The wallet contract's bound in characters; its merchants bring a secret of their own.
 MAX_OWN_SECRET: Final = 64
+
+# Endpoints whose opened secrets a process keeps at hand.
+KNOWN_SIGNERS: Final = 4_096
 
 USER_AGENT: Final = "Payments-Webhooks/0.1"
 
@@ -111,6 +116,71 @@ def message_id(event_id: UUID) -> str:
     return f"msg_{event_id.hex}"
 
 
+class Signer:
+    """An endpoint's opened secrets and private keys, newest first, read once for many deliveries."""
+
+    def __init__(self, secrets: Sequence[str], signing_keys: Sequence[str] = ()) -> None:
+        self._keys = [_key(secret) for secret in secrets]
+        self._private_keys = [_private_key(key) for key in signing_keys]
+        # The key of the wallet form is the whole text of the secret, as it is shown.
+        self._wallet_key = secrets[-1].encode()
+
+    def headers(
+        self, *, identity: str, event_type: str, delivery_id: UUID, body: bytes, timestamp: int
+    ) -> dict[str, str]:
+        """Return the headers of one attempt at `timestamp` (Unix seconds, of the attempt and not of the event).
+
+        `identity` is the `webhook-id`. Standard Webhooks carries one signature for each secret and key. The wallet form
+        has room for one, made with the oldest secret: during a rotation its receiver still checks with the secret that
+        it has.
+        """
+        content = f"{identity}.{timestamp}.".encode() + body
+        signatures = [f"v1,{_base64(hmac.digest(key, content, 'sha256'))}" for key in self._keys]
+        signatures += [f"v1a,{_base64(key.sign(content))}" for key in self._private_keys]
+        wallet_content = f"{timestamp}{event_type}".encode() + body
+        return {
+            "Content-Type": "application/json",
+            "User-Agent": USER_AGENT,
+            "webhook-id": identity,
+            "webhook-timestamp": str(timestamp),
+            "webhook-signature": " ".join(signatures),
+            "X-Webhook-Ts": str(timestamp),
+            "X-Webhook-Event": event_type,
+            "X-Webhook-Sign": hmac.digest(self._wallet_key, wallet_content, "sha256").hex(),
+            "X-Delivery-ID": str(delivery_id),
+        }
+
+
+class Sealed(NamedTuple):
+    """The rows of an endpoint that its requests are made from, as they are stored."""
+
+    headers: str
+    secrets: Sequence[str]
+    signing_keys: Sequence[str]
+
+
+class Signers:
+    """The signers and own headers of endpoints that a process sends to.
+
+    The stored texts are compared each time, so a secret, a key or a header that was changed counts at once.
+    """
+
+    def __init__(self, keys: Vault) -> None:
+        self._vault = keys
+        self._known: OrderedDict[UUID, tuple[Sealed, dict[str, str], Signer]] = OrderedDict()
+
+    def of(self, endpoint_id: UUID, stored: Sealed) -> tuple[dict[str, str], Signer]:
+        """Return the headers that an endpoint's owner has added, and its signer. Raises SealedError."""
+        known = self._known.get(endpoint_id)
+        if known is None or known[0] != stored:
+            opened = opened_secrets(self._vault, endpoint_id, stored.secrets, stored.signing_keys)
+            known = (stored, json.loads(stored.headers), Signer(**opened))
+            self._known[endpoint_id] = known
+            if len(self._known) > KNOWN_SIGNERS:
+                self._known.popitem(last=False)
+        return known[1], known[2]
+
+
 def signed_headers(
     *,
     identity: str,
@@ -121,28 +191,10 @@ def signed_headers(
     signing_keys: Sequence[str] = (),
     timestamp: int,
 ) -> dict[str, str]:
-    """Return the headers of one attempt at `timestamp` (Unix seconds, of the attempt and not of the event).
-
-    `identity` is the `webhook-id`. `secrets` and `signing_keys` are the endpoint's, newest first. Standard Webhooks
-    carries one signature for each. The wallet form has room for one, made with the oldest secret: during a rotation its
-    receiver still checks with the secret that it has.
-    """
-    content = f"{identity}.{timestamp}.".encode() + body
-    signatures = [f"v1,{_base64(hmac.digest(_key(secret), content, 'sha256'))}" for secret in secrets]
-    signatures += [f"v1a,{_base64(_private_key(key).sign(content))}" for key in signing_keys]
-    wallet_content = f"{timestamp}{event_type}".encode() + body
-    return {
-        "Content-Type": "application/json",
-        "User-Agent": USER_AGENT,
-        "webhook-id": identity,
-        "webhook-timestamp": str(timestamp),
-        "webhook-signature": " ".join(signatures),
-        "X-Webhook-Ts": str(timestamp),
-        "X-Webhook-Event": event_type,
-        # The key of the wallet form is the whole text of the secret, as it is shown.
-        "X-Webhook-Sign": hmac.digest(secrets[-1].encode(), wallet_content, "sha256").hex(),
-        "X-Delivery-ID": str(delivery_id),
-    }
+    """Return the headers of one attempt, as `Signer.headers` does, for a single one."""
+    return Signer(secrets, signing_keys).headers(
+        identity=identity, event_type=event_type, delivery_id=delivery_id, body=body, timestamp=timestamp
+    )
 
 
 def _key(secret: str) -> bytes:

@@ -5,14 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    DotEnvSettingsSource,
-    EnvSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
 from core.settings.brand import Brand
 from core.settings.kinds import Secret, expectation, extra_of, has_marks, names_of, shown, text_of
@@ -58,15 +52,9 @@ class Settings(
         extras = {name: extra_of(field).get("dev") for name, field in cls.model_fields.items()}
         return {name: value for name, value in extras.items() if value is not None} | given
 
-    @classmethod
-    def settings_customise_sources(  # type: ignore[override] # the sources that are not used come by keyword
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003
-        init_settings: PydanticBaseSettingsSource,
-        **_: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return the given values as the only source: `load_settings` has chosen among the names of a key before."""
-        return (init_settings,)
+    def __init__(self, **values: Any) -> None:
+        """Take the given values alone: `load_settings` has chosen among the sources and the names of a key before."""
+        BaseModel.__init__(self, **values)
 
 
 def load_settings(*, env_file: str | os.PathLike[str] | None = ".env", **overrides: Any) -> Settings:

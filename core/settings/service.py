@@ -297,6 +297,13 @@ class Inbox(BaseModel):
     inbox_retry_cap_secs: float = key(
         900, "Longest wait between two attempts", unit="seconds", ge=0.01, le=86_400
     )
+    inbox_retention_days: int = key(
+        90,
+        "How long finished events of providers are kept, at least a week; 0: for ever. Dead letters stay",
+        unit="days",
+        ge=0,
+        le=36_500,
+    )
     inbox_backfill_hours: int = key(
         72,
         "How far back the worker asks providers, once an hour, for events that were not delivered; 0: never",
@@ -351,6 +358,22 @@ class Outbox(BaseModel):
     )
     webhook_attempts_days: int = key(
         30, "How long the attempts at deliveries are kept", unit="days", ge=1, le=3_650
+    )
+    webhook_deliveries_days: int = key(
+        30,
+        "How long a delivery that is delivered or failed is kept, and can be sent again; its attempts go with it;"
+        " 0: for ever",
+        unit="days",
+        ge=0,
+        le=3_650,
+    )
+    webhook_events_days: int = key(
+        30,
+        "How long an outgoing event can be read at /v1/events; one that still has a delivery is kept with it; 0: for"
+        " ever",
+        unit="days",
+        ge=0,
+        le=3_650,
     )
     webhook_worker_poll_secs: float = key(
         0,

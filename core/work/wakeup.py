@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from redis.exceptions import RedisError
 
+from core import ids
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -34,21 +36,31 @@ RECONNECT_SECONDS: Final = 1.0
 LISTEN_SECONDS: Final = 5.0
 
 
+# A message names its sender behind this, which no topic begins with.
+_FROM: Final = "from:"
+
+
 def _channel(epoch: str) -> str:
     return f"ts:{epoch}:wake"
 
 
 class Waker:
-    """The sending side. At most one message is under way; topics that are woken meanwhile go with the next one."""
+    """The sending side. At most one message is under way; topics that are woken meanwhile go with the next one.
 
-    def __init__(self, redis: Redis, epoch: str) -> None:
+    `alarm` is that of the same process, if it has one: it rings at once, and does not hear the message again.
+    """
+
+    def __init__(self, redis: Redis, epoch: str, alarm: Alarm | None = None) -> None:
         self._redis = redis
         self._channel = _channel(epoch)
+        self.alarm = alarm
         self._due: set[str] = set()
         self._sender: asyncio.Task[None] | None = None
 
     def wake(self, topic: str) -> None:
         """Tell all workers that there is work of `topic`. Returns at once and never fails."""
+        if self.alarm is not None:
+            self.alarm.ring([topic])
         self._due.add(topic)
         if self._sender is None:
             self._sender = asyncio.create_task(self._send())
@@ -61,7 +73,8 @@ class Waker:
     async def _send(self) -> None:
         try:
             while self._due:
-                message = " ".join(sorted(self._due))
+                origin = () if self.alarm is None else (_FROM + self.alarm.name,)
+                message = " ".join((*sorted(self._due), *origin))
                 self._due.clear()
                 # A lost wake-up costs one poll interval, so there is no second try and no line in the log for each.
                 with contextlib.suppress(RedisError, OSError, TimeoutError):
@@ -76,6 +89,7 @@ class Alarm:
     def __init__(self, redis: Redis, epoch: str) -> None:
         self._redis = redis
         self._channel = _channel(epoch)
+        self.name = ids.new_uuid().hex
         self._events = {topic: asyncio.Event() for topic in TOPICS}
 
     def ring(self, topics: Iterable[str] = TOPICS) -> None:
@@ -87,8 +101,10 @@ class Alarm:
     async def wait(self, topic: str, timeout_seconds: float) -> bool:
         """Wait until `topic` was woken since the last call, or for the time given; say whether it was woken."""
         event = self._events[topic]
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(event.wait(), timeout_seconds)
+        if not event.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_seconds):
+                    await event.wait()
         woken = event.is_set()
         event.clear()
         return woken
@@ -116,4 +132,6 @@ class Alarm:
         while True:
             message = await channel.get_message(timeout=LISTEN_SECONDS)
             if message is not None:
-                self.ring(message["data"].decode("utf-8", "replace").split())
+                words = message["data"].decode("utf-8", "replace").split()
+                if _FROM + self.name not in words:
+                    self.ring(words)

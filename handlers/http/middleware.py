@@ -1,13 +1,14 @@
 """The layer around every request: id and trace, log line, metrics, the headers of every answer, CORS, the last net.
 
-The layer is a function around each handler, which knows its route when the application is built. Middlewares of aiohttp
-would cost some microseconds and a look for the route. The headers of every answer are made as bytes for the connection
-(`handlers.http.protocol`), which writes a plain answer in one piece. One signal adds the same headers to all others,
-since only a signal sees streamed answers before they leave.
+The layer is a function for each route, which knows the route's path when the table of routes is made. Middlewares of
+aiohttp would cost some microseconds and a look for the route. The headers of every answer are made as bytes for the
+connection (`handlers.http.protocol`), which writes a plain answer in one piece. One signal adds the same headers to all
+others, since only a signal sees streamed answers before they leave.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -21,10 +22,10 @@ from handlers.http import problems
 from handlers.http.protocol import READY_HEADERS, is_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
+    from collections.abc import Collection, Sequence
 
-    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-    Refuse = Callable[[web.HTTPException, str, str], web.Response]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Refuse = Callable[[web.HTTPException, str, str], web.Response]
 
 X_REQUEST_ID = istr("X-Request-ID")
 X_TRACEPARENT = istr("traceparent")
@@ -134,51 +135,21 @@ EXCHANGE: web.RequestKey[Exchange] = web.RequestKey("exchange", Exchange)
 class Edge:
     """The layer around every handler of one application, and `dress`, its signal.
 
-    `refuse` makes an answer of the framework's own refusals, from the exception, the path and the method.
+    `handlers` are the application's own, by the numbers that `around` knows. `refuse` makes an answer of the
+    framework's own refusals, from the exception, the path and the method.
     """
 
+    __slots__ = ("cross_origin", "handlers", "refuse")
+
     def __init__(
-        self, allowed_origins: Collection[str], refuse: Refuse = problems.from_http_exception
+        self,
+        allowed_origins: Collection[str],
+        handlers: Sequence[Handler],
+        refuse: Refuse = problems.from_http_exception,
     ) -> None:
-        self._cross_origin = CrossOrigin(allowed_origins)
-        self._refuse = refuse
-
-    def around(self, template: str, handler: Handler) -> Handler:
-        """Return `handler` so that it always answers, and each answer is logged and measured under `template`."""
-        cross_origin = self._cross_origin
-
-        async def answered(request: web.Request) -> web.StreamResponse:
-            started = perf_counter()
-            exchange = request[EXCHANGE] = Exchange(request)
-            response: web.StreamResponse | None = None
-            try:
-                if request.method == hdrs.METH_OPTIONS:
-                    response = cross_origin.preflight(request)
-                if response is None:
-                    response = await handler(request)
-            except web.HTTPException as error:
-                response = self._refuse(error, request.path, request.method)
-            except (
-                ConnectionError
-            ):  # nobody is left to answer to; aiohttp would log a raised error as our mistake
-                return web.Response(status=CLIENT_CLOSED_REQUEST)
-            except Exception:
-                _log.exception("request failed")
-                if request.writer.output_size:  # a stream that broke off cannot be answered again
-                    raise
-                response = problems.internal_error(exchange.request_id)
-            finally:
-                status = CLIENT_CLOSED_REQUEST if response is None else response.status
-                seconds = perf_counter() - started
-                metrics.observe_request(
-                    request.method, template, status, seconds, request.content_length or 0
-                )
-                log.access_log(request.method, template, status, seconds)
-            if hdrs.ORIGIN not in request.headers and is_plain(request, response):
-                request[READY_HEADERS] = _ready_headers(request, response, exchange)
-            return response
-
-        return answered
+        self.cross_origin = CrossOrigin(allowed_origins)
+        self.handlers = handlers
+        self.refuse = refuse
 
     async def dress(self, request: web.Request, response: web.StreamResponse) -> None:
         """Add the headers that every answer has, just before they leave. `_ready_headers` makes the same as bytes."""
@@ -200,7 +171,50 @@ class Edge:
             headers.extend(exchange.rate_headers)
         origin = request.headers.get(hdrs.ORIGIN)
         if origin is not None:
-            self._cross_origin.allow(origin, headers)
+            self.cross_origin.allow(origin, headers)
+
+
+EDGE: web.AppKey[Edge] = web.AppKey("edge", Edge)
+
+
+def around(template: str, number: int) -> Handler:
+    """Return the handler of that number of the request's application, so that it always answers.
+
+    Each answer is logged and measured under `template`. The table of routes is shared by applications of the same
+    surfaces; only the request tells whose handler is meant.
+    """
+
+    async def answered(request: web.Request) -> web.StreamResponse:
+        started = perf_counter()
+        edge = request.app[EDGE]
+        exchange = request[EXCHANGE] = Exchange(request)
+        response: web.StreamResponse | None = None
+        try:
+            if request.method == hdrs.METH_OPTIONS:
+                response = edge.cross_origin.preflight(request)
+            if response is None:
+                response = await edge.handlers[number](request)
+        except web.HTTPException as error:
+            response = edge.refuse(error, request.path, request.method)
+        except (
+            ConnectionError
+        ):  # nobody is left to answer to; aiohttp would log a raised error as our mistake
+            return web.Response(status=CLIENT_CLOSED_REQUEST)
+        except Exception:
+            _log.exception("request failed")
+            if request.writer.output_size:  # a stream that broke off cannot be answered again
+                raise
+            response = problems.internal_error(exchange.request_id)
+        finally:
+            status = CLIENT_CLOSED_REQUEST if response is None else response.status
+            seconds = perf_counter() - started
+            metrics.observe_request(request.method, template, status, seconds, request.content_length or 0)
+            log.access_log(request.method, template, status, seconds)
+        if hdrs.ORIGIN not in request.headers and is_plain(request, response):
+            request[READY_HEADERS] = _ready_headers(request, response, exchange)
+        return response
+
+    return answered
 
 
 def _ready_headers(request: web.Request, response: web.StreamResponse, exchange: Exchange) -> bytes:

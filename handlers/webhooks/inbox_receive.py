@@ -19,12 +19,14 @@ from multidict import CIMultiDictProxy
 
 from core import metrics
 from core.errors import Unavailable
-from core.inbox import cloudpayments, paypal, paypal_api
+from core.inbox import cloudpayments
 from core.inbox.cloudpayments import CloudPaymentsVerifier
 from core.inbox.cloudpayments_check import answer_check
 from core.inbox.intake import Intake
-from core.inbox.paypal_certificates import Certificates
-from core.inbox.paypal_client import Client
+from core.inbox.paypal import api as paypal_api
+from core.inbox.paypal import transmissions as paypal
+from core.inbox.paypal.certificates import Certificates
+from core.inbox.paypal.client import Client
 from core.inbox.rules import RULES
 from core.inbox.source_verifiers import SourceVerifiers
 from core.inbox.stripe import StripeVerifier

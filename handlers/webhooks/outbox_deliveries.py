@@ -260,7 +260,8 @@ ROUTES = table(
         scope="webhooks:read", query=EventQuery, answers={200: EventPage},
         description="The events that endpoints are sent, for readers that cannot receive. Positions count each "
         "principal's events from 1 and become visible in order: keep `next`, pass it as `after`, and nothing is "
-        "missed.",
+        "missed. Events are kept for WEBHOOK_EVENTS_DAYS, 30 days by default; a reader that comes later is told so.",
+        problems=("events_removed",),
     ),
     tag="webhooks out", parameters=_DELIVERY_ID,
 )  # fmt: skip

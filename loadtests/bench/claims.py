@@ -8,22 +8,14 @@ from typing import Any
 from structlog.testing import capture_logs
 
 from core.database import Database, Query, Row
-from core.inbox.processing import Processor
-from core.inbox.rules import Admission
-from core.outbox.destinations import Destinations
-from core.outbox.egress import Egress
 from core.outbox.fanout import fan_out
-from core.outbox.schedule import Schedule
-from core.outbox.sender import Sender
-from core.service import open_service
-from core.settings import load_settings
-from core.work.leases import Worker
 from loadtests.bench import outbox
 from loadtests.bench.clients.client import ClientResult
-from loadtests.bench.deliveries import OWNER, hook, subscribe
+from loadtests.bench.deliveries import OWNER, hook
 from loadtests.bench.figures import latency_summary
 from loadtests.bench.measures import BASE
 from loadtests.bench.meter import Meter
+from loadtests.bench.pipeline.worker_parts import subscribe_directly, worker_parts
 from loadtests.bench.stand import Stand
 
 CLAIMS = "claims"
@@ -65,63 +57,47 @@ class TimedDatabase(Database):
 
 async def claims(stand: Stand, meter: Meter) -> None:
     """Stores, claims and finishes events, then deliveries, in turns; each part of the time has a figure of both."""
-    url = await stand.create_database(CLAIMS, BASE)
-    settings = load_settings(
-        env_file=None,
-        env="test",
-        database_url=url,
-        redis_url=stand.redis_url(CLAIMS),
-        state_dir=str(stand.state),
-    )
-    egress = Egress(Destinations.of(("127.0.0.0/8",), require_https=False))
+    await stand.create_database(CLAIMS, BASE)
     seconds = stand.plan.claims_seconds / PARTS / 2
-    async with stand.receiver() as receiver:
-        async with stand.api(CLAIMS, worker=False) as api:
-            hooks = [hook(receiver, str(number)) for number in range(ENDPOINTS)]
-            await subscribe(api, hooks, outbox.BACKLOG_TYPE)
-        async with (
-            stand.connect(CLAIMS) as foreign,
-            stand.connect(CLAIMS) as writer,
-            open_service(settings) as service,
-        ):
-            database, worker = TimedDatabase(service.database), Worker()
-            await worker.beat(database)
-            processor = Processor(
-                database, service.ledger, worker, admission=Admission.of(settings), wake=lambda _: None
-            )
-            sender = Sender(database, egress, worker, Schedule.of(settings))
-            turns = 0
+    async with (
+        stand.receiver() as receiver,
+        stand.connect(CLAIMS) as foreign,
+        stand.connect(CLAIMS) as writer,
+        worker_parts(stand, CLAIMS, TimedDatabase) as (database, processor, sender),
+    ):
+        hooks = [hook(receiver, str(number)) for number in range(ENDPOINTS)]
+        await subscribe_directly(stand, CLAIMS, hooks, outbox.BACKLOG_TYPE)
+        turns = 0
 
-            async def process() -> None:
-                nonlocal turns
-                turns += 1
-                await outbox.store(writer, [f"turn{turns}_{item}" for item in range(EVENTS_A_CLAIM)])
-                await processor.step()
+        async def process() -> None:
+            nonlocal turns
+            turns += 1
+            await outbox.store(writer, [f"turn{turns}_{item}" for item in range(EVENTS_A_CLAIM)])
+            await processor.step()
 
-            async def deliver() -> None:
-                await outbox.emit(writer, OWNER, EVENTS_A_CLAIM // ENDPOINTS)
-                await fan_out(database)
-                left = EVENTS_A_CLAIM
-                while left > 0:
-                    left -= (taken := await sender.step())
-                    if not taken:
-                        await asyncio.sleep(PAUSE_SECONDS)
+        async def deliver() -> None:
+            await outbox.emit(writer, OWNER, EVENTS_A_CLAIM // ENDPOINTS)
+            await fan_out(database)
+            left = EVENTS_A_CLAIM
+            while left > 0:
+                left -= (taken := await sender.step())
+                if not taken:
+                    await asyncio.sleep(PAUSE_SECONDS)
 
-            transaction = foreign.transaction(isolation="repeatable_read")
-            await transaction.start()
-            await foreign.execute(outbox.FOREIGN)
-            # The log lines of the worker's part are not for this terminal.
-            with capture_logs() as said:
-                for part in range(1, PARTS + 1):
-                    for name, turn, claim in (
-                        ("inbox", process, INBOX_CLAIM),
-                        ("deliveries", deliver, DELIVERY_CLAIM),
-                    ):
-                        work = _part(database.claims[claim], turn, seconds, said)
-                        await meter.measure(f"claims.{name}.{part}", work, connections=1, unit="claims/s")
-                await sender.drain(seconds)
-            await transaction.rollback()
-    await egress.close()
+        transaction = foreign.transaction(isolation="repeatable_read")
+        await transaction.start()
+        await foreign.execute(outbox.FOREIGN)
+        # The log lines of the worker's part are not for this terminal.
+        with capture_logs() as said:
+            for part in range(1, PARTS + 1):
+                for name, turn, claim in (
+                    ("inbox", process, INBOX_CLAIM),
+                    ("deliveries", deliver, DELIVERY_CLAIM),
+                ):
+                    work = _part(database.claims[claim], turn, seconds, said)
+                    await meter.measure(f"claims.{name}.{part}", work, connections=1, unit="claims/s")
+            await sender.drain(seconds)
+        await transaction.rollback()
 
 
 async def _part(

@@ -23,7 +23,7 @@ from loadtests.bench.tallystick import Tallystick
 from ops.process import PROJECT, StartError
 from ops.state import state_dir
 
-PIPED_WIDTH = 140
+PIPED_WIDTH = 170
 RESULTS = PROJECT / "loadtests" / "results"
 
 
@@ -35,6 +35,8 @@ def main(  # noqa: PLR0913 (the options of the command, by name)
     rounds: int | None,
     connections: tuple[int, ...] | None,
     entries: int | None,
+    backlog: int | None,
+    events: int | None,
     memory_seconds: int | None,
     client: ClientName | None,
     keep: Path | None,
@@ -49,6 +51,8 @@ def main(  # noqa: PLR0913 (the options of the command, by name)
         "rounds": rounds,
         "connections": connections,
         "loaded_entries": entries,
+        "pipeline_events": backlog,
+        "grown_events": events,
         "memory_seconds": memory_seconds,
     }
     plan = make_quick(plan) if quick else plan

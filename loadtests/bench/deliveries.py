@@ -1,8 +1,6 @@
 """Webhooks out: the time to a delivery, deliveries a second, and the effect of sick receivers on healthy ones."""
 
-import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Sequence
 
 import msgspec
@@ -13,6 +11,7 @@ from loadtests.bench.clients.workload import Caller
 from loadtests.bench.figures import latency_summary
 from loadtests.bench.measures import BASE, Step, run_rounds
 from loadtests.bench.meter import DELIVERIES, Meter
+from loadtests.bench.pipeline.arrivals import arrivals_of, forget
 from loadtests.bench.stand import SETTLE_SECONDS, Stand, StandError, fetch, wait_until
 from ops.process import choose_port
 
@@ -22,11 +21,7 @@ OWNER = "bench"
 PAYMENTS = "payment.succeeded"
 #: One principal may have so many endpoints.
 ENDPOINTS_OF_PRINCIPAL = 100
-#: Deliveries that are not there by then are counted as missing.
-ARRIVE_SECONDS = 60
 CONNECTIONS = 16
-
-Arrival = tuple[str, str, float]
 
 
 async def delivery(stand: Stand, meter: Meter) -> None:
@@ -74,24 +69,28 @@ async def _sustained(stand: Stand, meter: Meter, endpoints: int) -> None:
             names = range(first, min(first + ENDPOINTS_OF_PRINCIPAL, endpoints))
             await subscribe(caller, [hook(receiver, str(name)) for name in names], outbox.BACKLOG_TYPE)
 
-        async def work() -> ClientResult:
-            async with stand.connect(SUSTAINED) as connection:
-                for owner in owners:
-                    await outbox.emit(connection, owner, each)
-            arrivals = await _arrivals(receiver, each * endpoints)
-            moments = sorted(moment for _, _, moment in arrivals)
-            seconds = moments[-1] - moments[0] if len(moments) > 1 else 0.0
-            return ClientResult(
-                requests=len(moments),
-                seconds=seconds,
-                latency_ms={},
-                errors={"missing": each * endpoints - len(moments)}
-                if len(moments) < each * endpoints
-                else {},
-                client="receiver",
-            )
+        work = sustain(stand, SUSTAINED, receiver, owners, each, endpoints=endpoints)
+        await meter.measure(f"sustained@{endpoints}", work, connections=endpoints, unit=DELIVERIES)
 
-        await meter.measure(f"sustained@{endpoints}", work(), connections=endpoints, unit=DELIVERIES)
+
+async def sustain(
+    stand: Stand, database: str, receiver: Caller, owners: Sequence[str], each: int, *, endpoints: int
+) -> ClientResult:
+    """Writes so many events of each owner at once; the time is that from the first arrival to the last."""
+    await forget(receiver)
+    async with stand.connect(database) as connection:
+        for owner in owners:
+            await outbox.emit(connection, owner, each)
+    arrivals = await arrivals_of(receiver, each * endpoints)
+    moments = sorted(arrival.moment for arrival in arrivals)
+    missing = each * endpoints - len(moments)
+    return ClientResult(
+        requests=len(moments),
+        seconds=moments[-1] - moments[0] if len(moments) > 1 else 0.0,
+        latency_ms={},
+        errors={"missing": missing} if missing > 0 else {},
+        client="receiver",
+    )
 
 
 async def isolation(stand: Stand, meter: Meter) -> None:
@@ -163,7 +162,7 @@ async def _take(
     stand: Stand, database: str, api: Caller, receiver: Caller, *, endpoints: int, rate: float, seconds: float
 ) -> ClientResult:
     """Sends payments at a rate; the latencies are those from each event's row to its arrival at each endpoint."""
-    await fetch(receiver, "POST", "/forget")
+    await forget(receiver)
     async with stand.connect(database) as connection:
         since = await outbox.clock(connection)
         sent = await run_client(
@@ -173,11 +172,11 @@ async def _take(
         if not await wait_until(lambda: outbox.is_applied(connection), SETTLE_SECONDS):
             raise StandError("the events were not applied")
         objects = await outbox.written_since(connection, since)
-        arrivals = await _arrivals(receiver, len(objects) * endpoints)
+        arrivals = await arrivals_of(receiver, len(objects) * endpoints)
         written = await outbox.written_at(connection, objects)
     first: dict[tuple[str, str], float] = {}
-    for name, endpoint, moment in arrivals:
-        first.setdefault((name, endpoint), moment)
+    for arrival in arrivals:
+        first.setdefault((arrival.object_id, arrival.hook), arrival.unix)
     latencies = [moment - written[name] for (name, _), moment in first.items() if name in written]
     errors = dict(sent.errors)
     if missing := sent.requests * endpoints - len(latencies):
@@ -190,14 +189,3 @@ async def _take(
         client=sent.client,
         cpu_seconds=sent.cpu_seconds,
     )
-
-
-async def _arrivals(receiver: Caller, count: int) -> list[Arrival]:
-    """Returns the arrivals when there are so many, or when none has come for a while."""
-    seen, since = 0, time.monotonic()
-    while seen < count and time.monotonic() - since < ARRIVE_SECONDS:
-        found = int((await fetch(receiver, "GET", "/count")).body)
-        if found != seen:
-            seen, since = found, time.monotonic()
-        await asyncio.sleep(0.2)
-    return msgspec.json.decode((await fetch(receiver, "GET", "/arrivals")).body, type=list[Arrival])

@@ -111,6 +111,24 @@ class Meter:
         watch = machine.Watch(self._roles())
         result = await work
         cpu, steal = watch.read(result.cpu_seconds)
+        return self.keep(
+            name, result, connections=connections, unit=unit, per_request=per_request, cpu=cpu, steal=steal,
+            load_average=load_average,
+        )  # fmt: skip
+
+    def keep(
+        self,
+        name: str,
+        result: ClientResult,
+        *,
+        connections: int,
+        unit: str,
+        per_request: int = 1,
+        cpu: dict[str, float],
+        steal: float | None = None,
+        load_average: float | None = None,
+    ) -> Figure:
+        """Makes a figure of what was measured already, beside another that had the `cpu`."""
         figure = Figure(
             name=name,
             round=self.round,
@@ -131,10 +149,10 @@ class Meter:
         return figure
 
     def _show(self, figure: Figure) -> None:
-        known = [name for name in ("p50", "p99") if name in figure.latency_ms]
+        known = [name for name in ("p50", "p95", "p99") if name in figure.latency_ms]
         latency = " ".join(f"{name} {figure.latency_ms[name]:.2f} ms" for name in known)
         busy = " ".join(f"{role} {cores:.2f}" for role, cores in figure.cpu.items() if cores >= 0.01)
-        self._say(f"{figure.name:<26} {figure.rate:>9,.0f} {figure.unit:<11} {latency:<27} cores: {busy}")
+        self._say(f"{figure.name:<26} {figure.rate:>9,.0f} {figure.unit:<11} {latency:<41} cores: {busy}")
         which = f"{figure.name}, round {figure.round}"
         if not figure.valid:
             self.note(f"{which}: invalid, {figure.errors or 'nothing was answered'}")

@@ -5,7 +5,9 @@ import uuid
 
 import orjson
 
+from loadtests.bench.clients.workload import ACCOUNT_PREFIX, CURRENCY
 from loadtests.bench.subject import Connection
+from ops.stripe_events import payment_intent_succeeded
 
 #: The type of the events that make a backlog; the traffic that is measured is of another.
 BACKLOG_TYPE = "payment.succeeded"
@@ -18,12 +20,26 @@ FROM unnest($3::uuid[], $4::text[], $5::bytea[]) AS given (id, object_id, body)
 _WRITTEN = "SELECT object_id, created_at FROM outbox_events WHERE object_id = ANY ($1)"
 _SINCE = "SELECT object_id FROM outbox_events WHERE event_type = 'payment.succeeded' AND created_at >= $1"
 _NOT_FANNED_OUT = "SELECT count(*) FROM outbox_events WHERE fanned_out_at IS NULL"
-_NOT_APPLIED = "SELECT count(*) FROM inbox_events WHERE state IN ('pending', 'leased')"
+_NOT_APPLIED = "SELECT count(*) FROM inbox_events WHERE state = 'pending'"
 _STORE = """
 INSERT INTO inbox_events (id, provider, event_id, event_type, object_id, headers, body)
 SELECT gen_random_uuid(), 'stripe', name, 'customer.created', name, '{}', '{}'
 FROM unnest($1::text[]) AS given (name)
 """
+_STORE_PAYMENTS = """
+WITH given AS MATERIALIZED (
+    SELECT gen_random_uuid() AS id, name, body FROM unnest($1::text[], $2::bytea[]) AS sent (name, body)
+),
+
+stored AS (
+    INSERT INTO inbox_events (id, provider, event_id, event_type, object_id, headers)
+    SELECT id, 'stripe', 'evt_' || name, 'payment_intent.succeeded', 'pi_' || name, '{}' FROM given
+)
+
+INSERT INTO inbox_bodies (id, body) SELECT id, body FROM given
+"""
+_NOT_SENT = "SELECT count(*) FROM webhook_deliveries WHERE state IN ('pending', 'leased', 'waiting')"
+_LAST_WORKER = "SELECT max(extract(epoch FROM started_at))::double precision FROM workers"
 #: A transaction with an id and a snapshot: while it is open, nothing that dies after it may be cleaned away.
 FOREIGN = "SELECT pg_current_xact_id(), count(*) FROM inbox_events"
 
@@ -61,6 +77,33 @@ async def is_applied(connection: Connection) -> bool:
 async def is_fanned_out(connection: Connection) -> bool:
     """Whether every event has its deliveries."""
     return not await connection.fetchval(_NOT_FANNED_OUT)
+
+
+async def is_sent(connection: Connection) -> bool:
+    """Whether every event has its deliveries, and the end of each of them is written down."""
+    return await is_fanned_out(connection) and not await connection.fetchval(_NOT_SENT)
+
+
+async def last_worker_began(connection: Connection) -> float:
+    """The Unix time at which the youngest of the workers that run began."""
+    moment: float = await connection.fetchval(_LAST_WORKER)
+    return moment
+
+
+async def store_payments(connection: Connection, names: list[str]) -> None:
+    """Puts payments to some account into the inbox, as they are there when their signatures were checked."""
+    bodies = [
+        orjson.dumps(
+            payment_intent_succeeded(
+                f"{ACCOUNT_PREFIX}{number:06}",
+                event_id=f"evt_{name}",
+                intent=f"pi_{name}",
+                currency=CURRENCY.lower(),
+            )
+        )
+        for number, name in enumerate(names, start=1)
+    ]
+    await connection.execute(_STORE_PAYMENTS, names, bodies)
 
 
 async def store(connection: Connection, names: list[str]) -> None:

@@ -20,6 +20,9 @@ GROUPS = {
     "ack": "acknowledgements at a fixed rate, half of them of duplicates",
     "refusal": "forged events over HTTP beside the bare handler: processor time",
     "delivery": "from the written event to the receiver, and deliveries a second",
+    "pipeline": "signed payments that are posted and told to one receiver: a backlog, rates, memory, bytes an event",
+    "told": "payments between wallets that a receiver is told of, beside the same without",
+    "grown": "the pipeline after a million events beside an empty one, and what its statements read",
     "isolation": "healthy receivers beside dead and slow ones with a backlog",
     "claims": "claims of due work while a foreign transaction stays open",
 }
@@ -61,6 +64,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     delivery_rates: tuple[int, ...] = (50, 200)
     sustained_endpoints: tuple[int, ...] = (1, 100, 1_000)
     sustained_deliveries: int = 20_000
+    #: Events of a backlog, and by how many workers it is worked off, besides one.
+    pipeline_events: int = 10_000
+    pipeline_workers: tuple[int, ...] = (2, 4)
+    pipeline_rates: tuple[int, ...] = (200, 1_000)
+    told_rates: tuple[int, ...] = (200,)
+    grown_events: int = 1_000_000
+    grown_rate: int = 200
+    #: So many times the worker's code gets as many events as a claim takes at most, and its statements are explained.
+    explained_turns: int = 5
     #: Events a second, each for every healthy endpoint; of the others half are dead and half slow.
     isolation_rate: int = 25
     isolation_healthy: int = 4
@@ -95,6 +107,9 @@ def quick(plan: Plan) -> Plan:
         payers=50,
         sustained_endpoints=(1, 10),
         sustained_deliveries=500,
+        pipeline_events=500,
+        pipeline_workers=(2,),
+        grown_events=5_000,
         isolation_backlog=1_000,
         claims_seconds=4,
     )

@@ -3,6 +3,7 @@
 import random
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
 
 from loadtests.bench.clients.workload import ACCOUNT_PREFIX, HOT_ACCOUNT, WIDTHS
 from loadtests.bench.subject import Books, Connection
@@ -23,13 +24,13 @@ SELECT outcomes[1] AS outcome FROM ledger_post(
 )
 """
 # $1 ids, $2 and $3 first and last leg of each item, $4 codes of accounts, $5 and $6 account and amount of each leg,
-# $7 how many.
+# $7 how many, $8 kind of all, $9 references or null.
 _MANY = """
 SELECT outcomes FROM ledger_post(
     $1::uuid[], array_fill(0::smallint, ARRAY[$7::integer]), array_fill(7::bigint, ARRAY[$7::integer]),
     array_fill(7::bigint, ARRAY[$7::integer]), array_fill(1, ARRAY[$7::integer]),
-    array_fill('payment'::text, ARRAY[$7::integer]), $2::integer[], $3::integer[], $4::text[], $5::integer[],
-    $6::bigint[], NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, FALSE
+    array_fill($8::text, ARRAY[$7::integer]), $2::integer[], $3::integer[], $4::text[], $5::integer[],
+    $6::bigint[], NULL, NULL, NULL, NULL, NULL, NULL, $9::text[], NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, FALSE
 )
 """
 _BOOKS = """
@@ -42,6 +43,16 @@ SELECT
 """
 _SEALED = "SELECT coalesce((SELECT max(seq) FROM batches), 0) <= (SELECT batch FROM feed_head)"
 _SEAL = "SELECT ledger_seal($1)"
+
+
+class Payment(NamedTuple):
+    """One transfer of two legs, between the accounts of these codes."""
+
+    id: uuid.UUID
+    payer: str
+    payee: str
+    amount: int
+    reference: str | None = None
 
 
 class PostingError(Exception):
@@ -87,16 +98,32 @@ async def post_many(connection: Connection, accounts: Sequence[int], items: int,
     """Posts transfers between the accounts of these numbers in one call and one commit."""
     pairs = [draw.sample(accounts, 2) for _ in range(items)]
     amounts = [draw.randint(100, 999) for _ in pairs]
-    places = {account: place for place, account in enumerate({a for pair in pairs for a in pair}, start=1)}
+    await post_payments(
+        connection,
+        "payment",
+        [
+            Payment(uuid.UUID(int=draw.getrandbits(128)), code(payer), code(payee), amount)
+            for (payer, payee), amount in zip(pairs, amounts, strict=True)
+        ],
+    )
+
+
+async def post_payments(connection: Connection, kind: str, payments: Sequence[Payment]) -> None:
+    """Posts payments in one call and one commit; either all of them have a reference, or none."""
+    codes = {code for payment in payments for code in (payment.payer, payment.payee)}
+    places = {code: place for place, code in enumerate(sorted(codes), start=1)}
+    references = [payment.reference for payment in payments]
     outcomes = await connection.fetchval(
         _MANY,
-        [uuid.UUID(int=draw.getrandbits(128)) for _ in pairs],
-        list(range(1, 2 * items, 2)),
-        list(range(2, 2 * items + 1, 2)),
-        [code(account) for account in places],
-        [places[account] for pair in pairs for account in pair],
-        [leg for amount in amounts for leg in (-amount, amount)],
-        items,
+        [payment.id for payment in payments],
+        list(range(1, 2 * len(payments), 2)),
+        list(range(2, 2 * len(payments) + 1, 2)),
+        list(places),
+        [places[code] for payment in payments for code in (payment.payer, payment.payee)],
+        [amount for payment in payments for amount in (-payment.amount, payment.amount)],
+        len(payments),
+        kind,
+        None if None in references else references,
     )
     if any(outcomes):
         raise PostingError(f"a transfer was refused with outcome {max(outcomes)}")

@@ -9,9 +9,11 @@ import msgspec
 from loadtests.bench import machine
 from loadtests.bench.figures import Figure, Figures
 from loadtests.bench.memory import Memory
+from loadtests.bench.pipeline.group import Pipeline
+from loadtests.bench.pipeline.grown import Grown
 from loadtests.bench.plan import Plan
 from loadtests.bench.storage import Storage
-from loadtests.bench.targets import TARGETS, Verdict, speed_ratios, webhook_ratios
+from loadtests.bench.targets import TARGETS, Verdict, pipeline_ratios, speed_ratios, webhook_ratios
 
 
 class Contention(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,16 +40,22 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     medians: dict[str, float | None]
     storage: Storage | None
     memory: Memory | None
+    pipeline: Pipeline | None
+    grown: Grown | None
     ratios: dict[str, float | None]
     targets: list[Verdict]
     notes: list[str]
 
 
 def all_ratios(
-    plan: Plan, figures: Figures, storage: Storage | None, memory: Memory | None
+    plan: Plan,
+    figures: Figures,
+    storage: Storage | None = None,
+    memory: Memory | None = None,
+    pipeline: Pipeline | None = None,
 ) -> dict[str, float | None]:
     """One number for each target, rounded for people; None where it was not measured or a figure was invalid."""
-    ratios = speed_ratios(figures, plan.connections) | webhook_ratios(figures)
+    ratios = speed_ratios(figures, plan.connections) | webhook_ratios(figures) | pipeline_ratios(figures)
     valid = all(figure.valid for figure in figures.all if figure.name.startswith(("storage.", "memory.")))
     if storage and valid:
         ratios |= {
@@ -56,6 +64,12 @@ def all_ratios(
         }
     if memory and valid:
         ratios |= {"api_rss_mb": memory.largest_mb, "api_rss_growth_mb": memory.growth_mb}
+    if pipeline and pipeline.resident_at_end:
+        ends, starts = pipeline.resident_at_end, pipeline.resident_at_start
+        ratios |= {
+            "pipeline_rss_mb": max(ends.values()),
+            "pipeline_rss_growth_mb": max(end - starts.get(role, end) for role, end in ends.items()),
+        }
     known = {target.key: ratios.get(target.key) for target in TARGETS}
     return {key: None if got is None else round(got, 4) for key, got in known.items()}
 

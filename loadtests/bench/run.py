@@ -27,6 +27,11 @@ from loadtests.bench.memory import Memory
 from loadtests.bench.memory import memory as measure_memory
 from loadtests.bench.meter import Meter
 from loadtests.bench.payments import PAYMENTS, payments
+from loadtests.bench.pipeline.group import PIPELINE, Pipeline
+from loadtests.bench.pipeline.group import pipeline as measure_pipeline
+from loadtests.bench.pipeline.grown import GROWN, LEAN, Grown
+from loadtests.bench.pipeline.grown import grown as measure_grown
+from loadtests.bench.pipeline.told import TOLD, told
 from loadtests.bench.plan import Plan
 from loadtests.bench.report import Report, all_ratios, contention, now
 from loadtests.bench.stand import Stand
@@ -99,13 +104,14 @@ async def run(
             say("[bold]payments at one QR code[/bold]")
             await payments(stand, meter)
         await measure_webhooks(stand, meter)
+        pipeline, grown = await measure_whole_way(stand, meter, console)
         if plan.has("memory"):
             say(f"[bold]memory over {plan.memory_seconds} s[/bold]")
             memory = await measure_memory(stand, meter)
         settings = await server_settings(stand)
         if stand.kept:
             await drop_copies(stand)
-    ratios = all_ratios(plan, figures, storage, memory)
+    ratios = all_ratios(plan, figures, storage, memory, pipeline)
     return Report(
         started_at=started_at,
         finished_at=now(),
@@ -119,6 +125,8 @@ async def run(
         medians={name: figures.median_rate(name) for name in figures.names()},
         storage=storage,
         memory=memory,
+        pipeline=pipeline,
+        grown=grown,
         ratios=ratios,
         targets=verdicts(ratios),
         notes=meter.notes,
@@ -139,6 +147,24 @@ async def measure_webhooks(stand: Stand, meter: Meter) -> None:
     if stand.plan.has("claims"):
         stand.say("[bold]claims while a foreign transaction stays open[/bold]")
         await claims(stand, meter)
+
+
+async def measure_whole_way(
+    stand: Stand, meter: Meter, console: Console
+) -> tuple[Pipeline | None, Grown | None]:
+    """Whichever of the groups about events from their arrival to the receiver the plan has."""
+    pipeline: Pipeline | None = None
+    grown: Grown | None = None
+    if stand.plan.has("pipeline"):
+        stand.say("[bold]events from their arrival to the receiver[/bold]")
+        pipeline = await measure_pipeline(stand, meter)
+    if stand.plan.has("told"):
+        stand.say("[bold]payments that somebody is told of[/bold]")
+        await told(stand, meter)
+    if stand.plan.has("grown"):
+        stand.say("[bold]the same after many events[/bold]")
+        grown = await measure_grown(stand, meter, console)
+    return pipeline, grown
 
 
 async def prepare(stand: Stand, console: Console) -> None:
@@ -202,6 +228,10 @@ async def drop_copies(stand: Stand) -> None:
         HEALTHY,
         SICK,
         CLAIMS,
+        PIPELINE,
+        TOLD,
+        LEAN,
+        GROWN,
     ):
         await stand.execute("postgres", f'DROP DATABASE IF EXISTS "{name}" (FORCE)')
 

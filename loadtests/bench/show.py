@@ -1,11 +1,15 @@
 """The report as tables for a terminal."""
 
 import statistics
+from collections.abc import Callable, Mapping
 
 from rich.console import Console
 from rich.table import Table
 
 from loadtests.bench.figures import Figure, Figures
+from loadtests.bench.pipeline.group import Pipeline
+from loadtests.bench.pipeline.grown import Grown
+from loadtests.bench.pipeline.sizes import Size
 from loadtests.bench.report import Report
 
 
@@ -14,6 +18,16 @@ def show(report: Report, console: Console) -> None:
     console.print(figures_table(report.figures))
     if report.storage:
         console.print(storage_table(report))
+    if report.pipeline:
+        console.print(bytes_table(report.pipeline))
+        starts, ends = report.pipeline.resident_at_start, report.pipeline.resident_at_end
+        told = ", ".join(f"{role} {starts.get(role)} MB, then {end} MB" for role, end in ends.items())
+        console.print(
+            f"resident, after the warm-up and at the end of the pipeline's run: {told}", highlight=False
+        )
+    if report.grown:
+        console.print(sizes_table(report.grown))
+        console.print(costs_table(report.grown))
     machine, contention = report.machine, report.contention
     console.print(
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_mb']} MB, Python {machine['python']}, "
@@ -36,7 +50,11 @@ def show(report: Report, console: Console) -> None:
 
 
 #: The table shows the processor time of these parts; the lines printed during the run show all.
-ROLES = ("client", "api", "postgres", "other")
+ROLES = ("client", "api", "worker", "postgres", "receiver", "other")
+
+
+#: Tables with a smaller part of the whole stand in the JSON only.
+LEAST_SHOWN = 0.001
 
 
 def figures_table(all_figures: list[Figure]) -> Table:
@@ -49,7 +67,7 @@ def figures_table(all_figures: list[Figure]) -> Table:
     )
     table.add_column("measurement", no_wrap=True)
     table.add_column("by")
-    for heading in ("a second", "lowest", "highest", "p50 ms", "p99 ms", *ROLES):
+    for heading in ("a second", "lowest", "highest", "p50 ms", "p95 ms", "p99 ms", *ROLES):
         table.add_column(heading, justify="right", no_wrap=True)
     for name in figures.names():
         rounds = figures.named(name)
@@ -63,7 +81,7 @@ def figures_table(all_figures: list[Figure]) -> Table:
             f"{max(rates):,.0f}",
             *(
                 _median([figure.latency_ms.get(percentile) for figure in rounds])
-                for percentile in ("p50", "p99")
+                for percentile in ("p50", "p95", "p99")
             ),
             *(_median([figure.cpu.get(role) for figure in rounds]) for role in ROLES),
             style="red" if median is None else None,
@@ -82,6 +100,53 @@ def storage_table(report: Report) -> Table:
     relations = storage.by_relation.items() if storage else ()
     for name, growth in sorted(relations, key=lambda item: -(item[1].table + item[1].indexes)):
         table.add_row(name, f"{growth.table:.1f}", f"{growth.indexes:.1f}")
+    return table
+
+
+def bytes_table(pipeline: Pipeline) -> Table:
+    """The bytes that an event leaves in each table."""
+    found = pipeline.bytes
+    title = f"bytes an event, over {found.events:,} events: {found.bytes_per_event:,.0f}"
+    return _sizes(title, found.by_table, "{:,.1f}".format)
+
+
+def sizes_table(grown: Grown) -> Table:
+    """The sizes of the tables of the grown database."""
+    title = f"MB after {grown.events:,} events: {grown.bytes / 2**20:,.1f}"
+    return _sizes(title, grown.by_table, lambda size: f"{size / 2**20:,.1f}")
+
+
+def _sizes(title: str, by_table: Mapping[str, Size], shown: Callable[[float], str]) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("table")
+    for heading in ("rows", "toast", "indexes"):
+        table.add_column(heading, justify="right")
+    whole = sum(size.total for size in by_table.values())
+    for name, size in sorted(by_table.items(), key=lambda item: -item[1].total):
+        if size.total >= LEAST_SHOWN * whole:
+            table.add_row(name, shown(size.heap), shown(size.toast), shown(size.indexes))
+    return table
+
+
+def costs_table(grown: Grown) -> Table:
+    """The statements of the worker on both databases, by what they read on the grown one."""
+    table = Table(
+        title=f"medians of a call, empty and after {grown.events:,} events (EXPLAIN ANALYZE, BUFFERS)",
+        title_justify="left",
+    )
+    table.add_column("statement")
+    for heading in ("calls", "pages: empty", "grown", "ms: empty", "grown"):
+        table.add_column(heading, justify="right")
+    for name, cost in sorted(grown.grown.items(), key=lambda item: -item[1].buffers):
+        lean = grown.lean.get(name)
+        table.add_row(
+            name,
+            str(cost.calls),
+            f"{lean.buffers:,.0f}" if lean else "",
+            f"{cost.buffers:,.0f}",
+            f"{lean.milliseconds:.2f}" if lean else "",
+            f"{cost.milliseconds:.2f}",
+        )
     return table
 
 

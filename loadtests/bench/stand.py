@@ -178,6 +178,18 @@ class Stand:
             await self._wait_ready(caller, api)
             yield caller
 
+    @contextlib.contextmanager
+    def workers(self, database: str, count: int = 1) -> Iterator[None]:
+        """Runs so many workers on a database whose API runs without one. They may take a second or two to begin."""
+        settings = self.subject.environment(
+            self.postgres.url(database), self.redis_url(database), choose_port(None)
+        )
+        command = self.subject.worker_command()
+        with contextlib.ExitStack() as stack:
+            for _ in range(count if command else 0):
+                stack.enter_context(self._process("worker", command or (), settings))
+            yield
+
     @contextlib.asynccontextmanager
     async def floor(self, sample: Sample) -> AsyncIterator[Caller]:
         """Serves floor 1 with an answer like the sample."""

@@ -23,9 +23,15 @@ class Books(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Shop(msgspec.Struct, frozen=True, kw_only=True):
-    """A merchant's QR code, as it is scanned, and the tokens of its payers."""
+    """A merchant's QR code, as it is scanned, and the tokens of its payers; the phone and the token of the merchant.
+
+    Another merchant, of `quiet_phone`, stays without an endpoint.
+    """
 
     code: str
+    phone: str
+    quiet_phone: str
+    merchant_token: str
     tokens: tuple[str, ...]
 
 
@@ -39,7 +45,7 @@ class Subject(Protocol):
         """Makes an API key for another principal and returns its token."""
 
     async def shop(self, database_url: str, payers: int) -> Shop:
-        """Makes a merchant with a fee and a static QR code, and so many payers who have more than they can spend."""
+        """Makes merchants, one with a fee and a static QR code, and so many payers with more than they can spend."""
 
     async def migrate(self, database_url: str) -> None:
         """Brings a database that was kept from an earlier run up to this code."""

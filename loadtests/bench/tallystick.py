@@ -28,9 +28,10 @@ CREDIT = 1_000_000_000_000
 PRINCIPAL = 1
 #: The measured service signs its users' tokens with this secret.
 JWT_SECRET = "a-secret-of-the-benchmark-and-of-no-one"  # noqa: S105 - both sides of it run here
-MAKE_MERCHANT = (
-    "UPDATE users SET is_merchant = TRUE, merchant_status = 'approved', kyc_level = 1 WHERE id = $1"
-)
+MERCHANT_PHONE, QUIET_PHONE = "+963900000000", "+963800000000"
+MAKE_MERCHANT = """
+    UPDATE users SET is_merchant = TRUE, merchant_status = 'approved', kyc_level = 1 WHERE id = ANY($1::uuid[])
+"""
 MAKE_PAYERS = "UPDATE users SET kyc_level = 1, kyc_status = 'approved' WHERE id = ANY($1::uuid[])"
 #: Sessions that fill a ledger, each on accounts of its own: on common ones they would wait for each other.
 FILL_SESSIONS = max(2, min(4, os.cpu_count() or 2))
@@ -81,15 +82,22 @@ class Tallystick:
         )
         tokens = Tokens(settings)
         async with open_service(settings) as service, open_platform(service) as platform:
-            merchant = await platform.users.ensure("+963900000000")
+            merchant = await platform.users.ensure(MERCHANT_PHONE)
+            quiet = await platform.users.ensure(QUIET_PHONE)
             people = [await platform.users.ensure(f"+9639{number:08}") for number in range(1, payers + 1)]
             async with connected(database_url) as connection:
-                await connection.execute(MAKE_MERCHANT, merchant.id)
+                await connection.execute(MAKE_MERCHANT, [merchant.id, quiet.id])
                 await connection.execute(MAKE_PAYERS, [person.id for person in people])
             code = payables.new_code()
             qr = payables.NewPayable("qr", platform.currency, payee_id=merchant.id, code=code, reusable=True)
             await payables.create(service.database, qr)
-        return Shop(code=f"PAY:v1;code={code}", tokens=tuple(tokens.issue(person, None) for person in people))
+        return Shop(
+            code=f"PAY:v1;code={code}",
+            phone=MERCHANT_PHONE,
+            quiet_phone=QUIET_PHONE,
+            merchant_token=tokens.issue(merchant, None),
+            tokens=tuple(tokens.issue(person, None) for person in people),
+        )
 
     async def migrate(self, database_url: str) -> None:
         """Applies what is outstanding."""
@@ -169,6 +177,8 @@ class Tallystick:
             # Wallets: limits that are counted, and reached by nobody.
             "JWT_SECRET": JWT_SECRET,
             "FRAUD_QR_MAX_TX_PER_HOUR": "10000000",
+            "FRAUD_P2P_MAX_TX_PER_HOUR": "10000000",
+            "FRAUD_P2P_MAX_SUM_PER_HOUR": str(CREDIT),
             "KYC_L1_DAILY_MAX_CENTS": str(CREDIT),
             "MERCHANT_FEE_BPS": "150",
         }

@@ -143,6 +143,87 @@ TARGETS = (
         unit="ms",
     ),
     Target(
+        key="pipeline_rate",
+        text="signed payments worked off to one receiver, one worker",
+        better=">=",
+        bound=2_000,
+        unit="a second",
+    ),
+    Target(
+        key="pipeline_two_workers",
+        text="the same with 2 workers / with one, where cores allow",
+        better=">=",
+        bound=1.4,
+        unit="×",
+    ),
+    Target(
+        key="pipeline200_p50_ms",
+        text="from a signed payment's sending to the receiver, p50 at 200 events/s",
+        better="<=",
+        bound=5,
+        unit="ms",
+    ),
+    Target(
+        key="pipeline200_p95_ms",
+        text="from a signed payment's sending to the receiver, p95 at 200 events/s",
+        better="<=",
+        bound=10,
+        unit="ms",
+    ),
+    Target(
+        key="pipeline1000_p95_ms",
+        text="from a signed payment's sending to the receiver, p95 at 1,000 events/s",
+        better="<=",
+        bound=60,
+        unit="ms",
+    ),
+    Target(
+        key="pipeline_rss_mb", text="pipeline: API and worker, resident", better="<", bound=150, unit="MB"
+    ),
+    # "Flat": what allocators still settle after the warm-up, and the backlogs of some seconds.
+    Target(
+        key="pipeline_rss_growth_mb",
+        text="pipeline: API and worker, growth after the warm-up",
+        better="<=",
+        bound=10,
+        unit="MB",
+    ),
+    Target(
+        key="sustained_rate",
+        text="deliveries at once, to 1, 100 or 1,000 endpoints, the slowest",
+        better=">=",
+        bound=2_000,
+        unit="a second",
+    ),
+    Target(
+        key="told_vs_quiet",
+        text="wallet payments that an endpoint is told of / without one",
+        better=">=",
+        bound=0.85,
+        unit="×",
+    ),
+    Target(
+        key="told200_p95_ms",
+        text="from a wallet payment's sending to its receiver, p95 at 200 payments/s",
+        better="<=",
+        bound=10,
+        unit="ms",
+    ),
+    Target(
+        key="grown_rate",
+        text="pipeline after a million events / empty: backlog or deliveries, the worse",
+        better=">=",
+        bound=0.9,
+        unit="×",
+    ),
+    Target(
+        key="grown_p50",
+        text="pipeline after a million events / empty: p50 at 200 events/s",
+        better="<=",
+        bound=1.1,
+        unit="×",
+    ),
+    Target(
         key="isolation_p99",
         text="healthy receivers' p99 beside dead and slow ones / alone",
         better="<",
@@ -198,9 +279,7 @@ def speed_ratios(figures: Figures, connections: Iterable[int]) -> dict[str, floa
     every = list(connections)
 
     def worst(ours: str, floor: str) -> float | None:
-        ratios = [figures.ratio(ours.format(c=c), floor.format(c=c)) for c in every]
-        known = [ratio for ratio in ratios if ratio is not None]
-        return min(known) if known and len(known) == len(ratios) else None
+        return _worst(figures.ratio(ours.format(c=c), floor.format(c=c)) for c in every)
 
     return {
         "single_uniform_vs_pgbench": worst("single.uniform@{c}", "floor2.tpcb"),
@@ -227,6 +306,33 @@ def webhook_ratios(figures: Figures) -> dict[str, float | None]:
         "isolation_p99": _latency_ratio(figures, "isolation.beside", "isolation.alone", "p99"),
         "claims_growth": claims_growth(figures),
     }
+
+
+def pipeline_ratios(figures: Figures) -> dict[str, float | None]:
+    """The numbers of the targets of the whole way."""
+    return {
+        "pipeline_rate": figures.median_rate("pipeline.backlog"),
+        "pipeline_two_workers": figures.ratio("pipeline.backlog.workers2", "pipeline.backlog"),
+        "pipeline200_p50_ms": _median_latency(figures, "pipeline@200", "p50"),
+        "pipeline200_p95_ms": _median_latency(figures, "pipeline@200", "p95"),
+        "pipeline1000_p95_ms": _median_latency(figures, "pipeline@1000", "p95"),
+        "sustained_rate": _worst(
+            figures.median_rate(name) for name in figures.names() if name.startswith("sustained@")
+        ),
+        "told_vs_quiet": figures.ratio("told.heard", "told.quiet"),
+        "told200_p95_ms": _median_latency(figures, "told@200", "p95"),
+        "grown_rate": _worst(
+            figures.ratio(f"grown.{kind}", f"lean.{kind}") for kind in ("backlog", "sustained")
+        ),
+        "grown_p50": _latency_ratio(figures, "grown@200", "lean@200", "p50"),
+    }
+
+
+def _worst(rates: Iterable[float | None]) -> float | None:
+    """The lowest, None when one of them is not known."""
+    every = list(rates)
+    known = [rate for rate in every if rate is not None]
+    return min(known) if known and len(known) == len(every) else None
 
 
 def refusal_cpu_us(figures: Figures) -> float | None:

@@ -86,7 +86,7 @@ _POSTED = """
     WHERE t.kind = 'stripe.payment'
 """
 _EMITTED = "SELECT object_id FROM outbox_events WHERE event_type = 'payment.succeeded'"
-_UNDONE = "SELECT count(*) FROM inbox_events WHERE state IN ('pending', 'leased')"
+_UNDONE = "SELECT count(*) FROM inbox_events WHERE state = 'pending'"
 
 
 async def undone(connection: Connection) -> int:

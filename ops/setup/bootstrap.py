@@ -36,6 +36,8 @@ STAMP = VENV / "tallystick-setup.json"
 GUARD = VENV / ".setup.lock"
 
 PIP_OPTIONS = ("--no-input", "--no-warn-script-location", "--disable-pip-version-check", "--progress-bar=off")
+# pip installs into another environment from its version 22.3 on. To ask pip itself takes it a second.
+LENDS = "import pip, re, sys; sys.exit([int(n) for n in re.findall('[0-9]+', pip.__version__)[:2]] < [22, 3])"
 # The settings of pip about indexes, as options of uv, which reads its own settings only.
 UV_OPTIONS = {"INDEX_URL": "--default-index", "EXTRA_INDEX_URL": "--index", "FIND_LINKS": "--find-links"}
 # The installers announce with these words that they begin to change packages.
@@ -47,7 +49,7 @@ DEV_COMMANDS = {"check", "load", "test"}
 # Three processes with servers of their own, for two cores: a test often waits. A file stays whole, as its tests share
 # parts, and files are taken in the order of tests/conftest.py. A test that is out of time ends its process and with it
 # the run: a new process would hang at the same file.
-WHOLE_SUITE = ("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder", "--max-worker-restart", "0")
+WHOLE_SUITE = ("-n", "3", "--dist", "loadfile", "--max-worker-restart", "0")
 
 # The command in `.venv/bin`. The shell starts Python, for a path with spaces or over 127 bytes cannot stand after #!;
 # Python takes the shell's line for a text.
@@ -268,11 +270,10 @@ def create() -> None:
 def installer() -> list[str]:
     """Return the command that installs into `.venv`, and put pip there if need be. Raises SetupError."""
     own = [str(PYTHON), "-I", "-m", "pip"]
-    # pip installs into another environment from its version 22.3 on.
-    lent = [BASE, "-I", "-m", "pip", "--python", str(PYTHON)]
-    for pip in (own, lent):
-        if succeeds(*pip, "--version"):
-            return [*pip, "install", *PIP_OPTIONS]
+    if succeeds(*own, "--version"):
+        return [*own, "install", *PIP_OPTIONS]
+    if succeeds(BASE, "-I", "-c", LENDS):
+        return [BASE, "-I", "-m", "pip", "--python", str(PYTHON), "install", *PIP_OPTIONS]
     around = ["--python", BASE, str(VENV)]
     seeds = (
         [str(PYTHON), "-I", "-m", "ensurepip"],

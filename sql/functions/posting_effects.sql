@@ -1,12 +1,14 @@
--- The effects of a posting, in its transaction: the payables that it pays, the events that tell of it, the audit. This
--- runs after ledger_post, whose `outcomes` decide: effects are written for items posted just now (0), so a repetition
--- of an earlier call tells nothing twice. Items are numbered from 1; returns how many events are to be fanned out.
+-- The effects of a posting, in its transaction: the payables that it pays, the events that tell of it, the audit, and
+-- the events of a claim that it finishes (sql/functions/inbox_claims.sql). This runs after ledger_post, whose
+-- `outcomes` decide: effects are written for items posted just now (0), so a repetition of an earlier call tells
+-- nothing twice. Items are numbered from 1; returns how many events are to be fanned out.
 CREATE OR REPLACE FUNCTION posting_effects(
     ids uuid[], outcomes smallint[], payable_ids uuid[], item_payable integer[], settlers uuid[],
     event_items integer[], event_ids uuid[], event_principals integer[], event_types text[], event_objects text[],
     event_bodies bytea[],
     audit_items integer[], audit_ids uuid[], audit_types text[], audit_actors text[], audit_users uuid[],
-    audit_objects text[], audit_data text[]
+    audit_objects text[], audit_data text[], inbox_claim uuid DEFAULT NULL, inbox_ids uuid[] DEFAULT NULL,
+    inbox_items integer[] DEFAULT NULL, inbox_reasons text[] DEFAULT NULL, inbox_ends boolean DEFAULT NULL
 ) RETURNS integer
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
@@ -55,6 +57,9 @@ BEGIN
         FROM unnest(audit_items, audit_ids, audit_types, audit_actors, audit_users, audit_objects, audit_data)
             AS a (item, id, type, actor, user_id, object_id, data)
         WHERE outcomes[a.item] = 0;
+    END IF;
+    IF inbox_claim IS NOT NULL THEN
+        PERFORM inbox_finish(inbox_claim, inbox_ids, inbox_items, inbox_reasons, inbox_ends, outcomes);
     END IF;
     RETURN due;
 END

@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 import structlog
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from structlog.contextvars import bound_contextvars
 
+from core import masking
 from core.log import access_log, begin_exchange, configure_logging
 from core.masking import MOST_CHARACTERS, MOST_ITEMS, TOO_DEEP, mask
 from core.settings import load_settings
@@ -203,6 +206,15 @@ def test_an_uncaught_exception_is_a_line_too(program: str) -> None:
 )
 def test_masks_by_shape(text: str, masked: str) -> None:
     assert mask(text) == masked
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_no_shape_is_missed_by_the_look_for_its_signs(data: st.DataObject) -> None:
+    shape, _ = data.draw(st.sampled_from(masking._SHAPES))
+    text = data.draw(st.text(max_size=5)) + data.draw(st.from_regex(shape)) + data.draw(st.text(max_size=5))
+    if shape.search(text) is not None:
+        assert masking._SIGNS.search(text) is not None
 
 
 def test_masks_by_name_through_dicts_and_lists() -> None:

@@ -18,12 +18,7 @@ LARGE = {
 # What runs for every call, event and delivery.
 HOT = (
     "store_inbox_events",
-    "claim_inbox_events",
-    "finish_inbox_event",
-    "retry_inbox_event",
-    "bury_inbox_event",
-    "correct_inbox_outcome",
-    "lock_inbox_object",
+    "account_owners",
     "write_events",
     "create_deliveries",
     "read_events",

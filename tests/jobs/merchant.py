@@ -77,7 +77,9 @@ class Thread:
 
     async def inbox(self, event_id: str) -> dict[str, Any]:
         row = await self.service.database.connections.pool.fetchrow(
-            "SELECT * FROM inbox_events WHERE event_id = $1", event_id
+            "SELECT *, inbox_state(id, state) AS state, inbox_body(id, body) AS body FROM inbox_events"
+            " WHERE event_id = $1",
+            event_id,
         )
         return dict(row) if row is not None else {"state": "absent"}
 

@@ -168,14 +168,14 @@ async def test_a_slow_worker_cannot_finish_what_another_has_taken_over(
         for _ in range(2)
     )
     claimed, go_on = asyncio.Event(), asyncio.Event()
-    apply_once = slow._apply_once
+    apply = slow._applier.apply
 
-    async def stall(*arguments: Any) -> str:
+    async def stall(*arguments: Any) -> None:
         claimed.set()
         await go_on.wait()
-        return await apply_once(*arguments)
+        await apply(*arguments)
 
-    monkeypatch.setattr(slow, "_apply_once", stall)
+    monkeypatch.setattr(slow._applier, "apply", stall)
     late = asyncio.create_task(slow.step())
     await claimed.wait()
     # Neither worker has ever beaten, so both count as dead.

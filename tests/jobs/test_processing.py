@@ -1,22 +1,24 @@
 """How events are applied: by one worker at a time, one event of an object at a time, and what failures leave."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
+import uuid
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+import asyncpg
 import pytest
 
-from core.database import Connection, queries
-from core.inbox import processing
+from core.database import queries
+from core.inbox import rules
 from core.inbox.processing import Processor, Retries, take_over_inbox_events
-from core.inbox.rules import APPLIED, Admission, InboxEvent, Outcome
-from core.ledger.ledger import Ledger
-from core.outbox.events import new_event, write_events
+from core.inbox.rules import Admission, Decision, Owners, Post
+from core.ledger.items import Effects, Leg, Posting
+from core.outbox.events import new_event
 from core.settings import load_settings
 from core.work.leases import Worker
 from tests.jobs.merchant import Thread, payment
 
-Eventually = Callable[..., Awaitable[Any]]
+SQL = queries("core.inbox.processing")
 TYPE = ("stripe", "payment_intent.succeeded")
 
 
@@ -43,37 +45,74 @@ async def emitted(thread: Thread) -> int:
     return count
 
 
-async def tell(connection: Connection, _ledger: Ledger, event: InboxEvent) -> Outcome:
-    """A rule whose effect has no key of its own: only the lease's token keeps it from being had twice."""
-    told = new_event(1, "test.told", {"of": event.event_id}, object_id=event.object_id)
-    await write_events(connection, [told])
-    return APPLIED
+async def as_owner(thread: Thread, statement: str) -> None:
+    connection = await asyncpg.connect(str(thread.service.settings.database_url))
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
 
 
-@pytest.mark.parametrize(("token", "effects"), [("ignored", 2), ("checked", 1)])
+class Telling(NamedTuple):
+    """An event whose effect has no key of its own: only the claim keeps it from being had twice."""
+
+    fields: Mapping[str, Any]
+    reference: str | None = None
+
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        return ()
+
+    def decide(self, _owners: Owners) -> Decision:
+        told = new_event(1, "webhook.test", {"of": self.fields["id"]})
+        return Post(
+            Posting(
+                id=uuid.uuid4(),
+                principal_id=0,
+                legs=(Leg("shop:main", -1), Leg("shop:other", 1)),
+                reference=self.reference,
+                effects=Effects(told=(told,)),
+            )
+        )
+
+
+@pytest.fixture
+async def telling(thread: Thread, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every paid intent be told, under no key."""
+    monkeypatch.setattr(rules, "RULES", {TYPE: Telling})
+    await thread.open_account("shop:main")
+    await thread.open_account("shop:other")
+    await as_owner(thread, "UPDATE accounts SET floor = NULL")
+
+
+UNGUARDED = """
+CREATE OR REPLACE FUNCTION inbox_hold(claim uuid, ends boolean) RETURNS void LANGUAGE sql AS $$ SELECT $$;
+CREATE OR REPLACE FUNCTION inbox_finish(
+    claim uuid, ids uuid[], items integer[], reasons text[], ends boolean, outcomes smallint[]
+) RETURNS integer LANGUAGE sql AS $$ SELECT 0 $$;
+"""
+
+
+@pytest.mark.usefixtures("telling")
+@pytest.mark.parametrize(("claim", "effects"), [("ignored", 2), ("checked", 1)])
 async def test_a_worker_whose_lease_ran_out_finishes_nothing(
-    thread: Thread, monkeypatch: pytest.MonkeyPatch, token: str, effects: int
+    thread: Thread, monkeypatch: pytest.MonkeyPatch, claim: str, effects: int
 ) -> None:
-    """A worker stalls between its claim and its transaction; another takes over. Without the token: two effects."""
-    monkeypatch.setattr(processing, "RULES", {TYPE: tell})
-    if token == "ignored":
-        inbox = queries("core.inbox.processing")
-        finish = inbox.finish_inbox_event
-        text = finish.text.replace("lease_token = $2", "$2::uuid IS NOT NULL")
-        assert text != finish.text
-        monkeypatch.setattr(inbox, "_found", inbox._found | {finish.name: finish._replace(text=text)})
+    """A worker stalls between its claim and its transaction; another takes over. Without the claim: two effects."""
+    if claim == "ignored":
+        await as_owner(thread, UNGUARDED)
     database = thread.service.database
     await thread.send(payment("pi_1", None))
     slow, fast = processor(thread), processor(thread)
     claimed, go_on = asyncio.Event(), asyncio.Event()
-    apply_once = slow._apply_once
+    apply = slow._applier.apply
 
-    async def stall(*arguments: Any) -> str:
+    async def stall(*arguments: Any) -> None:
         claimed.set()
         await go_on.wait()
-        return await apply_once(*arguments)
+        await apply(*arguments)
 
-    monkeypatch.setattr(slow, "_apply_once", stall)
+    monkeypatch.setattr(slow._applier, "apply", stall)
     late = asyncio.create_task(slow.step())
     await claimed.wait()
     assert await take_over_inbox_events(database) == 1
@@ -83,33 +122,137 @@ async def test_a_worker_whose_lease_ran_out_finishes_nothing(
     assert await emitted(thread) == effects
 
 
-async def test_two_events_of_one_object_are_never_applied_at_once(
-    thread: Thread, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+@pytest.mark.parametrize("objects", ["forgotten", "named"])
+async def test_two_events_of_one_object_are_never_in_two_hands(
+    thread: Thread, monkeypatch: pytest.MonkeyPatch, objects: str
 ) -> None:
-    inside: list[str] = []
-    first_may_end = asyncio.Event()
+    """A second worker leaves the object alone and takes another one. Without names it takes both."""
+    if objects == "forgotten":
+        await as_owner(
+            thread,
+            "CREATE OR REPLACE FUNCTION inbox_object(provider text, object_id text) RETURNS text"
+            " LANGUAGE sql AS 'SELECT gen_random_uuid()::text'",
+        )
+    first, second = processor(thread), processor(thread)
+    claimed, go_on = asyncio.Event(), asyncio.Event()
+    apply = first._applier.apply
 
-    async def hold(_connection: Connection, _ledger: Ledger, event: InboxEvent) -> Outcome:
-        inside.append(event.event_id)
-        if event.event_id == "evt_first":
-            await first_may_end.wait()
-        return APPLIED
+    async def stall(*arguments: Any) -> None:
+        claimed.set()
+        await go_on.wait()
+        await apply(*arguments)
 
-    monkeypatch.setattr(processing, "RULES", {TYPE: hold})
-    pool = thread.service.database.connections.pool
+    monkeypatch.setattr(first._applier, "apply", stall)
     await thread.send(payment("pi_1", None, event_id="evt_first"))
-    first = asyncio.create_task(processor(thread).step())
-    await eventually(lambda: inside == ["evt_first"])
+    held = asyncio.create_task(first.step())
+    await claimed.wait()
     await thread.send(payment("pi_1", None, event_id="evt_second"))
     await thread.send(payment("pi_other", None, event_id="evt_other"))
-    second = asyncio.create_task(processor(thread).step())
-    # The other object goes on; the second event waits in PostgreSQL for the first one's transaction.
-    await eventually(lambda: "evt_other" in inside)
-    await eventually(lambda: pool.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
-    assert "evt_second" not in inside
-    first_may_end.set()
-    assert [await first, await second] == [1, 2]
-    assert inside[-1] == "evt_second"
+    assert (await thread.inbox("evt_first"))["state"] == "leased"
+    assert await second.step() == (1 if objects == "named" else 2)
+    assert (await thread.inbox("evt_other"))["state"] == "done"
+    go_on.set()
+    assert await held == 1
+    assert await second.step() == (1 if objects == "named" else 0)
+    assert (await thread.inbox("evt_second"))["state"] == "done"
+
+
+@pytest.mark.usefixtures("telling")
+async def test_one_poison_fails_alone(thread: Thread, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text of one posting is none that PostgreSQL takes, which no check foresees; the others do not notice."""
+
+    def read(fields: Mapping[str, Any]) -> Telling:
+        return Telling(fields, "\x00" if fields["id"] == "evt_pi_4" else None)
+
+    monkeypatch.setattr(rules, "RULES", {TYPE: read})
+    for number in range(7):
+        await thread.send(payment(f"pi_{number}", None))
+    await thread.send(payment("pi_idle", None) | {"type": "price.created"})
+    assert await processor(thread, max_attempts=1).step() == 8
+    rows = await thread.service.database.connections.pool.fetch(
+        "SELECT event_id, outcome, attempts FROM inbox_events WHERE outcome <> 'applied' ORDER BY event_id"
+    )
+    assert [tuple(row) for row in rows] == [("evt_pi_4", "internal_error", 1), ("evt_pi_idle", "ignored", 1)]
+    assert await emitted(thread) == 6
+    assert await thread.service.database.connections.pool.fetchval("SELECT count(*) FROM inbox_claims") == 0
+
+
+async def test_an_account_that_somebody_keeps_locked_holds_up_its_own_events_only(thread: Thread) -> None:
+    for name in ("one", "two", "three"):
+        await thread.open_account(f"shop:{name}")
+        await thread.send(payment(f"pi_{name}", f"shop:{name}"))
+    await thread.open_account("provider:stripe:clearing:USD")
+    await as_owner(thread, "UPDATE accounts SET floor = NULL WHERE code LIKE 'provider:%'")
+    pool = thread.service.database.connections.pool
+    other = await asyncpg.connect(str(thread.service.settings.database_url))
+    try:
+        async with other.transaction():
+            await other.execute("SELECT 1 FROM accounts WHERE code = 'shop:two' FOR UPDATE")
+            assert await processor(thread, base_seconds=100).step() == 3
+    finally:
+        await other.close()
+    rows = await pool.fetch("SELECT event_id, state, last_error FROM inbox_events WHERE state <> 'done'")
+    assert [(row["event_id"], row["state"], row["last_error"][:5]) for row in rows] == [
+        ("evt_pi_two", "pending", "busy:")
+    ]
+    assert [await thread.balance(f"shop:{name}") for name in ("one", "two", "three")] == [1500, 0, 1500]
+
+
+async def test_several_workers_apply_each_event_once(thread: Thread) -> None:
+    """Four at once, over events with twins, of payments that share a clearing account which none has opened."""
+    for number in range(5):
+        await thread.open_account(f"shop:{number}")
+    sent = [
+        payment(f"pi_{number}", f"shop:{number % 5}", event_id=f"evt_{number}_{twin}")
+        for twin in range(2)
+        for number in range(60)
+    ]
+    await asyncio.gather(*(thread.send(event) for event in sent))
+
+    async def drained() -> int:
+        worker, done = processor(thread), 0
+        while found := await worker.step():
+            done += found
+        return done
+
+    assert sum(await asyncio.gather(*(drained() for _ in range(4)))) == 120
+    await drain(thread)
+    rows = await thread.service.database.connections.pool.fetch(
+        "SELECT outcome, count(*) FROM inbox_events GROUP BY outcome ORDER BY outcome"
+    )
+    assert [tuple(row) for row in rows] == [("already_applied", 60), ("applied", 60)]
+    assert [await thread.balance(f"shop:{number}") for number in range(5)] == [12 * 1500] * 5
+    assert await emitted(thread) == 60
+
+
+async def test_what_may_have_killed_a_worker_goes_alone_from_then_on(thread: Thread) -> None:
+    """So the one that does kill its workers is given up alone, and its neighbours are not."""
+    database = thread.service.database
+    for number in range(3):
+        await thread.send(payment(f"pi_{number}", None))
+
+    async def claim() -> list[str]:
+        rows = await database.fetch(SQL.claim_inbox_events, 10, uuid.uuid4(), uuid.uuid4(), 60.0, None)
+        return [row["event_id"] for row in rows]
+
+    assert await claim() == ["evt_pi_0", "evt_pi_1", "evt_pi_2"]
+    assert await take_over_inbox_events(database) == 3
+    await thread.send(payment("pi_3", None))
+    assert sorted([*await claim(), *await claim(), *await claim()]) == ["evt_pi_0", "evt_pi_1", "evt_pi_2"]
+    assert await claim() == ["evt_pi_3"]
+
+
+async def test_a_refused_effect_may_be_had_once_its_cause_is_gone(thread: Thread) -> None:
+    """A full account refuses under the key of the effect, which must not be the end of it."""
+    await thread.open_account("shop:main")
+    await as_owner(thread, "UPDATE accounts SET ceiling = 1000")
+    await thread.send(payment("pi_1", "shop:main"))
+    worker = processor(thread, base_seconds=0.0)
+    assert await worker.step() == 1
+    assert (await thread.inbox("evt_pi_1"))["last_error"].startswith("ceiling_exceeded: ")
+    await as_owner(thread, "UPDATE accounts SET ceiling = NULL")
+    assert await worker.step() == 1
+    assert await thread.balance("shop:main") == 1500
 
 
 async def test_every_failed_attempt_is_noted_with_its_worker(thread: Thread) -> None:

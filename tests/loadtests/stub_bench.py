@@ -13,6 +13,7 @@ from loadtests.bench.plan import Plan
 from loadtests.bench.tallystick import Tallystick
 
 STUB = Path(__file__).with_name("stub_api.py")
+FORKED, FORKING = (Path(__file__).with_name(name) for name in ("forked.py", "forking.py"))
 
 
 class Stubbed(Tallystick):
@@ -29,7 +30,16 @@ class Stubbed(Tallystick):
 
 
 class Hasty(Tallystick):
-    """The real service, which gives slow receivers a second at its end."""
+    """The real service, forked from a process that has imported it; it gives slow receivers a second at its end."""
+
+    def __init__(self, forks: Path) -> None:
+        self.forks = forks
+
+    def api_command(self, processes: int) -> Sequence[str]:
+        return self.worker_command("api")
+
+    def worker_command(self, role: str = "worker") -> Sequence[str]:
+        return [sys.executable, "-S", str(FORKED), str(self.forks), role]
 
     def environment(self, database_url: str, redis_url: str, port: int) -> Mapping[str, str]:
         return {**super().environment(database_url, redis_url, port), "SHUTDOWN_TIMEOUT_SECS": "1"}
@@ -59,6 +69,10 @@ def tiny(**changes: object) -> Plan:
         "ack_connections": 4,
         "sustained_endpoints": (3,),
         "sustained_deliveries": 30,
+        "pipeline_events": 30,
+        "pipeline_workers": (2,),
+        "grown_events": 200,
+        "explained_turns": 1,
         "isolation_rate": 20,
         "isolation_healthy": 2,
         "isolation_sick": 2,

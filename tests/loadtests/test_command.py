@@ -38,6 +38,8 @@ def a_report(**ratios: float | None) -> Report:
         medians={},
         storage=None,
         memory=None,
+        pipeline=None,
+        grown=None,
         ratios=known,
         targets=verdicts(known),
         notes=[],
@@ -92,6 +94,10 @@ def test_options_reach_the_plan(plans: list[Plan], tmp_path: Path) -> None:
         "raw",
         "--entries",
         "500",
+        "--backlog",
+        "700",
+        "--events",
+        "9000",
         "--keep",
         str(tmp_path),
         "--output",
@@ -102,6 +108,7 @@ def test_options_reach_the_plan(plans: list[Plan], tmp_path: Path) -> None:
     (plan,) = plans
     assert plan.only == ("singles", "batches")
     assert (plan.quick, plan.rounds, plan.seconds, plan.connections) == (True, 1, 1, (8, 16))
+    assert (plan.pipeline_events, plan.grown_events) == (700, 9000)
     assert (plan.client, plan.loaded_entries, plan.state) == ("raw", 500, tmp_path)
 
 

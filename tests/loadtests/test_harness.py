@@ -23,7 +23,7 @@ from loadtests.bench.tallystick import Tallystick
 from loadtests.bench.targets import TARGETS
 from ops.process import PROJECT, spawn
 from tests.conftest import in_memory
-from tests.loadtests.stub_bench import Hasty, Stubbed, tiny
+from tests.loadtests.stub_bench import FORKING, Hasty, Stubbed, tiny
 
 # A run starts servers, databases and thirty programs: seconds each on a machine that is busy otherwise.
 pytestmark = pytest.mark.timeout(600)
@@ -39,7 +39,7 @@ def parent() -> Iterator[Path]:
 
 
 #: Groups that a stand-in for the API has nothing to say to: the worker is what they measure.
-OF_THE_WORKER = ("delivery", "isolation", "claims")
+OF_THE_WORKER = ("delivery", "pipeline", "told", "grown", "isolation", "claims")
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +50,22 @@ async def report(parent: Path) -> Report:
 
 
 @pytest.fixture(scope="module")
-async def report_of_the_worker(parent: Path) -> Report:
+def forks(parent: Path) -> Iterator[Path]:
+    """The socket at which the real service is forked: a dozen processes of it would each import it for seconds."""
+    path = parent / "forks"
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    server = subprocess.Popen(
+        [sys.executable, str(FORKING), str(path)], env=environment, start_new_session=True
+    )
+    yield path
+    os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
+
+
+@pytest.fixture(scope="module")
+async def report_of_the_worker(parent: Path, forks: Path) -> Report:
     """What a run of the worker's groups reports, with the real service."""
-    return await run_quietly(tiny(only=OF_THE_WORKER, seconds=0.3), parent, io.StringIO(), Hasty())
+    return await run_quietly(tiny(only=OF_THE_WORKER), parent, io.StringIO(), Hasty(forks))
 
 
 async def run_quietly(
@@ -102,14 +115,53 @@ async def test_a_run_measures_what_the_worker_does(report_of_the_worker: Report)
         "delivery@200",
         "delivery@50",
         "sustained@3",
+        "pipeline.backlog",
+        "pipeline.backlog.workers2",
+        "pipeline@200",
+        "pipeline@1000",
+        "pipeline.intake",
+        "pipeline.beside",
+        "told.quiet",
+        "told.heard",
+        "told.deliveries",
+        "told@200",
+        *(
+            f"{database}{kind}"
+            for database in ("lean", "grown")
+            for kind in (".backlog", "@200", ".sustained")
+        ),
         "isolation.alone",
         "isolation.beside",
         *(f"claims.{kind}.{part}" for kind in ("inbox", "deliveries") for part in range(1, 6)),
     }
     requests = {figure.name: figure.requests for figure in report.figures}
-    # Of 0.3 s, and to two endpoints.
-    assert (requests["delivery@50"], requests["delivery@200"], requests["sustained@3"]) == (15, 60, 30)
-    assert requests["isolation.alone"] == requests["isolation.beside"] == 12
+    # Of 0.2 s, and to two endpoints.
+    assert (requests["delivery@50"], requests["delivery@200"], requests["sustained@3"]) == (10, 40, 30)
+    assert (requests["pipeline@200"], requests["pipeline@1000"], requests["told@200"]) == (40, 200, 40)
+    assert requests["grown.sustained"] == 30
+    assert requests["isolation.alone"] == requests["isolation.beside"] == 8
+
+
+async def test_a_run_says_what_an_event_costs(report_of_the_worker: Report) -> None:
+    pipeline, grown = report_of_the_worker.pipeline, report_of_the_worker.grown
+    assert pipeline is not None
+    assert grown is not None
+    assert pipeline.bytes.events == 30
+    # These tables were empty before; those of the ledger may have had room for a few more.
+    events = {"inbox_events", "outbox_events", "webhook_deliveries", "webhook_attempts"}
+    assert events <= pipeline.bytes.by_table.keys()
+    assert pipeline.resident_at_end.keys() == {"api", "worker"}
+    assert all(grown.by_table[name].total > 0 for name in events)
+    for costs in (grown.lean, grown.grown):
+        named = {
+            "claim_inbox_events",
+            "post_with_effects",
+            "fan_out",
+            "claim_deliveries",
+            "record_deliveries",
+        }
+        assert named <= costs.keys()
+        assert all(cost.calls > 0 and cost.plan for cost in costs.values())
 
 
 async def test_a_run_gives_one_number_for_every_target(report: Report, report_of_the_worker: Report) -> None:

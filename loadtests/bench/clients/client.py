@@ -44,6 +44,8 @@ class ClientResult(msgspec.Struct, frozen=True, kw_only=True):
     errors: dict[str, int]
     client: str = ""
     cpu_seconds: float = 0.0
+    #: The moments, of `time.perf_counter`, at which requests were sent, by the name that the workload gives each.
+    sent: dict[str, float] = {}
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

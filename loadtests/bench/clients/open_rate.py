@@ -105,6 +105,7 @@ async def run(job: Job) -> ClientResult:
         latency_ms=latency_summary(tally.latencies),
         errors=dict(tally.errors),
         cpu_seconds=cpu_seconds,
+        sent=tally.sent,
     )
 
 

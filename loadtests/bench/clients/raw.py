@@ -97,8 +97,16 @@ class Tally:
         self._expect = workload.expect.encode()
         self._items = workload.items
         self._status = workload.status
+        self.sent: dict[str, float] = {}
+        self._name_sent = re.compile(workload.name_sent.encode()) if workload.name_sent else None
+        self._name_answered = re.compile(workload.name_answered.encode()) if workload.name_answered else None
 
-    def answer(self, status: int, body: bytes, seconds: float) -> None:
+    def name(self, request: bytes) -> str:
+        """The name of a request, where the workload says how it is found there."""
+        found = self._name_sent.search(request) if self._name_sent else None
+        return found.group(1).decode() if found else ""
+
+    def answer(self, status: int, body: bytes, seconds: float, name: str = "", sent_at: float = 0.0) -> None:
         """Notes one answer, and checks the items of its body where that is asked for."""
         self.latencies.append(seconds)
         wrong = status != self._status if self._status else status >= FIRST_ERROR_STATUS
@@ -106,6 +114,10 @@ class Tally:
             self.errors["status"] += 1
         elif self._expect:
             self.errors["item"] += self._items - body.count(self._expect)
+        if not wrong and self._name_answered and (found := self._name_answered.search(body)):
+            name = found.group(1).decode()
+        if name and not wrong:
+            self.sent[name] = sent_at
 
 
 class Connection(asyncio.Protocol):
@@ -118,6 +130,8 @@ class Connection(asyncio.Protocol):
         self._expected: int | None = None
         self._headers_size = 0
         self._sent_at = 0.0
+        self._written_at = 0.0
+        self._name = ""
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -135,7 +149,8 @@ class Connection(asyncio.Protocol):
         status = int(self._received[9:12])
         body = bytes(self._received[self._headers_size : self._expected])
         if not self._tally.finished:
-            self._tally.answer(status, body, time.perf_counter() - self._sent_at)
+            seconds = time.perf_counter() - self._sent_at
+            self._tally.answer(status, body, seconds, self._name, self._written_at)
         self._received.clear()
         self._expected = None
         self.answered()
@@ -148,6 +163,8 @@ class Connection(asyncio.Protocol):
         """Sends a request whose answer is waited for from `due_at` on, as time.perf_counter tells it."""
         if self._transport is not None:
             self._sent_at = due_at
+            self._name = self._tally.name(request)
+            self._written_at = time.perf_counter()
             self._transport.write(request)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's name for it
@@ -209,6 +226,7 @@ async def run(job: Job) -> ClientResult:
         latency_ms=latency_summary(tally.latencies),
         errors=dict(tally.errors),
         cpu_seconds=cpu_seconds,
+        sent=tally.sent,
     )
 
 

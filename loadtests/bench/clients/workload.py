@@ -32,6 +32,7 @@ STRIPE_SECRET = "whsec_of_the_benchmark"  # noqa: S105 - both sides of it run he
 UNKNOWN_SECRET = "whsec_of_somebody_else"  # noqa: S105
 STRIPE_PATH = "/webhooks/stripe"
 QR_PATH = "/payments/merchant/pay"
+P2P_PATH = "/wallet/transfer"
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +40,9 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
 
     Every answer must have a status below 400, or `status` where that is given. Where `expect` is given it must also
     occur `items` times in the body: a batch answers 200 even when each of its items was refused. `repeats` is the share
-    of requests that carry the body of one of the last again, with a signature of their own.
+    of requests that carry the body of one of the last again, with a signature of their own. `name_sent` and
+    `name_answered` are patterns whose group is the name of a request, in its bytes or in those of the answer; our own
+    client then tells when each was sent.
     """
 
     head: str
@@ -55,10 +58,13 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     signing_secret: str = ""
     repeats: float = 0.0
     tokens: tuple[str, ...] = ()
+    name_sent: str = ""
+    name_answered: str = ""
 
     def as_lua(self) -> str:
         """The same as a Lua chunk that returns a table, for wrk. JSON's escapes of ASCII text are Lua's too."""
         fields = msgspec.to_builtins(self)
+        del fields["name_sent"], fields["name_answered"]  # wrk does not tell when it sent what
         tokens = "{" + ",".join(f'"{token}"' for token in fields.pop("tokens")) + "}"
         pairs = [f"{name} = {msgspec.json.encode(value).decode()}" for name, value in fields.items()]
         pairs.append(f"tokens = {tokens}")
@@ -85,6 +91,14 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         workload = caller._post(QR_PATH, items=1, item=body, tail="", opening="")  # noqa: SLF001 - its own
         return msgspec.structs.replace(workload, tokens=tuple(tokens))
 
+    def p2p_payment(self, tokens: Sequence[str], phone: str, *, traced: bool = False) -> Workload:
+        """`POST /wallet/transfer` of the owners of the tokens, all to one phone; `traced`: named by their transfers."""
+        body = f'{{"to_phone":"{phone}","idempotency_key":"<key>","amount_cents":<amount>}}'
+        caller = msgspec.structs.replace(self, token="<token>")  # noqa: S106 - a placeholder
+        workload = caller._post(P2P_PATH, items=1, item=body, tail="", opening="")  # noqa: SLF001 - its own
+        name = r'"transfer_id": ?"([^"]+)"' if traced else ""
+        return msgspec.structs.replace(workload, tokens=tuple(tokens), name_answered=name)
+
     def batch(self, items: int) -> Workload:
         """`POST /v1/transfers/batch` of `items` transfers, each with its key; every item's outcome is checked."""
         item = (
@@ -105,9 +119,13 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         head = self._head("GET", f"/v1/accounts/{ACCOUNT_PREFIX}<from>/balance?at=<at>") + "\r\n"
         return Workload(head=head, accounts=self.accounts, earliest=earliest, latest=latest)
 
-    def event(self, *, repeats: float = 0.0) -> Workload:
-        """`POST /webhooks/stripe`: a signed payment to one of the accounts, each of its own but for the `repeats`."""
-        return self._signed(STRIPE_SECRET, status=200, repeats=repeats)
+    def event(self, *, repeats: float = 0.0, traced: bool = False) -> Workload:
+        """`POST /webhooks/stripe`: a signed payment to one of the accounts, each of its own but for the `repeats`.
+
+        `traced`: they are named by their intents.
+        """
+        workload = self._signed(STRIPE_SECRET, status=200, repeats=repeats)
+        return msgspec.structs.replace(workload, name_sent='"(pi_[^"]+)"' if traced else "")
 
     def forged_event(self) -> Workload:
         """The same with a signature that does not hold."""

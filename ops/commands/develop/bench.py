@@ -41,6 +41,12 @@ def connection_numbers(
 )
 @click.option("--entries", type=click.IntRange(min=2), help="Entries of the large ledger; 10 million.")
 @click.option(
+    "--backlog", type=click.IntRange(min=10), help="Events that the pipeline works off at once; 10,000."
+)
+@click.option(
+    "--events", type=click.IntRange(min=1), help="Events that the grown database is filled with; 1 million."
+)
+@click.option(
     "--memory-seconds", type=click.IntRange(min=2), help="Length of the run that watches the memory; 600."
 )
 @click.option("--client", type=click.Choice(["wrk", "raw"]), help="The load client; wrk where it is on PATH.")
@@ -53,7 +59,7 @@ def bench(**options: Any) -> None:
     """Measure Tallystick beside the floors it stands on, in one run on this machine.
 
     Starts PostgreSQL (fsync and synchronous_commit on), Valkey, the API and the worker in a state folder of its own. In
-    full it takes about half an hour and 10 GB of disk. Nothing else should run meanwhile; the report tells the load of
+    full it takes more than an hour and 15 GB of disk. Nothing else should run meanwhile; the report tells the load of
     the rest of the machine. docs/benchmarks.md says what is measured and how to read the report.
 
     \b

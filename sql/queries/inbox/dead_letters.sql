@@ -35,7 +35,7 @@ SELECT count(*) FROM (
 -- The letter with its body; no row when there is no such event or it is not dead.
 SELECT
     id, provider, event_id, event_type AS type, object_id, outcome AS reason, last_error, attempts, replays,
-    received_at, finished_at AS dead_at, body
+    received_at, finished_at AS dead_at, inbox_body(id, body) AS body
 FROM inbox_events
 WHERE id = $1 AND state = 'dead';
 

@@ -17,14 +17,14 @@ LIMIT $2;
 -- Up to $6 events with ids below $1, the newest first, narrowed by provider, type, state and time of arrival where
 -- these are not null.
 SELECT
-    id, provider, event_id, event_type AS type, object_id, received_at, state, outcome, attempts,
-    coalesce(last_error, reason) AS last_error, finished_at
+    id, provider, event_id, event_type AS type, object_id, received_at, inbox_state(id, state) AS state, outcome,
+    attempts, coalesce(last_error, reason) AS last_error, finished_at
 FROM inbox_events
 WHERE
     id < $1
     AND ($2::text IS NULL OR provider = $2)
     AND ($3::text IS NULL OR event_type = $3)
-    AND ($4::text IS NULL OR state = $4)
+    AND ($4::text IS NULL OR (state = coalesce(nullif($4, 'leased'), 'pending') AND inbox_state(id, state) = $4))
     AND ($5::timestamptz IS NULL OR received_at >= $5)
 ORDER BY id DESC
 LIMIT $6;
@@ -32,8 +32,8 @@ LIMIT $6;
 -- name: arrivals_after
 -- Up to $2 events with ids above $1, the oldest first.
 SELECT
-    id, provider, event_id, event_type AS type, object_id, received_at, state, outcome, attempts,
-    coalesce(last_error, reason) AS last_error, finished_at
+    id, provider, event_id, event_type AS type, object_id, received_at, inbox_state(id, state) AS state, outcome,
+    attempts, coalesce(last_error, reason) AS last_error, finished_at
 FROM inbox_events
 WHERE id > $1
 ORDER BY id
@@ -42,8 +42,8 @@ LIMIT $2;
 -- name: arrivals_by_id
 -- The events with these ids, the oldest first.
 SELECT
-    id, provider, event_id, event_type AS type, object_id, received_at, state, outcome, attempts,
-    coalesce(last_error, reason) AS last_error, finished_at
+    id, provider, event_id, event_type AS type, object_id, received_at, inbox_state(id, state) AS state, outcome,
+    attempts, coalesce(last_error, reason) AS last_error, finished_at
 FROM inbox_events
 WHERE id = any($1::uuid[])
 ORDER BY id;

@@ -1,10 +1,17 @@
 -- name: inbox_event_by_id
--- One event with all its columns; no row where there is none.
+-- One event with all its columns, and its claim if a worker has it in hand; no row where there is none.
 SELECT
-    id, provider, event_id, event_type, object_id, occurred_at, received_at, headers, body, state, outcome, reason,
-    attempts, replays, due_at, last_error, lease_worker, lease_until, finished_at
-FROM inbox_events
-WHERE id = $1;
+    item.id, item.provider, item.event_id, item.event_type, item.object_id, item.occurred_at, item.received_at,
+    item.headers, inbox_body(item.id, item.body) AS body, item.outcome, item.reason, item.replays, item.due_at,
+    item.last_error, item.finished_at,
+    CASE WHEN claim.token IS NULL THEN item.state ELSE 'leased' END AS state,
+    item.attempts + CASE WHEN claim.token IS NULL THEN 0 ELSE 1 END AS attempts,
+    claim.worker AS lease_worker, claim.lease_until
+FROM inbox_events AS item
+LEFT JOIN
+    inbox_claims AS claim
+    ON item.state = 'pending' AND claim.lease_until > now() AND item.id = any(claim.event_ids)
+WHERE item.id = $1;
 
 -- name: inbox_ids_by_event
 -- The ids of at most $3 events that providers call $1, of provider $2 or (null) of all. All providers are visited in
@@ -52,7 +59,7 @@ WHERE id = $1;
 
 -- name: inbox_events_of_object
 -- Up to $3 events about object $1 of provider $2 (null: of any), the first arrival first.
-SELECT id, provider, event_id, event_type AS type, state, outcome, received_at
+SELECT id, provider, event_id, event_type AS type, inbox_state(id, state) AS state, outcome, received_at
 FROM inbox_events
 WHERE object_id = $1 AND ($2::text IS NULL OR provider = $2)
 ORDER BY received_at, id

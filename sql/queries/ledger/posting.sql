@@ -36,6 +36,7 @@ SELECT
         event_items => $41, event_ids => $42, event_principals => $43, event_types => $44, event_objects => $45,
         event_bodies => $46,
         audit_items => $47, audit_ids => $48, audit_types => $49, audit_actors => $50, audit_users => $51,
-        audit_objects => $52, audit_data => $53
+        audit_objects => $52, audit_data => $53, inbox_claim => $54, inbox_ids => $55, inbox_items => $56,
+        inbox_reasons => $57, inbox_ends => $58
     ) AS due
 FROM posted;

@@ -19,6 +19,6 @@ ORDER BY told.position
 LIMIT $5;
 
 -- name: events_head
--- The position of the last event of principal $1; no row when it has none.
-SELECT last_position FROM outbox_positions
+-- The positions of the last event of principal $1, and of the first one that is kept; no row when it has none.
+SELECT last_position, first_position FROM outbox_positions
 WHERE principal_id = $1;

@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 from core.errors import Refusal
 from core.inbox.cloudpayments import KINDS, CloudPaymentsVerifier
 from core.inbox.intake import NewEvent
-from core.inbox.paypal import DemoVerifier, OfflineVerifier
-from core.inbox.paypal_certificates import Certificates
-from core.inbox.paypal_client import Client
+from core.inbox.paypal.certificates import Certificates
+from core.inbox.paypal.client import Client
+from core.inbox.paypal.transmissions import DemoVerifier, OfflineVerifier
 from core.inbox.plain_hmac import Scheme
 from core.inbox.source_verifiers import SourceVerifier
 from core.inbox.sources import Options

@@ -13,7 +13,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from core.errors import Refusal
-from core.inbox.paypal import (
+from core.inbox.paypal.certificates import Certificates, read_chain
+from core.inbox.paypal.client import Client
+from core.inbox.paypal.transmissions import (
     MAX_AGE_SECONDS,
     MAX_AHEAD_SECONDS,
     DemoVerifier,
@@ -21,8 +23,6 @@ from core.inbox.paypal import (
     read_event,
     read_transmission,
 )
-from core.inbox.paypal_certificates import Certificates, read_chain
-from core.inbox.paypal_client import Client
 from core.inbox.verifying import NotGenuine
 
 SIGNED, UNSIGNED = json.loads(Path(__file__).with_name("paypal_examples.json").read_text())

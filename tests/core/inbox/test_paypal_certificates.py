@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.verification import Store
 
 from core.errors import Refusal
-from core.inbox.paypal_certificates import MAX_FETCHES, Certificates, read_chain
-from core.inbox.paypal_client import MAX_BYTES, Client, UnreachableError
+from core.inbox.paypal.certificates import MAX_FETCHES, Certificates, read_chain
+from core.inbox.paypal.client import MAX_BYTES, Client, UnreachableError
 from core.inbox.verifying import NotGenuine
 from tests.core.inbox.authority import (
     LIVE_SIGNER,

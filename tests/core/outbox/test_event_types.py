@@ -1,12 +1,16 @@
 """The types of events: each that is told can be asked for and is in the documents, and nothing else is promised."""
 
 import ast
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from core.outbox.events import EVENT_TYPE_PATTERN, KNOWN_TYPES
+from core.outbox.events import EVENT_TYPE_PATTERN, KNOWN_TYPES, encode
 from core.payables.kinds import KINDS
 from tests.core.outbox.office import Office
 
@@ -114,3 +118,16 @@ async def test_a_pattern_that_matches_nothing_is_refused(
         assert (status, problem["error"]["code"]) == (400, "invalid_request")
         assert f"No event has the type {pattern}." in problem["detail"]
         assert nearest in problem["detail"]
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=5),
+        st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text() | st.lists(st.text(max_size=3)),
+        max_size=4,
+    )
+)
+def test_a_body_is_compact_json_in_ascii(data: dict[str, Any]) -> None:
+    """The bytes are those of the standard library, whichever encoder made them."""
+    expected = json.dumps({"type": "webhook.test", "data": data}, separators=(",", ":"))
+    assert encode("webhook.test", data) == expected.encode("ascii")

@@ -11,7 +11,7 @@ import pytest
 
 from core import ids
 from core.database import Query
-from core.inbox.processing import Processor
+from core.inbox.processing import BATCH, Processor
 from core.inbox.rules import Admission
 from core.service import Service
 from core.settings import Settings
@@ -84,6 +84,28 @@ async def test_a_claim_of_deliveries_does_not_walk_over_what_was_taken(office: O
 
 
 @pytest.mark.usefixtures("foreign")
+async def test_a_fan_out_does_not_walk_over_what_was_fanned_out(office: Office) -> None:
+    long_ago = ids.first_uuid_at(datetime.now(UTC) - timedelta(hours=1))
+    await office.sql(
+        "INSERT INTO outbox_events (id, principal_id, event_type, body) SELECT"
+        " (left($1::text, 19) || right(gen_random_uuid()::text, 17))::uuid, $2, 'a.b', '{}'"
+        " FROM generate_series(1, $3)",
+        str(long_ago),
+        office.principal_id,
+        TAKEN,
+    )
+    await office.sql("UPDATE outbox_events SET fanned_out_at = now()")
+    await office.sql("ANALYZE outbox_events")
+    await office.emit()
+    nobody: tuple[object, ...] = (UUID(int=0), UUID(int=0), 0.0, [], [], [], [], 0, 0, 0, 0)
+    seen = ids.first_uuid_at(datetime.now(UTC) - timedelta(seconds=5))
+    # The first call on a connection reads the catalogue, too.
+    _, few = [await pages(office, QUERIES["fan_out"], 200, seen, *nobody) for _ in range(2)]
+    assert few < FEW
+    assert await pages(office, QUERIES["fan_out"], 200, UUID(int=0), *nobody) > few + 1000
+
+
+@pytest.mark.usefixtures("foreign")
 async def test_a_claim_of_the_inbox_does_not_walk_over_what_was_taken(office: Office) -> None:
     store = (
         "INSERT INTO inbox_events (id, provider, event_id, event_type, headers, body, due_at)"
@@ -137,8 +159,9 @@ async def test_a_backlog_is_claimed_to_its_end_and_in_order(office: Office, serv
     """More than one claim takes, of events that were due long ago and of some that have just come."""
     await office.sql(
         "INSERT INTO inbox_events (id, provider, event_id, event_type, headers, body, due_at)"
-        " SELECT gen_random_uuid(), 'stripe', number, 'a.b', '{}', '{}', now() - make_interval(secs => 200 - number)"
-        " FROM generate_series(1, 200) AS number"
+        " SELECT gen_random_uuid(), 'stripe', number, 'a.b', '{}', '{}', now() - make_interval(secs => 500 - number)"
+        " FROM generate_series(1, $1) AS number",
+        2 * BATCH + 8,
     )
     processor = Processor(
         service.database,
@@ -150,7 +173,7 @@ async def test_a_backlog_is_claimed_to_its_end_and_in_order(office: Office, serv
     claimed = []
     while found := await processor.step():
         claimed.append(found)
-    assert claimed == [64, 64, 64, 8]
+    assert claimed == [BATCH, BATCH, 8]
     rows = await office.sql("SELECT event_id::int AS number FROM inbox_events ORDER BY finished_at")
-    batches = [{row["number"] for row in rows[start : start + 64]} for start in (0, 64, 128)]
-    assert batches == [set(range(first, first + 64)) for first in (1, 65, 129)]
+    batches = [{row["number"] for row in rows[start : start + BATCH]} for start in (0, BATCH)]
+    assert batches == [set(range(first, first + BATCH)) for first in (1, BATCH + 1)]

@@ -50,6 +50,31 @@ async def test_every_listener_hears_it(redis: Any, alarms: list[Alarm], eventual
     await waker.close()
 
 
+async def test_a_process_does_not_hear_itself(
+    redis: Any, alarms: list[Alarm], eventually: Eventually
+) -> None:
+    """Its own alarm rings at once, without Redis; the message is for the others."""
+
+    async def listening() -> bool:
+        return bool((await redis.pubsub_numsub("ts:epoch:wake"))[0][1] == 2)
+
+    await eventually(listening)
+    own, other = alarms
+    for alarm in alarms:
+        await alarm.wait(wakeup.OUTBOX, 0.01)
+    waker = Waker(redis, "epoch", own)
+    waker.wake(wakeup.OUTBOX)
+    assert await own.wait(wakeup.OUTBOX, 0.0)
+    assert await other.wait(wakeup.OUTBOX, 5.0)
+    await waker.close()
+    # A second message, from elsewhere, is heard by both; the first one was before it.
+    stranger = Waker(redis, "epoch")
+    stranger.wake(wakeup.INBOX)
+    assert await own.wait(wakeup.INBOX, 5.0)
+    assert not await own.wait(wakeup.OUTBOX, 0.0)
+    await stranger.close()
+
+
 async def test_a_thousand_wake_ups_are_a_few_messages(redis: Any) -> None:
     waker = Waker(redis, "epoch")
     before = (await redis.info("commandstats")).get("cmdstat_publish", {"calls": 0})["calls"]

@@ -313,3 +313,18 @@ async def test_app_opens_and_closes_its_own_service(settings: Settings) -> None:
     app: web.Application = create_app(settings)
     async with TestClient(TestServer(app)) as client:
         assert (await client.get("/ready")).status == 200
+
+
+async def test_applications_of_one_process_share_their_routes_and_nothing_else(
+    settings: Settings, service: Service
+) -> None:
+    origins = ("https://one.example", "https://two.example")
+    apps = [create_app(settings.model_copy(update={"allowed_origins": (each,)}), service) for each in origins]
+    first, second = ([*app.router.resources()] for app in apps)
+    assert first == second
+    async with TestClient(TestServer(apps[0])) as one, TestClient(TestServer(apps[1])) as two:
+        for client, own in ((one, origins[0]), (two, origins[1]), (one, origins[0])):
+            for origin in origins:
+                response = await client.get("/health", headers={"Origin": origin})
+                allowed = response.headers.get("Access-Control-Allow-Origin")
+                assert allowed == (origin if origin == own else None)

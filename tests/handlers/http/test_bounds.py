@@ -104,6 +104,7 @@ async def answered(
         method, path, headers=sent, payload=payload, app=app, transport=transport, sslcontext=None
     )
     found = await app.router.resolve(request)
+    found.add_app(app)
     request._match_info = found
     return await found.handler(request)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from handlers.http.middleware import Edge
+from handlers.http.middleware import EDGE, Edge, around
 from handlers.http.protocol import Runner
 
 ORIGIN = "https://shop.example"
@@ -84,11 +84,11 @@ VARYING = {b"date", b"traceparent"}
 
 @asynccontextmanager
 async def served(kind: Any) -> AsyncIterator[int]:
-    edge = Edge([ORIGIN])
     app = web.Application()
+    app[EDGE] = edge = Edge([ORIGIN], list(ANSWERS.values()))
     app.on_response_prepare.append(edge.dress)
-    for name, handler in ANSWERS.items():
-        app.router.add_route("*", f"/{name}", edge.around(f"/{name}", handler))
+    for number, name in enumerate(ANSWERS):
+        app.router.add_route("*", f"/{name}", around(f"/{name}", number))
     runner = kind(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

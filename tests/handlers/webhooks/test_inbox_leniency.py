@@ -110,7 +110,7 @@ async def test_signed_is_stored(
             assert answer.status == 200, (path, body[:200], told)
         assert told in ({"code": 0}, {"status": "ok", "message": "duplicate ignored", "event_id": name}), body
         found = await service.database.connections.pool.fetch(
-            "SELECT body FROM inbox_events WHERE event_id IN ($1, 'pay:' || $1)", name
+            "SELECT inbox_body(id, body) AS body FROM inbox_events WHERE event_id IN ($1, 'pay:' || $1)", name
         )
         assert [row["body"] for row in found] == [body]
 

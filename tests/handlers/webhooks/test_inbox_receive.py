@@ -50,7 +50,11 @@ def settings(settings: Settings, paypal: PayPal, tmp_path: Path) -> Settings:
 
 
 async def stored(service: Service) -> list[Any]:
-    return list(await service.database.connections.pool.fetch("SELECT * FROM inbox_events ORDER BY event_id"))
+    return list(
+        await service.database.connections.pool.fetch(
+            "SELECT *, inbox_body(id, body) AS body FROM inbox_events ORDER BY event_id"
+        )
+    )
 
 
 def event(event_id: str = "WH-1", **changes: Any) -> bytes:

@@ -71,7 +71,11 @@ async def send(api: ApiClient, name: str, body: bytes, headers: Headers) -> tupl
 
 
 async def stored(service: Service) -> list[Any]:
-    return list(await service.database.connections.pool.fetch("SELECT * FROM inbox_events ORDER BY event_id"))
+    return list(
+        await service.database.connections.pool.fetch(
+            "SELECT *, inbox_body(id, body) AS body FROM inbox_events ORDER BY event_id"
+        )
+    )
 
 
 BODY = b'{"type":"invoice.paid","data":{"id":"inv_1"},"timestamp":"2026-11-21T16:00:00Z"}'

@@ -50,7 +50,11 @@ async def send(api: ApiClient, body: bytes, *, secret: str = NEW, **headers: str
 
 
 async def stored(service: Service) -> list[Any]:
-    return list(await service.database.connections.pool.fetch("SELECT * FROM inbox_events ORDER BY event_id"))
+    return list(
+        await service.database.connections.pool.fetch(
+            "SELECT *, inbox_body(id, body) AS body FROM inbox_events ORDER BY event_id"
+        )
+    )
 
 
 async def test_first_and_second_time(api: ApiClient, service: Service) -> None:

@@ -20,13 +20,13 @@ from cryptography.x509.oid import NameOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from core.errors import Refusal
-from core.inbox.paypal_client import UnreachableError
+from core.inbox.paypal.client import UnreachableError
 from core.inbox.verifying import NotGenuine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from core.inbox.paypal_client import Client
+    from core.inbox.paypal.client import Client
 
 Value = TypeVar("Value")
 

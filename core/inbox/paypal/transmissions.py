@@ -38,8 +38,8 @@ from core.inbox.verifying import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from core.inbox.paypal_api import VerificationApi
-    from core.inbox.paypal_certificates import Certificates
+    from core.inbox.paypal.api import VerificationApi
+    from core.inbox.paypal.certificates import Certificates
 
 PROVIDER: Final = "paypal"
 

@@ -32,10 +32,13 @@ class HeadFirst(ResponseHandler):
 
     _head: bytes | None = None
     """The part of a head that has come so far; None while no head is expected."""
+    requests = 0
+    """How many requests have gone over the connection."""
 
     def set_response_params(self, **options: Any) -> None:
         """Expect the answer to another request."""
         self._head = b""
+        self.requests += 1
         super().set_response_params(**options)
 
     def data_received(self, data: bytes) -> None:
@@ -90,3 +93,8 @@ class Connector(TCPConnector):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._factory = partial(cast("type[ResponseHandler]", HeadFirst), loop=self._loop)
+
+    @staticmethod
+    def was_kept(protocol: ResponseHandler) -> bool:
+        """Say whether a request has gone over this connection before."""
+        return cast("HeadFirst", protocol).requests > 0

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import msgspec
 
 from core.errors import Refusal
-from core.inbox.paypal_client import UnreachableError
+from core.inbox.paypal.client import UnreachableError
 from core.inbox.verifying import NotGenuine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from core.inbox.paypal_client import Client
+    from core.inbox.paypal.client import Client
 
 _Kind = TypeVar("_Kind")
 

@@ -1,0 +1,1 @@
+"""PayPal: its transmissions, and how they are verified."""

@@ -1,0 +1,113 @@
+-- Remove old deliveries with their attempts: of the `most` next ones behind id `after`, those that were done more than
+-- `days` days ago. Ids are made in the order of time, so the oldest stand at the beginning of the primary key, and a
+-- caller goes on behind the `last` one that was looked at; null: there are no others that could be old. The serving
+-- role cannot otherwise remove a delivery, and none that was done within a day.
+CREATE OR REPLACE FUNCTION outbox_prune_deliveries(days integer, after uuid, before uuid, most integer)
+RETURNS TABLE (removed integer, last uuid)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+    looked uuid[];
+    gone uuid[];
+BEGIN
+    IF days < 1 THEN
+        RAISE EXCEPTION 'deliveries are kept for a day at least' USING ERRCODE = 'check_violation';
+    END IF;
+    looked := array(
+        SELECT delivery.id FROM webhook_deliveries AS delivery
+        WHERE delivery.id > after AND delivery.id < before
+        ORDER BY delivery.id
+        LIMIT most
+    );
+    WITH old AS (
+        SELECT delivery.id FROM webhook_deliveries AS delivery
+        WHERE
+            delivery.id = any(looked) AND delivery.state IN ('delivered', 'failed')
+            AND delivery.finished_at < clock_timestamp() - make_interval(days => days)
+        FOR UPDATE SKIP LOCKED
+    ),
+
+    deleted AS (
+        DELETE FROM webhook_deliveries AS delivery
+        WHERE delivery.id = any(array(SELECT old.id FROM old))
+        RETURNING delivery.id
+    )
+
+    SELECT array_agg(deleted.id) INTO gone FROM deleted;
+    DELETE FROM webhook_attempts AS attempt WHERE attempt.delivery_id = any(gone);
+    RETURN QUERY
+    SELECT coalesce(cardinality(gone), 0), CASE WHEN cardinality(looked) = most THEN looked[most] END;
+END
+$$;
+
+-- Remove old events in the same way, with their bodies: those that were fanned out, have no delivery any more, and are
+-- older than `days` days. The first position of each principal moves on in the same transaction; rows of positions are
+-- locked in the order of the principals, as a fan-out does, and last.
+CREATE OR REPLACE FUNCTION outbox_prune_events(days integer, after uuid, before uuid, most integer)
+RETURNS TABLE (removed integer, last uuid)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+    looked uuid[];
+    principals integer[];
+    positions bigint[];
+BEGIN
+    IF days < 1 THEN
+        RAISE EXCEPTION 'events are kept for a day at least' USING ERRCODE = 'check_violation';
+    END IF;
+    looked := array(
+        SELECT event.id FROM outbox_events AS event
+        WHERE event.id > after AND event.id < before
+        ORDER BY event.id
+        LIMIT most
+    );
+    WITH old AS (
+        SELECT event.id FROM outbox_events AS event
+        WHERE
+            event.id = any(looked) AND event.fanned_out_at IS NOT NULL
+            AND event.created_at < clock_timestamp() - make_interval(days => days)
+            AND NOT EXISTS (SELECT FROM webhook_deliveries AS delivery WHERE delivery.event_id = event.id)
+        FOR UPDATE SKIP LOCKED
+    ),
+
+    deleted AS (
+        DELETE FROM outbox_events AS event
+        WHERE event.id = any(array(SELECT old.id FROM old))
+        RETURNING event.principal_id, event.position
+    )
+
+    SELECT array_agg(deleted.principal_id), array_agg(coalesce(deleted.position, 0)) INTO principals, positions
+    FROM deleted;
+    PERFORM FROM outbox_positions AS known
+    WHERE known.principal_id = any(principals)
+    ORDER BY known.principal_id
+    FOR NO KEY UPDATE;
+    UPDATE outbox_positions AS known
+    SET first_position = greatest(known.first_position, gone.position + 1)
+    FROM (
+        SELECT event.principal_id, max(event.position) AS position
+        FROM unnest(principals, positions) AS event (principal_id, position)
+        GROUP BY event.principal_id
+    ) AS gone
+    WHERE known.principal_id = gone.principal_id AND gone.position >= known.first_position;
+    RETURN QUERY
+    SELECT coalesce(cardinality(principals), 0), CASE WHEN cardinality(looked) = most THEN looked[most] END;
+END
+$$;
+
+REVOKE EXECUTE ON FUNCTION outbox_prune_deliveries FROM public;
+REVOKE EXECUTE ON FUNCTION outbox_prune_events FROM public;
+GRANT EXECUTE ON FUNCTION outbox_prune_deliveries TO tallystick_serving;
+GRANT EXECUTE ON FUNCTION outbox_prune_events TO tallystick_serving;
