@@ -51,6 +51,8 @@ ROOMS = (
     "access",
     "outbox",
     "inbox",
+    "providers",
+    "payments",
     "wallets",
     "identity",
     "payables",

@@ -74,6 +74,10 @@ class Order(NamedTuple):
     metadata: Mapping[str, str] = {}
     terms: Mapping[str, str] = {}
 
+    def __repr__(self) -> str:
+        """Name the attempt alone: a traceback shows neither a person's phone nor a merchant's secrets."""
+        return f"Order({self.attempt})"
+
 
 class Handle(NamedTuple):
     """The names under which a provider knows an attempt: the order, the provider's id (None: not known), others."""
@@ -116,12 +120,14 @@ class Notice(NamedTuple):
     """An event of a provider as far as it is about a payment: the names by which the attempt is found, and the sight.
 
     `dispute` is the amount that a payer has taken back, or asked back, over the bank; negative when it was won back.
+    `dispute_id` is the provider's id of that dispute, by which each is counted once however often it is told.
     """
 
     names: Sequence[str]
     sight: Sight
     refund: RefundSight | None = None
     dispute: int | None = None
+    dispute_id: str | None = None
 
 
 class DeclinedError(Refusal):
