@@ -11,16 +11,18 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import structlog
+import msgspec
 
 from core import ids
 from core.database import queries
 from core.errors import Refusal
-from core.payments.applying import Applier, Report, add_step
+from core.payments.applying import Applier
+from core.payments.calls import MOST_CALL_SECONDS, called
 from core.payments.looking import CALL_SECONDS, LEASE_SECONDS
 from core.payments.payments import find, find_by_key
-from core.payments.states import OPEN_STATES, Effect, Seen, State
-from core.providers.protocol import DeclinedError, UnknownError, UnsentError
+from core.payments.states import Effect, Seen, State
+from core.payments.writing import Report
+from core.providers.protocol import REMEMBERED, Standing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -32,12 +34,13 @@ if TYPE_CHECKING:
     from core.providers.protocol import Provider, Sight
 
 _sql = queries(__name__)
-_log = structlog.get_logger(__name__)
 
-# A call that takes longer ends as unknown. It ends well before CALL_SECONDS, when others may look.
-MOST_CALL_SECONDS: Final = CALL_SECONDS - 15
-# Providers keep idempotency keys for a day at least (Stripe: 24 hours); a later repetition would be a second order.
-REPEAT_FOR: Final = timedelta(hours=12)
+# An order is repeated for half of the time that its provider remembers a key: a later repetition is a second order. The
+# clocks of both sides differ by less, and so does the time from this decision to the provider.
+REMEMBERED_BY_OTHERS: Final = timedelta(hours=12)
+# A provider that has never heard of an order may hear of it yet, as the call may wait in a proxy or in the provider
+# itself. No queue on the way keeps a request for longer than its own time-out, which is minutes at most.
+ABSENT_AFTER: Final = timedelta(minutes=10)
 # A twin of a request whose call another process makes asks so often how it stands, and answers after so long at last.
 POLL_SECONDS: Final = 0.05
 MOST_WAIT_SECONDS: Final = 20.0
@@ -57,15 +60,21 @@ class Created(NamedTuple):
     replayed: bool
 
 
-async def _no_terms(_payment: Payment, _provider: str) -> Mapping[str, str]:
+async def no_terms(_payment: Payment, _provider: str) -> Mapping[str, str]:
+    """Return no terms, for providers that need none."""
     return {}
+
+
+async def _not_noted(_provider: str, _answered: bool) -> None:  # noqa: FBT001 - the two halves of a note
+    return
 
 
 class Payments:
     """Creates, cancels and looks at payments. `close` waits for the calls that are under way.
 
     `routes` chooses the providers of a new payment and raises Refusal where there is none. `terms` returns a merchant's
-    own settings at a provider; they are secrets, so an attempt does not keep them.
+    own settings at a provider; they are secrets, so an attempt does not keep them. `noted` hears after
+    each call whether its provider has answered.
     """
 
     def __init__(
@@ -76,15 +85,15 @@ class Payments:
         routes: Callable[[NewPayment, UUID], Awaitable[Route]],
         *,
         wake: Callable[[], None] = lambda: None,
-        terms: Callable[[Payment, str], Awaitable[Mapping[str, str]]] = _no_terms,
-        noted: Callable[[str, Report], None] = lambda _provider, _report: None,
+        terms: Callable[[Payment, str], Awaitable[Mapping[str, str]]] = no_terms,
+        noted: Callable[[str, bool], Awaitable[None]] = _not_noted,
     ) -> None:
         self.database = database
         self.providers = providers
         self.applier = Applier(database, ledger, wake)
         self._routes = routes
-        self._terms = terms
-        self._noted = noted
+        self.terms = terms
+        self.noted = noted
         self._calls: dict[UUID, asyncio.Task[Payment]] = {}
 
     async def create(self, new: NewPayment) -> Created:
@@ -98,8 +107,9 @@ class Payments:
             scale = new.check()
             payment_id = ids.new_uuid()
             route = await self._routes(new, payment_id)
+            started = _now()
             if await self._store(new, payment_id, scale, route):
-                return Created(await self._call_once(payment_id), False)
+                return Created(await self._call_once(payment_id, started), False)
             known = await find_by_key(self.database, new.surface, new.caller, new.request_id)
             if known is None:
                 raise LookupError(f"payment {new.request_id!r} of {new.caller!r} was stored and is gone")
@@ -114,13 +124,12 @@ class Payments:
         Raises Refusal `payment_not_found`, and `payment_paid` where money has come.
         """
         payment = await find(self.database, payment_id)
-        attempt = next((one for one in payment.attempts if one.state in OPEN_STATES), payment.latest)
-        applied = await self.applier.apply(payment_id, attempt.id, Report(seen, actor))
-        if Effect.REFUSE in applied.effects:
-            raise Refusal("payment_paid", "The payment was paid before.", state=str(applied.payment.state))
-        if Effect.GIVE_UP in applied.effects and await self._claim(attempt.id):
-            return await self.look_at(payment_id, attempt.id, actor)
-        return applied.payment
+        payment, effects = await self.applier.apply(payment_id, payment.latest.id, Report(seen, actor))
+        if Effect.REFUSE in effects:
+            raise Refusal("payment_paid", "The payment was paid before.", state=str(payment.state))
+        if Effect.GIVE_UP in effects and await self._claim(payment.current.id):
+            return await self.look_at(payment_id, payment.current.id, actor)
+        return payment
 
     async def look_at(self, payment_id: UUID, attempt_id: UUID, actor: str) -> Payment:
         """Ask the provider how an attempt stands, or to close it, and apply the answer. The caller has claimed it."""
@@ -135,6 +144,28 @@ class Payments:
         report = await self._look(payment, attempt, actor)
         return (await self.applier.apply(payment_id, attempt_id, report)).payment
 
+    async def renew(
+        self, payment_id: UUID, attempt_id: UUID, renewal: str, sight: Sight, actor: str
+    ) -> Payment:
+        """Apply the sight of a later payment of an order that repeats: each renewal is a payment of its own, once."""
+        first = await find(self.database, payment_id)
+        provider = first.attempt(attempt_id).provider
+        new = first.again(f"renewal:{provider}:{renewal}", provider)
+        route = Route([provider], msgspec.json.encode({"renews": str(payment_id)}).decode())
+        # Nobody looks before the sight is applied: there is no order of this payment that could be repeated.
+        async with self.database.transaction() as connection:
+            await self._insert(connection, new, ids.new_uuid(), first.scale, route, look_in=None)
+        payment = await find_by_key(self.database, new.surface, new.caller, new.request_id)
+        if payment is None:
+            raise LookupError(f"the renewal {renewal!r} was stored and is gone")
+        seen = sight._replace(provider_id=renewal)
+        return (await self.applier.apply(payment.id, payment.latest.id, Report(seen, actor))).payment
+
+    async def attempt_of(self, payment_id: UUID, attempt_id: UUID) -> tuple[Payment, Attempt]:
+        """Return a payment and one of its attempts. Raises Refusal `payment_not_found`."""
+        payment = await find(self.database, payment_id)
+        return payment, payment.attempt(attempt_id)
+
     async def close(self) -> None:
         """Wait until the calls that are under way have ended and are stored."""
         if self._calls:
@@ -143,10 +174,17 @@ class Payments:
     async def _store(self, new: NewPayment, payment_id: UUID, scale: int, route: Route) -> bool:
         """Store payment and first attempt. Returns False where the key was taken meanwhile."""
         async with self.database.transaction() as connection:
-            return await self._insert(connection, new, payment_id, scale, route)
+            return await self._insert(connection, new, payment_id, scale, route, look_in=CALL_SECONDS)
 
     async def _insert(
-        self, connection: Connection, new: NewPayment, payment_id: UUID, scale: int, route: Route
+        self,
+        connection: Connection,
+        new: NewPayment,
+        payment_id: UUID,
+        scale: int,
+        route: Route,
+        *,
+        look_in: float | None,
     ) -> bool:
         stored = await connection.fetchval(
             _sql.store_payment,
@@ -167,40 +205,42 @@ class Payments:
         )
         if stored is None:
             return False
-        attempt_id = ids.new_uuid()
+        provider = route.providers[0]
         await connection.execute(
-            _sql.store_attempt, attempt_id, payment_id, route.providers[0], route.reasons, CALL_SECONDS
+            _sql.store_attempt, ids.new_uuid(), payment_id, provider, route.reasons, look_in
         )
-        data = {
-            "amount": new.amount,
-            "scale": scale,
-            "currency": new.currency,
-            "routes": list(route.providers),
-        }
-        await add_step(connection, payment_id, 1, attempt_id, "created", "caller", State.CREATED, data)
         return True
 
-    async def _call_once(self, payment_id: UUID) -> Payment:
+    async def _call_once(self, payment_id: UUID, started: float) -> Payment:
         """Call the provider in a task of its own: a caller who hangs up ends nothing, and twins wait for the same."""
-        task = asyncio.create_task(self._call(payment_id))
+        task = asyncio.create_task(self._call(payment_id, started))
         self._calls[payment_id] = task
         task.add_done_callback(lambda _: self._calls.pop(payment_id, None))
         return await asyncio.shield(task)
 
-    async def _call(self, payment_id: UUID) -> Payment:
+    async def _call(self, payment_id: UUID, started: float) -> Payment:
+        """Order at one provider after the other, until one has not certainly said no. `started` was before the storing.
+
+        A process that has slept for too long does not call any more: others may be looking, and would find nothing.
+        """
         payment = await find(self.database, payment_id)
         for _ in payment.routes:
             attempt = payment.latest
-            if attempt.state is not State.CREATED:
+            if attempt.state is not State.CREATED or _now() - started > CALL_SECONDS - MOST_CALL_SECONDS:
                 break
-            report = await self._order(payment, attempt, f"provider:{attempt.provider}")
+            actor = f"provider:{attempt.provider}"
+            if payment.wish is None:
+                report = await self._order(payment, attempt, actor)
+            else:
+                report = Report(Seen.UNSENT, actor, "given_up: Nobody wanted the payment any more.")
+            started = _now()
             payment = (await self.applier.apply(payment.id, attempt.id, report)).payment
         return payment
 
     async def _settled(self, payment: Payment) -> Payment:
         """Return the payment of a repeated request, after its first call."""
-        deadline = asyncio.get_running_loop().time() + MOST_WAIT_SECONDS
-        while payment.state is State.CREATED and asyncio.get_running_loop().time() < deadline:
+        deadline = _now() + MOST_WAIT_SECONDS
+        while payment.state is State.CREATED and _now() < deadline:
             task = self._calls.get(payment.id)
             if task is not None:
                 return await asyncio.shield(task)
@@ -216,43 +256,52 @@ class Payments:
         return bool(await self.database.execute(_sql.claim_attempt, attempt_id, LEASE_SECONDS))
 
     async def _order(self, payment: Payment, attempt: Attempt, actor: str, *, look: bool = False) -> Report:
-        order = payment.order(attempt, await self._terms(payment, attempt.provider))
-        return await self._report(attempt.provider, lambda provider: provider.create(order), actor, look=look)
+        return await self._report(
+            payment,
+            attempt,
+            lambda provider, terms: provider.create(payment.order(attempt, terms)),
+            Report(Seen.UNKNOWN, actor, look=look),
+        )
 
     async def _look(self, payment: Payment, attempt: Attempt, actor: str) -> Report:
         provider = self.providers.get(attempt.provider)
-        fresh = datetime.now(UTC) - attempt.created_at < REPEAT_FOR
-        if attempt.state is State.UNKNOWN and provider is not None and provider.repeats and fresh:
-            return await self._order(payment, attempt, actor, look=True)
-        handle = payment.handle(attempt, await self._terms(payment, attempt.provider))
+        age = datetime.now(UTC) - attempt.created_at
+        if attempt.state is State.UNKNOWN and provider is not None and provider.repeats:
+            remembered = REMEMBERED.get(attempt.provider, REMEMBERED_BY_OTHERS)
+            if age < remembered / 2:
+                return await self._order(payment, attempt, actor, look=True)
         closes = attempt.giving_up and attempt.state is not State.UNKNOWN
         report = await self._report(
-            attempt.provider,
-            lambda provider: provider.cancel(handle) if closes else provider.look(handle),
-            actor,
-            look=True,
+            payment,
+            attempt,
+            lambda provider, terms: (provider.cancel if closes else provider.look)(
+                payment.handle(attempt, terms)
+            ),
+            Report(Seen.UNKNOWN, actor, look=True),
         )
+        if report.sight is not None and report.sight.standing is Standing.ABSENT and age < ABSENT_AFTER:
+            return report._replace(
+                seen=Seen.UNKNOWN, error="not_heard_of: The provider has not heard of it yet."
+            )
         # The provider has refused to tell or to close, and not the order.
         return report._replace(seen=Seen.UNKNOWN) if report.seen is Seen.DECLINED else report
 
     async def _report(
-        self, name: str, call: Callable[[Provider], Awaitable[Sight]], actor: str, *, look: bool
+        self,
+        payment: Payment,
+        attempt: Attempt,
+        call: Callable[[Provider, Mapping[str, str]], Awaitable[Sight]],
+        report: Report,
     ) -> Report:
-        """Call a provider, and return how that ended. Whatever is no clear answer is unknown."""
-        provider = self.providers.get(name)
-        if provider is None:
-            return Report(Seen.UNSENT, actor, f"provider_not_configured: {name} is not configured.", look)
+        """Call the provider of an attempt, and return the report with the end of the call."""
         try:
-            async with asyncio.timeout(MOST_CALL_SECONDS):
-                report = Report(await call(provider), actor, None, look)
-        except DeclinedError as error:
-            report = Report(Seen.DECLINED, actor, f"{error.code}: {error.detail}", look)
-        except UnsentError as error:
-            report = Report(Seen.UNSENT, actor, f"{error.code}: {error.detail}", look)
-        except UnknownError as error:
-            report = Report(Seen.UNKNOWN, actor, f"{error.code}: {error.detail}", look)
-        except Exception as error:  # noqa: BLE001 - a fault, or a time-out: nobody knows
-            _log.exception("payments.call_failed", provider=name)
-            report = Report(Seen.UNKNOWN, actor, f"internal_error: {type(error).__name__}", look)
-        self._noted(name, report)
-        return report
+            terms = await self.terms(payment, attempt.provider)
+        except Refusal as refusal:
+            return report._replace(seen=Seen.UNSENT, error=f"{refusal.code}: {refusal.detail}")
+        ended = await called(self.providers, attempt.provider, lambda provider: call(provider, terms))
+        await self.noted(attempt.provider, ended.answered)
+        return report._replace(seen=ended.seen, error=ended.error)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

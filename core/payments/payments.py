@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _sql = queries(__name__)
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _MOST_DECIMALS: Final = 8
+# Accounts between which payments move: a payment to one of them would go in a circle.
+_NOT_MERCHANTS: Final = ("provider:", "source:", "system:")
 
 
 class NewPayment(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +63,8 @@ class NewPayment(msgspec.Struct, frozen=True, kw_only=True):
             scale = _MOST_DECIMALS if self.currency == NO_CURRENCY else decimals(self.currency)
         if not 0 < self.amount <= MAX_AMOUNT_MINOR:
             raise Refusal("invalid_request", "The amount must be above zero and within the ledger's bounds.")
+        if self.account is not None and self.account.startswith(_NOT_MERCHANTS):
+            raise Refusal("invalid_request", "The account is one of the platform's own.")
         if self.currency == NO_CURRENCY:
             if self.account is not None:
                 raise Refusal("invalid_request", "Money without a currency has no account in the ledger.")
@@ -110,6 +114,7 @@ class Attempt(NamedTuple):
     looks: int
     next_look_at: datetime | None
     created_at: datetime
+    expires_at: datetime | None
 
     @property
     def state(self) -> State:
@@ -149,9 +154,30 @@ class Payment(NamedTuple):
         """The attempt that was made last."""
         return self.attempts[-1]
 
+    @property
+    def current(self) -> Attempt:
+        """The attempt that gives the payment its state, the latest if there are several."""
+        return next((one for one in reversed(self.attempts) if one.state is self.state), self.latest)
+
     def attempt(self, attempt_id: UUID) -> Attempt:
         """Return one of the attempts."""
         return next(one for one in self.attempts if one.id == attempt_id)
+
+    def again(self, request_id: str, provider: str) -> NewPayment:
+        """Return the same payment under another request id, at one provider."""
+        return NewPayment(
+            surface=self.surface,
+            caller=self.caller,
+            request_id=request_id,
+            amount=self.amount,
+            scale=self.scale,
+            currency=self.currency,
+            method=self.method,
+            account=self.account,
+            principal_id=self.principal_id,
+            provider=provider,
+            **{name: getattr(self.details, name) for name in Details.__struct_fields__},
+        )
 
     def asked(self, attempt: Attempt) -> Asked:
         """Return what the rules need of the payment to judge one of its attempts."""
@@ -180,7 +206,8 @@ class Payment(NamedTuple):
 
     def handle(self, attempt: Attempt, terms: Mapping[str, str]) -> Handle:
         """Return the names under which the provider knows an attempt."""
-        return Handle(self.order(attempt, terms), attempt.provider_id, attempt.names)
+        wanted = self.wish is None and not attempt.giving_up
+        return Handle(self.order(attempt, terms), attempt.provider_id, attempt.names, wanted)
 
 
 class Step(NamedTuple):
@@ -269,4 +296,5 @@ def _attempt(row: Row) -> Attempt:
         row["looks"],
         row["next_look_at"],
         row["attempt_created_at"],
+        row["attempt_expires_at"],
     )

@@ -13,9 +13,10 @@ import structlog
 
 from core.database import queries
 from core.errors import Refusal
-from core.payments.applying import Report
+from core.payments import refunds
 from core.payments.looking import LEASE_SECONDS
 from core.payments.states import Seen
+from core.payments.writing import Report
 from core.work.progress import Progress
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ async def reconcile(payments: Payments, *, budget: int = BUDGET) -> Progress:
 
     An attempt that fails is looked at again after its lease, and holds up no other.
     """
-    parts = await asyncio.gather(*(_reconcile(payments, name, budget) for name in payments.providers))
+    parts = await asyncio.gather(
+        refunds.step(payments), *(_reconcile(payments, name, budget) for name in payments.providers)
+    )
     return Progress(sum(one.done for one in parts), sum(one.failed for one in parts))
 
 

@@ -41,12 +41,16 @@ class Pair(NamedTuple):
 
 
 class Movement(NamedTuple):
-    """A posting: its kind, the level that names it once for all, its pairs and its currency."""
+    """A posting: its kind, the level that names it once for all, its pairs and its currency.
+
+    A movement that counts `once` changes nothing where it was posted before, since no level shows that.
+    """
 
     kind: str
     level: str
     pairs: tuple[Pair, ...]
     currency: str
+    once: bool = False
 
 
 class Asked(NamedTuple):
@@ -107,6 +111,8 @@ def seen_of(asked: Asked, facts: Facts, sight: Sight) -> Seen:
         return Seen.DIFFERENT
     if asked.currency == NO_CURRENCY:
         return Seen.PAID
+    if sight.amount is None and facts.state is State.MISMATCHED:
+        return Seen.DIFFERENT  # what has come is known, and this says nothing else of it
     right = sight.amount in {None, asked.amount} and sight.currency in {None, asked.currency}
     return Seen.PAID if right else Seen.DIFFERENT
 
@@ -123,7 +129,8 @@ def see(asked: Asked, facts: Facts, sight: Sight) -> Change:
         return Change(facts._replace(state=state, received=received), effects, (), note)
     lifted = _lifted(asked, facts, sight, seen)._replace(state=state)
     moved, movements = _movements(asked, facts, lifted)
-    return Change(moved, effects, movements, note)
+    known = seen is Seen.DIFFERENT and moved == facts
+    return Change(moved, effects, movements, None if known else note)
 
 
 def hear(facts: Facts, seen: Seen, asked: Asked) -> Change:
@@ -145,6 +152,7 @@ def dispute(asked: Asked, facts: Facts, disputed: Dispute) -> Change:
         f"dispute:{disputed.id}:{way}",
         (Pair(place, Place.CLEARING, disputed.amount),),
         asked.currency,
+        once=True,
     )
     after = facts._replace(
         disputed=facts.disputed + disputed.amount,
@@ -189,7 +197,9 @@ def _lifted(asked: Asked, facts: Facts, sight: Sight, seen: Seen) -> Facts:
             return facts
         amount = max(facts.foreign, sight.amount)
         return facts._replace(foreign=amount, foreign_currency=sight.currency)
-    received = max(facts.received, asked.amount if sight.amount is None else sight.amount)
+    # Some providers tell no amounts. The amount is then the one that was asked for, unless another is known.
+    unsaid = facts.received if facts.state is State.MISMATCHED else asked.amount
+    received = max(facts.received, unsaid if sight.amount is None else sight.amount)
     refunded = max(facts.refunded, min(sight.refunded or 0, received))
     return facts._replace(
         received=received, refunded=refunded, fee=max(facts.fee, min(sight.fee or 0, received))
@@ -217,7 +227,7 @@ def _movements(asked: Asked, before: Facts, after: Facts) -> tuple[Facts, tuple[
         if some:
             found.append(Movement(kind, f"{kind}:{level}", some, currency))
 
-    # What lies in suspense and belongs to the merchant, as the right amount has been seen since.
+    # The part in suspense that belongs to the merchant, since the right amount has been seen since.
     wrongly = before.on_suspense - _level(asked, old) if after.state is State.PAID else 0
     move(
         "payment.corrected",

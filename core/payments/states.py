@@ -184,7 +184,7 @@ TABLE: Final[Mapping[State, Mapping[Seen, Next]]] = {
         State.PAID,
         {
             Seen.PAID: _to(State.PAID, Effect.COLLECT),
-            # What has come beyond the amount lies in suspense, and the payment is paid all the same.
+            # Money beyond the amount lies in suspense, and the payment is paid all the same.
             Seen.DIFFERENT: _to(State.PAID, Effect.SUSPEND, Effect.NOTE),
         },
     ),

@@ -66,6 +66,7 @@ CREATE TABLE payment_attempts (
     giving_up boolean NOT NULL DEFAULT FALSE, -- the provider is asked to close it
     looks integer NOT NULL DEFAULT 0,
     next_look_at timestamptz, -- null: nobody asks the provider any more
+    expires_at timestamptz, -- at the provider
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     CONSTRAINT payment_attempts_number UNIQUE (payment_id, number),
@@ -107,5 +108,5 @@ GRANT SELECT, INSERT ON payments, payment_attempts, payment_timeline, payment_na
 GRANT UPDATE (state, wish, paid, refunded, disputed, revision, updated_at) ON payments TO tallystick_serving;
 GRANT UPDATE (
     provider_id, names, state, url, word, error, received, refunded, disputed, fee, on_suspense, foreign_amount,
-    foreign_currency, giving_up, looks, next_look_at, updated_at
+    foreign_currency, giving_up, looks, next_look_at, expires_at, updated_at
 ) ON payment_attempts TO tallystick_serving;

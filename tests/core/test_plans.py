@@ -13,7 +13,7 @@ from tests.queries import QUERIES
 
 LARGE = {
     "accounts", "audit_events", "entries", "inbox_events", "keys", "outbox_events", "payables",
-    "payment_attempts", "payment_names", "payment_timeline", "payments", "sessions", "transfers",
+    "payment_attempts", "payment_names", "payment_refunds", "payment_timeline", "payments", "sessions", "transfers",
     "users", "webhook_attempts", "webhook_deliveries", "window_usage",
 }  # fmt: skip
 # What runs for every call, event and delivery.
@@ -51,6 +51,11 @@ HOT = (
     "claim_attempt",
     "claim_attempts",
     "payments_to_expire",
+    "give_up_others",
+    "refund_by_key",
+    "refunds_under_way",
+    "refunds_done",
+    "claim_refunds",
 )
 
 

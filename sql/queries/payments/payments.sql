@@ -6,7 +6,7 @@ SELECT
     p.expires_at, p.created_at, p.updated_at, a.id AS attempt_id, a.number, a.provider, a.state AS attempt_state,
     a.received, a.refunded AS attempt_refunded, a.disputed AS attempt_disputed, a.fee, a.on_suspense, a.foreign_amount,
     a.foreign_currency, a.provider_id, a.names::text AS names, a.url, a.word, a.error, a.giving_up, a.looks,
-    a.next_look_at, a.created_at AS attempt_created_at
+    a.next_look_at, a.created_at AS attempt_created_at, a.expires_at AS attempt_expires_at
 FROM payments AS p
 INNER JOIN payment_attempts AS a ON p.id = a.payment_id
 WHERE p.id = $1
@@ -20,7 +20,7 @@ SELECT
     p.expires_at, p.created_at, p.updated_at, a.id AS attempt_id, a.number, a.provider, a.state AS attempt_state,
     a.received, a.refunded AS attempt_refunded, a.disputed AS attempt_disputed, a.fee, a.on_suspense, a.foreign_amount,
     a.foreign_currency, a.provider_id, a.names::text AS names, a.url, a.word, a.error, a.giving_up, a.looks,
-    a.next_look_at, a.created_at AS attempt_created_at
+    a.next_look_at, a.created_at AS attempt_created_at, a.expires_at AS attempt_expires_at
 FROM payments AS p
 INNER JOIN payment_attempts AS a ON p.id = a.payment_id
 WHERE p.surface = $1 AND p.caller = $2 AND p.request_id = $3

@@ -14,7 +14,7 @@ from core.ledger.accounts import Limits, Opening, open_accounts
 from core.ledger.items import SYSTEM_PRINCIPAL
 from core.payments.flow import Payments, Route
 from core.payments.payments import NewPayment, Payment, Step, find, timeline
-from core.providers.protocol import Handle, Method, Notice, Order, RefundSight, Sight, Standing
+from core.providers.protocol import Handle, Method, Notice, Order, RefundSight, Sight, Standing, UnknownError
 from core.service import Service
 from core.settings import Settings
 from tests.invariants import faults
@@ -34,6 +34,8 @@ class Scripted:
         self.calls: list[str] = []
         self.keys: list[str] = []
         self.orders: dict[str, Standing] = {}
+        self.refunds: dict[str, int] = {}
+        self.refund_script: deque[RefundSight | Exception] = deque()
 
     def says(self, call: str, *answers: Answer) -> None:
         """Let the next calls end so."""
@@ -56,8 +58,16 @@ class Scripted:
         return await self._answer("cancel", handle.order.key)
 
     async def refund(self, handle: Handle, key: str, amount: int) -> RefundSight:
-        """Refunds are not asked for here."""
-        raise NotImplementedError
+        """Give back, once under the key, and give the scripted answer."""
+        self.calls.append("refund")
+        fresh = key not in self.refunds
+        self.refunds.setdefault(key, amount)
+        answer = self.refund_script.popleft() if self.refund_script else RefundSight(True)
+        if isinstance(answer, Exception):
+            if fresh and not isinstance(answer, UnknownError):
+                del self.refunds[key]
+            raise answer
+        return answer
 
     def read(self, event_type: str, body: bytes) -> Notice | None:
         """Events are not read here."""
@@ -132,6 +142,13 @@ class Desk:
                 if attempt.next_look_at is not None:
                     await self.payments.look_at(payment.id, attempt.id, "reconcile")
         return await self.again(payment)
+
+    async def age(self, payment: Payment) -> None:
+        """Let an hour pass since the attempts of a payment were made."""
+        await self.owner.execute(
+            "UPDATE payment_attempts SET created_at = created_at - interval '1 hour' WHERE payment_id = $1",
+            payment.id,
+        )
 
     async def steps(self, payment: Payment) -> list[Step]:
         """Return the timeline."""

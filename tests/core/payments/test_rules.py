@@ -54,6 +54,7 @@ M, S, C = (Place.MERCHANT, "EUR"), (Place.SUSPENSE, "EUR"), (Place.CLEARING, "EU
         ([paid(99)], State.MISMATCHED, {S: 99, C: -99}),
         ([paid(99), paid(100)], State.PAID, {M: 100, C: -100}),
         ([paid(100), paid(99)], State.PAID, {M: 100, C: -100}),
+        ([paid(99), paid(None)], State.MISMATCHED, {S: 99, C: -99}),
         ([paid(150)], State.MISMATCHED, {S: 150, C: -150}),
         ([paid(150), paid()], State.PAID, {M: 100, S: 50, C: -150}),
         ([paid(), paid(150)], State.PAID, {M: 100, S: 50, C: -150}),
@@ -97,6 +98,8 @@ def test_sights_of_money_commute(sights: list[Sight], seed: int) -> None:
 def test_a_second_payment_of_the_same_thing_is_no_income() -> None:
     facts, balances, kinds = run([paid()], ASKED._replace(paid_elsewhere=True))
     assert (facts.state, balances, kinds) == (State.MISMATCHED, {S: 100, C: -100}, ["payment.paid"])
+    # A provider that tells no amounts is believed to have charged what was asked for.
+    assert run([paid(None), paid(None)], ASKED._replace(paid_elsewhere=True)) == (facts, balances, kinds)
 
 
 def test_what_the_merchant_cannot_take_lies_in_suspense() -> None:
