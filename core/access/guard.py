@@ -382,7 +382,9 @@ class Guard:
     def _flush_now(self) -> None:
         self._flush = None
         with suppress(Refusal):
-            self._lane.enqueue(Question())
+            # The round trip that tells what is owed renews the leases, so that requests need not wait for one.
+            for name, limit in self._leases.owing() or (("", self._key_limit),):
+                self._lane.enqueue(Question(name, own_limit=limit))
 
 
 def batch_cost(items: int) -> int:

@@ -1,6 +1,6 @@
 """Leases: requests that a process admits by what it knows of a bucket, and counts with the next round trip to Redis.
 
-A round trip has told what a bucket lacks. For ten milliseconds a process goes by that and by what it has admitted
+A round trip has told what a bucket lacks. For 25 milliseconds a process goes by that and by what it has admitted
 since, so that a request without a key to mark waits for nobody. Every request is counted, if a little later; a process
 that is killed forgets what it owes.
 """
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     from core.access.rates import Limit
 
-# The last word on a bucket is believed for so long: a process admits requests by it, and counts them afterwards.
-LEASE_US = 10_000
+# The last word on a bucket is believed for so long: a process admits requests by it, and counts them afterwards. The
+# guard tells what is owed after 10 ms, and hears anew, so that under a steady load no request waits.
+LEASE_US = 25_000
 # It admits so many of a burst in that way. A burst of less than that is counted exactly.
 LEASED_PART = 100
 # So many buckets are known. Beyond that all are forgotten, and asked for again.
@@ -95,6 +96,10 @@ class Leases:
                 if lease is None or lease.limit != limit:
                     lease = self._known[name] = Lease(limit)
                 lease.learn(fill_us, now_us)
+
+    def owing(self) -> list[tuple[str, Limit]]:
+        """Return the buckets to which something is owed, with their limits."""
+        return [(name, lease.limit) for name, lease in self._owing.items()]
 
     def settle(self) -> Iterator[tuple[str, Limit, int]]:
         """Yield each bucket to which something is owed, with its limit and that cost, which then counts as told."""

@@ -138,7 +138,7 @@ async def test_a_request_without_a_key_waits_for_no_round_trip_and_is_counted_al
     guard = guards(**LEASED)
     lefts = [_left(await guard.admit(principal=caller, address="192.0.2.1")) for _ in range(9)]
     assert lefts == list(range(999, 990, -1))
-    # A lease is good for 10 ms. On a slow machine some of these nine have asked again.
+    # A lease is good for 25 ms. On a slow machine some of these nine have asked again.
     asked = (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"]
     await guard.close()
     assert (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"] - asked <= 1

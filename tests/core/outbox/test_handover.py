@@ -10,16 +10,18 @@ from uuid import UUID
 import pytest
 from aiohttp import web
 
-from core import ids
+from core import ids, tasks
 from core.database import Row
 from core.outbox.breakers import FIRST_SLOTS, MOST_SLOTS, SLOTS_OF_OTHER, Breakers
 from core.outbox.fanout import FanOut, Room
-from core.outbox.sender import SLOTS_OF_OTHERS, Sender, take_over_deliveries
+from core.outbox.recording import Written
+from core.outbox.sender import SLOTS, SLOTS_KEPT, SLOTS_OF_OTHERS, Sender, take_over_deliveries
 from core.work.due_window import DueWindow
 from tests.core.outbox.office import Office, OpenReceiver, says
 from tests.jobs.merchant import Receiver
 
 Work = Callable[[], Awaitable[int]]
+Eventually = Callable[..., Awaitable[Any]]
 
 
 @asynccontextmanager
@@ -147,6 +149,40 @@ async def test_receivers_that_hang_get_two_each_and_half_of_all(
                 await fan_out.step()
             assert len(sender._sending) == SLOTS_OF_OTHERS
             assert max(sender._of_endpoint.values()) == SLOTS_OF_OTHER
+        finally:
+            go_on.set()
+
+
+async def test_receivers_that_kept_up_and_hang_all_at_once_leave_slots(
+    office: Office, receiver: Receiver, open_receiver: OpenReceiver
+) -> None:
+    go_on = asyncio.Event()
+
+    async def hang(request: web.Request) -> web.Response:
+        await go_on.wait()
+        return web.Response()
+
+    hanging = await open_receiver()
+    hanging.answers += [hang] * 400
+    for number in range(4):
+        made = await office.endpoint(f"{hanging.url}?{number}", event_types=["slow.*"])
+        for _ in range(MOST_SLOTS):
+            office.breakers.note(UUID(made["id"]), good=True, seconds=0.01, full=True)
+    await office.listen(receiver, event_types=["live.*"])
+    async with worker(office) as (fan_out, sender):
+        try:
+            for _ in range(60):
+                await office.emit("slow.one")
+            await fan_out.step()
+            while await sender.step():
+                pass
+            under_way = len(sender._sending)
+            assert SLOTS - SLOTS_KEPT <= under_way < SLOTS
+            await office.emit("live.one")
+            await fan_out.step()
+            assert len(sender._sending) == under_way + 1
+            while not receiver.deliveries:
+                await asyncio.wait(sender._sending, return_when=asyncio.FIRST_COMPLETED)
         finally:
             go_on.set()
 
@@ -298,3 +334,39 @@ async def test_unwell_receivers_are_tried_again_by_claims(office: Office, receiv
         assert await sender.step() == 1
         await sent(sender)
     assert await states(office) == [("delivered", 2)]
+
+
+async def test_receivers_that_share_all_slots_wait_for_no_poll(
+    office: Office, receiver: Receiver, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All requests are answered before any is recorded: the records that free the slots call for the next claim."""
+    endpoints = [UUID((await office.listen(receiver))["id"]) for _ in range(2)]
+    for number in range(150):
+        await office.emit("a.b", {"number": number})
+    async with worker(office) as (fan_out, sender):
+        due, recorded = asyncio.Event(), asyncio.Event()
+        fan_out._on_due = sender._on_free = due.set
+        for endpoint_id in endpoints:
+            sender._breakers._swift[endpoint_id] = MOST_SLOTS
+        add = sender._records.add
+
+        async def add_late(written: Written) -> bool:
+            await recorded.wait()
+            return await add(written)
+
+        async def deliver() -> None:
+            while True:
+                if not await sender.step():
+                    await due.wait()
+                    due.clear()
+
+        monkeypatch.setattr(sender._records, "add", add_late)
+        while await fan_out.step():
+            pass
+        delivering = asyncio.create_task(deliver())
+        await eventually(lambda: len(sender._sending) >= SLOTS - SLOTS_KEPT and not sender._of_endpoint)
+        recorded.set()
+        try:
+            await eventually(lambda: len(receiver.deliveries) == 300)
+        finally:
+            await tasks.end(delivering)
