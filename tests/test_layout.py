@@ -55,6 +55,7 @@ SURFACES = {
     "webhooks": {"http"},
     "wallets": {"http", "webhooks"},
     "pay_page": {"http", "wallets"},
+    "simulator": set(),
 }
 # So many files a reader takes in at one look.
 MOST_FILES = 22
