@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
+import structlog
 
 from core import ids
 from core.database import queries
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from core.providers.protocol import Provider, Sight
 
 _sql = queries(__name__)
+_log = structlog.get_logger(__name__)
 
 # An order is repeated for half of the time that its provider remembers a key: a later repetition is a second order. The
 # clocks of both sides differ by less, and so does the time from this decision to the provider.
@@ -102,6 +104,7 @@ class Payments:
         A repetition gets the payment as it stands, and waits for the first call while that is under way. Raises Refusal
         `idempotency_conflict` for another request under the same id, `invalid_request`, and those of `routes`.
         """
+        new.require_storable()
         known = await find_by_key(self.database, new.surface, new.caller, new.request_id)
         if known is None:
             scale = new.check()
@@ -215,8 +218,14 @@ class Payments:
         """Call the provider in a task of its own: a caller who hangs up ends nothing, and twins wait for the same."""
         task = asyncio.create_task(self._call(payment_id, started))
         self._calls[payment_id] = task
-        task.add_done_callback(lambda _: self._calls.pop(payment_id, None))
+        task.add_done_callback(lambda ended: self._forget(payment_id, ended))
         return await asyncio.shield(task)
+
+    def _forget(self, payment_id: UUID, ended: asyncio.Task[Payment]) -> None:
+        self._calls.pop(payment_id, None)
+        if not ended.cancelled() and (error := ended.exception()) is not None:
+            # The caller may be gone. The attempt is found out like one whose process was lost.
+            _log.warning("payments.call_not_stored", payment=str(payment_id), error=repr(error))
 
     async def _call(self, payment_id: UUID, started: float) -> Payment:
         """Order at one provider after the other, until one has not certainly said no. `started` was before the storing.

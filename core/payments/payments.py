@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _sql = queries(__name__)
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _MOST_DECIMALS: Final = 8
+# The bounds of the schema.
+_MOST_LETTERS: Final = {"caller": 128, "request_id": 255, "account": 128}
 # Accounts between which payments move: a payment to one of them would go in a circle.
 _NOT_MERCHANTS: Final = ("provider:", "source:", "system:")
 
@@ -55,6 +57,17 @@ class NewPayment(msgspec.Struct, frozen=True, kw_only=True):
     provider: str | None = None
     """The only provider that may be tried, by its name; None leaves the choice to the routes."""
     expires_at: datetime | None = None
+
+    def require_storable(self) -> None:
+        """Raise Refusal `invalid_request` for a text that the database cannot hold, or that no key of a caller has."""
+        asked = msgspec.to_builtins(self)
+        texts = [*asked.values(), *asked["metadata"], *asked["metadata"].values()]
+        if any(isinstance(text, str) and "\0" in text for text in texts):
+            raise Refusal("invalid_request", "A text must not have a NUL character.")
+        for name, most in _MOST_LETTERS.items():
+            text = asked[name]
+            if text is not None and not 0 < len(text) <= most:
+                raise Refusal("invalid_request", f"{name} must have 1 to {most} characters.", field=name)
 
     def check(self) -> int:
         """Return the scale. Raises Refusal `invalid_request` for an amount that cannot be asked for."""

@@ -18,7 +18,7 @@ from core.payments.calls import called
 from core.payments.looking import CALL_SECONDS, LEASE_SECONDS, seconds_to_look
 from core.payments.payments import lock
 from core.payments.states import MONEY_STATES, Seen, State
-from core.payments.writing import MAX_ERROR, MAX_NAME, MAX_WORD, Report, Step, add_steps
+from core.payments.writing import MAX_ERROR, MAX_NAME, MAX_WORD, Report, Step, add_steps, fitted
 from core.providers.protocol import REMEMBERED, RefundSight, Sight, Standing
 from core.work.progress import Progress
 from core.work.retries import in_transaction
@@ -165,9 +165,9 @@ async def _settle(
             _sql.change_refund,
             asked.id,
             state,
-            (sight.provider_id or "")[:MAX_NAME] or None if sight else None,
-            sight.word[:MAX_WORD] if sight else "",
-            error[:MAX_ERROR] if error else None,
+            fitted(sight.provider_id or "", MAX_NAME) or None if sight else None,
+            fitted(sight.word, MAX_WORD) if sight else "",
+            fitted(error, MAX_ERROR) if error else None,
             later,
         )
         settled = _refund(row) if row else asked

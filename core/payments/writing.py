@@ -161,7 +161,9 @@ async def _write_attempt(
     )
     sight = report.sight
     given = {None if sight is None else sight.provider_id, after.provider_id, *after.names.values()}
-    names = {name[:MAX_NAME] for name in given - {attempt.provider_id, *attempt.names.values()} if name}
+    names = {
+        fitted(name, MAX_NAME) for name in given - {attempt.provider_id, *attempt.names.values()} if name
+    }
     if names:
         await connection.execute(_sql.name_attempt, attempt.provider, sorted(names), attempt.id)
     return after._replace(next_look_at=next_look_at)
@@ -174,19 +176,24 @@ def _attempt_after(payment: Payment, attempt: Attempt, change: Change, report: R
         facts=facts,
         giving_up=_gives_up(payment, attempt, change, report),
         looks=0 if facts.state is not attempt.state else attempt.looks + report.look,
-        error=report.error[:MAX_ERROR] if report.error else None if sight else attempt.error,
+        error=fitted(report.error, MAX_ERROR) if report.error else None if sight else attempt.error,
     )
     if sight is None:
         return after
-    url = sight.url if sight.url and len(sight.url) <= MAX_URL else None
-    given = {name: text for name, text in sight.names.items() if text}
+    url = sight.url if sight.url and len(sight.url) <= MAX_URL and "\0" not in sight.url else None
+    given = {name: fitted(text, MAX_NAME) for name, text in sight.names.items() if text}
     return after._replace(
-        provider_id=attempt.provider_id or (sight.provider_id or "")[:MAX_NAME] or None,
+        provider_id=attempt.provider_id or fitted(sight.provider_id or "", MAX_NAME) or None,
         names={**given, **attempt.names},
         url=attempt.url or url,
-        word=sight.word[:MAX_WORD] or attempt.word,
+        word=fitted(sight.word, MAX_WORD) or attempt.word,
         expires_at=sight.expires_at or attempt.expires_at,
     )
+
+
+def fitted(given: str, most: int) -> str:
+    """Return a provider's text as the database can hold it: a report must not fail for ever because of one."""
+    return given.replace("\0", " ")[:most]
 
 
 def _gives_up(payment: Payment, attempt: Attempt, change: Change, report: Report) -> bool:
@@ -213,7 +220,7 @@ def _data(
     told: dict[str, Any] = {"amount": seen.amount} if isinstance(seen, Dispute) else {}
     if sight is not None:
         told = {
-            "word": sight.word[:MAX_WORD] or None,
+            "word": fitted(sight.word, MAX_WORD) or None,
             "amount": sight.amount,
             "currency": sight.currency,
             "refunded": sight.refunded,

@@ -31,8 +31,8 @@ WHERE id = $1
 RETURNING id, payment_id, attempt_id, request_id, amount, state, provider_id, word, error, looks, created_at;
 
 -- name: claim_refunds
--- Take up to $1 refunds that are due for $2 seconds. One whose first call may not have been made counts as looked at: it
--- is repeated only where that is safe.
+-- Take up to $1 refunds that are due for $2 seconds. One whose first call may not have been made counts as looked at
+-- and is repeated only where that is safe.
 WITH due AS (
     SELECT id FROM payment_refunds
     WHERE next_look_at <= now()

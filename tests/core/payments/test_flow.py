@@ -62,6 +62,33 @@ async def test_another_request_under_the_same_id_is_refused_before_any_rule(desk
     assert elsewhere.id != first.payment.id
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"request_id": ""}, {"request_id": "r" * 256}, {"request_id": "r\0"}, {"caller": "c" * 129},
+        {"title": "\0"}, {"metadata": {"a": "\0"}}, {"metadata": {"\0": "a"}}, {"account": ""}, {"amount": 0},
+        {"amount": 2**62},
+    ],
+)  # fmt: skip
+async def test_a_request_that_cannot_be_stored_is_refused(desk: Desk, bad: dict[str, Any]) -> None:
+    with pytest.raises(Refusal) as refused:
+        await desk.create(**bad)
+    assert (refused.value.code, desk.one.calls) == ("invalid_request", [])
+
+
+async def test_texts_of_a_provider_that_the_database_cannot_hold_stop_nothing(desk: Desk) -> None:
+    odd = Sight(
+        Standing.OPEN,
+        "id\0" + "x" * 300,
+        url="https://pay.test/\0",
+        word="\0" * 300,
+        names={"n": "y\0" * 200},
+    )
+    desk.one.says("create", odd, UnknownError("\0" * 600))
+    assert (await desk.create()).state is State.PENDING
+    assert (await desk.create()).state is State.UNKNOWN
+
+
 @pytest.mark.parametrize("no", [DeclinedError("No."), UnsentError("Away.")])
 async def test_another_provider_is_tried_only_after_a_certain_no(desk: Desk, no: Exception) -> None:
     desk.one.says("create", no)
