@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from uuid import UUID
 
 import msgspec
 
@@ -17,13 +19,13 @@ from core.providers.protocol import Handle, Method, Order, Recurrence
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
-    from uuid import UUID
 
     from core.database import Connection, Database, Row
 
 _sql = queries(__name__)
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _MOST_DECIMALS: Final = 8
+_OWN_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # The bounds of the schema.
 _MOST_LETTERS: Final = {"caller": 128, "request_id": 255, "account": 128}
 # Accounts between which payments move: a payment to one of them would go in a circle.
@@ -253,8 +255,14 @@ async def find(source: Connection | Database, payment_id: UUID) -> Payment:
 async def find_by_name(
     source: Connection | Database, provider: str, names: Sequence[str]
 ) -> tuple[UUID, UUID] | None:
-    """Return the ids of the payment and the attempt that a provider knows under one of these names, or None."""
+    """Return the ids of the payment and the attempt that a provider knows under one of these names, or None.
+
+    The attempt's own id, which goes out with each order, counts as a name: an event may come while no answer has told
+    the provider's.
+    """
     row = await source.fetchrow(_sql.attempt_by_name, provider, list(names))
+    if row is None and (own := [UUID(name) for name in names if _OWN_ID.fullmatch(name)]):
+        row = await source.fetchrow(_sql.attempt_of_provider, provider, own)
     return None if row is None else (row["payment_id"], row["attempt_id"])
 
 

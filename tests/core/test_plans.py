@@ -45,6 +45,7 @@ HOT = (
     "payment_by_id",
     "payment_by_key",
     "attempt_by_name",
+    "attempt_of_provider",
     "payment_timeline",
     "change_attempt",
     "change_payment",

@@ -41,6 +41,14 @@ INNER JOIN payment_attempts AS a ON n.attempt_id = a.id
 ORDER BY wanted.place
 LIMIT 1;
 
+-- name: attempt_of_provider
+-- One row: the attempt at the provider $1 whose own id is among $2.
+SELECT a.payment_id, a.id AS attempt_id
+FROM payment_attempts AS a
+WHERE a.id = any($2::uuid[]) AND a.provider = $1
+ORDER BY a.id
+LIMIT 1;
+
 -- name: payment_timeline
 -- The timeline of the payment $1, the oldest row first.
 SELECT t.no, t.attempt_id, t.kind, t.actor, t.state, t.data::text AS data, t.recorded_at

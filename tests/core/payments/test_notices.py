@@ -6,7 +6,7 @@ from core.payments.accounts import clearing_account, suspense_account
 from core.payments.notices import take
 from core.payments.payments import Payment
 from core.payments.states import State
-from core.providers.protocol import Notice, RefundSight, Sight, Standing
+from core.providers.protocol import Notice, RefundSight, Sight, Standing, UnknownError
 from tests.core.payments.conftest import Desk
 
 PAID = Sight(Standing.PAID, amount=100, currency="EUR", names={"charge": "ch_9"})
@@ -29,6 +29,17 @@ async def test_an_event_finds_its_attempt_by_every_name_that_was_told(desk: Desk
     other = await desk.create()
     other = await tell(desk, other, Notice([str(other.latest.provider_id)], PAID._replace(amount=99)))
     assert (await tell(desk, other, Notice(["ch_9"], PAID))).state is State.MISMATCHED
+
+
+async def test_an_event_of_an_order_whose_answer_was_lost_finds_its_attempt_by_its_own_id(desk: Desk) -> None:
+    desk.one.says("create", UnknownError("The answer did not come."))
+    payment = await desk.create()
+    assert payment.latest.provider_id is None
+    own = str(payment.latest.id)
+    assert await take(desk.payments, "two", "evt_0", Notice([own], PAID)) is None
+    paid = await tell(desk, payment, Notice(["cs_9", own], PAID._replace(provider_id="cs_9")))
+    assert (paid.state, paid.latest.provider_id) == (State.PAID, "cs_9")
+    assert (await tell(desk, paid, Notice(["cs_9"], PAID._replace(refunded=30)))).refunded == 30
 
 
 async def test_an_event_about_a_refund_makes_nobody_believe_in_the_amount(desk: Desk) -> None:
