@@ -8,6 +8,7 @@ from core.payments.payments import find_by_name
 from core.payments.rules import Dispute
 from core.payments.states import Seen
 from core.payments.writing import Report
+from core.providers.protocol import Standing
 
 if TYPE_CHECKING:
     from core.payments.flow import Payments
@@ -38,12 +39,17 @@ def reports_of(notice: Notice, event_id: str, actor: str) -> list[Report]:
     """Return what a notice tells, in its order.
 
     An event about a refund or a dispute often has no amount of the payment itself. It then makes nobody believe that
-    the payment was paid as asked for: the provider is asked, which also tells what was refunded in all.
+    the payment was paid as asked for: the provider is asked, which also tells what was refunded in all. It is asked
+    as well after an event about an open payment, such as a payer's approval, at which it may take the money.
     """
     sight = notice.sight
     beside = notice.refund is not None or notice.dispute is not None
     unclear = beside and sight.amount is None
-    reports = [Report(Seen.UNKNOWN, actor, soon=True) if unclear else Report(sight, actor)]
+    reports = [
+        Report(Seen.UNKNOWN, actor, soon=True)
+        if unclear
+        else Report(sight, actor, soon=sight.standing is Standing.OPEN)
+    ]
     if notice.dispute:
         reports.append(
             Report(Dispute(sight.names.get("dispute") or event_id, notice.dispute), actor, soon=beside)

@@ -1,5 +1,7 @@
 """Events of providers: each finds its attempt by a name, and says no more than it knows."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from core.payments.accounts import clearing_account, suspense_account
@@ -40,6 +42,18 @@ async def test_an_event_of_an_order_whose_answer_was_lost_finds_its_attempt_by_i
     paid = await tell(desk, payment, Notice(["cs_9", own], PAID._replace(provider_id="cs_9")))
     assert (paid.state, paid.latest.provider_id) == (State.PAID, "cs_9")
     assert (await tell(desk, paid, Notice(["cs_9"], PAID._replace(refunded=30)))).refunded == 30
+
+
+async def test_a_payers_approval_is_followed_by_a_look_at_once(desk: Desk) -> None:
+    payment = await desk.create()
+    before = payment.latest.next_look_at
+    approved = Sight(Standing.OPEN, word="APPROVED")
+    told = await tell(desk, payment, Notice([str(payment.latest.provider_id)], approved))
+    assert told.state is State.PENDING
+    assert before is not None
+    assert told.latest.next_look_at is not None
+    assert told.latest.next_look_at < before
+    assert told.latest.next_look_at <= datetime.now(UTC)
 
 
 async def test_an_event_about_a_refund_makes_nobody_believe_in_the_amount(desk: Desk) -> None:
