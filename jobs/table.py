@@ -117,7 +117,11 @@ async def _replay(tools: Tools) -> int:
 
 
 async def _reconcile_payments(tools: Tools) -> Progress:
-    return Progress() if tools.payments is None else await reconciling.reconcile(tools.payments)
+    return (
+        Progress()
+        if tools.payments is None
+        else await reconciling.reconcile(tools.payments, patience=POLL_SECONDS)
+    )
 
 
 async def _expire_payments(tools: Tools) -> Progress:

@@ -23,7 +23,9 @@ from core.outbox.ordering import Stalled
 from core.outbox.retention import Outworn
 from core.outbox.schedule import Schedule
 from core.outbox.sender import Sender, take_over_deliveries
+from core.payments.router import open_payments
 from core.platform import open_platform
+from core.providers.known import providers_of
 from core.redis import open_redis
 from core.service import open_service
 from core.vault import Vault
@@ -38,6 +40,7 @@ from jobs.table import JOBS, Job, Tools
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from core.payments.flow import Payments
     from core.platform import Platform
     from core.service import Service
     from core.settings import Settings
@@ -62,7 +65,12 @@ async def _main(settings: Settings) -> None:
 
 async def work(settings: Settings, stopping: asyncio.Event, *, retries: Retries | None = None) -> None:
     """Do a worker's work until `stopping` is set; then finish the work in hand, within SHUTDOWN_TIMEOUT_SECS."""
-    async with open_service(settings) as service, open_platform(service) as platform:
+    async with (
+        open_service(settings) as service,
+        open_platform(service) as platform,
+        # No worker creates payments, so it needs no rules of routing.
+        open_payments(service, platform.waker, providers_of(settings), ()) as payments,
+    ):
         worker = Worker()
         await worker.beat(service.database)
         egress = Egress(Destinations.of(settings.outbound_allow_hosts, require_https=settings.env == "prod"))
@@ -71,7 +79,9 @@ async def work(settings: Settings, stopping: asyncio.Event, *, retries: Retries 
         alarm = Alarm(listening, service.epoch)
         try:
             async with metrics_listener(service):
-                shift = _Shift(service, platform, worker, egress, alarm, retries or Retries.of(settings))
+                shift = _Shift(
+                    service, platform, payments, worker, egress, alarm, retries or Retries.of(settings)
+                )
                 await shift.run(stopping)
         finally:
             await egress.close()
@@ -85,6 +95,7 @@ class _Shift:
         self,
         service: Service,
         platform: Platform,
+        payments: Payments,
         worker: Worker,
         egress: Egress,
         alarm: Alarm,
@@ -128,6 +139,7 @@ class _Shift:
             deliver=self._sender.step,
             release_stalled=Stalled(service.database).step,
             prune_outbox=Outworn(service.database, service.settings).step,
+            payments=payments if payments.providers else None,
         )
 
     async def run(self, stopping: asyncio.Event) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 import structlog
 
-from core import ids
+from core import ids, tasks
 from core.database import queries
 from core.errors import Refusal
 from core.payments.applying import Applier
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from core.ledger.ledger import Ledger
     from core.payments.payments import Attempt, NewPayment, Payment
     from core.providers.protocol import Provider, Sight
+    from core.work.progress import Progress
 
 _sql = queries(__name__)
 _log = structlog.get_logger(__name__)
@@ -97,6 +98,8 @@ class Payments:
         self.terms = terms
         self.noted = noted
         self._calls: dict[UUID, asyncio.Task[Payment]] = {}
+        self.looks_under_way: dict[str, asyncio.Task[Progress]] = {}
+        """The parts of `core.payments.reconciling.reconcile` that have not ended, by the provider."""
 
     async def create(self, new: NewPayment) -> Created:
         """Create a payment and order it at a provider, once for each surface, caller and request id.
@@ -170,7 +173,8 @@ class Payments:
         return payment, payment.attempt(attempt_id)
 
     async def close(self) -> None:
-        """Wait until the calls that are under way have ended and are stored."""
+        """Wait until the calls that are under way have ended and are stored; end looks, which others take over."""
+        await tasks.end(*self.looks_under_way.values())
         if self._calls:
             await asyncio.wait(self._calls.values(), timeout=MOST_CALL_SECONDS)
 

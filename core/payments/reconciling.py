@@ -32,16 +32,26 @@ BUDGET: Final = 20
 # Calls of one provider under way at once, as every provider limits them.
 AT_ONCE: Final = 4
 EXPIRE_BATCH: Final = 100
+# The part of a step that asks about refunds; no provider has such a name.
+REFUNDS: Final = "/refunds"
 
 
-async def reconcile(payments: Payments, *, budget: int = BUDGET) -> Progress:
+async def reconcile(payments: Payments, *, budget: int = BUDGET, patience: float | None = None) -> Progress:
     """Look at attempts that are due, for each provider up to `budget`, those that have waited longest first.
 
-    An attempt that fails is looked at again after its lease, and holds up no other.
+    An attempt that fails is looked at again after its lease, and holds up no other. After `patience` seconds the step
+    ends; a provider that is slow then goes on by itself, and the next step begins without it.
     """
-    parts = await asyncio.gather(
-        refunds.step(payments), *(_reconcile(payments, name, budget) for name in payments.providers)
-    )
+    under_way = payments.looks_under_way
+    if REFUNDS not in under_way:
+        under_way[REFUNDS] = asyncio.create_task(refunds.step(payments))
+    for name in payments.providers:
+        if name not in under_way:
+            under_way[name] = asyncio.create_task(_reconcile(payments, name, budget))
+    done, _ = await asyncio.wait(under_way.values(), timeout=patience)
+    for name in [name for name, task in under_way.items() if task in done]:
+        del under_way[name]
+    parts = [task.result() for task in done]
     return Progress(sum(one.done for one in parts), sum(one.failed for one in parts))
 
 

@@ -44,7 +44,7 @@ class Router:
 async def open_payments(
     service: Service,
     waker: Waker,
-    providers: Sequence[Provider],
+    providers: Mapping[str, Provider],
     rules: Sequence[Rule],
     *,
     terms: Callable[[Payment, str], Awaitable[Mapping[str, str]]] = no_terms,
@@ -55,7 +55,7 @@ async def open_payments(
     payments = Payments(
         service.database,
         service.ledger,
-        {provider.name: provider for provider in providers},
+        providers,
         router.routes,
         wake=lambda: waker.wake(wakeup.OUTBOX),
         terms=terms,
@@ -65,5 +65,5 @@ async def open_payments(
         yield payments
     finally:
         await payments.close()
-        for provider in providers:
+        for provider in providers.values():
             await provider.close()

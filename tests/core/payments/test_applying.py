@@ -17,7 +17,7 @@ from core.payments.rules import Dispute
 from core.payments.states import Seen, State
 from core.payments.writing import Report
 from core.providers.protocol import Sight, Standing, UnknownError, UnsentError
-from tests.core.payments.conftest import Desk
+from tests.core.payments.conftest import Desk, gate
 
 CLEARING, SUSPENSE = clearing_account("one", "EUR"), suspense_account("EUR")
 
@@ -288,6 +288,27 @@ async def test_looks_have_a_budget_and_an_order_and_fail_alone(desk: Desk) -> No
     assert not (await reconcile(desk.payments, budget=2)).any
     looks = [(await desk.again(one)).latest.looks for one in payments[:4]]
     assert (sorted(looks[:2]), looks[2:]) == ([0, 1], [1, 1])  # a new state begins its looks anew
+
+
+async def test_a_slow_provider_holds_up_itself_alone(desk: Desk, eventually: Any) -> None:
+    begun, go, answer = gate()
+    slow, quick = await desk.create(), await desk.create(provider="two")
+    await desk.owner.execute("UPDATE payment_attempts SET next_look_at = now()")
+    desk.one.says("look", answer(paid()))
+    assert (await reconcile(desk.payments, patience=0.01)).failed == 0
+    await begun.wait()
+    desk.two.orders[desk.two.keys[-1]] = Standing.PAID
+
+    async def found() -> bool:
+        await desk.owner.execute("UPDATE payment_attempts SET next_look_at = now() WHERE provider = 'two'")
+        await reconcile(desk.payments, patience=0.01)
+        return (await desk.again(quick)).state is State.PAID
+
+    await eventually(found)
+    assert (await desk.again(slow)).state is State.PENDING
+    go.set()
+    await reconcile(desk.payments)
+    assert ((await desk.again(slow)).state, desk.one.calls.count("look")) == (State.PAID, 1)
 
 
 async def test_workers_look_once_at_each_attempt(desk: Desk) -> None:

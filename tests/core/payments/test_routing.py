@@ -157,8 +157,9 @@ async def test_the_decision_is_kept_and_a_failing_provider_is_passed_over(desk: 
     health = Health(desk.service.redis, desk.service.epoch, clock=(clock := Clock()))
     waker = Waker(desk.service.redis, desk.service.epoch)
     rules = [Rule(provider="one"), Rule(provider="two", rank=1)]
+    providers = {"one": desk.one, "two": desk.two}
     desk.one.says("create", *[UnknownError("?")] * FAILURES)
-    async with open_payments(desk.service, waker, [desk.one, desk.two], rules, health=health) as payments:
+    async with open_payments(desk.service, waker, providers, rules, health=health) as payments:
         for _ in range(FAILURES):
             payment = (await payments.create(desk.new())).payment
             assert payment.latest.provider == "one"
