@@ -44,6 +44,10 @@ if TYPE_CHECKING:
 for _attribute, _field in Settings.model_fields.items():
     for _name in names_of(_attribute, _field):
         os.environ.pop(_name, None)
+# A process that may not keep what it has compiled compiles the project again: a second for each of some hundred
+# processes, and ten for each that collects the tests.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # No server of the tests has TLS; asking for it costs a connection a millisecond.
 os.environ["PGSSLMODE"] = "disable"
 
