@@ -48,6 +48,8 @@ for _attribute, _field in Settings.model_fields.items():
 # processes, and ten for each that collects the tests.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# No server of the tests has a certificate of a public authority; reading those is a quarter of the import of aiohttp.
+os.environ["SSL_CERT_FILE"] = os.devnull
 # No server of the tests has TLS; asking for it costs a connection a millisecond.
 os.environ["PGSSLMODE"] = "disable"
 
