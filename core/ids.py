@@ -30,6 +30,8 @@ _MOST_TRACEPARENT = 512
 _random = random.Random()  # noqa: S311
 os.register_at_fork(after_in_child=_random.seed)
 
+# A trace or a span of zeros is invalid, so the last bit of each is set.
+_NOT_ZERO = 1 << 64 | 1
 _lock = threading.Lock()
 _last_millisecond = 0
 _last_random = 0
@@ -91,6 +93,12 @@ def short_number(id_: UUID) -> int:
 def new_request_id() -> str:
     """Return 32 random hex digits."""
     return f"{_random.getrandbits(128):032x}"
+
+
+def new_exchange() -> tuple[str, str]:
+    """Return a new request id, and the `traceparent` of a new trace: one draw and one text for all three of them."""
+    digits = f"{_random.getrandbits(320) | _NOT_ZERO:080x}"
+    return digits[:32], f"00-{digits[32:64]}-{digits[64:]}-00"
 
 
 def request_id_of(header: str | None) -> str:

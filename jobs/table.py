@@ -15,6 +15,7 @@ import structlog
 
 from core.access.internal_hmac import FORGET_SECONDS, forget_signatures
 from core.inbox import replays
+from core.inbox.processing import BATCH as INBOX_BATCH
 from core.inbox.retention import prune_events
 from core.ledger.holds import expire_due
 from core.ledger.sealing import seal_once
@@ -120,7 +121,7 @@ JOBS: Final[Mapping[str, Job]] = {
     for job in (
         Job(
             "inbox", "Apply events that came in.", lambda tools: tools.process(),
-            topic=wakeup.INBOX, poll_seconds=lambda _: POLL_SECONDS,
+            topic=wakeup.INBOX, poll_seconds=lambda _: POLL_SECONDS, full=INBOX_BATCH,
         ),
         Job("replays", "Make replayed dead letters due.", _replay, poll_seconds=lambda _: POLL_SECONDS),
         Job(

@@ -21,7 +21,7 @@ import asyncpg
 import pytest
 import structlog
 import uvloop
-from aiohttp import web
+from aiohttp import test_utils, web
 from aiohttp.test_utils import TestClient, TestServer
 from pytest_timeout import is_debugging
 
@@ -53,13 +53,8 @@ os.environ["SSL_CERT_FILE"] = os.devnull
 # No server of the tests has TLS; asking for it costs a connection a millisecond.
 os.environ["PGSSLMODE"] = "disable"
 
-
-async def _runner_of_ours(server: Any, **options: Any) -> web.BaseRunner:
-    return Runner(server.app, **options)
-
-
 # Answers leave through the connections that the service has.
-TestServer._make_runner = _runner_of_ours  # type: ignore[method-assign,assignment]
+test_utils.AppRunner = Runner  # type: ignore[attr-defined]
 
 POLL_SECONDS = 0.01
 TEMPLATE = "tallystick_template"

@@ -1,7 +1,8 @@
 -- Count a batch of requests against their rate limits, and mark, look up or store answers under idempotency keys.
 --
 -- KEYS[1]  the common prefix of all names, which holds the hash tag; a cluster routes by it
--- ARGV[1]  packed: name, step_us, burst_us, window_us (0: none) of each bucket that this batch touches
+-- ARGV[1]  packed: name, step_us, burst_us, window_us (0: none) of each bucket that this batch touches, and the cost of
+--          requests that were admitted before they were counted here
 -- ARGV[2]  packed, per request: number of its key's bucket, of its address's bucket (0: none), cost, name of its
 --          idempotency key ('': none), the mark to leave there
 -- ARGV[3]  packed: name, mark of marks to take away
@@ -32,7 +33,7 @@ local SECOND = 1000000
 local this_second = math.floor(now / SECOND)
 local name, step, burst, fill, changed = {}, { [0] = 0 }, { [0] = 0 }, { [0] = 0 }, {}
 local window, seconds = {}, {}
-for at = 1, #buckets, 4 do
+for at = 1, #buckets, 5 do
   local number = #name + 1
   name[number], step[number], burst[number] = buckets[at], buckets[at + 1], buckets[at + 2]
   local kept = call('GET', name[number])
@@ -50,6 +51,10 @@ for at = 1, #buckets, 4 do
   else
     -- The cap keeps a clock that was set back, or a lowered limit, from shutting anyone out for longer than one burst.
     fill[number] = kept and math.min(math.max(kept - now, 0), burst[number]) or 0
+    if buckets[at + 4] > 0 then
+      fill[number] = math.min(fill[number] + buckets[at + 4] * step[number], burst[number])
+      changed[number] = true
+    end
   end
 end
 

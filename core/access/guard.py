@@ -1,8 +1,9 @@
 """The guard in front of every request: rate limits and idempotency marks, in one Redis round trip that requests share.
 
-While a round trip is in flight the next requests gather, and then go as one call of one script (`guard.lua`). Redis is
-only a shortcut: without it rates are counted in this process's memory, PostgreSQL alone guards the keys, and no request
-fails.
+While a round trip is in flight the next requests gather, and then go as one call of one script (`guard.lua`). Requests
+without a key to mark are mostly admitted by what the last round trip has told, and counted by the next one
+(`core.access.leases`). Redis is only a shortcut: without it rates are counted in this process's memory, PostgreSQL
+alone guards the keys, and no request fails.
 
 All names share one hash tag, so in a Redis cluster the guard lives on one shard. To spread it, tag rates by key and
 marks by principal, and send two scripts in one pipeline, grouped by slot. Then a request that is refused for its
@@ -17,7 +18,7 @@ import secrets
 import time
 from contextlib import suppress
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 from prometheus_client import Gauge
@@ -25,7 +26,9 @@ from prometheus_client import Gauge
 from core import metrics
 from core.access import rates
 from core.access.addresses import bucket
+from core.access.leases import Leases
 from core.access.marks import MAX_ANSWER_BYTES, Mark, StoredAnswer, Writes, answer_in, is_mark_of, mark_value
+from core.access.questions import ADMITTED, FOUND, MARKED, REFUSED, Question, Reply, replies_of
 from core.access.rates import (
     Headers,
     Limit,
@@ -41,7 +44,7 @@ from core.errors import Refusal
 from core.lane import Lane
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from redis.asyncio import Redis
 
@@ -67,31 +70,7 @@ FALLBACK = Gauge(
     multiprocess_mode="livesum",
 )
 
-_ADMITTED, _MARKED, _REFUSED, _FOUND = range(4)  # as in guard.lua
 _pack = msgspec.msgpack.Encoder().encode
-
-# The objects of one request are Structs, because one is made in a third of the time of a named tuple or a class.
-
-
-class _Question(msgspec.Struct, gc=False):
-    """One request's question to the script: its buckets and the name and mark of its key, empty where it has none."""
-
-    key_bucket: str = ""
-    address_bucket: str = ""
-    cost: int = 0
-    name: str = ""
-    mark: str = ""
-    # The key's bucket has this limit where it is not that of all API keys.
-    own_limit: Limit | None = None
-
-
-class _Reply(msgspec.Struct, gc=False):
-    """The script's reply: the microseconds that the buckets lack, and with FOUND the value under the key."""
-
-    verdict: int
-    key_fill_us: int
-    address_fill_us: int
-    found: bytes = b""
 
 
 class Admission(msgspec.Struct, eq=False):
@@ -138,9 +117,10 @@ class Guard:
         self._answer_ms = settings.idempotency_ttl_secs * 1000
         script = resources.files("core.access").joinpath("guard.lua").read_text()
         self._script = RedisScript(redis, script, on_change=lambda up: FALLBACK.set(not up))
-        self._lane: Lane[_Question, _Reply] = Lane(
+        self._lane: Lane[Question, Reply] = Lane(
             self._send, max_batch=MAX_BATCH, max_waiting=MAX_WAITING, patient=True
         )
+        self._leases = Leases()
         self._memory = MemoryBuckets()
         self._windows = MemoryWindows()
         self._marks: dict[tuple[int, str], Mark] = {}
@@ -193,7 +173,7 @@ class Guard:
             twin = self._marks.get(identity)
         # The twin ended without an answer to share. The first request that waited for it takes its place.
         mark = self._open(identity, fingerprint_hex)
-        led = await self._lead(mark, _Question(name=mark.name, mark=mark.value), deadline)
+        led = await self._lead(mark, Question(name=mark.name, mark=mark.value), deadline)
         admission.mark, admission.replay = led.mark, led.replay
         return admission
 
@@ -203,7 +183,7 @@ class Guard:
             return Admission(self, ())
         # A name with the word is never read as the number that stood there before limits had windows.
         kind = "window" if limit.window_us else "client"
-        question = _Question(f"{self._prefix}{kind}:{name}", cost=1, own_limit=limit)
+        question = Question(f"{self._prefix}{kind}:{name}", cost=1, own_limit=limit)
         return self._admission(question, await self._ask(question))
 
     async def admit_address(self, name: str, address: str, limit: Limit) -> Admission:
@@ -225,7 +205,7 @@ class Guard:
     async def close(self) -> None:
         """Write the finished answers, and let go of Redis. Requests that still come are counted in memory."""
         await self._lane.close()
-        while self._writes and self._script.up:
+        while (self._writes or self._leases) and self._script.up:
             await self._send([])
         if self._flush is not None:
             self._flush.cancel()
@@ -235,7 +215,7 @@ class Guard:
 
     def _question(
         self, principal: Principal | None, address: str, cost: int, mark: Mark | None = None
-    ) -> _Question:
+    ) -> Question:
         key_bucket = address_bucket = name = value = ""
         if self._limited:
             address_bucket = f"{self._prefix}address:{bucket(address)}"
@@ -245,32 +225,44 @@ class Guard:
                 cost = min(cost, self._address_limit.burst, self._key_limit.burst)
         if mark is not None:
             name, value = mark.name, mark.value
-        return _Question(key_bucket, address_bucket, cost, name, value)
+        return Question(key_bucket, address_bucket, cost, name, value)
 
-    async def _ask(self, question: _Question) -> _Reply:
+    async def _ask(self, question: Question) -> Reply:
         if self._script.up and (question.key_bucket or question.address_bucket or question.name):
+            if not question.name and (reply := self._on_lease(question)) is not None:
+                return reply
             try:
                 return await self._lane.enqueue(question)
             except Refusal:
                 pass  # the lane is full, or closed
         return self._count_in_memory(question)
 
-    def _admission(self, question: _Question, reply: _Reply) -> Admission:
+    def _on_lease(self, question: Question) -> Reply | None:
+        """Admit a request by what is known of its buckets; None where Redis has to be asked."""
+        now_us = time.monotonic_ns() // 1000
+        fills = self._leases.take(question.key_bucket, question.address_bucket, question.cost, now_us)
+        if fills is None:
+            return None
+        if self._flush is None:
+            self._schedule_flush()
+        return Reply(ADMITTED, *fills)
+
+    def _admission(self, question: Question, reply: Reply) -> Admission:
         """Raise RateLimited if `reply` says so."""
         states: list[State] = []
         if question.key_bucket:
             states.append((question.own_limit or self._key_limit, reply.key_fill_us))
         if question.address_bucket:
             states.append((self._address_limit, reply.address_fill_us))
-        if reply.verdict == _REFUSED:
+        if reply.verdict == REFUSED:
             raise rates.refusal(states, question.cost)
         return Admission(self, states)
 
-    def _count_in_memory(self, question: _Question) -> _Reply:
+    def _count_in_memory(self, question: Question) -> Reply:
         own, now_us = question.own_limit, time.monotonic_ns() // 1000
         if own is not None and own.window_us:
             admitted, fill = self._windows.take(question.key_bucket, own, question.cost, now_us)
-            return _Reply(_ADMITTED if admitted else _REFUSED, fill, 0)
+            return Reply(ADMITTED if admitted else REFUSED, fill, 0)
         asked = []
         if question.key_bucket:
             asked.append((question.key_bucket, own or self._key_limit))
@@ -278,7 +270,7 @@ class Guard:
             asked.append((question.address_bucket, self._address_limit))
         had, fills = self._memory.take(asked, question.cost, now_us)
         key_fill = fills[0] if question.key_bucket else 0
-        return _Reply(_ADMITTED if had else _REFUSED, key_fill, fills[-1] if fills else 0)
+        return Reply(ADMITTED if had else REFUSED, key_fill, fills[-1] if fills else 0)
 
     # --- The idempotency key of a request
 
@@ -294,15 +286,15 @@ class Guard:
             del self._marks[mark.identity]
         mark.settle(answer)
 
-    async def _lead(self, mark: Mark, question: _Question, deadline: float) -> Admission:
+    async def _lead(self, mark: Mark, question: Question, deadline: float) -> Admission:
         """Ask with a mark; the request does the work unless another process is at it or has done it."""
         try:
             reply = await self._ask(question)
             admission = self._admission(question, reply)
-            if reply.verdict == _FOUND:
+            if reply.verdict == FOUND:
                 admission.replay = await self._answer_elsewhere(mark, reply, deadline)
             else:
-                mark.in_redis = reply.verdict == _MARKED
+                mark.in_redis = reply.verdict == MARKED
         except RateLimited:
             self._close(mark, None)
             raise
@@ -316,32 +308,34 @@ class Guard:
             admission.mark = mark
         return admission
 
-    async def _answer_elsewhere(self, mark: Mark, reply: _Reply, deadline: float) -> StoredAnswer | None:
+    async def _answer_elsewhere(self, mark: Mark, reply: Reply, deadline: float) -> StoredAnswer | None:
         """Return the answer that another process has or will have by `deadline`; None when the work is ours."""
         pause, loop = FIRST_POLL_SECONDS, asyncio.get_running_loop()
-        while reply.verdict == _FOUND and reply.found != mark.value.encode():
+        while reply.verdict == FOUND and reply.found != mark.value.encode():
             left = deadline - loop.time()
             if left <= 0 or not is_mark_of(reply.found, mark.fingerprint):
                 return answer_in(reply.found, mark.fingerprint)
             await asyncio.sleep(min(pause, left))
             pause *= 2
             # A mark that is gone by then is taken over.
-            reply = await self._ask(_Question(name=mark.name, mark=mark.value))
-        mark.in_redis = reply.verdict in {_MARKED, _FOUND}
+            reply = await self._ask(Question(name=mark.name, mark=mark.value))
+        mark.in_redis = reply.verdict in {MARKED, FOUND}
         return None
 
     # --- A batch
 
-    async def _send(self, questions: Sequence[_Question]) -> list[_Reply]:
+    async def _send(self, questions: Sequence[Question]) -> list[Reply]:
         numbers: dict[str, int] = {"": 0}
         buckets: list[str | int] = []
         asked: list[str | int] = []
 
-        def number_of(name: str, limit: Limit) -> int:
+        def number_of(name: str, limit: Limit, owed: int = 0) -> int:
             number = numbers[name] = len(numbers)
-            buckets.extend((name, limit.step_us, limit.burst_us, limit.window_us))
+            buckets.extend((name, limit.step_us, limit.burst_us, limit.window_us, owed))
             return number
 
+        for owing in self._leases.settle():
+            number_of(*owing)
         for question in questions:
             key = numbers.get(question.key_bucket)
             if key is None:
@@ -365,11 +359,20 @@ class Guard:
             )
         except RedisDown:
             return [self._count_in_memory(question) for question in questions]
-        return _replies(reply, len(questions))
+        replies = replies_of(reply, len(questions))
+        self._leases.learn(self._told(questions, replies), time.monotonic_ns() // 1000)
+        return replies
+
+    def _told(
+        self, questions: Sequence[Question], replies: Sequence[Reply]
+    ) -> Iterator[tuple[str, Limit, int]]:
+        for question, reply in zip(questions, replies, strict=True):
+            yield question.key_bucket, question.own_limit or self._key_limit, reply.key_fill_us
+            yield question.address_bucket, self._address_limit, reply.address_fill_us
 
     def _schedule_flush(self) -> None:
-        """Have the writes ride on the next round trip, or on one of their own a little later."""
-        if not self._writes:
+        """Have the writes and what is owed ride on the next round trip, or on one of their own a little later."""
+        if not (self._writes or self._leases):
             if self._flush is not None:
                 self._flush.cancel()
                 self._flush = None
@@ -379,17 +382,11 @@ class Guard:
     def _flush_now(self) -> None:
         self._flush = None
         with suppress(Refusal):
-            self._lane.enqueue(_Question())
+            # The round trip that tells what is owed renews the leases, so that requests need not wait for one.
+            for name, limit in self._leases.owing() or (("", self._key_limit),):
+                self._lane.enqueue(Question(name, own_limit=limit))
 
 
 def batch_cost(items: int) -> int:
     """Return the cost of a batch of `items`: a request for every 100 begun, which is about its cost in the database."""
     return max(1, -(-items // 100))
-
-
-def _replies(reply: list[Any], count: int) -> list[_Reply]:
-    found = iter(reply[3 * count :])
-    return [
-        _Reply(reply[at], reply[at + 1], reply[at + 2], next(found) or b"" if reply[at] == _FOUND else b"")
-        for at in range(0, 3 * count, 3)
-    ]

@@ -11,6 +11,7 @@ import msgspec
 import structlog
 
 from core import ids
+from core.arrays import texts, texts_or_nulls, uuids
 from core.database import queries
 from core.errors import Unavailable
 from core.lane import Lane
@@ -60,6 +61,8 @@ class Intake:
             max_batch=BATCH_BYTES,
             max_waiting=MAX_WAITING,
             weigh=lambda event: len(event.body) + ROW_BYTES,
+            # Events that have arrived together are stored together: the guard lets each through by itself.
+            patient=True,
         )
 
     async def receive(self, event: NewEvent) -> bool:
@@ -98,11 +101,11 @@ class Intake:
         new_ids = [ids.new_uuid() for _ in events]
         rows = await self._database.fetch(
             _sql.store_inbox_events,
-            new_ids,
-            [event.provider for event in events],
-            [event.event_id for event in events],
-            [event.event_type for event in events],
-            [event.object_id for event in events],
+            uuids(new_ids),
+            texts([event.provider for event in events]),
+            texts([event.event_id for event in events]),
+            texts([event.event_type for event in events]),
+            texts_or_nulls([event.object_id for event in events]),
             [event.occurred_at for event in events],
             [msgspec.json.encode(event.headers).decode() for event in events],
             [event.body for event in events],

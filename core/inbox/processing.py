@@ -92,7 +92,10 @@ class Processor:
         self._owners: OrderedDict[str, int] = OrderedDict()
 
     async def step(self) -> int:
-        """Claim and apply one batch; return the number of its events."""
+        """Claim and apply one batch; return the number of its events.
+
+        Another look is called for where this one has left something that was due.
+        """
         if self._left_behind:
             # The database went away under the last batch; its events would else wait for their leases to end.
             await self.release()
@@ -107,6 +110,8 @@ class Processor:
         self._due_window.seen(look, 0.0 if found_all else min(row["waited_seconds"] for row in rows))
         if not rows:
             return 0
+        if not found_all:
+            self._wake(wakeup.INBOX)
         batch = Batch(token, [InboxEvent(*[row[name] for name in InboxEvent._fields]) for row in rows])
         await self._work_off(batch)
         log.info("inbox.batch", events=len(rows), **Counter(batch.words.values()))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from core.arrays import numbers, texts, uuids
 from core.database import queries
 from core.ledger.effects import pack_effects
 from core.ledger.items import (
@@ -23,7 +24,7 @@ from core.ledger.outcomes import CONFLICT, OUTCOMES, POSTED, REPLAYED_POSTED, RE
 from core.ledger.stored import load_outcomes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from core.database import Connection, Database, Row
 
@@ -110,17 +111,17 @@ def _pack(postings: Sequence[Posting], finishing: Finishing | None) -> _Packed:
     targets = sorted({posting.target_no for posting in postings if posting.target_no is not None})
     target_places = {no: place for place, no in enumerate(targets, 1)}
     arguments: list[Any] = [
-        f"{{{','.join([str(posting.id) for posting in postings])}}}",
-        _numbers([int(posting.operation) for posting in postings]),
-        _numbers([posting.fingerprint for posting in postings]),
-        _numbers([posting.fields for posting in postings]),
-        _numbers([posting.principal_id for posting in postings]),
-        _texts([posting.kind for posting in postings]),
-        _numbers(first_leg),
-        _numbers(last_leg),
-        _texts(places),
-        _numbers(leg_account),
-        _numbers(leg_amount),
+        uuids([posting.id for posting in postings]),
+        numbers([int(posting.operation) for posting in postings]),
+        numbers([posting.fingerprint for posting in postings]),
+        numbers([posting.fields for posting in postings]),
+        numbers([posting.principal_id for posting in postings]),
+        texts([posting.kind for posting in postings]),
+        numbers(first_leg),
+        numbers(last_leg),
+        texts(places),
+        numbers(leg_account),
+        numbers(leg_amount),
         _twins(postings),
         _rare([posting.group for posting in postings], absent=0),
         _rare([posting.amount for posting in postings]),
@@ -172,19 +173,6 @@ def _limits(postings: Sequence[Posting]) -> list[int | None] | None:
 
 
 _UNLIMITED = ItemLimits()
-
-
-def _numbers(values: list[int]) -> str:
-    """Write an array of integers as PostgreSQL reads it."""
-    return f"{{{str(values)[1:-1]}}}"
-
-
-def _texts(values: Collection[str]) -> str:
-    """Write an array of texts as PostgreSQL reads it, each in quotes; there is at least one."""
-    joined = '","'.join(values)
-    if "\\" in joined or joined.count('"') > 2 * (len(values) - 1):  # there is something to escape
-        joined = '","'.join([value.replace("\\", "\\\\").replace('"', '\\"') for value in values])
-    return f'{{"{joined}"}}'
 
 
 def _rare(values: list[Any], *, absent: Any = None) -> list[Any] | None:

@@ -51,7 +51,8 @@ class Room(NamedTuple):
     """The room that a sender has for deliveries which are handed over to it, and the lease that they are born with.
 
     `known` are endpoints, with how many each may be sent (`rooms`) and whether each is swift; any other may be sent
-    `default`. In all there is room for `free`, of which endpoints that are not swift get `free_of_others` at most.
+    `default`. In all there is room for `free`, of which endpoints that are not swift get `free_of_others` at most. Room
+    beyond `free_of_many` is for the first slots of each endpoint alone (`firsts`).
     """
 
     worker: UUID
@@ -59,9 +60,11 @@ class Room(NamedTuple):
     lease_seconds: float
     known: Sequence[UUID] = ()
     rooms: Sequence[int] = ()
+    firsts: Sequence[int] = ()
     swift: Sequence[bool] = ()
     default: int = 0
     free: int = 0
+    free_of_many: int = 0
     free_of_others: int = 0
 
 

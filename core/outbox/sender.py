@@ -21,7 +21,7 @@ from core.database import queries
 from core.masking import mask_text
 from core.outbox.backlog import Backlog, Share
 from core.outbox.batching import Message, carriers_of, carry, messages_of
-from core.outbox.breakers import SLOTS_OF_OTHER, Breakers
+from core.outbox.breakers import FIRST_SLOTS, SLOTS_OF_OTHER, Breakers
 from core.outbox.egress import EXCERPT_BYTES, GONE_STATUS, TOTAL_TIMEOUT_SECONDS, UNREAD, Reply
 from core.outbox.fanout import Room
 from core.outbox.health import Patience, note_failure, note_success
@@ -48,6 +48,8 @@ assert LEASE_SECONDS > 3 * TOTAL_TIMEOUT_SECONDS  # noqa: S101 - a relation betw
 # Requests that a process has under way at once. Receivers that are not known to be swift share a half of these slots.
 SLOTS: Final = 200
 SLOTS_OF_OTHERS: Final = 100
+# Slots that no receiver gets beside its first ones: a few that have got many, and hang all at once, leave these.
+SLOTS_KEPT: Final = 50
 # Swift receivers that the fan-out is told of by name, those that answered last. More than so many at once get no more
 # than what any receiver gets.
 KNOWN_SWIFT: Final = 128
@@ -121,31 +123,30 @@ class Sender:
 
         Endpoints that wait for a claim get their share of the slots first.
         """
-        nothing, one = self._breakers.left_alone()
-        rooms = {
-            endpoint_id: self._room_of(endpoint_id)
-            for endpoint_id in (*self._breakers.latest_swift(KNOWN_SWIFT), *self._of_endpoint)
-        }
-        excluded = [*nothing, *one, *self._backlog]
         free = SLOTS - len(self._sending) - self._offered
         free -= sum(share.batches for share in self._choose().values())
         free = 0 if self._waits is not None else max(0, free)
+        self._offered += free
+        nothing, one = self._breakers.left_alone()
+        excluded = {*nothing, *one, *self._backlog}
+        known = {*self._breakers.latest_swift(KNOWN_SWIFT), *self._of_endpoint}
         # The list would cost more than a claim does; only those that are known to be swift are worth it.
         many = len(excluded) > MOST_EXCLUDED
-        if many:
-            rooms = {name: room for name, room in rooms.items() if self._breakers.is_swift(name)}
-            excluded = [name for name in excluded if name in rooms]
-        rooms.update(dict.fromkeys(excluded, 0))
-        self._offered += free
+        known = (
+            {name for name in known if self._breakers.is_swift(name)} - excluded if many else known | excluded
+        )
+        rooms = {name: 0 if name in excluded else self._room_of(name, SLOTS) for name in known}
         return Room(
             self._worker.id,
             ids.new_uuid(),
             LEASE_SECONDS,
             list(rooms),
             list(rooms.values()),
-            [self._breakers.is_swift(endpoint_id) for endpoint_id in rooms],
+            [min(room, FIRST_SLOTS - self._of_endpoint[name]) for name, room in rooms.items()],
+            [self._breakers.is_swift(name) for name in rooms],
             0 if many else SLOTS_OF_OTHER,
             free,
+            max(0, free - SLOTS_KEPT),
             max(0, min(free, SLOTS_OF_OTHERS - self._others)),
         )
 
@@ -202,7 +203,7 @@ class Sender:
             if endpoint_id in nothing or not self._is_worth_a_claim(endpoint_id):
                 continue
             trial = endpoint_id in one
-            slots = 1 if trial else self._room_of(endpoint_id)
+            slots = 1 if trial else self._room_of(endpoint_id, free)
             slots = min(slots, free if swift else free_of_others)
             if slots > 0:
                 # An endpoint of batches gets one batch at a time, which takes one slot.
@@ -212,8 +213,11 @@ class Sender:
                 free_of_others -= 0 if swift else slots
         return asked
 
-    def _room_of(self, endpoint_id: UUID) -> int:
-        return max(0, self._breakers.slots_of(endpoint_id) - self._of_endpoint[endpoint_id])
+    def _room_of(self, endpoint_id: UUID, free: int | None = None) -> int:
+        """Return how many more requests the receiver may be sent, where `free` slots are left (None: as there are)."""
+        under_way, most = self._of_endpoint[endpoint_id], self._breakers.slots_of(endpoint_id)
+        free = SLOTS - len(self._sending) - self._offered if free is None else free
+        return max(0, min(most, FIRST_SLOTS) - under_way, min(most - under_way, free - SLOTS_KEPT))
 
     def _is_worth_a_claim(self, endpoint_id: UUID) -> bool:
         """Say whether a quarter of the receiver's slots is free: one at a time would be a claim for each answer."""

@@ -110,16 +110,18 @@ class Exchange:
     def __init__(self, request: web.Request) -> None:
         """Take over a sane request id and trace, or begin new ones. Every log line on the way then carries both."""
         headers = request.headers
-        self.request_id = request_id = ids.request_id_of(headers.get(X_REQUEST_ID))
-        parent = headers.get(X_TRACEPARENT)
+        given_id, parent = headers.get(X_REQUEST_ID), headers.get(X_TRACEPARENT)
         # A caller that sends no trace gets none back.
         self.traced = parent is not None
-        self.traceparent = ids.continue_trace(parent)
+        if given_id is None and parent is None:
+            self.request_id, self.traceparent = ids.new_exchange()
+        else:
+            self.request_id, self.traceparent = ids.request_id_of(given_id), ids.continue_trace(parent)
         self.trace_id = ids.trace_id_of(headers.get(X_TRACE_ID), self.traceparent if self.traced else None)
         self.rate_headers: Headers = ()
         # Whether the request has been counted against its address.
         self.counted = False
-        log.begin_exchange(request_id, self.traceparent)
+        log.begin_exchange(self.request_id, self.traceparent)
 
 
 _READY_SECURITY = "".join([f"{name}: {value}\r\n" for name, value in SECURITY_HEADERS.items()])

@@ -1,15 +1,17 @@
 -- The fan-out of up to `most` events, from id `since` on: their deliveries, their positions and their marks, in one
 -- call, so that the rows of positions are locked for no round trip. A delivery for which the sender of `worker` has
 -- room is born leased to it, under `token`, and comes back with all that its request needs. `known` endpoints have
--- `rooms` (more or less than `default_room`) and are `swift` or not; at most `free` deliveries are handed over, and
--- `free_of_others` to endpoints that are not swift. Everything else is born as it would be without a sender.
+-- `rooms` (more or less than `default_room`) and are `swift` or not; at most `free` deliveries are handed over,
+-- `free_of_others` to endpoints that are not swift, and beyond `free_of_many` only the `firsts` of each endpoint.
+-- Everything else is born as it would be without a sender.
 --
 -- The first row tells of the whole: how many `events` there were and the `last` of them, how many deliveries are `due`
 -- for a claim, and the turns (endpoints and objects) to be released after the commit. Each further row is a delivery
 -- that is handed over.
 CREATE OR REPLACE FUNCTION outbox_fan_out(
     most integer, since uuid, worker uuid, token uuid, lease_seconds double precision,
-    known uuid[], rooms integer[], swift boolean[], default_room integer, free integer, free_of_others integer
+    known uuid[], rooms integer[], firsts integer[], swift boolean[], default_room integer,
+    free integer, free_of_many integer, free_of_others integer
 ) RETURNS TABLE (
     events integer, last uuid, due integer, turn_endpoints uuid[], turn_objects text[],
     id uuid, event_id uuid, endpoint_id uuid, ordered_object text, attempts integer, event_type text, body bytea,
@@ -81,10 +83,12 @@ BEGIN
             wanted.event_id, wanted.place, wanted.endpoint_id, wanted.disabled, wanted.ordered_object,
             coalesce(receiver.swift, FALSE) AS swift,
             row_number() OVER (ORDER BY wanted.place, wanted.endpoint_id) - 1 AS number,
-            wanted.plain AND row_number() OVER (PARTITION BY wanted.endpoint_id ORDER BY wanted.place)
-            <= coalesce(receiver.room, default_room) AS able
+            wanted.plain AND row_number() OVER of_endpoint <= coalesce(receiver.room, default_room) AS able,
+            row_number() OVER of_endpoint <= coalesce(receiver.first, default_room) AS first
         FROM wanted
-        LEFT JOIN unnest(known, rooms, swift) AS receiver (id, room, swift) ON wanted.endpoint_id = receiver.id
+        LEFT JOIN unnest(known, rooms, firsts, swift) AS receiver (id, room, first, swift)
+            ON wanted.endpoint_id = receiver.id
+        WINDOW of_endpoint AS (PARTITION BY wanted.endpoint_id ORDER BY wanted.place)
     ),
 
     born AS (
@@ -99,7 +103,8 @@ BEGIN
             )::uuid AS id,
             ranked.event_id, ranked.endpoint_id, ranked.disabled, ranked.ordered_object,
             ranked.able
-            AND count(*) FILTER (WHERE ranked.able) OVER in_turn <= free
+            AND count(*) FILTER (WHERE ranked.able) OVER in_turn
+            <= CASE WHEN ranked.first THEN free ELSE free_of_many END
             AND (ranked.swift OR count(*) FILTER (WHERE ranked.able AND NOT ranked.swift) OVER in_turn <= free_of_others)
                 AS handed_over
         FROM ranked

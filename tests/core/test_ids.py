@@ -112,3 +112,12 @@ def test_a_trace_that_cannot_be_read_is_begun_anew(header: str | None) -> None:
     ours = ids.continue_trace(header)
     assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-00", ours)
     assert TRACE_ID not in ours
+
+
+def test_a_new_exchange_has_a_request_id_and_a_trace_that_others_continue() -> None:
+    exchanges = [ids.new_exchange() for _ in range(1000)]
+
+    for request_id, traceparent in exchanges:
+        assert ids.request_id_of(request_id) == request_id
+        assert ids.continue_trace(traceparent)[:36] == traceparent[:36]
+    assert len({part for pair in exchanges for part in pair}) == 2000

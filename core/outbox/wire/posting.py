@@ -66,12 +66,10 @@ class Answer:
 
     def close(self) -> None:
         """Let go of the connection: it is kept for another request if both sides are done with this one."""
-        protocol, transport = self._connection.protocol, self._connection.transport
-        written = transport is not None and not transport.get_write_buffer_size()
-        if protocol is not None and written and not self._spoilt and self.content.is_eof():
+        if _is_written(self._connection) and not self._spoilt and self.content.is_eof():
             self._connection.release()
         else:
-            self._connection.close()
+            _end(self._connection)
 
 
 @dataclass(slots=True)
@@ -96,7 +94,7 @@ class Posting:
             protocol.transport.write(head + self.body)
             message, content = await _head_of_answer(protocol)
         except BaseException:
-            connection.close()
+            _end(connection)
             raise
         return Answer(message.code, message.headers, content, connection)
 
@@ -115,3 +113,15 @@ async def _head_of_answer(protocol: ResponseHandler) -> tuple[RawResponseMessage
             raise NotHttpError from error
         if message.code not in _INTERIM or message.code == _SWITCHING:
             return message, content
+
+
+def _is_written(connection: Connection) -> bool:
+    """Say whether all of the request has left for the receiver."""
+    return connection.transport is not None and not connection.transport.get_write_buffer_size()
+
+
+def _end(connection: Connection) -> None:
+    """End a connection. A receiver that reads no further would otherwise keep it, and what is left of the request."""
+    if connection.transport is not None and not _is_written(connection):
+        connection.transport.abort()
+    connection.close()

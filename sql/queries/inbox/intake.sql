@@ -7,7 +7,10 @@ WITH stored AS (
     SELECT
         given.id, given.provider, given.event_id, given.event_type, given.object_id, given.occurred_at, given.headers
     FROM
-        unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::jsonb[])
+        unnest(
+            $1::text::uuid[], $2::text::text[], $3::text::text[], $4::text::text[], $5::text::text[],
+            $6::timestamptz[], $7::jsonb[]
+        )
             AS given (id, provider, event_id, event_type, object_id, occurred_at, headers)
     ORDER BY given.provider, given.event_id
     ON CONFLICT DO NOTHING
@@ -15,6 +18,6 @@ WITH stored AS (
 )
 
 INSERT INTO inbox_bodies (id, body)
-SELECT given.id, given.body FROM unnest($1::uuid[], $8::bytea[]) AS given (id, body)
+SELECT given.id, given.body FROM unnest($1::text::uuid[], $8::bytea[]) AS given (id, body)
 WHERE given.id IN (SELECT stored.id FROM stored)
 RETURNING id;

@@ -1,13 +1,13 @@
 -- name: fan_out
 -- Fan out up to $1 events from id $2 on; see sql/functions/outbox_fan_out.sql. $3 to $5 are the lease of the deliveries
--- that are handed over (worker, token, seconds), $6 to $11 the room that the sender has for them.
+-- that are handed over (worker, token, seconds), $6 to $13 the room that the sender has for them.
 SELECT
     told.events, told.last, told.due, told.turn_endpoints, told.turn_objects, told.id, told.event_id, told.endpoint_id,
     told.ordered_object, told.attempts, told.event_type, told.body, told.url, told.headers, told.disabled, told.failing,
     told.secrets, told.signing_keys
 FROM outbox_fan_out(
-    $1::integer, $2::uuid, $3::uuid, $4::uuid, $5::double precision, $6::uuid[], $7::integer[], $8::boolean[],
-    $9::integer, $10::integer, $11::integer
+    $1::integer, $2::uuid, $3::uuid, $4::uuid, $5::double precision, $6::uuid[], $7::integer[], $8::integer[],
+    $9::boolean[], $10::integer, $11::integer, $12::integer, $13::integer
 ) AS told;
 
 -- name: create_deliveries

@@ -1,16 +1,19 @@
 """Rate limits through the guard: who is limited together with whom, what a refusal costs, what the headers say."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from core.access.api_keys import Principal
 from core.access.guard import Admission, Guard, batch_cost
+from core.access.leases import LEASED_PART
 from core.access.rates import RateLimited
 
 GuardFactory = Callable[..., Guard]
+Eventually = Callable[..., Awaitable[Any]]
 
 # A step of one second: no test takes long enough for a limit to move by itself.
 SLOW = {
@@ -119,3 +122,59 @@ async def test_requests_share_round_trips_and_names_share_a_prefix(
     # One hash tag, so that a cluster can run the script.
     assert {name[name.index("{") : name.index("}")] for name in names} == {"{guard"}
     assert all([await redis.pttl(name) > 0 for name in names])
+
+
+LEASED = {
+    "v1_rate_limit_per_second": 1,
+    "v1_rate_limit_burst": 1000,
+    "v1_rate_limit_address_per_second": 1,
+    "v1_rate_limit_address_burst": 1000,
+}
+
+
+async def test_a_request_without_a_key_waits_for_no_round_trip_and_is_counted_all_the_same(
+    guards: GuardFactory, caller: Principal, redis: Redis
+) -> None:
+    guard = guards(**LEASED)
+    lefts = [_left(await guard.admit(principal=caller, address="192.0.2.1")) for _ in range(9)]
+    assert lefts == list(range(999, 990, -1))
+    # A lease is good for 25 ms. On a slow machine some of these nine have asked again.
+    asked = (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"]
+    await guard.close()
+    assert (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"] - asked <= 1
+    assert _left(await guards(**LEASED).admit(principal=caller, address="192.0.2.9")) == 990
+
+
+async def test_what_is_owed_is_told_without_another_request(
+    guards: GuardFactory, caller: Principal, eventually: Eventually
+) -> None:
+    one, other = guards(**LEASED), guards(**LEASED)
+    for _ in range(4):
+        await one.admit(principal=caller, address="192.0.2.1")
+
+    await eventually(lambda: not one._leases)
+    assert _left(await other.admit(principal=caller, address="192.0.2.9")) == 995
+
+
+async def test_processes_with_leases_let_little_too_much_through(
+    guards: GuardFactory, caller: Principal
+) -> None:
+    processes = [guards(**LEASED), guards(**LEASED)]
+    admitted = 0
+    for _ in range(400):
+        answers = await asyncio.gather(
+            *(guard.admit(principal=caller, address="192.0.2.1") for guard in processes for _ in range(2)),
+            return_exceptions=True,
+        )
+        admitted += sum(isinstance(answer, Admission) for answer in answers)
+    # The bucket refills one a second meanwhile.
+    assert 1000 <= admitted <= 1000 + len(processes) * 1000 // LEASED_PART + 60
+
+
+async def test_a_small_burst_is_never_leased(guards: GuardFactory, caller: Principal, redis: Redis) -> None:
+    guard = guards(**LEASED | {"v1_rate_limit_burst": LEASED_PART - 1})
+    await guard.admit(principal=caller, address="192.0.2.1")
+    asked = (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"]
+    for _ in range(5):
+        await guard.admit(principal=caller, address="192.0.2.1")
+    assert (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"] - asked == 5

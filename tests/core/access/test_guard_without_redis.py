@@ -141,7 +141,7 @@ async def test_a_full_redis_is_lost_once_until_it_has_room(
 
     try:
         with bound_contextvars(request_id="r" * 32):
-            await _admit(guard, caller)
+            await _admit(guard, caller, "a-key-makes-it-ask")
         assert not guard.up
         await eventually(probed)
         assert not guard.up

@@ -248,7 +248,7 @@ async def _run(
         field
         for name in numbers
         for one in [address_limit if name == "address" else key_limit]
-        for field in (name, one.step_us, one.burst_us, one.window_us)
+        for field in (name, one.step_us, one.burst_us, one.window_us, 0)
     ]
     asked: list[int | str] = []
     for names, cost in questions:

@@ -244,6 +244,51 @@ async def test_headers_that_drip_do_not_outlast_the_time(monkeypatch: pytest.Mon
     assert (reply.status, reply.error) == (None, "no answer within 0.2 s")
 
 
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"])
+async def test_a_receiver_that_reads_nothing_keeps_no_connection(
+    monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    """The rest of the request, which the receiver has not read, is not kept for it."""
+    monkeypatch.setattr(egress_module, "TOTAL_TIMEOUT_SECONDS", 0.2)
+    body = bytes(64 * 1024 * 1024)
+    given_up = asyncio.Event()
+    read: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        await given_up.wait()
+        length = 0
+        try:
+            while some := await reader.read(1 << 20):
+                length += len(some)
+        except ConnectionError:
+            pass
+        writer.close()
+        read.set_result(length)
+
+    server = await asyncio.start_server(deaf, "127.0.0.1", 0)
+    async with server:
+        egress = Egress(HERE)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        reply = await egress.post(url, body=body, headers={})
+        given_up.set()
+        assert reply.status == (200 if answer else None)
+        assert await read < len(body)
+        await egress.close()
+
+
+async def test_a_header_is_one_line() -> None:
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response()
+
+    async with server_of(handler) as server:
+        egress = Egress(HERE)
+        for value in ("a\r\nX-More: b", "a\nX-More: b", "a\rb", "a\0b"):
+            reply = await egress.post(str(server.make_url("/")), body=b"", headers={"X": value})
+            assert (reply.status, reply.error) == (None, egress_module.UNUSABLE_URL)
+        await egress.close()
+
+
 async def test_a_name_server_that_hangs_holds_up_no_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = threading.Event()
 

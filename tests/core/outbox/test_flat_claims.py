@@ -97,7 +97,7 @@ async def test_a_fan_out_does_not_walk_over_what_was_fanned_out(office: Office) 
     await office.sql("UPDATE outbox_events SET fanned_out_at = now()")
     await office.sql("ANALYZE outbox_events")
     await office.emit()
-    nobody: tuple[object, ...] = (UUID(int=0), UUID(int=0), 0.0, [], [], [], 0, 0, 0)
+    nobody: tuple[object, ...] = (UUID(int=0), UUID(int=0), 0.0, [], [], [], [], 0, 0, 0, 0)
     seen = ids.first_uuid_at(datetime.now(UTC) - timedelta(seconds=5))
     # The first call on a connection reads the catalogue, too.
     _, few = [await pages(office, QUERIES["fan_out"], 200, seen, *nobody) for _ in range(2)]

@@ -14,7 +14,7 @@ from core import ids
 from core.database import Row
 from core.outbox.breakers import FIRST_SLOTS, MOST_SLOTS, SLOTS_OF_OTHER, Breakers
 from core.outbox.fanout import FanOut, Room
-from core.outbox.sender import SLOTS_OF_OTHERS, Sender, take_over_deliveries
+from core.outbox.sender import SLOTS, SLOTS_KEPT, SLOTS_OF_OTHERS, Sender, take_over_deliveries
 from core.work.due_window import DueWindow
 from tests.core.outbox.office import Office, OpenReceiver, says
 from tests.jobs.merchant import Receiver
@@ -147,6 +147,40 @@ async def test_receivers_that_hang_get_two_each_and_half_of_all(
                 await fan_out.step()
             assert len(sender._sending) == SLOTS_OF_OTHERS
             assert max(sender._of_endpoint.values()) == SLOTS_OF_OTHER
+        finally:
+            go_on.set()
+
+
+async def test_receivers_that_kept_up_and_hang_all_at_once_leave_slots(
+    office: Office, receiver: Receiver, open_receiver: OpenReceiver
+) -> None:
+    go_on = asyncio.Event()
+
+    async def hang(request: web.Request) -> web.Response:
+        await go_on.wait()
+        return web.Response()
+
+    hanging = await open_receiver()
+    hanging.answers += [hang] * 400
+    for number in range(4):
+        made = await office.endpoint(f"{hanging.url}?{number}", event_types=["slow.*"])
+        for _ in range(MOST_SLOTS):
+            office.breakers.note(UUID(made["id"]), good=True, seconds=0.01, full=True)
+    await office.listen(receiver, event_types=["live.*"])
+    async with worker(office) as (fan_out, sender):
+        try:
+            for _ in range(60):
+                await office.emit("slow.one")
+            await fan_out.step()
+            while await sender.step():
+                pass
+            under_way = len(sender._sending)
+            assert SLOTS - SLOTS_KEPT <= under_way < SLOTS
+            await office.emit("live.one")
+            await fan_out.step()
+            assert len(sender._sending) == under_way + 1
+            while not receiver.deliveries:
+                await asyncio.wait(sender._sending, return_when=asyncio.FIRST_COMPLETED)
         finally:
             go_on.set()
 

@@ -1,0 +1,1 @@
+"""Payment providers, one file each: calls to them, their events, and what both mean."""
