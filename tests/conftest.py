@@ -27,7 +27,7 @@ from pytest_timeout import is_debugging
 
 from core import log
 from core.access import api_keys
-from core.database import open_database
+from core.database import Database, open_database
 from core.migrations import migrate
 from core.settings import Settings, load_settings
 from core.settings.kinds import names_of
@@ -44,8 +44,7 @@ if TYPE_CHECKING:
 for _attribute, _field in Settings.model_fields.items():
     for _name in names_of(_attribute, _field):
         os.environ.pop(_name, None)
-# A process that may not keep what it has compiled compiles the project again: a second for each of some hundred
-# processes, and ten for each that collects the tests.
+# A process that keeps no bytecode compiles the project anew: a second for each of hundreds, ten for who collects tests.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # No server of the tests has a certificate of a public authority; reading those is a quarter of the import of aiohttp.
@@ -241,18 +240,21 @@ async def api(settings: Settings, service: "Service", part: Part) -> AsyncIterat
 
 
 @pytest.fixture
-def api_key(settings: Settings) -> Callable[..., Awaitable[str]]:
+def api_key(settings: Settings, part: Part) -> Callable[..., Awaitable[str]]:
     """Return a function that makes an API key, with every scope if none is named.
 
     `key = await api_key("accounts:read", principal="shop")`
     """
 
-    async def create(*scopes: str, principal: str = "test") -> str:
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Database]:
         database = await open_database(settings, role=None, size=2)
-        try:
+        yield database
+        await database.close()
+
+    async def create(*scopes: str, principal: str = "test") -> str:
+        async with part("administration", opened) as database:
             key, _ = await api_keys.create_key(database, principal, scopes or api_keys.SCOPES)
-        finally:
-            await database.close()
         return key
 
     return create

@@ -18,6 +18,8 @@ from core.identity.tokens import Tokens
 from core.settings import Settings
 from tests.handlers.wallets.conftest import MakePerson, Person
 
+pytestmark = pytest.mark.shared
+
 SECRET = "test-jwt-secret-of-32-characters"
 OLD_SECRET = "old--jwt-secret-of-32-characters"
 
