@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 
 _MORE_DIGITS = re.compile(r"([.,][0-9]{6})[0-9]+", re.ASCII)
 
@@ -25,3 +27,20 @@ def from_seconds(text: str) -> datetime:
     """
     seconds, _, fraction = text.partition(".")
     return datetime.fromtimestamp(int(seconds), UTC) + timedelta(microseconds=int(f"{fraction:0<6}"[:6]))
+
+
+def seconds_of_retry_after(text: str) -> float | None:
+    """Return the seconds that a `Retry-After` asks to wait, given as such or as a date (RFC 9110, section 10.2.3).
+
+    None for a text that is neither.
+    """
+    text = text.strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    # The standard library's reader has an error of its own for each way of writing a date wrongly.
+    with contextlib.suppress(Exception):
+        moment = parsedate_to_datetime(text)
+        if moment.tzinfo is None:  # `-0000`, which says that the zone is not known
+            moment = moment.replace(tzinfo=UTC)
+        return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+    return None

@@ -21,17 +21,19 @@ from core.ledger.holds import expire_due
 from core.ledger.sealing import seal_once
 from core.outbox.fanout import BATCH
 from core.payables import expiry, reconcile
+from core.payments import reconciling
 from core.recurring import autopay, charging
 from core.wallets import retention, settlement
 from core.work import wakeup
+from core.work.progress import Progress
 from jobs.backfill import askable, backfill
 from jobs.sweep import sweep
 
 if TYPE_CHECKING:
     from core.database import Database
+    from core.payments.flow import Payments
     from core.platform import Platform
     from core.settings import Settings
-    from core.work.progress import Progress
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +43,8 @@ POLL_SECONDS: Final = 1.0
 STALLED_SECONDS: Final = 5.0
 # Old rows are removed so often that each time is short.
 PRUNE_SECONDS: Final = 60.0
+# A step never does so much, so its loop always waits for the next poll.
+PACED: Final = 1_000_000
 
 
 async def _nothing() -> int:
@@ -53,7 +57,10 @@ def _nobody(_topic: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """The objects that steps work with. A command has the platform alone; a worker adds its claims and its wake-ups."""
+    """The objects that steps work with. A command has the platform alone; a worker adds its claims and its wake-ups.
+
+    `payments` is there where providers are configured.
+    """
 
     platform: Platform
     wake: Callable[[str], None] = _nobody
@@ -62,6 +69,7 @@ class Tools:
     deliver: Callable[[], Awaitable[int]] = _nothing
     release_stalled: Callable[[], Awaitable[int]] = _nothing
     prune_outbox: Callable[[], Awaitable[int]] = _nothing
+    payments: Payments | None = None
 
     @property
     def settings(self) -> Settings:
@@ -106,6 +114,14 @@ async def _replay(tools: Tools) -> int:
     if letters:
         tools.wake(wakeup.INBOX)
     return letters
+
+
+async def _reconcile_payments(tools: Tools) -> Progress:
+    return Progress() if tools.payments is None else await reconciling.reconcile(tools.payments)
+
+
+async def _expire_payments(tools: Tools) -> Progress:
+    return Progress() if tools.payments is None else await reconciling.expire(tools.payments)
 
 
 async def _release_stalled(tools: Tools) -> int:
@@ -190,6 +206,15 @@ JOBS: Final[Mapping[str, Job]] = {
         Job(
             "retain", "Remove old audit records, if AUDIT_RETENTION_DAYS says so, and ended sign-ins.",
             lambda tools: retention.step(tools.platform), clock={"second": {47}}, timeout_seconds=50, command=True,
+        ),
+        # The pause between two steps is a part of each provider's budget, so that no step begins at once.
+        Job(
+            "reconcile_payments", "Ask providers how open payments stand, and to close those that are given up.",
+            _reconcile_payments, poll_seconds=lambda _: POLL_SECONDS, full=PACED,
+        ),
+        Job(
+            "expire_payments", "Give payments up whose time is over; their providers are asked then.",
+            _expire_payments, poll_seconds=lambda _: POLL_SECONDS, full=reconciling.EXPIRE_BATCH,
         ),
         # The job tells and changes nothing; `tallystick reconcile`, which may change balances, is no run of it.
         Job(

@@ -123,7 +123,7 @@ class _Shift:
         self._tools = Tools(
             platform,
             self._wake,
-            process=self._processor.step,
+            process=self._processor.start,
             fan_out=FanOut(service.database, self._sender, on_due=lambda: self._wake(wakeup.DELIVERIES)).step,
             deliver=self._sender.step,
             release_stalled=Stalled(service.database).step,
@@ -163,11 +163,12 @@ class _Shift:
         self._alarm.ring()
         _, late = await asyncio.wait(loops, timeout=grace)
         await tasks.end(*late)
+        with contextlib.suppress(Exception):
+            await self._processor.drain(grace)
         await self._waker.close()
         # If PostgreSQL is gone, the others find our leases later: this worker's heart stops now.
         with contextlib.suppress(Exception):
             await self._sender.drain(grace)
-            await self._processor.release()
             await self._worker.retire(self._database)
 
     def _loops(self) -> list[Loop]:

@@ -43,19 +43,9 @@ FOREIGN = {
 # The rooms of core, from the floor up: at run time a module imports from its own room and from those before it. Modules
 # that stand directly in core are the floor, unless they are named here.
 ROOMS = (
-    "floor",
-    "work",
-    "ledger",
-    "audit",
-    "closing",
-    "access",
-    "outbox",
-    "inbox",
-    "wallets",
-    "identity",
-    "payables",
-    "recurring",
-)
+    "floor", "work", "ledger", "audit", "closing", "access", "outbox", "inbox",
+    "providers", "payments", "wallets", "identity", "payables", "recurring",
+)  # fmt: skip
 # Modules that put the rooms together in one process. No room imports them at run time.
 ASSEMBLY = {"core.service", "core.platform", "core.identity.identity"}
 # Surfaces stand beside each other on `http`; the payment page is a door to what wallets do.
@@ -65,6 +55,7 @@ SURFACES = {
     "webhooks": {"http"},
     "wallets": {"http", "webhooks"},
     "pay_page": {"http", "wallets"},
+    "simulator": set(),
 }
 # So many files a reader takes in at one look.
 MOST_FILES = 22

@@ -6,13 +6,14 @@ when the lease has gone to another worker, and then nothing of it happens.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from core import ids
+from core import ids, tasks
 from core.database import ClaimGoneError, queries
 from core.errors import Refusal, Unavailable
 from core.inbox.applying import Applier, Batch, Idle, Posted, failure_of
@@ -39,6 +40,8 @@ _sql = queries(__name__)
 
 # One claim takes so many events: a tenth of a second of work, so that a second worker soon finds some, too.
 BATCH: Final = 200
+# One worker applies so many batches at once: while one waits for the database, the next one is read and decided on.
+MOST_UNDER_WAY: Final = 3
 # The lease is many times as long as a batch takes; it only matters for a worker that lives and hangs.
 LEASE_SECONDS: Final = 60.0
 # Claims of lost workers that are ended in one statement.
@@ -88,6 +91,8 @@ class Processor:
         self._applier = Applier(database, ledger)
         self._stream = stream
         self._left_behind = False
+        self._has_skipped = False
+        self._under_way: set[asyncio.Task[None]] = set()
         self._due_window = DueWindow()
         self._owners: OrderedDict[str, int] = OrderedDict()
 
@@ -96,31 +101,67 @@ class Processor:
 
         Another look is called for where this one has left something that was due.
         """
+        batch = await self._claim()
+        if batch is None:
+            return 0
+        await self._work_off(batch)
+        return len(batch.events)
+
+    async def start(self) -> int:
+        """Claim a batch and begin to apply it; return the number of its events.
+
+        A call waits where MOST_UNDER_WAY others are being applied.
+        """
+        if len(self._under_way) >= MOST_UNDER_WAY:
+            await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
+        batch = await self._claim()
+        if batch is None:
+            return 0
+        task = asyncio.create_task(self._work_off(batch))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return len(batch.events)
+
+    async def drain(self, timeout_seconds: float) -> None:
+        """Wait for the batches that are under way, then give back what was claimed and not applied."""
+        if self._under_way:
+            _, late = await asyncio.wait(self._under_way, timeout=timeout_seconds)
+            await tasks.end(*late)
+        await self.release()
+
+    async def _claim(self) -> Batch | None:
         if self._left_behind:
             # The database went away under the last batch; its events would else wait for their leases to end.
             await self.release()
         token = ids.new_uuid()
         look = self._due_window.look()
-        self._left_behind = True
-        rows = await self._database.fetch(
-            _sql.claim_inbox_events, BATCH, self._worker.id, token, LEASE_SECONDS, look.seconds
-        )
-        self._left_behind = False
-        found_all = not rows or rows[0]["found_all"]
-        self._due_window.seen(look, 0.0 if found_all else min(row["waited_seconds"] for row in rows))
-        if not rows:
-            return 0
-        if not found_all:
+        try:
+            rows = await self._database.fetch(
+                _sql.claim_inbox_events, BATCH, self._worker.id, token, LEASE_SECONDS, look.seconds
+            )
+        except BaseException:
+            self._left_behind = True
+            raise
+        more = bool(rows) and rows[0]["more"]
+        # Another batch has the object of an event that was skipped; its end calls for another look.
+        self._has_skipped = bool(rows) and rows[0]["skipped"]
+        rows = [row for row in rows if row["id"] is not None]
+        if not self._has_skipped:
+            self._due_window.seen(look, min(row["waited_seconds"] for row in rows) if more and rows else 0.0)
+        if more:
             self._wake(wakeup.INBOX)
-        batch = Batch(token, [InboxEvent(*[row[name] for name in InboxEvent._fields]) for row in rows])
-        await self._work_off(batch)
-        log.info("inbox.batch", events=len(rows), **Counter(batch.words.values()))
-        return len(rows)
+        if not rows:
+            return None
+        return Batch(token, [InboxEvent(*[row[name] for name in InboxEvent._fields]) for row in rows])
 
     async def release(self) -> None:
         """Give back the events that were claimed and not applied."""
-        await self._database.execute(_sql.release_inbox_events, self._worker.id)
         self._left_behind = False
+        try:
+            await self._database.execute(_sql.release_inbox_events, self._worker.id)
+        except BaseException:
+            self._left_behind = True
+            raise
 
     async def _work_off(self, batch: Batch) -> None:
         word = "left_behind"
@@ -140,6 +181,10 @@ class Processor:
             self._wake(wakeup.OUTBOX)
         for event in batch.events:
             batch.words.setdefault(event.id, word)
+        log.info("inbox.batch", events=len(batch.events), **Counter(batch.words.values()))
+        if self._has_skipped:
+            self._has_skipped = False
+            self._wake(wakeup.INBOX)
 
     async def _apply(self, batch: Batch) -> None:
         posts: list[Posted] = []

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ipaddress
 import socket
 import time
 from collections import OrderedDict
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -21,6 +18,7 @@ from core.errors import Refusal
 from core.outbox.wire.posting import NotHttpError, Posting, Target
 from core.outbox.wire.receiving import Connector
 from core.outbox.wire.resolving import Resolver
+from core.times import seconds_of_retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -220,22 +218,10 @@ async def _excerpt(answer: Answer) -> str:
 
 
 def _retry_after(response: Answer) -> float | None:
-    """Return the seconds of `Retry-After`, given as such or as a date (RFC 9110, section 10.2.3).
-
-    None where it means nothing, and for a text that is neither.
-    """
+    """Return the seconds of `Retry-After`; None where it means nothing."""
     if response.status not in PASSING:
         return None
-    text = response.headers.get(hdrs.RETRY_AFTER, "").strip()
-    if text.isascii() and text.isdigit():
-        return float(text[:9])
-    # The standard library's reader has an error of its own for each way of writing a date wrongly.
-    with contextlib.suppress(Exception):
-        moment = parsedate_to_datetime(text)
-        if moment.tzinfo is None:  # `-0000`, which says that the zone is not known
-            moment = moment.replace(tzinfo=UTC)
-        return max(0.0, (moment - datetime.now(UTC)).total_seconds())
-    return None
+    return seconds_of_retry_after(response.headers.get(hdrs.RETRY_AFTER, ""))
 
 
 def _error(failure: Exception) -> str:

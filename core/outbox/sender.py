@@ -101,6 +101,8 @@ class Sender:
         # Slots that a fan-out has been offered and has not yet used.
         self._offered = 0
         self._waits: asyncio.Future[None] | None = None
+        # The number of requests to end until the next look, if the last claim left deliveries for want of slots.
+        self._held_back = 0
         self._backlog = Backlog(database)
         self._records = Records(database, most_waiting=2 * SLOTS, on_release=on_free)
 
@@ -114,6 +116,7 @@ class Sender:
         if not rows:
             await self._backlog.look()
             rows = await self._claim(token)
+        self._held_back = SLOTS_AT_ONCE if self._backlog and not rows else 0
         for message in await messages_of(self._database, rows, token):
             self._start(message, token)
         return len(rows)
@@ -235,10 +238,24 @@ class Sender:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._sending.discard(task)
+        if self._held_back:
+            # A slot that is free may serve any receiver that waits, and a look at all of them for each would cost more
+            # than the requests.
+            self._held_back -= 1
+            if (self._held_back == 0 or not self._sending) and not self._call_for_a_claim():
+                self._held_back = SLOTS_AT_ONCE
         if self._waits is not None and len(self._sending) <= SLOTS - SLOTS_AT_ONCE:
             if not self._waits.done():
                 self._waits.set_result(None)
             self._waits = None
+
+    def _call_for_a_claim(self) -> bool:
+        """Call for a claim if one would find something, and say so."""
+        if not self._choose():
+            return False
+        self._held_back = 0
+        self._on_free()
+        return True
 
     async def _send_and_record(self, message: Message, token: UUID, *, swift: bool, trial: bool) -> None:
         row = message.row

@@ -9,8 +9,9 @@ reset, a 5xx and an answer that cannot be read are all unknown. Only the engine 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from core.errors import Refusal
 
@@ -74,13 +75,22 @@ class Order(NamedTuple):
     metadata: Mapping[str, str] = {}
     terms: Mapping[str, str] = {}
 
+    def __repr__(self) -> str:
+        """Name the attempt alone: a traceback shows neither a person's phone nor a merchant's secrets."""
+        return f"Order({self.attempt})"
+
 
 class Handle(NamedTuple):
-    """The names under which a provider knows an attempt: the order, the provider's id (None: not known), others."""
+    """The names under which a provider knows an attempt: the order, the provider's id (None: not known), others.
+
+    `wanted` says that nobody has given the payment up. A provider like PayPal, whose payer approves first and whose
+    money is taken by a call of ours, takes it only then, in `look`.
+    """
 
     order: Order
     provider_id: str | None
     names: Mapping[str, str] = {}
+    wanted: bool = False
 
 
 class Sight(NamedTuple):
@@ -115,13 +125,15 @@ class RefundSight(NamedTuple):
 class Notice(NamedTuple):
     """An event of a provider as far as it is about a payment: the names by which the attempt is found, and the sight.
 
-    `dispute` is the amount that a payer has taken back, or asked back, over the bank; negative when it was won back.
+    `dispute` is the amount that the bank has taken from us for a payer; negative when it has given it back. `renewal`
+    is the provider's id of a later payment of an order that repeats: the sight is then of that payment alone.
     """
 
     names: Sequence[str]
     sight: Sight
     refund: RefundSight | None = None
     dispute: int | None = None
+    renewal: str | None = None
 
 
 class DeclinedError(Refusal):
@@ -148,12 +160,30 @@ class UnknownError(Refusal):
         super().__init__(code, detail)
 
 
+REMEMBERED: Final[Mapping[str, timedelta]] = {
+    "simulator": timedelta.max,
+    # Its token is made of the payment, the merchant and the provider's alias.
+    "links": timedelta.max,
+    # https://docs.stripe.com/api/idempotent_requests
+    "stripe": timedelta(hours=24),
+    # https://developer.paypal.com/api/rest/reference/idempotency/ (captures and refunds are known for 45 days)
+    "paypal": timedelta(hours=6),
+    # https://developers.cloudpayments.ru/en/#idempotency
+    "cloudpayments": timedelta(hours=1),
+    "kaspi": timedelta(0),
+}
+"""The time for which a provider knows a key, by the provider's name. A refund repeated later is a second refund."""
+
+
 class Provider(Protocol):
     """One provider. Every call raises DeclinedError, UnsentError or UnknownError, within a bounded time."""
 
     name: str
     repeats: bool
-    """Whether an order may be repeated under its key: the provider then answers as before and charges nothing twice."""
+    """Whether an order may be repeated under its key: the provider then answers as before and charges nothing twice.
+
+    REMEMBERED tells for how long that holds.
+    """
 
     async def create(self, order: Order) -> Sight:
         """Ask for the payment. Never repeated by the provider's own code unless `repeats` allows it."""

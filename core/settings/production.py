@@ -194,6 +194,7 @@ RULES: tuple[Rule, ...] = (
         lambda s: not _PAYPAL_HOSTS.issuperset(s.paypal_cert_hosts),
         "unset, or some of PayPal's own hosts",
     ),
+    Rule("simulator_url", lambda s: bool(s.simulator_url), "unset: the simulator takes no money"),
     *(_in_clear(attribute) for attribute in _PROVIDERS_URLS),
     Rule(
         "cloudpayments_api_secrets",

@@ -49,8 +49,14 @@ class Upstreams(BaseModel):
         "Which of CloudPayments' notifications have an effect, by their TestMode: live, test or both; unset: live in"
         " prod, both elsewhere",
     )
+    cloudpayments_public_id: str = key("", "Public ID at CloudPayments, under which payments are asked for")
+    simulator_url: BaseUrl = key(
+        "", "Development toggle: base URL of the provider simulator, which charges nobody; unset: none"
+    )
+    simulator_webhook_url: Url = key("", "Where the provider simulator sends its webhooks")
+    simulator_webhook_secret: Secret = key("", "Secret (whsec_...) that the provider simulator signs with")
     provider_url: BaseUrl = key("", "Base URL of the provider of payment links for merchants' orders")
-    payment_url_base_webhook: Url = key("", "Where the provider simulator sends its webhooks")
+    payment_url_base_webhook: Url = key("", "Where the simulator of merchants' links sends its webhooks")
     internal_webhook_secret: Secret = key("", "Key of X-Internal-Signature on provider webhooks")
     merchant_callback_url: Url = key(
         "", "Where merchants' notifications go when a merchant has no own address"

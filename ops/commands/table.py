@@ -21,6 +21,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "keys": ("ops.commands.keys:keys", "Create, list and revoke API keys."),
         "agents": ("ops.commands.agents:agents", "Appoint, suspend, bound and list cash agents."),
         "events": ("ops.commands.events:events", "Look at the events that came in, and what became of them."),
+        "payments": (
+            "ops.commands.payments:payments",
+            "Look at a payment through a provider, and at all that has happened to it.",
+        ),
         "dlq": ("ops.commands.dlq:dlq", "Look at dead letters, replay or discard them."),
         "sources": ("ops.commands.sources:sources", "Register sources of webhooks, change their secrets."),
         "deliveries": (
@@ -59,6 +63,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "demo": (
             "ops.commands.develop.demo:demo",
             "Show an event's way from a signed webhook to a verified delivery.",
+        ),
+        "simulator": (
+            "ops.commands.develop.simulator:simulator",
+            "Be a payment provider: charge nobody, fail as you are told.",
         ),
         "pos": (
             "ops.commands.develop.pos:pos",

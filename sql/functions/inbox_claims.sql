@@ -2,16 +2,19 @@
 -- finishes the last of them, so that an event is written once in its life unless it fails.
 
 -- Up to `most` events that are due, for at most `window_seconds` (null: however long), under a new claim; the oldest
--- arrival first. `found_all` tells that nothing else was due. Claims are taken one at a time, by an advisory lock: a
--- claim sees all others, takes no event of theirs and no event of an object that they have in hand. `attempts` counts
--- this one. An event whose worker was lost goes alone, since it may have been what killed the worker.
+-- arrival first. Claims are taken one at a time, by an advisory lock: a claim sees all others, takes no event of theirs
+-- and no event of an object that they have in hand. `attempts` counts this one. An event whose worker was lost goes
+-- alone, since it may have been what killed the worker.
+--
+-- Each row tells whether there is `more` that could be claimed at once, and whether events were `skipped` for their
+-- objects; a row without an id tells that alone.
 --
 -- The commit does not wait for the disk: a claim that a crash forgets has finished nothing.
 CREATE OR REPLACE FUNCTION inbox_claim(
     most integer, claimer uuid, new_token uuid, lease_seconds double precision, window_seconds double precision
 ) RETURNS TABLE (
     id uuid, provider text, event_id text, event_type text, object_id text, received_at timestamptz, attempts integer,
-    body bytea, waited_seconds double precision, found_all boolean
+    body bytea, waited_seconds double precision, more boolean, skipped boolean
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
@@ -28,6 +31,7 @@ DECLARE
     due uuid [];
     chosen uuid [];
     first_lost integer;
+    found integer;
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', TRUE);
     PERFORM pg_advisory_xact_lock(7818638447123785587); -- "live and let" read as a number
@@ -36,22 +40,35 @@ BEGIN
     FROM inbox_claims AS c CROSS JOIN unnest(c.event_ids) AS h (id) WHERE c.lease_until > now_at;
     SELECT array_agg(h.name) INTO busy
     FROM inbox_claims AS c CROSS JOIN unnest(c.objects) AS h (name) WHERE c.lease_until > now_at;
-    SELECT array_agg(d.id ORDER BY d.place), min(d.place) FILTER (WHERE d.lost) INTO due, first_lost
+    SELECT
+        array_agg(d.id ORDER BY d.place) FILTER (WHERE d.place > 0),
+        min(d.place) FILTER (WHERE d.place > 0 AND d.lost), count(*)
+    INTO due, first_lost, found
     FROM (
         SELECT
-            e.id, coalesce(e.last_error LIKE 'worker_lost:%', FALSE) AS lost,
-            row_number() OVER (ORDER BY e.due_at)::integer AS place
-        FROM inbox_events AS e
-        WHERE
-            e.state = 'pending'
-            AND e.due_at >= coalesce(now_at - make_interval(secs => window_seconds), '-infinity')
-            AND e.due_at <= now_at
-            AND (held IS NULL OR e.id NOT IN (SELECT unnest(held)))
-            AND (busy IS NULL OR e.object_id IS NULL OR inbox_object(e.provider, e.object_id) NOT IN (SELECT unnest(busy)))
-        ORDER BY e.due_at
-        LIMIT most
+            c.id, c.lost,
+            CASE WHEN c.busy THEN 0 ELSE row_number() OVER (PARTITION BY c.busy ORDER BY c.due_at) END::integer AS place
+        FROM (
+            SELECT
+                e.id, e.due_at, coalesce(e.last_error LIKE 'worker_lost:%', FALSE) AS lost,
+                busy IS NOT NULL AND e.object_id IS NOT NULL
+                AND inbox_object(e.provider, e.object_id) IN (SELECT unnest(busy)) AS busy
+            FROM inbox_events AS e
+            WHERE
+                e.state = 'pending'
+                AND e.due_at >= coalesce(now_at - make_interval(secs => window_seconds), '-infinity')
+                AND e.due_at <= now_at
+                AND (held IS NULL OR e.id NOT IN (SELECT unnest(held)))
+            ORDER BY e.due_at
+            LIMIT most
+        ) AS c
     ) AS d;
     IF due IS NULL THEN
+        IF found > 0 THEN
+            RETURN QUERY SELECT
+                NULL::uuid, NULL::text, NULL::text, NULL::text, NULL::text, NULL::timestamptz, NULL::integer,
+                NULL::bytea, NULL::double precision, FALSE, TRUE;
+        END IF;
         RETURN;
     END IF;
     chosen := due[:greatest(coalesce(first_lost, most + 1) - 1, 1)];
@@ -65,7 +82,7 @@ BEGIN
         e.id, e.provider, e.event_id, e.event_type, e.object_id, e.received_at, e.attempts + 1,
         inbox_body(e.id, e.body),
         extract(EPOCH FROM now_at - e.due_at)::double precision,
-        cardinality(due) < most AND cardinality(chosen) = cardinality(due)
+        found = most OR cardinality(chosen) < cardinality(due), found > cardinality(due)
     FROM inbox_events AS e WHERE e.id = ANY (chosen)
     ORDER BY e.received_at, e.id;
 END

@@ -12,8 +12,9 @@ from core.service import Service
 from tests.queries import QUERIES
 
 LARGE = {
-    "accounts", "audit_events", "entries", "inbox_events", "keys", "outbox_events", "payables", "sessions",
-    "transfers", "users", "webhook_attempts", "webhook_deliveries", "window_usage",
+    "accounts", "audit_events", "entries", "inbox_events", "keys", "outbox_events", "payables",
+    "payment_attempts", "payment_names", "payment_refunds", "payment_timeline", "payments", "sessions", "transfers",
+    "users", "webhook_attempts", "webhook_deliveries", "window_usage",
 }  # fmt: skip
 # What runs for every call, event and delivery.
 HOT = (
@@ -41,6 +42,20 @@ HOT = (
     "end_payable",
     "wallet_entries",
     "wallet_balance",
+    "payment_by_id",
+    "payment_by_key",
+    "attempt_by_name",
+    "payment_timeline",
+    "change_attempt",
+    "change_payment",
+    "claim_attempt",
+    "claim_attempts",
+    "payments_to_expire",
+    "give_up_others",
+    "refund_by_key",
+    "refunds_under_way",
+    "refunds_done",
+    "claim_refunds",
 )
 
 

@@ -15,6 +15,7 @@ from core.inbox.rules import Admission, Decision, Owners, Post
 from core.ledger.items import Effects, Leg, Posting
 from core.outbox.events import new_event
 from core.settings import load_settings
+from core.work import wakeup
 from core.work.leases import Worker
 from tests.jobs.merchant import Thread, payment
 
@@ -155,6 +156,37 @@ async def test_two_events_of_one_object_are_never_in_two_hands(
     assert await held == 1
     assert await second.step() == (1 if objects == "named" else 0)
     assert (await thread.inbox("evt_second"))["state"] == "done"
+
+
+async def test_one_worker_has_several_batches_under_way_and_none_of_them_an_object_twice(
+    thread: Thread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event that is skipped for its object is called for as soon as the batch that has the object is done."""
+    woken: list[str] = []
+    worker = processor(thread)
+    monkeypatch.setattr(worker, "_wake", woken.append)
+    go_on = asyncio.Event()
+    apply = worker._applier.apply
+
+    async def stall(*arguments: Any) -> None:
+        await go_on.wait()
+        await apply(*arguments)
+
+    monkeypatch.setattr(worker._applier, "apply", stall)
+    await thread.send(payment("pi_1", None, event_id="evt_1"))
+    assert await worker.start() == 1
+    await thread.send(payment("pi_2", None, event_id="evt_2"))
+    assert await worker.start() == 1
+    await thread.send(payment("pi_1", None, event_id="evt_3"))
+    assert await worker.start() == 0
+    assert woken == []
+    go_on.set()
+    await asyncio.gather(*worker._under_way)
+    assert wakeup.INBOX in woken
+    assert await worker.start() == 1
+    await worker.drain(10)
+    rows = await thread.service.database.connections.pool.fetch("SELECT outcome FROM inbox_events")
+    assert [row["outcome"] for row in rows] == ["ignored"] * 3
 
 
 @pytest.mark.usefixtures("telling")

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import time
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -14,6 +13,7 @@ import msgspec
 
 from core.errors import Refusal
 from core.inbox.paypal.client import UnreachableError
+from core.inbox.paypal.tokens import Tokens
 from core.inbox.verifying import NotGenuine
 
 if TYPE_CHECKING:
@@ -27,15 +27,6 @@ BASES: Final = {"live": "https://api.paypal.com", "sandbox": "https://api.sandbo
 # The questions under way and those that wait are bounded, because a forged request costs a call, too.
 MAX_CALLS: Final = 8
 MAX_WAITING: Final = 100
-# A token is not used in the last minute of its life, and after a failure to get one nobody asks again for a while.
-TOKEN_MARGIN_SECONDS: Final = 60.0
-NO_TOKEN_SECONDS: Final = 5.0
-MAX_TOKEN_SECONDS: Final = 86_400.0
-
-
-class _Token(msgspec.Struct):
-    access_token: str
-    expires_in: float = 0.0
 
 
 class _Verdict(msgspec.Struct):
@@ -56,13 +47,10 @@ class VerificationApi:
     ) -> None:
         self._client = client
         self._base_url = base_url
-        self._client_id = client_id
-        self._client_secret = client_secret
-        self._clock = clock
-        self._token = ""
-        self._token_until = 0.0
-        self._no_token_until = 0.0
-        self._getting = asyncio.Lock()
+        self._has_credentials = bool(client_id and client_secret)
+        self._tokens = Tokens(
+            client, base_url=base_url, client_id=client_id, client_secret=client_secret, clock=clock
+        )
         self._slots = asyncio.Semaphore(MAX_CALLS)
         self._calls = 0
 
@@ -71,7 +59,7 @@ class VerificationApi:
 
         Raises NotGenuine when PayPal says no or nothing, and Refusal `overloaded` when too many questions wait.
         """
-        if not (self._client_id and self._client_secret):
+        if not self._has_credentials:
             raise NotGenuine("credentials_missing")
         if self._calls >= MAX_WAITING:
             raise Refusal("overloaded", "Too many events wait for PayPal.", retry_after=1.0)
@@ -93,50 +81,15 @@ class VerificationApi:
         status, answer = 0, b""
         # A token may have been revoked before its time, so a 401 is followed by one more try with a new token.
         for _ in range(2):
-            token = await self._current_token()
+            token = await self._tokens.current()
             headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
             status, answer = await self._client.call("POST", url, headers=headers, body=question)
             if status != 401:
                 break
-            if self._token == token:
-                self._token_until = 0.0
+            self._tokens.forget(token)
         if status != 200:
             raise UnreachableError(f"the verification answered {status}")
         return _decoded(answer, _Verdict).verification_status
-
-    async def _current_token(self) -> str:
-        async with self._getting:
-            if self._token_until > self._clock():
-                return self._token
-            if self._no_token_until > self._clock():
-                raise UnreachableError("there was no token a moment ago")
-            try:
-                token = await self._new_token()
-            except UnreachableError:
-                self._no_token_until = self._clock() + NO_TOKEN_SECONDS
-                raise
-            self._token = token.access_token
-            seconds = min(token.expires_in, MAX_TOKEN_SECONDS) - TOKEN_MARGIN_SECONDS
-            self._token_until = self._clock() + seconds
-            return self._token
-
-    async def _new_token(self) -> _Token:
-        credentials = base64.b64encode(f"{self._client_id}:{self._client_secret}".encode()).decode()
-        status, answer = await self._client.call(
-            "POST",
-            f"{self._base_url}/v1/oauth2/token",
-            headers={
-                "Authorization": f"Basic {credentials}",
-                "Content-Type": "application/x-www-form-urlencoded",
-            },
-            body=b"grant_type=client_credentials",
-        )
-        if status != 200:
-            raise UnreachableError(f"the token was refused with {status}")
-        token = _decoded(answer, _Token)
-        if not (token.access_token.isascii() and token.access_token.isprintable() and token.access_token):
-            raise UnreachableError("the token cannot be sent")
-        return token
 
 
 def _decoded(answer: bytes, kind: type[_Kind]) -> _Kind:

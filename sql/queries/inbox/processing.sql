@@ -2,7 +2,7 @@
 -- Up to $1 events that are due, for at most $5 seconds (null: however long), in a claim of worker $2 under token $3 for
 -- $4 seconds: see sql/functions/inbox_claims.sql.
 SELECT
-    id, provider, event_id, event_type, object_id, received_at, attempts, body, waited_seconds, found_all
+    id, provider, event_id, event_type, object_id, received_at, attempts, body, waited_seconds, more, skipped
 FROM inbox_claim($1, $2, $3, $4, $5);
 
 -- name: put_back_inbox_events

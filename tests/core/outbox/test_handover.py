@@ -10,16 +10,18 @@ from uuid import UUID
 import pytest
 from aiohttp import web
 
-from core import ids
+from core import ids, tasks
 from core.database import Row
 from core.outbox.breakers import FIRST_SLOTS, MOST_SLOTS, SLOTS_OF_OTHER, Breakers
 from core.outbox.fanout import FanOut, Room
+from core.outbox.recording import Written
 from core.outbox.sender import SLOTS, SLOTS_KEPT, SLOTS_OF_OTHERS, Sender, take_over_deliveries
 from core.work.due_window import DueWindow
 from tests.core.outbox.office import Office, OpenReceiver, says
 from tests.jobs.merchant import Receiver
 
 Work = Callable[[], Awaitable[int]]
+Eventually = Callable[..., Awaitable[Any]]
 
 
 @asynccontextmanager
@@ -332,3 +334,39 @@ async def test_unwell_receivers_are_tried_again_by_claims(office: Office, receiv
         assert await sender.step() == 1
         await sent(sender)
     assert await states(office) == [("delivered", 2)]
+
+
+async def test_receivers_that_share_all_slots_wait_for_no_poll(
+    office: Office, receiver: Receiver, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All requests are answered before any is recorded: the records that free the slots call for the next claim."""
+    endpoints = [UUID((await office.listen(receiver))["id"]) for _ in range(2)]
+    for number in range(150):
+        await office.emit("a.b", {"number": number})
+    async with worker(office) as (fan_out, sender):
+        due, recorded = asyncio.Event(), asyncio.Event()
+        fan_out._on_due = sender._on_free = due.set
+        for endpoint_id in endpoints:
+            sender._breakers._swift[endpoint_id] = MOST_SLOTS
+        add = sender._records.add
+
+        async def add_late(written: Written) -> bool:
+            await recorded.wait()
+            return await add(written)
+
+        async def deliver() -> None:
+            while True:
+                if not await sender.step():
+                    await due.wait()
+                    due.clear()
+
+        monkeypatch.setattr(sender._records, "add", add_late)
+        while await fan_out.step():
+            pass
+        delivering = asyncio.create_task(deliver())
+        await eventually(lambda: len(sender._sending) >= SLOTS - SLOTS_KEPT and not sender._of_endpoint)
+        recorded.set()
+        try:
+            await eventually(lambda: len(receiver.deliveries) == 300)
+        finally:
+            await tasks.end(delivering)

@@ -1,0 +1,37 @@
+"""The times at which a provider is asked how an attempt stands: soon at first, then ever less often."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from core.payments.states import OPEN_STATES, Effect, State
+from core.work.retries import half_jitter
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+# Longer than any call of a provider's file may take, and its answer's way into the database: an attempt without an
+# answer after this has none. No look may begin before, since a provider would truly not have heard of it yet.
+CALL_SECONDS: Final = 60.0
+# Looks at one attempt while it is claimed: another worker takes it over after so long.
+LEASE_SECONDS: Final = 60.0
+# Payers take minutes, and events tell most ends; a day's payments must not cost a provider's whole budget of calls.
+FIRST_LOOK_SECONDS: Final = 15.0
+LAST_LOOK_SECONDS: Final = 3_600.0
+# Somebody waits for the outcome of these, so they start sooner.
+FIRST_URGENT_SECONDS: Final = 2.0
+
+
+def seconds_to_look(
+    state: State, effects: Collection[Effect], looks: int, *, giving_up: bool
+) -> float | None:
+    """Return in how many seconds the provider is asked next, None for never."""
+    if state is State.CREATED:
+        return CALL_SECONDS
+    if Effect.GIVE_UP in effects:
+        return 0.0
+    if state not in OPEN_STATES and not giving_up:
+        return None
+    urgent = giving_up or state is State.UNKNOWN
+    first = FIRST_URGENT_SECONDS if urgent else FIRST_LOOK_SECONDS
+    return half_jitter(looks + 1, base_seconds=first, cap_seconds=LAST_LOOK_SECONDS)

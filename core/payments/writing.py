@@ -1,0 +1,229 @@
+"""Writing a decision down: attempt, payment, timeline and events, in the transaction that has locked the payment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
+
+from core import ids
+from core.database import queries
+from core.outbox.events import write_events
+from core.payments.looking import CALL_SECONDS, seconds_to_look
+from core.payments.payments import find
+from core.payments.rules import CANCEL, EXPIRE, Dispute, seen_of
+from core.payments.states import MONEY_STATES, OPEN_STATES, Effect, Seen, overall
+from core.payments.telling import told_of
+from core.providers.protocol import Sight
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from core.database import Connection
+    from core.payments.payments import Attempt, Payment
+    from core.payments.rules import Change
+
+_sql = queries(__name__)
+
+MAX_ERROR: Final = 500
+MAX_WORD: Final = 200
+MAX_NAME: Final = 255
+MAX_URL: Final = 4_096
+
+WISHES: Final = {Seen.CANCEL_ASKED: CANCEL, Seen.EXPIRE_ASKED: EXPIRE}
+
+
+class Report(NamedTuple):
+    """A sight or another thing seen of an attempt, by whom, and with which error (a code and a sentence) if any.
+
+    `actor` is one of those that sql/migrations/0033_payments.sql names. A `look` counts for the time of the next one.
+    With `soon` the provider is looked at next, whatever the state, because there is more to be seen.
+    """
+
+    seen: Sight | Seen | Dispute
+    actor: str
+    error: str | None = None
+    look: bool = False
+    soon: bool = False
+
+    @property
+    def sight(self) -> Sight | None:
+        """The provider's account, if it is one."""
+        return self.seen if isinstance(self.seen, Sight) else None
+
+    @property
+    def wish(self) -> str | None:
+        """The wish that nobody pays any more, if it is one."""
+        return WISHES.get(self.seen) if isinstance(self.seen, Seen) else None
+
+
+class Step(NamedTuple):
+    """A line for the timeline: about which attempt, of which kind, with which data."""
+
+    attempt_id: UUID
+    kind: str
+    data: dict[str, Any]
+
+
+async def write(
+    connection: Connection,
+    before: Payment,
+    attempt: Attempt,
+    change: Change,
+    report: Report,
+    postings: list[dict[str, Any]],
+) -> tuple[Payment, bool]:
+    """Write the change of an attempt; return the payment after it, and whether there are events."""
+    after = await _write_attempt(connection, before, attempt, change, report)
+    attempts = tuple(after if one.id == attempt.id else one for one in before.attempts)
+    payment = before._replace(attempts=attempts)
+    if after.state in MONEY_STATES and any(one.state in OPEN_STATES for one in attempts):
+        await connection.execute(_sql.give_up_others, before.id, attempt.id)
+    steps: list[Step] = []
+    if change.note or after != attempt._replace(looks=after.looks, next_look_at=after.next_look_at):
+        steps.append(
+            Step(attempt.id, _kind(before, attempt, report), _data(attempt, after, change, report, postings))
+        )
+    if (
+        Effect.NEXT in change.effects
+        and attempt.id == before.latest.id
+        and attempt.number < len(before.routes)
+    ):
+        steps.append(await _add_attempt(connection, before, attempt.number))
+        payment = await find(connection, before.id)
+    if not steps:
+        return payment, False
+    payment = await add_steps(connection, _summed(payment, report.wish), steps, report.actor)
+    events = told_of(before, payment)
+    await write_events(connection, events)
+    return payment, bool(events)
+
+
+async def add_steps(connection: Connection, payment: Payment, steps: Sequence[Step], actor: str) -> Payment:
+    """Write a payment that is locked, with lines for its timeline; return it as it is then."""
+    after = payment._replace(revision=payment.revision + len(steps))
+    updated_at = await connection.fetchval(
+        _sql.change_payment,
+        after.id,
+        after.state,
+        after.paid,
+        after.refunded,
+        after.disputed,
+        after.revision,
+        after.wish,
+    )
+    for no, step in enumerate(steps, payment.revision + 1):
+        data = {name: value for name, value in step.data.items() if value is not None}
+        text = msgspec.json.encode(data).decode()
+        await connection.execute(
+            _sql.add_step, after.id, no, step.attempt_id, step.kind, actor, after.state, text
+        )
+    return after._replace(updated_at=updated_at)
+
+
+def _summed(payment: Payment, wish: str | None) -> Payment:
+    """Return a payment with the state and the amounts that follow from its attempts."""
+    attempts = payment.attempts
+    return payment._replace(
+        state=overall(one.state for one in attempts),
+        paid=sum(one.facts.received for one in attempts if one.state in MONEY_STATES),
+        refunded=sum(one.facts.refunded for one in attempts),
+        disputed=sum(one.facts.disputed for one in attempts),
+        wish=payment.wish or wish,
+    )
+
+
+async def _add_attempt(connection: Connection, payment: Payment, number: int) -> Step:
+    attempt_id, provider = ids.new_uuid(), payment.routes[number]
+    await connection.execute(_sql.next_attempt, attempt_id, payment.id, number + 1, provider, CALL_SECONDS)
+    return Step(attempt_id, "next_attempt", {"provider": provider, "number": number + 1})
+
+
+async def _write_attempt(
+    connection: Connection, payment: Payment, attempt: Attempt, change: Change, report: Report
+) -> Attempt:
+    after = _attempt_after(payment, attempt, change, report)
+    effects, facts = change.effects, change.facts
+    next_look_at = await connection.fetchval(
+        _sql.change_attempt,
+        attempt.id,
+        after.provider_id,
+        msgspec.json.encode(after.names).decode(),
+        after.url,
+        after.word,
+        after.error,
+        *facts,
+        after.giving_up,
+        after.looks,
+        0.0 if report.soon else seconds_to_look(facts.state, effects, after.looks, giving_up=after.giving_up),
+        after.expires_at,
+    )
+    sight = report.sight
+    given = {None if sight is None else sight.provider_id, after.provider_id, *after.names.values()}
+    names = {name[:MAX_NAME] for name in given - {attempt.provider_id, *attempt.names.values()} if name}
+    if names:
+        await connection.execute(_sql.name_attempt, attempt.provider, sorted(names), attempt.id)
+    return after._replace(next_look_at=next_look_at)
+
+
+def _attempt_after(payment: Payment, attempt: Attempt, change: Change, report: Report) -> Attempt:
+    """Return the attempt after a change. The names that a provider gave it first stay, since events come by them."""
+    facts, sight = change.facts, report.sight
+    after = attempt._replace(
+        facts=facts,
+        giving_up=_gives_up(payment, attempt, change, report),
+        looks=0 if facts.state is not attempt.state else attempt.looks + report.look,
+        error=report.error[:MAX_ERROR] if report.error else None if sight else attempt.error,
+    )
+    if sight is None:
+        return after
+    url = sight.url if sight.url and len(sight.url) <= MAX_URL else None
+    given = {name: text for name, text in sight.names.items() if text}
+    return after._replace(
+        provider_id=attempt.provider_id or (sight.provider_id or "")[:MAX_NAME] or None,
+        names={**given, **attempt.names},
+        url=attempt.url or url,
+        word=sight.word[:MAX_WORD] or attempt.word,
+        expires_at=sight.expires_at or attempt.expires_at,
+    )
+
+
+def _gives_up(payment: Payment, attempt: Attempt, change: Change, report: Report) -> bool:
+    """Whether the provider is asked to close the attempt: by a wish, or as it is open there and closed here."""
+    if change.facts.state in OPEN_STATES:
+        return payment.wish is not None or attempt.giving_up or Effect.GIVE_UP in change.effects
+    if change.facts.state in MONEY_STATES:
+        return False
+    return Effect.GIVE_UP in change.effects or (attempt.giving_up and report.sight is None)
+
+
+def _kind(payment: Payment, attempt: Attempt, report: Report) -> str:
+    if isinstance(report.seen, Dispute):
+        return "dispute"
+    if isinstance(report.seen, Sight):
+        return str(seen_of(payment.asked(attempt), attempt.facts, report.seen))
+    return str(report.seen)
+
+
+def _data(
+    before: Attempt, after: Attempt, change: Change, report: Report, postings: list[dict[str, Any]]
+) -> dict[str, Any]:
+    seen, sight = report.seen, report.sight
+    told: dict[str, Any] = {"amount": seen.amount} if isinstance(seen, Dispute) else {}
+    if sight is not None:
+        told = {
+            "word": sight.word[:MAX_WORD] or None,
+            "amount": sight.amount,
+            "currency": sight.currency,
+            "refunded": sight.refunded,
+        }
+    return {
+        "before": str(before.state),
+        "after": str(after.state),
+        "provider": after.provider,
+        **told,
+        "error": after.error if report.error else None,
+        "note": change.note,
+        "postings": postings or None,
+    }

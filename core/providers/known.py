@@ -1,0 +1,32 @@
+"""The providers that the settings name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from core.providers.cloudpayments import CloudPayments
+from core.providers.kaspi import Kaspi
+from core.providers.links import Links
+from core.providers.paypal import PayPal
+from core.providers.simulator import Simulator
+from core.providers.stripe import Stripe
+
+if TYPE_CHECKING:
+    from core.providers.protocol import Provider
+    from core.settings import Settings
+
+
+def providers_of(settings: Settings) -> dict[str, Provider]:
+    """Return each provider that the settings have an address and credentials for, by its name.
+
+    Nothing is opened before the first call. Raises OSError if PAYPAL_ROOTS_FILE cannot be read.
+    """
+    made: list[Provider | None] = [
+        Stripe.of(settings),
+        PayPal.of(settings),
+        CloudPayments.of(settings),
+        Kaspi.of(settings),
+        Links.of(settings),
+        Simulator.of(settings),
+    ]
+    return {provider.name: provider for provider in made if provider is not None}

@@ -1,0 +1,1 @@
+"""The simulator's server: a payment provider that charges nobody and fails as it is told to."""

@@ -1,0 +1,49 @@
+-- name: payment_by_id
+-- One row for each attempt at the payment $1, the oldest first: the payment and the attempt.
+SELECT
+    p.id, p.surface, p.caller, p.request_id, p.fingerprint, p.principal_id, p.amount, p.scale, p.currency, p.method,
+    p.account, p.details::text AS details, p.state, p.wish, p.routes, p.paid, p.refunded, p.disputed, p.revision,
+    p.expires_at, p.created_at, p.updated_at, a.id AS attempt_id, a.number, a.provider, a.state AS attempt_state,
+    a.received, a.refunded AS attempt_refunded, a.disputed AS attempt_disputed, a.fee, a.on_suspense, a.foreign_amount,
+    a.foreign_currency, a.provider_id, a.names::text AS names, a.url, a.word, a.error, a.giving_up, a.looks,
+    a.next_look_at, a.created_at AS attempt_created_at, a.expires_at AS attempt_expires_at
+FROM payments AS p
+INNER JOIN payment_attempts AS a ON p.id = a.payment_id
+WHERE p.id = $1
+ORDER BY a.number;
+
+-- name: payment_by_key
+-- Rows as in payment_by_id: the payment of the surface $1, the caller $2 and the request id $3.
+SELECT
+    p.id, p.surface, p.caller, p.request_id, p.fingerprint, p.principal_id, p.amount, p.scale, p.currency, p.method,
+    p.account, p.details::text AS details, p.state, p.wish, p.routes, p.paid, p.refunded, p.disputed, p.revision,
+    p.expires_at, p.created_at, p.updated_at, a.id AS attempt_id, a.number, a.provider, a.state AS attempt_state,
+    a.received, a.refunded AS attempt_refunded, a.disputed AS attempt_disputed, a.fee, a.on_suspense, a.foreign_amount,
+    a.foreign_currency, a.provider_id, a.names::text AS names, a.url, a.word, a.error, a.giving_up, a.looks,
+    a.next_look_at, a.created_at AS attempt_created_at, a.expires_at AS attempt_expires_at
+FROM payments AS p
+INNER JOIN payment_attempts AS a ON p.id = a.payment_id
+WHERE p.surface = $1 AND p.caller = $2 AND p.request_id = $3
+ORDER BY a.number;
+
+-- name: lock_payment
+-- Lock the payment $1. It is read in a statement of its own, which sees the commits of those who held the lock before.
+SELECT p.id FROM payments AS p
+WHERE p.id = $1
+FOR NO KEY UPDATE;
+
+-- name: attempt_by_name
+-- One row: the attempt that the provider $1 knows under one of the names $2, the first of them that is known.
+SELECT a.payment_id, a.id AS attempt_id
+FROM unnest($2::text[]) WITH ORDINALITY AS wanted (name, place)
+INNER JOIN payment_names AS n ON n.provider = $1 AND wanted.name = n.name
+INNER JOIN payment_attempts AS a ON n.attempt_id = a.id
+ORDER BY wanted.place
+LIMIT 1;
+
+-- name: payment_timeline
+-- The timeline of the payment $1, the oldest row first.
+SELECT t.no, t.attempt_id, t.kind, t.actor, t.state, t.data::text AS data, t.recorded_at
+FROM payment_timeline AS t
+WHERE t.payment_id = $1
+ORDER BY t.no;

@@ -1,0 +1,30 @@
+-- name: claim_attempts
+-- Take up to $2 due attempts of the provider $1 for $3 seconds: id and payment, the longest due first. Attempts that
+-- are locked at this moment are left to the next round.
+WITH due AS (
+    SELECT id, next_look_at FROM payment_attempts
+    WHERE provider = $1 AND next_look_at <= now()
+    ORDER BY next_look_at
+    LIMIT $2
+    FOR UPDATE SKIP LOCKED
+),
+
+taken AS (
+    UPDATE payment_attempts AS a SET next_look_at = clock_timestamp() + make_interval(secs => $3::double precision)
+    FROM due WHERE a.id = due.id
+    RETURNING a.id, a.payment_id, due.next_look_at AS due_at
+)
+
+SELECT id, payment_id FROM taken
+ORDER BY due_at;
+
+-- name: payments_to_expire
+-- Up to $1 open payments whose time is over and that nobody has given up, with the attempt that is open.
+SELECT p.id, a.id AS attempt_id
+FROM payments AS p
+INNER JOIN payment_attempts AS a ON p.id = a.payment_id
+WHERE
+    p.expires_at <= now() AND p.wish IS NULL AND p.state IN ('created', 'pending', 'processing', 'unknown')
+    AND a.state IN ('created', 'pending', 'processing', 'unknown')
+ORDER BY p.expires_at
+LIMIT $1;
