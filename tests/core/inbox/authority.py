@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import ssl
 from dataclasses import dataclass
@@ -37,7 +38,9 @@ class Issued:
         return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-def rsa_key() -> rsa.RSAPrivateKey:
+@functools.cache
+def rsa_key(of: str = "signer") -> rsa.RSAPrivateKey:
+    """The key of somebody, made once for all tests, since that takes as long as three of them."""
     return rsa.generate_private_key(65537, 2048)
 
 

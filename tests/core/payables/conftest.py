@@ -139,8 +139,9 @@ async def owner(settings: Settings) -> AsyncIterator[Any]:
 
 
 @pytest.fixture
-async def bank(service: Service, owner: Any, settings: Settings) -> AsyncIterator[Bank]:
+async def bank(service: Service, owner: Any) -> AsyncIterator[Bank]:
     """An empty platform. After the test the ledger is sound."""
     async with open_platform(service) as platform:
         yield Bank(platform, owner)
-    assert await faults(str(settings.database_url)) == {}
+    assert not owner.is_in_transaction()
+    assert await faults(owner) == {}

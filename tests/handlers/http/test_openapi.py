@@ -1,12 +1,10 @@
 """The document describes what the service does: valid by its standard, and true under fuzzing."""
 
-import asyncio
 import functools
 import inspect
 import json
 import os
 import re
-import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from handlers.http.route import Route
 from handlers.wallets.problems import CONTRACT_PROBLEMS
 from handlers.wallets.routes import WALLETS
 from handlers.wallets.surface import WalletSurface
+from tests.handlers.fuzzer import fuzz
 
 ROOT = Path(__file__).parents[3]
 # Each operation is tried so many times: enough to meet each kind of input in the suite; more by hand (make fuzz).
@@ -325,22 +324,13 @@ async def test_answers_conform_whatever_comes(
     """Examples, boundaries and random input, good and bad: no 5xx, and each answer is one that the document names."""
     config = tmp_path / "schemathesis.toml"
     config.write_text(CONFIG)
-    fuzzer = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "schemathesis.cli", "--config-file", str(config),
-        "run", str(api.make_url("/openapi.json")),
-        "--url", str(api.make_url("/")),
+    fuzzed = await fuzz(
+        str(api.make_url("/")), config,
         "--header", f"Authorization: Bearer {await api_key()}",
         # The wallet surface has callers of its own: tests/handlers/wallets/test_fuzz.py.
         *(f"--exclude-tag={tag}" for tag in {route.tag for route in WALLETS.routes}),
         "--checks", ",".join(CHECKS),
         "--phases", "examples,coverage,fuzzing",
-        "--mode", "all",
         "--max-examples", str(EXAMPLES),
-        "--generation-deterministic",
-        "--workers", "1",
-        "--no-color",
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
-    said, _ = await fuzzer.communicate()
-    assert fuzzer.returncode == 0, said.decode()
+    assert fuzzed.returncode == 0, fuzzed.stdout

@@ -11,6 +11,8 @@ from core.settings import Settings
 from tests.handlers.wallets.authenticator import PRESENT, Authenticator
 from tests.handlers.wallets.conftest import Administrator, MakePerson, Person, Said
 
+pytestmark = pytest.mark.shared
+
 NOT_VERIFIED = (400, "Passkey not verified")
 Change = Callable[[Authenticator], None]
 
@@ -85,6 +87,7 @@ async def test_the_contract_s_names(person: MakePerson, nobody: Person) -> None:
 NO_PROOFS: tuple[Any, ...] = (None, {}, [], "x", {"clientDataJSON": "x"}, {"clientDataJSON": "e30"})
 
 
+@pytest.mark.alone
 async def test_never_without_a_proof(person: MakePerson, nobody: Person, owner: Any) -> None:
     ann, passkey = await person(), Authenticator()
     await challenge(ann, "register")
@@ -228,6 +231,7 @@ async def test_who_may_ask(nobody: Person, person: MakePerson) -> None:
     assert (await ann.post("/auth/passkey/login_challenge")).refusal == (401, "Invalid token")
 
 
+@pytest.mark.alone
 async def test_challenges_end(person: MakePerson, nobody: Person, service: Service) -> None:
     ann, passkey = await person(), Authenticator()
     await register(ann, passkey)
@@ -238,6 +242,7 @@ async def test_challenges_end(person: MakePerson, nobody: Person, service: Servi
     assert (await log_in(nobody, passkey, asked)).refusal == NOT_VERIFIED
 
 
+@pytest.mark.alone
 async def test_passkeys_are_seen_and_removed(person: MakePerson, nobody: Person, owner: Any) -> None:
     ann, eve, one, two = await person(), await person(), Authenticator(), Authenticator()
     for passkey in (one, two):
@@ -257,6 +262,7 @@ async def test_passkeys_are_seen_and_removed(person: MakePerson, nobody: Person,
     assert types.count("auth.passkey_removed") == 1
 
 
+@pytest.mark.alone
 async def test_passkeys_end_with_all_sign_ins(
     person: MakePerson, nobody: Person, admin: Administrator
 ) -> None:

@@ -1,6 +1,7 @@
 """Bearer tokens: the contract's answers to bad ones, keys that rotate, and the public keys."""
 
 import base64
+import functools
 import json
 import time
 import uuid
@@ -17,11 +18,14 @@ from core.identity.tokens import Tokens
 from core.settings import Settings
 from tests.handlers.wallets.conftest import MakePerson, Person
 
+pytestmark = pytest.mark.shared
+
 SECRET = "test-jwt-secret-of-32-characters"
 OLD_SECRET = "old--jwt-secret-of-32-characters"
 
 
-def make_pem() -> str:
+@functools.cache
+def pem(_of: str) -> str:
     return (
         rsa.generate_private_key(public_exponent=65537, key_size=2048)
         .private_bytes(
@@ -29,9 +33,6 @@ def make_pem() -> str:
         )
         .decode()
     )
-
-
-PEM, OLD_PEM = make_pem(), make_pem()
 
 
 @pytest.fixture
@@ -126,7 +127,7 @@ async def test_a_previous_secret_counts_and_signs_nothing(person: MakePerson, no
 class TestRs256:
     @pytest.fixture
     def token_settings(self) -> dict[str, Any]:
-        return {"jwt_alg": "RS256", "jwt_rs_private_pem": PEM, "otp_mode": "dev"}
+        return {"jwt_alg": "RS256", "jwt_rs_private_pem": pem("new"), "otp_mode": "dev"}
 
     async def test_the_public_key_verifies_the_token(self, person: MakePerson, nobody: Person) -> None:
         said = await nobody.post("/auth/verify_otp", {"phone": "+963944123456", "otp": "123456"})
@@ -154,8 +155,8 @@ async def test_keys_rotate(settings: Settings, person: MakePerson, key_id: str) 
     """Tokens of the key before count, whatever id that goes by now."""
     ann = await person()
     common = settings.model_dump() | {"jwt_alg": "RS256"}
-    before = Tokens(Settings.model_validate(common | {"jwt_rs_private_pem": OLD_PEM}))
-    both = PEM + OLD_PEM.replace("\n", "\\n")
+    before = Tokens(Settings.model_validate(common | {"jwt_rs_private_pem": pem("old")}))
+    both = pem("new") + pem("old").replace("\n", "\\n")
     after = Tokens(Settings.model_validate(common | {"jwt_rs_private_pem": both, "jwt_key_id": key_id}))
     assert after.read(before.issue(ann.user, None)).user_id == ann.user.id
     kids = [key["kid"] for key in after.keys.jwks()["keys"]]
@@ -167,7 +168,7 @@ async def test_keys_rotate(settings: Settings, person: MakePerson, key_id: str) 
     assert kids[1] == "kid-dev" if key_id == "new,kid-dev" else len(kids[1]) == 43
     # From HS256 to RS256: the secret is named as a previous one for as long as its tokens last.
     moved = Tokens(
-        Settings.model_validate(common | {"jwt_rs_private_pem": PEM, "jwt_secret_previous": (SECRET,)})
+        Settings.model_validate(common | {"jwt_rs_private_pem": pem("new"), "jwt_secret_previous": (SECRET,)})
     )
     assert moved.read(signed(ann)).user_id == ann.user.id
     assert len(moved.keys.jwks()["keys"]) == 1

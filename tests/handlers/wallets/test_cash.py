@@ -84,6 +84,7 @@ async def test_cash_out(person: MakePerson, platform: Platform, owner: Raw) -> N
     ]
 
 
+@pytest.mark.shared
 async def test_cash_out_without_money(person: MakePerson) -> None:
     ann = await person(balance=10_000)
     assert (await ann.post(OUT, {"amount_cents": 10_000}, key="k")).refusal == (400, "Insufficient balance")
@@ -92,6 +93,7 @@ async def test_cash_out_without_money(person: MakePerson) -> None:
     assert (await ann.post(OUT, {"amount_cents": 10_000}, key="k")).status == 200
 
 
+@pytest.mark.shared
 async def test_cash_out_within_the_limits(person: MakePerson) -> None:
     ann = await person(balance=600_000_000)
     assert (await ann.post(OUT, {"amount_cents": 100_000_001})).refusal == (
@@ -117,6 +119,7 @@ async def test_the_money_comes_back(person: MakePerson, action: str, owner: Raw)
     await ask(ann, OUT, 10_000)
 
 
+@pytest.mark.shared
 async def test_an_end_to_cash_in(person: MakePerson) -> None:
     ann, agent = await person(), await person(agent=True)
     request_id = await ask(ann, IN, 100)
@@ -125,6 +128,7 @@ async def test_an_end_to_cash_in(person: MakePerson) -> None:
     assert await ann.balance() == 0
 
 
+@pytest.mark.shared
 async def test_who_may(person: MakePerson, nobody: Person) -> None:
     ann, bob, agent = await person(balance=1_000), await person(), await person(agent=True)
     request_id = await ask(ann, OUT, 100)
@@ -141,6 +145,7 @@ async def test_who_may(person: MakePerson, nobody: Person) -> None:
         assert (await ann.post(IN, {"amount_cents": amount})).refusal[0] == 422
 
 
+@pytest.mark.shared
 async def test_an_agent_without_money(person: MakePerson) -> None:
     ann, agent = await person(), await person(balance=100, agent=True)
     request_id = await ask(ann, IN, 100)
@@ -149,6 +154,7 @@ async def test_an_agent_without_money(person: MakePerson) -> None:
     assert (await do(agent, request_id, "accept")).json == {"detail": "completed"}
 
 
+@pytest.mark.shared
 async def test_an_agents_own_requests(person: MakePerson) -> None:
     agent, other = await person(balance=10_000, agent=True), await person(balance=10_000, agent=True)
     for path in (IN, OUT):
@@ -172,6 +178,7 @@ async def test_lists(person: MakePerson) -> None:
     ]
 
 
+@pytest.mark.shared
 async def test_keys(person: MakePerson) -> None:
     ann, bob = await person(), await person()
     first = await ann.post(IN, {"amount_cents": 5}, key="same")
@@ -268,6 +275,7 @@ class TestInDevelopment:
     def settings(self, settings: Settings) -> Settings:
         return Settings.model_validate(settings.model_dump() | {"env": "dev"})
 
+    @pytest.mark.shared
     async def test_becoming_an_agent(self, person: MakePerson) -> None:
         ann = await person()
         for _ in range(2):

@@ -3,15 +3,14 @@
 Schemathesis makes the input from the document, as a user and as the administrator; `make fuzz` has it try more.
 """
 
-import asyncio
 import os
-import sys
 from pathlib import Path
 
 import pytest
 
 from core.settings import Settings
 from handlers.wallets.routes import WALLETS
+from tests.handlers.fuzzer import fuzz
 from tests.handlers.wallets.conftest import ADMIN, ApiClient, MakePerson
 
 # In the suite each operation is tried at the bounds of what it takes; `make fuzz` says how much random input follows.
@@ -48,22 +47,13 @@ async def test_answers_conform_whatever_comes(wallets: ApiClient, person: MakePe
     config = tmp_path / "schemathesis.toml"
     # Somebody who is there, so that more is tried than the way to say that they are not.
     config.write_text(f'[parameters]\nuser_id = "{(await person()).user.id}"\n')
-    fuzzer = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "schemathesis.cli", "--config-file", str(config),
-        "run", str(wallets.make_url("/openapi.json")),
-        "--url", str(wallets.make_url("/")),
+    fuzzed = await fuzz(
+        str(wallets.make_url("/")), config,
         "--header", f"Authorization: Bearer {somebody.token}",
         "--header", f"X-Admin-Token: {ADMIN}",
         *(f"--include-tag={tag}" for tag in TAGS),
         "--checks", ",".join(CHECKS),
         "--phases", PHASES,
-        "--mode", "all",
         "--max-examples", str(EXAMPLES or 1),
-        "--generation-deterministic",
-        "--workers", "1",
-        "--no-color",
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
-    said, _ = await fuzzer.communicate()
-    assert fuzzer.returncode == 0, said.decode()
+    assert fuzzed.returncode == 0, fuzzed.stdout

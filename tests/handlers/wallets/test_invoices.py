@@ -89,6 +89,7 @@ async def test_payer_who_is_not_known_gets_a_wallet(person: MakePerson, shop: Pe
     assert [invoice["id"] for invoice in (await payer.get("/invoices")).json["incoming"]] == [said.json["id"]]
 
 
+@pytest.mark.shared
 async def test_a_key_of_something_else_pays_nothing(person: MakePerson, shop: Person) -> None:
     ann = await person(balance=1_000)
     transfer = {"to_phone": shop.phone, "amount_cents": 1, "idempotency_key": "k"}
@@ -102,6 +103,7 @@ async def test_a_key_of_something_else_pays_nothing(person: MakePerson, shop: Pe
     assert await status_of(ann, second) == "pending"
 
 
+@pytest.mark.shared
 async def test_refusals(person: MakePerson, shop: Person) -> None:
     ann, eve, low = await person(balance=10), await person(kyc=1), await person(merchant=True)
     body = {"payer_phone": ann.phone, "amount_cents": 1}
@@ -134,6 +136,7 @@ async def test_refusals(person: MakePerson, shop: Person) -> None:
         assert (await ann.ask(method, f"/invoices/nothing{path}")).status == 422
 
 
+@pytest.mark.shared
 async def test_funds_come_before_limits(person: MakePerson, shop: Person, settings: Settings) -> None:
     ann = await person()
     invoice_id = await bill(shop, ann, settings.kyc_l0_tx_max_cents + 1)

@@ -16,6 +16,8 @@ from handlers.app import create_app
 from tests.handlers.wallets.conftest import Administrator, ApiClient, MakePerson, Person, Said, new_key
 from tests.handlers.wallets.test_qr import overdue
 
+pytestmark = pytest.mark.shared
+
 AMOUNT = 700
 FLAGGING = {"fraud_risk_enabled": True, "fraud_flag_score": 0}
 BLOCKING = {"fraud_risk_enabled": True, "fraud_block_score": 0}
@@ -252,6 +254,7 @@ async def test_what_is_paid_once_is_closed_to_a_new_key(kind: str, person: MakeP
     assert await counted(owner) == before
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_flagged_payment_is_recorded_once(
     kind: str, person: MakePerson, settings: Settings, owner: Any
@@ -266,6 +269,7 @@ async def test_a_flagged_payment_is_recorded_once(
     assert flags == (1 if kind in STOPS["risk"] else 0)
 
 
+@pytest.mark.alone
 async def test_a_flagged_payment_that_the_ledger_refuses_is_recorded(
     person: MakePerson, settings: Settings, owner: Any
 ) -> None:
@@ -317,6 +321,7 @@ async def test_a_scan_that_was_asked_for_is_found_again_by_a_merchant_no_more(
     assert (await shop.post("/payments/merchant/cpm_request", body, key=new_key())).status == 403
 
 
+@pytest.mark.alone
 async def test_a_mandate_pays_no_issuer_who_lost_their_state(person: MakePerson, owner: Any) -> None:
     shop, ann = await person(kyc=1, merchant=True), await person(balance=1_000)
     bill = {"payer_phone": ann.phone, "amount_cents": 100, "due_in_days": 0}
@@ -332,6 +337,7 @@ async def test_a_mandate_pays_no_issuer_who_lost_their_state(person: MakePerson,
     assert await ann.balance() == 900
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", ["payee_rejected", "payee_status", "payee_suspended"])
 async def test_a_subscription_pays_no_merchant_who_lost_their_state(
     name: str, person: MakePerson, platform: Platform, owner: Any, admin: Administrator

@@ -8,6 +8,8 @@ from core import metrics
 from core.settings import Settings
 from tests.handlers.wallets.conftest import MakePerson, Person, new_key
 
+pytestmark = pytest.mark.shared
+
 
 @pytest.fixture
 def settings(settings: Settings, request: pytest.FixtureRequest) -> Settings:
@@ -94,6 +96,7 @@ async def test_transfers_are_counted_once(person: MakePerson) -> None:
     assert (_counted("topup") - before[0], _counted("p2p") - before[1]) == (1, 1)
 
 
+@pytest.mark.alone
 async def test_a_payment_takes_three_round_trips(person: MakePerson, round_trips: list[str]) -> None:
     ann, bob = await person(balance=100), await person()
     await pay(ann, bob, 1)

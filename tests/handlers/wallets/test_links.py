@@ -96,6 +96,7 @@ async def test_fee_of_the_owners_own(person: MakePerson, owner: Any) -> None:
     assert (await shop.balance(), await free.balance()) == (95, 100)
 
 
+@pytest.mark.shared
 async def test_ones_own_link(person: MakePerson) -> None:
     ann = await person(balance=1_000, kyc=1)
     assert (await pay(ann, await link(ann, amount_cents=1_000))).status == 200
@@ -137,6 +138,7 @@ async def test_refusals(person: MakePerson, owner: Any) -> None:
     assert await ann.balance() == 0
 
 
+@pytest.mark.shared
 async def test_a_key_of_another_operation(person: MakePerson) -> None:
     ann, shop = await person(balance=1_000, kyc=1), await person(kyc=1)
     body = {"to_phone": shop.phone, "amount_cents": 100, "idempotency_key": "k"}
@@ -217,6 +219,7 @@ async def test_static_link_is_paid_by_all(person: MakePerson, elsewhere: ApiClie
     assert (await ann.balance(), await bob.balance()) == (840, 840)
 
 
+@pytest.mark.shared
 async def test_what_is_paid_for(person: MakePerson) -> None:
     """The purpose is the payee's text, without marks that nobody sees; QR codes tell it to their merchant."""
     shop = await person(kyc=1, merchant=True)

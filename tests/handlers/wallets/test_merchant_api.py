@@ -62,6 +62,7 @@ async def test_keys(person: MakePerson, owner: Any) -> None:
     assert dict(types) == {"merchant_keys.create": 2, "merchant_keys.delete": 1}
 
 
+@pytest.mark.shared
 async def test_keys_are_for_merchants(person: MakePerson, nobody: Person) -> None:
     ann = await person()
     for said in (await ann.post(KEYS), await ann.get(KEYS), await ann.delete(f"{KEYS}/x")):
@@ -78,6 +79,7 @@ async def test_how_many(person: MakePerson, monkeypatch: pytest.MonkeyPatch) -> 
 # --- What they sign
 
 
+@pytest.mark.shared
 async def test_the_newest_lines(person: MakePerson) -> None:
     shop = await person(merchant=True)
     for amount in range(1, 4):
@@ -95,6 +97,7 @@ async def test_the_newest_lines(person: MakePerson) -> None:
         assert response.status == 405
 
 
+@pytest.mark.shared
 async def test_a_body_may_be_signed(person: MakePerson) -> None:
     till = await till_of(await person(merchant=True))
     body = b'{"a": 1'  # whatever it is
@@ -125,6 +128,7 @@ async def test_a_signature_counts_once_without_redis(person: MakePerson, platfor
     assert (await till.ask(headers)).status == 401
 
 
+@pytest.mark.shared
 async def test_what_is_not_signed(person: MakePerson) -> None:
     shop = await person(merchant=True)
     till = await till_of(shop)

@@ -5,6 +5,8 @@ import pytest
 from core.settings import Settings
 from tests.handlers.wallets.conftest import MakePerson, Person, new_key
 
+pytestmark = pytest.mark.shared
+
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:

@@ -40,6 +40,7 @@ async def fees(platform: Platform) -> int:
 # --- Making
 
 
+@pytest.mark.shared
 async def test_a_code_is_made(person: MakePerson) -> None:
     shop = await person(kyc=1, merchant=True)
     said = await shop.post("/payments/merchant/qr", {"amount_cents": "500", "note": "ignored"})
@@ -61,6 +62,7 @@ async def test_a_code_is_made(person: MakePerson) -> None:
     assert (await shop.get("/payments/merchant/qr_status", code=static)).json["amount_cents"] == 0
 
 
+@pytest.mark.shared
 async def test_who_may_make_one(person: MakePerson, nobody: Person) -> None:
     body = {"amount_cents": 500}
     assert (await (await person()).post("/payments/merchant/qr", body)).refusal == (403, "KYC level required")
@@ -74,6 +76,7 @@ async def test_who_may_make_one(person: MakePerson, nobody: Person) -> None:
         assert (await shop.post("/payments/merchant/qr", bad)).status == 422
 
 
+@pytest.mark.shared
 async def test_whose_status_it_is(person: MakePerson) -> None:
     shop, other = await person(kyc=1, merchant=True), await person(kyc=1, merchant=True)
     code = await code_of(shop)
@@ -89,6 +92,7 @@ async def test_whose_status_it_is(person: MakePerson) -> None:
     assert (await shop.get("/payments/merchant/qr_status")).status == 422
 
 
+@pytest.mark.shared
 async def test_it_is_drawn(person: MakePerson) -> None:
     shop = await person(kyc=1, merchant=True)
     code = await code_of(shop)
@@ -200,6 +204,7 @@ async def test_a_code_of_somebody_who_is_no_merchant_any_more(person: MakePerson
     assert await ann.balance() == 1_000
 
 
+@pytest.mark.shared
 @pytest.mark.parametrize(
     "changed",
     [{"kyc_l1_tx_max_cents": 50, "kyc_l1_daily_max_cents": 120, "fraud_qr_max_tx_per_hour": 4}],
@@ -272,6 +277,7 @@ async def test_round_trips(person: MakePerson, round_trips: list[str]) -> None:
     assert round_trips == ["payers_and_payables", "post_with_effects"]
 
 
+@pytest.mark.shared
 @pytest.mark.parametrize("changed", [FEES])
 async def test_metrics(person: MakePerson) -> None:
     shop, ann = await person(kyc=1, merchant=True), await person(kyc=1, balance=1_000)

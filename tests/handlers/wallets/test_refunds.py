@@ -40,6 +40,7 @@ async def pay_with_fee(platform: Platform, payer: Person, payee: Person, amount:
     return (await post(platform, payment)).transfer_id
 
 
+@pytest.mark.shared
 async def test_refund(person: MakePerson) -> None:
     ann, shop = await person(balance=1_000), await person(merchant=True)
     original = await pay(ann, shop, 600)
@@ -89,6 +90,7 @@ async def test_event_and_audit(person: MakePerson, owner: Raw) -> None:
     assert [tuple(row) for row in audit] == [(f"user:{shop.user.id}", shop.user.id)]
 
 
+@pytest.mark.shared
 async def test_parts_until_nothing_is_left(person: MakePerson) -> None:
     ann, bob = await person(balance=1_000), await person(balance=5_000)
     original = await pay(ann, bob, 500)
@@ -106,6 +108,7 @@ async def test_parts_until_nothing_is_left(person: MakePerson) -> None:
     assert (await ann.balance(), await bob.balance()) == (1_000, 5_000)
 
 
+@pytest.mark.shared
 async def test_keys(person: MakePerson) -> None:
     ann, bob, eve = await person(balance=1_000), await person(), await person(balance=100)
     original, other = await pay(ann, bob, 500), await pay(ann, eve, 100)
@@ -121,6 +124,7 @@ async def test_keys(person: MakePerson) -> None:
     assert (await ann.balance(), await bob.balance()) == (901, 0)
 
 
+@pytest.mark.shared
 async def test_refused_refunds_leave_the_key_free(person: MakePerson) -> None:
     ann, bob, eve = await person(balance=1_000), await person(), await person()
     original = await pay(ann, bob, 500)
@@ -131,6 +135,7 @@ async def test_refused_refunds_leave_the_key_free(person: MakePerson) -> None:
     assert (await bob.post("/refunds", body, key="k")).status == 200
 
 
+@pytest.mark.shared
 async def test_what_cannot_be_refunded(person: MakePerson, nobody: Person) -> None:
     ann, bob = await person(balance=1_000), await person()
     topup = (await ann.post("/wallet/topup", {"amount_cents": 5, "idempotency_key": "t"})).json["transfer_id"]

@@ -29,6 +29,7 @@ async def status_of(somebody: Person, request_id: str) -> str:
     return status
 
 
+@pytest.mark.shared
 async def test_metadata_comes_back_as_it_went(person: MakePerson) -> None:
     ann, bob = await person(), await person()
     metadata = {"note": "é", "id": 1.0, "lines": [{"b": 1e16, "a": None}], "": {}}
@@ -92,6 +93,7 @@ async def test_ask_and_accept(person: MakePerson, owner: Any) -> None:
     ]
 
 
+@pytest.mark.shared
 async def test_key_of_a_creation(person: MakePerson) -> None:
     ann, bob, eve = await person(), await person(), await person()
     body = {"to_phone": bob.phone, "amount_cents": 300}
@@ -118,6 +120,7 @@ async def test_creations_under_one_key_at_once(person: MakePerson, elsewhere: Ap
     assert len({one.body for one in said}) == 1
 
 
+@pytest.mark.shared
 async def test_lists_are_newest_first(person: MakePerson) -> None:
     ann, bob = await person(), await person()
     ids = [await ask(ann, bob, amount) for amount in (1, 2, 3)]
@@ -171,6 +174,7 @@ async def test_refusals(person: MakePerson, nobody: Person) -> None:
     assert (await nobody.get("/requests")).refusal == (403, "Not authenticated")
 
 
+@pytest.mark.shared
 async def test_metadata_nested_as_deep_as_can_be(person: MakePerson) -> None:
     ann, bob = await person(), await person()
     for depth in (500, 1_000, 10_000):
@@ -181,6 +185,7 @@ async def test_metadata_nested_as_deep_as_can_be(person: MakePerson) -> None:
             assert response.status == 422, depth
 
 
+@pytest.mark.shared
 async def test_limits_count_before_funds(person: MakePerson, settings: Settings) -> None:
     ann, bob = await person(), await person()
     request_id = await ask(ann, bob, settings.kyc_l0_tx_max_cents + 1)

@@ -12,6 +12,8 @@ from core.wallets import statements
 from tests.commands import tallystick
 from tests.handlers.wallets.conftest import MakePerson, Person, new_key
 
+pytestmark = pytest.mark.shared
+
 PATH = "/payments/merchant/statement"
 FEES = {"merchant_fee_bps": 1_000}
 
@@ -115,6 +117,7 @@ async def test_for_merchants(person: MakePerson, nobody: Person) -> None:
     assert (await nobody.get(PATH)).refusal == (403, "Not authenticated")
 
 
+@pytest.mark.alone
 async def test_any_length(person: MakePerson, monkeypatch: pytest.MonkeyPatch) -> None:
     """A statement is read in parts; nothing is lost or doubled where they meet."""
     monkeypatch.setattr(statements, "PART", 7)
@@ -137,6 +140,7 @@ async def run(settings: Settings, *arguments: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("changed", [FEES])
 async def test_settlement(person: MakePerson, settings: Settings) -> None:
     ann = await person(kyc=1, balance=10_000)

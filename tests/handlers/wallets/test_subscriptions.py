@@ -230,6 +230,7 @@ async def test_cancel(person: MakePerson, shop: Person, platform: Platform, owne
     assert (await ann.post("/subscriptions/nothing/cancel")).status == 422
 
 
+@pytest.mark.shared
 async def test_refusals(person: MakePerson, shop: Person, settings: Settings) -> None:
     ann, bob = await person(), await person()
     body = {"merchant_phone": shop.phone, "amount_cents": 1}
@@ -253,6 +254,7 @@ async def test_refusals(person: MakePerson, shop: Person, settings: Settings) ->
         assert said.json == {"processed": 0, "count": 0}
 
 
+@pytest.mark.shared
 async def test_the_daily_limit_counts_what_was_sent(
     person: MakePerson, shop: Person, settings: Settings
 ) -> None:
@@ -272,6 +274,7 @@ async def test_the_daily_limit_counts_what_was_sent(
         ).status == 200
 
 
+@pytest.mark.shared
 async def test_time_is_moved_in_development_only(
     person: MakePerson, shop: Person, settings: Settings
 ) -> None:

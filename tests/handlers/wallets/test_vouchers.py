@@ -73,6 +73,7 @@ async def test_made_and_redeemed(person: MakePerson, owner: Raw) -> None:
     ]
 
 
+@pytest.mark.shared
 async def test_nobody_makes_money(person: MakePerson) -> None:
     ann = await person(balance=99)
     assert (await ann.post("/vouchers", {"amount_syp": 1}, key="k")).refusal == (400, "Insufficient balance")
@@ -84,12 +85,14 @@ async def test_nobody_makes_money(person: MakePerson) -> None:
     assert await ann.balance() == 99
 
 
+@pytest.mark.shared
 async def test_the_makers_limits_count(person: MakePerson) -> None:
     ann = await person(balance=200_000_000)
     said = await ann.post("/vouchers", {"amount_syp": 1_000_001})
     assert said.refusal == (400, "KYC transaction limit exceeded")
 
 
+@pytest.mark.shared
 async def test_keys(person: MakePerson) -> None:
     ann, bob = await person(balance=10_000), await person()
     said = await asyncio.gather(*(ann.post("/vouchers", {"amount_syp": 1}, key="k") for _ in range(6)))
@@ -107,6 +110,7 @@ async def test_keys(person: MakePerson) -> None:
     assert (await ann.balance(), await bob.balance()) == (9_600, 99)
 
 
+@pytest.mark.shared
 async def test_refusals(person: MakePerson, nobody: Person) -> None:
     ann = await person(balance=1_000)
     for units in (0, -1, 1.5, "x", None, 2**62, 10**30):

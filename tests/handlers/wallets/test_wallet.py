@@ -10,6 +10,8 @@ from core.ledger.items import Leg, Posting, operation_id
 from core.platform import Platform
 from tests.handlers.wallets.conftest import MakePerson, Person, new_key
 
+pytestmark = pytest.mark.shared
+
 
 async def test_what_is_in_it(person: MakePerson) -> None:
     ann = await person(balance=500)
@@ -53,6 +55,7 @@ async def test_transfer(person: MakePerson) -> None:
     assert (await ann.balance(), await bob.balance()) == (700, 300)
 
 
+@pytest.mark.alone
 async def test_quotes_and_blanks_make_no_other_key(person: MakePerson, platform: Platform) -> None:
     ann, bob = await person(balance=1_000), await person()
     body = {"to_phone": bob.phone, "amount_cents": 100, "idempotency_key": "k-1"}
@@ -101,6 +104,7 @@ async def test_refused_transfers_leave_the_key_free(person: MakePerson) -> None:
     assert (await ann.post("/wallet/transfer", body)).status == 200
 
 
+@pytest.mark.alone
 async def test_refusals(person: MakePerson, nobody: Person) -> None:
     ann = await person(balance=100)
 

@@ -126,7 +126,7 @@ async def test_what_paypal_did_not_sign_leaves_nothing(
     api: ApiClient, service: Service, paypal: PayPal
 ) -> None:
     body = event()
-    forger = leaf(authority("Root"), SANDBOX_SIGNER, key=rsa_key())
+    forger = leaf(authority("Root"), SANDBOX_SIGNER, key=rsa_key("forger"))
     paypal.files["CERT-FORGED"] = forger.pem
     good = paypal.headers(body)
     for headers in (
