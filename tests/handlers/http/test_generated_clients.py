@@ -58,9 +58,14 @@ def document() -> dict[str, Any]:
     return written
 
 
+def trusting() -> dict[str, str]:
+    """Return the environment of a program that wants the public authorities, whom the tests trust no other time."""
+    return {name: value for name, value in os.environ.items() if name != "SSL_CERT_FILE"}
+
+
 async def said_by(*command: str, cwd: Path) -> str:
     process = await asyncio.create_subprocess_exec(
-        *command, cwd=cwd, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *command, cwd=cwd, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=trusting()
     )
     out, errors = await process.communicate()
     assert process.returncode == 0, f"{command[0]}: {out.decode()[-3_000:]} {errors.decode()[-3_000:]}"
@@ -128,11 +133,9 @@ def node_packages() -> Path | None:
         for file in FILES[:2]:
             shutil.copy(CLIENTS / file, fresh)
         command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"]
-        # The registry has a certificate of a public authority, which the tests trust no other time.
-        outside = {name: value for name, value in os.environ.items() if name != "SSL_CERT_FILE"}
         try:
             subprocess.run(
-                command, cwd=fresh, check=True, capture_output=True, timeout=INSTALL_SECONDS, env=outside
+                command, cwd=fresh, check=True, capture_output=True, timeout=INSTALL_SECONDS, env=trusting()
             )
         except (OSError, subprocess.SubprocessError):
             return None
