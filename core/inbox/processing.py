@@ -42,6 +42,8 @@ _sql = queries(__name__)
 BATCH: Final = 200
 # One worker applies so many batches at once: while one waits for the database, the next one is read and decided on.
 MOST_UNDER_WAY: Final = 3
+# The wait before another look for an event whose object another worker has in hand.
+SKIPPED_SECONDS: Final = 0.05
 # The lease is many times as long as a batch takes; it only matters for a worker that lives and hangs.
 LEASE_SECONDS: Final = 60.0
 # Claims of lost workers that are ended in one statement.
@@ -92,6 +94,8 @@ class Processor:
         self._stream = stream
         self._left_behind = False
         self._has_skipped = False
+        # The number of batches that have ended so far.
+        self._ended = 0
         self._under_way: set[asyncio.Task[None]] = set()
         self._due_window = DueWindow()
         self._owners: OrderedDict[str, int] = OrderedDict()
@@ -135,6 +139,7 @@ class Processor:
             await self.release()
         token = ids.new_uuid()
         look = self._due_window.look()
+        ended = self._ended
         try:
             rows = await self._database.fetch(
                 _sql.claim_inbox_events, BATCH, self._worker.id, token, LEASE_SECONDS, look.seconds
@@ -143,8 +148,11 @@ class Processor:
             self._left_behind = True
             raise
         more = bool(rows) and rows[0]["more"]
-        # Another batch has the object of an event that was skipped; its end calls for another look.
+        # Another batch has the object of an event that was skipped; its end calls for another look, unless it has ended
+        # meanwhile or is another worker's.
         self._has_skipped = bool(rows) and rows[0]["skipped"]
+        if self._has_skipped and (self._ended != ended or not self._under_way):
+            asyncio.get_running_loop().call_later(SKIPPED_SECONDS, self._wake, wakeup.INBOX)
         rows = [row for row in rows if row["id"] is not None]
         if not self._has_skipped:
             self._due_window.seen(look, min(row["waited_seconds"] for row in rows) if more and rows else 0.0)
@@ -182,6 +190,7 @@ class Processor:
         for event in batch.events:
             batch.words.setdefault(event.id, word)
         log.info("inbox.batch", events=len(batch.events), **Counter(batch.words.values()))
+        self._ended += 1
         if self._has_skipped:
             self._has_skipped = False
             self._wake(wakeup.INBOX)

@@ -67,7 +67,8 @@ def encode(event_type: str, data: Mapping[str, Any]) -> bytes:
         body = orjson.dumps(event, option=_NO_EXTRAS)
     except orjson.JSONEncodeError:  # an integer beyond 64 bits, for one
         body = b"\xff"
-    return body if body.isascii() else _in_ascii(event).encode("ascii")
+    # DEL is the one character of ASCII that the standard library escapes beside the usual ones.
+    return body if body.isascii() and b"\x7f" not in body else _in_ascii(event).encode("ascii")
 
 
 def check_patterns(patterns: Iterable[str], *, field: str) -> None:

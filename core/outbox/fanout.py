@@ -13,6 +13,8 @@ nor a second look. A worker that dies between the commit and the request leaves 
 
 from __future__ import annotations
 
+import math
+import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from uuid import UUID
@@ -20,7 +22,7 @@ from uuid import UUID
 from core import ids
 from core.database import queries
 from core.outbox.ordering import Turn, release
-from core.work.due_window import DueWindow
+from core.work.due_window import WHOLE_SECONDS, DueWindow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,13 +79,17 @@ class Handover(Protocol):
     def take(self, room: Room, rows: Sequence[Row]) -> None:
         """Begin to send the deliveries that were handed over; none if the fan-out has failed."""
 
+    def give_back(self, token: UUID) -> None:
+        """Give back, soon, what may be leased under a token that nobody works on."""
+
 
 class _FannedOut(NamedTuple):
-    """The events of a step: how many, the last of them, how many deliveries are due for a claim now."""
+    """The events of a step: how many, the last of them, how many deliveries are due, the turns to be released."""
 
     events: int = 0
     last: UUID | None = None
     due: int = 0
+    turns: frozenset[Turn] = frozenset()
 
 
 async def create_deliveries(connection: Connection, new: Sequence[NewDelivery]) -> list[UUID]:
@@ -97,6 +103,7 @@ async def create_deliveries(connection: Connection, new: Sequence[NewDelivery]) 
 async def fan_out(database: Database, *, limit: int = BATCH) -> int:
     """Create the deliveries of up to `limit` committed events and return how many events that were."""
     done, _ = await _fan_out(database, limit, _START, Room(_START, _START, 0.0))
+    await release(database, done.turns)
     return done.events
 
 
@@ -116,22 +123,34 @@ class FanOut:
         self._due_window = DueWindow()
         self._look = self._due_window.look()
         self._after: UUID | None = None
+        self._began = -math.inf
 
     async def step(self) -> int:
         """Create the deliveries of the next events, hand over what there is room for, and return how many events."""
-        if self._after is None:
+        if self._after is None or time.monotonic() > self._began + WHOLE_SECONDS:
+            # A long backlog is left for a while: an event that was committed late lies at its beginning.
             self._look = self._due_window.look()
+            self._began = time.monotonic()
+            self._after = None
         room = self._sender.offer()
         rows: Sequence[Row] = ()
         try:
             done, rows = await _fan_out(self._database, self._limit, self._since(), room)
+        except BaseException:
+            # The commit may have come through, and its deliveries would wait for the end of their lease.
+            self._sender.give_back(room.token)
+            raise
         finally:
             self._sender.take(room, rows)
+        if done.due:
+            self._on_due()
         # A full step may have left events behind it, and the next one goes on there.
         self._after = done.last if done.events == self._limit else None
         if self._after is None:
             self._due_window.seen(self._look)
-        if done.due:
+        # The release comes after the commit: only then does every process see which events have their deliveries.
+        # `core.outbox.ordering.Stalled` finds turns whose release has failed.
+        if await release(self._database, done.turns):
             self._on_due()
         return done.events
 
@@ -152,9 +171,5 @@ async def _fan_out(
     if not rows:
         return _FannedOut(), ()
     whole = rows[0]
-    due: int = whole["due"]
-    if whole["turn_endpoints"] is not None:
-        # The release comes after the commit: only then does every process see which events have their deliveries.
-        turns = set(map(Turn, whole["turn_endpoints"], whole["turn_objects"]))
-        due += await release(database, turns)
-    return _FannedOut(whole["events"], whole["last"], due), rows[1:]
+    turns = frozenset(map(Turn, whole["turn_endpoints"] or (), whole["turn_objects"] or ()))
+    return _FannedOut(whole["events"], whole["last"], whole["due"], turns), rows[1:]

@@ -1,29 +1,44 @@
 """The records of attempts: results are written in sets, while the next requests are under way.
 
 One set is under way at a time, and results that come meanwhile make the next one. Several sets at once were measured
-to cost more in PostgreSQL than they save: nobody waits for a record, since a receiver's slot is free before it.
+to cost more in PostgreSQL than they save: nobody waits for a record, since a receiver's slot is free before it. Results
+that end a turn or a batch lock more than their own rows, so they go in sets of their own.
+
+A set that could not be written is written again while its leases last: a receiver that has answered would else get the
+same delivery once more.
 """
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from core.database import queries
+from core.errors import Unavailable
 from core.lane import Lane
+from core.masking import mask_text
 from core.outbox.batching import carry
+from core.outbox.egress import EXCERPT_BYTES
 from core.outbox.ordering import Turn, lock, release_locked
+from core.work.retries import half_jitter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
     from uuid import UUID
 
-    from core.database import Database
+    from core.database import Database, Row
+    from core.outbox.egress import Reply
+    from core.outbox.schedule import Schedule
 
 _sql = queries(__name__)
 
 # Results written in one statement.
 RECORD_BATCH: Final = 200
+# The waits before a result is written again, which double from the first to the last.
+FIRST_WAIT_SECONDS: Final = 0.05
+LAST_WAIT_SECONDS: Final = 2.0
 
 
 class Result(NamedTuple):
@@ -44,6 +59,28 @@ class Result(NamedTuple):
     error: str | None = None
 
 
+def result_of(row: Row, token: UUID, reply: Reply, sent_at: datetime, schedule: Schedule) -> Result:
+    """Return the result that a reply means for the delivery `row`."""
+    excerpt = mask_text(reply.excerpt)[:EXCERPT_BYTES]
+    final = reply.succeeded or reply.gone
+    wait = None if final else schedule.wait_seconds(row["attempts"], reply.retry_after)
+    error = None
+    if not reply.succeeded:
+        error = (reply.error or f"answered {reply.status}: {excerpt}")[:500]
+    return Result(
+        row["id"],
+        token,
+        "delivered" if reply.succeeded else "failed" if wait is None else "pending",
+        error,
+        wait or 0.0,
+        sent_at,
+        round(reply.seconds * 1000),
+        reply.status,
+        excerpt,
+        reply.error,
+    )
+
+
 class Written(NamedTuple):
     """A result to be written down, the turn that it ends, and whether the delivery carries others that share it."""
 
@@ -58,15 +95,34 @@ class Records:
     def __init__(self, database: Database, *, most_waiting: int, on_release: Callable[[], None]) -> None:
         self._database = database
         self._on_release = on_release
-        self._lane: Lane[Written, bool] = Lane(self._write, max_batch=RECORD_BATCH, max_waiting=most_waiting)
+        self._plain, self._tied = (
+            Lane[Written, bool](self._write, max_batch=RECORD_BATCH, max_waiting=most_waiting)
+            for _ in range(2)
+        )
 
-    async def add(self, written: Written) -> bool:
-        """Write a result down, and return whether its lease still held."""
-        return await self._lane.submit(written)
+    async def add(self, written: Written, *, until: float) -> bool:
+        """Write a result down, and return whether its lease still held.
+
+        It is tried again while the server is away or rows are locked, until `until` on the monotonic clock. Raises what
+        the last try has raised.
+        """
+        lane = self._plain if written.turn is None and not written.carries else self._tied
+        tried = 0
+        while True:
+            try:
+                return await lane.submit(written)
+            except Unavailable:
+                if time.monotonic() > until:
+                    raise
+            tried += 1
+            await asyncio.sleep(
+                half_jitter(tried, base_seconds=FIRST_WAIT_SECONDS, cap_seconds=LAST_WAIT_SECONDS)
+            )
 
     async def close(self) -> None:
         """Wait until every result is written."""
-        await self._lane.close()
+        await self._plain.close()
+        await self._tied.close()
 
     async def _write(self, written: Sequence[Written]) -> list[bool]:
         results = [one.result for one in written]

@@ -18,15 +18,14 @@ import structlog
 
 from core import ids, metrics, tasks
 from core.database import queries
-from core.masking import mask_text
 from core.outbox.backlog import Backlog, Share
 from core.outbox.batching import Message, carriers_of, carry, messages_of
 from core.outbox.breakers import FIRST_SLOTS, SLOTS_OF_OTHER, Breakers
-from core.outbox.egress import EXCERPT_BYTES, GONE_STATUS, TOTAL_TIMEOUT_SECONDS, UNREAD, Reply
+from core.outbox.egress import GONE_STATUS, TOTAL_TIMEOUT_SECONDS, UNREAD, Reply
 from core.outbox.fanout import Room
 from core.outbox.health import Patience, note_failure, note_success
 from core.outbox.ordering import Turn, release, turns_of
-from core.outbox.recording import Records, Result, Written
+from core.outbox.recording import Records, Result, Written, result_of
 from core.outbox.schedule import Schedule
 from core.outbox.signing import Sealed, Signers, message_id
 from core.vault import SealedError, Vault
@@ -45,6 +44,8 @@ _sql = queries(__name__)
 # A request ends within TOTAL_TIMEOUT_SECONDS and the second for the excerpt; the rest is for the record of the result.
 LEASE_SECONDS: Final = 30.0
 assert LEASE_SECONDS > 3 * TOTAL_TIMEOUT_SECONDS  # noqa: S101 - a relation between two constants
+# A result is written down again and again until so long before the lease may end.
+RECORD_SECONDS: Final = 8.0
 # Requests that a process has under way at once. Receivers that are not known to be swift share a half of these slots.
 SLOTS: Final = 200
 SLOTS_OF_OTHERS: Final = 100
@@ -103,11 +104,16 @@ class Sender:
         self._waits: asyncio.Future[None] | None = None
         # The number of requests to end until the next look, if the last claim left deliveries for want of slots.
         self._held_back = 0
+        # The tokens under which deliveries may be leased that nobody sends.
+        self._forsaken: set[UUID] = set()
         self._backlog = Backlog(database)
         self._records = Records(database, most_waiting=2 * SLOTS, on_release=on_free)
 
     async def step(self) -> int:
         """Claim due deliveries, as many as there are free slots, start sending them, and return how many that was."""
+        if forsaken := [*self._forsaken]:
+            await self._database.execute(_sql.give_back_deliveries, self._worker.id, forsaken)
+            self._forsaken.difference_update(forsaken)
         await self._some_are_free()
         token = ids.new_uuid()
         rows: list[Row] = []
@@ -117,9 +123,19 @@ class Sender:
             await self._backlog.look()
             rows = await self._claim(token)
         self._held_back = SLOTS_AT_ONCE if self._backlog and not rows else 0
-        for message in await messages_of(self._database, rows, token):
+        try:
+            messages = await messages_of(self._database, rows, token)
+        except BaseException:
+            self.give_back(token)
+            raise
+        for message in messages:
             self._start(message, token)
         return len(rows)
+
+    def give_back(self, token: UUID) -> None:
+        """Give back, with the next step, what is leased under a token that nobody works on."""
+        self._forsaken.add(token)
+        self._on_free()
 
     def offer(self) -> Room:
         """Return the room for deliveries that a fan-out hands over: those of endpoints for which none waits.
@@ -224,7 +240,9 @@ class Sender:
 
     def _is_worth_a_claim(self, endpoint_id: UUID) -> bool:
         """Say whether a quarter of the receiver's slots is free: one at a time would be a claim for each answer."""
-        return self._room_of(endpoint_id) >= max(1, self._breakers.slots_of(endpoint_id) // 4)
+        free = SLOTS - len(self._sending) - self._offered
+        most = min(self._breakers.slots_of(endpoint_id), max(FIRST_SLOTS, free - SLOTS_KEPT))
+        return self._room_of(endpoint_id) >= max(1, most // 4)
 
     def _start(self, message: Message, token: UUID) -> None:
         endpoint_id = message.row["endpoint_id"]
@@ -260,6 +278,7 @@ class Sender:
     async def _send_and_record(self, message: Message, token: UUID, *, swift: bool, trial: bool) -> None:
         row = message.row
         endpoint_id = row["endpoint_id"]
+        until = time.monotonic() + LEASE_SECONDS - RECORD_SECONDS
         try:
             try:
                 result = await self._send(message, token)
@@ -268,7 +287,7 @@ class Sender:
                 self._let_go(endpoint_id, swift=swift, trial=trial)
             finished = result.state != "pending" and row["ordered_object"] is not None
             turn = Turn(endpoint_id, row["ordered_object"]) if finished else None
-            if not await self._records.add(Written(result, turn, message.is_batch)):
+            if not await self._records.add(Written(result, turn, message.is_batch), until=until):
                 log.warning("delivery.lease_lost", delivery_id=str(row["id"]), state=result.state)
             if result.sent_at is not None:
                 await self._note_health(row, result)
@@ -298,12 +317,12 @@ class Sender:
         full = not self._room_of(row["endpoint_id"])
         self._breakers.note(row["endpoint_id"], good=reply.well, seconds=reply.seconds, full=full)
         try:
-            result = self._judge(row, token, reply, sent_at)
+            result = result_of(row, token, reply, sent_at, self._schedule)
         except Exception:
             # An answer that breaks our code is a failed attempt like any other, or it would come again without an end.
             log.exception("delivery.answer_unread", delivery_id=str(row["id"]))
             reply = Reply(None, UNREAD, reply.seconds)
-            result = self._judge(row, token, reply, sent_at)
+            result = result_of(row, token, reply, sent_at, self._schedule)
         metrics.DELIVERY_ATTEMPTS.add("success" if reply.succeeded else "error")
         metrics.DELIVERY_SECONDS.observe(reply.seconds)
         if result.state != "pending":
@@ -338,27 +357,6 @@ class Sender:
             timestamp=int(time.time()),
         )
         return await self._egress.post(row["url"], body=message.body, headers=own | signed)
-
-    def _judge(self, row: Row, token: UUID, reply: Reply, sent_at: datetime) -> Result:
-        excerpt = mask_text(reply.excerpt)[:EXCERPT_BYTES]
-        final = reply.succeeded or reply.gone
-        wait = None if final else self._schedule.wait_seconds(row["attempts"], reply.retry_after)
-        state = "delivered" if reply.succeeded else "failed" if wait is None else "pending"
-        error = None
-        if not reply.succeeded:
-            error = (reply.error or f"answered {reply.status}: {excerpt}")[:500]
-        return Result(
-            row["id"],
-            token,
-            state,
-            error,
-            wait or 0.0,
-            sent_at,
-            round(reply.seconds * 1000),
-            reply.status,
-            excerpt,
-            reply.error,
-        )
 
     async def _note_health(self, row: Row, result: Result) -> None:
         if result.state == "delivered":

@@ -85,6 +85,8 @@ class _Connection(RequestHandler):
         gone = False
         try:
             writer._write(piece)
+            # A client that sends requests and reads no answers would else fill the memory.
+            await writer.drain()
         except ConnectionError:
             gone = True
         # The answer is in the state in which `write_eof` leaves it.

@@ -31,7 +31,7 @@ DECLARE
     due uuid [];
     chosen uuid [];
     first_lost integer;
-    found integer;
+    is_skipped boolean;
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', TRUE);
     PERFORM pg_advisory_xact_lock(7818638447123785587); -- "live and let" read as a number
@@ -40,31 +40,40 @@ BEGIN
     FROM inbox_claims AS c CROSS JOIN unnest(c.event_ids) AS h (id) WHERE c.lease_until > now_at;
     SELECT array_agg(h.name) INTO busy
     FROM inbox_claims AS c CROSS JOIN unnest(c.objects) AS h (name) WHERE c.lease_until > now_at;
-    SELECT
-        array_agg(d.id ORDER BY d.place) FILTER (WHERE d.place > 0),
-        min(d.place) FILTER (WHERE d.place > 0 AND d.lost), count(*)
-    INTO due, first_lost, found
+    SELECT array_agg(d.id ORDER BY d.place), min(d.place) FILTER (WHERE d.lost) INTO due, first_lost
     FROM (
-        SELECT
-            c.id, c.lost,
-            CASE WHEN c.busy THEN 0 ELSE row_number() OVER (PARTITION BY c.busy ORDER BY c.due_at) END::integer AS place
+        SELECT c.id, c.lost, row_number() OVER (ORDER BY c.due_at)::integer AS place
         FROM (
-            SELECT
-                e.id, e.due_at, coalesce(e.last_error LIKE 'worker_lost:%', FALSE) AS lost,
-                busy IS NOT NULL AND e.object_id IS NOT NULL
-                AND inbox_object(e.provider, e.object_id) IN (SELECT unnest(busy)) AS busy
+            SELECT e.id, e.due_at, coalesce(e.last_error LIKE 'worker_lost:%', FALSE) AS lost
             FROM inbox_events AS e
             WHERE
                 e.state = 'pending'
                 AND e.due_at >= coalesce(now_at - make_interval(secs => window_seconds), '-infinity')
                 AND e.due_at <= now_at
                 AND (held IS NULL OR e.id NOT IN (SELECT unnest(held)))
+                AND (
+                    busy IS NULL OR e.object_id IS NULL
+                    OR inbox_object(e.provider, e.object_id) NOT IN (SELECT unnest(busy))
+                )
             ORDER BY e.due_at
             LIMIT most
         ) AS c
     ) AS d;
+    -- Few objects have two events at once, so the first of those that are due tell whether one was skipped.
+    SELECT coalesce(bool_or(s.object IN (SELECT unnest(busy))), FALSE) INTO is_skipped
+    FROM (
+        SELECT inbox_object(e.provider, e.object_id) AS object
+        FROM inbox_events AS e
+        WHERE
+            busy IS NOT NULL AND e.state = 'pending'
+            AND e.due_at >= coalesce(now_at - make_interval(secs => window_seconds), '-infinity')
+            AND e.due_at <= now_at
+            AND e.id NOT IN (SELECT unnest(held))
+        ORDER BY e.due_at
+        LIMIT most
+    ) AS s;
     IF due IS NULL THEN
-        IF found > 0 THEN
+        IF is_skipped THEN
             RETURN QUERY SELECT
                 NULL::uuid, NULL::text, NULL::text, NULL::text, NULL::text, NULL::timestamptz, NULL::integer,
                 NULL::bytea, NULL::double precision, FALSE, TRUE;
@@ -82,7 +91,7 @@ BEGIN
         e.id, e.provider, e.event_id, e.event_type, e.object_id, e.received_at, e.attempts + 1,
         inbox_body(e.id, e.body),
         extract(EPOCH FROM now_at - e.due_at)::double precision,
-        found = most OR cardinality(chosen) < cardinality(due), found > cardinality(due)
+        cardinality(due) = most OR cardinality(chosen) < cardinality(due), is_skipped
     FROM inbox_events AS e WHERE e.id = ANY (chosen)
     ORDER BY e.received_at, e.id;
 END

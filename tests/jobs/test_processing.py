@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from core.database import queries
-from core.inbox import rules
+from core.inbox import processing, rules
 from core.inbox.processing import Processor, Retries, take_over_inbox_events
 from core.inbox.rules import Admission, Decision, Owners, Post
 from core.ledger.items import Effects, Leg, Posting
@@ -187,6 +187,30 @@ async def test_one_worker_has_several_batches_under_way_and_none_of_them_an_obje
     await worker.drain(10)
     rows = await thread.service.database.connections.pool.fetch("SELECT outcome FROM inbox_events")
     assert [row["outcome"] for row in rows] == ["ignored"] * 3
+
+
+async def test_a_hot_object_in_another_hand_blocks_only_itself(
+    thread: Thread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More of its events are due than a claim takes; the events of others lie behind them, and are taken."""
+    woken: list[str] = []
+    monkeypatch.setattr(processing, "BATCH", 3)
+    monkeypatch.setattr(processing, "SKIPPED_SECONDS", 0.0)
+    await thread.send(payment("pi_hot", None, event_id="evt_hot"))
+    database = thread.service.database
+    await database.fetch(SQL.claim_inbox_events, 1, uuid.uuid4(), uuid.uuid4(), 60.0, None)
+    for number in range(5):
+        await thread.send(payment("pi_hot", None, event_id=f"evt_hot_{number}"))
+    await thread.send(payment("pi_other", None, event_id="evt_other"))
+    worker = processor(thread)
+    monkeypatch.setattr(worker, "_wake", woken.append)
+    assert await worker.step() == 1
+    assert (await thread.inbox("evt_other"))["state"] == "done"
+    woken.clear()
+    assert await worker.step() == 0
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert woken == [wakeup.INBOX]
 
 
 @pytest.mark.usefixtures("telling")

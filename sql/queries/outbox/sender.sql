@@ -156,3 +156,12 @@ SET
     state = 'pending', attempts = attempts - 1, due_at = clock_timestamp(),
     lease_worker = NULL, lease_token = NULL, lease_until = NULL
 WHERE lease_worker = $1 AND state = 'leased';
+
+-- name: give_back_deliveries
+-- Give back the deliveries that worker $1 holds under the tokens $2 and has not sent, without counting the attempt. No
+-- row comes back.
+UPDATE webhook_deliveries
+SET
+    state = 'pending', attempts = attempts - 1, due_at = clock_timestamp(),
+    lease_worker = NULL, lease_token = NULL, lease_until = NULL
+WHERE lease_worker = $1 AND state = 'leased' AND lease_token = any($2::uuid[]);

@@ -189,7 +189,7 @@ async def test_an_answer_that_breaks_us_is_a_failed_attempt(
             raise OverflowError("an answer that nobody thought of")
         return text
 
-    monkeypatch.setattr("core.outbox.sender.mask_text", broken)
+    monkeypatch.setattr("core.outbox.recording.mask_text", broken)
     office.patience = Patience(deliveries=1, span_seconds=0)
     office.schedule = Schedule(0.0, 1.0, max_attempts=1)
     async with wire(always(said(200, "Content-Length: 3", body=b"odd"))) as server:

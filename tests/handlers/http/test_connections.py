@@ -126,3 +126,32 @@ async def test_an_answer_in_one_piece_is_the_answer_that_aiohttp_writes() -> Non
             }
     for name, ours in said[Runner].items():
         assert compared(ours) == compared(said[web.AppRunner][name]), name
+
+
+async def test_a_client_that_reads_no_answers_fills_no_memory() -> None:
+    """It sends requests one behind the other; the next one is read when the answers before it are on their way."""
+    waiting: list[int] = []
+
+    async def large(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        waiting.append(request.transport.get_write_buffer_size())
+        return web.Response(body=bytes(200_000), content_type="text/plain")
+
+    app = web.Application()
+    app[EDGE] = edge = Edge([ORIGIN], [large])
+    app.on_response_prepare.append(edge.dress)
+    app.router.add_route("*", "/large", around("/large", 0))
+    runner = Runner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", runner.addresses[0][1])
+        writer.write(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n" * 60)
+        for _ in range(60):
+            await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(200_000)
+        writer.close()
+    finally:
+        await runner.cleanup()
+    assert len(waiting) == 60
+    assert max(waiting) < 1_000_000
