@@ -26,6 +26,7 @@ HOT = (
     "endpoints_due_lately",
     "claim_deliveries",
     "record_deliveries",
+    "prune_attempts",
     "get_account",
     "find_item",
     "get_transfers",
