@@ -70,7 +70,7 @@ class Batch:
         self.failed.append((event, failure))
 
 
-class Applier:
+class BatchApplier:
     """Applies decided events. Raises ClaimGoneError, and Unavailable when the server is gone."""
 
     def __init__(self, database: Database, ledger: Ledger) -> None:

@@ -16,7 +16,7 @@ import structlog
 from core import ids, tasks
 from core.database import ClaimGoneError, queries
 from core.errors import Refusal, Unavailable
-from core.inbox.applying import Applier, Batch, Idle, Posted, failure_of
+from core.inbox.applying import Batch, BatchApplier, Idle, Posted, failure_of
 from core.inbox.dead_letters import say_dead
 from core.inbox.rules import Failed, Ignored, InboxEvent, Post, read_event
 from core.work import wakeup
@@ -90,7 +90,7 @@ class Processor:
         self._wake = wake
         self._retries = retries or Retries()
         self._admission = admission
-        self._applier = Applier(database, ledger)
+        self._applier = BatchApplier(database, ledger)
         self._stream = stream
         self._left_behind = False
         self._has_skipped = False

@@ -18,7 +18,7 @@ from core.payments.calls import called
 from core.payments.looking import CALL_SECONDS, LEASE_SECONDS, seconds_to_look
 from core.payments.payments import lock
 from core.payments.states import MONEY_STATES, Seen, State
-from core.payments.writing import MAX_ERROR, MAX_NAME, MAX_WORD, Report, Step, add_steps, fitted
+from core.payments.writing import MAX_ERROR, MAX_NAME, MAX_WORD, NewStep, Report, add_steps, fitted
 from core.providers.protocol import REMEMBERED, RefundSight, Sight, Standing
 from core.work.progress import Progress
 from core.work.retries import in_transaction
@@ -122,7 +122,7 @@ async def _store(
     )
     if row is None:
         raise LookupError("a refund was stored and is gone")
-    asked = Step(attempt.id, "refund_asked", {"amount": amount, "request_id": request_id})
+    asked = NewStep(attempt.id, "refund_asked", {"amount": amount, "request_id": request_id})
     await add_steps(connection, payment, [asked], actor)
     return _refund(row), True
 
@@ -173,7 +173,7 @@ async def _settle(
         settled = _refund(row) if row else asked
         told = {"amount": asked.amount, "request_id": asked.request_id, "error": error}
         if state != asked.state:
-            await add_steps(connection, payment, [Step(attempt.id, f"refund_{state}", told)], actor)
+            await add_steps(connection, payment, [NewStep(attempt.id, f"refund_{state}", told)], actor)
         if state != DONE:
             return settled, False
         total = await connection.fetchval(_sql.refunds_done, attempt.id)

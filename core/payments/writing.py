@@ -58,7 +58,7 @@ class Report(NamedTuple):
         return WISHES.get(self.seen) if isinstance(self.seen, Seen) else None
 
 
-class Step(NamedTuple):
+class NewStep(NamedTuple):
     """A line for the timeline: about which attempt, of which kind, with which data."""
 
     attempt_id: UUID
@@ -80,10 +80,12 @@ async def write(
     payment = before._replace(attempts=attempts)
     if after.state in MONEY_STATES and any(one.state in OPEN_STATES for one in attempts):
         await connection.execute(_sql.give_up_others, before.id, attempt.id)
-    steps: list[Step] = []
+    steps: list[NewStep] = []
     if change.note or after != attempt._replace(looks=after.looks, next_look_at=after.next_look_at):
         steps.append(
-            Step(attempt.id, _kind(before, attempt, report), _data(attempt, after, change, report, postings))
+            NewStep(
+                attempt.id, _kind(before, attempt, report), _data(attempt, after, change, report, postings)
+            )
         )
     if (
         Effect.NEXT in change.effects
@@ -100,7 +102,9 @@ async def write(
     return payment, bool(events)
 
 
-async def add_steps(connection: Connection, payment: Payment, steps: Sequence[Step], actor: str) -> Payment:
+async def add_steps(
+    connection: Connection, payment: Payment, steps: Sequence[NewStep], actor: str
+) -> Payment:
     """Write a payment that is locked, with lines for its timeline; return it as it is then."""
     after = payment._replace(revision=payment.revision + len(steps))
     updated_at = await connection.fetchval(
@@ -134,10 +138,10 @@ def _summed(payment: Payment, wish: str | None) -> Payment:
     )
 
 
-async def _add_attempt(connection: Connection, payment: Payment, number: int) -> Step:
+async def _add_attempt(connection: Connection, payment: Payment, number: int) -> NewStep:
     attempt_id, provider = ids.new_uuid(), payment.routes[number]
     await connection.execute(_sql.next_attempt, attempt_id, payment.id, number + 1, provider, CALL_SECONDS)
-    return Step(attempt_id, "next_attempt", {"provider": provider, "number": number + 1})
+    return NewStep(attempt_id, "next_attempt", {"provider": provider, "number": number + 1})
 
 
 async def _write_attempt(

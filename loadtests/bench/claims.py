@@ -22,7 +22,7 @@ CLAIMS = "claims"
 INBOX_CLAIM, DELIVERY_CLAIM = "claim_inbox_events", "claim_deliveries"
 #: These statements find the endpoints that a claim of deliveries asks for; their time is a part of the next claim's.
 LOOKS = ("endpoints_due", "endpoints_due_lately")
-#: Events between two claims of the inbox: what one claim takes at most.
+#: Events between two claims of the inbox, all of which the next claim takes.
 EVENTS_A_CLAIM = 64
 #: The outbox has as many deliveries between two claims, of events to so many endpoints.
 ENDPOINTS = 4

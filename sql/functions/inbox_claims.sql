@@ -34,7 +34,7 @@ DECLARE
     is_skipped boolean;
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', TRUE);
-    PERFORM pg_advisory_xact_lock(7818638447123785587); -- "live and let" read as a number
+    PERFORM pg_advisory_xact_lock(7597117852321279085); -- "inboxclm" read as a number
     now_at := clock_timestamp();
     SELECT array_agg(h.id) INTO held
     FROM inbox_claims AS c CROSS JOIN unnest(c.event_ids) AS h (id) WHERE c.lease_until > now_at;

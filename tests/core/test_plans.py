@@ -89,6 +89,25 @@ async def test_a_plan_for_empty_tables_is_one_for_full_ones(service: Service, na
             )
 
 
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        ("prune_attempts", "at"),
+        ("prune_sessions", "expires_at"),
+        ("forget_signatures", "expires_at"),
+        ("subscriptions_due", "try_at"),
+        ("claim_attempts", "next_look_at"),
+        ("claim_refunds", "next_look_at"),
+    ],
+)
+async def test_rows_whose_time_has_come_are_found_by_an_index(
+    service: Service, name: str, column: str
+) -> None:
+    """No index serves a comparison with `clock_timestamp()`, which moves while it is read: all rows would be read."""
+    conditions = [str(node.get("Index Cond")) for node in await plan_of(service, name)]
+    assert any(re.search(rf"\b{column} <=? \(?now\(\)", each) for each in conditions), conditions
+
+
 async def test_what_came_due_lately_is_found_by_the_index_of_its_own(service: Service) -> None:
     used = [node.get("Index Name") for node in await plan_of(service, "endpoints_due_lately")]
     assert "webhook_deliveries_lately_due" in used

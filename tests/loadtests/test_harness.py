@@ -135,7 +135,7 @@ async def test_a_run_measures_what_the_worker_does(report_of_the_worker: Report)
         *(f"claims.{kind}.{part}" for kind in ("inbox", "deliveries") for part in range(1, 6)),
     }
     requests = {figure.name: figure.requests for figure in report.figures}
-    # Of 0.2 s, and to two endpoints.
+    # The rates lasted for 0.2 s; the sustained deliveries go to two endpoints.
     assert (requests["delivery@50"], requests["delivery@200"], requests["sustained@3"]) == (10, 40, 30)
     assert (requests["pipeline@200"], requests["pipeline@1000"], requests["told@200"]) == (40, 200, 40)
     assert requests["grown.sustained"] == 30

@@ -9,7 +9,7 @@ RETURNING operation, idempotency_key, uses;
 -- Forget up to $1 signatures that are too old to be accepted again. No row comes back.
 DELETE FROM internal_signatures WHERE signature IN (
     SELECT s.signature FROM internal_signatures AS s
-    WHERE s.expires_at <= clock_timestamp()
+    WHERE s.expires_at <= now()
     ORDER BY s.expires_at
     LIMIT $1
     FOR UPDATE SKIP LOCKED

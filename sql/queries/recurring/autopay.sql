@@ -9,10 +9,10 @@ LEFT JOIN autopay_failures AS f ON p.id = f.invoice_id
 LEFT JOIN autopay_notices AS n ON p.id = n.invoice_id
 WHERE
     m.autopay AND m.state = 'active' AND (m.payer_id = $1 OR $1::uuid IS NULL)
-    AND p.kind = 'invoice' AND p.state = 'open' AND p.due_at <= clock_timestamp()
+    AND p.kind = 'invoice' AND p.state = 'open' AND p.due_at <= now()
     AND p.amount <= coalesce(m.max_amount, p.amount)
-    AND ($1::uuid IS NOT NULL OR f.retry_at IS NULL OR f.retry_at <= clock_timestamp())
-    AND ($1::uuid IS NOT NULL OR n.pays_at <= clock_timestamp())
+    AND ($1::uuid IS NOT NULL OR f.retry_at IS NULL OR f.retry_at <= now())
+    AND ($1::uuid IS NOT NULL OR n.pays_at <= now())
 ORDER BY coalesce(f.retry_at, p.due_at), p.id
 LIMIT $2;
 

@@ -1,7 +1,7 @@
 -- name: subscriptions_due
 -- Up to $1 subscriptions that are to be charged, longest due first.
 SELECT id, payer_id, merchant_id FROM subscriptions
-WHERE state <> 'canceled' AND try_at <= clock_timestamp()
+WHERE state <> 'canceled' AND try_at <= now()
 ORDER BY try_at, id
 LIMIT $1;
 

@@ -7,7 +7,7 @@ SELECT prune_audit_events($1, $2) AS removed;
 DELETE FROM sessions
 WHERE id IN (
     SELECT id FROM sessions
-    WHERE expires_at < clock_timestamp() - interval '1 day'
+    WHERE expires_at < now() - interval '1 day'
     ORDER BY expires_at, id
     LIMIT $1
     FOR UPDATE SKIP LOCKED

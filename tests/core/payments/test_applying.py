@@ -107,7 +107,7 @@ async def test_a_payer_who_pays_twice_at_two_providers_gives_the_merchant_nothin
     desk.one.says("create", UnsentError("Away, it said."))
     payment = await desk.create(account=account)
     first, second = payment.attempts
-    # What came first is the payment; the other provider is asked to close, and is paid meanwhile all the same.
+    # The first money is the payment; the other provider is asked to close, and is paid meanwhile all the same.
     await desk.payments.applier.apply(payment.id, second.id, Report(Sight(Standing.OPEN), "event:1"))
     for attempt in (second, first):
         await desk.payments.applier.apply(payment.id, attempt.id, Report(paid(), "event:2"))
@@ -148,7 +148,7 @@ async def test_an_account_that_takes_nothing_does_not_undo_what_was_paid(desk: D
     payment = await see(desk, payment, paid(fee=3, refunded=10))
     assert await desk.balance(account, SUSPENSE) == [0, 87]
     if state in {"frozen", "full"}:
-        # What was kept back follows as soon as the account takes it.
+        # The money that was kept back follows as soon as the account takes it.
         change: Any = {"state": "open"} if state == "frozen" else {"limits": {"ceiling": None}}
         await change_account(desk.service.database, account, **change)
         await see(desk, payment, paid())

@@ -172,7 +172,7 @@ async def test_refusals_of_the_bank_and_answers_that_are_none(
         refusal = await refused(kaspi.create(by_phone()), kind)
         if isinstance(refusal, DeclinedError):
             assert (refusal.extra["provider_code"], refusal.word) == (code, word)
-        # Whatever the proxy says to a question, it is no end of the payment.
+        # No answer of the proxy to a question is an end of the payment.
         with pytest.raises((UnknownError, UnsentError)):
             await kaspi.look(handle(by_phone(), "1"))
 
