@@ -1,5 +1,8 @@
 -- Claims of events. A claim is a row that names the events which a worker has in hand; it ends in the transaction that
 -- finishes the last of them, so that an event is written once in its life unless it fails.
+--
+-- Statements that name their events say `finished_at IS NULL` and not `state = 'pending'`, which means the same: where
+-- few of many events are pending, the planner would else walk over the index of all that are due.
 
 -- Up to `most` events that are due, for at most `window_seconds` (null: however long), under a new claim; the oldest
 -- arrival first. Claims are taken one at a time, by an advisory lock: a claim sees all others, takes no event of theirs
@@ -151,7 +154,7 @@ BEGIN
             WHEN f.item = 0 THEN 'ignored' WHEN outcomes[f.item] = 0 THEN 'applied' ELSE 'already_applied'
         END
     FROM unnest(ids, items, reasons) AS f (id, item, reason)
-    WHERE e.id = f.id AND e.state = 'pending' AND (f.item = 0 OR outcomes[f.item] IN (0, 1));
+    WHERE e.id = f.id AND e.finished_at IS NULL AND (f.item = 0 OR outcomes[f.item] IN (0, 1));
     GET DIAGNOSTICS finished = ROW_COUNT;
     IF finished <> expected THEN
         RAISE EXCEPTION 'an event of the claim is gone' USING ERRCODE = 'TS002';
@@ -187,7 +190,7 @@ BEGIN
             due_at = CASE WHEN f.wait IS NULL THEN e.due_at ELSE clock_timestamp() + make_interval(secs => f.wait) END,
             attempts = e.attempts + 1, last_error = f.error
         FROM unnest(ids, codes, errors, waits) AS f (id, code, error, wait)
-        WHERE e.id = f.id AND e.state = 'pending'
+        WHERE e.id = f.id AND e.finished_at IS NULL
         RETURNING
             e.id, e.provider, e.event_id, e.event_type, e.state, e.outcome, e.attempts, e.replays, f.code, f.error
     ),
@@ -251,7 +254,7 @@ BEGIN
             due_at = clock_timestamp(), attempts = e.attempts + 1,
             last_error = 'worker_lost: The worker that held this event is gone.'
         FROM unnest(lost, workers) AS l (id, worker)
-        WHERE e.id = l.id AND e.state = 'pending'
+        WHERE e.id = l.id AND e.finished_at IS NULL
         RETURNING
             e.id, e.state, e.provider, e.event_id, e.event_type, e.outcome, e.attempts, e.replays, e.last_error,
             l.worker

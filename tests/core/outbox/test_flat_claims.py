@@ -177,3 +177,25 @@ async def test_a_backlog_is_claimed_to_its_end_and_in_order(office: Office, serv
     rows = await office.sql("SELECT event_id::int AS number FROM inbox_events ORDER BY finished_at")
     batches = [{row["number"] for row in rows[start : start + BATCH]} for start in (0, BATCH)]
     assert batches == [set(range(first, first + BATCH)) for first in (1, BATCH + 1)]
+
+
+async def test_events_are_finished_by_their_ids_whatever_waits_beside_them(office: Office) -> None:
+    """Statistics say that hardly any event is pending, and a backlog of some pages for each event has come since."""
+    store = (
+        "INSERT INTO inbox_events (id, provider, event_id, event_type, headers)"
+        " SELECT gen_random_uuid(), 'stripe', gen_random_uuid(), 'a.b', jsonb_build_object('x', repeat('y', $2))"
+        " FROM generate_series(1, $1)"
+    )
+    await office.sql(store, 5 * TAKEN, 1)
+    await office.sql("UPDATE inbox_events SET state = 'done', outcome = 'ignored', finished_at = now()")
+    owner = await asyncpg.connect(str(office.service.settings.database_url))
+    await owner.execute("VACUUM ANALYZE inbox_events")
+    await owner.close()
+    await office.sql(store, TAKEN, 1_600)
+    token = ids.new_uuid()
+    rows = await office.sql("SELECT id FROM inbox_claim(20, $1, $2, 60, NULL)", ids.new_uuid(), token)
+    finish = Query(
+        "finish",
+        "SELECT inbox_finish($1, $2, array_fill(0, ARRAY[20]), array_fill('a'::text, ARRAY[20]), TRUE, '{}')",
+    )
+    assert await pages(office, finish, token, [row["id"] for row in rows]) < TAKEN // 6
