@@ -15,6 +15,7 @@ from core.access.api_keys import ApiKeys
 from core.access.guard import Guard
 from core.errors import Refusal, Unavailable
 from core.identity.identity import open_identity
+from core.payments.router import open_engine
 from core.platform import open_platform
 from core.service import Service, open_service
 from core.work.retries import half_jitter
@@ -61,6 +62,7 @@ async def _try(parts: Parts, stack: AsyncExitStack, service: Service | None = No
     parts.inbound = await stack.enter_async_context(open_inbound(service))
     parts.outbound = await stack.enter_async_context(open_outbound(service))
     parts.platform = await stack.enter_async_context(open_platform(service))
+    parts.payments = await stack.enter_async_context(open_engine(service, parts.platform.waker))
     parts.identity = await stack.enter_async_context(open_identity(parts.platform, parts.tokens))
     parts.missing = None
     return True

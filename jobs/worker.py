@@ -23,9 +23,8 @@ from core.outbox.ordering import Stalled
 from core.outbox.retention import Outworn
 from core.outbox.schedule import Schedule
 from core.outbox.sender import Sender, take_over_deliveries
-from core.payments.router import open_payments
+from core.payments.router import open_engine
 from core.platform import open_platform
-from core.providers.known import providers_of
 from core.redis import open_redis
 from core.service import open_service
 from core.vault import Vault
@@ -68,8 +67,7 @@ async def work(settings: Settings, stopping: asyncio.Event, *, retries: Retries 
     async with (
         open_service(settings) as service,
         open_platform(service) as platform,
-        # No worker creates payments, so it needs no rules of routing.
-        open_payments(service, platform.waker, providers_of(settings), ()) as payments,
+        open_engine(service, platform.waker) as payments,
     ):
         worker = Worker()
         await worker.beat(service.database)

@@ -55,6 +55,11 @@ class Upstreams(BaseModel):
     )
     simulator_webhook_url: Url = key("", "Where the provider simulator sends its webhooks")
     simulator_webhook_secret: Secret = key("", "Secret (whsec_...) that the provider simulator signs with")
+    payment_routes: str = key(
+        "",
+        'Rules that choose the providers of a payment, as JSON: [{"provider": "stripe", "currencies": ["USD"]}]; unset:'
+        " each provider that is set up takes what it can; docs/payments.md has the fields",
+    )
     provider_url: BaseUrl = key("", "Base URL of the provider of payment links for merchants' orders")
     payment_url_base_webhook: Url = key("", "Where the simulator of merchants' links sends its webhooks")
     internal_webhook_secret: Secret = key("", "Key of X-Internal-Signature on provider webhooks")

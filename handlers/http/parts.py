@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from core.access.guard import Guard
     from core.errors import Refusal
     from core.identity.identity import Identity
+    from core.payments.flow import Payments
     from core.platform import Platform
     from core.service import Service
     from core.settings import Settings
@@ -54,6 +55,7 @@ class Parts:
         "migrated",
         "missing",
         "outbound",
+        "payments",
         "platform",
         "service",
         "settings",
@@ -68,6 +70,7 @@ class Parts:
     outbound: Outbound
     platform: Platform
     identity: Identity
+    payments: Payments
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import given
@@ -19,12 +20,12 @@ from core.payments.health import (
     Health,
     open_seconds,
 )
-from core.payments.router import open_payments
+from core.payments.router import Router, open_payments, rules_of
 from core.payments.routing import Rule, Wanted, route
-from core.providers.protocol import UnknownError
+from core.providers.protocol import Method, UnknownError
 from core.redis import open_redis
 from core.service import Service
-from core.settings import Settings
+from core.settings import Settings, SettingsError
 from core.work.wakeup import Waker
 from tests.core.payments.conftest import Desk
 
@@ -178,3 +179,26 @@ async def test_the_decision_is_kept_and_a_failing_provider_is_passed_over(desk: 
     assert json.loads(await desk.owner.fetchval(
         "SELECT route FROM payment_attempts WHERE payment_id = $1", payment.id
     )) == created.data["route"]  # fmt: skip
+
+
+async def test_routes_come_from_the_settings_and_the_simulator_stands_in(desk: Desk) -> None:
+    """A provider that a caller names and that is not set up is played by the simulator, where there is one."""
+    rules = rules_of(desk.service.settings, {"kaspi": desk.one, "simulator": desk.two})
+    router = Router(rules, Health(desk.service.redis, desk.service.epoch), "simulator")
+    for named, currency, method, providers in (
+        ("stripe", "USD", Method.HOSTED_CARD, ["simulator"]),
+        (None, "USD", Method.HOSTED_CARD, ["simulator"]),
+        (None, "KZT", Method.PHONE, ["kaspi", "simulator"]),
+        ("kaspi", "KZT", Method.PHONE, ["kaspi"]),
+    ):
+        new = desk.new(provider=named, currency=currency, method=method)
+        assert list((await router.routes(new, uuid4())).providers) == providers
+    alone = Router(rules, Health(desk.service.redis, desk.service.epoch))
+    with pytest.raises(Refusal, match="the caller wants stripe"):
+        await alone.routes(desk.new(provider="stripe"), uuid4())
+    changed = desk.service.settings.model_copy(
+        update={"payment_routes": '[{"provider": "stripe", "weight": 3}]'}
+    )
+    assert rules_of(changed, {}) == [Rule(provider="stripe", weight=3)]
+    with pytest.raises(SettingsError, match="PAYMENT_ROUTES: Object contains unknown field `way`"):
+        rules_of(changed.model_copy(update={"payment_routes": '[{"provider": "stripe", "way": 3}]'}), {})

@@ -1,0 +1,29 @@
+"""Terms: a merchant's settings at a provider, such as a BIN and a device token, as a call of the provider needs them.
+
+They are secrets of the merchant, so no attempt keeps them. They are read anew for each call.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from core.database import Database
+    from core.payments.payments import Payment
+
+# The reader of the terms of each provider that has some. It raises Refusal where a merchant has none: no call goes out.
+READERS: Final[Mapping[str, Callable[[Database, Payment], Awaitable[Mapping[str, str]]]]] = {}
+
+
+class Terms:
+    """The terms of all merchants at all providers."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def of(self, payment: Payment, provider: str) -> Mapping[str, str]:
+        """Return the terms of a payment's merchant at a provider, empty where it has none to know. Raises Refusal."""
+        read = READERS.get(provider)
+        return {} if read is None else await read(self._database, payment)
