@@ -212,7 +212,7 @@ def test_pip_is_not_led_elsewhere_by_the_callers_habits(
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
-@pytest.mark.parametrize("word", ["setup", "test", "check"])
+@pytest.mark.parametrize("word", ["setup", "test", "drill", "check"])
 def test_help_for_the_words_of_a_checkout_comes_before_any_set_up(
     word: str, option: str, tmp_path: Path
 ) -> None:
