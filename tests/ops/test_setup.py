@@ -18,6 +18,8 @@ from ops.setup import bootstrap
 from ops.setup.progress import Progress
 from tests.ops.checkouts import Checkout, make_checkout, wheel
 
+pytestmark = pytest.mark.drill
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("core", "handlers", "jobs", "loadtests", "ops", "sql")
 
