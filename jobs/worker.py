@@ -25,6 +25,7 @@ from core.outbox.recording import take_over_deliveries
 from core.outbox.retention import Outworn
 from core.outbox.schedule import Schedule
 from core.outbox.sender import Sender
+from core.payments.notices import Notices
 from core.payments.router import open_engine
 from core.platform import open_platform
 from core.redis import open_redis
@@ -120,6 +121,7 @@ class _Shift:
             retries=retries,
             admission=Admission.of(service.settings),
             stream=self._stream,
+            engine=Notices(payments),
         )
         self._sender = Sender(
             service.database,

@@ -40,10 +40,11 @@ MAX_OPENINGS: Final = 3
 
 
 class Applied(NamedTuple):
-    """The payment after a report, and the effects of the transition."""
+    """The payment after a report, the effects of the transition, and whether the report has changed anything."""
 
     payment: Payment
     effects: frozenset[Effect]
+    changed: bool
 
 
 class _NoAccountError(Exception):
@@ -92,14 +93,15 @@ class Applier:
         # A wish is for the payment; the attempt that it concerns is known under the lock.
         attempt = payment.attempt(attempt_id) if report.wish is None else payment.current
         if report.wish is not None and attempt.giving_up:
-            return Applied(payment, frozenset()), False  # the provider is being asked already
+            return Applied(payment, frozenset(), False), False  # the provider is being asked already
         change = _decide(payment, attempt, report)
         facts, postings = await self._post(connection, payment, attempt, change)
         after, told = await write(
             connection, payment, attempt, change._replace(facts=facts), report, postings
         )
-        armed = after.revision != payment.revision and await self._arming.arm(connection, payment, after)
-        return Applied(after, change.effects), told or armed
+        changed = after.revision != payment.revision
+        armed = changed and await self._arming.arm(connection, payment, after)
+        return Applied(after, change.effects, changed), told or armed
 
     async def _post(
         self, connection: Connection, payment: Payment, attempt: Attempt, change: Change
