@@ -7,9 +7,9 @@ from uuid import UUID
 
 import click
 
+from ops.commands.data.provider_reports import match, settle
 from ops.commands.database import with_database
 from ops.commands.printing import print_json, printable
-from ops.commands.provider_reports import match, settle
 
 if TYPE_CHECKING:
     from core.database import Database

@@ -11,7 +11,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "migrate": ("ops.commands.migrate:migrate", "Bring the database's schema up to date."),
         "import": (
-            "ops.commands.importing:import_",
+            "ops.commands.data.importing:import_",
             "Carry over the database of a service before this one.",
         ),
         "version": ("ops.commands.version:version", "Show the version of this program."),

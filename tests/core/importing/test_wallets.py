@@ -11,7 +11,7 @@ from core.outbox.signing import owner_of
 from core.settings import Settings
 from core.vault import Vault
 from core.wallets.merchant_keys import unseal
-from tests.core.importing.conftest import Fill, carry_over, counts
+from tests.core.importing.conftest import Fill, carry_over, counts, values
 from tests.core.importing.olddb import WALLETS, WALLETS_BEYOND
 from tests.core.importing.wallet_rows import ALICE, BAKER, BALANCES, rows
 from tests.invariants import faults
@@ -21,11 +21,6 @@ EXPECTED = {
     "requests": (1, 0, 0), "invoices": (1, 0, 0), "links": (2, 0, 0), "qr_codes": (1, 0, 0), "mandates": (1, 0, 0),
     "subscriptions": (1, 0, 0), "vouchers": (0, 0, 1), "cash_requests": (0, 0, 1), "transfer_keys": (1, 0, 0),
 }  # fmt: skip
-
-
-async def values(target: Database, statement: str, *args: Any) -> list[tuple[Any, ...]]:
-    async with target.connections.pool.acquire() as connection:
-        return [tuple(row) for row in await connection.fetch(statement, *args)]
 
 
 async def test_everything_is_carried_over_once(fill: Fill, target: Database, settings: Settings) -> None:
