@@ -12,6 +12,7 @@ import structlog
 
 from core.ledger.accounts import Limits, Opening, open_accounts
 from core.ledger.items import SYSTEM_PRINCIPAL
+from core.payments import witness
 from core.payments.accounts import posting_of, system_accounts
 from core.payments.payments import lock
 from core.payments.rules import Dispute, Place, dispute, hear, see, suspended
@@ -94,6 +95,7 @@ class Applier:
         payment, told = await write(
             connection, payment, attempt, change._replace(facts=facts), report, postings
         )
+        await witness.applied(connection, attempt, payment, report)
         return Applied(payment, change.effects), told
 
     async def _post(

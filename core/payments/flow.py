@@ -98,6 +98,7 @@ class Payments:
         self.terms = terms
         self.noted = noted
         self._calls: dict[UUID, asyncio.Task[Payment]] = {}
+        self._looks: dict[UUID, asyncio.Task[Payment]] = {}
         self.looks_under_way: dict[str, asyncio.Task[Progress]] = {}
         """The parts of `core.payments.reconciling.reconcile` that have not ended, by the provider."""
 
@@ -150,6 +151,15 @@ class Payments:
         report = await self._look(payment, attempt, actor)
         return (await self.applier.apply(payment_id, attempt_id, report)).payment
 
+    async def look_now(self, payment: Payment, actor: str) -> Payment:
+        """Ask the provider how a payment stands, with one question for all who ask for it at the same time."""
+        task = self._looks.get(payment.id)
+        if task is None:
+            task = asyncio.create_task(self.look_at(payment.id, payment.current.id, actor))
+            self._looks[payment.id] = task
+            task.add_done_callback(lambda ended: _forget(self._looks, payment.id, ended))
+        return await asyncio.shield(task)
+
     async def renew(
         self, payment_id: UUID, attempt_id: UUID, renewal: str, sight: Sight, actor: str
     ) -> Payment:
@@ -175,8 +185,8 @@ class Payments:
     async def close(self) -> None:
         """Wait until the calls that are under way have ended and are stored; end looks, which others take over."""
         await tasks.end(*self.looks_under_way.values())
-        if self._calls:
-            await asyncio.wait(self._calls.values(), timeout=MOST_CALL_SECONDS)
+        if calls := [*self._calls.values(), *self._looks.values()]:
+            await asyncio.wait(calls, timeout=MOST_CALL_SECONDS)
 
     async def _store(self, new: NewPayment, payment_id: UUID, scale: int, route: Route) -> bool:
         """Store payment and first attempt. Returns False where the key was taken meanwhile."""
@@ -222,14 +232,8 @@ class Payments:
         """Call the provider in a task of its own: a caller who hangs up ends nothing, and twins wait for the same."""
         task = asyncio.create_task(self._call(payment_id, started))
         self._calls[payment_id] = task
-        task.add_done_callback(lambda ended: self._forget(payment_id, ended))
+        task.add_done_callback(lambda ended: _forget(self._calls, payment_id, ended))
         return await asyncio.shield(task)
-
-    def _forget(self, payment_id: UUID, ended: asyncio.Task[Payment]) -> None:
-        self._calls.pop(payment_id, None)
-        if not ended.cancelled() and (error := ended.exception()) is not None:
-            # The caller may be gone. The attempt is found out like one whose process was lost.
-            _log.warning("payments.call_not_stored", payment=str(payment_id), error=repr(error))
 
     async def _call(self, payment_id: UUID, started: float) -> Payment:
         """Order at one provider after the other, until one has not certainly said no. `started` was before the storing.
@@ -314,6 +318,15 @@ class Payments:
         ended = await called(self.providers, attempt.provider, lambda provider: call(provider, terms))
         await self.noted(attempt.provider, ended.answered)
         return report._replace(seen=ended.seen, error=ended.error)
+
+
+def _forget(
+    under_way: dict[UUID, asyncio.Task[Payment]], payment_id: UUID, ended: asyncio.Task[Payment]
+) -> None:
+    under_way.pop(payment_id, None)
+    if not ended.cancelled() and (error := ended.exception()) is not None:
+        # The caller may be gone. The attempt is found out like one whose process was lost.
+        _log.warning("payments.call_not_stored", payment=str(payment_id), error=repr(error))
 
 
 def _now() -> float:

@@ -15,6 +15,7 @@ from core.providers import kaspi, links, simulator
 from core.providers.known import providers_of
 from core.providers.protocol import Method
 from core.settings import SettingsError
+from core.vault import Vault
 from core.work import wakeup
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ async def open_engine(service: Service, waker: Waker) -> AsyncIterator[Payments]
         waker,
         providers,
         rules_of(service.settings, providers),
-        terms=Terms(service.database).of,
+        terms=Terms(service.database, Vault.of(service.settings)).of,
         stand_in=simulator.NAME if simulator.NAME in providers else None,
     ) as payments:
         yield payments
