@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import msgspec
 import structlog
@@ -22,8 +22,9 @@ from core.payments.calls import MOST_CALL_SECONDS, called
 from core.payments.looking import CALL_SECONDS, LEASE_SECONDS
 from core.payments.payments import find, find_by_key
 from core.payments.states import Effect, Seen, State
-from core.payments.writing import Report
+from core.payments.writing import Report, add_trial
 from core.providers.protocol import REMEMBERED, Standing
+from core.work.retries import in_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -32,8 +33,11 @@ if TYPE_CHECKING:
     from core.database import Connection, Database
     from core.ledger.ledger import Ledger
     from core.payments.payments import Attempt, NewPayment, Payment
+    from core.payments.telling import Arming
     from core.providers.protocol import Provider, Sight
     from core.work.progress import Progress
+
+Beside: TypeAlias = "Callable[[Connection, UUID], Awaitable[None]]"
 
 _sql = queries(__name__)
 _log = structlog.get_logger(__name__)
@@ -77,7 +81,7 @@ class Payments:
 
     `routes` chooses the providers of a new payment and raises Refusal where there is none. `terms` returns a merchant's
     own settings at a provider; they are secrets, so an attempt does not keep them. `noted` hears after
-    each call whether its provider has answered.
+    each call whether its provider has answered. `arming` writes the callbacks of changes.
     """
 
     def __init__(
@@ -90,10 +94,11 @@ class Payments:
         wake: Callable[[], None] = lambda: None,
         terms: Callable[[Payment, str], Awaitable[Mapping[str, str]]] = no_terms,
         noted: Callable[[str, bool], Awaitable[None]] = _not_noted,
+        arming: Arming | None = None,
     ) -> None:
         self.database = database
         self.providers = providers
-        self.applier = Applier(database, ledger, wake)
+        self.applier = Applier(database, ledger, wake, arming)
         self._routes = routes
         self.terms = terms
         self.noted = noted
@@ -101,10 +106,11 @@ class Payments:
         self.looks_under_way: dict[str, asyncio.Task[Progress]] = {}
         """The parts of `core.payments.reconciling.reconcile` that have not ended, by the provider."""
 
-    async def create(self, new: NewPayment) -> Created:
+    async def create(self, new: NewPayment, beside: Beside | None = None) -> Created:
         """Create a payment and order it at a provider, once for each surface, caller and request id.
 
-        A repetition gets the payment as it stands, and waits for the first call while that is under way. Raises Refusal
+        A repetition gets the payment as it stands, and waits for the first call while that is under way. `beside`
+        writes what a surface keeps of a payment, in the transaction that stores it. Raises Refusal
         `idempotency_conflict` for another request under the same id, `invalid_request`, and those of `routes`.
         """
         new.require_storable()
@@ -114,7 +120,7 @@ class Payments:
             payment_id = ids.new_uuid()
             route = await self._routes(new, payment_id)
             started = _now()
-            if await self._store(new, payment_id, scale, route):
+            if await self._store(new, payment_id, scale, route, beside):
                 return Created(await self._call_once(payment_id, started), False)
             known = await find_by_key(self.database, new.surface, new.caller, new.request_id)
             if known is None:
@@ -186,10 +192,22 @@ class Payments:
         if self._calls:
             await asyncio.wait(self._calls.values(), timeout=MOST_CALL_SECONDS)
 
-    async def _store(self, new: NewPayment, payment_id: UUID, scale: int, route: Route) -> bool:
+    async def try_again(self, payment: Payment, actor: str) -> Payment:
+        """Order a payment anew whose orders have all certainly not been taken; return any other as it stands."""
+        started = _now()
+        if await in_transaction(self.database, lambda connection: add_trial(connection, payment.id, actor)):
+            return await self._call_once(payment.id, started)
+        return await self._settled(await find(self.database, payment.id))
+
+    async def _store(
+        self, new: NewPayment, payment_id: UUID, scale: int, route: Route, beside: Beside | None
+    ) -> bool:
         """Store payment and first attempt. Returns False where the key was taken meanwhile."""
         async with self.database.transaction() as connection:
-            return await self._insert(connection, new, payment_id, scale, route, look_in=CALL_SECONDS)
+            stored = await self._insert(connection, new, payment_id, scale, route, look_in=CALL_SECONDS)
+            if stored and beside is not None:
+                await beside(connection, payment_id)
+            return stored
 
     async def _insert(
         self,
