@@ -1,6 +1,7 @@
 """A short run of the chaos of payments, and what its audit finds."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,7 +49,7 @@ def test_each_broken_promise_is_found() -> None:
         asked=3,
     )
     assert judge(good) == []
-    cases = {
+    cases: dict[str, dict[str, Any]] = {
         "not_answered": {"asked": 4},
         "lost": {"answered": ["a", "b", "c", "d"]},
         "charged_twice": {"listed": [order("a", amount=50), order("a", amount=50), order("b", "open")]},
