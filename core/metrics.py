@@ -250,6 +250,12 @@ MERCHANT_GROSS = Count(
 )
 MERCHANT_FEES = Count("payments_merchant_fees_cents_total", "Fees on that, in minor units", ("currency",))
 
+ORDERS = Count(
+    "order_payments_total",
+    "Orders asked for by outcome: created, repeated, or the code of a refusal",
+    ("outcome",),
+)
+
 WORKER_HEARTBEAT_AGE = Gauge(
     "worker_heartbeat_age_seconds", "Time since any worker's last heartbeat; infinite without a worker",
     registry=REGISTRY, multiprocess_mode="livemostrecent",

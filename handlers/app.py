@@ -24,6 +24,8 @@ from handlers.http.surface import Handler, Listener, Surface
 from handlers.ledger.routes import LEDGER
 from handlers.opening import RETRY_LIMIT_SECONDS, opened
 from handlers.pay_page.page import PAY_PAGE
+from handlers.payments.orders.routes import CREATE as ORDERS_CREATE
+from handlers.payments.orders.routes import ORDERS
 from handlers.wallets.routes import WALLETS
 from handlers.webhooks.routes import INBOX, REPORTS, WEBHOOKS
 
@@ -35,6 +37,8 @@ _SURFACES: tuple[Surface, ...] = (
     REPORTS,
     WALLETS,
     PAY_PAGE,
+    ORDERS_CREATE,
+    ORDERS,
     HEALTH,
     FRONT,
 )

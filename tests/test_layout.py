@@ -55,6 +55,7 @@ SURFACES = {
     "webhooks": {"http"},
     "wallets": {"http", "webhooks"},
     "pay_page": {"http", "wallets"},
+    "payments": {"http"},
     "simulator": set(),
 }
 # So many files a reader takes in at one look.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import msgspec
 import structlog
@@ -54,6 +54,13 @@ class Route(NamedTuple):
 
     providers: Sequence[str]
     reasons: str = "{}"
+
+
+class Beside(Protocol):
+    """A surface's own rows of a new payment, in the transaction that stores it; what it raises undoes that."""
+
+    async def __call__(self, connection: Connection, payment_id: UUID) -> None:
+        """Write the rows."""
 
 
 class Created(NamedTuple):
@@ -101,11 +108,12 @@ class Payments:
         self.looks_under_way: dict[str, asyncio.Task[Progress]] = {}
         """The parts of `core.payments.reconciling.reconcile` that have not ended, by the provider."""
 
-    async def create(self, new: NewPayment) -> Created:
+    async def create(self, new: NewPayment, *, beside: Beside | None = None) -> Created:
         """Create a payment and order it at a provider, once for each surface, caller and request id.
 
         A repetition gets the payment as it stands, and waits for the first call while that is under way. Raises Refusal
-        `idempotency_conflict` for another request under the same id, `invalid_request`, and those of `routes`.
+        `idempotency_conflict` for another request under the same id, `invalid_request`, those of `routes`, and what
+        `beside` raises.
         """
         new.require_storable()
         known = await find_by_key(self.database, new.surface, new.caller, new.request_id)
@@ -114,7 +122,7 @@ class Payments:
             payment_id = ids.new_uuid()
             route = await self._routes(new, payment_id)
             started = _now()
-            if await self._store(new, payment_id, scale, route):
+            if await self._store(new, payment_id, scale, route, beside):
                 return Created(await self._call_once(payment_id, started), False)
             known = await find_by_key(self.database, new.surface, new.caller, new.request_id)
             if known is None:
@@ -167,6 +175,10 @@ class Payments:
         seen = sight._replace(provider_id=renewal)
         return (await self.applier.apply(payment.id, payment.latest.id, Report(seen, actor))).payment
 
+    async def settled(self, payment_id: UUID, *, seconds: float = MOST_WAIT_SECONDS) -> Payment:
+        """Return a payment once its first call has ended, or after `seconds`. Raises Refusal `payment_not_found`."""
+        return await self._settled(await find(self.database, payment_id), seconds)
+
     async def attempt_of(self, payment_id: UUID, attempt_id: UUID) -> tuple[Payment, Attempt]:
         """Return a payment and one of its attempts. Raises Refusal `payment_not_found`."""
         payment = await find(self.database, payment_id)
@@ -178,10 +190,15 @@ class Payments:
         if self._calls:
             await asyncio.wait(self._calls.values(), timeout=MOST_CALL_SECONDS)
 
-    async def _store(self, new: NewPayment, payment_id: UUID, scale: int, route: Route) -> bool:
+    async def _store(
+        self, new: NewPayment, payment_id: UUID, scale: int, route: Route, beside: Beside | None
+    ) -> bool:
         """Store payment and first attempt. Returns False where the key was taken meanwhile."""
         async with self.database.transaction() as connection:
-            return await self._insert(connection, new, payment_id, scale, route, look_in=CALL_SECONDS)
+            stored = await self._insert(connection, new, payment_id, scale, route, look_in=CALL_SECONDS)
+            if stored and beside is not None:
+                await beside(connection, payment_id)
+            return stored
 
     async def _insert(
         self,
@@ -250,13 +267,14 @@ class Payments:
             payment = (await self.applier.apply(payment.id, attempt.id, report)).payment
         return payment
 
-    async def _settled(self, payment: Payment) -> Payment:
+    async def _settled(self, payment: Payment, seconds: float = MOST_WAIT_SECONDS) -> Payment:
         """Return the payment of a repeated request, after its first call."""
-        deadline = _now() + MOST_WAIT_SECONDS
+        deadline = _now() + seconds
         while payment.state is State.CREATED and _now() < deadline:
             task = self._calls.get(payment.id)
             if task is not None:
-                return await asyncio.shield(task)
+                done, _ = await asyncio.wait((task,), timeout=deadline - _now())
+                return task.result() if done else payment
             due = payment.latest.next_look_at
             if due is not None and due <= datetime.now(UTC) and await self._claim(payment.latest.id):
                 return await self.look_at(payment.id, payment.latest.id, "caller")

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from core.payments.orders.terms import links_terms
+from core.providers import links
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
@@ -14,7 +17,9 @@ if TYPE_CHECKING:
     from core.payments.payments import Payment
 
 # The reader of the terms of each provider that has some. It raises Refusal where a merchant has none: no call goes out.
-READERS: Final[Mapping[str, Callable[[Database, Payment], Awaitable[Mapping[str, str]]]]] = {}
+READERS: Final[Mapping[str, Callable[[Database, Payment], Awaitable[Mapping[str, str]]]]] = {
+    links.NAME: links_terms,
+}
 
 
 class Terms:

@@ -47,6 +47,12 @@ AUDIENCES = (
         ),
     ),
     Audience(
+        "payments",
+        "Payments",
+        "Let customers pay through providers: merchants' orders.",
+        ("orders",),
+    ),
+    Audience(
         "operate",
         "Operate",
         "Run the service: health, metrics, administration, calls of your other services.",

@@ -92,3 +92,4 @@ GRANT SELECT, INSERT ON order_payments, order_requests TO tallystick_serving;
 GRANT UPDATE (holds_token) ON order_payments TO tallystick_serving;
 GRANT SELECT ON order_subscriptions TO tallystick_serving;
 GRANT UPDATE (used_tokens, updated_at) ON order_subscriptions TO tallystick_serving;
+GRANT USAGE ON SEQUENCE order_payments_id_seq TO tallystick_serving;
