@@ -23,6 +23,7 @@ from core.outbox.ordering import Stalled
 from core.outbox.retention import Outworn
 from core.outbox.schedule import Schedule
 from core.outbox.sender import Sender, take_over_deliveries
+from core.payments.notices import Notices
 from core.payments.router import open_engine
 from core.platform import open_platform
 from core.redis import open_redis
@@ -117,6 +118,7 @@ class _Shift:
             retries=retries,
             admission=Admission.of(service.settings),
             stream=self._stream,
+            engine=Notices(payments),
         )
         self._sender = Sender(
             service.database,

@@ -39,10 +39,11 @@ MAX_OPENINGS: Final = 3
 
 
 class Applied(NamedTuple):
-    """The payment after a report, and the effects of the transition."""
+    """The payment after a report, the effects of the transition, and whether the report has changed anything."""
 
     payment: Payment
     effects: frozenset[Effect]
+    changed: bool
 
 
 class _NoAccountError(Exception):
@@ -88,13 +89,13 @@ class Applier:
         # A wish is for the payment; the attempt that it concerns is known under the lock.
         attempt = payment.attempt(attempt_id) if report.wish is None else payment.current
         if report.wish is not None and attempt.giving_up:
-            return Applied(payment, frozenset()), False  # the provider is being asked already
+            return Applied(payment, frozenset(), False), False  # the provider is being asked already
         change = _decide(payment, attempt, report)
         facts, postings = await self._post(connection, payment, attempt, change)
-        payment, told = await write(
+        after, told = await write(
             connection, payment, attempt, change._replace(facts=facts), report, postings
         )
-        return Applied(payment, change.effects), told
+        return Applied(after, change.effects, after.revision != payment.revision), told
 
     async def _post(
         self, connection: Connection, payment: Payment, attempt: Attempt, change: Change

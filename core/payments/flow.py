@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import msgspec
 import structlog
@@ -17,13 +17,14 @@ import structlog
 from core import ids, tasks
 from core.database import queries
 from core.errors import Refusal
-from core.payments.applying import Applier
+from core.payments.applying import Applied, Applier
 from core.payments.calls import MOST_CALL_SECONDS, called
 from core.payments.looking import CALL_SECONDS, LEASE_SECONDS
 from core.payments.payments import find, find_by_key
 from core.payments.states import Effect, Seen, State
-from core.payments.writing import Report
+from core.payments.writing import Report, add_trial
 from core.providers.protocol import REMEMBERED, Standing
+from core.work.retries import in_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from core.payments.payments import Attempt, NewPayment, Payment
     from core.providers.protocol import Provider, Sight
     from core.work.progress import Progress
+
+Beside: TypeAlias = "Callable[[Connection, UUID], Awaitable[None]]"
 
 _sql = queries(__name__)
 _log = structlog.get_logger(__name__)
@@ -54,13 +57,6 @@ class Route(NamedTuple):
 
     providers: Sequence[str]
     reasons: str = "{}"
-
-
-class Beside(Protocol):
-    """A surface's own rows of a new payment, in the transaction that stores it; what it raises undoes that."""
-
-    async def __call__(self, connection: Connection, payment_id: UUID) -> None:
-        """Write the rows."""
 
 
 class Created(NamedTuple):
@@ -108,12 +104,12 @@ class Payments:
         self.looks_under_way: dict[str, asyncio.Task[Progress]] = {}
         """The parts of `core.payments.reconciling.reconcile` that have not ended, by the provider."""
 
-    async def create(self, new: NewPayment, *, beside: Beside | None = None) -> Created:
+    async def create(self, new: NewPayment, beside: Beside | None = None) -> Created:
         """Create a payment and order it at a provider, once for each surface, caller and request id.
 
-        A repetition gets the payment as it stands, and waits for the first call while that is under way. Raises Refusal
-        `idempotency_conflict` for another request under the same id, `invalid_request`, those of `routes`, and what
-        `beside` raises.
+        A repetition gets the payment as it stands, and waits for the first call while that is under way. `beside`
+        writes what a surface keeps of a payment, in the transaction that stores it. Raises Refusal
+        `idempotency_conflict` for another request under the same id, `invalid_request`, and those of `routes`.
         """
         new.require_storable()
         known = await find_by_key(self.database, new.surface, new.caller, new.request_id)
@@ -138,7 +134,7 @@ class Payments:
         Raises Refusal `payment_not_found`, and `payment_paid` where money has come.
         """
         payment = await find(self.database, payment_id)
-        payment, effects = await self.applier.apply(payment_id, payment.latest.id, Report(seen, actor))
+        payment, effects, _ = await self.applier.apply(payment_id, payment.latest.id, Report(seen, actor))
         if Effect.REFUSE in effects:
             raise Refusal("payment_paid", "The payment was paid before.", state=str(payment.state))
         if Effect.GIVE_UP in effects and await self._claim(payment.current.id):
@@ -158,22 +154,30 @@ class Payments:
         report = await self._look(payment, attempt, actor)
         return (await self.applier.apply(payment_id, attempt_id, report)).payment
 
-    async def renew(
-        self, payment_id: UUID, attempt_id: UUID, renewal: str, sight: Sight, actor: str
-    ) -> Payment:
-        """Apply the sight of a later payment of an order that repeats: each renewal is a payment of its own, once."""
-        first = await find(self.database, payment_id)
+    async def renew_within(
+        self,
+        connection: Connection,
+        payment_id: UUID,
+        attempt_id: UUID,
+        renewal: str,
+        sight: Sight,
+        actor: str,
+    ) -> tuple[Applied, bool]:
+        """Apply the sight of a later payment of an order that repeats: each renewal is a payment of its own, once.
+
+        Returns what `Applier.within` does, whose transaction this is.
+        """
+        first = await find(connection, payment_id)
         provider = first.attempt(attempt_id).provider
         new = first.again(f"renewal:{provider}:{renewal}", provider)
         route = Route([provider], msgspec.json.encode({"renews": str(payment_id)}).decode())
-        # Nobody looks before the sight is applied: there is no order of this payment that could be repeated.
-        async with self.database.transaction() as connection:
-            await self._insert(connection, new, ids.new_uuid(), first.scale, route, look_in=None)
-        payment = await find_by_key(self.database, new.surface, new.caller, new.request_id)
+        # Nobody ever looks by the first time: there is no order of this payment that could be repeated.
+        await self._insert(connection, new, ids.new_uuid(), first.scale, route, look_in=None)
+        payment = await find_by_key(connection, new.surface, new.caller, new.request_id)
         if payment is None:
             raise LookupError(f"the renewal {renewal!r} was stored and is gone")
         seen = sight._replace(provider_id=renewal)
-        return (await self.applier.apply(payment.id, payment.latest.id, Report(seen, actor))).payment
+        return await self.applier.within(connection, payment.id, payment.latest.id, Report(seen, actor))
 
     async def settled(self, payment_id: UUID, *, seconds: float = MOST_WAIT_SECONDS) -> Payment:
         """Return a payment once its first call has ended, or after `seconds`. Raises Refusal `payment_not_found`."""
@@ -189,6 +193,13 @@ class Payments:
         await tasks.end(*self.looks_under_way.values())
         if self._calls:
             await asyncio.wait(self._calls.values(), timeout=MOST_CALL_SECONDS)
+
+    async def try_again(self, payment: Payment, actor: str) -> Payment:
+        """Order a payment anew whose orders have all certainly not been taken; return any other as it stands."""
+        started = _now()
+        if await in_transaction(self.database, lambda connection: add_trial(connection, payment.id, actor)):
+            return await self._call_once(payment.id, started)
+        return await self._settled(await find(self.database, payment.id))
 
     async def _store(
         self, new: NewPayment, payment_id: UUID, scale: int, route: Route, beside: Beside | None

@@ -11,9 +11,10 @@ from core.database import queries
 from core.outbox.events import write_events
 from core.payments.consequences import follow
 from core.payments.looking import CALL_SECONDS, seconds_to_look
-from core.payments.payments import find
+from core.payments.payments import find, lock
+from core.payments.routing import MOST_ROUTES
 from core.payments.rules import CANCEL, EXPIRE, Dispute, seen_of
-from core.payments.states import MONEY_STATES, OPEN_STATES, Effect, Seen, overall
+from core.payments.states import MONEY_STATES, OPEN_STATES, Effect, Seen, State, overall
 from core.payments.telling import told_of
 from core.providers.protocol import Sight
 
@@ -126,6 +127,22 @@ async def add_steps(
             _sql.add_step, after.id, no, step.attempt_id, step.kind, actor, after.state, text
         )
     return after._replace(updated_at=updated_at)
+
+
+async def add_trial(connection: Connection, payment_id: UUID, actor: str) -> bool:
+    """Add an attempt to a payment whose attempts have all ended before a provider took the order; whether there is one.
+
+    An error without any name at the provider is its refusal, or a call that did not go out. Nothing was charged then.
+    """
+    payment = await lock(connection, payment_id)
+    taken = any(one.state is not State.FAILED or one.provider_id or not one.error for one in payment.attempts)
+    if taken or payment.wish is not None or len(payment.attempts) == MOST_ROUTES:
+        return False
+    attempt_id, number, provider = ids.new_uuid(), len(payment.attempts) + 1, payment.routes[0]
+    await connection.execute(_sql.next_attempt, attempt_id, payment.id, number, provider, CALL_SECONDS)
+    step = NewStep(attempt_id, "next_attempt", {"provider": provider, "number": number})
+    await add_steps(connection, _summed(await find(connection, payment.id), None), [step], actor)
+    return True
 
 
 def _summed(payment: Payment, wish: str | None) -> Payment:

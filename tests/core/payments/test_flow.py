@@ -48,12 +48,6 @@ async def test_a_payment_is_stored_before_its_provider_is_called(desk: Desk) -> 
     assert [tuple(row) for row in seen] == [("created", "one")]
 
 
-async def test_a_provider_gets_no_metadata_by_which_the_inbox_would_post(desk: Desk) -> None:
-    payment = await desk.create(metadata={"account": "mine", "cart": "7"})
-    assert payment.order(payment.latest, {}).metadata == {"cart": "7"}
-    assert payment.details.metadata == {"account": "mine", "cart": "7"}
-
-
 async def test_another_request_under_the_same_id_is_refused_before_any_rule(desk: Desk) -> None:
     new = desk.new()
     first = await desk.payments.create(new)
@@ -196,3 +190,21 @@ async def test_a_caller_who_hangs_up_ends_nothing(desk: Desk) -> None:
     go.set()
     created = await desk.payments.create(new)
     assert (created.payment.state, created.replayed, desk.one.calls) == (State.PAID, True, ["create"])
+
+
+async def test_an_order_that_nobody_has_taken_is_tried_again_and_no_other(desk: Desk) -> None:
+    desk.one.says("create", UnsentError("nobody there"), DeclinedError("no"))
+    payment = await desk.create(provider="one")
+    assert payment.state is State.FAILED
+    payment = await desk.payments.try_again(payment, "caller")
+    assert (payment.state, len(payment.attempts)) == (State.FAILED, 2)
+    again = await asyncio.gather(*(desk.payments.try_again(payment, "caller") for _ in range(8)))
+    assert {(one.state, one.attempts[2].id) for one in again} == {(State.PENDING, again[0].attempts[2].id)}
+    payment = again[0]
+    assert (payment.state, len(payment.attempts), len(set(desk.one.keys))) == (State.PENDING, 3, 3)
+    # An order that may have been taken, and one that was closed after it was taken, are left as they stand.
+    desk.one.says("create", UnknownError("lost"), Sight(Standing.FAILED, "cs_x", word="declined later"))
+    for state in (State.UNKNOWN, State.FAILED):
+        payment = await desk.create(provider="one")
+        payment = await desk.payments.try_again(payment, "caller")
+        assert (payment.state, len(payment.attempts)) == (state, 1)
