@@ -1,4 +1,4 @@
-"""Consequences: a surface's own rows that follow from a payment's new state, written by the transaction that changes it."""
+"""Consequences: a surface's rows that follow from a payment's new state, written by the transaction that changes it."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def status_of(state: State) -> Status:
 
 
 def was_unreachable(error: str | None) -> bool:
-    """Whether a call that has certainly failed, with this code and sentence, met nobody; else a provider has refused."""
+    """Whether a call that has failed with this code and sentence met nobody; else a provider has refused."""
     return (error or "").partition(":")[0] in _UNREACHABLE
 
 

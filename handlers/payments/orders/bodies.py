@@ -45,7 +45,7 @@ class OrderOfCaller(OrderBody):
 
 
 class TrustedOrder(OrderBody):
-    """What a caller from a trusted network must send."""
+    """An order with everything that a caller from a trusted network must send."""
 
     subscription_id: Number
     event_id: Annotated[str, Field(min_length=1, max_length=255)]

@@ -149,7 +149,7 @@ def _both(*routes: Route) -> Iterator[Route]:
     """Yield each route as it is and with a slash at its end, as the old edge called the old core."""
     for route in routes:
         yield route
-        yield replace(route, path=f"{route.path}/", hidden=True)
+        yield replace(route, path=f"{route.path}/", hidden=True, example=None)
 
 
 _CREATE = tuple(

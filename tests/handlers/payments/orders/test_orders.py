@@ -10,7 +10,6 @@ from core.payments.orders.merchants import Seeded
 from tests.handlers.payments.orders.conftest import BASE, Said, Shop
 
 pytestmark = pytest.mark.shared
-TRUSTED = {"subscription_id": 1, "event_id": "e"}
 
 
 def seen(said: Said) -> tuple[int, Any, Any]:
@@ -251,11 +250,10 @@ async def test_a_merchant_sees_its_own_payments_alone(shop: Shop) -> None:
     for text in ("abc", "0", "-1", "9" * 19, "9" * 40):
         assert (await shop.ask("GET", f"{BASE}/{text}/show", merchant)).status == 404
     # From elsewhere the header counts for nothing.
-    far = {"headers": {"X-Forwarded-For": "192.0.2.1"}}
-    assert (await shop.ask("GET", BASE, str(merchant.merchant_id), **far)).status == 401
-    assert (
-        await shop.ask("POST", BASE, str(merchant.merchant_id), json=shop.order(**TRUSTED), **far)
-    ).status == 401
+    far, trusted = {"X-Forwarded-For": "192.0.2.1"}, shop.order(subscription_id=1, event_id="e")
+    who_far = str(merchant.merchant_id)
+    assert (await shop.ask("GET", BASE, who_far, headers=far)).status == 401
+    assert (await shop.ask("POST", BASE, who_far, headers=far, json=trusted)).status == 401
     for query in ("page=0", "limit=101", "limit=x"):
         said = await shop.ask("GET", f"{BASE}?{query}", merchant)
         assert (said.status, said.json["detail"][0]["loc"][0]) == (422, "query")
