@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from core.database import Connection, Database
     from core.ledger.ledger import Ledger
     from core.payments.payments import Attempt, NewPayment, Payment
+    from core.payments.telling import Arming
     from core.providers.protocol import Provider, Sight
     from core.work.progress import Progress
 
@@ -80,7 +81,7 @@ class Payments:
 
     `routes` chooses the providers of a new payment and raises Refusal where there is none. `terms` returns a merchant's
     own settings at a provider; they are secrets, so an attempt does not keep them. `noted` hears after
-    each call whether its provider has answered.
+    each call whether its provider has answered. `arming` writes the callbacks of changes.
     """
 
     def __init__(
@@ -93,10 +94,11 @@ class Payments:
         wake: Callable[[], None] = lambda: None,
         terms: Callable[[Payment, str], Awaitable[Mapping[str, str]]] = no_terms,
         noted: Callable[[str, bool], Awaitable[None]] = _not_noted,
+        arming: Arming | None = None,
     ) -> None:
         self.database = database
         self.providers = providers
-        self.applier = Applier(database, ledger, wake)
+        self.applier = Applier(database, ledger, wake, arming)
         self._routes = routes
         self.terms = terms
         self.noted = noted

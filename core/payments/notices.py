@@ -68,7 +68,10 @@ class Notices:
             await finish(connection, changed)
             return wakes
 
-        return await self._payments.applier.opening(work)
+        wakes = await self._payments.applier.opening(work)
+        if wakes:
+            self._payments.applier.wake()
+        return wakes
 
 
 async def take(payments: Payments, provider: str, event_id: str, notice: Notice) -> Payment | None:

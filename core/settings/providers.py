@@ -94,6 +94,11 @@ class Orchestration(BaseModel):
     grpc_host: str = key("0.0.0.0", "Address the gRPC API listens on")  # noqa: S104
     grpc_port: int = key(9090, "Port of the gRPC API", ge=0, le=65535)
     payments_provider_callback_base_url: BaseUrl = key("", "Base URL of providers' callbacks to us")
+    payments_callback_trusted_hosts: Words = key(
+        "",
+        "Hosts (host or host:port, comma separated) of receivers of status callbacks that are your own: they get"
+        " APP_API_KEY as X-API-Key, and may be private and without TLS; unset: nobody gets the key",
+    )
     payments_callback_max_attempts: Annotated[int, zero_means(1)] = key(
         10, "Attempts at a status callback; 0 and below mean 1", unit="attempts", le=1_000
     )

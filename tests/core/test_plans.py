@@ -12,7 +12,7 @@ from core.service import Service
 from tests.queries import QUERIES
 
 LARGE = {
-    "accounts", "audit_events", "entries", "inbox_events", "keys", "outbox_events", "payables",
+    "accounts", "audit_events", "callbacks", "entries", "inbox_events", "keys", "outbox_events", "payables",
     "payment_attempts", "payment_names", "payment_refunds", "payment_timeline", "payments", "sessions", "transfers",
     "users", "webhook_attempts", "webhook_deliveries", "window_usage",
 }  # fmt: skip
@@ -57,6 +57,10 @@ HOT = (
     "refunds_under_way",
     "refunds_done",
     "claim_refunds",
+    "lock_callbacks",
+    "supersede_callbacks",
+    "callback_states",
+    "end_superseded",
 )
 
 

@@ -17,8 +17,8 @@ from core.database import queries
 from core.inbox.processing import Processor, Retries, take_over_inbox_events
 from core.inbox.rules import Admission
 from core.outbox.events import new_event, write_events
+from core.outbox.recording import take_over_deliveries
 from core.outbox.schedule import Schedule
-from core.outbox.sender import take_over_deliveries
 from core.settings import Settings
 from core.work.leases import Worker
 from jobs import table
