@@ -9,7 +9,6 @@ import msgspec
 from core import ids
 from core.database import queries
 from core.outbox.events import write_events
-from core.payments.consequences import follow
 from core.payments.looking import CALL_SECONDS, seconds_to_look
 from core.payments.payments import find, lock
 from core.payments.routing import MOST_ROUTES
@@ -99,7 +98,6 @@ async def write(
     if not steps:
         return payment, False
     payment = await add_steps(connection, _summed(payment, report.wish), steps, report.actor)
-    await follow(connection, before, payment)
     events = told_of(before, payment)
     await write_events(connection, events)
     return payment, bool(events)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
+from core.outbox.callbacks import DISPATCHED
 from core.payments.orders.amounts import text_of
 from core.payments.orders.orders import Order, Status, status_of, was_unreachable
 from core.payments.states import State
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from core.outbox.callbacks import Dispatch
     from core.payments.payments import Payment, Step
 
 CREATED: Final = "EVENT_PAYMENT_CREATED"
@@ -44,17 +46,6 @@ class Event(NamedTuple):
     at: datetime
 
 
-class Attempt(NamedTuple):
-    """One attempt at a notification: its body, its end, and the time of the next one if there is one."""
-
-    body: bytes
-    at: datetime
-    number: int
-    status: int | None
-    good: bool
-    next_at: datetime | None
-
-
 def notification_of(order: Order, status: Status) -> bytes:
     """Return the body of the notification that an order has this status."""
     return msgspec.json.encode(
@@ -70,7 +61,7 @@ def notification_of(order: Order, status: Status) -> bytes:
 
 
 def events_of(
-    order: Order, payment: Payment, steps: Sequence[Step], attempts: Sequence[Attempt] = ()
+    order: Order, payment: Payment, steps: Sequence[Step], dispatches: Sequence[Dispatch] = ()
 ) -> list[Event]:
     """Return the events of an order, the oldest first."""
     created = order.created_at
@@ -84,7 +75,7 @@ def events_of(
         if now is not status and now is not Status.PAYMENT_PENDING:
             if step.kind not in {"declined", "unsent"}:
                 events.append(_accepted(order, step, now))
-            events.append(_notified(order, step, now, attempts))
+            events.append(_notified(order, step, now, dispatches))
         status = now
     return events
 
@@ -110,18 +101,18 @@ def _accepted(order: Order, step: Step, status: Status) -> Event:
     return Event(ACCEPTED, told, _json({"payment_id": order.number, "status": word}), step.recorded_at)
 
 
-def _notified(order: Order, step: Step, status: Status, attempts: Sequence[Attempt]) -> Event:
+def _notified(order: Order, step: Step, status: Status, dispatches: Sequence[Dispatch]) -> Event:
     body = notification_of(order, status)
+    own = [one for one in dispatches if one.body == body]
     lines: list[str] = []
-    for one in attempts:
-        if one.body != body:
-            continue
+    for place, one in enumerate(own):
         at = f"[{one.at:%Y-%m-%d %H:%M:%S}]"
         lines.append(f"{at} published")
-        if one.good:
+        next_at = one.next_at if place + 1 == len(own) else own[place + 1].at
+        if one.kind == DISPATCHED:
             lines.append(f"{at} success status={one.status}")
-        elif one.next_at is not None:
-            lines.append(f"{at} retry retries={one.number} next_retry_at={one.next_at.isoformat()}")
+        elif next_at is not None:
+            lines.append(f"{at} retry retries={one.number} next_retry_at={next_at.isoformat()}")
         else:
             lines.append(f"{at} failed retries={one.number} status={one.status or 'none'}")
     return Event(NOTIFIED, "\n".join(lines) or None, body.decode(), step.recorded_at)

@@ -10,6 +10,8 @@ from aiohttp import web
 
 from core import metrics
 from core.errors import Refusal
+from core.outbox.callbacks import ORDERS as ORDERS_CALLBACKS
+from core.outbox.callbacks import dispatches_of
 from core.payments.orders.amounts import units_of
 from core.payments.orders.creating import NewOrder, create_order
 from core.payments.orders.orders import Order, Page, find_order, list_orders
@@ -100,12 +102,14 @@ async def track(call: Call) -> web.Response:
     """Show everything that has happened to one of the merchant's payments, the oldest first."""
     order = await _order(call)
     database = call.service.database
-    payment, steps = await asyncio.gather(
-        find(database, order.payment_id), timeline(database, order.payment_id)
+    payment, steps, dispatches = await asyncio.gather(
+        find(database, order.payment_id),
+        timeline(database, order.payment_id),
+        dispatches_of(database, ORDERS_CALLBACKS, str(order.number)),
     )
     events = [
         TrackedEvent(event.event_type, event.message, event.payload, event.at.isoformat())
-        for event in events_of(order, payment, steps)
+        for event in events_of(order, payment, steps, dispatches)
     ]
     return answer(200, Tracking(order.number, order.status.name, events))
 

@@ -1,6 +1,5 @@
 """A shop for a test: a merchant with a key and tokens, the service over HTTP, and the provider of links as a server."""
 
-import asyncio
 import hashlib
 import hmac
 import itertools
@@ -16,6 +15,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from core.database import open_database
+from core.outbox.destinations import Destinations
+from core.outbox.send_now import send_all_due
 from core.payments.flow import Payments
 from core.payments.orders.merchants import Seeded, seed_merchant
 from core.service import open_service
@@ -51,18 +52,25 @@ class Linker:
         self.troubles = Troubles()
         self.calls: list[dict[str, Any]] = []
         self.answers: list[tuple[int, str]] = []
-        self.held: asyncio.Event | None = None
+        self.told: list[tuple[Mapping[str, str], bytes]] = []
+        self.deaf_to: set[int] = set()
 
     def application(self) -> web.Application:
         app = spoiled(self.troubles)
         app.router.add_post("/payment-links", self.link)
+        app.router.add_post("/told", self.hear)
         return app
+
+    async def hear(self, request: web.Request) -> web.Response:
+        """Be the server of all shops, too."""
+        body = await request.read()
+        number = json.loads(body)["payment_id"]
+        self.told.append((request.headers, body))
+        return web.Response(status=500 if number in self.deaf_to else 201)
 
     async def link(self, request: web.Request) -> web.Response:
         asked = await request.json()
         self.calls.append(asked)
-        if self.held is not None:
-            await self.held.wait()
         if self.answers:
             status, text = self.answers.pop(0)
             return web.Response(status=status, text=text, content_type="application/json")
@@ -115,6 +123,11 @@ class Shop:
             "POST", path, data=body, headers=signed | {"Content-Type": "application/json"}, **more
         )
 
+    async def send(self) -> None:
+        """Send every notification that is due, as a worker does."""
+        destinations = Destinations.of(self.settings.outbound_allow_hosts, require_https=False)
+        await send_all_due(self.payments.database, self.settings, destinations)
+
     async def used(self, who: Seeded) -> int:
         used: int = await self.owner.fetchval(
             "SELECT used_tokens FROM order_subscriptions WHERE merchant_id = $1", who.merchant_id
@@ -132,6 +145,7 @@ async def shop(settings: Settings, part: Part) -> AsyncIterator[Shop]:
                 "provider_url": url,
                 "trusted_networks": "127.0.0.0/8",
                 "internal_webhook_secret": SECRET,
+                "merchant_callback_url": f"{url}/told",
             }
             changed = Settings.model_validate(settings.model_dump() | changes)
             owner = await asyncpg.connect(str(settings.database_url))
@@ -148,4 +162,3 @@ async def shop(settings: Settings, part: Part) -> AsyncIterator[Shop]:
     async with part("shop", opened) as one:
         yield one
         one.linker.answers.clear()
-        one.linker.held = None

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import pytest
@@ -290,6 +291,35 @@ async def test_webhooks(shop: Shop) -> None:
         assert (refused.status, refused.json["error"]) == (403, "invalid_signature")
     invalid = await shop.webhook(0, "")
     assert (invalid.status, len(invalid.json["detail"])) == (422, 2)
+
+
+async def test_a_merchant_is_told_with_bounded_retries_and_sees_each_attempt(shop: Shop) -> None:
+    merchant = await shop.merchant()
+    order = shop.order()
+    number = (await shop.create(merchant, **order)).json["payment_id"]
+    shop.linker.deaf_to.add(number)
+
+    async def lines() -> list[str]:
+        tracked = (await shop.ask("GET", f"{BASE}/{number}/tracking", merchant)).json
+        event = tracked["events"][-1]
+        assert event["event_type"] == "EVENT_MERCHANT_NOTIFICATION_SENT"
+        return [] if event["message"] is None else event["message"].split("\n")
+
+    await shop.webhook(number, "finished")
+    assert await lines() == []
+    await shop.send()
+    published, failed = await lines()
+    assert re.fullmatch(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] published", published)
+    assert re.fullmatch(r"\[[^]]+\] retry retries=1 next_retry_at=\d{4}-\S+", failed)
+    shop.linker.deaf_to.clear()
+    await shop.owner.execute("UPDATE webhook_deliveries SET due_at = now() WHERE state = 'pending'")
+    await shop.send()
+    assert (await lines())[3].endswith("] success status=201")
+    told = [(headers, body) for headers, body in shop.linker.told if json.loads(body)["payment_id"] == number]
+    assert [json.loads(body)["status"] for _, body in told] == [2, 2]
+    assert told[0][1] == told[1][1]
+    assert told[0][0]["webhook-id"] == told[1][0]["webhook-id"]
+    assert told[0][0]["webhook-signature"].startswith("v1,")
 
 
 async def test_the_contracts_own_port(shop: Shop) -> None:
