@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from core.payments.kaspi import configs
-from core.providers import kaspi
+from core.providers import kaspi_words as kaspi
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
