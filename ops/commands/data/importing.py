@@ -22,6 +22,7 @@ SERVICES = {
     "inbox": ("inbox", "STEPS"),
     "orders": ("orders", "STEPS"),
     "orders_logs": ("orders", "LOG_STEPS"),
+    "kaspi": ("kaspi", "STEPS"),
 }
 
 

@@ -53,7 +53,7 @@ async def fill(
     made: list[str] = []
 
     async def make(tables: Mapping[str, str], rows: Rows) -> str:
-        name = f"old_{len(made)}"
+        name = f"old_{os.getpid()}_{len(made)}"
         made.append(name)
         if request.param == "sqlite":
             return fill_sqlite(tmp_path / f"{name}.db", tables, rows)
