@@ -77,7 +77,7 @@ async def _check_users(target: Database) -> None:
         " ORDER BY phone",
     ) == [
         ("Alice", 1, False, None, None, "2025-06-01 12:30:15.25+00"),
-        (None, 0, True, 150, None, "2025-06-01 12:30:15.25+00"),
+        (None, 1, True, 150, None, "2025-06-01 12:30:15.25+00"),
         (None, 0, False, None, None, "2025-06-01 12:30:15.25+00"),
     ]
 
