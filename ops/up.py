@@ -22,7 +22,7 @@ from core.metrics import forget_process
 from core.migrations import migrate
 from core.outbox.signing import new_secret
 from ops.embedded import Postgres, Valkey
-from ops.listening import Listeners, check_contract_ports, contract_ports, listen
+from ops.listening import Listeners, Reserved, check_contract_ports, contract_ports, listen, reserve_grpc
 from ops.process import StartError, choose_port, is_free, trim_log
 from ops.reach import reaching_database, redis_problem
 from ops.serving import api_program, metrics_folder, worker_program
@@ -91,6 +91,8 @@ def run_everything(settings: Settings, *, verbose: bool) -> None:
             redis_url = valkey.url()
         listeners = _listen(settings)
         common = listeners[0]
+        host = settings.grpc_host if "grpc_host" in settings.model_fields_set else _host(settings)
+        grpc = reserve_grpc(settings, host, lambda text: say(text, "yellow"))
         settings = settings.model_copy(
             update={"database_url": database_url, "redis_url": redis_url, "app_port": common.port}
         )
@@ -99,7 +101,7 @@ def run_everything(settings: Settings, *, verbose: bool) -> None:
         running = Running(_url(common), database_url, redis_url, key, secret)
         stack.enter_context(announced(folder, running))
         admin_token = _development_admin_token(settings, folder / "admin_token")
-        _Instance(settings, folder, running, listeners, servers, admin_token, verbose=verbose).run()
+        _Instance(settings, folder, running, listeners, servers, admin_token, grpc, verbose=verbose).run()
         say("Stopping the servers ...", "dim")
     say("Stopped.", "dim")
 
@@ -115,6 +117,7 @@ class _Instance:
     servers: list[Server]
     # The token that was made for development; empty where one is set.
     admin_token: str
+    grpc: Reserved | None
     verbose: bool
     _revive_at: float = 0.0
     _offsets: dict[Path, int] = field(default_factory=dict)
@@ -123,7 +126,7 @@ class _Instance:
         """Run the API and the worker until a signal says to stop."""
         logs = self.folder / "logs"
         programs = [
-            api_program(self.settings, logs / "api.log"),
+            api_program(self.settings, logs / "api.log", self.grpc),
             worker_program(self.settings, logs / "worker.log"),
         ]
         for path in (program.log for program in programs):
@@ -140,6 +143,7 @@ class _Instance:
                     "APP_PORT": str(self.listeners[0].port),
                     "APP_HOST": self.listeners[0].host,
                     "STATE_DIR": str(self.folder),
+                    **({"GRPC_PORT": str(self.grpc.port)} if self.grpc else {}),
                     **_stripe_environment(self.settings, self.running),
                     **({"ADMIN_TOKEN": self.admin_token} if self.admin_token else {}),
                     "PROMETHEUS_MULTIPROC_DIR": str(metrics),
@@ -222,6 +226,7 @@ class _Instance:
             "Stripe secret": self.running.stripe_signing_secret or "none is set: STRIPE_SIGNING_SECRET",
             "API key": key or "none in ENV=prod; make one with `tallystick keys create`",
             "Admin token": self.admin_token or "the token that is set",
+            **({"gRPC": f"{_reachable(self.grpc.host)}:{self.grpc.port}"} if self.grpc else {}),
             **{each.setting.upper(): _url(each) for each in self.listeners[1:]},
         }
         # The block has no frame: a frame would break a long address in two, and addresses are there to be copied.

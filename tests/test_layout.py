@@ -56,6 +56,7 @@ SURFACES = {
     "wallets": {"http", "webhooks"},
     "pay_page": {"http", "wallets"},
     "simulator": set(),
+    "payments": {"http"},
 }
 # So many files a reader takes in at one look.
 MOST_FILES = 22

@@ -107,9 +107,9 @@ class Payments:
     async def create(self, new: NewPayment, beside: Beside | None = None) -> Created:
         """Create a payment and order it at a provider, once for each surface, caller and request id.
 
-        A repetition gets the payment as it stands, and waits for the first call while that is under way. `beside` writes
-        what a surface keeps of a payment, in the transaction that stores it. Raises Refusal `idempotency_conflict` for
-        another request under the same id, `invalid_request`, and those of `routes`.
+        A repetition gets the payment as it stands, and waits for the first call while that is under way. `beside`
+        writes what a surface keeps of a payment, in the transaction that stores it. Raises Refusal
+        `idempotency_conflict` for another request under the same id, `invalid_request`, and those of `routes`.
         """
         new.require_storable()
         known = await find_by_key(self.database, new.surface, new.caller, new.request_id)

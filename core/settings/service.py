@@ -94,6 +94,12 @@ class Ports(BaseModel):
     inbox_port: int = key(
         0, "Port of APP_HOST on which only the inbox's contract answers; 0: none", ge=0, le=65535
     )
+    orchestration_port: int = key(
+        0,
+        "Port of APP_HOST on which only the contract of internal services' payments answers; 0: none",
+        ge=0,
+        le=65535,
+    )
 
 
 class Network(BaseModel):

@@ -131,6 +131,12 @@ def document(
                 "user_token": {"type": "http", "scheme": "bearer", "description": "A user's token"},
                 "internal_signature": {"type": "apiKey", "in": "header", "name": "X-Internal-Sign"},
                 "internal_secret": {"type": "apiKey", "in": "header", "name": "X-Internal-Secret"},
+                "internal_key": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": "X-API-Key",
+                    "description": "The key of an internal service: `tallystick keys create --caller NAME`",
+                },
                 "merchant_signature": {"type": "apiKey", "in": "header", "name": "X-API-Sign"},
                 "admin_bearer": {
                     "type": "http",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from aiohttp import web
 
+from handlers.http.problems import contract_http_exception
 from handlers.http.route import MIB
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Refuse = Callable[[web.HTTPException, str, str], web.Response]
+Gate = Callable[[web.Request, "Parts"], Awaitable[web.Response | None]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +34,17 @@ class Listener:
 
     `setting` is the attribute of the settings that holds the port. `surfaces` are all that answer there, those of
     health and documentation included.
+
+    `refuse` answers the framework's own refusals. Before one for a path or method that is none, the `gate` is asked,
+    whose answer counts if it has one. With `tells_allowed` every OPTIONS is answered with the methods of its path, by
+    the same words as `refuse` does.
     """
 
     setting: str
     surfaces: tuple[Surface, ...]
+    refuse: Refuse = contract_http_exception
+    gate: Gate | None = None
+    tells_allowed: bool = False
 
 
 @dataclass(frozen=True, eq=False)
