@@ -1,7 +1,7 @@
 # Thin names for what ./tallystick and ops/setup do; see `./tallystick --help` for everything else.
 # Arguments go in ARGS: make test ARGS="tests/core -x".
 
-.PHONY: help up test fuzz chaos check format lock bench demo e2e cash-demo load clean
+.PHONY: help up test drill fuzz chaos check format lock bench demo e2e cash-demo load clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -11,6 +11,9 @@ up: ## start everything: embedded PostgreSQL and Redis, migrations, API, worker
 
 test: ## run the tests, on servers of their own
 	@./tallystick test $(ARGS)
+
+drill: ## run the tests that drive browsers, load generators, fuzzers and installers (minutes)
+	@./tallystick drill $(ARGS)
 
 fuzz: ## the ledger and wallets against their models, forged webhooks, every order of events, all routes (minutes)
 	@./tallystick test tests/core/ledger/test_properties.py tests/core/inbox/test_fuzz*.py tests/jobs/test_orders.py \

@@ -15,14 +15,17 @@ from core.inbox.dead_letters import DeadLetterStream
 from core.inbox.processing import Processor, Retries, take_over_inbox_events
 from core.inbox.rules import Admission
 from core.outbox.breakers import Breakers
+from core.outbox.callbacks import Courier
 from core.outbox.destinations import Destinations
 from core.outbox.egress import Egress
 from core.outbox.fanout import FanOut
 from core.outbox.health import Patience
 from core.outbox.ordering import Stalled
+from core.outbox.recording import take_over_deliveries
 from core.outbox.retention import Outworn
 from core.outbox.schedule import Schedule
-from core.outbox.sender import Sender, take_over_deliveries
+from core.outbox.sender import Sender
+from core.payments.notices import Notices
 from core.payments.router import open_engine
 from core.platform import open_platform
 from core.redis import open_redis
@@ -109,6 +112,7 @@ class _Shift:
         on_stream = service.settings.dlq_backend == "redis"
         self._stream = DeadLetterStream(service.redis, service.epoch) if on_stream else None
         self._schedule = Schedule.of(service.settings)
+        self._courier = Courier.of(service.settings)
         self._processor = Processor(
             service.database,
             service.ledger,
@@ -117,6 +121,7 @@ class _Shift:
             retries=retries,
             admission=Admission.of(service.settings),
             stream=self._stream,
+            engine=Notices(payments),
         )
         self._sender = Sender(
             service.database,
@@ -126,6 +131,7 @@ class _Shift:
             breakers=Breakers(service.settings.webhook_breaker_open_secs),
             patience=Patience.of(service.settings),
             vault=Vault.of(service.settings),
+            courier=self._courier,
             on_free=lambda: alarm.ring([wakeup.DELIVERIES]),
             on_event=lambda: self._wake(wakeup.OUTBOX),
         )
@@ -201,7 +207,7 @@ class _Shift:
             if taken := await take_over_inbox_events(self._database, self._retries, self._stream):
                 log.warning("worker.took_over", events=taken)
                 self._wake(wakeup.INBOX)
-            if taken := await take_over_deliveries(self._database, self._schedule):
+            if taken := await take_over_deliveries(self._database, self._schedule, self._courier):
                 log.warning("worker.took_over", deliveries=taken)
                 self._wake(wakeup.DELIVERIES)
             return 0

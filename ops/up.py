@@ -26,6 +26,7 @@ from ops.listening import Listeners, Reserved, check_contract_ports, contract_po
 from ops.process import StartError, choose_port, is_free, trim_log
 from ops.reach import reaching_database, redis_problem
 from ops.serving import api_program, metrics_folder, worker_program
+from ops.simulating import Simulated, simulate
 from ops.state import Running, announced, overlooked_state, state_dir, state_lock, write_secret
 from ops.supervisor import Supervisor
 
@@ -91,17 +92,20 @@ def run_everything(settings: Settings, *, verbose: bool) -> None:
             redis_url = valkey.url()
         listeners = _listen(settings)
         common = listeners[0]
-        host = settings.grpc_host if "grpc_host" in settings.model_fields_set else _host(settings)
-        grpc = reserve_grpc(settings, host, lambda text: say(text, "yellow"))
+        grpc = _reserve_grpc(settings)
         settings = settings.model_copy(
             update={"database_url": database_url, "redis_url": redis_url, "app_port": common.port}
         )
         key = _development_key(settings, folder / "api_key") if settings.env != "prod" else ""
         secret = _development_stripe_secret(settings, folder / "stripe_signing_secret")
-        running = Running(_url(common), database_url, redis_url, key, secret)
+        simulated = simulate(settings, folder, _taken(settings, grpc))
+        simulator_url = settings.simulator_url if simulated is None else simulated.url
+        running = Running(_url(common), database_url, redis_url, key, secret, simulator_url)
         stack.enter_context(announced(folder, running))
         admin_token = _development_admin_token(settings, folder / "admin_token")
-        _Instance(settings, folder, running, listeners, servers, admin_token, grpc, verbose=verbose).run()
+        _Instance(
+            settings, folder, running, listeners, servers, admin_token, simulated, grpc, verbose=verbose
+        ).run()
         say("Stopping the servers ...", "dim")
     say("Stopped.", "dim")
 
@@ -117,6 +121,7 @@ class _Instance:
     servers: list[Server]
     # The token that was made for development; empty where one is set.
     admin_token: str
+    simulated: Simulated | None
     grpc: Reserved | None
     verbose: bool
     _revive_at: float = 0.0
@@ -128,6 +133,7 @@ class _Instance:
         programs = [
             api_program(self.settings, logs / "api.log", self.grpc),
             worker_program(self.settings, logs / "worker.log"),
+            *([self.simulated.program(logs / "simulator.log")] if self.simulated else []),
         ]
         for path in (program.log for program in programs):
             if path is not None:
@@ -145,6 +151,7 @@ class _Instance:
                     "STATE_DIR": str(self.folder),
                     **({"GRPC_PORT": str(self.grpc.port)} if self.grpc else {}),
                     **_stripe_environment(self.settings, self.running),
+                    **(self.simulated.environment(self.settings, self.running.url) if self.simulated else {}),
                     **({"ADMIN_TOKEN": self.admin_token} if self.admin_token else {}),
                     "PROMETHEUS_MULTIPROC_DIR": str(metrics),
                 },
@@ -223,6 +230,7 @@ class _Instance:
             "PostgreSQL": self.running.database_url,
             "Redis": self.running.redis_url,
             "Data, logs": str(self.folder),
+            **({"Simulator": self.running.simulator_url} if self.running.simulator_url else {}),
             "Stripe secret": self.running.stripe_signing_secret or "none is set: STRIPE_SIGNING_SECRET",
             "API key": key or "none in ENV=prod; make one with `tallystick keys create`",
             "Admin token": self.admin_token or "the token that is set",
@@ -302,6 +310,16 @@ def _listen(settings: Settings) -> list[Listeners]:
             port = choose_port(port + 1, host)
         say(f"Port {wanted} is busy; the API uses {port}.", "yellow")
     return listen(settings, host, port)
+
+
+def _reserve_grpc(settings: Settings) -> Reserved | None:
+    """Keep the port of gRPC, on loopback alone unless GRPC_HOST or APP_HOST was given."""
+    host = settings.grpc_host if "grpc_host" in settings.model_fields_set else _host(settings)
+    return reserve_grpc(settings, host, lambda text: say(text, "yellow"))
+
+
+def _taken(settings: Settings, grpc: Reserved | None) -> set[int]:
+    return {settings.app_port, grpc.port if grpc else 0, *contract_ports(settings).values()}
 
 
 def _host(settings: Settings) -> str:

@@ -77,8 +77,8 @@ GARBAGE = (10_000, 10, 10)
 # The first one is quick where no other test has left thousands of series in the metrics of the process.
 SLOW_FIRST = (
     "tests/core/test_metrics.py",
-    "tests/handlers/http/test_openapi.py",
     "tests/loadtests/test_harness.py",
+    "tests/handlers/http/test_openapi.py",
     "tests/chaos/",
     "tests/ops/test_setup.py",
     "tests/ops/test_cli.py",

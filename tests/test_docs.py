@@ -59,10 +59,18 @@ def python_prose(text: str) -> Iterator[tuple[int, str]]:
             else:
                 yield token.start[0], comment
     yield from joined(lines)
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            for paragraph in (ast.get_docstring(node) or "").split("\n\n"):
-                yield getattr(node, "lineno", 1), " ".join(paragraph.split())
+    for node in documented(ast.parse(text)):
+        for paragraph in (ast.get_docstring(node) or "").split("\n\n"):
+            yield getattr(node, "lineno", 1), " ".join(paragraph.split())
+
+
+def documented(node: ast.AST) -> Iterator[ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Yield what may have a docstring. Statements alone are walked through: expressions are nine tenths of a tree."""
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        yield node
+    for name in ("body", "orelse", "handlers", "finalbody", "cases"):
+        for one in getattr(node, name, ()):
+            yield from documented(one)
 
 
 def other_prose(text: str, sign: str) -> Iterator[tuple[int, str]]:

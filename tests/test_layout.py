@@ -115,9 +115,9 @@ class Import(NamedTuple):
 
 
 @functools.cache
-def tree_of(path: Path) -> ast.Module:
-    """Return the parsed file; several tests look at all files."""
-    return ast.parse(path.read_text())
+def nodes_of(path: Path) -> tuple[ast.AST, ...]:
+    """Return the nodes of a file's tree; several tests look at all files, and to walk takes longer than to parse."""
+    return tuple(ast.walk(ast.parse(path.read_text())))
 
 
 def sources(*packages: str) -> Iterator[Path]:
@@ -137,7 +137,7 @@ def imports(path: Path) -> tuple[Import, ...]:
 
 def _imports(path: Path) -> Iterator[Import]:
     file = relative(path)
-    for node in ast.walk(tree_of(path)):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield Import(file, node.lineno, alias.name)
@@ -150,19 +150,17 @@ def _imports(path: Path) -> Iterator[Import]:
                 yield Import(file, node.lineno, f"{base}.{alias.name}")
 
 
-def run_time_imports(path: Path) -> Iterator[Import]:
-    """Yield every import of a file that is made when the program runs, so not those under TYPE_CHECKING."""
-    tree = tree_of(path)
+@functools.cache
+def run_time_imports(path: Path) -> tuple[Import, ...]:
+    """Return every import of a file that is made when the program runs, so not those under TYPE_CHECKING."""
     typing_only = {
         node.lineno
-        for block in ast.walk(tree)
+        for block in nodes_of(path)
         if isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING"
         for node in ast.walk(block)
         if isinstance(node, ast.ImportFrom | ast.Import)
     }
-    for found in imports(path):
-        if found.line not in typing_only:
-            yield found
+    return tuple(found for found in imports(path) if found.line not in typing_only)
 
 
 def module_of(path: Path) -> str:
@@ -286,7 +284,7 @@ def test_every_folder_of_sources_is_a_package() -> None:
 def test_only_what_starts_processes_reads_the_environment() -> None:
     readers = set()
     for path in sources(*PACKAGES[:-1]):
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             if (
                 isinstance(node, ast.Attribute)
                 and isinstance(node.value, ast.Name)
@@ -320,9 +318,9 @@ def test_sql_stands_only_in_its_folder() -> None:
     elsewhere = {"core/migrations.py", "ops/embedded/postgres.py"}
     found = set()
     for path in sources("core", "handlers", "jobs", "ops"):
-        tree = tree_of(path)
-        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-        for node in ast.walk(tree):
+        nodes = nodes_of(path)
+        docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        for node in nodes:
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
                 found |= {relative(path)} if statement.search(node.value) else set()
 

@@ -162,6 +162,7 @@ async def walk(tab: Tab) -> list[str]:
     return headings
 
 
+@pytest.mark.drill
 async def test_the_readmes_step_in_the_browser(
     running: Running, tour: list[str], record_property: Callable[[str, object], None]
 ) -> None:

@@ -121,7 +121,7 @@ class BatchApplier:
         try:
             outcomes = await self._call(batch, posts, idle, ends=ends)
         except Exception as error:
-            if _concerns_all(error):
+            if concerns_all(error):
                 raise
             await self._finish_idle(batch, idle, ends=False)
             return await self._apart(batch, posts, error)
@@ -132,7 +132,7 @@ class BatchApplier:
         try:
             return [*await self._call(batch, posts, (), ends=False)]
         except Exception as error:
-            if _concerns_all(error):
+            if concerns_all(error):
                 raise
             return await self._apart(batch, posts, error)
 
@@ -188,7 +188,8 @@ def failure_of(event: InboxEvent, error: Exception) -> Failed:
     return Failed("internal_error", f"{type(error).__name__}: {error}")
 
 
-def _concerns_all(error: Exception) -> bool:
+def concerns_all(error: Exception) -> bool:
+    """Whether a failure is one of the whole claim, or of the server."""
     return isinstance(error, ClaimGoneError) or (isinstance(error, Unavailable) and error.code != "busy")
 
 

@@ -18,7 +18,8 @@ from core.database import ClaimGoneError, queries
 from core.errors import Refusal, Unavailable
 from core.inbox.applying import Batch, BatchApplier, Idle, Posted, failure_of
 from core.inbox.dead_letters import say_dead
-from core.inbox.rules import Failed, Ignored, InboxEvent, Post, read_event
+from core.inbox.rules import Failed, Ignored, InboxEvent, Named, Post, Transition, read_event
+from core.inbox.transitions import Moved, apply_transitions
 from core.work import wakeup
 from core.work.due_window import DueWindow
 from core.work.leases import DEAD_AFTER_SECONDS
@@ -27,10 +28,12 @@ from core.work.retries import full_jitter
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Self
+    from uuid import UUID
 
     from core.database import Database
     from core.inbox.dead_letters import DeadLetterStream
-    from core.inbox.rules import Admission, Decision, Owners, Reading
+    from core.inbox.rules import Admission, Decision, Owners, Reading, Target
+    from core.inbox.transitions import Engine
     from core.ledger.ledger import Ledger
     from core.settings import Settings
     from core.work.leases import Worker
@@ -72,7 +75,10 @@ class Retries:
 
 
 class Processor:
-    """The part of one worker that applies events. `wake` gets the topics that have work after a commit."""
+    """The part of one worker that applies events. `wake` gets the topics that have work after a commit.
+
+    With an `engine` the events of its payments are transitions of theirs; without one they have no effect.
+    """
 
     def __init__(
         self,
@@ -82,6 +88,7 @@ class Processor:
         *,
         admission: Admission,
         wake: Callable[[str], None],
+        engine: Engine | None = None,
         retries: Retries | None = None,
         stream: DeadLetterStream | None = None,
     ) -> None:
@@ -90,6 +97,7 @@ class Processor:
         self._wake = wake
         self._retries = retries or Retries()
         self._admission = admission
+        self._engine = engine
         self._applier = BatchApplier(database, ledger)
         self._stream = stream
         self._left_behind = False
@@ -198,26 +206,45 @@ class Processor:
     async def _apply(self, batch: Batch) -> None:
         posts: list[Posted] = []
         idle: list[Idle] = []
+        moved: list[Moved] = []
         for event, decision in await self._decide(batch.events):
             if isinstance(decision, Post):
                 posts.append(Posted(event, decision))
             elif isinstance(decision, Ignored):
                 idle.append(Idle(event, decision))
+            elif isinstance(decision, Transition):
+                moved.append(Moved(event, decision))
             else:
                 batch.fail(event, decision)
+        if moved and self._engine is not None:
+            await apply_transitions(self._engine, batch, moved, last=not (posts or idle))
         await self._applier.apply(batch, posts, idle)
 
     async def _decide(self, events: Sequence[InboxEvent]) -> list[tuple[InboxEvent, Decision]]:
         """Read all events, then the rows that they name, then decide on each."""
         read = [(event, self._read(event)) for event in events]
+        targets = await self._targets_of(
+            [(event, found) for event, found in read if isinstance(found, Named)]
+        )
         owners = await self._owners_of({code for _, found in read for code in _accounts_of(found)})
-        return [(event, _decision(event, found, owners)) for event, found in read]
+        return [(event, _decision(event, found, targets.get(event.id), owners)) for event, found in read]
 
-    def _read(self, event: InboxEvent) -> Reading | Ignored | Failed:
+    def _read(self, event: InboxEvent) -> Named | Reading | Ignored | Failed:
         try:
-            return read_event(event, self._admission)
+            if self._engine is None:
+                return read_event(event, self._admission)
+            return read_event(event, self._admission, self._engine.read)
         except Exception as error:  # noqa: BLE001 - a body that breaks our code fails its own event alone
             return failure_of(event, error)
+
+    async def _targets_of(self, named: Sequence[tuple[InboxEvent, Named]]) -> dict[UUID, Target]:
+        """Return what events of payments are about, as far as it is known here, in one question."""
+        if not named or self._engine is None:
+            return {}
+        found = await self._engine.known([(event.provider, one.told.names) for event, one in named])
+        return {
+            event.id: target for (event, _), target in zip(named, found, strict=True) if target is not None
+        }
 
     async def _owners_of(self, codes: set[str]) -> Owners:
         if missing := [code for code in codes if code not in self._owners]:
@@ -258,15 +285,18 @@ class Processor:
         )
 
 
-def _accounts_of(found: Reading | Ignored | Failed) -> tuple[str, ...]:
-    return () if isinstance(found, Ignored | Failed) else found.accounts
+def _accounts_of(found: Named | Reading | Ignored | Failed) -> tuple[str, ...]:
+    rule = found.otherwise if isinstance(found, Named) else found
+    return () if isinstance(rule, Ignored | Failed) else rule.accounts
 
 
-def _decision(event: InboxEvent, found: Reading | Ignored | Failed, owners: Owners) -> Decision:
+def _decision(
+    event: InboxEvent, found: Named | Reading | Ignored | Failed, target: Target | None, owners: Owners
+) -> Decision:
     if isinstance(found, Ignored | Failed):
         return found
     try:
-        return found.decide(owners)
+        return found.decide(target, owners) if isinstance(found, Named) else found.decide(owners)
     except Refusal as refusal:
         return Failed(refusal.code, refusal.detail)
     except Exception as error:  # noqa: BLE001 - a body that breaks our code fails its own event alone

@@ -9,7 +9,7 @@ An effect is keyed by the object and the effect, not by the event, because a pro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, Protocol, TypeAlias
@@ -76,7 +76,29 @@ class Failed(NamedTuple):
     final: bool = False
 
 
-Decision: TypeAlias = Post | Ignored | Failed
+class Target(NamedTuple):
+    """The payment and the attempt that an event is about."""
+
+    payment: UUID
+    attempt: UUID
+
+
+class Told(Protocol):
+    """The part of an event that is about a payment through a provider: the names by which its attempt is found."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The names, those that say most first."""
+
+
+class Transition(NamedTuple):
+    """The decision that an event moves a payment: `told` is for the engine of payments, which alone reads it."""
+
+    target: Target
+    told: Told
+
+
+Decision: TypeAlias = Post | Transition | Ignored | Failed
 
 
 class Reading(Protocol):
@@ -88,6 +110,21 @@ class Reading(Protocol):
 
     def decide(self, owners: Owners) -> Decision:
         """Decide what shall happen."""
+
+
+class Named(NamedTuple):
+    """An event that tells of a payment through a provider. If none of its names is known here, a rule decides."""
+
+    told: Told
+    otherwise: Reading | Ignored | Failed
+
+    def decide(self, target: Target | None, owners: Owners) -> Decision:
+        """Decide what shall happen: `target` is what one of the names is known for."""
+        if target is not None:
+            return Transition(target, self.told)
+        return (
+            self.otherwise if isinstance(self.otherwise, Ignored | Failed) else self.otherwise.decide(owners)
+        )
 
 
 Rule: TypeAlias = Callable[[Mapping[str, Any]], Reading | Ignored]
@@ -223,19 +260,38 @@ READERS: Final[Mapping[str, Callable[[bytes], Mapping[str, Any]]]] = {"cloudpaym
 """How the bodies of a provider are read that are no JSON objects."""
 
 
-def read_event(event: InboxEvent, admission: Admission) -> Reading | Ignored | Failed:
-    """Read an event by the rule of its type: the first step of a rule, and everything that needs none."""
+ReadTold: TypeAlias = Callable[[str, str, bytes], Told | None]
+"""The reader of providers' events, by provider and type: None for one that is about no payment. Raises ValueError."""
+
+
+def _tells_nothing(_provider: str, _event_type: str, _body: bytes) -> None:
+    return None
+
+
+def read_event(
+    event: InboxEvent, admission: Admission, read_told: ReadTold = _tells_nothing
+) -> Named | Reading | Ignored | Failed:
+    """Read an event by its provider's file and by the rule of its type, and everything that needs neither."""
+    told: Told | None = None
+    otherwise: Ignored | Failed = Ignored("no_attempt: The event names no payment of ours.")
     rule = RULES.get((event.provider, event.event_type))
-    if rule is None:
-        return Ignored(f"no_rule: {event.event_type} has no effect here.")
+    try:
+        told = read_told(event.provider, event.event_type, event.body)
+    except ValueError as error:
+        otherwise = Failed("unusable_payload", str(error), final=True)
+    else:
+        if rule is None and told is None:
+            return Ignored(f"no_rule: {event.event_type} has no effect here.")
     try:
         fields = READERS.get(event.provider, read_object)(event.body)
-        objection = admission.objection(event.provider, fields)
-        return Ignored(objection) if objection else rule(fields)
+        if objection := admission.objection(event.provider, fields):
+            return Ignored(objection)
+        found = otherwise if rule is None else rule(fields)
     except Refusal as refusal:
-        return Failed("unusable_payload", refusal.detail, final=True)
+        found = Failed("unusable_payload", refusal.detail, final=True)
     except UnusableEventError as error:
-        return Failed("unusable_payload", str(error), final=True)
+        found = Failed("unusable_payload", str(error), final=True)
+    return found if told is None else Named(told, found)
 
 
 LIVE: Final = "live"
@@ -258,6 +314,7 @@ class Admission:
     paypal: bool = False
     """Whether the events of PAYPAL_MODE count: they carry no flag, and their signature tells which PayPal it was."""
     cloudpayments: str = LIVE
+    simulator: bool = False
 
     @classmethod
     def of(cls, settings: Settings) -> Admission:
@@ -268,12 +325,15 @@ class Admission:
             stripe_accounts=frozenset(settings.stripe_accounts),
             paypal=settings.env != "prod" or settings.paypal_mode == LIVE,
             cloudpayments=settings.cloudpayments_livemode or unset,
+            simulator=settings.env != "prod",
         )
 
     def objection(self, provider: str, fields: Mapping[str, Any]) -> str | None:
         """Return the reason why an event has no effect here, or None."""
         if provider == "paypal" and not self.paypal:
             return "test_event: The event is of PayPal's sandbox, as PAYPAL_MODE says."
+        if provider == "simulator" and not self.simulator:
+            return "test_event: The simulator takes no money."
         if provider == "stripe":
             return self._objection_to_stripe(fields)
         if provider == "cloudpayments":

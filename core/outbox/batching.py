@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import structlog
 
 from core.database import queries
+from core.outbox.callbacks import request_of
 from core.outbox.signing import message_id
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from core.database import Connection, Database, Row
+    from core.outbox.callbacks import Request
 
 log = structlog.get_logger(__name__)
 _sql = queries(__name__)
@@ -37,13 +39,14 @@ _TAIL: Final = b"]}"
 class Message(NamedTuple):
     """One request to be sent, for the delivery `row`, which has the lease, alone or for its batch.
 
-    `identity` is the `webhook-id`; like the body it is the same at every attempt.
+    `identity` is the `webhook-id`; like the body it is the same at every attempt. Only callbacks have a `request`.
     """
 
     row: Row
     identity: str
     event_type: str
     body: bytes
+    request: Request | None = None
 
     @property
     def is_batch(self) -> bool:
@@ -79,7 +82,8 @@ async def messages_of(database: Database, rows: Sequence[Row], token: UUID) -> l
         elif row["batch_size"] > 1 and row["attempts"] == 1 and not row["disabled"]:
             to_batch[row["endpoint_id"]].append(row)
         else:  # a delivery that was tried alone stays alone
-            messages.append(Message(row, message_id(row["event_id"]), row["event_type"], row["body"]))
+            identity = message_id(row["event_id"])
+            messages.append(Message(row, identity, row["event_type"], row["body"], request_of(row)))
     groups = [group for found in to_batch.values() for group in _groups(found)]
     if groups:
         try:

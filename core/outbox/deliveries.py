@@ -123,6 +123,8 @@ async def resend(database: Database, *, principal_id: int | None, delivery_id: U
     row = await _find(database, principal_id, delivery_id)
     if row["deleted"]:
         raise Refusal("endpoint_missing", "The endpoint of this delivery was deleted.")
+    if row["superseded"]:
+        raise Refusal("not_found", "A later callback about the object has taken this delivery's place.")
     if row["disabled"]:
         raise Refusal("endpoint_disabled", "The endpoint of this delivery is switched off. Enable it first.")
     due, _ = await _make_due(database, [delivery_id])

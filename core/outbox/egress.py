@@ -112,7 +112,7 @@ class Egress:
             for fresh in (False, True)
         }
         # The settings judge a URL by its text, so a verdict that it may be used stands as long as this process.
-        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._known: OrderedDict[tuple[str, bool], _Known] = OrderedDict()
 
     async def close(self) -> None:
         """Close all connections."""
@@ -120,37 +120,54 @@ class Egress:
             await pool.close()
         await self._resolver.close()
 
-    async def post(self, url: str, *, body: bytes, headers: Mapping[str, str]) -> Reply:
+    async def post(
+        self,
+        url: str,
+        *,
+        body: bytes,
+        headers: Mapping[str, str],
+        trusted: bool = False,
+        timeout_seconds: float = TOTAL_TIMEOUT_SECONDS,
+    ) -> Reply:
         """Send `body` to `url` and return the reply. Nothing that the receiver does raises an error.
 
-        No error tells the URL, because its path or query may be a secret of the receiver's.
+        A `trusted` URL was set by the operator, and may lead anywhere but to metadata. No error tells the URL, because
+        its path or query may be a secret of the receiver's.
         """
         started = time.perf_counter()
         try:
             if self._destinations.is_echo(url):
                 self._destinations.check_url(url)
                 return Reply(200, None, time.perf_counter() - started)
-            return await self._exchange_or_again(self._look_up(url), body, headers, started)
+            known = self._look_up(url, trusted=trusted)
+            return await self._exchange_or_again(known, body, headers, started, timeout_seconds)
         except Refusal as refusal:
             # The settings allowed this URL when the endpoint was made, and forbid it now.
             error = refusal.detail
         except Exception as failure:  # noqa: BLE001 - it becomes the error of the reply
             # An answer that breaks our code is a failed attempt: else the delivery would be sent again without an end.
-            error = _error(failure)
+            error = _error(failure, timeout_seconds)
         return Reply(None, error[:500], time.perf_counter() - started)
 
-    def _look_up(self, url: str) -> _Known:
-        known = self._known.get(url)
+    def _look_up(self, url: str, *, trusted: bool) -> _Known:
+        known = self._known.get((url, trusted))
         if known is None:
-            self._destinations.check_url(url)
-            known = _Known(self._destinations.allows_host(urlsplit(url).hostname or ""), Target.of(url))
-            self._known[url] = known
+            if not trusted:
+                self._destinations.check_url(url)
+            named = trusted or self._destinations.allows_host(urlsplit(url).hostname or "")
+            known = _Known(named, Target.of(url))
+            self._known[url, trusted] = known
             if len(self._known) > KNOWN_URLS:
                 self._known.popitem(last=False)
         return known
 
     async def _exchange_or_again(
-        self, known: _Known, body: bytes, headers: Mapping[str, str], started: float
+        self,
+        known: _Known,
+        body: bytes,
+        headers: Mapping[str, str],
+        started: float,
+        timeout_seconds: float,
     ) -> Reply:
         """Exchange once; and once more when a connection that was kept open has ended before any byte of an answer.
 
@@ -158,16 +175,18 @@ class Egress:
         """
         posting = Posting(known.target, headers, body)
         try:
-            return await self._exchange(posting, self._pools[known.named, False], started)
+            return await self._exchange(posting, self._pools[known.named, False], started, timeout_seconds)
         except (aiohttp.ClientConnectorError, TimeoutError):
             raise
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError):
             if not posting.reused:
                 raise
-        return await self._exchange(posting, self._pools[known.named, True], started)
+        return await self._exchange(posting, self._pools[known.named, True], started, timeout_seconds)
 
-    async def _exchange(self, posting: Posting, pool: Connector, started: float) -> Reply:
-        left = TOTAL_TIMEOUT_SECONDS - (time.perf_counter() - started)
+    async def _exchange(
+        self, posting: Posting, pool: Connector, started: float, timeout_seconds: float
+    ) -> Reply:
+        left = timeout_seconds - (time.perf_counter() - started)
         async with asyncio.timeout(max(left, 0.001)):
             answer = await posting.send(pool, _CONNECT_TIMEOUT)
         try:
@@ -224,10 +243,10 @@ def _retry_after(response: Answer) -> float | None:
     return seconds_of_retry_after(response.headers.get(hdrs.RETRY_AFTER, ""))
 
 
-def _error(failure: Exception) -> str:
+def _error(failure: Exception, timeout_seconds: float = TOTAL_TIMEOUT_SECONDS) -> str:
     """Return what a failure is called. Some of aiohttp's texts have the URL, and so are left out."""
     if isinstance(failure, TimeoutError):
-        return f"no answer within {TOTAL_TIMEOUT_SECONDS:g} s"
+        return f"no answer within {timeout_seconds:g} s"
     if isinstance(failure, aiohttp.ClientConnectorCertificateError):
         return _named(failure, failure.certificate_error)
     if isinstance(failure, aiohttp.ClientConnectorError):

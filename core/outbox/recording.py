@@ -18,9 +18,11 @@ from core.database import queries
 from core.errors import Unavailable
 from core.lane import Lane
 from core.masking import mask_text
-from core.outbox.batching import carry
+from core.outbox.batching import carriers_of, carry
+from core.outbox.callbacks import Courier
 from core.outbox.egress import EXCERPT_BYTES
-from core.outbox.ordering import Turn, lock, release_locked
+from core.outbox.ordering import Turn, lock, release, release_locked, turns_of
+from core.work.leases import DEAD_AFTER_SECONDS
 from core.work.retries import half_jitter
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ _sql = queries(__name__)
 
 # Results written in one statement.
 RECORD_BATCH: Final = 200
+TAKE_OVER_BATCH: Final = 1000
 # The waits before a result is written again, which double from the first to the last.
 FIRST_WAIT_SECONDS: Final = 0.05
 LAST_WAIT_SECONDS: Final = 2.0
@@ -59,10 +62,12 @@ class Result(NamedTuple):
     error: str | None = None
 
 
-def result_of(row: Row, token: UUID, reply: Reply, sent_at: datetime, schedule: Schedule) -> Result:
-    """Return the result that a reply means for the delivery `row`."""
+def result_of(
+    row: Row, token: UUID, reply: Reply, sent_at: datetime, schedule: Schedule, *, ends_gone: bool = True
+) -> Result:
+    """Return the result that a reply means for the delivery `row`; `ends_gone` lets an answer 410 be the last one."""
     excerpt = mask_text(reply.excerpt)[:EXCERPT_BYTES]
-    final = reply.succeeded or reply.gone
+    final = reply.succeeded or (reply.gone and ends_gone)
     wait = None if final else schedule.wait_seconds(row["attempts"], reply.retry_after)
     error = None
     if not reply.succeeded:
@@ -82,11 +87,15 @@ def result_of(row: Row, token: UUID, reply: Reply, sent_at: datetime, schedule: 
 
 
 class Written(NamedTuple):
-    """A result to be written down, the turn that it ends, and whether the delivery carries others that share it."""
+    """A result to be written down, the turn that it ends, and whether the delivery carries others that share it.
+
+    The turn of a callback that would be tried again ends if a later one has superseded it: `superseded_ends`.
+    """
 
     result: Result
     turn: Turn | None
     carries: bool
+    superseded_ends: bool = False
 
 
 class Records:
@@ -129,11 +138,14 @@ class Records:
         columns: list[list[Any]] = [list(column) for column in zip(*results, strict=True)]
         turns = {one.turn for one in written if one.turn is not None}
         carriers = {one.result.id for one in written if one.carries}
+        again = [one.result.id for one in written if one.superseded_ends]
         if turns or carriers:
             async with self._database.transaction() as connection:
                 await lock(connection, turns)
                 rows = await connection.fetch(_sql.record_deliveries, *columns)
                 await carry(connection, carriers)
+                if again:
+                    await connection.execute(_sql.end_superseded, again)
                 released = await release_locked(connection, turns)
             if released:
                 self._on_release()
@@ -141,3 +153,18 @@ class Records:
             rows = await self._database.fetch(_sql.record_deliveries, *columns)
         held = {row["id"] for row in rows}
         return [result.id in held for result in results]
+
+
+async def take_over_deliveries(database: Database, schedule: Schedule, courier: Courier | None = None) -> int:
+    """Free the deliveries of workers that are gone or too slow; return how many that was."""
+    async with database.transaction() as connection:
+        rows = await connection.fetch(
+            _sql.take_over_deliveries,
+            DEAD_AFTER_SECONDS,
+            schedule.max_attempts,
+            TAKE_OVER_BATCH,
+            *(courier or Courier()).attempts(),
+        )
+        await carry(connection, carriers_of(rows))
+    await release(database, turns_of(row for row in rows if row["state"] == "failed"))
+    return len(rows)

@@ -8,10 +8,12 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from core.database import queries
+from core.outbox.callbacks import Courier
 from core.outbox.egress import TOTAL_TIMEOUT_SECONDS, Egress
 from core.outbox.fanout import fan_out
+from core.outbox.recording import take_over_deliveries
 from core.outbox.schedule import Schedule
-from core.outbox.sender import Sender, take_over_deliveries
+from core.outbox.sender import Sender
 from core.vault import Vault
 from core.work.leases import Worker
 
@@ -57,7 +59,7 @@ async def send_all_due(database: Database, settings: Settings, destinations: Des
                 break
             if not sent:
                 await asyncio.sleep(WAIT_STEP_SECONDS)
-                await take_over_deliveries(database, Schedule.of(settings))
+                await take_over_deliveries(database, Schedule.of(settings), Courier.of(settings))
 
 
 @asynccontextmanager
@@ -65,14 +67,16 @@ async def _rounds(
     database: Database, settings: Settings, destinations: Destinations
 ) -> AsyncIterator[Callable[[], Awaitable[bool]]]:
     """Yield a function that does one round and says whether there was anything to do."""
-    worker, egress = Worker(), Egress(destinations)
+    worker, egress, courier = Worker(), Egress(destinations), Courier.of(settings)
 
     async def send() -> bool:
         await worker.beat(database)
-        sender = Sender(database, egress, worker, Schedule.of(settings), vault=Vault.of(settings))
+        sender = Sender(
+            database, egress, worker, Schedule.of(settings), vault=Vault.of(settings), courier=courier
+        )
         events = await fan_out(database)
         started = await sender.step()
-        await sender.drain(2 * TOTAL_TIMEOUT_SECONDS)
+        await sender.drain(2 * TOTAL_TIMEOUT_SECONDS + courier.longer_seconds)
         return bool(events or started)
 
     try:

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections import Counter
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
@@ -21,15 +22,15 @@ from core.database import queries
 from core.outbox.backlog import Backlog, Share
 from core.outbox.batching import Message, carriers_of, carry, messages_of
 from core.outbox.breakers import FIRST_SLOTS, SLOTS_OF_OTHER, Breakers
+from core.outbox.callbacks import Courier
 from core.outbox.egress import GONE_STATUS, TOTAL_TIMEOUT_SECONDS, UNREAD, Reply
 from core.outbox.fanout import Room
 from core.outbox.health import Patience, note_failure, note_success
-from core.outbox.ordering import Turn, release, turns_of
+from core.outbox.ordering import Turn
 from core.outbox.recording import Records, Result, Written, result_of
 from core.outbox.schedule import Schedule
 from core.outbox.signing import Sealed, Signers, message_id
 from core.vault import SealedError, Vault
-from core.work.leases import DEAD_AFTER_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,7 +60,6 @@ KNOWN_SWIFT: Final = 128
 MOST_EXCLUDED: Final = 256
 # Once all slots were taken, a claim is worth its round trip when so many are free again.
 SLOTS_AT_ONCE: Final = 16
-TAKE_OVER_BATCH: Final = 1000
 # Deliveries that are given up in one statement when their endpoint is off.
 GIVE_UP_BATCH: Final = 1_000
 
@@ -81,6 +81,7 @@ class Sender:
         breakers: Breakers | None = None,
         patience: Patience | None = None,
         vault: Vault | None = None,
+        courier: Courier | None = None,
         on_free: Callable[[], None] = lambda: None,
         on_event: Callable[[], None] = lambda: None,
     ) -> None:
@@ -91,6 +92,8 @@ class Sender:
         self._breakers = breakers or Breakers(0)
         self._patience = patience or Patience(0, 0)
         self._signers = Signers(vault or Vault())
+        self._courier = courier or Courier()
+        self._lease_seconds = LEASE_SECONDS + self._courier.longer_seconds
         # A logger that is bound once knows which lines nobody wants.
         self._log = log.bind()
         self._on_free = on_free
@@ -158,7 +161,7 @@ class Sender:
         return Room(
             self._worker.id,
             ids.new_uuid(),
-            LEASE_SECONDS,
+            self._lease_seconds,
             list(rooms),
             list(rooms.values()),
             [min(room, FIRST_SLOTS - self._of_endpoint[name]) for name, room in rooms.items()],
@@ -202,7 +205,7 @@ class Sender:
                 [self._backlog[endpoint_id].since for endpoint_id in asked],
                 self._worker.id,
                 token,
-                LEASE_SECONDS,
+                self._lease_seconds,
             )
             self._backlog.note(asked, rows)
             if rows:
@@ -278,19 +281,20 @@ class Sender:
     async def _send_and_record(self, message: Message, token: UUID, *, swift: bool, trial: bool) -> None:
         row = message.row
         endpoint_id = row["endpoint_id"]
-        until = time.monotonic() + LEASE_SECONDS - RECORD_SECONDS
+        until = time.monotonic() + self._lease_seconds - RECORD_SECONDS
         try:
             try:
                 result = await self._send(message, token)
             finally:
                 # The receiver is free for another request; the record takes its time.
                 self._let_go(endpoint_id, swift=swift, trial=trial)
-            finished = result.state != "pending" and row["ordered_object"] is not None
-            turn = Turn(endpoint_id, row["ordered_object"]) if finished else None
-            if not await self._records.add(Written(result, turn, message.is_batch), until=until):
+            again = result.state == "pending" and message.request is not None
+            ends = row["ordered_object"] is not None and (again or result.state != "pending")
+            turn = Turn(endpoint_id, row["ordered_object"]) if ends else None
+            if not await self._records.add(Written(result, turn, message.is_batch, again), until=until):
                 log.warning("delivery.lease_lost", delivery_id=str(row["id"]), state=result.state)
             if result.sent_at is not None:
-                await self._note_health(row, result)
+                await self._note_health(message, result)
             else:  # the endpoint is off or gone; its backlog need not be claimed to learn that
                 await self._give_up_backlog(endpoint_id, result.last_error)
         except Exception:  # the lease will run out, and the delivery is sent again
@@ -316,13 +320,21 @@ class Sender:
         reply = await self._post(message)
         full = not self._room_of(row["endpoint_id"])
         self._breakers.note(row["endpoint_id"], good=reply.well, seconds=reply.seconds, full=full)
+        judge = partial(
+            result_of,
+            row,
+            token,
+            sent_at=sent_at,
+            schedule=self._courier.schedule_of(message.request, self._schedule),
+            ends_gone=message.request is None,
+        )
         try:
-            result = result_of(row, token, reply, sent_at, self._schedule)
+            result = judge(reply)
         except Exception:
             # An answer that breaks our code is a failed attempt like any other, or it would come again without an end.
             log.exception("delivery.answer_unread", delivery_id=str(row["id"]))
             reply = Reply(None, UNREAD, reply.seconds)
-            result = result_of(row, token, reply, sent_at, self._schedule)
+            result = judge(reply)
         metrics.DELIVERY_ATTEMPTS.add("success" if reply.succeeded else "error")
         metrics.DELIVERY_SECONDS.observe(reply.seconds)
         if result.state != "pending":
@@ -356,9 +368,14 @@ class Sender:
             body=message.body,
             timestamp=int(time.time()),
         )
+        if message.request is not None:
+            return await self._courier.post(self._egress, message.request, message.body, signed)
         return await self._egress.post(row["url"], body=message.body, headers=own | signed)
 
-    async def _note_health(self, row: Row, result: Result) -> None:
+    async def _note_health(self, message: Message, result: Result) -> None:
+        row = message.row
+        if message.request is not None:  # nobody could switch the receiver of callbacks on again
+            return
         if result.state == "delivered":
             if row["failing"]:
                 await note_success(self._database, row["endpoint_id"])
@@ -377,14 +394,3 @@ class Sender:
         async with self._database.transaction() as connection:
             rows = await connection.fetch(_sql.fail_backlog, endpoint_id, reason, GIVE_UP_BATCH)
             await carry(connection, carriers_of(rows))
-
-
-async def take_over_deliveries(database: Database, schedule: Schedule) -> int:
-    """Free the deliveries of workers that are gone or too slow; return how many that was."""
-    async with database.transaction() as connection:
-        rows = await connection.fetch(
-            _sql.take_over_deliveries, DEAD_AFTER_SECONDS, schedule.max_attempts, TAKE_OVER_BATCH
-        )
-        await carry(connection, carriers_of(rows))
-    await release(database, turns_of(row for row in rows if row["state"] == "failed"))
-    return len(rows)

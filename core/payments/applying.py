@@ -15,6 +15,7 @@ from core.ledger.items import SYSTEM_PRINCIPAL
 from core.payments.accounts import posting_of, system_accounts
 from core.payments.payments import lock
 from core.payments.rules import Dispute, Place, dispute, hear, see, suspended
+from core.payments.telling import Arming
 from core.payments.writing import Report, write
 from core.providers.protocol import Sight
 from core.work.retries import in_transaction
@@ -39,10 +40,11 @@ MAX_OPENINGS: Final = 3
 
 
 class Applied(NamedTuple):
-    """The payment after a report, and the effects of the transition."""
+    """The payment after a report, the effects of the transition, and whether the report has changed anything."""
 
     payment: Payment
     effects: frozenset[Effect]
+    changed: bool
 
 
 class _NoAccountError(Exception):
@@ -54,11 +56,14 @@ class _NoAccountError(Exception):
 
 
 class Applier:
-    """Applies reports. `wake` is called after a commit that has written events."""
+    """Applies reports. `wake` is called after a commit that has written events or callbacks."""
 
-    def __init__(self, database: Database, ledger: Ledger, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, database: Database, ledger: Ledger, wake: Callable[[], None], arming: Arming | None = None
+    ) -> None:
         self._database = database
         self._ledger = ledger
+        self._arming = arming or Arming()
         self.wake = wake
 
     async def apply(self, payment_id: UUID, attempt_id: UUID, report: Report) -> Applied:
@@ -83,18 +88,20 @@ class Applier:
     async def within(
         self, connection: Connection, payment_id: UUID, attempt_id: UUID, report: Report
     ) -> tuple[Applied, bool]:
-        """Apply a report in the transaction of `connection`; return also whether events were written."""
+        """Apply a report in the transaction of `connection`; return also whether events or callbacks were written."""
         payment = await lock(connection, payment_id)
         # A wish is for the payment; the attempt that it concerns is known under the lock.
         attempt = payment.attempt(attempt_id) if report.wish is None else payment.current
         if report.wish is not None and attempt.giving_up:
-            return Applied(payment, frozenset()), False  # the provider is being asked already
+            return Applied(payment, frozenset(), False), False  # the provider is being asked already
         change = _decide(payment, attempt, report)
         facts, postings = await self._post(connection, payment, attempt, change)
-        payment, told = await write(
+        after, told = await write(
             connection, payment, attempt, change._replace(facts=facts), report, postings
         )
-        return Applied(payment, change.effects), told
+        changed = after.revision != payment.revision
+        armed = changed and await self._arming.arm(connection, payment, after)
+        return Applied(after, change.effects, changed), told or armed
 
     async def _post(
         self, connection: Connection, payment: Payment, attempt: Attempt, change: Change

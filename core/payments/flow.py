@@ -17,7 +17,7 @@ import structlog
 from core import ids, tasks
 from core.database import queries
 from core.errors import Refusal
-from core.payments.applying import Applier
+from core.payments.applying import Applied, Applier
 from core.payments.calls import MOST_CALL_SECONDS, called
 from core.payments.looking import CALL_SECONDS, LEASE_SECONDS
 from core.payments.payments import find, find_by_key
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from core.database import Connection, Database
     from core.ledger.ledger import Ledger
     from core.payments.payments import Attempt, NewPayment, Payment
+    from core.payments.telling import Arming
     from core.providers.protocol import Provider, Sight
     from core.work.progress import Progress
 
@@ -80,7 +81,7 @@ class Payments:
 
     `routes` chooses the providers of a new payment and raises Refusal where there is none. `terms` returns a merchant's
     own settings at a provider; they are secrets, so an attempt does not keep them. `noted` hears after
-    each call whether its provider has answered.
+    each call whether its provider has answered. `arming` writes the callbacks of changes.
     """
 
     def __init__(
@@ -93,10 +94,11 @@ class Payments:
         wake: Callable[[], None] = lambda: None,
         terms: Callable[[Payment, str], Awaitable[Mapping[str, str]]] = no_terms,
         noted: Callable[[str, bool], Awaitable[None]] = _not_noted,
+        arming: Arming | None = None,
     ) -> None:
         self.database = database
         self.providers = providers
-        self.applier = Applier(database, ledger, wake)
+        self.applier = Applier(database, ledger, wake, arming)
         self._routes = routes
         self.terms = terms
         self.noted = noted
@@ -134,7 +136,7 @@ class Payments:
         Raises Refusal `payment_not_found`, and `payment_paid` where money has come.
         """
         payment = await find(self.database, payment_id)
-        payment, effects = await self.applier.apply(payment_id, payment.latest.id, Report(seen, actor))
+        payment, effects, _ = await self.applier.apply(payment_id, payment.latest.id, Report(seen, actor))
         if Effect.REFUSE in effects:
             raise Refusal("payment_paid", "The payment was paid before.", state=str(payment.state))
         if Effect.GIVE_UP in effects and await self._claim(payment.current.id):
@@ -154,22 +156,30 @@ class Payments:
         report = await self._look(payment, attempt, actor)
         return (await self.applier.apply(payment_id, attempt_id, report)).payment
 
-    async def renew(
-        self, payment_id: UUID, attempt_id: UUID, renewal: str, sight: Sight, actor: str
-    ) -> Payment:
-        """Apply the sight of a later payment of an order that repeats: each renewal is a payment of its own, once."""
-        first = await find(self.database, payment_id)
+    async def renew_within(
+        self,
+        connection: Connection,
+        payment_id: UUID,
+        attempt_id: UUID,
+        renewal: str,
+        sight: Sight,
+        actor: str,
+    ) -> tuple[Applied, bool]:
+        """Apply the sight of a later payment of an order that repeats: each renewal is a payment of its own, once.
+
+        Returns what `Applier.within` does, whose transaction this is.
+        """
+        first = await find(connection, payment_id)
         provider = first.attempt(attempt_id).provider
         new = first.again(f"renewal:{provider}:{renewal}", provider)
         route = Route([provider], msgspec.json.encode({"renews": str(payment_id)}).decode())
-        # Nobody looks before the sight is applied: there is no order of this payment that could be repeated.
-        async with self.database.transaction() as connection:
-            await self._insert(connection, new, ids.new_uuid(), first.scale, route, look_in=None)
-        payment = await find_by_key(self.database, new.surface, new.caller, new.request_id)
+        # Nobody ever looks by the first time: there is no order of this payment that could be repeated.
+        await self._insert(connection, new, ids.new_uuid(), first.scale, route, look_in=None)
+        payment = await find_by_key(connection, new.surface, new.caller, new.request_id)
         if payment is None:
             raise LookupError(f"the renewal {renewal!r} was stored and is gone")
         seen = sight._replace(provider_id=renewal)
-        return (await self.applier.apply(payment.id, payment.latest.id, Report(seen, actor))).payment
+        return await self.applier.within(connection, payment.id, payment.latest.id, Report(seen, actor))
 
     async def attempt_of(self, payment_id: UUID, attempt_id: UUID) -> tuple[Payment, Attempt]:
         """Return a payment and one of its attempts. Raises Refusal `payment_not_found`."""

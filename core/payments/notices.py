@@ -4,18 +4,74 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from core.payments.payments import find_by_name
+from core.inbox.rules import Target
+from core.payments.payments import find_by_name, find_by_names
 from core.payments.rules import Dispute
 from core.payments.states import Seen
 from core.payments.writing import Report
-from core.providers.protocol import Standing
+from core.providers.known import EVENT_READERS
+from core.providers.protocol import Notice, Standing
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from core.database import Connection
+    from core.inbox.rules import Told
     from core.payments.flow import Payments
     from core.payments.payments import Payment
-    from core.providers.protocol import Notice
 
 MAX_ACTOR: Final = 128
+
+
+class Notices:
+    """The engine as the inbox needs it (`core.inbox.transitions.Engine`)."""
+
+    def __init__(self, payments: Payments) -> None:
+        self._payments = payments
+
+    def read(self, provider: str, event_type: str, body: bytes) -> Notice | None:
+        """Read an event, None if it is about no payment. Raises ValueError for one that makes no sense.
+
+        The payments of a provider that is not set up any more are still told of; but where it never was, its events may
+        be anything.
+        """
+        known = self._payments.providers.get(provider)
+        read = known.read if known is not None else EVENT_READERS.get(provider)
+        try:
+            return None if read is None else read(event_type, body)
+        except ValueError:
+            if known is None:
+                return None
+            raise
+
+    async def known(self, wanted: Sequence[tuple[str, Sequence[str]]]) -> list[Target | None]:
+        """Return the targets of providers with names, None where no attempt has one of them."""
+        found = await find_by_names(self._payments.database, wanted)
+        return [None if one is None else Target(*one) for one in found]
+
+    async def apply(
+        self,
+        target: Target,
+        event_id: str,
+        told: Told,
+        finish: Callable[[Connection, bool], Awaitable[None]],
+    ) -> bool:
+        """Apply an event in one transaction, whose last statement is `finish`, with whether anything has changed.
+
+        Returns whether events of our own were written. Raises Refusal, Unavailable, and what `finish` raises.
+        """
+        if not isinstance(told, Notice):
+            raise TypeError(f"{type(told).__name__} is no notice")
+
+        async def work(connection: Connection) -> bool:
+            _, changed, wakes = await _within(self._payments, connection, target, event_id, told)
+            await finish(connection, changed)
+            return wakes
+
+        wakes = await self._payments.applier.opening(work)
+        if wakes:
+            self._payments.applier.wake()
+        return wakes
 
 
 async def take(payments: Payments, provider: str, event_id: str, notice: Notice) -> Payment | None:
@@ -26,13 +82,27 @@ async def take(payments: Payments, provider: str, event_id: str, notice: Notice)
     found = await find_by_name(payments.database, provider, notice.names)
     if found is None:
         return None
+    target = Target(*found)
+    payment, _, wakes = await payments.applier.opening(
+        lambda connection: _within(payments, connection, target, event_id, notice)
+    )
+    if wakes:
+        payments.applier.wake()
+    return payment
+
+
+async def _within(
+    payments: Payments, connection: Connection, target: Target, event_id: str, notice: Notice
+) -> tuple[Payment, bool, bool]:
+    """Apply a notice; return the payment, whether it has changed, and whether events of our own were written."""
     actor = f"event:{event_id}"[:MAX_ACTOR]
     if notice.renewal is not None:
-        return await payments.renew(*found, notice.renewal, notice.sight, actor)
-    payment = None
-    for report in reports_of(notice, event_id, actor):
-        payment = (await payments.applier.apply(*found, report)).payment
-    return payment
+        applied, wakes = await payments.renew_within(connection, *target, notice.renewal, notice.sight, actor)
+        return applied.payment, applied.changed, wakes
+    reports = reports_of(notice, event_id, actor)
+    done = [await payments.applier.within(connection, *target, report) for report in reports]
+    changed = any(applied.changed for applied, _ in done) or any(report.soon for report in reports)
+    return done[-1][0].payment, changed, any(told for _, told in done)
 
 
 def reports_of(notice: Notice, event_id: str, actor: str) -> list[Report]:

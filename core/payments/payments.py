@@ -202,8 +202,6 @@ class Payment(NamedTuple):
     def order(self, attempt: Attempt, terms: Mapping[str, str]) -> Order:
         """Return the order of an attempt: the same for every repetition. Its key is the attempt's own id."""
         told = self.details
-        # An event of Stripe that names an account in its metadata is posted by a rule of the inbox, too.
-        metadata = {name: text for name, text in told.metadata.items() if name != "account"}
         return Order(
             attempt.id,
             f"tallystick-{attempt.id}",
@@ -217,7 +215,7 @@ class Payment(NamedTuple):
             told.phone,
             told.success_url,
             told.cancel_url,
-            metadata,
+            told.metadata,
             terms,
         )
 
@@ -257,15 +255,28 @@ async def find(source: Connection | Database, payment_id: UUID) -> Payment:
 async def find_by_name(
     source: Connection | Database, provider: str, names: Sequence[str]
 ) -> tuple[UUID, UUID] | None:
-    """Return the ids of the payment and the attempt that a provider knows under one of these names, or None.
+    """Return the ids of the payment and the attempt that a provider knows under one of these names, or None."""
+    return (await find_by_names(source, [(provider, names)]))[0]
 
-    The attempt's own id, which goes out with each order, counts as a name: an event may come while no answer has told
-    the provider's.
+
+async def find_by_names(
+    source: Connection | Database, wanted: Sequence[tuple[str, Sequence[str]]]
+) -> list[tuple[UUID, UUID] | None]:
+    """Return for each provider with names the ids of the payment and the attempt that it knows under one, or None.
+
+    The first name that is known counts. The attempt's own id, which goes out with each order, comes after all names
+    that the provider has told: an event may come while no answer has told the provider's.
     """
-    row = await source.fetchrow(_sql.attempt_by_name, provider, list(names))
-    if row is None and (own := [UUID(name) for name in names if _OWN_ID.fullmatch(name)]):
-        row = await source.fetchrow(_sql.attempt_of_provider, provider, own)
-    return None if row is None else (row["payment_id"], row["attempt_id"])
+    asked = [(no, provider, name) for no, (provider, names) in enumerate(wanted) for name in names]
+    own = [one for one in asked if _OWN_ID.fullmatch(one[2])]
+    rows = await source.fetch(
+        _sql.attempts_by_names,
+        *([one[column] for one in asked] for column in range(3)),
+        *([one[column] for one in own] for column in range(2)),
+        [UUID(name) for _, _, name in own],
+    )
+    found = {row["question"]: (row["payment_id"], row["attempt_id"]) for row in rows}
+    return [found.get(no) for no in range(len(wanted))]
 
 
 async def timeline(source: Connection | Database, payment_id: UUID) -> list[Step]:

@@ -9,12 +9,16 @@ import msgspec
 
 from core.payments.flow import Payments, Route, no_terms
 from core.payments.health import Health
+from core.payments.orchestration import desk as orchestration
+from core.payments.orchestration import status_callbacks
 from core.payments.routing import Rule, Wanted, route
+from core.payments.telling import Arming
 from core.payments.terms import Terms
 from core.providers import kaspi, links, simulator
 from core.providers.known import providers_of
 from core.providers.protocol import Method
 from core.settings import SettingsError
+from core.vault import Vault
 from core.work import wakeup
 
 if TYPE_CHECKING:
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from core.payments.payments import NewPayment, Payment
+    from core.payments.telling import Armed
     from core.providers.protocol import Provider
     from core.service import Service
     from core.settings import Settings
@@ -39,6 +44,9 @@ _OWN_RULES: Final = {
     # The simulator comes last: whoever has set a real provider up wants to try that.
     simulator.NAME: Rule(provider=simulator.NAME, rank=9),
 }
+
+# By the surface of a payment: the function that returns the callbacks which tell of a change.
+CALLBACKS: Final[Mapping[str, Armed]] = {orchestration.SURFACE: status_callbacks.armed}
 
 
 def rules_of(settings: Settings, providers: Mapping[str, Provider]) -> list[Rule]:
@@ -91,14 +99,21 @@ async def open_payments(
 ) -> AsyncIterator[Payments]:
     """Open payments over a service; at the end wait for the calls that are under way, and close the providers."""
     router = Router(rules, health or Health(service.redis, service.epoch), stand_in)
+
+    def wake() -> None:
+        waker.wake(wakeup.OUTBOX)
+        if CALLBACKS:
+            waker.wake(wakeup.DELIVERIES)
+
     payments = Payments(
         service.database,
         service.ledger,
         providers,
         router.routes,
-        wake=lambda: waker.wake(wakeup.OUTBOX),
+        wake=wake,
         terms=terms,
         noted=router.noted,
+        arming=Arming(CALLBACKS, Vault.of(service.settings)),
     )
     try:
         yield payments

@@ -1,17 +1,23 @@
-"""Events about payments: a change that matters to the owner is told once, by the transaction that makes it."""
+"""Events and callbacks about payments: a change that matters is told once, by the transaction that makes it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from core.outbox.callbacks import write_callback
 from core.outbox.events import new_event
 from core.payments.states import State
+from core.vault import Vault
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from core.database import Connection
     from core.ledger.items import Told
+    from core.outbox.callbacks import Callback
     from core.payments.payments import Payment
+
+    Armed = Callable[[Connection, Payment, Payment], Awaitable[Sequence[Callback]]]
 
 STATES: Final[Mapping[State, str]] = {
     State.PAID: "payment.paid",
@@ -53,3 +59,24 @@ def shown(payment: Payment) -> dict[str, Any]:
         "provider": payment.latest.provider,
         "revision": payment.revision,
     }
+
+
+class Arming:
+    """The callbacks of payments. `surfaces` has a function for each surface whose callers are called back.
+
+    It gets the transaction, the payment before a change and the payment after it, and returns what is to be sent. The
+    payment is locked, so that what it writes besides belongs to the change, and nothing that it raises may be expected:
+    it would keep the payment from changing.
+    """
+
+    def __init__(self, surfaces: Mapping[str, Armed] | None = None, vault: Vault | None = None) -> None:
+        self._surfaces = surfaces or {}
+        self._vault = vault or Vault()
+
+    async def arm(self, connection: Connection, before: Payment, after: Payment) -> bool:
+        """Write the callbacks that tell of the way from `before` to `after`; return whether there are any."""
+        surface = self._surfaces.get(after.surface)
+        callbacks = () if surface is None else await surface(connection, before, after)
+        for callback in callbacks:
+            await write_callback(connection, self._vault, callback)
+        return bool(callbacks)

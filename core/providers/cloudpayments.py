@@ -173,26 +173,7 @@ class CloudPayments:
 
     def read(self, event_type: str, body: bytes) -> Notice | None:
         """Read a notification; its type is the kind of its URL."""
-        if event_type not in _KINDS:
-            return None
-        fields = _fields(body)
-        own = [reading.name(fields[name]) for name in ("InvoiceId", "TransactionId") if fields.get(name)]
-        if not own:
-            raise ValueError("the notification names no payment")
-        if event_type == "refund":
-            return _refund_notice(own, fields)
-        standing = _KINDS[event_type]
-        if event_type == "pay" and fields.get("Status") == "Authorized":
-            standing = Standing.PROCESSING
-        amount, currency = _money(fields) if standing is Standing.PAID else (None, None)
-        sight = Sight(
-            standing,
-            amount=amount,
-            currency=currency,
-            word=reading.word(fields.get("Reason") or fields.get("Status") or event_type),
-            names=reading.some_names(transaction=fields.get("TransactionId")),
-        )
-        return Notice(own, sight)
+        return read_event(event_type, body)
 
     async def close(self) -> None:
         """Close connections."""
@@ -219,6 +200,30 @@ class CloudPayments:
         return reply.read(_Answer) if reply.good else reply.refuse(_Answer)
 
 
+def read_event(event_type: str, body: bytes) -> Notice | None:
+    """Read a notification; its type is the kind of its URL; None if it is about no payment. Raises ValueError."""
+    if event_type not in _KINDS:
+        return None
+    fields = _fields(body)
+    own = [reading.name(fields[name]) for name in ("InvoiceId", "TransactionId") if fields.get(name)]
+    if not own:
+        raise ValueError("the notification names no payment")
+    if event_type == "refund":
+        return _refund_notice(own, fields)
+    standing = _KINDS[event_type]
+    if event_type == "pay" and fields.get("Status") == "Authorized":
+        standing = Standing.PROCESSING
+    amount, currency = _money(fields) if standing is Standing.PAID else (None, None)
+    sight = Sight(
+        standing,
+        amount=amount,
+        currency=currency,
+        word=reading.word(fields.get("Reason") or fields.get("Status") or event_type),
+        names=reading.some_names(transaction=fields.get("TransactionId")),
+    )
+    return Notice(own, sight)
+
+
 _KINDS: Final[Mapping[str, Standing]] = {
     "pay": Standing.PAID,
     "confirm": Standing.PAID,
@@ -226,6 +231,8 @@ _KINDS: Final[Mapping[str, Standing]] = {
     "cancel": Standing.CANCELED,
     "refund": Standing.PAID,
 }
+KINDS: Final = frozenset(_KINDS)
+"""The kinds of the notifications that are read."""
 
 
 def _sight(found: _Transaction) -> Sight:

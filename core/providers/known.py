@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from core.providers import cloudpayments, paypal_objects, simulator, stripe_objects
 from core.providers.cloudpayments import CloudPayments
 from core.providers.kaspi import Kaspi
 from core.providers.links import Links
@@ -12,7 +13,9 @@ from core.providers.simulator import Simulator
 from core.providers.stripe import Stripe
 
 if TYPE_CHECKING:
-    from core.providers.protocol import Provider
+    from collections.abc import Callable, Mapping
+
+    from core.providers.protocol import Notice, Provider
     from core.settings import Settings
 
 
@@ -30,3 +33,12 @@ def providers_of(settings: Settings) -> dict[str, Provider]:
         Simulator.of(settings),
     ]
     return {provider.name: provider for provider in made if provider is not None}
+
+
+EVENT_READERS: Final[Mapping[str, Callable[[str, bytes], Notice | None]]] = {
+    stripe_objects.NAME: stripe_objects.read_event,
+    paypal_objects.NAME: paypal_objects.read_event,
+    cloudpayments.NAME: cloudpayments.read_event,
+    simulator.NAME: simulator.read_event,
+}
+"""The readers of the events of each provider that sends some, set up or not; each raises ValueError."""

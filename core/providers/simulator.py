@@ -118,14 +118,7 @@ class Simulator:
 
     def read(self, event_type: str, body: bytes) -> Notice | None:
         """Read an event of the simulator."""
-        if not event_type.startswith("payment."):
-            return None
-        event = reading.decoded(body, _Event)
-        sight = sight_of(event.data)
-        names = [reading.name(event.data.id), *([event.data.attempt] if event.data.attempt else [])]
-        refund = None if event.refund is None else _refund_sight(event.refund, event.data.currency)
-        dispute = None if event.dispute is None else to_ledger(NAME, event.dispute, event.data.currency)
-        return Notice(names, sight, refund, dispute)
+        return read_event(event_type, body)
 
     async def close(self) -> None:
         """Close connections."""
@@ -134,6 +127,18 @@ class Simulator:
     async def _post(self, path: str, key: str, body: Mapping[str, object]) -> Reply:
         headers = {"Content-Type": "application/json", "Idempotency-Key": key}
         return await self._caller.call("POST", path, headers=headers, body=msgspec.json.encode(body))
+
+
+def read_event(event_type: str, body: bytes) -> Notice | None:
+    """Read an event of the simulator; None if it is about no payment. Raises ValueError."""
+    if not event_type.startswith("payment."):
+        return None
+    event = reading.decoded(body, _Event)
+    sight = sight_of(event.data)
+    names = [reading.name(event.data.id), *([reading.name(event.data.attempt)] if event.data.attempt else [])]
+    refund = None if event.refund is None else _refund_sight(event.refund, event.data.currency)
+    dispute = None if event.dispute is None else to_ledger(NAME, event.dispute, event.data.currency)
+    return Notice(names, sight, refund, dispute)
 
 
 def sight_of(payment: Payment) -> Sight:

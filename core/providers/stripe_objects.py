@@ -247,9 +247,10 @@ def _session_event(event_type: str, raw: msgspec.Raw) -> Notice | None:
 def _intent_event(event_type: str, raw: msgspec.Raw) -> Notice | None:
     intent = reading.decoded(bytes(raw), Intent)
     attempt = _attempt(intent.metadata)
-    if attempt is None:
-        return None
     paid = event_type == "payment_intent.succeeded"
+    # A paid intent may have lost our name, as metadata can be changed; it is then found by its own.
+    if attempt is None and not paid:
+        return None
     currency = reading.currency(intent.currency)
     sight = Sight(
         Standing.PAID if paid else Standing.PROCESSING,
@@ -354,3 +355,5 @@ _READERS: Final[Mapping[str, Callable[[str, msgspec.Raw], Notice | None]]] = {
     "invoice.payment_failed": _invoice_event,
     "customer.subscription.deleted": _subscription_event,
 }
+EVENTS: Final = frozenset(_READERS)
+"""The types of the events that are read."""

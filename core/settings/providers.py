@@ -108,20 +108,11 @@ class Orchestration(BaseModel):
         "PEM file of the authorities whose certificates callers of the gRPC API must show; unset: they show none",
     )
     payments_provider_callback_base_url: BaseUrl = key("", "Base URL of providers' callbacks to us")
-
-    @property
-    def auth_service_problem(self) -> str:
-        """A sentence on why AUTH_SERVICE_GRPC_ADDR is not asked though it is set; empty for none."""
-        host, _, port = self.auth_service_grpc_addr.rpartition(":")
-        name = "AUTH_SERVICE_GRPC_ADDR"
-        if not self.auth_service_grpc_addr:
-            return ""
-        if port == str(self.grpc_port) and is_this_machine(host or "localhost", self.grpc_host):
-            return f"{name}={self.auth_service_grpc_addr} is the gRPC API of this service itself, so it is not asked."
-        if not self.app_api_key:
-            return f"{name} is set without APP_API_KEY, which it wants to see, so it is not asked."
-        return ""
-
+    payments_callback_trusted_hosts: Words = key(
+        "",
+        "Hosts (host or host:port, comma separated) of receivers of status callbacks that are your own: they get"
+        " APP_API_KEY as X-API-Key, and may be private and without TLS; unset: nobody gets the key",
+    )
     payments_callback_max_attempts: Annotated[int, zero_means(1)] = key(
         10, "Attempts at a status callback; 0 and below mean 1", unit="attempts", le=1_000
     )
@@ -149,3 +140,16 @@ class Orchestration(BaseModel):
     payments_expire_pending_interval_minutes: int = key(
         5, "How often pending payments are expired", unit="minutes", ge=1, le=10_080
     )
+
+    @property
+    def auth_service_problem(self) -> str:
+        """A sentence on why AUTH_SERVICE_GRPC_ADDR is not asked though it is set; empty for none."""
+        host, _, port = self.auth_service_grpc_addr.rpartition(":")
+        name = "AUTH_SERVICE_GRPC_ADDR"
+        if not self.auth_service_grpc_addr:
+            return ""
+        if port == str(self.grpc_port) and is_this_machine(host or "localhost", self.grpc_host):
+            return f"{name}={self.auth_service_grpc_addr} is the gRPC API of this service itself, so it is not asked."
+        if not self.app_api_key:
+            return f"{name} is set without APP_API_KEY, which it wants to see, so it is not asked."
+        return ""

@@ -1,4 +1,4 @@
-"""`tallystick payments`: how a payment through a provider stands, and everything that has happened to it."""
+"""`tallystick payments`: how a payment through a provider stands, and everything that has happened to it; reports."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import click
 
 from ops.commands.database import with_database
 from ops.commands.printing import print_json, printable
+from ops.commands.provider_reports import match, settle
 
 if TYPE_CHECKING:
     from core.database import Database
@@ -17,10 +18,14 @@ if TYPE_CHECKING:
 
 @click.group()
 def payments() -> None:
-    """Look at payments through providers.
+    """Look at payments through providers, and compare them with the reports of providers.
 
     The commands work on the database at DATABASE_URL, or else on that of the `tallystick up` that runs here.
     """
+
+
+payments.add_command(match)
+payments.add_command(settle)
 
 
 @payments.command()

@@ -23,7 +23,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "events": ("ops.commands.events:events", "Look at the events that came in, and what became of them."),
         "payments": (
             "ops.commands.payments:payments",
-            "Look at a payment through a provider, and at all that has happened to it.",
+            "Look at payments through providers; compare them with providers' reports.",
         ),
         "dlq": ("ops.commands.dlq:dlq", "Look at dead letters, replay or discard them."),
         "sources": ("ops.commands.sources:sources", "Register sources of webhooks, change their secrets."),

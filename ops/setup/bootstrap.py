@@ -45,11 +45,13 @@ FIRST_CHANGES = ("Installing collected packages", "Prepared ", "Uninstalled ", "
 
 HELP = {"-h", "--help"}
 # These need the tools of the dev lock; every other command runs on what is served.
-DEV_COMMANDS = {"check", "load", "test"}
+DEV_COMMANDS = {"check", "drill", "load", "test"}
 # Three processes with servers of their own, for two cores: a test often waits. A file stays whole, as its tests share
 # parts, and files are taken in the order of tests/conftest.py. A test that is out of time ends its process and with it
 # the run: a new process would hang at the same file.
-WHOLE_SUITE = ("-n", "3", "--dist", "loadfile", "--max-worker-restart", "0")
+SPREAD = ("-n", "3", "--dist", "loadfile", "--max-worker-restart", "0")
+WHOLE_SUITE = (*SPREAD, "-m", "not drill")
+DRILLS = (*SPREAD, "-m", "drill")
 
 # The command in `.venv/bin`. The shell starts Python, for a path with spaces or over 127 bytes cannot stand after #!;
 # Python takes the shell's line for a text.
@@ -88,6 +90,9 @@ def main(arguments: list[str]) -> None:
     elif command == "test":
         os.chdir(ROOT)
         become(PYTHON, "-m", "pytest", *(arguments[1:] or WHOLE_SUITE))
+    elif command == "drill":
+        os.chdir(ROOT)
+        become(PYTHON, "-m", "pytest", *DRILLS, *arguments[1:])
     elif command == "check":
         os.chdir(ROOT)
         become(PYTHON, HERE / "check.py", *arguments[1:])

@@ -11,6 +11,7 @@ CHECKOUT = """\
 In a checkout, besides the commands below:
   setup [--dev]   install the packages of the lock file, and do nothing else
   test [ARGS]     run the tests (ARGS go to pytest)
+  drill [ARGS]    run the drills: the tests that drive browsers, load generators, fuzzers and installers
   check           format, lint and types
 """
 
@@ -32,6 +33,15 @@ Usage: ./tallystick test [ARGS]
     ./tallystick test tests/ops/test_cli.py -k version
 
   pytest's own options: .venv/bin/python -m pytest --help
+""",
+    "drill": """\
+Usage: ./tallystick drill [ARGS]
+
+  Run the drills in three processes: tests that drive whole tools, such as a browser, the benchmark, the chaos runner,
+  Locust, generators of clients and a fuzzer. They take minutes, and CI runs them after the suite. ARGS go to pytest.
+
+  Example:
+    ./tallystick drill tests/loadtests -x
 """,
     "check": "",  # check.py has its own
 }

@@ -36,7 +36,19 @@ BEGIN
     deleted AS (
         DELETE FROM webhook_deliveries AS delivery
         WHERE delivery.id = any(array(SELECT old.id FROM old))
-        RETURNING delivery.id
+        RETURNING
+            delivery.id, delivery.state, delivery.attempts, delivery.last_status, delivery.last_error,
+            delivery.finished_at
+    ),
+
+    -- A callback is remembered as long as its object.
+    kept AS (
+        UPDATE callbacks AS callback
+        SET
+            state = deleted.state, attempts = deleted.attempts, last_status = deleted.last_status,
+            last_error = deleted.last_error, finished_at = deleted.finished_at
+        FROM deleted
+        WHERE callback.delivery_id = deleted.id
     )
 
     SELECT array_agg(deleted.id) INTO gone FROM deleted;

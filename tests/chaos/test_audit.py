@@ -32,6 +32,8 @@ from loadtests.chaos.receiver import Receiver, read_lines
 from ops.embedded import EmbeddedServers
 from tests.conftest import Administer, ApiClient
 
+pytestmark = pytest.mark.drill
+
 EVENTS = 60
 SETTINGS = {
     "stripe_signing_secrets": (SECRET,),

@@ -17,6 +17,8 @@ from loadtests.chaos.run import Comeback, Report, run_chaos
 from ops.commands.develop.chaos import chaos
 from tests.chaos.conftest import POSTGRES_OPTIONS
 
+pytestmark = pytest.mark.drill
+
 
 @pytest.fixture
 def parent() -> Iterator[Path]:

@@ -12,7 +12,7 @@ from core.service import Service
 from tests.queries import QUERIES
 
 LARGE = {
-    "accounts", "audit_events", "entries", "inbox_events", "keys", "outbox_events", "payables",
+    "accounts", "audit_events", "callbacks", "entries", "inbox_events", "keys", "outbox_events", "payables",
     "payment_attempts", "payment_names", "payment_refunds", "payment_timeline", "payments", "sessions", "transfers",
     "users", "webhook_attempts", "webhook_deliveries", "window_usage",
 }  # fmt: skip
@@ -45,8 +45,7 @@ HOT = (
     "wallet_balance",
     "payment_by_id",
     "payment_by_key",
-    "attempt_by_name",
-    "attempt_of_provider",
+    "attempts_by_names",
     "payment_timeline",
     "change_attempt",
     "change_payment",
@@ -58,6 +57,10 @@ HOT = (
     "refunds_under_way",
     "refunds_done",
     "claim_refunds",
+    "lock_callbacks",
+    "supersede_callbacks",
+    "callback_states",
+    "end_superseded",
 )
 
 

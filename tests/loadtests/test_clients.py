@@ -12,6 +12,8 @@ from aiohttp import web
 from loadtests.bench.clients.client import ClientError, ClientName, choose_client, run_client
 from loadtests.bench.clients.workload import BATCH_ITEM_DONE, Caller
 
+pytestmark = pytest.mark.drill
+
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 CLIENTS: list[ClientName] = ["raw", "wrk"] if shutil.which("wrk") else ["raw"]
 

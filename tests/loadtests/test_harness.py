@@ -26,7 +26,7 @@ from tests.conftest import in_memory
 from tests.loadtests.stub_bench import FORKING, Hasty, Stubbed, tiny
 
 # A run starts servers, databases and thirty programs: seconds each on a machine that is busy otherwise.
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.drill, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

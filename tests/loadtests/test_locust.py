@@ -15,6 +15,8 @@ from aiohttp import web
 from ops.process import PROJECT
 from ops.state import Running, announced, state_lock
 
+pytestmark = pytest.mark.drill
+
 SECRET = "whsec_test"
 Load = Callable[..., Awaitable[tuple[int, str]]]
 

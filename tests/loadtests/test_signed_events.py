@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 
 import orjson
+import pytest
 import stripe
 from aiohttp import web
 
@@ -11,6 +12,8 @@ from loadtests.bench.clients import open_rate
 from loadtests.bench.clients.client import Job, run_client
 from loadtests.bench.clients.workload import STRIPE_PATH, STRIPE_SECRET, UNKNOWN_SECRET, Caller, Workload
 from tests.loadtests.test_clients import serving
+
+pytestmark = pytest.mark.drill
 
 
 def job(caller: Caller, workload: Workload, **changes: float) -> Job:

@@ -18,6 +18,8 @@ from ops.setup import bootstrap
 from ops.setup.progress import Progress
 from tests.ops.checkouts import Checkout, make_checkout, wheel
 
+pytestmark = pytest.mark.drill
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("core", "handlers", "jobs", "loadtests", "ops", "sql")
 
@@ -212,7 +214,7 @@ def test_pip_is_not_led_elsewhere_by_the_callers_habits(
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
-@pytest.mark.parametrize("word", ["setup", "test", "check"])
+@pytest.mark.parametrize("word", ["setup", "test", "drill", "check"])
 def test_help_for_the_words_of_a_checkout_comes_before_any_set_up(
     word: str, option: str, tmp_path: Path
 ) -> None:

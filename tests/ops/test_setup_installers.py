@@ -8,6 +8,8 @@ import pytest
 
 from tests.ops.checkouts import make_checkout, strip_python, wheel
 
+pytestmark = pytest.mark.drill
+
 
 def test_a_python_without_an_installer_says_which_package_to_install(tmp_path: Path) -> None:
     checkout = make_checkout(tmp_path)

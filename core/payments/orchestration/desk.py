@@ -7,7 +7,7 @@ the request id the contract's key: another owner's key is taken, and nobody is t
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import uuid4
 
 import structlog
@@ -23,7 +23,7 @@ from core.providers.protocol import Method, Recurrence
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from core.database import Connection, Row
+    from core.database import Connection, Database, Row
     from core.payments.flow import Payments
     from core.payments.orchestration.asking import NewOrder, Wanted
     from core.payments.orchestration.shown import PaymentOut
@@ -116,9 +116,9 @@ class Desk:
             return shown(await self.row_of(row["payment_id"]))
         raise paid
 
-    async def row_of(self, payment_id: UUID) -> Any:
+    async def row_of(self, payment_id: UUID) -> Row:
         """Return the row of a payment that the engine knows."""
-        row = await self._database.fetchrow(_sql.orchestration_by_payment, payment_id)
+        row = await row_of_payment(self._database, payment_id)
         if row is None:
             raise LookupError(f"payment {payment_id} has no row of the contract")
         return row
@@ -150,7 +150,7 @@ class Desk:
             created = await self._payments.create(self._new(order), beside)
         except Refusal as refusal:
             raise _in_the_contracts_words(refusal) from None
-        row: Row = await self.row_of(created.payment.id)
+        row = await self.row_of(created.payment.id)
         _require_same(viewer, row, order)
         if created.replayed and created.payment.state is State.FAILED:
             await self._payments.try_again(created.payment, "caller")
@@ -195,6 +195,12 @@ class Desk:
             f"{self._callback_base}/{callback_hash}",
             order.status_callback_url,
         )
+
+
+async def row_of_payment(source: Connection | Database, payment_id: UUID) -> Row | None:
+    """Return the row of a payment, None for a renewal, which the contract does not show."""
+    row: Row | None = await source.fetchrow(_sql.orchestration_by_payment, payment_id)
+    return row
 
 
 def _require_same(viewer: Viewer, row: Row, order: NewOrder) -> None:

@@ -38,15 +38,18 @@ ORDER BY found.id DESC
 LIMIT $11 OFFSET $12;
 
 -- name: find_delivery
--- Delivery $2 of principal $1 (null: of any), or no row; with url, and whether its endpoint is deleted or disabled.
+-- Delivery $2 of principal $1 (null: of any), or no row; with url, whether its endpoint is deleted or disabled, and
+-- whether it is a callback that was superseded.
 SELECT
     delivery.id, delivery.event_id, delivery.endpoint_id, delivery.batch_id, told.event_type, told.object_id,
     delivery.state, delivery.attempts, delivery.due_at, delivery.last_status, delivery.last_error,
     delivery.created_at, delivery.finished_at, endpoint.url,
-    endpoint.deleted_at IS NOT NULL AS deleted, endpoint.disabled_at IS NOT NULL AS disabled
+    endpoint.deleted_at IS NOT NULL AS deleted, endpoint.disabled_at IS NOT NULL AS disabled,
+    coalesce(callback.superseded, FALSE) AS superseded
 FROM webhook_deliveries AS delivery
 INNER JOIN outbox_events AS told ON delivery.event_id = told.id
 INNER JOIN webhook_endpoints AS endpoint ON delivery.endpoint_id = endpoint.id
+LEFT JOIN callbacks AS callback ON delivery.id = callback.delivery_id
 WHERE delivery.id = $2 AND ($1::integer IS NULL OR endpoint.principal_id = $1);
 
 -- name: delivery_attempts
@@ -59,9 +62,9 @@ LIMIT $2;
 
 -- name: resend_deliveries
 -- Make deliveries $1 due again as if they were new, but for those that are being sent just now or whose endpoint
--- is gone or off; for a member of a batch, the delivery that carries the batch. The query answers id,
--- endpoint_id, ordered_object, batch_id. Deliveries are due in the order of their events. One that goes in the order of
--- its object waits to be released, unless it is in turn.
+-- is gone or off, and callbacks that were superseded; for a member of a batch, the delivery that carries the batch. The
+-- query answers id, endpoint_id, ordered_object, batch_id. Deliveries are due in the order of their events. One that
+-- goes in the order of its object waits to be released, unless it is in turn.
 WITH wanted AS (
     SELECT DISTINCT coalesce(batch_id, id) AS id FROM webhook_deliveries
     WHERE id = any($1::uuid[])
@@ -72,7 +75,12 @@ chosen AS (
     FROM webhook_deliveries AS delivery
     INNER JOIN wanted ON delivery.id = wanted.id
     INNER JOIN webhook_endpoints AS endpoint ON delivery.endpoint_id = endpoint.id
-    WHERE delivery.state <> 'leased' AND endpoint.deleted_at IS NULL AND endpoint.disabled_at IS NULL
+    WHERE
+        delivery.state <> 'leased' AND endpoint.deleted_at IS NULL AND endpoint.disabled_at IS NULL
+        AND NOT EXISTS (
+            SELECT 1 FROM callbacks AS callback
+            WHERE callback.delivery_id = delivery.id AND callback.superseded
+        )
     ORDER BY delivery.id
     FOR UPDATE OF delivery
 ),

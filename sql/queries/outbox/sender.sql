@@ -2,8 +2,8 @@
 -- Due deliveries, leased to worker $5 under token $6 for $7 seconds: of each endpoint in $1 up to as many as $2 says,
 -- of which no more carry a batch than $3 says, from the time in $4 on. One index seek serves each endpoint, so that
 -- every receiver gets its share whatever the backlog of the others. url and secrets are null when the endpoint is gone;
--- batch_events and batch_bodies are null unless it carries a batch. Large tables are not joined: one plan, made while
--- they are small, has to be right when they are not.
+-- batch_events and batch_bodies are null unless it carries a batch, surface and request unless it is a callback. Large
+-- tables are not joined: one plan, made while they are small, has to be right when they are not.
 WITH asked AS (
     SELECT * FROM
         unnest($1::uuid[], $2::integer[], $3::integer[], $4::timestamptz[])
@@ -40,8 +40,8 @@ claimed AS (
 
 SELECT
     claimed.id, claimed.event_id, claimed.endpoint_id, claimed.ordered_object, claimed.batch_id, claimed.attempts,
-    claimed.due_at, told.event_type, told.body, batch.events AS batch_events, batch.bodies AS batch_bodies,
-    endpoint.url, endpoint.headers,
+    claimed.due_at, told.event_type, told.body, told.request,
+    batch.events AS batch_events, batch.bodies AS batch_bodies, endpoint.url, endpoint.headers, endpoint.surface,
     endpoint.disabled_at IS NOT NULL AS disabled, endpoint.failing_since IS NOT NULL AS failing,
     coalesce(endpoint.batch_size, 1) AS batch_size,
     CASE WHEN endpoint.old_secrets_until <= now() THEN endpoint.secrets[1:1] ELSE endpoint.secrets END AS secrets,
@@ -51,7 +51,7 @@ SELECT
 FROM claimed
 CROSS JOIN
     LATERAL (
-        SELECT sent.event_type, sent.body FROM outbox_events AS sent
+        SELECT sent.event_type, sent.body, sent.request FROM outbox_events AS sent
         WHERE sent.id = claimed.event_id
         OFFSET 0 -- noqa: AM09
     ) AS told
@@ -107,47 +107,6 @@ FROM (
 ) AS given
 WHERE delivery.id = given.id
 RETURNING delivery.id, delivery.batch_id;
-
--- name: take_over_deliveries
--- Free up to $3 deliveries whose worker was not seen for $1 seconds or whose lease ran out; those with $2 attempts
--- or more have failed. One row each: id, state, endpoint_id, ordered_object, batch_id.
-WITH lost AS (
-    SELECT delivery.id FROM webhook_deliveries AS delivery
-    LEFT JOIN workers AS worker ON delivery.lease_worker = worker.id
-    WHERE
-        delivery.state = 'leased'
-        AND (
-            worker.id IS NULL
-            OR worker.seen_at < now() - make_interval(secs => $1)
-            OR delivery.lease_until < now()
-        )
-    ORDER BY delivery.id
-    LIMIT $3
-    FOR UPDATE OF delivery SKIP LOCKED
-),
-
-freed AS (
-    UPDATE webhook_deliveries AS delivery
-    SET
-        state = CASE WHEN delivery.attempts >= $2 THEN 'failed' ELSE 'pending' END,
-        finished_at = CASE WHEN delivery.attempts >= $2 THEN clock_timestamp() END,
-        due_at = clock_timestamp(),
-        last_error = 'The worker that was sending this is gone; the outcome is not known.',
-        lease_worker = NULL, lease_token = NULL, lease_until = NULL
-    FROM lost
-    WHERE delivery.id = lost.id
-    RETURNING delivery.id, delivery.state, delivery.endpoint_id, delivery.ordered_object, delivery.batch_id
-),
-
-kept AS (
-    INSERT INTO webhook_attempts (delivery_id, at, latency_ms, excerpt, error)
-    SELECT
-        freed.id, clock_timestamp() AS at, 0 AS latency_ms, '' AS excerpt,
-        'The worker that was sending this is gone; the outcome is not known.' AS error
-    FROM freed
-)
-
-SELECT freed.id, freed.state, freed.endpoint_id, freed.ordered_object, freed.batch_id FROM freed;
 
 -- name: release_deliveries
 -- Give back the deliveries that worker $1 holds and has not sent, without counting the attempt. No row comes back.

@@ -32,22 +32,22 @@ SELECT p.id FROM payments AS p
 WHERE p.id = $1
 FOR NO KEY UPDATE;
 
--- name: attempt_by_name
--- One row: the attempt that the provider $1 knows under one of the names $2, the first of them that is known.
-SELECT a.payment_id, a.id AS attempt_id
-FROM unnest($2::text[]) WITH ORDINALITY AS wanted (name, place)
-INNER JOIN payment_names AS n ON n.provider = $1 AND wanted.name = n.name
-INNER JOIN payment_attempts AS a ON n.attempt_id = a.id
-ORDER BY wanted.place
-LIMIT 1;
-
--- name: attempt_of_provider
--- One row: the attempt at the provider $1 whose own id is among $2.
-SELECT a.payment_id, a.id AS attempt_id
-FROM payment_attempts AS a
-WHERE a.id = any($2::uuid[]) AND a.provider = $1
-ORDER BY a.id
-LIMIT 1;
+-- name: attempts_by_names
+-- One row for each question that has an answer: the question's number, and the attempt that the provider $2 knows under
+-- the name $3, or else the one at the provider $5 whose own id is $6. $1 and $4 are the questions' numbers. The first
+-- name of a question that is known counts.
+SELECT DISTINCT ON (found.question) found.question, found.payment_id, found.attempt_id
+FROM (
+    SELECT wanted.question, wanted.place, a.payment_id, a.id AS attempt_id, 1 AS rank
+    FROM unnest($1::integer[], $2::text[], $3::text[]) WITH ORDINALITY AS wanted (question, provider, name, place)
+    INNER JOIN payment_names AS n ON wanted.provider = n.provider AND wanted.name = n.name
+    INNER JOIN payment_attempts AS a ON n.attempt_id = a.id
+    UNION ALL
+    SELECT own.question, own.place, a.payment_id, a.id AS attempt_id, 2 AS rank
+    FROM unnest($4::integer[], $5::text[], $6::uuid[]) WITH ORDINALITY AS own (question, provider, id, place)
+    INNER JOIN payment_attempts AS a ON own.id = a.id AND own.provider = a.provider
+) AS found
+ORDER BY found.question, found.rank, found.place;
 
 -- name: payment_timeline
 -- The timeline of the payment $1, the oldest row first.

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.inbox.rules import Admission, Decision, Failed, Ignored, InboxEvent, Owners, Post, read_event
+from core.inbox.rules import Admission, Decision, Failed, Ignored, InboxEvent, Named, Owners, Post, read_event
 from tests.jobs.merchant import payment
 
 BOTH = Admission(stripe="both", paypal=True, cloudpayments="both")
@@ -25,6 +25,7 @@ def event_of(body: dict[str, Any] | bytes, provider: str = "stripe") -> InboxEve
 
 def decide(event: InboxEvent, owners: Owners = OWNERS) -> Decision:
     read = read_event(event, BOTH)
+    assert not isinstance(read, Named)
     return read if isinstance(read, Ignored | Failed) else read.decide(owners)
 
 

@@ -45,7 +45,7 @@ SEARCH = (
     search_settings.get_profile("fuzz")
     if search_settings.get_current_profile_name() == "fuzz"
     else search_settings(
-        max_examples=40,
+        max_examples=25,
         derandomize=True,
         database=None,
         deadline=None,

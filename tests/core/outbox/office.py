@@ -11,6 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient
 
 from core.outbox.breakers import Breakers
+from core.outbox.callbacks import Courier
 from core.outbox.destinations import Destinations
 from core.outbox.egress import Egress
 from core.outbox.events import new_event, write_events
@@ -43,6 +44,7 @@ class Office:
     patience: Patience = field(default_factory=lambda: Patience(0, 0))
     breakers: Breakers = field(default_factory=lambda: Breakers(0))
     vault: Vault = field(default_factory=Vault)
+    courier: Courier = field(default_factory=Courier)
 
     async def call(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
         answer = await self.api.request(
@@ -85,6 +87,7 @@ class Office:
             breakers=self.breakers,
             patience=self.patience,
             vault=self.vault,
+            courier=self.courier,
         )
 
     async def deliver(self) -> None:

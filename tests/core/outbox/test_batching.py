@@ -12,8 +12,8 @@ from core.database import Database
 from core.outbox import batching
 from core.outbox.batching import MAX_BATCH_BYTES
 from core.outbox.breakers import LEAST_RESULTS, Breakers
+from core.outbox.recording import take_over_deliveries
 from core.outbox.schedule import Schedule
-from core.outbox.sender import take_over_deliveries
 from core.work.leases import Worker
 from ops.receiving import Delivery
 from tests.core.outbox.office import Office, says

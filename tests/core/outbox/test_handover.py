@@ -13,7 +13,8 @@ from core import ids
 from core.database import Row
 from core.outbox.breakers import FIRST_SLOTS, MOST_SLOTS, SLOTS_OF_OTHER, Breakers
 from core.outbox.fanout import FanOut, Room
-from core.outbox.sender import SLOTS, SLOTS_KEPT, SLOTS_OF_OTHERS, Sender, take_over_deliveries
+from core.outbox.recording import take_over_deliveries
+from core.outbox.sender import SLOTS, SLOTS_KEPT, SLOTS_OF_OTHERS, Sender
 from core.work.due_window import DueWindow
 from tests.core.outbox.hand import sent, states, worker
 from tests.core.outbox.office import Office, OpenReceiver, says

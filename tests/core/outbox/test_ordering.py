@@ -15,8 +15,8 @@ from aiohttp import web
 from core.outbox import deliveries as core_deliveries
 from core.outbox.fanout import fan_out
 from core.outbox.ordering import Stalled
+from core.outbox.recording import take_over_deliveries
 from core.outbox.schedule import Schedule
-from core.outbox.sender import take_over_deliveries
 from core.settings import Settings
 from core.work.leases import Worker
 from ops.receiving import Delivery

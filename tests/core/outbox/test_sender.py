@@ -8,9 +8,9 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from core.outbox.health import LEAST_ATTEMPTS, Patience
+from core.outbox.recording import take_over_deliveries
 from core.outbox.retention import prune_attempts
 from core.outbox.schedule import Schedule
-from core.outbox.sender import take_over_deliveries
 from core.work.leases import Worker
 from tests.core.outbox.office import Office, OpenReceiver, says
 from tests.jobs.merchant import Receiver

@@ -20,7 +20,7 @@ SEARCH = (
     search_settings.get_profile("fuzz")
     if search_settings.get_current_profile_name() == "fuzz"
     else search_settings(
-        max_examples=60,
+        max_examples=40,
         derandomize=True,
         database=None,
         deadline=None,

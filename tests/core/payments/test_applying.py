@@ -7,14 +7,18 @@ from typing import Any
 
 import pytest
 
+from core.database import Connection
 from core.errors import Refusal
 from core.ledger.accounts import Limits, Opening, change_account, open_accounts
 from core.ledger.items import SYSTEM_PRINCIPAL
+from core.outbox.callbacks import PENDING, Callback, standings_of
 from core.payments.accounts import clearing_account, collected_account, suspense_account
+from core.payments.applying import Applier
 from core.payments.payments import Payment
 from core.payments.reconciling import expire, reconcile
 from core.payments.rules import Dispute
-from core.payments.states import Seen, State
+from core.payments.states import MONEY_STATES, Seen, State
+from core.payments.telling import Arming
 from core.payments.writing import Report
 from core.providers.protocol import Sight, Standing, UnknownError, UnsentError
 from tests.core.payments.conftest import Desk, gate
@@ -336,3 +340,35 @@ async def test_the_serving_role_cannot_rewrite_what_has_happened(desk: Desk) -> 
                     await desk.owner.execute(statement)
     row = await desk.owner.fetchrow("SELECT details::text FROM payments WHERE id = $1", payment.id)
     assert json.loads(row["details"])["title"] == "Tea"
+
+
+async def test_a_change_arms_the_callbacks_of_its_surface(desk: Desk) -> None:
+    """In the transaction of the change, and once: what is seen again changes nothing and arms nothing."""
+    calls: list[tuple[State, State]] = []
+
+    async def arm(_connection: Connection, before: Payment, after: Payment) -> list[Callback]:
+        calls.append((before.state, after.state))
+        if before.state is after.state or after.state not in MONEY_STATES:
+            return []
+        return [
+            Callback("tests", str(after.id), after.caller, "https://shop.test/told", after.state.encode())
+        ]
+
+    woken: list[bool] = []
+    arming = Arming({"tests": arm})
+    applier = Applier(desk.service.database, desk.service.ledger, lambda: woken.append(True), arming)
+    payment = await desk.create(account=await desk.account())
+    for _ in range(2):
+        await applier.apply(payment.id, payment.latest.id, Report(paid(), "event:1"))
+    assert (calls, woken) == ([(State.PENDING, State.PAID)], [True])
+    found = await standings_of(desk.service.database, "tests", [str(payment.id)])
+    assert found[str(payment.id)].state == PENDING
+
+    async def fails(_connection: Connection, _before: Payment, _after: Payment) -> list[Callback]:
+        raise ZeroDivisionError
+
+    applier = Applier(desk.service.database, desk.service.ledger, lambda: None, Arming({"tests": fails}))
+    other = await desk.create(account=await desk.account())
+    with pytest.raises(ZeroDivisionError):
+        await applier.apply(other.id, other.latest.id, Report(paid(), "event:2"))
+    assert (await desk.again(other)).state is State.PENDING

@@ -48,12 +48,6 @@ async def test_a_payment_is_stored_before_its_provider_is_called(desk: Desk) -> 
     assert [tuple(row) for row in seen] == [("created", "one")]
 
 
-async def test_a_provider_gets_no_metadata_by_which_the_inbox_would_post(desk: Desk) -> None:
-    payment = await desk.create(metadata={"account": "mine", "cart": "7"})
-    assert payment.order(payment.latest, {}).metadata == {"cart": "7"}
-    assert payment.details.metadata == {"account": "mine", "cart": "7"}
-
-
 async def test_another_request_under_the_same_id_is_refused_before_any_rule(desk: Desk) -> None:
     new = desk.new()
     first = await desk.payments.create(new)

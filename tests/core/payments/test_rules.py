@@ -81,7 +81,7 @@ SIGHTS = st.builds(
 ) | st.builds(Sight, st.sampled_from(list(Standing)[:2] + list(Standing)[3:]))
 
 
-@search(max_examples=300)
+@search(max_examples=150)
 @given(st.lists(SIGHTS, max_size=6), st.integers(0, 2**32))
 def test_sights_of_money_commute(sights: list[Sight], seed: int) -> None:
     other = [*sights, *sights[:2]]

@@ -87,7 +87,7 @@ def group(state: State) -> object:
 FACTS = st.lists(st.sampled_from([*Seen][:7]), min_size=1, max_size=6)
 
 
-@search(max_examples=200)
+@search(max_examples=100)
 @given(
     FACTS, st.randoms(use_true_random=False), st.lists(st.sampled_from([Seen.UNKNOWN, *ASKED]), max_size=4)
 )
@@ -101,7 +101,7 @@ def test_sights_commute(facts: list[Seen], shuffler: object, noise: list[Seen]) 
         assert run(other) is State.MISMATCHED
 
 
-@search(max_examples=200)
+@search(max_examples=100)
 @given(st.lists(st.sampled_from(list(Seen)), max_size=12))
 def test_no_schedule_loses_money_or_ends_the_unknown_by_itself(sights: list[Seen]) -> None:
     state = State.CREATED

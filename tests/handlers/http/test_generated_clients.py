@@ -20,6 +20,8 @@ import pytest
 from handlers.app import SURFACES
 from handlers.http import openapi
 
+pytestmark = pytest.mark.drill
+
 CLIENTS = Path(__file__).with_name("clients")
 FILES = ("package.json", "package-lock.json", "tsconfig.json", "call.ts")
 INSTALL_SECONDS = 120

@@ -323,6 +323,7 @@ async def test_problem_types_lead_somewhere(api: Any) -> None:
     assert (await api.get("/problems/nothing")).status == 404
 
 
+@pytest.mark.drill
 @pytest.mark.timeout(300 + 10 * EXAMPLES)
 async def test_answers_conform_whatever_comes(
     api: Any, api_key: Callable[..., Awaitable[str]], tmp_path: Path

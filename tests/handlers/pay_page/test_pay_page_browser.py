@@ -13,6 +13,8 @@ from tests.handlers.pay_page.chromium import Tab, find_chromium, open_tab
 from tests.handlers.pay_page.page_reader import Browser, link, strict
 from tests.handlers.wallets.conftest import ApiClient, MakePerson, OpenBrowser, Person
 
+pytestmark = pytest.mark.drill
+
 NARROW = 320
 TAB, ENTER = ("Tab", 9), ("Enter", 13)
 LEFT_OUT = "the payment page in a browser: neither chromium nor google-chrome is on the PATH"

@@ -13,6 +13,8 @@ from handlers.wallets.routes import WALLETS
 from tests.handlers.fuzzer import fuzz
 from tests.handlers.wallets.conftest import ADMIN, ApiClient, MakePerson
 
+pytestmark = pytest.mark.drill
+
 # In the suite each operation is tried at the bounds of what it takes; `make fuzz` says how much random input follows.
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 PHASES = "examples,coverage,fuzzing" if EXAMPLES else "examples,coverage"

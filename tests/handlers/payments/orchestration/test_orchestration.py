@@ -247,3 +247,21 @@ async def test_cancelling_asks_the_provider_and_leaves_closed_payments_alone(con
     # Money that comes after all is money.
     await contract.event(payment)
     assert (await contract.ask("GET", path)).payment["status"] == 10
+
+
+async def test_the_caller_is_told_of_the_end_by_the_bytes_of_an_answer(contract: Contract) -> None:
+    payment = await contract.create()
+
+    async def told() -> list[dict[str, Any]]:
+        rows = await contract.owner.fetch(
+            "SELECT convert_from(e.body, 'UTF8') AS body FROM outbox_events AS e WHERE e.event_type = 'callback'"
+            " ORDER BY e.created_at, e.id"
+        )
+        found = [json.loads(row["body"])["payment"] for row in rows]
+        return [one for one in found if one["id"] == payment["id"]]
+
+    assert await told() == []
+    await contract.event(payment)
+    await contract.event(payment, "checkout.session.expired", status="expired", payment_status="unpaid")
+    (body,) = await told()
+    assert body == (await contract.ask("GET", f"/payments/{payment['id']}")).payment
