@@ -24,8 +24,8 @@ from handlers.http.surface import Gate, Handler, Listener, Surface
 from handlers.ledger.routes import LEDGER
 from handlers.opening import RETRY_LIMIT_SECONDS, opened
 from handlers.pay_page.page import PAY_PAGE
+from handlers.payments.kaspi.routes import KASPI
 from handlers.payments.orchestration.routes import ORCHESTRATION
-from handlers.payments.orchestration.surface import allow_of
 from handlers.wallets.routes import WALLETS
 from handlers.webhooks.routes import INBOX, REPORTS, WEBHOOKS
 
@@ -36,6 +36,7 @@ _SURFACES: tuple[Surface, ...] = (
     WEBHOOKS,
     REPORTS,
     WALLETS,
+    KASPI,
     ORCHESTRATION,
     PAY_PAGE,
     HEALTH,
@@ -84,7 +85,8 @@ def contract_app(common: web.Application, listener: Listener) -> web.Application
     parts = common[PARTS]
     handlers = _handlers(listener.surfaces, parts, listener.gate)
     allowed = _allowed(listener.surfaces).items()
-    told = {path: allow_of(methods) for path, methods in allowed} if listener.tells_allowed else None
+    tell = listener.tell_methods
+    told = None if tell is None else {path: tell(methods) for path, methods in allowed}
     edge = Edge(parts.settings.allowed_origins, handlers, listener.refuse, told)
     app = _application(parts, listener.surfaces, edge)
     app[CONTRACT] = listener.setting

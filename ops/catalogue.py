@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from core.ledger.outcomes import OUTCOMES_BY_CODE
 from handlers.http.problems import PROBLEMS, ProblemType
+from handlers.payments.kaspi.problems import KASPI_PROBLEMS
 from handlers.wallets.problems import CONTRACT_PROBLEMS
 
 _HEAD = """\
@@ -40,6 +41,7 @@ STATUSES = {
     422: ("it is well said, and cannot be done with these amounts or values", "changes them"),
     429: ("too much in a short time", "waits for `Retry-After`, then sends the same again"),
     500: ("a mistake of ours", "sends the same again under the same key, and tells us the request id"),
+    502: ("a provider's answer makes no sense", "asks how it stands before it tries again"),
     503: ("not now", "waits for `Retry-After`, then sends the same again under the same key"),
 }
 _LEDGER = """
@@ -59,13 +61,25 @@ The titles are the sentences that clients of the wallets know. All other codes a
 | code | status | title |
 |---|---|---|
 """
+_KASPI = """
+## Kaspi
+
+The refusals of Kaspi payments. All other codes are those of the first table.
+
+| code | status | title |
+|---|---|---|
+"""
 
 
 def catalogue() -> str:
     """Return the text of the page."""
-    used = sorted({kind.status for table in (PROBLEMS, CONTRACT_PROBLEMS) for kind in table.values()})
+    used = sorted(
+        {kind.status for table in (PROBLEMS, CONTRACT_PROBLEMS, KASPI_PROBLEMS) for kind in table.values()}
+    )
     statuses = "".join(f"| {status} | {' | '.join(STATUSES[status])} |\n" for status in used)
-    return _HEAD + statuses + _LEDGER + "".join(_ledger_rows()) + _WALLETS + "".join(_rows(CONTRACT_PROBLEMS))
+    ledger = _LEDGER + "".join(_ledger_rows())
+    wallets = _WALLETS + "".join(_rows(CONTRACT_PROBLEMS))
+    return _HEAD + statuses + ledger + wallets + _KASPI + "".join(_rows(KASPI_PROBLEMS))
 
 
 def _ordered(table: Mapping[str, ProblemType]) -> list[tuple[str, ProblemType]]:

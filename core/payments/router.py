@@ -9,6 +9,7 @@ import msgspec
 
 from core.payments.flow import Payments, Route, no_terms
 from core.payments.health import Health
+from core.payments.observing import prepare
 from core.payments.orchestration import desk as orchestration
 from core.payments.orchestration import status_callbacks
 from core.payments.routing import Rule, Wanted, route
@@ -22,7 +23,7 @@ from core.vault import Vault
 from core.work import wakeup
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
     from uuid import UUID
 
     from core.payments.payments import NewPayment, Payment
@@ -81,6 +82,10 @@ class Router:
         decision = route(self._rules, wanted, payment_id, failing)
         return Route(decision.providers, decision.told())
 
+    async def failing(self, providers: Collection[str]) -> frozenset[str]:
+        """Return those of `providers` that are better left alone now."""
+        return await self._health.failing(providers)
+
     async def noted(self, provider: str, answered: bool) -> None:  # noqa: FBT001 - the two halves of a note
         """Note whether a provider has answered a call."""
         await self._health.note(provider, answered=answered)
@@ -115,6 +120,8 @@ async def open_payments(
         noted=router.noted,
         arming=Arming(CALLBACKS, Vault.of(service.settings)),
     )
+    payments.failing = router.failing
+    prepare(providers)
     try:
         yield payments
     finally:
@@ -132,7 +139,7 @@ async def open_engine(service: Service, waker: Waker) -> AsyncIterator[Payments]
         waker,
         providers,
         rules_of(service.settings, providers),
-        terms=Terms(service.database).of,
+        terms=Terms(service.database, Vault.of(service.settings)).of,
         stand_in=simulator.NAME if simulator.NAME in providers else None,
     ) as payments:
         yield payments

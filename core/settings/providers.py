@@ -54,6 +54,9 @@ class Upstreams(BaseModel):
     simulator_url: BaseUrl = key(
         "", "Development toggle: base URL of the provider simulator, which charges nobody; unset: none"
     )
+    simulator_timeout: float = key(
+        10, "Time limit of a call to the provider simulator", unit="seconds", ge=0.1, le=40
+    )
     simulator_webhook_url: Url = key("", "Where the provider simulator sends its webhooks")
     simulator_webhook_secret: Secret = key("", "Secret (whsec_...) that the provider simulator signs with")
     payment_routes: str = key(

@@ -100,6 +100,9 @@ class Ports(BaseModel):
         ge=0,
         le=65535,
     )
+    kaspi_port: int = key(
+        0, "Port of APP_HOST on which only the Kaspi contract answers; 0: none", ge=0, le=65535
+    )
 
 
 class Network(BaseModel):

@@ -157,7 +157,7 @@ def _operation(surface: Surface, route: Route, schemas: Schemas) -> Json:
     }
     if description := operation_words(route.handler, route.description):
         operation["description"] = description
-    if parameters := _parameters(route, schemas):
+    if parameters := [*_parameters(route, schemas), *surface.parameters(route)]:
         operation["parameters"] = parameters
     if route.body is not None:
         content: Json = {"schema": schemas.of(route.body)}

@@ -36,15 +36,15 @@ class Listener:
     health and documentation included.
 
     `refuse` answers the framework's own refusals. Before one for a path or method that is none, the `gate` is asked,
-    whose answer counts if it has one. With `tells_allowed` every OPTIONS is answered with the methods of its path, by
-    the same words as `refuse` does.
+    whose answer counts if it has one. With `tell_methods` every OPTIONS is answered, and the function writes the
+    methods of its path.
     """
 
     setting: str
     surfaces: tuple[Surface, ...]
     refuse: Refuse = contract_http_exception
     gate: Gate | None = None
-    tells_allowed: bool = False
+    tell_methods: Callable[[Iterable[str]], str] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +80,10 @@ class Surface(ABC):
     def codes(self, route: Route) -> Iterable[str]:  # noqa: ARG002 - surfaces whose routes are hidden have none
         """Return the codes that the surface can refuse with before the handler of `route` is called."""
         return ()
+
+    def parameters(self, route: Route) -> list[Json]:  # noqa: ARG002
+        """Return the document's headers that every call of `route` carries, besides those of the route itself."""
+        return []
 
     def refusals(self, codes: Sequence[str]) -> Json:  # noqa: ARG002
         """Return the document's content of an answer that refuses with one of `codes`."""

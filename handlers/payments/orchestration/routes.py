@@ -22,6 +22,7 @@ from handlers.payments.orchestration.binding import (
 from handlers.payments.orchestration.surface import (
     MISSING,
     OrchestrationSurface,
+    allow_of,
     contract_refusal,
     gate,
     viewer_of,
@@ -137,6 +138,6 @@ ORCHESTRATION = OrchestrationSurface(
     "orchestration",
     ROUTES,
     listener=Listener(
-        "orchestration_port", (_CONTRACT,), refuse=contract_refusal, gate=gate, tells_allowed=True
+        "orchestration_port", (_CONTRACT,), refuse=contract_refusal, gate=gate, tell_methods=allow_of
     ),
 )

@@ -6,7 +6,7 @@ for unknown paths and methods, too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -69,6 +69,14 @@ _PROBLEM_SCHEMA: Final[Json] = {
     "properties": {"error": {"type": "string", "description": "The reason, in the contract's words."}},
 }
 
+_REQUEST_ID: Final[Json] = {
+    "name": "X-Request-ID",
+    "in": "header",
+    "description": "The caller's id of the request, which the answer repeats.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$"},
+    "example": "req-1001",
+}
+
 
 def refused(refusal: Refusal) -> web.Response:
     """Answer a refusal with the contract's body."""
@@ -96,7 +104,7 @@ def contract_refusal(error: web.HTTPException, _path: str, _method: str) -> web.
     return response
 
 
-def allow_of(methods: Sequence[str] | set[str]) -> str:
+def allow_of(methods: Iterable[str]) -> str:
     """Return the methods of a path as the contract tells them."""
     return ", ".join(["OPTIONS", *sorted(set(methods) - {"HEAD"})])
 
@@ -172,6 +180,10 @@ class OrchestrationSurface(Surface):
         yield "invalid_request"
         if route.method != hdrs.METH_GET:
             yield from ("unsupported_media_type", "payload_too_large", "request_timeout")
+
+    def parameters(self, route: Route) -> list[Json]:
+        """Return the request id, which the provider's own events do without."""
+        return [{**_REQUEST_ID, "required": not route.raw}]
 
     def refusals(self, codes: Sequence[str]) -> Json:  # noqa: ARG002 - all have one form
         """Return the contract's form of a refusal."""
