@@ -5,6 +5,7 @@ import re
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -74,6 +75,7 @@ async def test_the_list_is_for_people_and_for_programs(keys: Run) -> None:
 
 
 async def test_a_callers_key_is_made_listed_and_revoked_like_others(keys: Run, database: Database) -> None:
+    told: dict[str, Any] = {}
     for flag, access in (
         ((), [SERVICE]),
         (("--no-access",), []),
