@@ -26,6 +26,8 @@ from handlers.opening import RETRY_LIMIT_SECONDS, opened
 from handlers.pay_page.page import PAY_PAGE
 from handlers.payments.kaspi.routes import KASPI
 from handlers.payments.orchestration.routes import ORCHESTRATION
+from handlers.payments.orders.routes import CREATE as ORDERS_CREATE
+from handlers.payments.orders.routes import ORDERS
 from handlers.wallets.routes import WALLETS
 from handlers.webhooks.routes import INBOX, REPORTS, WEBHOOKS
 
@@ -39,6 +41,8 @@ _SURFACES: tuple[Surface, ...] = (
     KASPI,
     ORCHESTRATION,
     PAY_PAGE,
+    ORDERS_CREATE,
+    ORDERS,
     HEALTH,
     FRONT,
 )

@@ -57,8 +57,7 @@ SURFACES = {
     "wallets": {"http", "webhooks"},
     "pay_page": {"http", "wallets"},
     "simulator": set(),
-    # The contract of Kaspi has the leniency of the wallets', which is pydantic's.
-    "payments": {"http", "wallets"},
+    "payments": {"http"},
 }
 # So many files a reader takes in at one look.
 MOST_FILES = 22

@@ -1,6 +1,6 @@
 """The inbox's database (SQLite or PostgreSQL): its events, so that one that comes again is known.
 
-The old inbox stored events and did nothing more. What it has stored has had no effect, and shall have none now: the
+The old inbox stored events and did nothing more. Its events have had no effect, and shall have none now: the
 money of those payments is in the opening balances. `tallystick backfill` fetches events again that shall count here.
 """
 

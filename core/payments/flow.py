@@ -199,6 +199,10 @@ class Payments:
         seen = sight._replace(provider_id=renewal)
         return await self.applier.within(connection, payment.id, payment.latest.id, Report(seen, actor))
 
+    async def settled(self, payment_id: UUID, *, seconds: float = MOST_WAIT_SECONDS) -> Payment:
+        """Return a payment once its first call has ended, or after `seconds`. Raises Refusal `payment_not_found`."""
+        return await self._settled(await find(self.database, payment_id), seconds)
+
     async def attempt_of(self, payment_id: UUID, attempt_id: UUID) -> tuple[Payment, Attempt]:
         """Return a payment and one of its attempts. Raises Refusal `payment_not_found`."""
         payment = await find(self.database, payment_id)
@@ -288,13 +292,14 @@ class Payments:
             payment = (await self.applier.apply(payment.id, attempt.id, report)).payment
         return payment
 
-    async def _settled(self, payment: Payment) -> Payment:
+    async def _settled(self, payment: Payment, seconds: float = MOST_WAIT_SECONDS) -> Payment:
         """Return the payment of a repeated request, after its first call."""
-        deadline = _now() + MOST_WAIT_SECONDS
+        deadline = _now() + seconds
         while payment.state is State.CREATED and _now() < deadline:
             task = self._calls.get(payment.id)
             if task is not None:
-                return await asyncio.shield(task)
+                done, _ = await asyncio.wait((task,), timeout=deadline - _now())
+                return task.result() if done else payment
             due = payment.latest.next_look_at
             if due is not None and due <= datetime.now(UTC) and await self._claim(payment.latest.id):
                 return await self.look_at(payment.id, payment.latest.id, "caller")

@@ -12,10 +12,13 @@ from core.payments.health import Health
 from core.payments.observing import prepare
 from core.payments.orchestration import desk as orchestration
 from core.payments.orchestration import status_callbacks
+from core.payments.orders.orders import SURFACE as ORDERS
+from core.payments.orders.telling import armed
 from core.payments.routing import Rule, Wanted, route
 from core.payments.telling import Arming
 from core.payments.terms import Terms
-from core.providers import kaspi, links, simulator
+from core.providers import kaspi_words as kaspi
+from core.providers import links, simulator
 from core.providers.known import providers_of
 from core.providers.protocol import Method
 from core.settings import SettingsError
@@ -107,8 +110,7 @@ async def open_payments(
 
     def wake() -> None:
         waker.wake(wakeup.OUTBOX)
-        if CALLBACKS:
-            waker.wake(wakeup.DELIVERIES)
+        waker.wake(wakeup.DELIVERIES)
 
     payments = Payments(
         service.database,
@@ -118,7 +120,7 @@ async def open_payments(
         wake=wake,
         terms=terms,
         noted=router.noted,
-        arming=Arming(CALLBACKS, Vault.of(service.settings)),
+        arming=Arming({ORDERS: armed(service.settings), **CALLBACKS}, Vault.of(service.settings)),
     )
     payments.failing = router.failing
     prepare(providers)

@@ -95,13 +95,17 @@ class Ports(BaseModel):
         0, "Port of APP_HOST on which only the inbox's contract answers; 0: none", ge=0, le=65535
     )
     orchestration_port: int = key(
-        0,
-        "Port of APP_HOST on which only the contract of internal services' payments answers; 0: none",
-        ge=0,
-        le=65535,
+        0, "Port of APP_HOST on which only internal services' payments answer; 0: none", ge=0, le=65535
     )
     kaspi_port: int = key(
         0, "Port of APP_HOST on which only the Kaspi contract answers; 0: none", ge=0, le=65535
+    )
+    orders_port: int = key(
+        0,
+        "Port of APP_HOST on which only the contract of merchants' orders answers, as the old service did on 8000; 0:"
+        " none",
+        ge=0,
+        le=65535,
     )
 
 

@@ -68,6 +68,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "ops.commands.develop.demo:demo",
             "Show an event's way from a signed webhook to a verified delivery.",
         ),
+        "seed": (
+            "ops.commands.seed:seed",
+            "Make providers, plans and merchants to try orders with.",
+        ),
         "simulator": (
             "ops.commands.develop.simulator:simulator",
             "Be a payment provider: charge nobody, fail as you are told.",
