@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from core.access.internal_callers import InternalCaller
+from core.access.internal_callers import MOST_NAME, InternalCaller
 from core.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -68,9 +68,10 @@ class GrpcAuthService:
             if isinstance(error, grpc.aio.AioRpcError) and error.code().name in REFUSALS:
                 return None
             raise Unavailable("auth service is away", code="auth_service_away") from error
-        return (
-            InternalCaller(told.service_name, frozenset(told.allowed_access)) if told.service_name else None
-        )
+        name = told.service_name
+        if not (0 < len(name) <= MOST_NAME and name.isprintable()):
+            return None
+        return InternalCaller(name, frozenset(told.allowed_access))
 
     async def close(self) -> None:
         """Close the connection."""

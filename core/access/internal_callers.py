@@ -33,6 +33,7 @@ MOST_KEY_BYTES: Final = 1_024
 # Answers that a process remembers, of about 500 bytes each. Nobody has as many services.
 REMEMBERED: Final = 10_000
 AWAY_SECONDS: Final = 1.0
+MOST_NAME: Final = 128
 ALL: Final = ":all"
 """The end of a word in a list of access that lets its holder see the payments of all callers."""
 
@@ -165,7 +166,7 @@ async def create_caller(
     `database` is opened with the owner's role. Raises Refusal `invalid_request` for a name or description that does
     not fit.
     """
-    if not 1 <= len(name) <= 128 or not name.isprintable() or name != name.strip():
+    if not 1 <= len(name) <= MOST_NAME or not name.isprintable() or name != name.strip():
         raise Refusal(
             "invalid_request",
             "A caller's name has 1 to 128 printable characters, none of them at the edge blank.",

@@ -61,7 +61,7 @@ class Method(NamedTuple):
 
 
 class Service:
-    """The service of one process. What has begun is ended, whether its caller waits or has gone."""
+    """The service of one process. A call that has begun is ended, whether its caller waits or has gone."""
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from tests.handlers.payments.orchestration.conftest import BASE, SERVICE, Contra
 
 pytestmark = pytest.mark.shared
 
+PAGE = Path(__file__).parents[4] / "docs" / "orchestration.md"
 FIELDS = {
     "id", "request_id", "caller_service", "resource_type", "resource_id", "amount_cents", "currency", "status",
     "payment_method", "payment_type", "provider", "provider_payment_id", "checkout_url", "provider_callback_hash",
@@ -265,3 +268,11 @@ async def test_the_caller_is_told_of_the_end_by_the_bytes_of_an_answer(contract:
     await contract.event(payment, "checkout.session.expired", status="expired", payment_status="unpaid")
     (body,) = await told()
     assert body == (await contract.ask("GET", f"/payments/{payment['id']}")).payment
+
+
+async def test_the_call_of_the_page_is_a_call(contract: Contract) -> None:
+    found = re.search(r"-d '(\{.*?\})'", PAGE.read_text(), re.DOTALL)
+    assert found is not None
+    headers = {"X-Request-ID": "req-1001"}
+    said = await contract.ask("POST", "/payments", found[1].encode(), headers=headers, common=True)
+    assert (said.status, said.payment["request_id"], said.payment["status"]) == (201, "req-1001", 2)
