@@ -23,6 +23,7 @@ SERVICES = {
     "orders": ("orders", "STEPS"),
     "orders_logs": ("orders", "LOG_STEPS"),
     "kaspi": ("kaspi", "STEPS"),
+    "orchestration": ("orchestration", "STEPS"),
 }
 
 
