@@ -26,6 +26,8 @@ _sql = queries(__name__)
 
 # A report is told of as it is read, once for so many rows.
 PROGRESS_ROWS: Final = 100_000
+# A report of more rows is joined with whole tables, which takes seconds; a smaller one by look-ups.
+LARGE_ROWS: Final = 20_000
 # Differences are fetched so many at once.
 PAGE: Final = 1_000
 
@@ -123,8 +125,10 @@ async def match(
         await connection.execute(_sql.report_memory)
         for table in _TABLES:
             await connection.execute(table)
-        period, most_names = await _load(connection, lines, period, on_progress)
+        period, rows, most_names = await _load(connection, lines, period, on_progress)
         on_progress("compare", 0)
+        if rows > LARGE_ROWS:
+            await connection.execute(_sql.report_joins)
         await _compare(connection, provider, period, late_after, most_names)
         counts = [
             Count(
@@ -161,14 +165,14 @@ _TABLES: Final = (
 
 async def _load(
     connection: Connection, lines: Iterable[Line], period: Period, on_progress: Callable[[str, int], None]
-) -> tuple[Period, int]:
-    """Copy the rows; return the period with the ends that it had not, and the most names that a row has."""
+) -> tuple[Period, int, int]:
+    """Copy the rows; return the period with the ends that it had not, the rows, and the most names that a row has."""
     first: datetime | None = None
     last: datetime | None = None
-    most_names = 0
+    no = most_names = 0
 
     def records() -> Iterator[tuple[Any, ...]]:
-        nonlocal first, last, most_names
+        nonlocal first, last, no, most_names
         for no, line in enumerate(lines, 1):
             at = line.at
             if at is not None:
@@ -180,7 +184,7 @@ async def _load(
             yield (no, *line)
 
     await connection.raw.copy_records_to_table("report_lines", columns=_COLUMNS, records=records())
-    return Period(period.since or first, period.until or last), most_names
+    return Period(period.since or first, period.until or last), no, most_names
 
 
 async def _compare(

@@ -6,6 +6,11 @@ SET LOCAL transaction_isolation = 'repeatable read';
 -- Let sorts of a large report stay in memory for the most part.
 SET LOCAL work_mem = '96MB';
 
+-- name: report_joins
+-- Let a large report be joined as a whole. Look-ups of single rows, which suit a small one, would read the indexes of
+-- all payments in random order, a million times each.
+SET LOCAL enable_nestloop = off;
+
 -- name: make_report_lines
 -- Make the table of the rows as the report has them; `no` counts them.
 CREATE TEMPORARY TABLE report_lines (
