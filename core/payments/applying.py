@@ -13,6 +13,7 @@ import structlog
 from core.ledger.accounts import Limits, Opening, open_accounts
 from core.ledger.items import SYSTEM_PRINCIPAL
 from core.payments.accounts import posting_of, system_accounts
+from core.payments.looking import LAST_LOOK_SECONDS
 from core.payments.payments import lock
 from core.payments.rules import Dispute, Place, dispute, hear, see, suspended
 from core.payments.telling import Arming
@@ -59,11 +60,17 @@ class Applier:
     """Applies reports. `wake` is called after a commit that has written events or callbacks."""
 
     def __init__(
-        self, database: Database, ledger: Ledger, wake: Callable[[], None], arming: Arming | None = None
+        self,
+        database: Database,
+        ledger: Ledger,
+        wake: Callable[[], None],
+        arming: Arming | None = None,
+        longest_look: float = LAST_LOOK_SECONDS,
     ) -> None:
         self._database = database
         self._ledger = ledger
         self._arming = arming or Arming()
+        self._longest_look = longest_look
         self.wake = wake
 
     async def apply(self, payment_id: UUID, attempt_id: UUID, report: Report) -> Applied:
@@ -97,7 +104,13 @@ class Applier:
         change = _decide(payment, attempt, report)
         facts, postings = await self._post(connection, payment, attempt, change)
         after, told = await write(
-            connection, payment, attempt, change._replace(facts=facts), report, postings
+            connection,
+            payment,
+            attempt,
+            change._replace(facts=facts),
+            report,
+            postings,
+            longest_look=self._longest_look,
         )
         changed = after.revision != payment.revision
         armed = changed and await self._arming.arm(connection, payment, after)

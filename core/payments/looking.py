@@ -18,20 +18,28 @@ LEASE_SECONDS: Final = 60.0
 # Payers take minutes, and events tell most ends; a day's payments must not cost a provider's whole budget of calls.
 FIRST_LOOK_SECONDS: Final = 15.0
 LAST_LOOK_SECONDS: Final = 3_600.0
+# A deployment may ask for less than that, but not for a call of every open payment in each step.
+LEAST_LOOK_SECONDS: Final = 60.0
 # Somebody waits for the outcome of these, so they start sooner.
 FIRST_URGENT_SECONDS: Final = 2.0
 
 
 def seconds_to_look(
-    state: State, effects: Collection[Effect], looks: int, *, giving_up: bool
+    state: State,
+    effects: Collection[Effect],
+    looks: int,
+    *,
+    giving_up: bool,
+    longest: float = LAST_LOOK_SECONDS,
 ) -> float | None:
-    """Return in how many seconds the provider is asked next, None for never."""
+    """Return in how many seconds the provider is asked next, at most `longest`; None for never."""
     if state is State.CREATED:
         return CALL_SECONDS
     if Effect.GIVE_UP in effects:
         return 0.0
     if state not in OPEN_STATES and not giving_up:
         return None
+    longest = min(max(longest, LEAST_LOOK_SECONDS), LAST_LOOK_SECONDS)
     urgent = giving_up or state is State.UNKNOWN
     first = FIRST_URGENT_SECONDS if urgent else FIRST_LOOK_SECONDS
-    return half_jitter(looks + 1, base_seconds=first, cap_seconds=LAST_LOOK_SECONDS)
+    return half_jitter(looks + 1, base_seconds=first, cap_seconds=longest)

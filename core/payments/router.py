@@ -112,6 +112,7 @@ async def open_payments(
         terms=terms,
         noted=router.noted,
         arming=Arming(CALLBACKS, Vault.of(service.settings)),
+        longest_look=service.settings.payments_reconcile_stale_after_minutes * 60.0,
     )
     try:
         yield payments

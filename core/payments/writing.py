@@ -9,7 +9,7 @@ import msgspec
 from core import ids
 from core.database import queries
 from core.outbox.events import write_events
-from core.payments.looking import CALL_SECONDS, seconds_to_look
+from core.payments.looking import CALL_SECONDS, LAST_LOOK_SECONDS, seconds_to_look
 from core.payments.payments import find, lock
 from core.payments.routing import MOST_ROUTES
 from core.payments.rules import CANCEL, EXPIRE, Dispute, seen_of
@@ -74,9 +74,14 @@ async def write(
     change: Change,
     report: Report,
     postings: list[dict[str, Any]],
+    *,
+    longest_look: float = LAST_LOOK_SECONDS,
 ) -> tuple[Payment, bool]:
-    """Write the change of an attempt; return the payment after it, and whether there are events."""
-    after = await _write_attempt(connection, before, attempt, change, report)
+    """Write the change of an attempt; return the payment after it, and whether there are events.
+
+    An open attempt is looked at after `longest_look` seconds at the latest.
+    """
+    after = await _write_attempt(connection, before, attempt, change, report, longest_look)
     attempts = tuple(after if one.id == attempt.id else one for one in before.attempts)
     payment = before._replace(attempts=attempts)
     if after.state in MONEY_STATES and any(one.state in OPEN_STATES for one in attempts):
@@ -162,10 +167,18 @@ async def _add_attempt(connection: Connection, payment: Payment, number: int) ->
 
 
 async def _write_attempt(
-    connection: Connection, payment: Payment, attempt: Attempt, change: Change, report: Report
+    connection: Connection,
+    payment: Payment,
+    attempt: Attempt,
+    change: Change,
+    report: Report,
+    longest_look: float,
 ) -> Attempt:
     after = _attempt_after(payment, attempt, change, report)
     effects, facts = change.effects, change.facts
+    look_in = seconds_to_look(
+        facts.state, effects, after.looks, giving_up=after.giving_up, longest=longest_look
+    )
     next_look_at = await connection.fetchval(
         _sql.change_attempt,
         attempt.id,
@@ -177,7 +190,7 @@ async def _write_attempt(
         *facts,
         after.giving_up,
         after.looks,
-        0.0 if report.soon else seconds_to_look(facts.state, effects, after.looks, giving_up=after.giving_up),
+        0.0 if report.soon else look_in,
         after.expires_at,
     )
     sight = report.sight

@@ -8,6 +8,7 @@ from uuid import UUID
 import click
 
 from ops.commands.database import with_database
+from ops.commands.payment_jobs import expire, reconcile
 from ops.commands.printing import print_json, printable
 
 if TYPE_CHECKING:
@@ -17,10 +18,14 @@ if TYPE_CHECKING:
 
 @click.group()
 def payments() -> None:
-    """Look at payments through providers.
+    """Look at payments through providers, say what only a person knows, and ask providers.
 
     The commands work on the database at DATABASE_URL, or else on that of the `tallystick up` that runs here.
     """
+
+
+payments.add_command(reconcile)
+payments.add_command(expire)
 
 
 @payments.command()
