@@ -242,6 +242,20 @@ RECONCILE_FINDINGS = Gauge(
     registry=REGISTRY,
     multiprocess_mode="livemostrecent",
 )
+PROVIDER_REPORT_ROWS = Gauge(
+    "provider_report_rows",
+    "Rows of the last report of a provider that was compared, by class",
+    ("provider", "class"),
+    registry=REGISTRY,
+    multiprocess_mode="livemostrecent",
+)
+PROVIDER_REPORT_LAST_RUN = Gauge(
+    "provider_report_last_run_timestamp",
+    "When a report of a provider was last compared",
+    ("provider",),
+    registry=REGISTRY,
+    multiprocess_mode="livemostrecent",
+)
 QR_PAYMENTS = Count("payments_qr_total", "Payments of merchants' QR codes by status: completed", ("status",))
 MERCHANT_GROSS = Count(
     "payments_merchant_gross_cents_total",

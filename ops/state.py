@@ -35,6 +35,7 @@ class Running:
     redis_url: str
     api_key: str
     stripe_signing_secret: str
+    simulator_url: str = ""
 
 
 def state_dir(settings: Settings) -> Path:

@@ -26,6 +26,7 @@ from ops.listening import Listeners, check_contract_ports, contract_ports, liste
 from ops.process import StartError, choose_port, is_free, trim_log
 from ops.reach import reaching_database, redis_problem
 from ops.serving import api_program, metrics_folder, worker_program
+from ops.simulating import Simulated, simulate
 from ops.state import Running, announced, overlooked_state, state_dir, state_lock, write_secret
 from ops.supervisor import Supervisor
 
@@ -96,10 +97,14 @@ def run_everything(settings: Settings, *, verbose: bool) -> None:
         )
         key = _development_key(settings, folder / "api_key") if settings.env != "prod" else ""
         secret = _development_stripe_secret(settings, folder / "stripe_signing_secret")
-        running = Running(_url(common), database_url, redis_url, key, secret)
+        simulated = simulate(settings, folder, {settings.app_port, *contract_ports(settings).values()})
+        simulator_url = settings.simulator_url if simulated is None else simulated.url
+        running = Running(_url(common), database_url, redis_url, key, secret, simulator_url)
         stack.enter_context(announced(folder, running))
         admin_token = _development_admin_token(settings, folder / "admin_token")
-        _Instance(settings, folder, running, listeners, servers, admin_token, verbose=verbose).run()
+        _Instance(
+            settings, folder, running, listeners, servers, admin_token, simulated, verbose=verbose
+        ).run()
         say("Stopping the servers ...", "dim")
     say("Stopped.", "dim")
 
@@ -115,6 +120,7 @@ class _Instance:
     servers: list[Server]
     # The token that was made for development; empty where one is set.
     admin_token: str
+    simulated: Simulated | None
     verbose: bool
     _revive_at: float = 0.0
     _offsets: dict[Path, int] = field(default_factory=dict)
@@ -125,6 +131,7 @@ class _Instance:
         programs = [
             api_program(self.settings, logs / "api.log"),
             worker_program(self.settings, logs / "worker.log"),
+            *([self.simulated.program(logs / "simulator.log")] if self.simulated else []),
         ]
         for path in (program.log for program in programs):
             if path is not None:
@@ -141,6 +148,7 @@ class _Instance:
                     "APP_HOST": self.listeners[0].host,
                     "STATE_DIR": str(self.folder),
                     **_stripe_environment(self.settings, self.running),
+                    **(self.simulated.environment(self.settings, self.running.url) if self.simulated else {}),
                     **({"ADMIN_TOKEN": self.admin_token} if self.admin_token else {}),
                     "PROMETHEUS_MULTIPROC_DIR": str(metrics),
                 },
@@ -219,6 +227,7 @@ class _Instance:
             "PostgreSQL": self.running.database_url,
             "Redis": self.running.redis_url,
             "Data, logs": str(self.folder),
+            **({"Simulator": self.running.simulator_url} if self.running.simulator_url else {}),
             "Stripe secret": self.running.stripe_signing_secret or "none is set: STRIPE_SIGNING_SECRET",
             "API key": key or "none in ENV=prod; make one with `tallystick keys create`",
             "Admin token": self.admin_token or "the token that is set",

@@ -37,10 +37,15 @@ _NAME = re.compile(NAME_PATTERN)
 
 
 class SourceVerifier:
-    """The `core.inbox.verifying.Verifier` of one source, with the keys that are good at present."""
+    """The `core.inbox.verifying.Verifier` of one source, with the keys that are good at present.
 
-    def __init__(self, name: str, kind: Kind, options: Options, secrets: Sequence[str]) -> None:
-        self.provider = PROVIDER_PREFIX + name
+    `provider` names one that is built in and signs as a source does.
+    """
+
+    def __init__(
+        self, name: str, kind: Kind, options: Options, secrets: Sequence[str], provider: str | None = None
+    ) -> None:
+        self.provider = provider or PROVIDER_PREFIX + name
         self._options = options
         self._secrets = secrets
         make = standard_webhooks.public_key if kind == "standard_ed25519" else standard_webhooks.secret_key

@@ -15,7 +15,8 @@ from core.ledger.items import SYSTEM_PRINCIPAL
 from core.payments.accounts import posting_of, system_accounts
 from core.payments.looking import LAST_LOOK_SECONDS
 from core.payments.payments import lock
-from core.payments.rules import Dispute, Place, dispute, hear, see, suspended
+from core.payments.rules import Dispute, Place, accept, dispute, hear, returned, see, suspended
+from core.payments.states import Seen
 from core.payments.telling import Arming
 from core.payments.writing import Report, write
 from core.providers.protocol import Sight
@@ -147,6 +148,10 @@ def _decide(payment: Payment, attempt: Attempt, report: Report) -> Change:
         return see(asked, attempt.facts, seen)
     if isinstance(seen, Dispute):
         return dispute(asked, attempt.facts, seen)
+    if seen is Seen.ACCEPTED:
+        return accept(asked, attempt.facts)
+    if seen is Seen.RETURNED:
+        return returned(asked, attempt.facts)
     return hear(attempt.facts, seen, asked)
 
 

@@ -39,7 +39,8 @@ class Report(NamedTuple):
     """A sight or another thing seen of an attempt, by whom, and with which error (a code and a sentence) if any.
 
     `actor` is one of those that sql/migrations/0033_payments.sql names. A `look` counts for the time of the next one.
-    With `soon` the provider is looked at next, whatever the state, because there is more to be seen.
+    With `soon` the provider is looked at next, whatever the state, because there is more to be seen. A person gives a
+    `reason`, which the timeline keeps.
     """
 
     seen: Sight | Seen | Dispute
@@ -47,6 +48,7 @@ class Report(NamedTuple):
     error: str | None = None
     look: bool = False
     soon: bool = False
+    reason: str | None = None
 
     @property
     def sight(self) -> Sight | None:
@@ -87,7 +89,11 @@ async def write(
     if after.state in MONEY_STATES and any(one.state in OPEN_STATES for one in attempts):
         await connection.execute(_sql.give_up_others, before.id, attempt.id)
     steps: list[NewStep] = []
-    if change.note or after != attempt._replace(looks=after.looks, next_look_at=after.next_look_at):
+    if (
+        change.note
+        or report.reason
+        or after != attempt._replace(looks=after.looks, next_look_at=after.next_look_at)
+    ):
         steps.append(
             NewStep(
                 attempt.id, _kind(before, attempt, report), _data(attempt, after, change, report, postings)
@@ -266,5 +272,6 @@ def _data(
         **told,
         "error": after.error if report.error else None,
         "note": change.note,
+        "reason": report.reason,
         "postings": postings or None,
     }

@@ -195,6 +195,11 @@ RULES: tuple[Rule, ...] = (
         "unset, or some of PayPal's own hosts",
     ),
     Rule("simulator_url", lambda s: bool(s.simulator_url), "unset: the simulator takes no money"),
+    Rule(
+        "simulator_webhook_secret",
+        lambda s: bool(s.simulator_webhook_secret),
+        "unset: the simulator takes no money",
+    ),
     *(_in_clear(attribute) for attribute in _PROVIDERS_URLS),
     Rule(
         "cloudpayments_api_secrets",

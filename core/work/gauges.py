@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import asyncpg
+import msgspec
 
 from core import metrics
 from core.database import queries
 from core.errors import Refusal
 
 if TYPE_CHECKING:
-    from core.database import Database, Row
+    from collections.abc import Coroutine
+
+    from core.database import Database
+
+Answer = TypeVar("Answer")
 
 _sql = queries(__name__)
 
@@ -21,20 +26,27 @@ _sql = queries(__name__)
 MEASURE_SECONDS: Final = 2.0
 
 # Questions that nobody waits for any more; without a reference they could be collected before they end.
-_late: set[asyncio.Task[Row | None]] = set()
+_late: set[asyncio.Task[Any]] = set()
 
 
 async def measure(database: Database) -> None:
     """Set the gauges that the database knows; to NaN when it does not answer within MEASURE_SECONDS. Raises nothing."""
-    row = await _ask(database)
+    row = await _ask(database.fetchrow(_sql.pulse))
     metrics.FEED_LAG_SECONDS.set(math.nan if row is None else row["feed_lag_seconds"])
     metrics.WORKER_HEARTBEAT_AGE.set(math.nan if row is None else row["heartbeat_age_seconds"])
     metrics.DLQ_PENDING.set(math.nan if row is None else row["dead_letters"])
+    if row is None:
+        return  # the other questions would wait as long, and what was told of reports stays true
+    for report in await _ask(database.fetch(_sql.latest_reports)) or ():
+        provider = report["provider"]
+        metrics.PROVIDER_REPORT_LAST_RUN.labels(provider).set(report["compared_at"].timestamp())
+        for class_, rows in msgspec.json.decode(report["counts"]).items():
+            metrics.PROVIDER_REPORT_ROWS.labels(provider, class_).set(rows)
 
 
-async def _ask(database: Database) -> Row | None:
+async def _ask(asked: Coroutine[Any, Any, Answer]) -> Answer | None:
     # A time-out around the call would not do: a cancelled statement waits for the server's word on that.
-    question = asyncio.create_task(database.fetchrow(_sql.pulse))
+    question = asyncio.create_task(asked)
     _late.add(question)
     question.add_done_callback(_forget)
     done, _ = await asyncio.wait([question], timeout=MEASURE_SECONDS)
@@ -47,7 +59,7 @@ async def _ask(database: Database) -> Row | None:
         return None
 
 
-def _forget(question: asyncio.Task[Row | None]) -> None:
+def _forget(question: asyncio.Task[Any]) -> None:
     _late.discard(question)
     if not question.cancelled():
         question.exception()  # read, so that asyncio does not log it

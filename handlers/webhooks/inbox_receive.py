@@ -28,9 +28,11 @@ from core.inbox.paypal import transmissions as paypal
 from core.inbox.paypal.certificates import Certificates
 from core.inbox.paypal.client import Client
 from core.inbox.rules import RULES
-from core.inbox.source_verifiers import SourceVerifiers
+from core.inbox.source_verifiers import SourceVerifier, SourceVerifiers
+from core.inbox.sources import Options
 from core.inbox.stripe import StripeVerifier
 from core.inbox.verifying import NotGenuine, Verifier
+from core.providers import simulator
 from core.service import Service
 from core.settings import Settings
 from core.settings.providers import PAYPAL_CERT_HOSTS
@@ -58,6 +60,7 @@ class Inbound:
     stripe: Verifier
     paypal: Verifier
     cloudpayments: Mapping[str, Verifier]
+    simulator: Verifier
     sources: SourceVerifiers
 
 
@@ -97,6 +100,7 @@ async def open_inbound(service: Service) -> AsyncIterator[Inbound]:
                 kind: CloudPaymentsVerifier(settings.cloudpayments_api_secrets, kind)
                 for kind in cloudpayments.KINDS
             },
+            simulator=_simulator(settings),
             sources=SourceVerifiers(service.database, Vault.of(settings)),
         )
 
@@ -117,6 +121,14 @@ def _paypal(settings: Settings, client: Client) -> Verifier:
         client_secret=settings.paypal_client_secret,
     )
     return paypal.ApiVerifier(settings.paypal_webhook_id, certificates, api)
+
+
+def _simulator(settings: Settings) -> Verifier:
+    """Return the verifier of the provider simulator. In production no secret is good: it takes no money."""
+    secret = settings.simulator_webhook_secret if settings.env != "prod" else ""
+    return SourceVerifier(
+        simulator.NAME, "standard", Options(object_id="/data/id"), [secret] if secret else [], simulator.NAME
+    )
 
 
 class WebhookAnswer(msgspec.Struct, frozen=True):
@@ -141,6 +153,11 @@ async def receive_stripe(call: Call) -> web.Response:
 async def receive_paypal(call: Call) -> web.Response:
     """Take in an event of PayPal."""
     return await receive(call, call.parts.inbound.paypal)
+
+
+async def receive_simulator(call: Call) -> web.Response:
+    """Take in an event of the provider simulator."""
+    return await receive(call, call.parts.inbound.simulator)
 
 
 async def receive_from_source(call: Call) -> web.Response:
@@ -246,6 +263,12 @@ _ROUTES = table(
         description="Forms and JSON are verified by `Content-HMAC` or `X-Content-HMAC`. `check` is answered at once: "
         "0, or 11, 12 or 13 when the account, the amount or the moment is wrong; the others are stored and "
         "answered with 0.",
+    ),
+    Route(
+        "POST", "/webhooks/simulator", receive_simulator, "receive_simulator_event",
+        "Take in an event of the provider simulator",
+        description="The event is verified by Standard Webhooks under SIMULATOR_WEBHOOK_SECRET. In production every "
+        "one is refused, since the simulator takes no money.",
     ),
     Route(
         "POST", "/webhooks/in/{source}", receive_from_source, "receive_source_event",

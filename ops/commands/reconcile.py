@@ -44,7 +44,7 @@ def reconcile(*, fix_balances: bool, once: bool, worker: bool) -> int:
       tallystick reconcile --fix-balances
       tallystick reconcile --worker
     """  # noqa: D301 - `\b` is how click is told not to wrap
-    from ops.commands.payment_jobs import RECONCILE, run_job
+    from ops.commands.payments.jobs import RECONCILE, run_job
     from ops.reach import reaching_database
     from ops.state import operator_settings
 

@@ -22,11 +22,11 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "agents": ("ops.commands.agents:agents", "Appoint, suspend, bound and list cash agents."),
         "events": ("ops.commands.events:events", "Look at the events that came in, and what became of them."),
         "payments": (
-            "ops.commands.payments:payments",
-            "Look at payments through providers, say what a person knows, ask providers.",
+            "ops.commands.payments.group:payments",
+            "Look at payments, say what a person knows, ask providers, read their reports.",
         ),
         "callbacks": (
-            "ops.commands.callbacks:callbacks",
+            "ops.commands.payments.callbacks:callbacks",
             "Send callbacks about payments, show their receivers and secrets.",
         ),
         "dlq": ("ops.commands.dlq:dlq", "Look at dead letters, replay or discard them."),

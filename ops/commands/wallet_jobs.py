@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ops.commands.payment_jobs import expire as expire_payments
+from ops.commands.payments.jobs import expire as expire_payments
 
 if TYPE_CHECKING:
     from core.settings import Settings

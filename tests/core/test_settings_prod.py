@@ -89,6 +89,7 @@ def test_what_signing_in_does_without_is_told() -> None:
         ({"paypal_cert_hosts": "api.paypal.com:8443"}, "PAYPAL_CERT_HOSTS"),
         ({"paypal_api_base": "http://api.paypal.com"}, "PAYPAL_API_BASE"),
         ({"simulator_url": "https://simulator.example"}, "SIMULATOR_URL"),
+        ({"simulator_webhook_secret": "whsec_1"}, "SIMULATOR_WEBHOOK_SECRET"),
         ({"cloudpayments_api_secrets": "0123456789abcdef,secret"}, "CLOUDPAYMENTS_API_SECRET"),
         ({"stripe_signing_secrets": "whsec_0123456789,secret"}, "STRIPE_SIGNING_SECRET"),
         ({"internal_webhook_secret": "short"}, "INTERNAL_WEBHOOK_SECRET"),

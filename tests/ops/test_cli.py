@@ -307,7 +307,7 @@ async def test_up_runs_everything_and_leaves_nothing(
 
 
 async def test_up_uses_the_servers_it_is_given_and_tells_others_where_it_is(
-    state: Path, database_url: str, redis_url: str, start_up: Start
+    state: Path, database_url: str, redis_url: str, start_up: Start, eventually: Wait
 ) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -321,6 +321,16 @@ async def test_up_uses_the_servers_it_is_given_and_tells_others_where_it_is(
     assert not list(state.glob("valkey-*"))
     async with aiohttp.ClientSession(up.url) as client:
         assert await _answers(client, "/v1/accounts", up.key)
+    # The provider beside it tells the service of each payment, and is believed.
+    async with aiohttp.ClientSession(up._shown("Simulator")) as client:
+        await eventually(lambda: _answers(client, "/v1/payments"), timeout=30)
+        order = {"amount": 5, "currency": "EUR", "method": "hosted_card", "metadata": {"simulate": "paid"}}
+        async with client.post("/v1/payments", json=order, headers={"Idempotency-Key": "1"}) as response:
+            assert response.status == 200
+    connection = await asyncpg.connect(database_url)
+    told = "SELECT reason LIKE 'no_attempt%' FROM inbox_events WHERE provider = 'simulator'"
+    await eventually(lambda: connection.fetchval(told), timeout=30)
+    await connection.close()
     code, out, _ = await run("env", STATE_DIR=str(state))
     assert (code, out) == (0, f"export TALLYSTICK_URL={up.url}\nexport TALLYSTICK_TOKEN={up.key}\n")
     assert json.loads((await run("env", "--json", STATE_DIR=str(state)))[1])["TALLYSTICK_URL"] == up.url

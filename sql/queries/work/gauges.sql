@@ -19,3 +19,10 @@ SELECT
             LIMIT 10000
         ) AS dead
     ) AS dead_letters;
+
+-- name: latest_reports
+-- One row for each provider whose report was compared: the counts by class of the latest, and its time.
+SELECT DISTINCT ON (r.provider)
+    r.provider, r.counts::text AS counts, r.compared_at
+FROM provider_reports AS r
+ORDER BY r.provider ASC, r.id DESC;

@@ -5,6 +5,8 @@ import base64
 import hashlib
 import hmac
 import json
+import time
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,7 @@ from urllib.parse import unquote_plus, urlencode
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
+from core.outbox.signing import Signer, new_secret
 from core.service import Service
 from core.settings import Settings
 from handlers.app import create_app
@@ -313,6 +316,27 @@ async def test_check_says_no_when_it_cannot_know(
         return await post(api, "/webhooks/cloudpayments/pay", body, signed(body)) == (200, {"code": 0})
 
     await eventually(comes_again)
+
+
+@pytest.mark.parametrize(("env", "status"), [("dev", 200), ("prod", 400)])
+async def test_the_simulator_is_believed_in_development_alone(
+    settings: Settings, service: Service, env: str, status: int
+) -> None:
+    secret = new_secret()
+    chosen = settings.model_copy(update={"env": env, "simulator_webhook_secret": secret})
+    body = json.dumps({"type": "payment.paid", "data": {"id": "sim_1"}}).encode()
+    async with TestClient(TestServer(create_app(chosen, replace(service, settings=chosen)))) as api:
+        for key, expected in ((secret, status), (new_secret(), 400)):
+            headers = Signer([key]).headers(
+                identity="evt_1",
+                event_type="",
+                delivery_id=uuid.uuid4(),
+                body=body,
+                timestamp=int(time.time()),
+            )
+            assert (await post(api, "/webhooks/simulator", body, headers))[0] == expected
+    rows = [(row["provider"], row["event_id"], row["object_id"]) for row in await stored(service)]
+    assert rows == ([("simulator", "evt_1", "sim_1")] if env == "dev" else [])
 
 
 async def test_bounds_of_the_body_are_told_in_the_words_of_the_contract(api: ApiClient) -> None:

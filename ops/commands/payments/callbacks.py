@@ -8,7 +8,7 @@ from uuid import UUID
 import click
 
 from ops.commands.database import with_database
-from ops.commands.payment_jobs import dispatch
+from ops.commands.payments.jobs import dispatch
 from ops.commands.printing import print_json, printable
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Providers' reports: files that tell which money has moved, and the comparison of them with payments and ledger."""
