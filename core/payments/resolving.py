@@ -62,8 +62,8 @@ _MONEY: Final = {Word.ACCEPTED: Seen.ACCEPTED, Word.RETURNED: Seen.RETURNED}
 class Said(NamedTuple):
     """The word of a person, who gives a name and a reason.
 
-    It is about the attempt with the `number`, None for the only one that it can be about. Of a paid order `amount` is
-    what has come, in units of the payment, None for what was asked for; `provider_id` its name at the provider.
+    It is about the attempt with the `number`, None for the only one that it can be about. `amount` is what has come for
+    a paid order, in units of the payment, None for what was asked for; `provider_id` its name at the provider.
     """
 
     word: Word

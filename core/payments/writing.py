@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -15,7 +16,7 @@ from core.payments.routing import MOST_ROUTES
 from core.payments.rules import CANCEL, EXPIRE, Dispute, seen_of
 from core.payments.states import MONEY_STATES, OPEN_STATES, Effect, Seen, State, overall
 from core.payments.telling import told_of
-from core.providers.protocol import Sight
+from core.providers.protocol import TEXTS, Sight
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -183,7 +184,14 @@ async def _write_attempt(
     after = _attempt_after(payment, attempt, change, report)
     effects, facts = change.effects, change.facts
     look_in = seconds_to_look(
-        facts.state, effects, after.looks, giving_up=after.giving_up, longest=longest_look
+        facts.state,
+        effects,
+        after.looks,
+        giving_up=after.giving_up,
+        provider=attempt.provider,
+        age=datetime.now(UTC) - attempt.created_at,
+        nameless=after.provider_id is None,
+        longest=longest_look,
     )
     next_look_at = await connection.fetchval(
         _sql.change_attempt,
@@ -200,7 +208,8 @@ async def _write_attempt(
         after.expires_at,
     )
     sight = report.sight
-    given = {None if sight is None else sight.provider_id, after.provider_id, *after.names.values()}
+    kept = [name for key, name in after.names.items() if key not in TEXTS]
+    given = {None if sight is None else sight.provider_id, after.provider_id, *kept}
     names = {
         fitted(name, MAX_NAME) for name in given - {attempt.provider_id, *attempt.names.values()} if name
     }
