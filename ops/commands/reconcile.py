@@ -44,11 +44,11 @@ def reconcile(*, fix_balances: bool, once: bool, worker: bool) -> int:
       tallystick reconcile --fix-balances
       tallystick reconcile --worker
     """  # noqa: D301 - `\b` is how click is told not to wrap
-    from ops.commands.payments.jobs import RECONCILE, run_job
+    from ops.commands.payments.jobs import RECONCILE, is_worker, run_job
     from ops.reach import reaching_database
     from ops.state import operator_settings
 
-    if worker or (click.get_current_context().find_root().obj or {}).get("worker"):
+    if worker or is_worker(click.get_current_context()):
         if fix_balances or once:
             raise click.UsageError(
                 "--worker asks providers about payments; --fix-balances and --once are of wallets."

@@ -35,13 +35,22 @@ def _command(name: str, help_: str, others: dict[str, click.Command] | None = No
     if not others:
         return click.Command(name, callback=run, params=[option], help=help_)
 
+    worker = click.Option(["--worker"], is_flag=True, hidden=True)
+
     @click.pass_context
-    def run_or_hand_on(context: click.Context, /, *, once: bool) -> None:
+    def run_or_hand_on(context: click.Context, /, *, once: bool, worker: bool) -> None:
         if context.invoked_subcommand is None:
+            if worker:
+                raise click.UsageError(f"--worker is of {', '.join(f'`{name} {one}`' for one in others)}.")
             run(once=once)
 
     return click.Group(
-        name, others, callback=run_or_hand_on, params=[option], help=help_, invoke_without_command=True
+        name,
+        others,
+        callback=run_or_hand_on,
+        params=[option, worker],
+        help=help_,
+        invoke_without_command=True,
     )
 
 

@@ -132,7 +132,9 @@ async def test_callbacks_are_dispatched_by_command(desk: Desk, settings: Setting
         ("reconcile", "--worker"),
         ("--worker", "reconcile"),
         ("expire", "pending", "--worker"),
+        ("expire", "--worker", "pending"),
         ("callbacks", "dispatch", "--worker"),
+        ("callbacks", "--worker", "dispatch"),
     ],
 )
 async def test_a_worker_needs_an_interval(words: tuple[str, ...], settings: Settings) -> None:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 @click.group()
-def callbacks() -> None:
+@click.option("--worker", is_flag=True, hidden=True)
+def callbacks(*, worker: bool) -> None:
     """Look at the receivers of callbacks, show or renew the secret that signs theirs, and send what is due.
 
     A callback tells of one payment, to an address of its own: the status callbacks of orchestration, and merchants'

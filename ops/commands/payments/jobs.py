@@ -39,6 +39,17 @@ class PaymentJob:
     run: Callable[[Settings, Payments], Awaitable[Progress]]
 
 
+def is_worker(context: click.Context) -> bool:
+    """Say whether --worker stands before the command, or between its words, where the service before took it."""
+    return any(
+        (before.obj or {}).get("worker") or before.params.get("worker") for before in _line_of(context)
+    )
+
+
+def _line_of(context: click.Context) -> list[click.Context]:
+    return [context, *_line_of(context.parent)] if context.parent else [context]
+
+
 def command(job: PaymentJob, name: str, help_: str) -> click.Command:
     """Return the command that runs a job."""
 
@@ -61,7 +72,7 @@ def run_job(job: PaymentJob, *, worker: bool, as_json: bool) -> None:
     from core.log import configure_logging
     from ops.state import operator_settings
 
-    worker = worker or bool((click.get_current_context().find_root().obj or {}).get("worker"))
+    worker = worker or is_worker(click.get_current_context())
     settings = operator_settings(log_level="warning")
     minutes = job.minutes(settings)
     if worker and minutes <= 0:
