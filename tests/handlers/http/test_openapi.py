@@ -48,8 +48,6 @@ NOT_OVER_HTTP = {
     "provider_payment_absent",
     "provider_unknown",
     # Payments through providers have no surface yet.
-    "no_provider",
-    "payment_not_found",
     "payment_not_paid",
     "payment_paid",
     "refund_exceeds",
