@@ -293,6 +293,11 @@ PAYMENTS_LOOK_LAG = Gauge(
     "provider_look_lag_seconds", "For how long the look at a payment that has been due longest has waited",
     registry=REGISTRY, multiprocess_mode="livemostrecent",
 )  # fmt: skip
+ORDERS = Count(
+    "order_payments_total",
+    "Orders asked for by outcome: created, repeated, or the code of a refusal",
+    ("outcome",),
+)
 
 WORKER_HEARTBEAT_AGE = Gauge(
     "worker_heartbeat_age_seconds", "Time since any worker's last heartbeat; infinite without a worker",

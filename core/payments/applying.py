@@ -12,6 +12,7 @@ import structlog
 
 from core.ledger.accounts import Limits, Opening, open_accounts
 from core.ledger.items import SYSTEM_PRINCIPAL
+from core.payments import witness
 from core.payments.accounts import posting_of, system_accounts
 from core.payments.observing import note
 from core.payments.payments import lock
@@ -104,6 +105,7 @@ class Applier:
         after, told = await write(
             connection, payment, attempt, change._replace(facts=facts), report, postings
         )
+        await witness.applied(connection, attempt, after, report)
         changed = after.revision != payment.revision
         armed = changed and await self._arming.arm(connection, payment, after)
         return Applied(after, change.effects, changed, payment.state), told or armed

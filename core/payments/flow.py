@@ -110,6 +110,7 @@ class Payments:
         self.failing: Callable[[Collection[str]], Awaitable[frozenset[str]]] = _none_fail
         """The question which of some providers are better left alone, as the router answers it."""
         self._calls: dict[UUID, asyncio.Task[Payment]] = {}
+        self._looks: dict[UUID, asyncio.Task[Payment]] = {}
         self.looks_under_way: dict[str, asyncio.Task[Progress]] = {}
         """The parts of `core.payments.reconciling.reconcile` that have not ended, by the provider."""
 
@@ -164,6 +165,15 @@ class Payments:
         report = await self._look(payment, attempt, actor)
         return (await self.applier.apply(payment_id, attempt_id, report)).payment
 
+    async def look_now(self, payment: Payment, actor: str) -> Payment:
+        """Ask the provider how a payment stands, with one question for all who ask for it at the same time."""
+        task = self._looks.get(payment.id)
+        if task is None:
+            task = asyncio.create_task(self.look_at(payment.id, payment.current.id, actor))
+            self._looks[payment.id] = task
+            task.add_done_callback(lambda ended: _forget(self._looks, payment.id, ended))
+        return await asyncio.shield(task)
+
     async def renew_within(
         self,
         connection: Connection,
@@ -189,6 +199,10 @@ class Payments:
         seen = sight._replace(provider_id=renewal)
         return await self.applier.within(connection, payment.id, payment.latest.id, Report(seen, actor))
 
+    async def settled(self, payment_id: UUID, *, seconds: float = MOST_WAIT_SECONDS) -> Payment:
+        """Return a payment once its first call has ended, or after `seconds`. Raises Refusal `payment_not_found`."""
+        return await self._settled(await find(self.database, payment_id), seconds)
+
     async def attempt_of(self, payment_id: UUID, attempt_id: UUID) -> tuple[Payment, Attempt]:
         """Return a payment and one of its attempts. Raises Refusal `payment_not_found`."""
         payment = await find(self.database, payment_id)
@@ -197,8 +211,8 @@ class Payments:
     async def close(self) -> None:
         """Wait until the calls that are under way have ended and are stored; end looks, which others take over."""
         await tasks.end(*self.looks_under_way.values())
-        if self._calls:
-            await asyncio.wait(self._calls.values(), timeout=MOST_CALL_SECONDS)
+        if calls := [*self._calls.values(), *self._looks.values()]:
+            await asyncio.wait(calls, timeout=MOST_CALL_SECONDS)
 
     async def try_again(self, payment: Payment, actor: str) -> Payment:
         """Order a payment anew whose orders have all certainly not been taken; return any other as it stands."""
@@ -256,14 +270,8 @@ class Payments:
         """Call the provider in a task of its own: a caller who hangs up ends nothing, and twins wait for the same."""
         task = asyncio.create_task(self._call(payment_id, started))
         self._calls[payment_id] = task
-        task.add_done_callback(lambda ended: self._forget(payment_id, ended))
+        task.add_done_callback(lambda ended: _forget(self._calls, payment_id, ended))
         return await asyncio.shield(task)
-
-    def _forget(self, payment_id: UUID, ended: asyncio.Task[Payment]) -> None:
-        self._calls.pop(payment_id, None)
-        if not ended.cancelled() and (error := ended.exception()) is not None:
-            # The caller may be gone. The attempt is found out like one whose process was lost.
-            _log.warning("payments.call_not_stored", payment=str(payment_id), error=repr(error))
 
     async def _call(self, payment_id: UUID, started: float) -> Payment:
         """Order at one provider after the other, until one has not certainly said no. `started` was before the storing.
@@ -284,13 +292,14 @@ class Payments:
             payment = (await self.applier.apply(payment.id, attempt.id, report)).payment
         return payment
 
-    async def _settled(self, payment: Payment) -> Payment:
+    async def _settled(self, payment: Payment, seconds: float = MOST_WAIT_SECONDS) -> Payment:
         """Return the payment of a repeated request, after its first call."""
-        deadline = _now() + MOST_WAIT_SECONDS
+        deadline = _now() + seconds
         while payment.state is State.CREATED and _now() < deadline:
             task = self._calls.get(payment.id)
             if task is not None:
-                return await asyncio.shield(task)
+                done, _ = await asyncio.wait((task,), timeout=deadline - _now())
+                return task.result() if done else payment
             due = payment.latest.next_look_at
             if due is not None and due <= datetime.now(UTC) and await self._claim(payment.latest.id):
                 return await self.look_at(payment.id, payment.latest.id, "caller")
@@ -348,6 +357,15 @@ class Payments:
         ended = await called(self.providers, attempt.provider, lambda provider: call(provider, terms))
         await self.noted(attempt.provider, ended.answered)
         return report._replace(seen=ended.seen, error=ended.error)
+
+
+def _forget(
+    under_way: dict[UUID, asyncio.Task[Payment]], payment_id: UUID, ended: asyncio.Task[Payment]
+) -> None:
+    under_way.pop(payment_id, None)
+    if not ended.cancelled() and (error := ended.exception()) is not None:
+        # The caller may be gone. The attempt is found out like one whose process was lost.
+        _log.warning("payments.call_not_stored", payment=str(payment_id), error=repr(error))
 
 
 def _now() -> float:

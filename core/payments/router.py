@@ -10,6 +10,8 @@ import msgspec
 from core.payments.flow import Payments, Route, no_terms
 from core.payments.health import Health
 from core.payments.observing import prepare
+from core.payments.orders.orders import SURFACE as ORDERS
+from core.payments.orders.telling import armed
 from core.payments.routing import Rule, Wanted, route
 from core.payments.telling import Arming
 from core.payments.terms import Terms
@@ -105,8 +107,7 @@ async def open_payments(
 
     def wake() -> None:
         waker.wake(wakeup.OUTBOX)
-        if CALLBACKS:
-            waker.wake(wakeup.DELIVERIES)
+        waker.wake(wakeup.DELIVERIES)
 
     payments = Payments(
         service.database,
@@ -116,7 +117,7 @@ async def open_payments(
         wake=wake,
         terms=terms,
         noted=router.noted,
-        arming=Arming(CALLBACKS, Vault.of(service.settings)),
+        arming=Arming({ORDERS: armed(service.settings), **CALLBACKS}, Vault.of(service.settings)),
     )
     payments.failing = router.failing
     prepare(providers)
@@ -137,7 +138,7 @@ async def open_engine(service: Service, waker: Waker) -> AsyncIterator[Payments]
         waker,
         providers,
         rules_of(service.settings, providers),
-        terms=Terms(service.database).of,
+        terms=Terms(service.database, Vault.of(service.settings)).of,
         stand_in=simulator.NAME if simulator.NAME in providers else None,
     ) as payments:
         yield payments

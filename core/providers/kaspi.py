@@ -18,6 +18,7 @@ from core.provider_units import from_ledger
 from core.providers import reading
 from core.providers.calling import Caller, never, unreadable, unsupported
 from core.providers.protocol import (
+    EXPIRE_DATE,
     DeclinedError,
     Handle,
     Method,
@@ -284,14 +285,18 @@ def _moment(text: str) -> datetime | None:
 
 
 def _linked_sight(linked: _Linked) -> Sight:
+    expires = reading.word(linked.expire_date)
     try:
-        return Sight(
+        sight = Sight(
             Standing.OPEN,
             provider_id=reading.name(linked.payment_id),
             url=reading.page(linked.payment_link),
             expires_at=_moment(linked.expire_date or ""),
             word="QrTokenCreated",
+            names={EXPIRE_DATE: expires} if expires else {},
         )
     except ValueError:
-        problem = unreadable(NAME)
-    raise problem
+        sight = None
+    if sight is None or sight.url is None:  # nobody could pay without an address
+        raise unreadable(NAME)
+    return sight

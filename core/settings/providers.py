@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, StringConstraints
 
 from core.settings.kinds import BaseUrl, Secret, Secrets, Url, Words, key, zero_means
 
@@ -66,6 +66,14 @@ class Upstreams(BaseModel):
     provider_url: BaseUrl = key("", "Base URL of the provider of payment links for merchants' orders")
     payment_url_base_webhook: Url = key("", "Where the simulator of merchants' links sends its webhooks")
     internal_webhook_secret: Secret = key("", "Key of X-Internal-Signature on provider webhooks")
+    orders_currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")] = key(
+        "XXX",
+        "Currency of merchants' orders, in which the alias stripe is asked at Stripe itself; XXX: none, so that every"
+        " alias is asked at PROVIDER_URL",
+    )
+    orders_charge: Literal["amount", "price"] = key(
+        "amount", "Which of an order's two amounts is charged there: amount or price"
+    )
     merchant_callback_url: Url = key(
         "", "Where merchants' notifications go when a merchant has no own address"
     )

@@ -47,6 +47,12 @@ AUDIENCES = (
         ),
     ),
     Audience(
+        "payments",
+        "Payments",
+        "Take payments through providers, as the services did that came before: merchants' orders, Kaspi.",
+        ("orders", "kaspi"),
+    ),
+    Audience(
         "operate",
         "Operate",
         "Run the service: health, metrics, administration, calls of your other services.",

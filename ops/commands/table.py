@@ -10,6 +10,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "Process events, deliveries and everything else that is due.",
         ),
         "migrate": ("ops.commands.migrate:migrate", "Bring the database's schema up to date."),
+        "import": (
+            "ops.commands.importing:import_",
+            "Carry over the database of a service before this one.",
+        ),
         "version": ("ops.commands.version:version", "Show the version of this program."),
     },
     "Operate": {
@@ -63,6 +67,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "demo": (
             "ops.commands.develop.demo:demo",
             "Show an event's way from a signed webhook to a verified delivery.",
+        ),
+        "seed": (
+            "ops.commands.seed:seed",
+            "Make providers, plans and merchants to try orders with.",
         ),
         "simulator": (
             "ops.commands.develop.simulator:simulator",

@@ -1,4 +1,4 @@
-"""The leniency of the wallet contract and its lists of errors, which are pydantic's, in which it was written.
+"""The leniency of the contracts that were written in pydantic, and its lists of errors.
 
 Whole numbers may come as texts or as 1000.0, unknown fields are ignored, and all faults are listed, each with its
 place. A list of errors shows the input, but never a code or a password.
@@ -20,7 +20,7 @@ from handlers.http.bounds import MAX_DEPTH
 
 T = TypeVar("T")
 
-SECRETS: Final = frozenset({"otp", "password", "secret", "refresh_token"})
+SECRETS: Final = frozenset({"otp", "password", "secret", "refresh_token", "device_token"})
 # Values of a body; the metadata of a request are the most that any route keeps, and hold fewer.
 MAX_VALUES: Final = 4_096
 # Values among which the place of a NUL is searched.

@@ -1,0 +1,1 @@
+"""The surfaces of payments through providers, one folder for each contract."""
