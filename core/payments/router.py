@@ -15,7 +15,8 @@ from core.payments.orders.telling import armed
 from core.payments.routing import Rule, Wanted, route
 from core.payments.telling import Arming
 from core.payments.terms import Terms
-from core.providers import kaspi, links, simulator
+from core.providers import kaspi_words as kaspi
+from core.providers import links, simulator
 from core.providers.known import providers_of
 from core.providers.protocol import Method
 from core.settings import SettingsError

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from core.payments.kaspi import configs
 from core.payments.orders.terms import links_terms
-from core.providers import kaspi, links
+from core.providers import kaspi_words as kaspi
+from core.providers import links
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

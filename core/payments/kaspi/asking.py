@@ -18,7 +18,8 @@ from core.payments.kaspi.ordering import away, unreadable
 from core.payments.kaspi.words import CURRENCY, SURFACE, status_of
 from core.payments.payments import find, find_by_name
 from core.payments.states import OPEN_STATES, Seen, State
-from core.providers import kaspi, simulator
+from core.providers import kaspi_words as kaspi
+from core.providers import simulator
 from core.providers.protocol import Handle, Method, Order, Sight, Standing
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from core import audit
 from core.database import queries
 from core.errors import Refusal
 from core.payments.states import State
-from core.providers.kaspi import BIN, TOKEN
+from core.providers.kaspi_words import BIN, TOKEN
 from core.vault import RESEALED, Resealed, SealedError
 
 if TYPE_CHECKING:

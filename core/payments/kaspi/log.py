@@ -21,9 +21,9 @@ from core.payments.kaspi.words import (
     status_of,
 )
 from core.payments.states import Seen, State
-from core.providers import kaspi
+from core.providers import kaspi_words as kaspi
 from core.providers.calling import UNREADABLE
-from core.providers.kaspi import BIN
+from core.providers.kaspi_words import BIN
 from core.providers.protocol import Method, Sight
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from core.payments.kaspi.log import is_unreadable, sentence_of
 from core.payments.kaspi.words import CURRENCY, LABEL, SURFACE, caller_of
 from core.payments.payments import NewPayment, find_by_key
 from core.payments.states import OPEN_STATES, State
-from core.providers import kaspi
-from core.providers.kaspi import BIN
+from core.providers import kaspi_words as kaspi
+from core.providers.kaspi_words import BIN
 from core.providers.protocol import Method
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from core.payments.states import State
-from core.providers import kaspi
+from core.providers import kaspi_words as kaspi
 from core.providers.protocol import Method
 
 if TYPE_CHECKING:

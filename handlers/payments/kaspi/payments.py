@@ -11,7 +11,7 @@ from core.errors import Refusal
 from core.payments.kaspi import asking, ordering, refunding
 from core.payments.kaspi.configs import Configs
 from core.payments.kaspi.words import status_of, tenge
-from core.providers.kaspi import BIN
+from core.providers.kaspi_words import BIN
 from core.providers.protocol import EXPIRE_DATE
 from core.vault import Vault
 from handlers.http.dispatch import IDEMPOTENCY_KEY
