@@ -15,6 +15,7 @@ from core.access.api_keys import ApiKeys
 from core.access.guard import Guard
 from core.errors import Refusal, Unavailable
 from core.identity.identity import open_identity
+from core.payables.cards import codes
 from core.payments.router import open_engine
 from core.platform import open_platform
 from core.service import Service, open_service
@@ -62,7 +63,8 @@ async def _try(parts: Parts, stack: AsyncExitStack, service: Service | None = No
     parts.inbound = await stack.enter_async_context(open_inbound(service))
     parts.outbound = await stack.enter_async_context(open_outbound(service))
     parts.platform = await stack.enter_async_context(open_platform(service))
-    parts.payments = await stack.enter_async_context(open_engine(service, parts.platform.waker))
+    onward = {codes.SURFACE: codes.CardMoney(parts.platform)}
+    parts.payments = await stack.enter_async_context(open_engine(service, parts.platform.waker, onward))
     parts.identity = await stack.enter_async_context(open_identity(parts.platform, parts.tokens))
     parts.missing = None
     return True

@@ -76,6 +76,11 @@ async def refund(
     return await _ask(payments, asked, actor) if new else asked
 
 
+async def ask_later(connection: Connection, payment_id: UUID, request_id: str, actor: str) -> None:
+    """Store a refund of all that is left, in the transaction of `connection`; the job asks the provider for it."""
+    await _store(connection, payment_id, request_id, None, actor)
+
+
 async def find_refund(payments: Payments, payment_id: UUID, request_id: str) -> Refund | None:
     """Return a refund, or None."""
     row = await payments.database.fetchrow(_sql.refund_by_key, payment_id, request_id)

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 
-from core.payables import card_topups
+from core.payables.cards import topups as card_topups
 from core.payments.payments import Payment
 from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.contract import platform_of, required_key, timestamp
