@@ -280,6 +280,16 @@ async def test_webhooks(shop: Shop) -> None:
     )
     assert accepted["payload"] == f'{{"payment_id":{number},"status":"finished"}}'
     assert notified["event_type"] == "EVENT_MERCHANT_NOTIFICATION_SENT"
+    # The inbox keeps it, once, and the merchant's principal is told as well.
+    kept = await shop.owner.fetch(
+        "SELECT event_type FROM inbox_events WHERE provider = 'links' AND object_id = $1", str(number)
+    )
+    assert [row["event_type"] for row in kept] == ["payment.finished"]
+    told = await shop.owner.fetch(
+        "SELECT e.event_type FROM outbox_events AS e JOIN order_merchants AS m USING (principal_id) WHERE m.id = $1",
+        merchant.merchant_id,
+    )
+    assert [row["event_type"] for row in told] == ["payment.paid"]
     for signature in ("", "zz", "00" * 32):
         refused = await shop.ask(
             "POST",
