@@ -100,12 +100,12 @@ def _new_payment(
     payments: Payments, settings: Settings, asked: NewOrder, number: int, principal_id: int | None
 ) -> NewPayment:
     provider, currency = _provider_of(payments, settings, asked.alias)
-    charged = asked.price if settings.orders_charge == "price" else asked.amount
+    by_price = currency != NO_CURRENCY and settings.orders_charge == "price"
     return NewPayment(
         surface=SURFACE,
         caller=str(asked.merchant_id),
         request_id=str(asked.order_id),
-        amount=minor_of(charged, currency),
+        amount=minor_of(asked.price if by_price else asked.amount, currency),
         scale=SCALE if currency == NO_CURRENCY else None,
         currency=currency,
         method=Method.PAYMENT_LINK,
