@@ -24,6 +24,7 @@ from handlers.http.surface import Handler, Listener, Surface
 from handlers.ledger.routes import LEDGER
 from handlers.opening import RETRY_LIMIT_SECONDS, opened
 from handlers.pay_page.page import PAY_PAGE
+from handlers.payments.kaspi.routes import KASPI
 from handlers.payments.orders.routes import CREATE as ORDERS_CREATE
 from handlers.payments.orders.routes import ORDERS
 from handlers.wallets.routes import WALLETS
@@ -36,6 +37,7 @@ _SURFACES: tuple[Surface, ...] = (
     WEBHOOKS,
     REPORTS,
     WALLETS,
+    KASPI,
     PAY_PAGE,
     ORDERS_CREATE,
     ORDERS,

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from core.ledger.outcomes import OUTCOMES_BY_CODE
 from handlers.http.problems import PROBLEMS, ProblemType
+from handlers.payments.kaspi.problems import KASPI_PROBLEMS
 from handlers.payments.orders.problems import ORDER_PROBLEMS
 from handlers.wallets.problems import CONTRACT_PROBLEMS
 
@@ -42,8 +43,8 @@ STATUSES = {
     429: ("too much in a short time", "waits for `Retry-After`, then sends the same again"),
     500: ("a mistake of ours", "sends the same again under the same key, and tells us the request id"),
     502: (
-        "a provider has refused, or nobody could be reached",
-        "reads the sentence, and sends a new order or waits",
+        "a provider has refused, could not be reached, or has given an answer that makes no sense",
+        "reads the sentence; asks how the payment stands, or sends a new order",
     ),
     503: ("not now", "waits for `Retry-After`, then sends the same again under the same key"),
 }
@@ -73,14 +74,23 @@ The titles are the sentences that shops know. The create route refuses with 400,
 | code | status | title |
 |---|---|---|
 """
+_KASPI = """
+## Kaspi
+
+The refusals of Kaspi payments. All other codes are those of the first table.
+
+| code | status | title |
+|---|---|---|
+"""
 
 
 def catalogue() -> str:
     """Return the text of the page."""
-    tables = (PROBLEMS, CONTRACT_PROBLEMS, ORDER_PROBLEMS)
+    tables = (PROBLEMS, CONTRACT_PROBLEMS, ORDER_PROBLEMS, KASPI_PROBLEMS)
     used = sorted({kind.status for table in tables for kind in table.values()})
     parts = [_HEAD, *(f"| {status} | {' | '.join(STATUSES[status])} |\n" for status in used)]
     parts += [_LEDGER, *_ledger_rows(), _WALLETS, *_rows(CONTRACT_PROBLEMS), _ORDERS, *_rows(ORDER_PROBLEMS)]
+    parts += [_KASPI, *_rows(KASPI_PROBLEMS)]
     return "".join(parts)
 
 

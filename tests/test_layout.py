@@ -45,6 +45,7 @@ FOREIGN = {
 ROOMS = (
     "floor", "work", "ledger", "audit", "closing", "access", "outbox", "inbox",
     "providers", "payments", "wallets", "identity", "payables", "recurring",
+    "importing",
 )  # fmt: skip
 # Modules that put the rooms together in one process. No room imports them at run time.
 ASSEMBLY = {"core.service", "core.platform", "core.identity.identity"}
@@ -55,8 +56,8 @@ SURFACES = {
     "webhooks": {"http"},
     "wallets": {"http", "webhooks"},
     "pay_page": {"http", "wallets"},
-    "payments": {"http"},
     "simulator": set(),
+    "payments": {"http"},
 }
 # So many files a reader takes in at one look.
 MOST_FILES = 22

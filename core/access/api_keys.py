@@ -44,6 +44,8 @@ SCOPES = (
     "feed:read",
     "webhooks:read",
     "webhooks:write",
+    "kaspi:read",
+    "kaspi:write",
     "admin",
 )
 

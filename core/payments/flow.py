@@ -20,6 +20,7 @@ from core.errors import Refusal
 from core.payments.applying import Applied, Applier
 from core.payments.calls import MOST_CALL_SECONDS, called
 from core.payments.looking import CALL_SECONDS, LEASE_SECONDS
+from core.payments.observing import note_created
 from core.payments.payments import find, find_by_key
 from core.payments.states import Effect, Seen, State
 from core.payments.writing import Report, add_trial
@@ -27,7 +28,7 @@ from core.providers.protocol import REMEMBERED, Standing
 from core.work.retries import in_transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
     from uuid import UUID
 
     from core.database import Connection, Database
@@ -76,6 +77,10 @@ async def _not_noted(_provider: str, _answered: bool) -> None:  # noqa: FBT001 -
     return
 
 
+async def _none_fail(_providers: Collection[str]) -> frozenset[str]:
+    return frozenset()
+
+
 class Payments:
     """Creates, cancels and looks at payments. `close` waits for the calls that are under way.
 
@@ -102,7 +107,10 @@ class Payments:
         self._routes = routes
         self.terms = terms
         self.noted = noted
+        self.failing: Callable[[Collection[str]], Awaitable[frozenset[str]]] = _none_fail
+        """The question which of some providers are better left alone, as the router answers it."""
         self._calls: dict[UUID, asyncio.Task[Payment]] = {}
+        self._looks: dict[UUID, asyncio.Task[Payment]] = {}
         self.looks_under_way: dict[str, asyncio.Task[Progress]] = {}
         """The parts of `core.payments.reconciling.reconcile` that have not ended, by the provider."""
 
@@ -121,6 +129,7 @@ class Payments:
             route = await self._routes(new, payment_id)
             started = _now()
             if await self._store(new, payment_id, scale, route, beside):
+                note_created(new.surface, route.providers[0])
                 return Created(await self._call_once(payment_id, started), False)
             known = await find_by_key(self.database, new.surface, new.caller, new.request_id)
             if known is None:
@@ -136,7 +145,7 @@ class Payments:
         Raises Refusal `payment_not_found`, and `payment_paid` where money has come.
         """
         payment = await find(self.database, payment_id)
-        payment, effects, _ = await self.applier.apply(payment_id, payment.latest.id, Report(seen, actor))
+        payment, effects, *_ = await self.applier.apply(payment_id, payment.latest.id, Report(seen, actor))
         if Effect.REFUSE in effects:
             raise Refusal("payment_paid", "The payment was paid before.", state=str(payment.state))
         if Effect.GIVE_UP in effects and await self._claim(payment.current.id):
@@ -155,6 +164,15 @@ class Payments:
             attempt = payment.attempt(attempt_id)
         report = await self._look(payment, attempt, actor)
         return (await self.applier.apply(payment_id, attempt_id, report)).payment
+
+    async def look_now(self, payment: Payment, actor: str) -> Payment:
+        """Ask the provider how a payment stands, with one question for all who ask for it at the same time."""
+        task = self._looks.get(payment.id)
+        if task is None:
+            task = asyncio.create_task(self.look_at(payment.id, payment.current.id, actor))
+            self._looks[payment.id] = task
+            task.add_done_callback(lambda ended: _forget(self._looks, payment.id, ended))
+        return await asyncio.shield(task)
 
     async def renew_within(
         self,
@@ -193,8 +211,8 @@ class Payments:
     async def close(self) -> None:
         """Wait until the calls that are under way have ended and are stored; end looks, which others take over."""
         await tasks.end(*self.looks_under_way.values())
-        if self._calls:
-            await asyncio.wait(self._calls.values(), timeout=MOST_CALL_SECONDS)
+        if calls := [*self._calls.values(), *self._looks.values()]:
+            await asyncio.wait(calls, timeout=MOST_CALL_SECONDS)
 
     async def try_again(self, payment: Payment, actor: str) -> Payment:
         """Order a payment anew whose orders have all certainly not been taken; return any other as it stands."""
@@ -252,14 +270,8 @@ class Payments:
         """Call the provider in a task of its own: a caller who hangs up ends nothing, and twins wait for the same."""
         task = asyncio.create_task(self._call(payment_id, started))
         self._calls[payment_id] = task
-        task.add_done_callback(lambda ended: self._forget(payment_id, ended))
+        task.add_done_callback(lambda ended: _forget(self._calls, payment_id, ended))
         return await asyncio.shield(task)
-
-    def _forget(self, payment_id: UUID, ended: asyncio.Task[Payment]) -> None:
-        self._calls.pop(payment_id, None)
-        if not ended.cancelled() and (error := ended.exception()) is not None:
-            # The caller may be gone. The attempt is found out like one whose process was lost.
-            _log.warning("payments.call_not_stored", payment=str(payment_id), error=repr(error))
 
     async def _call(self, payment_id: UUID, started: float) -> Payment:
         """Order at one provider after the other, until one has not certainly said no. `started` was before the storing.
@@ -345,6 +357,15 @@ class Payments:
         ended = await called(self.providers, attempt.provider, lambda provider: call(provider, terms))
         await self.noted(attempt.provider, ended.answered)
         return report._replace(seen=ended.seen, error=ended.error)
+
+
+def _forget(
+    under_way: dict[UUID, asyncio.Task[Payment]], payment_id: UUID, ended: asyncio.Task[Payment]
+) -> None:
+    under_way.pop(payment_id, None)
+    if not ended.cancelled() and (error := ended.exception()) is not None:
+        # The caller may be gone. The attempt is found out like one whose process was lost.
+        _log.warning("payments.call_not_stored", payment=str(payment_id), error=repr(error))
 
 
 def _now() -> float:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from core.payments.states import OPEN_STATES, Effect, State
+from core.providers.protocol import RHYTHMS
 from core.work.retries import half_jitter
 
 if TYPE_CHECKING:
@@ -23,15 +25,31 @@ FIRST_URGENT_SECONDS: Final = 2.0
 
 
 def seconds_to_look(
-    state: State, effects: Collection[Effect], looks: int, *, giving_up: bool
+    state: State,
+    effects: Collection[Effect],
+    looks: int,
+    *,
+    giving_up: bool,
+    provider: str = "",
+    age: timedelta = timedelta(0),
+    nameless: bool = False,
 ) -> float | None:
-    """Return in how many seconds the provider is asked next, None for never."""
+    """Return in how many seconds the provider is asked next, None for never.
+
+    A provider with a rhythm of its own is asked by the attempt's `age` alone. It knows a payment by its own id only, so
+    it is never asked about an attempt that is `nameless`: a person has to find out.
+    """
+    rhythm = RHYTHMS.get(provider)
+    if rhythm is not None and nameless and state is not State.CREATED:
+        return None
     if state is State.CREATED:
         return CALL_SECONDS
     if Effect.GIVE_UP in effects:
         return 0.0
     if state not in OPEN_STATES and not giving_up:
         return None
+    if rhythm is not None:
+        return next(seconds for until, seconds in rhythm if age < until)
     urgent = giving_up or state is State.UNKNOWN
     first = FIRST_URGENT_SECONDS if urgent else FIRST_LOOK_SECONDS
     return half_jitter(looks + 1, base_seconds=first, cap_seconds=LAST_LOOK_SECONDS)

@@ -14,6 +14,7 @@ import structlog
 from core import ids
 from core.database import queries
 from core.errors import Refusal
+from core.payments import witness
 from core.payments.calls import called
 from core.payments.looking import CALL_SECONDS, LEASE_SECONDS, seconds_to_look
 from core.payments.payments import lock
@@ -174,6 +175,7 @@ async def _settle(
         told = {"amount": asked.amount, "request_id": asked.request_id, "error": error}
         if state != asked.state:
             await add_steps(connection, payment, [NewStep(attempt.id, f"refund_{state}", told)], actor)
+            await witness.refunded(connection, payment, attempt, asked.amount, state, error)
         if state != DONE:
             return settled, False
         total = await connection.fetchval(_sql.refunds_done, attempt.id)

@@ -9,12 +9,14 @@ import msgspec
 
 from core.payments.flow import Payments, Route, no_terms
 from core.payments.health import Health
+from core.payments.observing import prepare
 from core.payments.orders.orders import SURFACE as ORDERS
 from core.payments.orders.telling import armed
 from core.payments.routing import Rule, Wanted, route
 from core.payments.telling import Arming
 from core.payments.terms import Terms
-from core.providers import kaspi, links, simulator
+from core.providers import kaspi_words as kaspi
+from core.providers import links, simulator
 from core.providers.known import providers_of
 from core.providers.protocol import Method
 from core.settings import SettingsError
@@ -22,7 +24,7 @@ from core.vault import Vault
 from core.work import wakeup
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
     from uuid import UUID
 
     from core.payments.payments import NewPayment, Payment
@@ -81,6 +83,10 @@ class Router:
         decision = route(self._rules, wanted, payment_id, failing)
         return Route(decision.providers, decision.told())
 
+    async def failing(self, providers: Collection[str]) -> frozenset[str]:
+        """Return those of `providers` that are better left alone now."""
+        return await self._health.failing(providers)
+
     async def noted(self, provider: str, answered: bool) -> None:  # noqa: FBT001 - the two halves of a note
         """Note whether a provider has answered a call."""
         await self._health.note(provider, answered=answered)
@@ -114,6 +120,8 @@ async def open_payments(
         noted=router.noted,
         arming=Arming({ORDERS: armed(service.settings), **CALLBACKS}, Vault.of(service.settings)),
     )
+    payments.failing = router.failing
+    prepare(providers)
     try:
         yield payments
     finally:
@@ -131,7 +139,7 @@ async def open_engine(service: Service, waker: Waker) -> AsyncIterator[Payments]
         waker,
         providers,
         rules_of(service.settings, providers),
-        terms=Terms(service.database).of,
+        terms=Terms(service.database, Vault.of(service.settings)).of,
         stand_in=simulator.NAME if simulator.NAME in providers else None,
     ) as payments:
         yield payments

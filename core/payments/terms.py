@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from core.payments.kaspi import configs
 from core.payments.orders.terms import links_terms
+from core.providers import kaspi_words as kaspi
 from core.providers import links
 
 if TYPE_CHECKING:
@@ -15,9 +17,11 @@ if TYPE_CHECKING:
 
     from core.database import Database
     from core.payments.payments import Payment
+    from core.vault import Vault
 
 # The reader of the terms of each provider that has some. It raises Refusal where a merchant has none: no call goes out.
-READERS: Final[Mapping[str, Callable[[Database, Payment], Awaitable[Mapping[str, str]]]]] = {
+READERS: Final[Mapping[str, Callable[[Database, Vault, Payment], Awaitable[Mapping[str, str]]]]] = {
+    kaspi.NAME: configs.terms,
     links.NAME: links_terms,
 }
 
@@ -25,10 +29,11 @@ READERS: Final[Mapping[str, Callable[[Database, Payment], Awaitable[Mapping[str,
 class Terms:
     """The terms of all merchants at all providers."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, vault: Vault) -> None:
         self._database = database
+        self._vault = vault
 
     async def of(self, payment: Payment, provider: str) -> Mapping[str, str]:
         """Return the terms of a payment's merchant at a provider, empty where it has none to know. Raises Refusal."""
         read = READERS.get(provider)
-        return {} if read is None else await read(self._database, payment)
+        return {} if read is None else await read(self._database, self._vault, payment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -15,7 +16,7 @@ from core.payments.routing import MOST_ROUTES
 from core.payments.rules import CANCEL, EXPIRE, Dispute, seen_of
 from core.payments.states import MONEY_STATES, OPEN_STATES, Effect, Seen, State, overall
 from core.payments.telling import told_of
-from core.providers.protocol import Sight
+from core.providers.protocol import TEXTS, Sight
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -177,11 +178,22 @@ async def _write_attempt(
         *facts,
         after.giving_up,
         after.looks,
-        0.0 if report.soon else seconds_to_look(facts.state, effects, after.looks, giving_up=after.giving_up),
+        0.0
+        if report.soon
+        else seconds_to_look(
+            facts.state,
+            effects,
+            after.looks,
+            giving_up=after.giving_up,
+            provider=attempt.provider,
+            age=datetime.now(UTC) - attempt.created_at,
+            nameless=after.provider_id is None,
+        ),
         after.expires_at,
     )
     sight = report.sight
-    given = {None if sight is None else sight.provider_id, after.provider_id, *after.names.values()}
+    kept = [name for key, name in after.names.items() if key not in TEXTS]
+    given = {None if sight is None else sight.provider_id, after.provider_id, *kept}
     names = {
         fitted(name, MAX_NAME) for name in given - {attempt.provider_id, *attempt.names.values()} if name
     }

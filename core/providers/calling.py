@@ -36,6 +36,8 @@ KEEPALIVE_SECONDS: Final = 15.0
 
 _TOO_MANY: Final = 429
 _REFUSES_US: Final = frozenset({401, 403})
+UNREADABLE: Final = "provider_unreadable"
+"""The code of an answer that cannot be understood."""
 
 
 class Reply(NamedTuple):
@@ -74,7 +76,7 @@ class Reply(NamedTuple):
 
 def unreadable(provider: str) -> UnknownError:
     """Return the error for an answer that cannot be understood."""
-    return UnknownError(f"{provider}'s answer cannot be read.")
+    return UnknownError(f"{provider}'s answer cannot be read.", code=UNREADABLE)
 
 
 def unsupported(provider: str, what: str) -> DeclinedError:

@@ -7,16 +7,13 @@ knows the end of is therefore never sent again. The access token stands in the q
 from __future__ import annotations
 
 import asyncio
-import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import structlog
 
-from core.inbox.verifying import read_moment
-from core.provider_units import from_ledger
 from core.providers import reading
 from core.providers.calling import Caller, never, unreadable, unsupported
+from core.providers.kaspi_words import BIN, NAME, TOKEN, UNSURE, amount_text, linked_sight, sight_of
 from core.providers.protocol import (
     DeclinedError,
     Handle,
@@ -25,49 +22,15 @@ from core.providers.protocol import (
     Order,
     RefundSight,
     Sight,
-    Standing,
     UnknownError,
     UnsentError,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
 
     from core.providers.calling import Reply
     from core.settings import Settings
-
-log = structlog.get_logger(__name__)
-
-NAME: Final = "kaspi"
-BIN: Final = "organization_bin"
-TOKEN: Final = "device_token"  # noqa: S105 - the name of one
-"""Names in an order's `terms`: the merchant's BIN, and the token of its trade point's device."""
-
-# The statuses that the bank documents, and those seen of remote payments. A word that is not here is no end: a wrong
-# guess would give up a payment whose money is on its way.
-_STANDINGS: Final[Mapping[str, Standing]] = {
-    "QrTokenCreated": Standing.OPEN,
-    "Wait": Standing.OPEN,
-    "RemotePaymentCreated": Standing.OPEN,
-    "Created": Standing.OPEN,
-    "Processing": Standing.PROCESSING,
-    "Processed": Standing.PAID,
-    "RemotePaymentPaid": Standing.PAID,
-    "Error": Standing.FAILED,
-    "Rejected": Standing.FAILED,
-    "RemotePaymentRejected": Standing.FAILED,
-    "QrTokenDiscarded": Standing.CANCELED,
-    "CancelledByUser": Standing.CANCELED,
-    "RemotePaymentCanceled": Standing.CANCELED,
-    "Expired": Standing.EXPIRED,
-    "RemotePaymentExpired": Standing.EXPIRED,
-}
-# The bank's codes that say nothing of what was done: it was away, or a refund went wrong at its side.
-_UNSURE: Final = frozenset({"-999", "-99000006"})
-
-
-_OFFSET: Final = re.compile(r"(?:Z|[+-]\d\d(?::?\d\d)?)$", re.ASCII)
 
 
 class _Envelope(msgspec.Struct):
@@ -144,12 +107,12 @@ class Kaspi:
         if order.method is Method.PHONE:
             parameters = {"phone": order.phone or "", **what, **_merchant(order)}
             created = await self._ask("create", parameters, _Created)
-            return _sight(created.status or "Wait", created.external_id)
+            return sight_of(created.status or "Wait", created.external_id)
         if order.method is Method.PAYMENT_LINK:
             if not order.terms.get(TOKEN):
                 raise unsupported(NAME, "makes links for a device only, and the shop has none")
             linked = await self._ask("create-link", what | _merchant(order), _Linked)
-            return _linked_sight(linked)
+            return linked_sight(linked.payment_id, linked.payment_link, linked.expire_date)
         raise unsupported(NAME, f"has no {order.method}")
 
     async def look(self, handle: Handle) -> Sight:
@@ -198,7 +161,7 @@ class Kaspi:
             # A question that is refused says nothing about the payment: the bank may have it under another shop.
             refused = error.word
         else:
-            return _sight(found.status, provider_id)
+            return sight_of(found.status, provider_id)
         raise UnknownError(f"{NAME} does not tell the status: {refused}.", code="provider_cannot_tell")
 
     async def _ask(self, endpoint: str, parameters: Mapping[str, str], kind: type[Any]) -> Any:
@@ -208,19 +171,6 @@ class Kaspi:
         return await self._caller.call(
             "GET", f"/{endpoint}/", query={"access_token": self._access_token, **parameters}
         )
-
-
-def amount_text(amount: int, currency: str) -> str | None:
-    """Return hundredths of KZT as the proxy's clients write them, `19.9` and `100.0`; None for other money.
-
-    >>> amount_text(1_990, "KZT"), amount_text(10_000, "KZT"), amount_text(10_001, "KZT")
-    ('19.9', '100.0', '100.01')
-    """
-    try:
-        whole, part = divmod(from_ledger(NAME, amount, currency), 100)
-    except ValueError:
-        return None
-    return f"{whole}.{part // 10}" if part % 10 == 0 else f"{whole}.{part:02}"
 
 
 def _merchant(order: Order) -> dict[str, str]:
@@ -239,7 +189,7 @@ def _opened(reply: Reply, kind: type[Any]) -> Any:
     envelope = reply.read(_Envelope) if reply.good else reply.refuse(_Envelope)
     if not envelope.good:
         code, text = _errors(envelope)
-        if code in _UNSURE:
+        if code in UNSURE:
             raise UnknownError(f"{NAME} does not know: {text} (code: {code}).")
         raise DeclinedError(f"{text} (code: {code})", word=text, provider_code=code)
     if not reply.good:
@@ -262,36 +212,3 @@ def _errors(envelope: _Envelope) -> tuple[str | None, str]:
     if errors or envelope.data is None or not (flagged or envelope.error):
         raise unreadable(NAME)
     return None, reading.word(envelope.error) or "Unknown error"
-
-
-def _sight(status: str, external_id: str | int) -> Sight:
-    standing = _STANDINGS.get(status)
-    if standing is None:
-        log.warning("kaspi.unknown_status", status=reading.word(status))
-        standing = Standing.PROCESSING
-    try:
-        name = reading.name(external_id)
-    except ValueError:
-        problem = unreadable(NAME)
-    else:
-        return Sight(standing, provider_id=name, word=reading.word(status))
-    raise problem
-
-
-def _moment(text: str) -> datetime | None:
-    """Return a time that tells its offset. The bank's clock is hours away from UTC, so one without it is none."""
-    return read_moment(text) if _OFFSET.search(text) else None
-
-
-def _linked_sight(linked: _Linked) -> Sight:
-    try:
-        return Sight(
-            Standing.OPEN,
-            provider_id=reading.name(linked.payment_id),
-            url=reading.page(linked.payment_link),
-            expires_at=_moment(linked.expire_date or ""),
-            word="QrTokenCreated",
-        )
-    except ValueError:
-        problem = unreadable(NAME)
-    raise problem

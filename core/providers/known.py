@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from core.providers import cloudpayments, links, paypal_objects, simulator, stripe_objects
 from core.providers.cloudpayments import CloudPayments
 from core.providers.kaspi import Kaspi
+from core.providers.kaspi_bank import KaspiBank
 from core.providers.links import Links
 from core.providers.paypal import PayPal
 from core.providers.simulator import Simulator
@@ -22,13 +23,14 @@ if TYPE_CHECKING:
 def providers_of(settings: Settings) -> dict[str, Provider]:
     """Return each provider that the settings have an address and credentials for, by its name.
 
-    Nothing is opened before the first call. Raises OSError if PAYPAL_ROOTS_FILE cannot be read.
+    Nothing is opened before the first call. Raises OSError if the roots of PayPal, or the files of
+    KASPI_API_CERT_FILE and its neighbours, cannot be read.
     """
     made: list[Provider | None] = [
         Stripe.of(settings),
         PayPal.of(settings),
         CloudPayments.of(settings),
-        Kaspi.of(settings),
+        KaspiBank.of(settings) or Kaspi.of(settings),
         Links.of(settings),
         Simulator.of(settings),
     ]

@@ -174,6 +174,22 @@ REMEMBERED: Final[Mapping[str, timedelta]] = {
 }
 """The time for which a provider knows a key, by the provider's name. A refund repeated later is a second refund."""
 
+RHYTHMS: Final[Mapping[str, Sequence[tuple[timedelta, float]]]] = {
+    # The bank sends no events, so its answers are all that tells of a payment: the payer stands at the till for some
+    # minutes, and may pay within a day. After that a late payment is rare, and is still found.
+    "kaspi": (
+        (timedelta(minutes=10), 15.0),
+        (timedelta(hours=24), 180.0),
+        (timedelta(days=7), 3_600.0),
+        (timedelta.max, 86_400.0),
+    ),
+}
+"""The pause between two looks in seconds, by the provider's name and the age of the attempt that it holds until."""
+
+EXPIRE_DATE: Final = "expire_date"
+TEXTS: Final = frozenset({EXPIRE_DATE})
+"""Entries of a sight's `names` that name nothing: words of the provider that a surface repeats as they came."""
+
 
 class Provider(Protocol):
     """One provider. Every call raises DeclinedError, UnsentError or UnknownError, within a bounded time."""

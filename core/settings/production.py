@@ -134,7 +134,8 @@ _NETWORKS = "the addresses or networks of your own machines and proxies, none as
 # Addresses to which we send codes, tokens and payments.
 _PROVIDERS_URLS = (
     "stripe_api_base", "paypal_api_base", "cloudpayments_api_base", "provider_url", "payment_url_base_webhook",
-    "merchant_callback_url", "production_api_url", "payments_provider_callback_base_url", "otp_sms_http_url",
+    "merchant_callback_url", "production_api_url", "kaspi_api_base", "payments_provider_callback_base_url",
+    "otp_sms_http_url",
 )  # fmt: skip
 
 

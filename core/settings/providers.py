@@ -53,6 +53,9 @@ class Upstreams(BaseModel):
     simulator_url: BaseUrl = key(
         "", "Development toggle: base URL of the provider simulator, which charges nobody; unset: none"
     )
+    simulator_timeout: float = key(
+        10, "Time limit of a call to the provider simulator", unit="seconds", ge=0.1, le=40
+    )
     simulator_webhook_url: Url = key("", "Where the provider simulator sends its webhooks")
     simulator_webhook_secret: Secret = key("", "Secret (whsec_...) that the provider simulator signs with")
     payment_routes: str = key(
@@ -76,8 +79,23 @@ class Upstreams(BaseModel):
     )
     production_api_url: BaseUrl = key("", "Base URL of the Kaspi proxy, ends in /api/v2/paymentkaspi")
     kaspi_access_token: Secret = key("", "Token at the Kaspi proxy")
+    kaspi_api_base: BaseUrl = key(
+        "",
+        "Base URL of Kaspi's own API (r3), such as https://qrapi-cert-ip.kaspi.kz; it comes before the proxy",
+    )
+    kaspi_api_cert_file: str = key(
+        "",
+        "PEM file with the certificate, and the certificates above it, by which the bank's own API knows us",
+    )
+    kaspi_api_key_file: str = key(
+        "", "PEM file with that certificate's key; unset: the key is in the same file"
+    )
+    kaspi_api_key_password: Secret = key("", "Password of that key, if it has one")
+    kaspi_api_roots_file: str = key(
+        "", "PEM file with the roots that the bank's own API is checked by; unset: the system's"
+    )
     kaspi_api_timeout: float = key(
-        30, "Time limit of a call to the Kaspi proxy", unit="seconds", ge=0.1, le=120
+        30, "Time limit of a call to the Kaspi proxy or the bank", unit="seconds", ge=0.1, le=120
     )
     kaspi_max_retries: int = key(
         3, "Further attempts at a call that may be repeated", unit="attempts", ge=0, le=20

@@ -20,7 +20,7 @@ from handlers.http.bounds import MAX_DEPTH
 
 T = TypeVar("T")
 
-SECRETS: Final = frozenset({"otp", "password", "secret", "refresh_token"})
+SECRETS: Final = frozenset({"otp", "password", "secret", "refresh_token", "device_token"})
 # Values of a body; the metadata of a request are the most that any route keeps, and hold fewer.
 MAX_VALUES: Final = 4_096
 # Values among which the place of a NUL is searched.

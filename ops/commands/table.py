@@ -10,6 +10,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "Process events, deliveries and everything else that is due.",
         ),
         "migrate": ("ops.commands.migrate:migrate", "Bring the database's schema up to date."),
+        "import": (
+            "ops.commands.importing:import_",
+            "Carry over the database of a service before this one.",
+        ),
         "version": ("ops.commands.version:version", "Show the version of this program."),
     },
     "Operate": {

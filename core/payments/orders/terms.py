@@ -11,9 +11,10 @@ if TYPE_CHECKING:
 
     from core.database import Database
     from core.payments.payments import Payment
+    from core.vault import Vault
 
 
-async def links_terms(_database: Database, payment: Payment) -> Mapping[str, str]:
+async def links_terms(_database: Database, _vault: Vault, payment: Payment) -> Mapping[str, str]:
     """Return the terms of a payment by link. A payment that is no order's goes out under its caller's name."""
     told = payment.details.metadata
     return {

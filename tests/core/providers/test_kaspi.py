@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from core.errors import Refusal
 from core.providers.calling import Caller
-from core.providers.kaspi import Kaspi, amount_text
+from core.providers.kaspi import Kaspi
+from core.providers.kaspi_words import amount_text
 from core.providers.protocol import DeclinedError, Method, RefundSight, Standing, UnknownError, UnsentError
 from core.settings import load_settings
 from tests.core.providers.scenes import UNKNOWABLE, Troubles, an_order, handle, patience, serving, spoiled

@@ -1,0 +1,1 @@
+"""The surface of Kaspi Pay for shops: its contract on the common port, and alone on KASPI_PORT."""
