@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,6 +66,7 @@ async def test_an_order_is_created_and_read_in_both_forms(shop: Shop) -> None:
         "EVENT_PROVIDER_REQUEST_SENT",
     ]
     created, sent = tracked["events"]
+    assert created["timestamp"] <= sent["timestamp"]
     assert (created["message"], created["payload"]) == (f"[{moment}] Payment created", None)
     assert [line.partition("] ")[2] for line in sent["message"].split("\n")] == [
         "Provider URL request sent",
@@ -301,6 +303,21 @@ async def test_webhooks(shop: Shop) -> None:
         assert (refused.status, refused.json["error"]) == (403, "invalid_signature")
     invalid = await shop.webhook(0, "")
     assert (invalid.status, len(invalid.json["detail"])) == (422, 2)
+
+
+async def test_the_examples_of_the_page_are_answered_as_it_says(shop: Shop) -> None:
+    page = (Path(__file__).parents[4] / "docs" / "orders.md").read_text()
+    (body,) = re.findall(r"-d '(\{.*\})'", page)
+    (answer,) = re.findall(r"^# (\{\"payment_id.*\})$", page, re.MULTILINE)
+    (notification,) = re.findall(r"```json\n(.*)\n```", page)
+    merchant = await shop.merchant()
+    made = await shop.ask("POST", BASE, merchant, json=json.loads(body))
+    assert made.json.keys() == json.loads(answer).keys()
+    number = made.json["payment_id"]
+    await shop.webhook(number, "finished")
+    told = (await shop.ask("GET", f"{BASE}/{number}/tracking", merchant)).json["events"][-1]["payload"]
+    ours = {"payment_id": number, "merchant_id": merchant.merchant_id}
+    assert json.loads(told) == json.loads(notification) | ours
 
 
 async def test_a_merchant_is_told_with_bounded_retries_and_sees_each_attempt(shop: Shop) -> None:
