@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
     from uuid import UUID
 
-    from core.database import Connection, Database, Row
+    from core.database import Connection, Database, Query, Row
     from core.payments.reports.reading import Line
 
 _sql = queries(__name__)
@@ -127,9 +127,9 @@ async def match(
             await connection.execute(table)
         period, rows, most_names = await _load(connection, lines, period, on_progress)
         on_progress("compare", 0)
-        if rows > LARGE_ROWS:
-            await connection.execute(_sql.report_joins)
-        await _compare(connection, provider, period, late_after, most_names)
+        joins = _sql.report_joins if rows > LARGE_ROWS else _sql.report_lookups
+        await connection.execute(joins)
+        await _compare(connection, provider, period, late_after, most_names, joins)
         counts = [
             Count(
                 Class(row["class"]),
@@ -188,7 +188,12 @@ async def _load(
 
 
 async def _compare(
-    connection: Connection, provider: str, period: Period, late_after: timedelta, most_names: int
+    connection: Connection,
+    provider: str,
+    period: Period,
+    late_after: timedelta,
+    most_names: int,
+    joins: Query,
 ) -> None:
     clearing = clearing_account(provider, "")
     await connection.execute(_sql.analyze_lines)
@@ -203,8 +208,11 @@ async def _compare(
     await connection.execute(_sql.find_period_transfers, provider, *period)
     await connection.execute(_sql.analyze_transfers)
     await connection.execute(_sql.fill_report_moves, clearing, *period, 1)
+    # The period explains most rows, and the postings of the others are few.
+    await connection.execute(_sql.report_lookups)
     await connection.execute(_sql.find_other_transfers, provider)
     await connection.execute(_sql.fill_report_moves, clearing, *period, 2)
+    await connection.execute(joins)
     await connection.execute(_sql.fill_moves_without_currency, provider, *period)
     await connection.execute(_sql.analyze_moves)
     await connection.execute(_sql.fill_report_sums)

@@ -11,6 +11,10 @@ SET LOCAL work_mem = '96MB';
 -- all payments in random order, a million times each.
 SET LOCAL enable_nestloop = off;
 
+-- name: report_lookups
+-- Let the planner choose again: few rows are looked for.
+SET LOCAL enable_nestloop = on;
+
 -- name: make_report_lines
 -- Make the table of the rows as the report has them; `no` counts them.
 CREATE TEMPORARY TABLE report_lines (
