@@ -25,6 +25,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "ops.commands.payments:payments",
             "Look at payments through providers; compare them with providers' reports.",
         ),
+        "kaspi": (
+            "ops.commands.kaspi:kaspi",
+            "Say which organization Kaspi pays for each shop, register devices.",
+        ),
         "dlq": ("ops.commands.dlq:dlq", "Look at dead letters, replay or discard them."),
         "sources": ("ops.commands.sources:sources", "Register sources of webhooks, change their secrets."),
         "deliveries": (
