@@ -264,6 +264,41 @@ MERCHANT_GROSS = Count(
 )
 MERCHANT_FEES = Count("payments_merchant_fees_cents_total", "Fees on that, in minor units", ("currency",))
 
+PAYMENT_STATES = Count(
+    "provider_payments_total",
+    "Payments through providers that have come into a state, by the surface that asked for them",
+    ("surface", "provider", "state"),
+)
+PROVIDER_CALLS = Count(
+    "provider_calls_total",
+    "Calls of payment providers by outcome: answered, declined, unsent or unknown",
+    ("provider", "outcome"),
+)
+PROVIDER_SECONDS = Spread(
+    "provider_call_seconds", "Time of a call of a payment provider", ("provider",), _HTTP
+)
+PROVIDER_BREAKER = Gauge(
+    "provider_breaker_open", "1 while a payment provider fails and is chosen last", ("provider",),
+    registry=REGISTRY, multiprocess_mode="livemostrecent",
+)  # fmt: skip
+PAYMENTS_UNKNOWN = Gauge(
+    "provider_payments_unknown", "Attempts at payments whose end nobody knows, up to 10,000",
+    registry=REGISTRY, multiprocess_mode="livemostrecent",
+)  # fmt: skip
+PAYMENTS_UNKNOWN_AGE = Gauge(
+    "provider_payments_unknown_age_seconds", "Age of the oldest of them", registry=REGISTRY,
+    multiprocess_mode="livemostrecent",
+)  # fmt: skip
+PAYMENTS_LOOK_LAG = Gauge(
+    "provider_look_lag_seconds", "For how long the look at a payment that has been due longest has waited",
+    registry=REGISTRY, multiprocess_mode="livemostrecent",
+)  # fmt: skip
+ORDERS = Count(
+    "order_payments_total",
+    "Orders asked for by outcome: created, repeated, or the code of a refusal",
+    ("outcome",),
+)
+
 WORKER_HEARTBEAT_AGE = Gauge(
     "worker_heartbeat_age_seconds", "Time since any worker's last heartbeat; infinite without a worker",
     registry=REGISTRY, multiprocess_mode="livemostrecent",

@@ -25,6 +25,8 @@ from handlers.ledger.routes import LEDGER
 from handlers.opening import RETRY_LIMIT_SECONDS, opened
 from handlers.pay_page.page import PAY_PAGE
 from handlers.payments.kaspi.routes import KASPI
+from handlers.payments.orders.routes import CREATE as ORDERS_CREATE
+from handlers.payments.orders.routes import ORDERS
 from handlers.wallets.routes import WALLETS
 from handlers.webhooks.routes import INBOX, REPORTS, WEBHOOKS
 
@@ -37,6 +39,8 @@ _SURFACES: tuple[Surface, ...] = (
     WALLETS,
     KASPI,
     PAY_PAGE,
+    ORDERS_CREATE,
+    ORDERS,
     HEALTH,
     FRONT,
 )

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from core.ledger.outcomes import OUTCOMES_BY_CODE
 from handlers.http.problems import PROBLEMS, ProblemType
 from handlers.payments.kaspi.problems import KASPI_PROBLEMS
+from handlers.payments.orders.problems import ORDER_PROBLEMS
 from handlers.wallets.problems import CONTRACT_PROBLEMS
 
 _HEAD = """\
@@ -41,7 +42,10 @@ STATUSES = {
     422: ("it is well said, and cannot be done with these amounts or values", "changes them"),
     429: ("too much in a short time", "waits for `Retry-After`, then sends the same again"),
     500: ("a mistake of ours", "sends the same again under the same key, and tells us the request id"),
-    502: ("a provider's answer makes no sense", "asks how it stands before it tries again"),
+    502: (
+        "a provider has refused, could not be reached, or has given an answer that makes no sense",
+        "reads the sentence; asks how the payment stands, or sends a new order",
+    ),
     503: ("not now", "waits for `Retry-After`, then sends the same again under the same key"),
 }
 _LEDGER = """
@@ -61,6 +65,15 @@ The titles are the sentences that clients of the wallets know. All other codes a
 | code | status | title |
 |---|---|---|
 """
+_ORDERS = """
+## Merchants' orders
+
+The titles are the sentences that shops know. The create route refuses with 400, 401 or 502 alone: the waiting statuses
+408, 429, 500 and 503 are 502 there, with `Retry-After` where one is known, and all others are 400.
+
+| code | status | title |
+|---|---|---|
+"""
 _KASPI = """
 ## Kaspi
 
@@ -73,13 +86,12 @@ The refusals of Kaspi payments. All other codes are those of the first table.
 
 def catalogue() -> str:
     """Return the text of the page."""
-    used = sorted(
-        {kind.status for table in (PROBLEMS, CONTRACT_PROBLEMS, KASPI_PROBLEMS) for kind in table.values()}
-    )
-    statuses = "".join(f"| {status} | {' | '.join(STATUSES[status])} |\n" for status in used)
-    ledger = _LEDGER + "".join(_ledger_rows())
-    wallets = _WALLETS + "".join(_rows(CONTRACT_PROBLEMS))
-    return _HEAD + statuses + ledger + wallets + _KASPI + "".join(_rows(KASPI_PROBLEMS))
+    tables = (PROBLEMS, CONTRACT_PROBLEMS, ORDER_PROBLEMS, KASPI_PROBLEMS)
+    used = sorted({kind.status for table in tables for kind in table.values()})
+    parts = [_HEAD, *(f"| {status} | {' | '.join(STATUSES[status])} |\n" for status in used)]
+    parts += [_LEDGER, *_ledger_rows(), _WALLETS, *_rows(CONTRACT_PROBLEMS), _ORDERS, *_rows(ORDER_PROBLEMS)]
+    parts += [_KASPI, *_rows(KASPI_PROBLEMS)]
+    return "".join(parts)
 
 
 def _ordered(table: Mapping[str, ProblemType]) -> list[tuple[str, ProblemType]]:

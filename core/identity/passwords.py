@@ -7,6 +7,7 @@ import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, TypeVar
 
+import bcrypt
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
@@ -24,6 +25,10 @@ LANES: Final = 1
 # So many hashes are computed at once, so that a flood of sign-ins takes 76 MiB and never all processors; more wait.
 THREADS: Final = 4
 MAX_WAITING: Final = 200
+
+# Hashes that were carried over begin so; the next sign-in with the password makes one of ours.
+BCRYPT: Final = "$2"
+MAX_BCRYPT_BYTES: Final = 72
 
 # An unknown username's password is compared with this hash of no password, and so takes as long as a wrong password.
 NOBODYS_HASH: Final = (
@@ -60,13 +65,19 @@ class Passwords:
 
     def is_outdated(self, stored: str, password: str = "") -> bool:
         """Whether a hash was made with other parameters than ours, or may be that of an uncomposed password."""
-        return self._hasher.check_needs_rehash(stored) or _composed(password) != password
+        return (
+            stored.startswith(BCRYPT)
+            or self._hasher.check_needs_rehash(stored)
+            or _composed(password) != password
+        )
 
     def close(self) -> None:
         """End the threads; passwords that still wait are given up."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     def _is(self, stored: str, password: str) -> bool:
+        if stored.startswith(BCRYPT):
+            return _is_bcrypt(stored, password)
         try:
             return self._hasher.verify(stored, password)
         except (VerificationError, InvalidHashError):
@@ -80,6 +91,14 @@ class Passwords:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         finally:
             self._waiting -= 1
+
+
+def _is_bcrypt(stored: str, password: str) -> bool:
+    """Whether a password has a hash of the wallet service before, which cut it after 72 bytes."""
+    try:
+        return bcrypt.checkpw(password.encode()[:MAX_BCRYPT_BYTES], stored.encode())
+    except ValueError:  # a hash that was cut, or a NUL in the password
+        return False
 
 
 def _composed(password: str) -> str:

@@ -14,6 +14,7 @@ from core.ledger.accounts import Limits, Opening, open_accounts
 from core.ledger.items import SYSTEM_PRINCIPAL
 from core.payments import witness
 from core.payments.accounts import posting_of, system_accounts
+from core.payments.observing import note
 from core.payments.payments import lock
 from core.payments.rules import Dispute, Place, dispute, hear, see, suspended
 from core.payments.telling import Arming
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from core.ledger.ledger import Ledger
     from core.payments.payments import Attempt, Payment
     from core.payments.rules import Change, Facts, Movement
-    from core.payments.states import Effect
+    from core.payments.states import Effect, State
 
 Result = TypeVar("Result")
 
@@ -41,11 +42,12 @@ MAX_OPENINGS: Final = 3
 
 
 class Applied(NamedTuple):
-    """The payment after a report, the effects of the transition, and whether the report has changed anything."""
+    """The payment after a report, the effects, whether anything has changed, and the payment's state before it."""
 
     payment: Payment
     effects: frozenset[Effect]
     changed: bool
+    before: State
 
 
 class _NoAccountError(Exception):
@@ -72,6 +74,7 @@ class Applier:
         applied, told = await self.opening(
             lambda connection: self.within(connection, payment_id, attempt_id, report)
         )
+        note(applied)
         if told:
             self.wake()
         return applied
@@ -94,7 +97,9 @@ class Applier:
         # A wish is for the payment; the attempt that it concerns is known under the lock.
         attempt = payment.attempt(attempt_id) if report.wish is None else payment.current
         if report.wish is not None and attempt.giving_up:
-            return Applied(payment, frozenset(), False), False  # the provider is being asked already
+            return Applied(
+                payment, frozenset(), False, payment.state
+            ), False  # the provider is being asked already
         change = _decide(payment, attempt, report)
         facts, postings = await self._post(connection, payment, attempt, change)
         after, told = await write(
@@ -103,7 +108,7 @@ class Applier:
         await witness.applied(connection, attempt, after, report)
         changed = after.revision != payment.revision
         armed = changed and await self._arming.arm(connection, payment, after)
-        return Applied(after, change.effects, changed), told or armed
+        return Applied(after, change.effects, changed, payment.state), told or armed
 
     async def _post(
         self, connection: Connection, payment: Payment, attempt: Attempt, change: Change

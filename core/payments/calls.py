@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 import structlog
 
 from core.payments.looking import CALL_SECONDS
+from core.payments.observing import note_call
 from core.payments.states import Seen
 from core.providers.protocol import DeclinedError, UnknownError, UnsentError
 
@@ -43,6 +45,14 @@ async def called(
     provider = providers.get(name)
     if provider is None:
         return Ended(Seen.UNSENT, f"provider_not_configured: {name} is not configured.")
+    started = time.monotonic()
+    ended = await _ended(provider, call)
+    outcome = "answered" if not isinstance(ended.seen, Seen) else str(ended.seen)
+    note_call(name, outcome, time.monotonic() - started)
+    return ended
+
+
+async def _ended(provider: Provider, call: Callable[[Provider], Awaitable[Answer]]) -> Ended[Answer]:
     try:
         async with asyncio.timeout(MOST_CALL_SECONDS):
             return Ended(await call(provider))
@@ -53,5 +63,5 @@ async def called(
     except UnknownError as error:
         return Ended(Seen.UNKNOWN, f"{error.code}: {error.detail}")
     except Exception as error:  # noqa: BLE001 - nobody knows what the provider has done by then
-        _log.exception("payments.call_failed", provider=name)
+        _log.exception("payments.call_failed", provider=provider.name)
         return Ended(Seen.UNKNOWN, f"internal_error: {type(error).__name__}")

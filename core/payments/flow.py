@@ -20,6 +20,7 @@ from core.errors import Refusal
 from core.payments.applying import Applied, Applier
 from core.payments.calls import MOST_CALL_SECONDS, called
 from core.payments.looking import CALL_SECONDS, LEASE_SECONDS
+from core.payments.observing import note_created
 from core.payments.payments import find, find_by_key
 from core.payments.states import Effect, Seen, State
 from core.payments.writing import Report, add_trial
@@ -27,7 +28,7 @@ from core.providers.protocol import REMEMBERED, Standing
 from core.work.retries import in_transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
     from uuid import UUID
 
     from core.database import Connection, Database
@@ -76,6 +77,10 @@ async def _not_noted(_provider: str, _answered: bool) -> None:  # noqa: FBT001 -
     return
 
 
+async def _none_fail(_providers: Collection[str]) -> frozenset[str]:
+    return frozenset()
+
+
 class Payments:
     """Creates, cancels and looks at payments. `close` waits for the calls that are under way.
 
@@ -102,6 +107,8 @@ class Payments:
         self._routes = routes
         self.terms = terms
         self.noted = noted
+        self.failing: Callable[[Collection[str]], Awaitable[frozenset[str]]] = _none_fail
+        """The question which of some providers are better left alone, as the router answers it."""
         self._calls: dict[UUID, asyncio.Task[Payment]] = {}
         self._looks: dict[UUID, asyncio.Task[Payment]] = {}
         self.looks_under_way: dict[str, asyncio.Task[Progress]] = {}
@@ -122,6 +129,7 @@ class Payments:
             route = await self._routes(new, payment_id)
             started = _now()
             if await self._store(new, payment_id, scale, route, beside):
+                note_created(new.surface, route.providers[0])
                 return Created(await self._call_once(payment_id, started), False)
             known = await find_by_key(self.database, new.surface, new.caller, new.request_id)
             if known is None:
@@ -137,7 +145,7 @@ class Payments:
         Raises Refusal `payment_not_found`, and `payment_paid` where money has come.
         """
         payment = await find(self.database, payment_id)
-        payment, effects, _ = await self.applier.apply(payment_id, payment.latest.id, Report(seen, actor))
+        payment, effects, *_ = await self.applier.apply(payment_id, payment.latest.id, Report(seen, actor))
         if Effect.REFUSE in effects:
             raise Refusal("payment_paid", "The payment was paid before.", state=str(payment.state))
         if Effect.GIVE_UP in effects and await self._claim(payment.current.id):
@@ -190,6 +198,10 @@ class Payments:
             raise LookupError(f"the renewal {renewal!r} was stored and is gone")
         seen = sight._replace(provider_id=renewal)
         return await self.applier.within(connection, payment.id, payment.latest.id, Report(seen, actor))
+
+    async def settled(self, payment_id: UUID, *, seconds: float = MOST_WAIT_SECONDS) -> Payment:
+        """Return a payment once its first call has ended, or after `seconds`. Raises Refusal `payment_not_found`."""
+        return await self._settled(await find(self.database, payment_id), seconds)
 
     async def attempt_of(self, payment_id: UUID, attempt_id: UUID) -> tuple[Payment, Attempt]:
         """Return a payment and one of its attempts. Raises Refusal `payment_not_found`."""
@@ -280,13 +292,14 @@ class Payments:
             payment = (await self.applier.apply(payment.id, attempt.id, report)).payment
         return payment
 
-    async def _settled(self, payment: Payment) -> Payment:
+    async def _settled(self, payment: Payment, seconds: float = MOST_WAIT_SECONDS) -> Payment:
         """Return the payment of a repeated request, after its first call."""
-        deadline = _now() + MOST_WAIT_SECONDS
+        deadline = _now() + seconds
         while payment.state is State.CREATED and _now() < deadline:
             task = self._calls.get(payment.id)
             if task is not None:
-                return await asyncio.shield(task)
+                done, _ = await asyncio.wait((task,), timeout=deadline - _now())
+                return task.result() if done else payment
             due = payment.latest.next_look_at
             if due is not None and due <= datetime.now(UTC) and await self._claim(payment.latest.id):
                 return await self.look_at(payment.id, payment.latest.id, "caller")

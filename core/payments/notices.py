@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from core.inbox.rules import Target
+from core.payments.observing import note
 from core.payments.payments import find_by_name, find_by_names
 from core.payments.rules import Dispute
 from core.payments.states import Seen
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from core.database import Connection
     from core.inbox.rules import Told
+    from core.payments.applying import Applied
     from core.payments.flow import Payments
     from core.payments.payments import Payment
 
@@ -63,15 +65,14 @@ class Notices:
         if not isinstance(told, Notice):
             raise TypeError(f"{type(told).__name__} is no notice")
 
-        async def work(connection: Connection) -> bool:
-            _, changed, wakes = await _within(self._payments, connection, target, event_id, told)
-            await finish(connection, changed)
-            return wakes
+        async def work(connection: Connection) -> _Taken:
+            taken = await _within(self._payments, connection, target, event_id, told)
+            await finish(connection, taken.changed)
+            return taken
 
-        wakes = await self._payments.applier.opening(work)
-        if wakes:
-            self._payments.applier.wake()
-        return wakes
+        taken = await self._payments.applier.opening(work)
+        _tell(self._payments, taken)
+        return taken.wakes
 
 
 async def take(payments: Payments, provider: str, event_id: str, notice: Notice) -> Payment | None:
@@ -83,26 +84,41 @@ async def take(payments: Payments, provider: str, event_id: str, notice: Notice)
     if found is None:
         return None
     target = Target(*found)
-    payment, _, wakes = await payments.applier.opening(
+    taken = await payments.applier.opening(
         lambda connection: _within(payments, connection, target, event_id, notice)
     )
-    if wakes:
+    _tell(payments, taken)
+    return taken.applied[-1].payment
+
+
+class _Taken(NamedTuple):
+    """The steps of a notice, whether it has changed or started something, and whether events of ours were written."""
+
+    applied: Sequence[Applied]
+    changed: bool
+    wakes: bool
+
+
+def _tell(payments: Payments, taken: _Taken) -> None:
+    """Count what was committed, and wake those who send."""
+    for applied in taken.applied:
+        note(applied)
+    if taken.wakes:
         payments.applier.wake()
-    return payment
 
 
 async def _within(
     payments: Payments, connection: Connection, target: Target, event_id: str, notice: Notice
-) -> tuple[Payment, bool, bool]:
-    """Apply a notice; return the payment, whether it has changed, and whether events of our own were written."""
+) -> _Taken:
+    """Apply a notice in the transaction of `connection`."""
     actor = f"event:{event_id}"[:MAX_ACTOR]
     if notice.renewal is not None:
         applied, wakes = await payments.renew_within(connection, *target, notice.renewal, notice.sight, actor)
-        return applied.payment, applied.changed, wakes
+        return _Taken([applied], applied.changed, wakes)
     reports = reports_of(notice, event_id, actor)
     done = [await payments.applier.within(connection, *target, report) for report in reports]
     changed = any(applied.changed for applied, _ in done) or any(report.soon for report in reports)
-    return done[-1][0].payment, changed, any(told for _, told in done)
+    return _Taken([applied for applied, _ in done], changed, any(told for _, told in done))
 
 
 def reports_of(notice: Notice, event_id: str, actor: str) -> list[Report]:

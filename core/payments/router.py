@@ -9,6 +9,9 @@ import msgspec
 
 from core.payments.flow import Payments, Route, no_terms
 from core.payments.health import Health
+from core.payments.observing import prepare
+from core.payments.orders.orders import SURFACE as ORDERS
+from core.payments.orders.telling import armed
 from core.payments.routing import Rule, Wanted, route
 from core.payments.telling import Arming
 from core.payments.terms import Terms
@@ -21,7 +24,7 @@ from core.vault import Vault
 from core.work import wakeup
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
     from uuid import UUID
 
     from core.payments.payments import NewPayment, Payment
@@ -80,6 +83,10 @@ class Router:
         decision = route(self._rules, wanted, payment_id, failing)
         return Route(decision.providers, decision.told())
 
+    async def failing(self, providers: Collection[str]) -> frozenset[str]:
+        """Return those of `providers` that are better left alone now."""
+        return await self._health.failing(providers)
+
     async def noted(self, provider: str, answered: bool) -> None:  # noqa: FBT001 - the two halves of a note
         """Note whether a provider has answered a call."""
         await self._health.note(provider, answered=answered)
@@ -101,8 +108,7 @@ async def open_payments(
 
     def wake() -> None:
         waker.wake(wakeup.OUTBOX)
-        if CALLBACKS:
-            waker.wake(wakeup.DELIVERIES)
+        waker.wake(wakeup.DELIVERIES)
 
     payments = Payments(
         service.database,
@@ -112,8 +118,10 @@ async def open_payments(
         wake=wake,
         terms=terms,
         noted=router.noted,
-        arming=Arming(CALLBACKS, Vault.of(service.settings)),
+        arming=Arming({ORDERS: armed(service.settings), **CALLBACKS}, Vault.of(service.settings)),
     )
+    payments.failing = router.failing
+    prepare(providers)
     try:
         yield payments
     finally:

@@ -8,7 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from core.payments.kaspi import configs
+from core.payments.orders.terms import links_terms
 from core.providers import kaspi_words as kaspi
+from core.providers import links
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
 
 # The reader of the terms of each provider that has some. It raises Refusal where a merchant has none: no call goes out.
 READERS: Final[Mapping[str, Callable[[Database, Vault, Payment], Awaitable[Mapping[str, str]]]]] = {
-    kaspi.NAME: configs.terms
+    kaspi.NAME: configs.terms,
+    links.NAME: links_terms,
 }
 
 

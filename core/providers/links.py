@@ -104,10 +104,14 @@ class Links:
         event = reading.decoded(body, _Event)
         if event.payment_id <= 0 or not event.status:
             raise ValueError("the webhook names no payment")
-        standing = Standing.PAID if event.status == FINISHED else Standing.FAILED
-        number = str(event.payment_id)
-        return Notice([number], Sight(standing, provider_id=number, word=reading.word(event.status)))
+        return notice_of(event.payment_id, event.status)
 
     async def close(self) -> None:
         """Close connections."""
         await self._caller.close()
+
+
+def notice_of(number: int, word: str) -> Notice:
+    """Return the notice of a webhook about the payment of that number: `finished` is paid, all else never will be."""
+    standing = Standing.PAID if word == FINISHED else Standing.FAILED
+    return Notice([str(number)], Sight(standing, provider_id=str(number), word=reading.word(word)))

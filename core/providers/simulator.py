@@ -79,7 +79,8 @@ class Simulator:
     @classmethod
     def of(cls, settings: Settings) -> Simulator | None:
         """Return the provider of SIMULATOR_URL, or None where it is unset."""
-        return cls(settings.simulator_url) if settings.simulator_url else None
+        url = settings.simulator_url
+        return cls(url, total_seconds=settings.simulator_timeout) if url else None
 
     async def create(self, order: Order) -> Sight:
         """Ask for the payment, under the order's key."""

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, StringConstraints
 
 from core.settings.kinds import BaseUrl, Secret, Secrets, Url, Words, key, zero_means
 
@@ -53,6 +53,9 @@ class Upstreams(BaseModel):
     simulator_url: BaseUrl = key(
         "", "Development toggle: base URL of the provider simulator, which charges nobody; unset: none"
     )
+    simulator_timeout: float = key(
+        10, "Time limit of a call to the provider simulator", unit="seconds", ge=0.1, le=40
+    )
     simulator_webhook_url: Url = key("", "Where the provider simulator sends its webhooks")
     simulator_webhook_secret: Secret = key("", "Secret (whsec_...) that the provider simulator signs with")
     payment_routes: str = key(
@@ -63,6 +66,14 @@ class Upstreams(BaseModel):
     provider_url: BaseUrl = key("", "Base URL of the provider of payment links for merchants' orders")
     payment_url_base_webhook: Url = key("", "Where the simulator of merchants' links sends its webhooks")
     internal_webhook_secret: Secret = key("", "Key of X-Internal-Signature on provider webhooks")
+    orders_currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")] = key(
+        "XXX",
+        "Currency of merchants' orders, in which the alias stripe is asked at Stripe itself; XXX: none, so that every"
+        " alias is asked at PROVIDER_URL",
+    )
+    orders_charge: Literal["amount", "price"] = key(
+        "amount", "Which of an order's two amounts is charged there: amount or price"
+    )
     merchant_callback_url: Url = key(
         "", "Where merchants' notifications go when a merchant has no own address"
     )

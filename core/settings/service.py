@@ -97,6 +97,13 @@ class Ports(BaseModel):
     kaspi_port: int = key(
         0, "Port of APP_HOST on which only the Kaspi contract answers; 0: none", ge=0, le=65535
     )
+    orders_port: int = key(
+        0,
+        "Port of APP_HOST on which only the contract of merchants' orders answers, as the old service did on 8000; 0:"
+        " none",
+        ge=0,
+        le=65535,
+    )
 
 
 class Network(BaseModel):

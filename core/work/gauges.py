@@ -31,20 +31,21 @@ _late: set[asyncio.Task[Any]] = set()
 
 async def measure(database: Database) -> None:
     """Set the gauges that the database knows; to NaN when it does not answer within MEASURE_SECONDS. Raises nothing."""
-    row = await _ask(database.fetchrow(_sql.pulse))
+    row = await ask(database.fetchrow(_sql.pulse))
     metrics.FEED_LAG_SECONDS.set(math.nan if row is None else row["feed_lag_seconds"])
     metrics.WORKER_HEARTBEAT_AGE.set(math.nan if row is None else row["heartbeat_age_seconds"])
     metrics.DLQ_PENDING.set(math.nan if row is None else row["dead_letters"])
     if row is None:
         return  # the other questions would wait as long, and what was told of reports stays true
-    for report in await _ask(database.fetch(_sql.latest_reports)) or ():
+    for report in await ask(database.fetch(_sql.latest_reports)) or ():
         provider = report["provider"]
         metrics.PROVIDER_REPORT_LAST_RUN.labels(provider).set(report["compared_at"].timestamp())
         for class_, rows in msgspec.json.decode(report["counts"]).items():
             metrics.PROVIDER_REPORT_ROWS.labels(provider, class_).set(rows)
 
 
-async def _ask(asked: Coroutine[Any, Any, Answer]) -> Answer | None:
+async def ask(asked: Coroutine[Any, Any, Answer]) -> Answer | None:
+    """Return the database's answer, None where there is none within MEASURE_SECONDS. Raises nothing."""
     # A time-out around the call would not do: a cancelled statement waits for the server's word on that.
     question = asyncio.create_task(asked)
     _late.add(question)

@@ -49,8 +49,8 @@ AUDIENCES = (
     Audience(
         "payments",
         "Payments",
-        "Take payments through providers, as the services did that came before.",
-        ("kaspi",),
+        "Take payments through providers, as the services did that came before: merchants' orders, Kaspi.",
+        ("orders", "kaspi"),
     ),
     Audience(
         "operate",

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from core import __version__, metrics, migrations
 from core.access.redis_script import PROBE_MS, PROBE_NAME
 from core.errors import Refusal
-from core.service import Service
+from core.payments import observing
 from core.settings import Settings
 from core.work import gauges
 from handlers.http.admin_token import ADMIN_TOKEN
@@ -75,7 +75,7 @@ async def ready(call: Call) -> web.Response:
     if parts.missing is not None:  # before the service is open there is no Redis to ask
         checks = {"database": parts.missing.code == "not_migrated", "migrations": False}
     else:
-        database, redis = await asyncio.gather(has_database(call), _has_redis(parts.service))
+        database, redis = await asyncio.gather(has_database(call), has_redis(call))
         if database and not parts.migrated:
             parts.migrated = await _is_migrated(parts.settings)
         checks = {"database": database, "migrations": parts.migrated, "redis": redis}
@@ -100,6 +100,7 @@ async def metrics_page(call: Call, media_type: str = metrics.CONTENT_TYPE) -> we
     """Answer the metrics to a reader who may see them."""
     # The database tells the workers' state: a worker that hangs cannot, and its last word is no longer true.
     await gauges.measure(call.service.database)
+    await observing.measure(call.parts.payments)
     # The gauge is set when a batch leaves, too; but while the database hangs none leaves.
     metrics.LEDGER_LANE_WAITING.set(call.service.ledger.poster.waiting)
     return web.Response(body=metrics.render(), headers={hdrs.CONTENT_TYPE: media_type})
@@ -155,11 +156,14 @@ async def has_database(call: Call) -> bool:
     return True
 
 
-async def _has_redis(service: Service) -> bool:
+async def has_redis(call: Call) -> bool:
+    """Whether Redis takes something in, in time."""
+    if call.parts.missing is not None:
+        return False
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
             # The guard probes in the same way: a Redis that takes nothing in is of no use.
-            await service.redis.set(PROBE_NAME, 1, px=PROBE_MS)
+            await call.service.redis.set(PROBE_NAME, 1, px=PROBE_MS)
     except (RedisError, OSError, TimeoutError):
         return False
     return True

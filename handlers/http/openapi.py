@@ -129,6 +129,13 @@ def document(
                 "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
                 "admin_token": {"type": "apiKey", "in": "header", "name": "X-Admin-Token"},
                 "user_token": {"type": "http", "scheme": "bearer", "description": "A user's token"},
+                "merchant_id": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": "X-Merchant-Id",
+                    "description": "From TRUSTED_NETWORKS alone.",
+                },
+                "order_signature": {"type": "apiKey", "in": "header", "name": "X-Internal-Signature"},
                 "internal_signature": {"type": "apiKey", "in": "header", "name": "X-Internal-Sign"},
                 "internal_secret": {"type": "apiKey", "in": "header", "name": "X-Internal-Secret"},
                 "merchant_signature": {"type": "apiKey", "in": "header", "name": "X-API-Sign"},

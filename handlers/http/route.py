@@ -29,7 +29,9 @@ MIB = 1024 * 1024
 # The longest value in a path, in characters: a UUID with a prefix, or a hash.
 MAX_PATH_VALUE = 255
 
-Caller = Literal["anyone", "user", "user+admin", "admin", "internal", "merchant_key"]
+Caller = Literal[
+    "anyone", "user", "user+admin", "admin", "internal", "merchant_key", "order_merchant", "order_provider"
+]
 
 JSON = CIMultiDictProxy(CIMultiDict({hdrs.CONTENT_TYPE: "application/json"}))
 _encode = msgspec.json.Encoder().encode
@@ -48,8 +50,8 @@ class Route:
     JSON), `media` adds other media types of the good answer, and `problems` are the codes that the operation itself can
     refuse with: those of the surface are added.
 
-    `caller` is the kind of caller of a route of the wallet surface. Its `body` and `query` are pydantic models, since
-    the contract's leniency and its list of errors are pydantic's.
+    `caller` is the kind of caller of a route of the wallets' or the orders' surface. Its `body` and `query` are
+    pydantic models, since the contract's leniency and its list of errors are pydantic's.
 
     `pays_code` says that the body's `code` is that of a payable, which is looked for together with the user.
 
@@ -135,6 +137,7 @@ class Call:
         "frozen",
         "idempotency_key",
         "kept_keys",
+        "merchant_id",
         "parts",
         "principal",
         "query",
@@ -173,6 +176,8 @@ class Call:
         self.kept_keys: frozenset[str] = frozenset()
         """Spellings of keys under which something is stored, on a route of the wallet surface."""
         self._user: User | None = None
+        self.merchant_id: int | None = None
+        """The merchant who calls, on a route of the orders' surface."""
         self.to_pay: ToPay | None = None
         """The payable of the code in the body, on a route that `pays_code`; looked for together with the user."""
         self.frozen = False

@@ -1,1 +1,1 @@
-"""Surfaces of payments through providers."""
+"""The surfaces of payments through providers, one folder for each contract."""

@@ -17,8 +17,8 @@ from core.outbox.endpoints import MAX_ENDPOINTS
 from core.outbox.send_now import send_all_due, send_due
 from core.wallets import merchant_endpoints
 from handlers.http.route import Call, Route, answer, table
+from handlers.http.validation import invalid
 from handlers.wallets.contract import MAX_PAGE, Body, Detail, PageQuery, cut, linked, platform_of, timestamp
-from handlers.wallets.validation import invalid
 
 LISTED: Final = 200
 MAX_ROUNDS: Final = 50

@@ -28,9 +28,9 @@ from handlers.http.middleware import EXCHANGE
 from handlers.http.problems import ProblemType
 from handlers.http.route import MAX_PATH_VALUE, Call, Route
 from handlers.http.surface import Handler, Json, Surface
+from handlers.http.validation import invalid, parse_json, refuse_nul, refuse_nul_in, validator_of
 from handlers.wallets.contract import find_kept_keys
 from handlers.wallets.problems import JSON_TYPE, PROBLEM_SCHEMA, PROBLEM_TYPES, refused
-from handlers.wallets.validation import invalid, parse_json, refuse_nul, refuse_nul_in, validator_of
 
 if TYPE_CHECKING:
     from core.access.guard import Admission

@@ -112,12 +112,17 @@ async def collect(
         emitted=[row["object_id"] for row in await connection.fetch(_EMITTED)],
         received=received,
         balances=balances,
-        ledger=await _verify(database_url),
-        books=[f"{question}: {rows[0]}" for question, rows in (await faults(database_url)).items()],
+        ledger=await verified(database_url),
+        books=await disagreements(database_url),
     )
 
 
-async def _verify(database_url: str) -> list[str]:
+async def disagreements(database_url: str) -> list[str]:
+    """Return the questions about the books that have an answer, each with its first row."""
+    return [f"{question}: {rows[0]}" for question, rows in (await faults(database_url)).items()]
+
+
+async def verified(database_url: str) -> list[str]:
     """Return the findings of `tallystick verify`, run as a program of its own."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "ops.cli", "verify", "--json"),

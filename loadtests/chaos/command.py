@@ -2,7 +2,9 @@
 
 import asyncio
 import signal
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -13,7 +15,10 @@ from rich.table import Table
 from core.settings import load_settings
 from loadtests.bench.command import RESULTS, make_console
 from loadtests.bench.stand import StandError
-from loadtests.chaos.audit import CHECKS
+from loadtests.chaos.audit import CHECKS, Finding
+from loadtests.chaos.payments import buyers as payments
+from loadtests.chaos.payments.audit import CHECKS as PAYMENT_CHECKS
+from loadtests.chaos.payments.run import run_payments
 from loadtests.chaos.plan import Plan
 from loadtests.chaos.run import Report, run_chaos
 from ops.process import StartError
@@ -34,7 +39,42 @@ def main(*, seed: int, events: int, kills: int, rate: float, output: Path | None
         raise click.exceptions.Exit(1)
 
 
-def execute(plan: Plan, *, parent: Path, console: Console) -> Report:
+def pay(plan: payments.Plan, output: Path | None) -> None:
+    """The run of payments, as `main` does the other one."""
+    console = make_console()
+    report = execute(plan, run_payments, parent=state_dir(load_settings(env_file=None)), console=console)
+    name = f"{report.started_at[:10]}-{report.commit}-chaos-payments-{plan.seed}.json"
+    path = output or RESULTS / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+    table = Table(title="payments", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    rows = {
+        "seed": plan.seed,
+        "asked for": plan.payments,
+        **{f"in the end {state}": count for state, count in report.states.items()},
+        "charged at the provider": report.charged,
+        "minor units earned": report.earned,
+        **report.faults,
+        **report.answers,
+        "seconds until all was known": report.seconds_until_known,
+        "seconds": report.seconds,
+    }
+    for label, value in rows.items():
+        table.add_row(label, f"{value:,}")
+    console.print(table)
+    _verdict(
+        report.findings, PAYMENT_CHECKS, "Every payment stands as at the provider, to the unit.", console
+    )
+    console.print(f"written: {path}", highlight=False, markup=False)
+    if report.findings:
+        raise click.exceptions.Exit(1)
+
+
+def execute(
+    plan: Any, run: Callable[..., Awaitable[Any]] = run_chaos, *, parent: Path, console: Console
+) -> Any:
     """Runs the plan on an event loop of its own. Ctrl-C and SIGTERM stop all that was started, then end us with 130."""
     with console.status("chaos") as status:
 
@@ -45,11 +85,11 @@ def execute(plan: Plan, *, parent: Path, console: Console) -> Report:
             else:
                 console.print(text, highlight=False, markup=False)
 
-        async def stoppable() -> Report:
+        async def stoppable() -> Any:
             task = asyncio.current_task()
             if task is not None:
                 asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-            return await run_chaos(plan, parent=parent, say=say)
+            return await run(plan, parent=parent, say=say)
 
         try:
             return uvloop.run(stoppable())
@@ -88,12 +128,14 @@ def show(report: Report, console: Console) -> None:
     for name, value in rows.items():
         totals.add_row(name, f"{value:,}")
     console.print(totals)
-    for finding in report.findings:
-        console.print(f"{finding.count:,} × {CHECKS[finding.check]}:", style="red", markup=False)
+    promise = "Every acknowledged event was posted once, and every emitted event delivered under one id."
+    _verdict(report.findings, CHECKS, promise, console)
+
+
+def _verdict(findings: Sequence[Finding], checks: Mapping[str, str], promise: str, console: Console) -> None:
+    for finding in findings:
+        console.print(f"{finding.count:,} × {checks[finding.check]}:", style="red", markup=False)
         for example in finding.examples:
             console.print(f"  {example}", style="red", markup=False, highlight=False)
-    if not report.findings:
-        console.print(
-            "Every acknowledged event was posted once, and every emitted event delivered under one id.",
-            style="green",
-        )
+    if not findings:
+        console.print(promise, style="green")

@@ -24,15 +24,15 @@ class Faults:
         self._stage = stage
         self._random = random.Random(f"victims {seed}")
         postgres, valkey = stage.servers.postgres, stage.servers.valkey
-        self._ways: dict[str, Callable[[float], Awaitable[None]]] = {
+        self.ways: dict[str, Callable[[float], Awaitable[None]]] = {
             "api.kill": self._kill_api,
             "api.pause": self._pause_api,
             "api.reload": self._reload_api,
             "master.kill": self._kill_master,
-            "worker.kill": lambda seconds: self._kill(self._worker(), seconds),
+            "worker.kill": lambda seconds: self.kill(self._worker(), seconds),
             "worker.pause": lambda seconds: self._pause_member(self._worker(), seconds),
             "worker.restart": lambda _: self._restart(self._worker()),
-            "receiver.kill": lambda seconds: self._kill(stage.receiver, seconds),
+            "receiver.kill": lambda seconds: self.kill(stage.receiver, seconds),
             "receiver.pause": lambda seconds: self._pause_member(stage.receiver, seconds),
             "postgres.kill": lambda seconds: self._kill_server(postgres, seconds),
             "postgres.pause": lambda seconds: self._pause(stage.postgres_pids(), seconds),
@@ -46,10 +46,14 @@ class Faults:
 
     async def make(self, fault: Fault) -> None:
         """Make a fault, hold it, and return when it is over."""
-        await self._ways[fault.name](fault.seconds)
+        await self.ways[fault.name](fault.seconds)
+
+    def one_of(self, members: Sequence[Member]) -> Member:
+        """Return one of some processes, as the seed decides."""
+        return self._random.choice(members)
 
     def _worker(self) -> Member:
-        return self._random.choice(self._stage.workers)
+        return self.one_of(self._stage.workers)
 
     async def _api_process(self) -> int:
         """One of the API's processes, once there is one."""
@@ -83,7 +87,8 @@ class Faults:
         serve.start()
         serve.held = False
 
-    async def _kill(self, member: Member, seconds: float) -> None:
+    async def kill(self, member: Member, seconds: float) -> None:
+        """Kill a process, and start it again after `seconds`."""
         member.held = True
         member.send(signal.SIGKILL)
         await self._ended(member)

@@ -37,6 +37,7 @@ READY_SECONDS = 60.0
 STOP_SECONDS = 15.0
 #: How often somebody looks whether a process has ended, as a service manager would.
 LOOK_SECONDS = 0.1
+PYTHON = (sys.executable, "-m")
 CLEARING_ACCOUNT = f"provider:stripe:clearing:{CURRENCY}"
 
 
@@ -138,12 +139,16 @@ class Stage:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def _start(self) -> None:
+        await self._start_service()
+        await self._start_rest()
+        self._keeper = asyncio.create_task(self._keep())
+
+    async def _start_service(self) -> None:
         self.database_url = self.servers.database_url
-        port, hooks = choose_port(None), choose_port(None)
+        port = choose_port(None)
         self.url = f"http://{HOST}:{port}"
         await migrate(self.database_url)
-        self._keys = await self._make_keys()
-        settings = {
+        self.settings = {
             "ENV": "test",
             "APP_HOST": HOST,
             "APP_PORT": str(port),
@@ -157,29 +162,37 @@ class Stage:
             "WEBHOOK_BACKOFF_FACTOR": "1.5",
             "WEBHOOK_MAX_ATTEMPTS": "100",
             "SHUTDOWN_TIMEOUT_SECS": "5",
+            **self._more_settings(),
         }
-        python = [sys.executable, "-m"]
-        serve = [*python, "ops.cli", "serve", "--workers", str(API_PROCESSES)]
-        self.serve = self._member("serve", serve, settings)
+        serve = [*PYTHON, "ops.cli", "serve", "--workers", str(API_PROCESSES)]
+        self.serve = self.member("serve", serve, self.settings)
         self.workers = [
-            self._member(f"worker{number}", [*python, "ops.cli", "worker"], settings)
+            self.member(f"worker{number}", [*PYTHON, "ops.cli", "worker"], self.settings)
             for number in range(1, WORKERS + 1)
         ]
         await self.wait_ready()
+
+    def _more_settings(self) -> dict[str, str]:
+        return {}
+
+    async def _start_rest(self) -> None:
+        """Start the others who play: here shops, and the receiver of their webhooks."""
+        hooks = choose_port(None)
+        self._keys = await self._make_keys()
         self.received = self.folder / "received.jsonl"
         secrets = [
             await self._open_shop(shop, f"http://{HOST}:{hooks}/hooks/{shop}") for shop in range(SHOPS)
         ]
-        receiver = [*python, "loadtests.chaos.receiver", f"--port={hooks}", f"--log={self.received}"]
+        receiver = [*PYTHON, "loadtests.chaos.receiver", f"--port={hooks}", f"--log={self.received}"]
         receiver.append(f"--seed={self._seed}")
-        self.receiver = self._member("receiver", receiver, {}, msgspec.json.encode(secrets))
+        self.receiver = self.member("receiver", receiver, {}, msgspec.json.encode(secrets))
         if not await wait_until(self._receiver_listens, READY_SECONDS):
             raise StandError(f"the receiver did not start{self.log_tails()}")
-        self._keeper = asyncio.create_task(self._keep())
 
-    def _member(
+    def member(
         self, name: str, command: Sequence[str], settings: Mapping[str, str], feed: bytes = b""
     ) -> Member:
+        """Start a process, and keep it running from then on."""
         member = Member(name, command, settings, self.folder, feed)
         self.members.append(member)
         member.start()

@@ -10,6 +10,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "Process events, deliveries and everything else that is due.",
         ),
         "migrate": ("ops.commands.migrate:migrate", "Bring the database's schema up to date."),
+        "import": (
+            "ops.commands.importing:import_",
+            "Carry over the database of a service before this one.",
+        ),
         "version": ("ops.commands.version:version", "Show the version of this program."),
     },
     "Operate": {
@@ -22,11 +26,11 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "agents": ("ops.commands.agents:agents", "Appoint, suspend, bound and list cash agents."),
         "events": ("ops.commands.events:events", "Look at the events that came in, and what became of them."),
         "payments": (
-            "ops.commands.payments:payments",
+            "ops.commands.providers.payments:payments",
             "Look at payments through providers; compare them with providers' reports.",
         ),
         "kaspi": (
-            "ops.commands.kaspi:kaspi",
+            "ops.commands.providers.kaspi:kaspi",
             "Say which organization Kaspi pays for each shop, register devices.",
         ),
         "dlq": ("ops.commands.dlq:dlq", "Look at dead letters, replay or discard them."),
@@ -67,6 +71,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "demo": (
             "ops.commands.develop.demo:demo",
             "Show an event's way from a signed webhook to a verified delivery.",
+        ),
+        "seed": (
+            "ops.commands.seed:seed",
+            "Make providers, plans and merchants to try orders with.",
         ),
         "simulator": (
             "ops.commands.develop.simulator:simulator",

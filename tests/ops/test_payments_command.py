@@ -8,7 +8,7 @@ from core.payments.payments import Payment
 from core.payments.writing import Report
 from core.providers.protocol import Sight, Standing
 from core.settings import Settings
-from ops.commands.payments import _money
+from ops.commands.providers.payments import _money
 from tests.commands import tallystick
 from tests.core.payments.conftest import Desk, desk, owner
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import pydantic
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
-from handlers.wallets.validation import parse_json
+from handlers.http.validation import parse_json
 
 # Fifteen digits: a client that counts in binary floats writes each hundredth up to it as the hundredth that it means.
 MOST_TENGE: Final = Decimal("9999999999999.99")

@@ -20,9 +20,9 @@ from handlers.http.middleware import EXCHANGE
 from handlers.http.problems import MEDIA_TYPE, ProblemType
 from handlers.http.route import MAX_PATH_VALUE, Call, Route
 from handlers.http.surface import Handler, Json, Surface
+from handlers.http.validation import invalid, refuse_nul, validator_of
 from handlers.payments.kaspi.bodies import read_json
 from handlers.payments.kaspi.problems import PROBLEM_SCHEMA, PROBLEM_TYPES, refused
-from handlers.wallets.validation import invalid, refuse_nul, validator_of
 
 if TYPE_CHECKING:
     from core.access.api_keys import Principal

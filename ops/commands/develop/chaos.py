@@ -26,11 +26,26 @@ EVENTS_A_KILL = 20
     "--rate", type=click.FloatRange(1, 10_000), default=200, show_default=True, help="New events a second."
 )
 @click.option(
+    "--payments",
+    type=click.IntRange(10, 100_000),
+    help="Instead of events: so many payments through a provider that loses answers and events.",
+)
+@click.option("--untold", is_flag=True, help="With --payments: no event of the provider ever comes.")
+@click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Where the JSON goes; loadtests/results/<date>-<commit>-chaos-<seed>.json.",
 )
-def chaos(*, seed: int, events: int, kills: int, rate: float, output: Path | None) -> None:
+def chaos(
+    *,
+    seed: int,
+    events: int,
+    kills: int,
+    rate: float,
+    payments: int | None,
+    untold: bool,
+    output: Path | None,
+) -> None:
     """Kill, pause, restart and wipe the parts of a service under load; exit with 1 if anything was lost or doubled.
 
     Starts PostgreSQL, Valkey, the API, two workers and a receiver in a state folder of its own, and streams signed
@@ -39,13 +54,22 @@ def chaos(*, seed: int, events: int, kills: int, rate: float, output: Path | Non
     ledger verified. The seed fixes the faults, their order and the events; the state that they meet differs from run to
     run. In full it takes about ten minutes. docs/webhooks.md says how to read the report.
 
+    With --payments, tills create payments at the simulator while they, the API, the workers and the servers are killed.
+    The simulator loses a fifth of its answers after the charge, and doubles, drops and shuffles its events. At the end
+    every payment must stand as in its book, and the ledger agree with it to the unit.
+
     \b
     Examples:
       tallystick chaos
+      tallystick chaos --payments 2000 --kills 30
       tallystick chaos --seed 7 --events 2000 --kills 10
     """  # noqa: D301 - `\b` is how click is told not to wrap
-    from loadtests.chaos.command import main
+    from loadtests.chaos.command import main, pay
+    from loadtests.chaos.payments.buyers import Plan
 
+    if payments is not None:
+        pay(Plan(seed=seed, payments=payments, kills=kills, told=not untold), output)
+        return
     if events < EVENTS_A_KILL * kills:
         raise click.UsageError(
             f"give at least {EVENTS_A_KILL} events a kill: without a stream nothing can go wrong"

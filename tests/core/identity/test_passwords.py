@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+import bcrypt
 import pytest
 from argon2 import PasswordHasher
 
@@ -23,6 +24,22 @@ async def test_hash_and_verify() -> None:
         assert not await passwords.verify(None, "correct horse")
         assert not passwords.is_outdated(stored)
         assert not await passwords.verify("not a hash", "x")
+    finally:
+        passwords.close()
+
+
+async def test_a_hash_of_the_service_before_counts_until_the_next_sign_in() -> None:
+    passwords = Passwords()
+    try:
+        for stored, password in (
+            ("$2b$04$" + "abcdefghijklmnopqrstuu" + "x", "correct horse"),  # a hash that was cut
+            (bcrypt.hashpw(b"correct horse", bcrypt.gensalt(4)).decode(), "correct horse"),
+            (bcrypt.hashpw(b"x" * 72, bcrypt.gensalt(4)).decode(), "x" * 90),
+        ):
+            assert await passwords.verify(stored, password) is (len(stored) == 60)
+            assert not await passwords.verify(stored, password[1:20])
+            assert not await passwords.verify(stored, "nul\0")
+            assert passwords.is_outdated(stored)
     finally:
         passwords.close()
 

@@ -11,10 +11,12 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from core import metrics
 from core.inbox import rules
 from core.inbox.intake import Intake, NewEvent
 from core.inbox.processing import Processor, take_over_inbox_events
 from core.inbox.rules import Admission
+from core.payments import observing
 from core.payments.accounts import clearing_account
 from core.payments.flow import Payments, Route
 from core.payments.notices import Notices
@@ -22,7 +24,7 @@ from core.payments.payments import NewPayment, Payment
 from core.payments.states import State
 from core.providers import cloudpayments, stripe_objects
 from core.providers.known import EVENT_READERS
-from core.providers.protocol import Notice, Sight, Standing
+from core.providers.protocol import Notice, Sight, Standing, UnknownError
 from core.work.leases import Worker
 from tests.core.payments.conftest import Desk, Scripted, gate
 
@@ -348,3 +350,36 @@ async def test_an_event_that_fails_fails_alone_and_the_claim_ends(
     await counter.drain()
     assert {(await desk.again(one)).state for one in payments} == {State.PAID}
     assert await desk.balance(account) == [300]
+
+
+def count(text: bytes, series: str) -> float:
+    """Return the value of a series, -1 where there is none."""
+    found = re.search(rf"^{re.escape(series)} (\S+)$", text.decode(), re.MULTILINE)
+    return float(found[1]) if found else -1
+
+
+async def test_states_calls_and_what_nobody_knows_are_measured(counter: Counter) -> None:
+    desk = counter.desk
+    observing.prepare(counter.tellers)
+    state = 'provider_payments_total{{provider="stripe",state="{}",surface="orders"}}'
+    call = 'provider_calls_total{{outcome="{}",provider="stripe"}}'
+    names = [state.format(one) for one in ("created", "pending", "paid")]
+    names += [call.format(one) for one in ("answered", "unknown", "declined", "unsent")]
+    before = {name: count(metrics.render(), name) for name in names}
+    assert min(before.values()) >= 0
+    counter.tellers["stripe"].says("create", UnknownError("Nobody knows."))
+    unknown = await counter.pay_of("stripe", surface="orders")
+    payment = await counter.pay_of("stripe", surface="orders")
+    found = example("stripe", "checkout.session.completed", payment)
+    await counter.tell("stripe", "checkout.session.completed", found)
+    assert [count(metrics.render(), name) - before[name] for name in names] == [2, 1, 1, 1, 1, 0, 0]
+    await desk.owner.execute(
+        "UPDATE payment_attempts SET created_at = now() - interval '1 hour', next_look_at = now() - interval '1 minute'"
+        " WHERE id = $1", unknown.latest.id,
+    )  # fmt: skip
+    await observing.measure(desk.payments)
+    text = metrics.render()
+    assert count(text, "provider_payments_unknown") == 1
+    assert 3_600 <= count(text, "provider_payments_unknown_age_seconds") < 3_700
+    assert 60 <= count(text, "provider_look_lag_seconds") < 160
+    assert count(text, 'provider_breaker_open{provider="stripe"}') == 0

@@ -156,6 +156,7 @@ async def test_one_contract_is_not_on_the_port_of_the_other(inbox: ApiClient, wa
     [
         ("inbox_port", {"/webhooks/stripe", "/webhooks/paypal", "/admin/events", "/health"}, "0.2.0-rc"),
         ("wallet_port", {"/wallet", "/auth/login", "/wallet/transfer", "/health"}, "0.1.0"),
+        ("orders_port", {"/api/v1/payments", "/api/v1/payments/{payment_id}/show", "/health"}, "0.1.0"),
     ],
 )
 async def test_documents_of_the_contract(

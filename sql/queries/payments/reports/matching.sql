@@ -27,11 +27,11 @@ CREATE TEMPORARY TABLE report_lines (
 CREATE TEMPORARY TABLE report_found (no integer NOT NULL, attempt_id uuid NOT NULL) ON COMMIT DROP;
 
 -- name: make_report_rows
--- Make the table of the rows as they are compared: `key` is an attempt, or the row's own id for money of no payment.
+-- Make the table of the rows as they are compared: `key` is an attempt, or a hash of the row's own id for other money.
 CREATE TEMPORARY TABLE report_rows (
     no integer NOT NULL,
     part text NOT NULL,
-    key text NOT NULL,
+    key uuid NOT NULL,
     currency text NOT NULL,
     amount bigint NOT NULL,
     fee bigint,
@@ -46,15 +46,17 @@ CREATE TEMPORARY TABLE report_rows (
 ) ON COMMIT DROP;
 
 -- name: make_report_transfers
--- Make the table of the postings that may be compared.
-CREATE TEMPORARY TABLE report_transfers (no bigint NOT NULL, part text NOT NULL, key text NOT NULL) ON COMMIT DROP;
+-- Make the table of the postings that may be compared, found in two waves.
+CREATE TEMPORARY TABLE report_transfers (
+    no bigint NOT NULL, part text NOT NULL, key uuid NOT NULL, wave integer NOT NULL
+) ON COMMIT DROP;
 
 -- name: make_report_moves
 -- Make the table of the provider's money as the ledger has it; `due` is set within the period of the report.
 CREATE TEMPORARY TABLE report_moves (
     no bigint NOT NULL,
     part text NOT NULL,
-    key text NOT NULL,
+    key uuid NOT NULL,
     currency text NOT NULL,
     amount bigint NOT NULL,
     recorded_at timestamptz NOT NULL,
@@ -65,7 +67,7 @@ CREATE TEMPORARY TABLE report_moves (
 -- Make the table of the sums of both sides, and of the pairs within sums that differ.
 CREATE TEMPORARY TABLE report_sums (
     part text NOT NULL,
-    key text NOT NULL,
+    key uuid NOT NULL,
     currency text NOT NULL,
     there numeric,
     there_fee numeric,
@@ -82,9 +84,10 @@ CREATE TEMPORARY TABLE report_pairs (no integer, move_no bigint, same boolean NO
 CREATE TEMPORARY TABLE report_verdicts (
     no integer,
     part text NOT NULL,
-    key text NOT NULL,
+    key uuid NOT NULL,
     class text NOT NULL,
     cause text,
+    name text,
     currency text NOT NULL,
     there bigint,
     here bigint,
@@ -156,20 +159,31 @@ ORDER BY f.no, f.place;
 
 -- name: fill_report_rows
 -- Fill the table of rows. Money without a currency has no ledger: the attempt's own level stands for the row's amount.
+WITH twins AS (
+    SELECT
+        l.part, l.row_id, min(l.no) AS first
+    FROM report_lines AS l
+    WHERE l.problem IS NULL
+    GROUP BY l.part, l.row_id
+    HAVING count(*) > 1
+)
+
 INSERT INTO report_rows (
     no, part, key, currency, amount, fee, at, copy, attempt_id, payment_id, asked_in, state, level, told_fee
 )
 SELECT
     l.no, l.part,
-    CASE WHEN l.part IN ('paid', 'refunded', 'disputed') THEN coalesce(a.id::text, l.row_id) ELSE l.row_id END AS key,
+    CASE
+        WHEN a.id IS NOT NULL AND l.part IN ('paid', 'refunded', 'disputed') THEN a.id
+        ELSE md5(l.row_id)::uuid
+    END AS key,
     CASE WHEN p.currency = 'XXX' THEN p.currency ELSE l.currency END AS currency,
     CASE
         WHEN p.currency = 'XXX' AND l.part = 'paid' THEN a.received
         WHEN p.currency = 'XXX' THEN a.refunded
         ELSE l.amount
     END AS amount,
-    l.fee, l.at,
-    row_number() OVER (PARTITION BY l.part, l.row_id ORDER BY l.no) > 1 AS copy,
+    l.fee, l.at, coalesce(l.no > t.first, FALSE) AS copy,
     a.id AS attempt_id, p.id AS payment_id, p.currency AS asked_in, a.state,
     CASE l.part WHEN 'refunded' THEN a.refunded WHEN 'disputed' THEN a.disputed ELSE a.received END AS level,
     a.fee AS told_fee
@@ -177,18 +191,52 @@ FROM report_lines AS l
 LEFT JOIN report_found AS f ON l.no = f.no
 LEFT JOIN payment_attempts AS a ON f.attempt_id = a.id
 LEFT JOIN payments AS p ON a.payment_id = p.id
+LEFT JOIN twins AS t ON l.part = t.part AND l.row_id = t.row_id
 WHERE l.problem IS NULL;
 
--- name: fill_report_transfers
--- Find the postings about the provider $1: of attempts and rows in the report, and from $2 to before $3.
-WITH named AS (
-    SELECT DISTINCT r.payment_id::text AS reference FROM report_rows AS r
-    WHERE r.payment_id IS NOT NULL
+-- name: find_period_transfers
+-- Find the postings about the provider $1 that were recorded about the period from $2 to before $3.
+WITH kinds AS (
+    SELECT
+        k.kind, k.part
+    FROM (
+        VALUES
+        ('payment.paid', 'paid'),
+        ('payment.foreign', 'paid'),
+        ('payment.refunded', 'refunded'),
+        ('payment.dispute_taken', 'disputed'),
+        ('payment.dispute_returned', 'disputed'),
+        ('provider.payout', 'payout'),
+        ('provider.fee', 'fee')
+    ) AS k (kind, part)
+)
+
+INSERT INTO report_transfers (no, part, key, wave)
+SELECT
+    t.no, k.part, coalesce((t.metadata ->> 'attempt')::uuid, md5(t.reference)::uuid) AS key, 1 AS wave
+FROM kinds AS k
+INNER JOIN transfers AS t
+    ON
+        k.kind = t.kind
+        AND batch_of(t.no) >= (SELECT min(b.seq) FROM batches AS b WHERE b.recorded_at >= $2)
+        AND batch_of(t.no) <= (SELECT max(b.seq) FROM batches AS b WHERE b.recorded_at < $3)
+WHERE t.metadata ->> 'provider' = $1;
+
+-- name: find_other_transfers
+-- Find the postings about the provider $1 that the period has not, for rows whose level it does not explain.
+WITH here AS (
+    SELECT
+        m.part, m.key, m.currency, sum(m.amount) AS amount
+    FROM report_moves AS m
+    GROUP BY m.part, m.key, m.currency
 ),
 
-own AS (
-    SELECT DISTINCT r.key AS reference FROM report_rows AS r
-    WHERE r.part IN ('payout', 'fee')
+wanted AS (
+    SELECT DISTINCT coalesce(r.payment_id::text, l.row_id) AS reference
+    FROM report_rows AS r
+    INNER JOIN report_lines AS l ON r.no = l.no
+    LEFT JOIN here AS h ON r.part = h.part AND r.key = h.key AND r.currency = h.currency
+    WHERE h.amount IS NULL OR (r.attempt_id IS NOT NULL AND h.amount <> r.level)
 ),
 
 kinds AS (
@@ -206,55 +254,53 @@ kinds AS (
     ) AS k (kind, part)
 )
 
-INSERT INTO report_transfers (no, part, key)
+INSERT INTO report_transfers (no, part, key, wave)
 SELECT
-    t.no, k.part, coalesce(t.metadata ->> 'attempt', t.reference) AS key
-FROM kinds AS k
-INNER JOIN transfers AS t
-    ON
-        k.kind = t.kind
-        AND batch_of(t.no) >= (SELECT min(b.seq) FROM batches AS b WHERE b.recorded_at >= $2)
-        AND batch_of(t.no) <= (SELECT max(b.seq) FROM batches AS b WHERE b.recorded_at < $3)
-WHERE t.metadata ->> 'provider' = $1
-UNION
-SELECT
-    t.no, k.part, t.metadata ->> 'attempt' AS key
-FROM named AS d
-INNER JOIN transfers AS t ON d.reference = t.reference
+    t.no, k.part, coalesce((t.metadata ->> 'attempt')::uuid, md5(t.reference)::uuid) AS key, 2 AS wave
+FROM wanted AS w
+INNER JOIN transfers AS t ON w.reference = t.reference
 INNER JOIN kinds AS k ON t.kind = k.kind
-WHERE t.metadata ->> 'provider' = $1 AND t.metadata ? 'attempt'
-UNION
-SELECT
-    t.no, k.part, t.reference AS key
-FROM own AS d
-INNER JOIN transfers AS t ON d.reference = t.reference
-INNER JOIN kinds AS k ON t.kind = k.kind AND k.part IN ('payout', 'fee')
-WHERE t.metadata ->> 'provider' = $1;
+WHERE
+    t.metadata ->> 'provider' = $1
+    AND NOT EXISTS (SELECT FROM report_transfers AS known WHERE known.no = t.no);
 
 -- name: fill_report_moves
--- Read the postings' entries on the provider's clearing accounts, whose codes begin with $1; due from $2 to before $3.
+-- Read the entries of wave $4 on the provider's clearing accounts, whose codes begin with $1; due from $2 to before $3.
+WITH clearing AS (
+    SELECT
+        c.id, c.currency
+    FROM accounts AS c
+    WHERE starts_with(c.code, $1)
+),
+
+moved AS (
+    SELECT
+        t.no, t.part, t.key, e.account_id,
+        CASE
+            -- The fee comes back to the account in the same posting.
+            WHEN t.part = 'paid' THEN -coalesce(sum(e.amount) FILTER (WHERE e.amount < 0), 0)
+            ELSE sum(e.amount)
+        END AS amount
+    FROM report_transfers AS t
+    INNER JOIN entries AS e ON batch_of(e.no) = batch_of(t.no) AND item_of(e.no) = t.no
+    WHERE t.wave = $4 AND e.account_id IN (SELECT c.id FROM clearing AS c)
+    GROUP BY t.no, t.part, t.key, e.account_id
+)
+
 INSERT INTO report_moves (no, part, key, currency, amount, recorded_at, due)
 SELECT
-    t.no, t.part, t.key, c.currency,
-    CASE
-        -- The fee comes back to the account in the same posting.
-        WHEN t.part = 'paid' THEN -coalesce(sum(e.amount) FILTER (WHERE e.amount < 0), 0)
-        ELSE sum(e.amount)
-    END AS amount,
-    max(b.recorded_at) AS recorded_at,
-    coalesce(max(b.recorded_at) >= $2 AND max(b.recorded_at) < $3, FALSE) AS due
-FROM report_transfers AS t
-INNER JOIN batches AS b ON b.seq = batch_of(t.no)
-INNER JOIN entries AS e ON batch_of(e.no) = batch_of(t.no) AND item_of(e.no) = t.no
-INNER JOIN accounts AS c ON e.account_id = c.id AND starts_with(c.code, $1)
-GROUP BY t.no, t.part, t.key, c.currency;
+    m.no, m.part, m.key, c.currency, m.amount, b.recorded_at,
+    coalesce(b.recorded_at >= $2 AND b.recorded_at < $3, FALSE) AS due
+FROM moved AS m
+INNER JOIN clearing AS c ON m.account_id = c.id
+INNER JOIN batches AS b ON b.seq = batch_of(m.no);
 
 -- name: fill_moves_without_currency
 -- Add payments at the provider $1 without a currency, and so without a posting: of the report, and from $2 to $3. Their
 -- numbers are negative.
 INSERT INTO report_moves (no, part, key, currency, amount, recorded_at, due)
 SELECT
-    -row_number() OVER (ORDER BY a.id, v.part) AS no, v.part, a.id::text AS key, p.currency, v.amount, a.updated_at,
+    -row_number() OVER (ORDER BY a.id, v.part) AS no, v.part, a.id AS key, p.currency, v.amount, a.updated_at,
     coalesce(a.updated_at >= $2 AND a.updated_at < $3, FALSE) AS due
 FROM payment_attempts AS a
 INNER JOIN payments AS p ON a.payment_id = p.id AND p.currency = 'XXX'
@@ -383,16 +429,18 @@ FROM judged AS j;
 -- Give the rows that could not be read their class.
 INSERT INTO report_verdicts (no, part, key, class, currency)
 SELECT
-    l.no, l.part, l.row_id AS key, 'unreadable' AS class, l.currency
+    l.no, l.part, md5(l.row_id)::uuid AS key, 'unreadable' AS class, l.currency
 FROM report_lines AS l
 WHERE l.problem IS NOT NULL;
 
 -- name: judge_moves
 -- Find what the ledger has in the period and the report has not.
-INSERT INTO report_verdicts (part, key, class, currency, here, here_at)
+INSERT INTO report_verdicts (part, key, class, name, currency, here, here_at)
 SELECT
-    m.part, m.key, 'missing_there' AS class, m.currency, m.amount AS here, m.recorded_at AS here_at
+    m.part, m.key, 'missing_there' AS class, coalesce(t.metadata ->> 'attempt', t.reference, m.key::text) AS name,
+    m.currency, m.amount AS here, m.recorded_at AS here_at
 FROM report_moves AS m
+LEFT JOIN transfers AS t ON m.no = t.no
 LEFT JOIN report_pairs AS p ON m.no = p.move_no
 WHERE
     m.due
@@ -423,7 +471,7 @@ ORDER BY r.currency;
 -- Everything that does not match: the rows in the order of the report, and then the movements that it does not have.
 SELECT
     l.line, v.class, v.cause, v.part, coalesce(l.row_id, '') AS row_id, coalesce(l.names[1], '') AS name, r.payment_id,
-    coalesce(r.attempt_id::text, v.key) AS key, v.currency, v.there, v.here, l.at, v.here_at, l.problem, r.asked_in,
+    coalesce(r.attempt_id::text, v.name, '') AS key, v.currency, v.there, v.here, l.at, v.here_at, l.problem, r.asked_in,
     r.state, r.level, r.told_fee, r.fee
 FROM report_verdicts AS v
 LEFT JOIN report_lines AS l ON v.no = l.no

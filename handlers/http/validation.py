@@ -1,4 +1,4 @@
-"""The leniency of the wallet contract and its lists of errors, which are pydantic's, in which it was written.
+"""The leniency of the contracts that were written in pydantic, and its lists of errors.
 
 Whole numbers may come as texts or as 1000.0, unknown fields are ignored, and all faults are listed, each with its
 place. A list of errors shows the input, but never a code or a password.

@@ -1,0 +1,1 @@
+"""Merchants' orders: the surface of the old service for payments by link, over the one engine."""

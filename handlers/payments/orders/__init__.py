@@ -1,0 +1,1 @@
+"""The surface of merchants' orders: `/api/v1/payments`."""

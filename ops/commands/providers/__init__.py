@@ -1,0 +1,1 @@
+"""Commands about payments through providers."""

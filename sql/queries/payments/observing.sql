@@ -1,0 +1,27 @@
+-- name: payments_waiting
+-- One row: the number of attempts whose end nobody knows, up to 10,000, and the age in seconds of the oldest, 0 without
+-- any; and for how long the look that has been due longest at one of the providers $1 has waited, 0 where none is due.
+SELECT
+    (
+        SELECT count(*) FROM (
+            SELECT 1 FROM payment_attempts
+            WHERE state = 'unknown'
+            ORDER BY created_at
+            LIMIT 10000
+        ) AS found
+    ) AS unknown,
+    (
+        SELECT coalesce(extract(EPOCH FROM clock_timestamp() - min(a.created_at)), 0)::float8
+        FROM payment_attempts AS a
+        WHERE a.state = 'unknown'
+    ) AS unknown_seconds,
+    (
+        SELECT coalesce(greatest(extract(EPOCH FROM clock_timestamp() - min(due.next_look_at)), 0), 0)::float8
+        FROM unnest($1::text[]) AS named (provider)
+        CROSS JOIN LATERAL (
+            SELECT a.next_look_at FROM payment_attempts AS a
+            WHERE a.provider = named.provider AND a.next_look_at IS NOT NULL
+            ORDER BY a.next_look_at
+            LIMIT 1
+        ) AS due
+    ) AS late_seconds;
