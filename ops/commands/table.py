@@ -33,7 +33,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "ops.commands.payments.callbacks:callbacks",
             "Send callbacks about payments, show their receivers and secrets.",
         ),
-        "orders": ("ops.commands.payments.orders:orders", "List merchants of orders, give them keys and addresses."),
+        "orders": (
+            "ops.commands.payments.orders:orders",
+            "List merchants of orders, give them keys and addresses.",
+        ),
         "dlq": ("ops.commands.dlq:dlq", "Look at dead letters, replay or discard them."),
         "sources": ("ops.commands.sources:sources", "Register sources of webhooks, change their secrets."),
         "deliveries": (
