@@ -37,6 +37,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "ops.commands.payments.orders:orders",
             "List merchants of orders, give them keys and addresses.",
         ),
+        "kaspi": (
+            "ops.commands.payments.kaspi:kaspi",
+            "Say which organization Kaspi pays for each shop, register devices.",
+        ),
         "dlq": ("ops.commands.dlq:dlq", "Look at dead letters, replay or discard them."),
         "sources": ("ops.commands.sources:sources", "Register sources of webhooks, change their secrets."),
         "deliveries": (
