@@ -11,7 +11,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "migrate": ("ops.commands.migrate:migrate", "Bring the database's schema up to date."),
         "import": (
-            "ops.commands.data.importing:import_",
+            "ops.commands.importing:import_",
             "Carry over the database of a service before this one.",
         ),
         "version": ("ops.commands.version:version", "Show the version of this program."),
@@ -33,7 +33,14 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "ops.commands.payments.callbacks:callbacks",
             "Send callbacks about payments, show their receivers and secrets.",
         ),
-        "orders": ("ops.commands.payments.orders:orders", "List merchants of orders, give them keys and addresses."),
+        "orders": (
+            "ops.commands.payments.orders:orders",
+            "List merchants of orders, give them keys and addresses.",
+        ),
+        "kaspi": (
+            "ops.commands.payments.kaspi:kaspi",
+            "Say which organization Kaspi pays for each shop, register devices.",
+        ),
         "dlq": ("ops.commands.dlq:dlq", "Look at dead letters, replay or discard them."),
         "sources": ("ops.commands.sources:sources", "Register sources of webhooks, change their secrets."),
         "deliveries": (

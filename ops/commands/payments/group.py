@@ -7,9 +7,9 @@ from uuid import UUID
 
 import click
 
-from ops.commands.data.provider_reports import match, settle
 from ops.commands.database import with_database
 from ops.commands.payments.jobs import expire, reconcile
+from ops.commands.payments.reports import match, settle
 from ops.commands.payments.words import list_, refunds, resolve
 from ops.commands.printing import print_json, printable
 
