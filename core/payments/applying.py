@@ -14,10 +14,11 @@ from core.ledger.accounts import Limits, Opening, open_accounts
 from core.ledger.items import SYSTEM_PRINCIPAL
 from core.payments import witness
 from core.payments.accounts import posting_of, system_accounts
+from core.payments.looking import LAST_LOOK_SECONDS
 from core.payments.observing import note
 from core.payments.payments import lock
-from core.payments.rules import Dispute, Place, dispute, hear, see, suspended
-from core.payments.states import State
+from core.payments.rules import Dispute, Place, accept, dispute, hear, returned, see, suspended
+from core.payments.states import Seen, State
 from core.payments.telling import Arming
 from core.payments.writing import Report, write
 from core.providers.protocol import Sight
@@ -64,11 +65,17 @@ class Applier:
     """Applies reports. `wake` is called after a commit that has written events or callbacks."""
 
     def __init__(
-        self, database: Database, ledger: Ledger, wake: Callable[[], None], arming: Arming | None = None
+        self,
+        database: Database,
+        ledger: Ledger,
+        wake: Callable[[], None],
+        arming: Arming | None = None,
+        longest_look: float = LAST_LOOK_SECONDS,
     ) -> None:
         self._database = database
         self._ledger = ledger
         self._arming = arming or Arming()
+        self._longest_look = longest_look
         self.wake = wake
         self.onward: Mapping[str, Onward] = {}
         """By the surface: what it does with the money of its payments."""
@@ -106,10 +113,16 @@ class Applier:
             ), False  # the provider is being asked already
         change = _decide(payment, attempt, report)
         onward = self._onward_of(payment, change)
-        further = None if onward is None else await onward.posting(connection, payment)
+        further = None if onward is None else await onward.posting(connection, payment, change.facts)
         facts, postings, outcome = await self._post(connection, payment, attempt, change, further)
         after, told = await write(
-            connection, payment, attempt, change._replace(facts=facts), report, postings
+            connection,
+            payment,
+            attempt,
+            change._replace(facts=facts),
+            report,
+            postings,
+            longest_look=self._longest_look,
         )
         if onward is not None:
             await onward.settle(connection, after, outcome)
@@ -168,6 +181,10 @@ def _decide(payment: Payment, attempt: Attempt, report: Report) -> Change:
         return see(asked, attempt.facts, seen)
     if isinstance(seen, Dispute):
         return dispute(asked, attempt.facts, seen)
+    if seen is Seen.ACCEPTED:
+        return accept(asked, attempt.facts)
+    if seen is Seen.RETURNED:
+        return returned(asked, attempt.facts)
     return hear(attempt.facts, seen, asked)
 
 
