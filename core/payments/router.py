@@ -10,6 +10,8 @@ import msgspec
 from core.payments.flow import Payments, Route, no_terms
 from core.payments.health import Health
 from core.payments.observing import prepare
+from core.payments.orchestration import desk as orchestration
+from core.payments.orchestration import status_callbacks
 from core.payments.orders.orders import SURFACE as ORDERS
 from core.payments.orders.telling import armed
 from core.payments.routing import Rule, Wanted, route
@@ -49,7 +51,7 @@ _OWN_RULES: Final = {
 }
 
 # By the surface of a payment: the function that returns the callbacks which tell of a change.
-CALLBACKS: Final[Mapping[str, Armed]] = {}
+CALLBACKS: Final[Mapping[str, Armed]] = {orchestration.SURFACE: status_callbacks.armed}
 
 
 def rules_of(settings: Settings, providers: Mapping[str, Provider]) -> list[Rule]:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, StringConstraints
 
+from core.settings.hosts import is_this_machine
 from core.settings.kinds import BaseUrl, Secret, Secrets, Url, Words, key, zero_means
 
 # Where PayPal keeps the certificates of its webhooks, by PAYPAL_MODE.
@@ -107,10 +108,31 @@ class Orchestration(BaseModel):
     """Providers: orchestration."""
 
     app_service_name: str = key("payments-service", "Our name in callers' lists of allowed services")
-    app_api_key: Secret = key("", "Our own key at the auth service and at receivers of status callbacks")
-    auth_service_grpc_addr: str = key("localhost:9090", "Auth service that checks callers' keys, host:port")
-    grpc_host: str = key("0.0.0.0", "Address the gRPC API listens on")  # noqa: S104
-    grpc_port: int = key(9090, "Port of the gRPC API", ge=0, le=65535)
+    app_api_key: Secret = key(
+        "",
+        "Our own key at the auth service, which is not asked without it, and at receivers of status callbacks",
+    )
+    auth_service_grpc_addr: str = key(
+        "",
+        "Auth service that is asked for callers' keys that `tallystick keys` has not made, host:port; unset: none is"
+        " asked; it is never our own GRPC_PORT",
+    )
+    grpc_host: str = key(
+        "0.0.0.0",  # noqa: S104
+        "Address the gRPC API listens on; `up` takes 127.0.0.1 when it is unset",
+    )
+    grpc_port: int = key(
+        9090,
+        "Port of the gRPC API; outside prod the default moves on from a busy one and says so; 0: no gRPC",
+        ge=0,
+        le=65535,
+    )
+    grpc_tls_cert_file: str = key("", "PEM file of the certificates that the gRPC API shows; unset: no TLS")
+    grpc_tls_key_file: str = key("", "PEM file of the private key of GRPC_TLS_CERT_FILE")
+    grpc_tls_client_ca_file: str = key(
+        "",
+        "PEM file of the authorities whose certificates callers of the gRPC API must show; unset: they show none",
+    )
     payments_provider_callback_base_url: BaseUrl = key("", "Base URL of providers' callbacks to us")
     payments_callback_trusted_hosts: Words = key(
         "",
@@ -168,3 +190,16 @@ class Orchestration(BaseModel):
         unit="minutes",
         le=10_080,
     )
+
+    @property
+    def auth_service_problem(self) -> str:
+        """A sentence on why AUTH_SERVICE_GRPC_ADDR is not asked though it is set; empty for none."""
+        host, _, port = self.auth_service_grpc_addr.rpartition(":")
+        name = "AUTH_SERVICE_GRPC_ADDR"
+        if not self.auth_service_grpc_addr:
+            return ""
+        if port == str(self.grpc_port) and is_this_machine(host or "localhost", self.grpc_host):
+            return f"{name}={self.auth_service_grpc_addr} is the gRPC API of this service itself, so it is not asked."
+        if not self.app_api_key:
+            return f"{name} is set without APP_API_KEY, which it wants to see, so it is not asked."
+        return ""
