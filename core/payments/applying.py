@@ -113,7 +113,7 @@ class Applier:
             ), False  # the provider is being asked already
         change = _decide(payment, attempt, report)
         onward = self._onward_of(payment, change)
-        further = None if onward is None else await onward.posting(connection, payment)
+        further = None if onward is None else await onward.posting(connection, payment, change.facts)
         facts, postings, outcome = await self._post(connection, payment, attempt, change, further)
         after, told = await write(
             connection,

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from core.database import Connection
     from core.ledger.items import Outcome, Posting
     from core.payments.payments import Payment
+    from core.payments.rules import Facts
 
 
 class Onward(Protocol):
@@ -17,8 +18,12 @@ class Onward(Protocol):
     the global order. Nothing that it raises may be expected: it would keep the payment from being paid.
     """
 
-    async def posting(self, connection: Connection, payment: Payment) -> Posting | None:
-        """Return what moves the money on, None where it cannot go on."""
+    async def posting(self, connection: Connection, payment: Payment, facts: Facts) -> Posting | None:
+        """Return what moves the money on, None where it cannot go on.
+
+        `facts` are those of the attempt that has brought the money: a person may have accepted less than was asked for,
+        and the provider may have given some of it back already.
+        """
 
     async def settle(self, connection: Connection, payment: Payment, outcome: Outcome | None) -> None:
         """Write what follows from the outcome of that posting; None where there was none."""

@@ -83,8 +83,12 @@ async def under_way(connection: Connection, attempt_id: UUID) -> int:
 
 
 async def ask_later(connection: Connection, payment_id: UUID, request_id: str, actor: str) -> None:
-    """Store a refund of all that is left, in the transaction of `connection`; the job asks the provider for it."""
-    await store(connection, payment_id, request_id, None, actor)
+    """Store a refund of all that is left, if any, in the transaction of `connection`; the job asks the provider."""
+    try:
+        await store(connection, payment_id, request_id, None, actor)
+    except Refusal as refusal:
+        if refusal.code != "refund_exceeds":
+            raise
 
 
 async def find_refund(payments: Payments, payment_id: UUID, request_id: str) -> Refund | None:

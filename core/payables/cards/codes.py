@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from core.payables.payables import ToPay
     from core.payments.flow import Payments
     from core.payments.payments import Payment
+    from core.payments.rules import Facts
     from core.platform import Platform
 
 _sql = queries("core.payables.payables")
@@ -80,8 +81,10 @@ class CardMoney:
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
 
-    async def posting(self, connection: Connection, payment: Payment) -> Posting | None:
-        """Return the posting that pays the code, None where it cannot be paid any more."""
+    async def posting(self, connection: Connection, payment: Payment, facts: Facts) -> Posting | None:
+        """Return the posting that pays the code, None where it cannot be paid any more, or with so much."""
+        if facts.received < payment.amount or facts.refunded:
+            return None
         row = await connection.fetchrow(_sql.payables_to_pay, [None], [payment.details.reference])
         found = None if row is None else to_pay_of(row)
         if found is None or found.payee is None or str(found.payable.id) != payment.caller:

@@ -9,6 +9,9 @@ import pytest
 
 from core.payments import refunds
 from core.payments.payments import find
+from core.payments.states import State
+from core.payments.writing import Report
+from core.providers.protocol import Sight, Standing
 from core.settings import Settings
 from handlers.http.parts import PARTS
 from handlers.simulator.site import Simulator
@@ -103,6 +106,20 @@ async def test_a_code_that_is_paid_by_wallet_and_two_cards_is_paid_once_and_the_
         assert (payment.paid, payment.refunded) == (10_000, 10_000)
     texts = [(await each.get(page.path)).words for each, page in zip(visitors, pages, strict=True)]
     assert sum("Your money goes back to your card." in text for text in texts) == len(returned)
+
+
+async def test_money_that_has_gone_back_already_pays_no_code(
+    shop: Person, browser: OpenBrowser, owner: Any
+) -> None:
+    page = await card_page(browser(), await link(shop, 10_000))
+    await pay_at(page)
+    payments = shop.client.app[PARTS].payments
+    row = await owner.fetchrow("SELECT payment_id, id FROM payment_attempts")
+    gone = Report(Sight(Standing.PAID, amount=10_000, currency="SYP", refunded=10_000), "reconcile")
+    await payments.applier.apply(row["payment_id"], row["id"], gone)
+    payment = await find(payments.database, row["payment_id"])
+    assert (payment.state, payment.refunded, await shop.balance()) == (State.PAID, 10_000, 0)
+    assert await refunds.find_refund(payments, payment.id, "code_not_payable") is None
 
 
 async def test_a_form_asks_once_and_for_codes_over_an_amount_alone(
