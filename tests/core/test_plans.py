@@ -12,7 +12,7 @@ from core.service import Service
 from tests.queries import QUERIES
 
 LARGE = {
-    "accounts", "audit_events", "callbacks", "entries", "inbox_events", "keys", "outbox_events", "payables",
+    "accounts", "audit_events", "callbacks", "entries", "inbox_events", "keys", "orchestration_payments", "outbox_events", "payables",
     "payment_attempts", "payment_names", "payment_refunds", "payment_timeline", "payments", "sessions", "transfers",
     "users", "webhook_attempts", "webhook_deliveries", "window_usage",
 }  # fmt: skip
@@ -61,6 +61,12 @@ HOT = (
     "supersede_callbacks",
     "callback_states",
     "end_superseded",
+    "find_internal_caller",
+    "orchestration_by_key",
+    "orchestration_by_id",
+    "orchestration_by_payment",
+    "orchestration_by_hash",
+    "orchestration_listed",
 )
 
 

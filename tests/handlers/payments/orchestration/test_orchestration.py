@@ -239,6 +239,8 @@ async def test_an_answer_that_was_lost_is_never_failed(contract: Contract) -> No
 async def test_cancelling_asks_the_provider_and_leaves_closed_payments_alone(contract: Contract) -> None:
     payment = await contract.create()
     path = f"/payments/{payment['id']}"
+    for body in (b"[]", b'{"reason": 1}', b"{"):
+        assert error(await contract.ask("POST", f"{path}/cancel", body)) == (400, "invalid request")
     canceled, again = [(await contract.ask("POST", f"{path}/cancel")).payment for _ in range(2)]
     assert canceled == again
     assert (canceled["status"], "refundable_cents" in canceled) == (30, False)
