@@ -14,9 +14,11 @@ from core.ledger.accounts import Limits, Opening, open_accounts
 from core.ledger.items import SYSTEM_PRINCIPAL
 from core.payments import witness
 from core.payments.accounts import posting_of, system_accounts
+from core.payments.looking import LAST_LOOK_SECONDS
 from core.payments.observing import note
 from core.payments.payments import lock
-from core.payments.rules import Dispute, Place, dispute, hear, see, suspended
+from core.payments.rules import Dispute, Place, accept, dispute, hear, returned, see, suspended
+from core.payments.states import Seen
 from core.payments.telling import Arming
 from core.payments.writing import Report, write
 from core.providers.protocol import Sight
@@ -62,11 +64,17 @@ class Applier:
     """Applies reports. `wake` is called after a commit that has written events or callbacks."""
 
     def __init__(
-        self, database: Database, ledger: Ledger, wake: Callable[[], None], arming: Arming | None = None
+        self,
+        database: Database,
+        ledger: Ledger,
+        wake: Callable[[], None],
+        arming: Arming | None = None,
+        longest_look: float = LAST_LOOK_SECONDS,
     ) -> None:
         self._database = database
         self._ledger = ledger
         self._arming = arming or Arming()
+        self._longest_look = longest_look
         self.wake = wake
 
     async def apply(self, payment_id: UUID, attempt_id: UUID, report: Report) -> Applied:
@@ -103,7 +111,13 @@ class Applier:
         change = _decide(payment, attempt, report)
         facts, postings = await self._post(connection, payment, attempt, change)
         after, told = await write(
-            connection, payment, attempt, change._replace(facts=facts), report, postings
+            connection,
+            payment,
+            attempt,
+            change._replace(facts=facts),
+            report,
+            postings,
+            longest_look=self._longest_look,
         )
         await witness.applied(connection, attempt, after, report)
         changed = after.revision != payment.revision
@@ -141,6 +155,10 @@ def _decide(payment: Payment, attempt: Attempt, report: Report) -> Change:
         return see(asked, attempt.facts, seen)
     if isinstance(seen, Dispute):
         return dispute(asked, attempt.facts, seen)
+    if seen is Seen.ACCEPTED:
+        return accept(asked, attempt.facts)
+    if seen is Seen.RETURNED:
+        return returned(asked, attempt.facts)
     return hear(attempt.facts, seen, asked)
 
 

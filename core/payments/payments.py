@@ -315,6 +315,8 @@ def _attempt(row: Row) -> Attempt:
         row["on_suspense"],
         row["foreign_amount"],
         row["foreign_currency"],
+        row["accepted"],
+        row["foreign_returned"],
     )
     return Attempt(
         row["attempt_id"],

@@ -121,6 +121,7 @@ async def open_payments(
         terms=terms,
         noted=router.noted,
         arming=Arming({ORDERS: armed(service.settings), **CALLBACKS}, Vault.of(service.settings)),
+        longest_look=service.settings.payments_reconcile_stale_after_minutes * 60.0,
     )
     payments.failing = router.failing
     prepare(providers)

@@ -149,22 +149,46 @@ class Orchestration(BaseModel):
         10, "Time limit of a status callback; 0 and below mean 10", unit="seconds", le=120
     )
     payments_pending_timeout_minutes: int = key(
-        60, "Age at which a pending payment expires", unit="minutes", ge=1, le=525_600
+        60,
+        "Age at which an open payment of orchestration is given up: its provider is asked to close it; 0: at once",
+        unit="minutes",
+        ge=0,
+        le=525_600,
     )
     payments_reconcile_stale_after_minutes: int = key(
-        15, "Age at which an unchanged payment is asked for at its provider", unit="minutes", ge=1, le=525_600
+        15,
+        "The longest time for which an open payment is not asked for at its provider; 0: each minute, and at each run"
+        " of `tallystick payments reconcile`",
+        unit="minutes",
+        ge=0,
+        le=525_600,
     )
     payments_job_batch_size: Annotated[int, zero_means(100)] = key(
-        100, "Payments a job takes at once; 0 and below mean 100", unit="payments", le=10_000
+        100,
+        "Payments that one run of `tallystick payments reconcile` or one step of expiring takes; 0 and below mean 100",
+        unit="payments",
+        le=10_000,
     )
     payments_reconcile_interval_minutes: int = key(
-        2, "How often payments are reconciled", unit="minutes", ge=1, le=10_080
+        2,
+        "How often `tallystick payments reconcile --worker` runs, which refuses 0 and below; `tallystick worker` looks"
+        " by itself",
+        unit="minutes",
+        le=10_080,
     )
     payments_callback_dispatch_interval_minutes: int = key(
-        1, "How often status callbacks are sent", unit="minutes", ge=1, le=10_080
+        1,
+        "How often `tallystick callbacks dispatch --worker` runs, which refuses 0 and below; `tallystick worker` sends"
+        " at once",
+        unit="minutes",
+        le=10_080,
     )
     payments_expire_pending_interval_minutes: int = key(
-        5, "How often pending payments are expired", unit="minutes", ge=1, le=10_080
+        5,
+        "How often `tallystick expire pending --worker` runs, which refuses 0 and below; `tallystick worker` expires"
+        " by itself",
+        unit="minutes",
+        le=10_080,
     )
 
     @property

@@ -26,8 +26,12 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "agents": ("ops.commands.agents:agents", "Appoint, suspend, bound and list cash agents."),
         "events": ("ops.commands.events:events", "Look at the events that came in, and what became of them."),
         "payments": (
-            "ops.commands.payments:payments",
-            "Look at payments through providers; compare them with providers' reports.",
+            "ops.commands.payments.group:payments",
+            "Look at payments, say what a person knows, ask providers, read their reports.",
+        ),
+        "callbacks": (
+            "ops.commands.payments.callbacks:callbacks",
+            "Send callbacks about payments, show their receivers and secrets.",
         ),
         "dlq": ("ops.commands.dlq:dlq", "Look at dead letters, replay or discard them."),
         "sources": ("ops.commands.sources:sources", "Register sources of webhooks, change their secrets."),
@@ -47,7 +51,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "settlement": ("ops.commands.settlement:settlement", "Write the sales of each merchant as CSV."),
         "autopay": ("ops.commands.wallet_jobs:autopay", "Pay due invoices that a mandate covers."),
         "charge": ("ops.commands.wallet_jobs:charge", "Charge subscriptions that are due."),
-        "expire": ("ops.commands.wallet_jobs:expire", "End payables whose time is over, give back holds."),
+        "expire": (
+            "ops.commands.wallet_jobs:expire",
+            "End payables whose time is over; `expire pending`: payments.",
+        ),
         "settle": ("ops.commands.wallet_jobs:settle", "Report the sales of the day before to merchants."),
         "retain": (
             "ops.commands.wallet_jobs:retain",

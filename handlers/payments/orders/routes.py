@@ -105,7 +105,7 @@ async def track(call: Call) -> web.Response:
     payment, steps, dispatches = await asyncio.gather(
         find(database, order.payment_id),
         timeline(database, order.payment_id),
-        dispatches_of(database, ORDERS_CALLBACKS, str(order.number)),
+        dispatches_of(database, ORDERS_CALLBACKS, str(order.payment_id)),
     )
     events = [
         TrackedEvent(event.event_type, event.message, event.payload, event.at.isoformat())
