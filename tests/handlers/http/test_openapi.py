@@ -39,6 +39,7 @@ NOT_OVER_HTTP = {
     "not_migrated",
     "entries_disagree",
     "event_too_large",
+    "source_unreachable",
     "provider_key_missing",
     "provider_refused",
     # Ends of calls to payment providers, which are states of a payment.
