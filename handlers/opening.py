@@ -18,6 +18,7 @@ from core.access.internal_callers import InternalCallers
 from core.errors import Refusal, Unavailable
 from core.identity.identity import open_identity
 from core.inbox.rules import Admission
+from core.payables.cards import codes
 from core.payments.orchestration.desk import Desk
 from core.payments.orchestration.provider_events import EventDesk
 from core.payments.router import open_engine
@@ -67,7 +68,8 @@ async def _try(parts: Parts, stack: AsyncExitStack, service: Service | None = No
     parts.inbound = await stack.enter_async_context(open_inbound(service))
     parts.outbound = await stack.enter_async_context(open_outbound(service))
     parts.platform = await stack.enter_async_context(open_platform(service))
-    parts.payments = await stack.enter_async_context(open_engine(service, parts.platform.waker))
+    onward = {codes.SURFACE: codes.CardMoney(parts.platform)}
+    parts.payments = await stack.enter_async_context(open_engine(service, parts.platform.waker, onward))
     _open_orchestration(parts, stack)
     parts.identity = await stack.enter_async_context(open_identity(parts.platform, parts.tokens))
     parts.missing = None

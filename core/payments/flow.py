@@ -21,7 +21,7 @@ from core.payments.applying import Applied, Applier
 from core.payments.calls import MOST_CALL_SECONDS, called
 from core.payments.looking import CALL_SECONDS, LAST_LOOK_SECONDS, LEASE_SECONDS
 from core.payments.observing import note_created
-from core.payments.payments import find, find_by_key
+from core.payments.payments import UNKNOWN_FINGERPRINT, find, find_by_key
 from core.payments.states import Effect, Seen, State
 from core.payments.writing import Report, add_trial
 from core.providers.protocol import REMEMBERED, Standing
@@ -136,7 +136,7 @@ class Payments:
             known = await find_by_key(self.database, new.surface, new.caller, new.request_id)
             if known is None:
                 raise LookupError(f"payment {new.request_id!r} of {new.caller!r} was stored and is gone")
-        if known.fingerprint != new.fingerprint():
+        if known.fingerprint not in {new.fingerprint(), UNKNOWN_FINGERPRINT}:
             raise Refusal("idempotency_conflict", "This request id was used before for another payment.")
         return Created(await self._settled(known), True)
 

@@ -82,6 +82,11 @@ async def under_way(connection: Connection, attempt_id: UUID) -> int:
     return amount
 
 
+async def ask_later(connection: Connection, payment_id: UUID, request_id: str, actor: str) -> None:
+    """Store a refund of all that is left, in the transaction of `connection`; the job asks the provider for it."""
+    await store(connection, payment_id, request_id, None, actor)
+
+
 async def find_refund(payments: Payments, payment_id: UUID, request_id: str) -> Refund | None:
     """Return a refund, or None."""
     return await refund_of(payments.database, payment_id, request_id)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
     from uuid import UUID
 
+    from core.payments.onward import Onward
     from core.payments.payments import NewPayment, Payment
     from core.payments.telling import Armed
     from core.providers.protocol import Provider
@@ -134,8 +135,13 @@ async def open_payments(
 
 
 @asynccontextmanager
-async def open_engine(service: Service, waker: Waker) -> AsyncIterator[Payments]:
-    """Open payments with the providers and rules of the settings. Raises SettingsError for rules that are none."""
+async def open_engine(
+    service: Service, waker: Waker, onward: Mapping[str, Onward] | None = None
+) -> AsyncIterator[Payments]:
+    """Open payments with the providers and rules of the settings. Raises SettingsError for rules that are none.
+
+    Every process that applies sights needs the same `onward`: what surfaces do with the money of their payments.
+    """
     providers = providers_of(service.settings)
     async with open_payments(
         service,
@@ -145,4 +151,5 @@ async def open_engine(service: Service, waker: Waker) -> AsyncIterator[Payments]
         terms=Terms(service.database, Vault.of(service.settings)).of,
         stand_in=simulator.NAME if simulator.NAME in providers else None,
     ) as payments:
+        payments.applier.onward = onward or {}
         yield payments

@@ -182,10 +182,10 @@ def revoke(key_id: str) -> None:
 def reseal() -> int:
     """Encrypt all stored secrets anew under the first of SECRETS_KEYS.
 
-    Secrets of endpoints and sources, and merchants' API secrets. Run it after a new key was put first, then take the
-    old one away; or when SECRETS_KEYS was set for the first time, as secrets from before stand readable until then.
-    The service may run meanwhile, and the command may be run again. The exit code is 1 when a secret was sealed under
-    a key that is not set.
+    Secrets of endpoints and sources, merchants' API secrets, and device tokens of Kaspi. Run it after a new key was
+    put first, then take the old one away; or when SECRETS_KEYS was set for the first time, as secrets from before stand
+    readable until then. The service may run meanwhile, and the command may be run again. The exit code is 1 when a
+    secret was sealed under a key that is not set.
 
     \b
     Example:
@@ -193,6 +193,7 @@ def reseal() -> int:
     """  # noqa: D301 - `\b` is how click is told not to wrap
     from core.inbox import sources
     from core.outbox import endpoints
+    from core.payments.kaspi.configs import Configs
     from core.vault import Resealed, Vault
     from core.wallets import merchant_keys
     from ops.state import operator_settings
@@ -207,6 +208,7 @@ def reseal() -> int:
             "endpoints": await endpoints.reseal(database, vault),
             "sources": await sources.reseal(database, vault),
             "merchants' keys": await merchant_keys.reseal(database, settings),
+            "Kaspi's devices": await Configs(database, vault).reseal(),
         }
 
     found = with_database(work)

@@ -33,6 +33,14 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "ops.commands.payments.callbacks:callbacks",
             "Send callbacks about payments, show their receivers and secrets.",
         ),
+        "orders": (
+            "ops.commands.payments.orders:orders",
+            "List merchants of orders, give them keys and addresses.",
+        ),
+        "kaspi": (
+            "ops.commands.payments.kaspi:kaspi",
+            "Say which organization Kaspi pays for each shop, register devices.",
+        ),
         "dlq": ("ops.commands.dlq:dlq", "Look at dead letters, replay or discard them."),
         "sources": ("ops.commands.sources:sources", "Register sources of webhooks, change their secrets."),
         "deliveries": (
@@ -76,7 +84,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "Show an event's way from a signed webhook to a verified delivery.",
         ),
         "seed": (
-            "ops.commands.seed:seed",
+            "ops.commands.develop.seed:seed",
             "Make providers, plans and merchants to try orders with.",
         ),
         "simulator": (

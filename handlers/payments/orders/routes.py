@@ -119,9 +119,8 @@ async def receive(call: Call) -> web.Response:
 
     A webhook that comes again changes nothing. Money that comes for a payment that has failed is money all the same.
     """
-    told = await take_webhook(
-        call.parts.payments, call.body.payment_id, call.body.status, f"links:{call.request_id}"
-    )
+    intake = call.parts.inbound.intake
+    told = await take_webhook(call.parts.payments, intake, call.body.payment_id, call.body.status)
     if told is None:
         return answer(200, WebhookTaken("ok", WebhookResult("payment not found")))
     if not told.changed:

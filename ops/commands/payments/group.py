@@ -9,9 +9,9 @@ import click
 
 from ops.commands.database import with_database
 from ops.commands.payments.jobs import expire, reconcile
+from ops.commands.payments.reports import match, settle
 from ops.commands.payments.words import list_, refunds, resolve
 from ops.commands.printing import print_json, printable
-from ops.commands.provider_reports import match, settle
 
 if TYPE_CHECKING:
     from core.database import Database

@@ -39,6 +39,7 @@ NOT_OVER_HTTP = {
     "not_migrated",
     "entries_disagree",
     "event_too_large",
+    # A database that `tallystick import` reads.
     "source_unreachable",
     "provider_key_missing",
     "provider_refused",

@@ -1,7 +1,10 @@
 """Payments of the Kaspi contract, call by call, as its clients send them."""
 
 import asyncio
+import json
+import re
 from collections import Counter
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -378,3 +381,19 @@ async def test_faults_are_a_list(stand: Stand) -> None:
     status, told = await stand.call("GET", "/payments/kaspi/status")
     assert (status, told["detail"][0]["loc"]) == (422, ["query", "external_id"])
     assert ACCESS not in str(told)
+
+
+async def test_the_examples_of_the_page_are_answered(stand: Stand) -> None:
+    page = (Path(__file__).parents[4] / "docs" / "kaspi.md").read_text()
+    calls = re.findall(r"curl(?: -X (\w+))? \$KASPI(/\S+)(?:[^'\n]*-d '([^']*)')?", page.replace("\\\n", ""))
+    assert len(calls) == 5
+    paid = ""
+    for method, path, body in calls:
+        sent = {**json.loads(body), "shop_id": 70_007} if body else None
+        if sent is not None and "external_id" in sent:
+            sent["external_id"] = paid
+        status, told = await stand.call(method or "GET", path.replace("15401211", paid), sent)
+        assert status == 200, (path, told)
+        if path.endswith("/create"):
+            paid = told["external_id"]
+            stand.proxy.words[paid] = "Processed"
