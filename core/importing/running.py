@@ -18,10 +18,13 @@ from core.importing.values import ValueProblemError, Values
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from core.database import Database, Query
     from core.importing.sources import Page, Source
     from core.settings import Settings
+
+    Opener = Callable[[], AbstractAsyncContextManager[Connection]]
 
 _sql = queries(__name__)
 
@@ -149,9 +152,7 @@ class Run:
         done = {row["step"] for row in rows if row["done"]}
         return set() if "run" in done else done
 
-    async def _run(
-        self, source: Source, told: list[Told], done: set[str], transaction: Callable[[], object]
-    ) -> None:
+    async def _run(self, source: Source, told: list[Told], done: set[str], transaction: Opener) -> None:
         tables = {name.lower() for name in await source.tables()}
         for step in self._steps:
             missing = sorted(step.tables - tables)
@@ -169,10 +170,8 @@ class Run:
             counts = await self._page(step, [], counts, transaction, done=True)
             told.append(counts)
 
-    async def _page(
-        self, step: Step, page: Page, counts: Told, transaction: Callable[[], object], *, done: bool
-    ) -> Told:
-        async with transaction() as connection:  # type: ignore[attr-defined]
+    async def _page(self, step: Step, page: Page, counts: Told, transaction: Opener, *, done: bool) -> Told:
+        async with transaction() as connection:
             context = Context(connection, self._settings, self._options)
             new = known = refused = 0
             for row in page:

@@ -127,26 +127,27 @@ class Egress:
         body: bytes,
         headers: Mapping[str, str],
         trusted: bool = False,
-        timeout_seconds: float = TOTAL_TIMEOUT_SECONDS,
+        timeout_seconds: float | None = None,
     ) -> Reply:
-        """Send `body` to `url` and return the reply. Nothing that the receiver does raises an error.
+        """Send `body` to `url` and return the reply, within TOTAL_TIMEOUT_SECONDS unless another time is given.
 
-        A `trusted` URL was set by the operator, and may lead anywhere but to metadata. No error tells the URL, because
-        its path or query may be a secret of the receiver's.
+        Nothing that the receiver does raises an error. A `trusted` URL was set by the operator, and may lead anywhere
+        but to metadata. No error tells the URL, because its path or query may be a secret of the receiver's.
         """
         started = time.perf_counter()
+        limit = TOTAL_TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
         try:
             if self._destinations.is_echo(url):
                 self._destinations.check_url(url)
                 return Reply(200, None, time.perf_counter() - started)
             known = self._look_up(url, trusted=trusted)
-            return await self._exchange_or_again(known, body, headers, started, timeout_seconds)
+            return await self._exchange_or_again(known, body, headers, started, limit)
         except Refusal as refusal:
             # The settings allowed this URL when the endpoint was made, and forbid it now.
             error = refusal.detail
         except Exception as failure:  # noqa: BLE001 - it becomes the error of the reply
             # An answer that breaks our code is a failed attempt: else the delivery would be sent again without an end.
-            error = _error(failure, timeout_seconds)
+            error = _error(failure, limit)
         return Reply(None, error[:500], time.perf_counter() - started)
 
     def _look_up(self, url: str, *, trusted: bool) -> _Known:

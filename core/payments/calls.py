@@ -24,6 +24,8 @@ _log = structlog.get_logger(__name__)
 
 # A call that takes longer ends as unknown. It ends well before CALL_SECONDS, when others may look.
 MOST_CALL_SECONDS: Final = CALL_SECONDS - 15
+# The code of a question that a provider does not answer to anybody: it is well, and others may ask it for payments.
+CANNOT_TELL: Final = "provider_cannot_tell"
 
 
 class Ended(NamedTuple, Generic[Answer]):
@@ -34,7 +36,9 @@ class Ended(NamedTuple, Generic[Answer]):
 
     @property
     def answered(self) -> bool:
-        """Whether the provider has answered, be it by a refusal."""
+        """Whether the provider has answered, be it by a refusal, or has no answer to such a question at all."""
+        if self.seen is Seen.UNKNOWN and (self.error or "").startswith(f"{CANNOT_TELL}:"):
+            return True
         return self.seen is not Seen.UNKNOWN and self.seen is not Seen.UNSENT
 
 

@@ -118,7 +118,7 @@ class Network(BaseModel):
     trusted_networks: Networks = key(
         "",
         "Networks whose requests to a contract's own port need no token where that contract asked for none (reports,"
-        " metrics); comma separated; a proxy's own address never counts",
+        " metrics), and whose X-Merchant-Id is believed; comma separated; a proxy's own address never counts",
         dev="127.0.0.0/8,::1/128",
     )
     allowed_origins: Words = key(

@@ -48,6 +48,9 @@ EDGE_WORDS: Final[Mapping[str, str]] = {
 }
 PROBLEM_TYPES: Final[Mapping[str, ProblemType]] = {**PROBLEMS, **ORDER_PROBLEMS}
 
+# Members of a refusal beside its sentence: the list of faults, and the field that is at fault.
+_TOLD: Final = ("errors", "field")
+
 # The old shop takes 400, 401 and 502 of the create route for failures, and everything else for a payment.
 _FAILURES: Final = frozenset({400, 401, 502})
 _PASSING: Final = frozenset({408, 429})
@@ -71,7 +74,10 @@ def refused(refusal: Refusal, types: Mapping[str, ProblemType], words: Mapping[s
     """Answer an expected refusal."""
     code = refusal.code if refusal.code in types else "internal_error"
     kind, extra = types[code], dict(refusal.extra)
-    sentence = kind.title if code in ORDER_PROBLEMS else refusal.detail
+    sentence = refusal.detail
+    if code in ORDER_PROBLEMS:
+        # A shop does not learn how payments are routed.
+        sentence, extra = kind.title, {name: extra[name] for name in _TOLD if name in extra}
     body: dict[str, Any] = {
         "type": f"/problems/{code}",
         "title": kind.title,

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from core.database import open_database
 from core.errors import Refusal
 from core.money import MAX_AMOUNT_MINOR
+from core.payments.calls import CANNOT_TELL
 from core.payments.flow import Payments, Route
 from core.payments.orders.amounts import SCALE, number_of, text_of, units_of
 from core.payments.orders.creating import NewOrder, create_order
@@ -110,6 +111,19 @@ async def test_a_token_waits_until_the_end_of_a_payment_is_known(
     again = await till.create(1, amount=7)
     assert (again.number, again.replayed, again.payment.amount) == (placed.number, True, 20 * UNIT)
     assert len(set(till.links.keys)) == 1
+
+
+async def test_a_provider_that_answers_no_questions_is_not_away(till: Till) -> None:
+    noted: list[bool] = []
+
+    async def note(_provider: str, answered: bool) -> None:  # noqa: FBT001 - the engine's
+        noted.append(answered)
+
+    till.payments.noted = note
+    till.links.says("look", UnknownError("It tells nothing.", code=CANNOT_TELL), UnknownError("Silence."))
+    placed = await till.create(1, alias="adyen")
+    await till.desk.look(placed.payment, rounds=2)
+    assert noted == [True, True, False]
 
 
 @settings(max_examples=50, deadline=None)

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from core.access.rates import RateLimited, a_minute
+from core.errors import Refusal, Unavailable
 from core.payments.orders.merchants import Seeded
+from handlers.payments.orders.routes import CREATE, ORDERS
 from tests.handlers.payments.orders.conftest import BASE, Said, Shop
 
 pytestmark = pytest.mark.shared
@@ -144,6 +147,20 @@ async def test_refusals_of_the_create_route(shop: Shop) -> None:
     missing = await shop.ask("POST", BASE, at_port=True, json=shop.order())
     assert (missing.status, missing.json["detail"][0]["loc"]) == (400, ["header", "X-Merchant-Id"])
     assert await shop.used(merchant) == 0
+
+
+def test_no_refusal_of_the_create_route_looks_like_a_payment() -> None:
+    for code in CREATE.problem_types:
+        said = CREATE.refuse(Refusal(code, "No.", retry_after=2.5))
+        assert said.status in {400, 401, 502}, code
+        assert (said.content_type, said.headers["Retry-After"]) == ("application/json", "3")
+    limited = CREATE.refuse(RateLimited(a_minute(1, "address"), 0, 1))
+    assert (limited.status, "Retry-After" in limited.headers) == (502, True)
+    assert CREATE.refuse(Refusal("some_new_code", "?")).status == 502
+    hidden = CREATE.refuse(Refusal("no_provider", "A secret.", rules={"secret": 1}))
+    assert "secret" not in str(hidden.text)
+    away = ORDERS.refuse(Unavailable())
+    assert (away.status, '"error":"payments_unavailable"' in str(away.text)) == (503, True)
 
 
 async def test_tokens_are_never_overspent(shop: Shop) -> None:
