@@ -126,7 +126,8 @@ class InternalCallers:
             try:
                 answer = await self._auth.validate(key) or _unknown()
             except Unavailable as away:
-                answer, seconds = away, AWAY_SECONDS
+                # The exception itself would keep its frames, and in them the key.
+                answer, seconds = Unavailable(away.detail, code=away.code), AWAY_SECONDS
         self._known[digest] = (answer, asked_at + seconds)
         self._known.move_to_end(digest)
         if len(self._known) > REMEMBERED:

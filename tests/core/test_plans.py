@@ -12,9 +12,9 @@ from core.service import Service
 from tests.queries import QUERIES
 
 LARGE = {
-    "accounts", "audit_events", "callbacks", "entries", "inbox_events", "keys", "outbox_events", "payables",
-    "payment_attempts", "payment_names", "payment_refunds", "payment_timeline", "payments", "sessions", "transfers",
-    "users", "webhook_attempts", "webhook_deliveries", "window_usage",
+    "accounts", "audit_events", "callbacks", "entries", "inbox_events", "keys", "orchestration_payments",
+    "outbox_events", "payables", "payment_attempts", "payment_names", "payment_refunds", "payment_timeline", "payments",
+    "sessions", "transfers", "users", "webhook_attempts", "webhook_deliveries", "window_usage",
 }  # fmt: skip
 # What runs for every call, event and delivery.
 HOT = (
@@ -69,6 +69,12 @@ HOT = (
     "supersede_callbacks",
     "callback_states",
     "end_superseded",
+    "find_internal_caller",
+    "orchestration_by_key",
+    "orchestration_by_id",
+    "orchestration_by_payment",
+    "orchestration_by_hash",
+    "orchestration_listed",
 )
 
 

@@ -87,18 +87,20 @@ class ListQuery(msgspec.Struct, frozen=True):
     offset: int = 0
 
 
-def bound_body(raw: bytes, headers: CIMultiDictProxy[str], kind: type[Bound]) -> Bound:
-    """Return a body. Raises Refusal `invalid_request` with the contract's words."""
+def bound_body(
+    raw: bytes, headers: CIMultiDictProxy[str], kind: type[Bound], fault: str = "invalid request body"
+) -> Bound:
+    """Return a body. Raises Refusal `invalid_request` with the words `fault`, which are the contract's."""
     media_type = headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0].strip().lower()
     if not raw or media_type in _FORMS:
         return kind()
     if media_type != _JSON or bounds.too_many(raw) or bounds.too_deep(raw):
-        raise _invalid_body()
+        raise Refusal("invalid_request", fault)
     try:
         members = msgspec.json.decode(raw, type=dict[str, Any] | None) or {}
         return msgspec.convert(_known(members, kind), kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        refusal = _invalid_body()
+        refusal = Refusal("invalid_request", fault)
     raise refusal
 
 
@@ -149,7 +151,3 @@ def _int32(text: str) -> int | None:
 
 def _invalid() -> Refusal:
     return Refusal("invalid_request", "invalid request")
-
-
-def _invalid_body() -> Refusal:
-    return Refusal("invalid_request", "invalid request body")

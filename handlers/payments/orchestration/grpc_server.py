@@ -70,9 +70,9 @@ class GrpcServer:
         if self._beat is not None:
             await tasks.end(self._beat)
         await self._health.enter_graceful_shutdown()
-        if self._server is not None:
-            await self._server.stop(within_seconds)
-        await self._service.finish(within_seconds)
+        # A call whose caller has gone is none of the server's any more.
+        stopping = [] if self._server is None else [self._server.stop(within_seconds)]
+        await asyncio.gather(*stopping, self._service.finish(within_seconds))
 
     async def _tell_health(self) -> None:
         while True:

@@ -71,7 +71,7 @@ async def show_list(call: Call) -> web.Response:
 async def cancel(call: Call) -> web.Response:
     """Let nobody pay any more: the provider is asked to close what is open; the payment is answered as it stands."""
     number = bound_id(call.path("id"))
-    bound_body(call.raw, call.request.headers, CancelBody)
+    bound_body(call.raw, call.request.headers, CancelBody, "invalid request")
     return _answer(200, Envelope(await call.parts.desk.cancel(viewer_of(call), number)))
 
 

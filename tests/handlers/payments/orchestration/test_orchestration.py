@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from core.access.rates import RateLimited, a_minute
+from core.errors import Unavailable
 from tests.handlers.payments.orchestration.conftest import BASE, SERVICE, Contract, Said
 
 pytestmark = pytest.mark.shared
@@ -239,6 +241,8 @@ async def test_an_answer_that_was_lost_is_never_failed(contract: Contract) -> No
 async def test_cancelling_asks_the_provider_and_leaves_closed_payments_alone(contract: Contract) -> None:
     payment = await contract.create()
     path = f"/payments/{payment['id']}"
+    for body in (b"[]", b'{"reason": 1}', b"{"):
+        assert error(await contract.ask("POST", f"{path}/cancel", body)) == (400, "invalid request")
     canceled, again = [(await contract.ask("POST", f"{path}/cancel")).payment for _ in range(2)]
     assert canceled == again
     assert (canceled["status"], "refundable_cents" in canceled) == (30, False)
@@ -276,3 +280,22 @@ async def test_the_call_of_the_page_is_a_call(contract: Contract) -> None:
     headers = {"X-Request-ID": "req-1001"}
     said = await contract.ask("POST", "/payments", found[1].encode(), headers=headers, common=True)
     assert (said.status, said.payment["request_id"], said.payment["status"]) == (201, "req-1001", 2)
+
+
+async def test_overload_has_the_contracts_form(contract: Contract, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def limited(**_asked: Any) -> Any:
+        raise RateLimited(a_minute(1, "address"), 0, 1)
+
+    monkeypatch.setattr(contract.parts.guard, "admit", limited)
+    for common, path in ((True, "/payments"), (False, "/payments"), (False, "/nowhere")):
+        said = await contract.ask("GET", path, common=common)
+        assert error(said)[0] == 429, path
+        assert int(said.headers["Retry-After"]) > 0
+    monkeypatch.undo()
+
+    async def away(*_asked: Any) -> Any:
+        raise Unavailable
+
+    monkeypatch.setattr(contract.parts.callers, "authenticate", away)
+    said = await contract.ask("GET", "/payments")
+    assert (error(said)[0], said.headers["Retry-After"]) == (503, "1")
