@@ -30,7 +30,7 @@ ENV ENV=prod \
     APP_PORT=8080 \
     STATE_DIR=/var/lib/tallystick
 USER 10001
-EXPOSE 8080
+EXPOSE 8080 9090
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
     CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['APP_PORT'] + '/health', timeout=2)"]

@@ -36,6 +36,9 @@ format: ## format the Python sources and mend what the linters can
 lock: ## write ops/lock/*.txt from pyproject.toml (ARGS=--upgrade for newer versions)
 	@ops/setup/lock $(ARGS)
 
+proto: ## write the messages of gRPC in core/wire/ from docs/proto/*.proto
+	@.venv/bin/python -m grpc_tools.protoc -Idocs/proto --python_out=core/wire --pyi_out=core/wire docs/proto/*.proto
+
 bench: ## run the benchmark; the report goes to loadtests/results/
 	@./tallystick bench $(ARGS)
 

@@ -152,6 +152,9 @@ HTTP_BYTES = Spread(
     "http_request_size_bytes", "Size of requests' bodies", ("method", "path", "endpoint"), _BYTES
 )
 
+GRPC_REQUESTS = Count("grpc_requests_total", "gRPC calls answered", ("method", "code"))
+GRPC_SECONDS = Spread("grpc_request_duration_seconds", "Time to answer a gRPC call", ("method",), _HTTP)
+
 WEBHOOK_EVENTS = Count("webhook_events_total", "Webhooks received", ("provider", "event_type", "status"))
 WEBHOOK_SECONDS = Spread(
     "webhook_processing_duration_seconds", "Time to take a webhook in", ("provider", "event_type"), _FAST
@@ -334,6 +337,12 @@ def observe_request(method: str, path: str, status: int, seconds: float, size: i
     HTTP_SECONDS.observe(seconds, known, path, path)
     if size:
         HTTP_BYTES.observe(size, known, path, path)
+
+
+def observe_grpc(method: str, code: str, seconds: float) -> None:
+    """Record an answered gRPC call: the method's own name, and the name of its status."""
+    GRPC_REQUESTS.add(method, code)
+    GRPC_SECONDS.observe(seconds, method)
 
 
 def observe_query(query: str, seconds: float, *, ok: bool = True) -> None:

@@ -14,17 +14,18 @@ from aiohttp.http_exceptions import HttpProcessingError
 from core.errors import Unavailable
 from core.service import Service
 from core.settings import Settings
-from handlers.http import docs, problems
+from handlers.http import docs
 from handlers.http.front import FRONT
 from handlers.http.health import HEALTH
-from handlers.http.middleware import EDGE, UNMATCHED, Edge, Refuse, around
+from handlers.http.middleware import EDGE, UNMATCHED, Edge, around
 from handlers.http.parts import CONTRACT, PARTS, Parts
 from handlers.http.route import Route
-from handlers.http.surface import Handler, Listener, Surface
+from handlers.http.surface import Gate, Handler, Listener, Surface
 from handlers.ledger.routes import LEDGER
 from handlers.opening import RETRY_LIMIT_SECONDS, opened
 from handlers.pay_page.page import PAY_PAGE
 from handlers.payments.kaspi.routes import KASPI
+from handlers.payments.orchestration.routes import ORCHESTRATION
 from handlers.payments.orders.routes import CREATE as ORDERS_CREATE
 from handlers.payments.orders.routes import ORDERS
 from handlers.wallets.routes import WALLETS
@@ -38,6 +39,7 @@ _SURFACES: tuple[Surface, ...] = (
     REPORTS,
     WALLETS,
     KASPI,
+    ORCHESTRATION,
     PAY_PAGE,
     ORDERS_CREATE,
     ORDERS,
@@ -75,7 +77,8 @@ def build_app(
 ) -> web.Application:
     """Return an application of these surfaces, with parts of its own."""
     parts = Parts(settings)
-    app = _application(parts, tuple(surfaces), problems.from_http_exception)
+    edge = Edge(parts.settings.allowed_origins, _handlers(tuple(surfaces), parts))
+    app = _application(parts, tuple(surfaces), edge)
     app.cleanup_ctx.append(lambda _app: opened(parts, service))
     app.on_shutdown.append(_say_not_ready)
     return app
@@ -84,13 +87,17 @@ def build_app(
 def contract_app(common: web.Application, listener: Listener) -> web.Application:
     """Return the application of a contract's port, which shares the parts of `common` and must end first."""
     parts = common[PARTS]
-    app = _application(parts, listener.surfaces, problems.contract_http_exception)
+    handlers = _handlers(listener.surfaces, parts, listener.gate)
+    allowed = _allowed(listener.surfaces).items()
+    tell = listener.tell_methods
+    told = None if tell is None else {path: tell(methods) for path, methods in allowed}
+    edge = Edge(parts.settings.allowed_origins, handlers, listener.refuse, told)
+    app = _application(parts, listener.surfaces, edge)
     app[CONTRACT] = listener.setting
     return app
 
 
-def _application(parts: Parts, surfaces: tuple[Surface, ...], refuse: Refuse) -> web.Application:
-    edge = Edge(parts.settings.allowed_origins, _handlers(surfaces, parts), refuse)
+def _application(parts: Parts, surfaces: tuple[Surface, ...], edge: Edge) -> web.Application:
     app = web.Application(
         handler_args={
             # A client that hangs up must not cancel a commit. False is aiohttp's default, too, but we rely on it.
@@ -128,14 +135,23 @@ def _table(surfaces: tuple[Surface, ...]) -> tuple[web.AbstractResource, ...]:
     return tuple(table.resources())
 
 
-def _handlers(surfaces: tuple[Surface, ...], parts: Parts) -> list[Handler]:
+def _handlers(surfaces: tuple[Surface, ...], parts: Parts, gate: Gate | None = None) -> list[Handler]:
     """Return the handlers of one application in the order of the numbers in the table."""
     forgiving = {route.path for surface in surfaces if surface.forgives_slash for route in surface.routes}
+    refusing = [*map(_refuse_method, _allowed(surfaces).values()), _refuse_path(forgiving)]
     return [
         *(_handler(surface, route, parts) for surface in surfaces for route in surface.routes),
-        *map(_refuse_method, _allowed(surfaces).values()),
-        _refuse_path(forgiving),
+        *(refusing if gate is None else [_behind(gate, parts, handler) for handler in refusing]),
     ]
+
+
+def _behind(gate: Gate, parts: Parts, handler: Handler) -> Handler:
+    """Return a handler that goes on only where the gate has no answer."""
+
+    async def ask(request: web.Request) -> web.StreamResponse:
+        return await gate(request, parts) or await handler(request)
+
+    return ask
 
 
 def _handler(surface: Surface, route: Route, parts: Parts) -> Handler:

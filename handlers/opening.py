@@ -12,9 +12,15 @@ import structlog
 
 from core import metrics, tasks
 from core.access.api_keys import ApiKeys
+from core.access.auth_service import GrpcAuthService
 from core.access.guard import Guard
+from core.access.internal_callers import InternalCallers
 from core.errors import Refusal, Unavailable
 from core.identity.identity import open_identity
+from core.inbox.rules import Admission
+from core.payables.cards import codes
+from core.payments.orchestration.desk import Desk
+from core.payments.orchestration.provider_events import EventDesk
 from core.payments.router import open_engine
 from core.platform import open_platform
 from core.service import Service, open_service
@@ -62,10 +68,23 @@ async def _try(parts: Parts, stack: AsyncExitStack, service: Service | None = No
     parts.inbound = await stack.enter_async_context(open_inbound(service))
     parts.outbound = await stack.enter_async_context(open_outbound(service))
     parts.platform = await stack.enter_async_context(open_platform(service))
-    parts.payments = await stack.enter_async_context(open_engine(service, parts.platform.waker))
+    onward = {codes.SURFACE: codes.CardMoney(parts.platform)}
+    parts.payments = await stack.enter_async_context(open_engine(service, parts.platform.waker, onward))
+    _open_orchestration(parts, stack)
     parts.identity = await stack.enter_async_context(open_identity(parts.platform, parts.tokens))
     parts.missing = None
     return True
+
+
+def _open_orchestration(parts: Parts, stack: AsyncExitStack) -> None:
+    settings, database = parts.settings, parts.service.database
+    parts.callers = InternalCallers(database, settings.api_key_cache_secs, GrpcAuthService.of(settings))
+    stack.push_async_callback(parts.callers.close)
+    parts.desk = Desk(parts.payments, settings)
+    inbound = parts.inbound
+    parts.provider_events = EventDesk(
+        parts.desk, parts.payments, inbound.stripe, inbound.intake, Admission.of(settings)
+    )
 
 
 async def _retry(parts: Parts, stack: AsyncExitStack) -> None:

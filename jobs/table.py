@@ -125,7 +125,9 @@ async def _reconcile_payments(tools: Tools) -> Progress:
 
 
 async def _expire_payments(tools: Tools) -> Progress:
-    return Progress() if tools.payments is None else await reconciling.expire(tools.payments)
+    if tools.payments is None:
+        return Progress()
+    return await reconciling.expire(tools.payments, batch=tools.settings.payments_job_batch_size)
 
 
 async def _release_stalled(tools: Tools) -> int:
@@ -218,7 +220,7 @@ JOBS: Final[Mapping[str, Job]] = {
         ),
         Job(
             "expire_payments", "Give payments up whose time is over; their providers are asked then.",
-            _expire_payments, poll_seconds=lambda _: POLL_SECONDS, full=reconciling.EXPIRE_BATCH,
+            _expire_payments, poll_seconds=lambda _: POLL_SECONDS, full=PACED,
         ),
         # The job tells and changes nothing; `tallystick reconcile`, which may change balances, is no run of it.
         Job(

@@ -25,6 +25,7 @@ from core.outbox.recording import take_over_deliveries
 from core.outbox.retention import Outworn
 from core.outbox.schedule import Schedule
 from core.outbox.sender import Sender
+from core.payables.cards import codes
 from core.payments.notices import Notices
 from core.payments.router import open_engine
 from core.platform import open_platform
@@ -70,7 +71,7 @@ async def work(settings: Settings, stopping: asyncio.Event, *, retries: Retries 
     async with (
         open_service(settings) as service,
         open_platform(service) as platform,
-        open_engine(service, platform.waker) as payments,
+        open_engine(service, platform.waker, {codes.SURFACE: codes.CardMoney(platform)}) as payments,
     ):
         worker = Worker()
         await worker.beat(service.database)

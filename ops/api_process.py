@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import uvloop
 from aiohttp import hdrs, web
@@ -20,6 +20,8 @@ from ops.listening import BACKLOG
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from handlers.http.parts import Parts
 
 # After the signal to stop, a client that keeps its connection hears on its next answer that it ends; one that is idle
 # for this long meanwhile is cut off between two requests.
@@ -37,17 +39,28 @@ GC_ALLOCATIONS = 20_000
 KEEPALIVE_SECONDS = 75.0
 
 
+class Beside(Protocol):
+    """A server of another kind in the same process."""
+
+    async def start(self) -> object:
+        """Serve."""
+
+    async def stop(self, within_seconds: float) -> None:
+        """Take no more calls, and let those under way end within the bound."""
+
+
 async def serve(
     sites: Sequence[tuple[web.Application, socket.socket]],
     *,
     shutdown_timeout_secs: float,
     ready_fd: int,
     on_stop: Callable[[], None] = lambda: None,
+    beside: Beside | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; then accept no more, let requests in progress finish within the bound, return.
 
-    The first application of `sites` lives longest: the others may share its parts. A byte is written to `ready_fd` when
-    connections are accepted, and once a second from then on.
+    The first application of `sites` lives longest: the others, and the server `beside`, may share its parts. A byte is
+    written to `ready_fd` when connections are accepted, and once a second from then on.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -76,6 +89,8 @@ async def serve(
     try:
         for runner, (_, listener) in zip(runners, sites, strict=True):
             await web.SockSite(runner, listener, backlog=BACKLOG).start()
+        if beside is not None:
+            await beside.start()
         # Objects that exist now stay for good: the collector need not look at them again.
         gc.collect()
         gc.freeze()
@@ -89,7 +104,10 @@ async def serve(
         signal.alarm(int(shutdown_timeout_secs) + CLEANUP_SECONDS)
         on_stop()
         await asyncio.gather(*(site.stop() for runner in runners for site in runner.sites))
-        await _let_clients_go(runners, shutdown_timeout_secs)
+        stopping = [_let_clients_go(runners, shutdown_timeout_secs)]
+        if beside is not None:
+            stopping.append(beside.stop(shutdown_timeout_secs))
+        await asyncio.gather(*stopping)
     finally:
         await asyncio.gather(*(runner.cleanup() for runner in runners[1:]))
         await runners[0].cleanup()
@@ -128,6 +146,15 @@ async def _let_clients_go(runners: Sequence[web.AppRunner], within_seconds: floa
                     connection.force_close()
 
 
+def _grpc_server(parts: Parts, address: str | None) -> Beside | None:
+    if address is None:
+        return None
+    from handlers.payments.orchestration.grpc_server import GrpcServer  # 0.2 s, for those who serve it
+
+    host, _, port = address.rpartition(":")
+    return GrpcServer(parts, host, int(port))
+
+
 def main() -> int:
     """Serve with the settings of the environment. The exit code is 2 for settings that are refused."""
     # The imports stand here because the supervisor's tests serve a smaller application.
@@ -150,6 +177,7 @@ def main() -> int:
         required=True,
         help="where a byte is written when we accept connections, and once a second from then on",
     )
+    parser.add_argument("--grpc", metavar="HOST:PORT", help="where the gRPC API is served, too")
     options = parser.parse_args()
     try:
         settings = load_settings()
@@ -170,8 +198,15 @@ def main() -> int:
             listener = stack.enter_context(socket.socket(fileno=int(fd)))
             app = contract_app(common, LISTENERS[setting]) if setting in LISTENERS else common
             sites.append((app, listener))
-        bound = settings.shutdown_timeout_secs
-        uvloop.run(serve(sites, shutdown_timeout_secs=bound, ready_fd=options.ready_fd, on_stop=leave))
+        uvloop.run(
+            serve(
+                sites,
+                shutdown_timeout_secs=settings.shutdown_timeout_secs,
+                ready_fd=options.ready_fd,
+                on_stop=leave,
+                beside=_grpc_server(common[PARTS], options.grpc),
+            )
+        )
     return 0
 
 

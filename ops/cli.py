@@ -48,7 +48,9 @@ class Commands(click.Group):
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--debug", is_flag=True, help="Show where in the program a failure came from.")
-def cli(*, debug: bool) -> None:  # `main` reads it
+@click.option("--worker", is_flag=True, hidden=True)  # the service before took it in front of its jobs, too
+@click.pass_context
+def cli(context: click.Context, *, debug: bool, worker: bool) -> None:  # noqa: ARG001 - `main` reads `debug`
     """Tallystick: a durable double-entry ledger, a webhook inbox and an outbox, as one service.
 
     \b
@@ -59,6 +61,7 @@ def cli(*, debug: bool) -> None:  # `main` reads it
 
     Settings come from the environment and from the file .env; .env.example lists them all.
     """  # noqa: D301 - `\b` is how click is told not to wrap
+    context.obj = {"worker": worker}
 
 
 def main() -> int:

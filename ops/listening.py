@@ -12,9 +12,11 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
-from ops.process import StartError, is_free
+from ops.process import StartError, choose_port, is_free
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from core.settings import Settings
 
 # Connections that may wait while a process starts; the kernel caps it at net.core.somaxconn (4096 by default).
@@ -60,15 +62,8 @@ class Listeners:
 
     def _bind(self) -> socket.socket:
         try:
-            family, kind, _, _, address = socket.getaddrinfo(
-                self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )[0]
-            listener = socket.socket(family, kind)
+            listener = _bound(self.host, self.port)
             try:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if SPREADS:
-                    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                listener.bind(address)
                 listener.listen(BACKLOG)
                 listener.setblocking(False)
             except OSError:
@@ -77,6 +72,48 @@ class Listeners:
         except OSError as error:
             raise StartError(f"Cannot listen on {self.host}:{self.port}: {error.strerror}.") from None
         return listener
+
+
+class Reserved:
+    """A port that is kept for processes which bind it themselves, as a gRPC server does: it takes no socket of others.
+
+    A socket that is bound and does not listen gets no connections. The kernel lets sockets of the same user share the
+    port with it (SO_REUSEPORT), and refuses it to all others.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        """Port 0 takes any free port. Raises StartError if the port is busy."""
+        if port and not is_free(host, port):
+            raise _busy(host, port, "grpc_port")
+        self.host = host
+        try:
+            self._socket = _bound(host, port)
+        except OSError as error:
+            raise StartError(f"Cannot take the port {port} of {host} for gRPC: {error.strerror}.") from None
+        self.port = int(self._socket.getsockname()[1])
+
+    def close(self) -> None:
+        """Let the port go."""
+        self._socket.close()
+
+
+def reserve_grpc(settings: Settings, host: str, say: Callable[[str], object]) -> Reserved | None:
+    """Keep GRPC_PORT for the processes, None for 0. Raises StartError.
+
+    Outside prod the default port moves on to the next free one, and `say` is told.
+    """
+    wanted = port = settings.grpc_port
+    if not wanted:
+        return None
+    taken = {settings.app_port, *contract_ports(settings).values()}
+    if "grpc_port" not in settings.model_fields_set and settings.env != "prod":
+        while port in taken or not is_free(host, port):
+            port = choose_port(port + 1, host)
+        if port != wanted:
+            say(f"Port {wanted} is busy; gRPC uses {port}.")
+    elif wanted in taken:
+        raise StartError(f"GRPC_PORT is {wanted}, as another port is. Each needs a port of its own.")
+    return Reserved(host, port)
 
 
 def contract_ports(settings: Settings) -> dict[str, int]:
@@ -93,6 +130,23 @@ def check_contract_ports(settings: Settings, host: str) -> None:
     for setting, port in contract_ports(settings).items():
         if not is_free(host, port):
             raise _busy(host, port, setting)
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound to the address, and that others of ours may share. Raises OSError."""
+    family, kind, _, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    found = socket.socket(family, kind)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if SPREADS:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        found.bind(address)
+    except OSError:
+        found.close()
+        raise
+    return found
 
 
 def _busy(host: str, port: int, setting: str) -> StartError:

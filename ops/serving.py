@@ -19,7 +19,7 @@ from core.log import configure_logging
 from core.metrics import forget_process
 from core.migrations import migrate
 from core.settings import load_settings
-from ops.listening import listen
+from ops.listening import listen, reserve_grpc
 from ops.reach import reaching_database
 from ops.supervisor import Program, Supervisor
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from core.settings import Settings
+    from ops.listening import Reserved
 
 log = structlog.get_logger(__name__)
 
@@ -43,12 +44,13 @@ ALARMS = {
 }
 
 
-def api_program(settings: Settings, output: Path | None = None) -> Program:
-    """Return the HTTP API's processes; they inherit the socket that they serve.
+def api_program(settings: Settings, output: Path | None = None, grpc: Reserved | None = None) -> Program:
+    """Return the API's processes; they inherit the sockets of HTTP, and bind the port that is kept for gRPC.
 
     If the master dies, the processes let the requests in progress finish, within their own bound.
     """
-    command = (sys.executable, "-m", "ops.api_process")
+    served = () if grpc is None else ("--grpc", f"{grpc.host}:{grpc.port}")
+    command = (sys.executable, "-m", "ops.api_process", *served)
     bound = settings.shutdown_timeout_secs
     return Program(
         "api",
@@ -111,6 +113,7 @@ def serve_api(settings: Settings) -> None:
     for notice in settings.notices:
         log.warning("settings.notice", notice=notice)
     listeners = listen(settings, settings.app_host, settings.app_port)
+    grpc = reserve_grpc(settings, settings.grpc_host, lambda text: log.warning("grpc.port", notice=text))
     if settings.auto_create_schema:
         database_url = str(settings.database_url)
         with reaching_database(database_url):
@@ -123,9 +126,13 @@ def serve_api(settings: Settings) -> None:
         if not getattr(given, name)
     }
     ports = {each.setting: each.port for each in listeners}
+    if grpc is not None:
+        # The auth service is never asked at our own port, which the processes know from here.
+        ports["grpc_port"] = grpc.port
+        found["GRPC_PORT"] = str(grpc.port)
     with metrics_folder(settings.prometheus_multiproc_dir) as folder:
         Supervisor(
-            [api_program(settings)],
+            [api_program(settings, grpc=grpc)],
             listeners,
             report=report,
             environment={**found, "PROMETHEUS_MULTIPROC_DIR": str(folder)},

@@ -49,6 +49,7 @@ class Simulated:
             "provider_url": self.url,
             "payment_url_base_webhook": f"{api_url}{LINKS_WEBHOOK_PATH}",
             "internal_webhook_secret": self.links_key,
+            "pay_page_cards": "true",
         }
         return {name.upper(): value for name, value in made.items() if not getattr(settings, name)}
 

@@ -22,7 +22,7 @@ from core.metrics import forget_process
 from core.migrations import migrate
 from core.outbox.signing import new_secret
 from ops.embedded import Postgres, Valkey
-from ops.listening import Listeners, check_contract_ports, contract_ports, listen
+from ops.listening import Listeners, Reserved, check_contract_ports, contract_ports, listen, reserve_grpc
 from ops.process import StartError, choose_port, is_free, trim_log
 from ops.reach import reaching_database, redis_problem
 from ops.serving import api_program, metrics_folder, worker_program
@@ -92,18 +92,19 @@ def run_everything(settings: Settings, *, verbose: bool) -> None:
             redis_url = valkey.url()
         listeners = _listen(settings)
         common = listeners[0]
+        grpc = _reserve_grpc(settings)
         settings = settings.model_copy(
             update={"database_url": database_url, "redis_url": redis_url, "app_port": common.port}
         )
         key = _development_key(settings, folder / "api_key") if settings.env != "prod" else ""
         secret = _development_stripe_secret(settings, folder / "stripe_signing_secret")
-        simulated = simulate(settings, folder, {settings.app_port, *contract_ports(settings).values()})
+        simulated = simulate(settings, folder, _taken(settings, grpc))
         simulator_url = settings.simulator_url if simulated is None else simulated.url
         running = Running(_url(common), database_url, redis_url, key, secret, simulator_url)
         stack.enter_context(announced(folder, running))
         admin_token = _development_admin_token(settings, folder / "admin_token")
         _Instance(
-            settings, folder, running, listeners, servers, admin_token, simulated, verbose=verbose
+            settings, folder, running, listeners, servers, admin_token, simulated, grpc, verbose=verbose
         ).run()
         say("Stopping the servers ...", "dim")
     say("Stopped.", "dim")
@@ -121,6 +122,7 @@ class _Instance:
     # The token that was made for development; empty where one is set.
     admin_token: str
     simulated: Simulated | None
+    grpc: Reserved | None
     verbose: bool
     _revive_at: float = 0.0
     _offsets: dict[Path, int] = field(default_factory=dict)
@@ -129,7 +131,7 @@ class _Instance:
         """Run the API and the worker until a signal says to stop."""
         logs = self.folder / "logs"
         programs = [
-            api_program(self.settings, logs / "api.log"),
+            api_program(self.settings, logs / "api.log", self.grpc),
             worker_program(self.settings, logs / "worker.log"),
             *([self.simulated.program(logs / "simulator.log")] if self.simulated else []),
         ]
@@ -147,6 +149,7 @@ class _Instance:
                     "APP_PORT": str(self.listeners[0].port),
                     "APP_HOST": self.listeners[0].host,
                     "STATE_DIR": str(self.folder),
+                    **({"GRPC_PORT": str(self.grpc.port)} if self.grpc else {}),
                     **_stripe_environment(self.settings, self.running),
                     **(self.simulated.environment(self.settings, self.running.url) if self.simulated else {}),
                     **({"ADMIN_TOKEN": self.admin_token} if self.admin_token else {}),
@@ -231,6 +234,7 @@ class _Instance:
             "Stripe secret": self.running.stripe_signing_secret or "none is set: STRIPE_SIGNING_SECRET",
             "API key": key or "none in ENV=prod; make one with `tallystick keys create`",
             "Admin token": self.admin_token or "the token that is set",
+            **({"gRPC": f"{_reachable(self.grpc.host)}:{self.grpc.port}"} if self.grpc else {}),
             **{each.setting.upper(): _url(each) for each in self.listeners[1:]},
         }
         # The block has no frame: a frame would break a long address in two, and addresses are there to be copied.
@@ -306,6 +310,16 @@ def _listen(settings: Settings) -> list[Listeners]:
             port = choose_port(port + 1, host)
         say(f"Port {wanted} is busy; the API uses {port}.", "yellow")
     return listen(settings, host, port)
+
+
+def _reserve_grpc(settings: Settings) -> Reserved | None:
+    """Keep the port of gRPC, on loopback alone unless GRPC_HOST or APP_HOST was given."""
+    host = settings.grpc_host if "grpc_host" in settings.model_fields_set else _host(settings)
+    return reserve_grpc(settings, host, lambda text: say(text, "yellow"))
+
+
+def _taken(settings: Settings, grpc: Reserved | None) -> set[int]:
+    return {settings.app_port, grpc.port if grpc else 0, *contract_ports(settings).values()}
 
 
 def _host(settings: Settings) -> str:

@@ -27,7 +27,7 @@ from core.errors import Refusal
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from core.database import Database
+    from core.database import Database, Row
 
 Value = TypeVar("Value")
 
@@ -83,6 +83,12 @@ class KeyInfo(msgspec.Struct, frozen=True):
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
+
+    @classmethod
+    def of(cls, row: Row) -> KeyInfo:
+        """Return the key of a row."""
+        state = "revoked" if row["revoked_at"] else "expired" if row["expired"] else "active"
+        return cls(state=state, **{name: row[name] for name in cls.__struct_fields__ if name != "state"})
 
 
 class ApiKeys:
@@ -213,13 +219,7 @@ async def create_key(
 async def list_keys(database: Database, principal_name: str | None = None) -> list[KeyInfo]:
     """Return the newest 10,000 keys, newest first, of one principal or of all."""
     rows = await database.fetch(SQL.list_api_keys, principal_name, LISTED_KEYS)
-    return [
-        KeyInfo(
-            state="revoked" if row["revoked_at"] else "expired" if row["expired"] else "active",
-            **{name: row[name] for name in KeyInfo.__struct_fields__ if name != "state"},
-        )
-        for row in rows
-    ]
+    return [KeyInfo.of(row) for row in rows]
 
 
 async def revoke_key(database: Database, key_id: str) -> datetime:

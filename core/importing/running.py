@@ -51,6 +51,8 @@ class Context(NamedTuple):
 class Step(NamedTuple):
     """A statement over the source and the writer of its rows. `tables` must be there; without them it is left out.
 
+    `after` is run when the step is done.
+
     A writer raises ValueProblemError or Refusal for a row that cannot be carried over.
     """
 
@@ -59,6 +61,7 @@ class Step(NamedTuple):
     read: Query
     write: Callable[[Context, Values], Awaitable[Known]]
     label: Callable[[Values], str]
+    after: Query | None = None
 
 
 class Problem(NamedTuple):
@@ -180,6 +183,8 @@ class Run:
                 else:
                     new += written.new
                     known += not written.new
+            if done and step.after is not None:
+                await connection.fetchval(step.after)
             counts = counts._replace(
                 read=counts.read + len(page),
                 new=counts.new + new,

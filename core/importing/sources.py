@@ -7,11 +7,12 @@ grow with a table, and nothing is ever written to a source.
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import asyncpg
 
@@ -29,6 +30,7 @@ _sql = queries(__name__)
 
 # Rows in memory at once, and in one transaction of the target.
 PAGE_ROWS: Final = 500
+_GO_ADDRESS: Final = re.compile(r"([^:@/]+)(?::(.*))?@tcp\(([^)]+)\)/([^?]*)(?:\?.*)?")
 CONNECT_SECONDS: Final = 10
 # One statement reads a whole table; the old service is stopped meanwhile.
 READ_SECONDS: Final = 3_600
@@ -47,7 +49,8 @@ class Source(Protocol):
 @asynccontextmanager
 async def open_source(url: str) -> AsyncIterator[Source]:
     """Open the database at `url`: postgresql://…, mysql://… or sqlite:///path. Raises Refusal `source_unreachable`."""
-    scheme = urlsplit(url).scheme.split("+")[0]
+    url = _of_go(url)
+    scheme = url.partition("://")[0].split("+")[0]
     opener = _OPENERS.get(scheme)
     if opener is None:
         raise Refusal(
@@ -55,6 +58,15 @@ async def open_source(url: str) -> AsyncIterator[Source]:
         )
     async with opener(url) as source:
         yield source
+
+
+def _of_go(address: str) -> str:
+    """Return an address as the orchestration's MYSQL_DSN has it (`user:password@tcp(host:port)/database`) as a URL."""
+    found = _GO_ADDRESS.fullmatch(address)
+    if found is None:
+        return address
+    user, password, server, database = found.groups()
+    return f"mysql://{quote(user, safe='')}:{quote(password or '', safe='')}@{server}/{database}"
 
 
 class _Postgres:
@@ -141,8 +153,8 @@ async def _open_mysql(url: str) -> AsyncIterator[Source]:
     import pymysql  # noqa: PLC0415 - for imports alone
     from pymysql.cursors import SSCursor  # noqa: PLC0415
 
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         connection = await asyncio.to_thread(
             pymysql.connect,
             host=parts.hostname or "127.0.0.1",
@@ -167,7 +179,11 @@ async def _open_mysql(url: str) -> AsyncIterator[Source]:
 
 
 def _unreachable(error: BaseException) -> Refusal:
-    # A driver's words do not repeat the password.
+    if isinstance(error, ValueError):
+        return Refusal(
+            "source_unreachable", "The address of the source cannot be read; `%` codes for its signs help."
+        )
+    # A driver's words do not repeat the password, and those of a parser might.
     return Refusal("source_unreachable", f"The source cannot be read: {type(error).__name__}: {error}")
 
 

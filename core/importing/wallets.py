@@ -95,7 +95,7 @@ async def write_user(context: Context, old: Values) -> Known:
             raise ValueProblemError("the user has another wallet here")
     await open_wallet(context.connection, wallet_id, currency)
     if balance:
-        await _post_balance(context, wallet_id, currency, balance)
+        await _post_balance(context, wallet_id, currency, balance, known=row is None)
     if row is None:
         return KNOWN
     data = {"balance": balance, "currency": currency}
@@ -103,13 +103,19 @@ async def write_user(context: Context, old: Values) -> Known:
     return Known(note, new=True)
 
 
-async def _post_balance(context: Context, wallet_id: UUID, currency: str, balance: int) -> None:
+async def _post_balance(
+    context: Context, wallet_id: UUID, currency: str, balance: int, *, known: bool
+) -> None:
+    """Post the balance of a new wallet; that of a known one must be the same as then, which may be none."""
+    opening_id = operation_id(SYSTEM_PRINCIPAL, f"import:wallets:{wallet_id}")
+    if known and await context.connection.fetchval(_sql.opening_posted, opening_id) is None:
+        raise ValueProblemError(f"the balance is {balance} now, and none was carried over before")
     opening = system_account(OPENING, currency)
     await open_accounts(
         context.connection, [Opening(opening, currency, Limits(floor=None))], SYSTEM_PRINCIPAL
     )
     posting = Posting(
-        operation_id(SYSTEM_PRINCIPAL, f"import:wallets:{wallet_id}"),
+        opening_id,
         SYSTEM_PRINCIPAL,
         (Leg(opening, -balance), Leg(wallet_account(wallet_id), balance)),
         kind="wallet.opening",
@@ -129,6 +135,16 @@ async def write_wrong_balance(_context: Context, old: Values) -> Known:
     raise ValueProblemError(
         f"the balance is {old.whole('balance_cents')}, and the entries sum to {old.whole('entries')}"
     )
+
+
+async def write_total(context: Context, old: Values) -> Known:
+    """Compare the sum of a currency's wallets with the money that was carried over."""
+    currency, balance = old.text("currency_code", 12), old.whole("balance")
+    opening = system_account(OPENING, currency)
+    opened = await context.connection.fetchval(_sql.opened_balance, opening) or 0
+    if opened != balance:
+        raise ValueProblemError(f"the wallets have {balance}, and {opened} of it was carried over")
+    return KNOWN
 
 
 async def write_merchant_key(context: Context, old: Values) -> Known:
@@ -355,6 +371,7 @@ def _step(name: str, read: Query, write: Writer, *tables: str, label: str = "id"
 STEPS: Final = (
     _step("users", _sql.old_users, write_user, "users", "wallets", "merchants"),
     _step("balances", _sql.old_wrong_balances, write_wrong_balance, "wallets", "ledger_entries"),
+    _step("totals", _sql.old_totals, write_total, "wallets", label="currency_code"),
     _step("merchant_keys", _sql.old_merchant_keys, write_merchant_key, "merchant_api_keys", label="key_id"),
     _step("endpoints", _sql.old_endpoints, write_endpoint, "webhook_endpoints"),
     _step("passkeys", _sql.old_passkeys, write_passkey, "passkey_credentials", label="user_id"),

@@ -21,7 +21,7 @@ from uuid import UUID
 from core import ids
 from core.database import queries
 from core.outbox.custom_headers import MAX_HEADER_VALUE
-from core.outbox.destinations import MAX_URL_LENGTH
+from core.outbox.destinations import MAX_NAME_LENGTH, MAX_URL_LENGTH
 from core.outbox.egress import TOTAL_TIMEOUT_SECONDS
 from core.outbox.schedule import Schedule
 from core.outbox.signing import new_secret, owner_of
@@ -45,7 +45,7 @@ NOBODY: Final = -1
 EVENT_TYPE: Final = "callback"
 # A body is as long as an answer of its surface may be. A longer one fails at once.
 MAX_BODY_BYTES: Final = 1024 * 1024
-MAX_OWNER: Final = 512
+MAX_OWNER: Final = 512  # bytes
 MAX_ERROR: Final = 1024
 # Attempts that one look at an object's callbacks shows.
 SHOWN_ATTEMPTS: Final = 1_000
@@ -222,7 +222,7 @@ async def write_callback(connection: Connection, vault: Vault, callback: Callbac
     from changing: a callback that cannot be sent has failed at once.
     """
     origin, objection = _origin_of(callback)
-    endpoint_id = await _endpoint(connection, vault, callback.surface, callback.owner[:MAX_OWNER], origin)
+    endpoint_id = await _endpoint(connection, vault, callback.surface, _name_of(callback.owner), origin)
     object_id = callback.object_id
     behind = False
     if live := await connection.fetch(_sql.lock_callbacks, callback.surface, object_id):
@@ -236,7 +236,7 @@ async def write_callback(connection: Connection, vault: Vault, callback: Callbac
         name: _NOT_IN_HEADERS.sub("?", text).strip()[:MAX_HEADER_VALUE]
         for name, text in callback.headers.items()
     }
-    request = {"url": callback.url.replace("\0", ""), "headers": headers}
+    request = {"url": _stored(callback.url)[: 2 * MAX_URL_LENGTH], "headers": headers}
     await connection.execute(
         _sql.write_callback,
         ids.new_uuid(),
@@ -319,13 +319,13 @@ async def secret_of(
     A given `secret` takes its place. The old one ends at once. Raises SealedError.
     """
     origin, _ = _origin_of(Callback(surface, "", owner, url, b""))
-    endpoint_id = await _endpoint(connection, vault, surface, owner[:MAX_OWNER], origin)
+    endpoint_id = await _endpoint(connection, vault, surface, _name_of(owner), origin)
     name = owner_of(endpoint_id)
     if new or secret is not None:
         chosen = secret or new_secret()
         await connection.execute(_sql.rotate_callback_secret, endpoint_id, vault.seal(chosen, name))
         return chosen
-    row = await connection.fetchrow(_sql.callback_endpoint, surface, owner[:MAX_OWNER], origin)
+    row = await connection.fetchrow(_sql.callback_endpoint, surface, _name_of(owner), origin)
     if row is None:
         raise LookupError(f"the receiver {endpoint_id} was stored and is gone")
     return vault.open(row["secrets"][0], name)
@@ -358,9 +358,25 @@ def _origin_of(callback: Callback) -> tuple[str, str | None]:
         scheme, host, port = parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)
     except ValueError:
         scheme, host, port = "", None, None
-    if not host or scheme not in _PORTS or not url.isascii() or not url.isprintable():
+    if (
+        not host
+        or len(host) > MAX_NAME_LENGTH
+        or scheme not in _PORTS
+        or not url.isascii()
+        or not url.isprintable()
+    ):
         return _NOWHERE, "The URL cannot be used: it is not well-formed."
     return f"{scheme}://{host}:{port}", None
+
+
+def _stored(text: str) -> str:
+    """Return a text as the database can hold it: no text may keep a payment from changing."""
+    return text.replace("\0", "").encode("utf-8", "ignore").decode()
+
+
+def _name_of(owner: str) -> str:
+    """Return an owner as a receiver has it."""
+    return _stored(owner).encode()[:MAX_OWNER].decode("utf-8", "ignore") or "-"
 
 
 def _error(row: Mapping[str, Any] | Row) -> str | None:

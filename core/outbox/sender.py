@@ -93,6 +93,8 @@ class Sender:
         self._patience = patience or Patience(0, 0)
         self._signers = Signers(vault or Vault())
         self._courier = courier or Courier()
+        self.callbacks: Counter[str] = Counter()
+        """The results of callbacks, by the state that they gave."""
         self._lease_seconds = LEASE_SECONDS + self._courier.longer_seconds
         # A logger that is bound once knows which lines nobody wants.
         self._log = log.bind()
@@ -374,7 +376,8 @@ class Sender:
 
     async def _note_health(self, message: Message, result: Result) -> None:
         row = message.row
-        if message.request is not None:  # nobody could switch the receiver of callbacks on again
+        if message.request is not None:
+            self.callbacks[result.state] += 1  # nobody could switch their receiver on again
             return
         if result.state == "delivered":
             if row["failing"]:

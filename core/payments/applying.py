@@ -14,24 +14,27 @@ from core.ledger.accounts import Limits, Opening, open_accounts
 from core.ledger.items import SYSTEM_PRINCIPAL
 from core.payments import witness
 from core.payments.accounts import posting_of, system_accounts
+from core.payments.looking import LAST_LOOK_SECONDS
 from core.payments.observing import note
 from core.payments.payments import lock
-from core.payments.rules import Dispute, Place, dispute, hear, see, suspended
+from core.payments.rules import Dispute, Place, accept, dispute, hear, returned, see, suspended
+from core.payments.states import Seen, State
 from core.payments.telling import Arming
 from core.payments.writing import Report, write
 from core.providers.protocol import Sight
 from core.work.retries import in_transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
     from uuid import UUID
 
     from core.database import Connection, Database
-    from core.ledger.items import Outcome
+    from core.ledger.items import Outcome, Posting
     from core.ledger.ledger import Ledger
+    from core.payments.onward import Onward
     from core.payments.payments import Attempt, Payment
     from core.payments.rules import Change, Facts, Movement
-    from core.payments.states import Effect, State
+    from core.payments.states import Effect
 
 Result = TypeVar("Result")
 
@@ -62,12 +65,20 @@ class Applier:
     """Applies reports. `wake` is called after a commit that has written events or callbacks."""
 
     def __init__(
-        self, database: Database, ledger: Ledger, wake: Callable[[], None], arming: Arming | None = None
+        self,
+        database: Database,
+        ledger: Ledger,
+        wake: Callable[[], None],
+        arming: Arming | None = None,
+        longest_look: float = LAST_LOOK_SECONDS,
     ) -> None:
         self._database = database
         self._ledger = ledger
         self._arming = arming or Arming()
+        self._longest_look = longest_look
         self.wake = wake
+        self.onward: Mapping[str, Onward] = {}
+        """By the surface: what it does with the money of its payments."""
 
     async def apply(self, payment_id: UUID, attempt_id: UUID, report: Report) -> Applied:
         """Apply a report. Raises Refusal `payment_not_found`, and Unavailable when it has not happened."""
@@ -101,29 +112,58 @@ class Applier:
                 payment, frozenset(), False, payment.state
             ), False  # the provider is being asked already
         change = _decide(payment, attempt, report)
-        facts, postings = await self._post(connection, payment, attempt, change)
+        onward = self._onward_of(payment, change)
+        further = None if onward is None else await onward.posting(connection, payment)
+        facts, postings, outcome = await self._post(connection, payment, attempt, change, further)
         after, told = await write(
-            connection, payment, attempt, change._replace(facts=facts), report, postings
+            connection,
+            payment,
+            attempt,
+            change._replace(facts=facts),
+            report,
+            postings,
+            longest_look=self._longest_look,
         )
+        if onward is not None:
+            await onward.settle(connection, after, outcome)
+            told = told or (outcome is not None and outcome.wakes)
         await witness.applied(connection, attempt, after, report)
         changed = after.revision != payment.revision
         armed = changed and await self._arming.arm(connection, payment, after)
         return Applied(after, change.effects, changed, payment.state), told or armed
 
+    def _onward_of(self, payment: Payment, change: Change) -> Onward | None:
+        """Return the surface's part where this change is the one that makes the payment paid."""
+        comes = change.facts.state is State.PAID and payment.state is not State.PAID and change.movements
+        return self.onward.get(payment.surface) if comes else None
+
     async def _post(
-        self, connection: Connection, payment: Payment, attempt: Attempt, change: Change
-    ) -> tuple[Facts, list[dict[str, Any]]]:
-        """Post the movements; return the facts with what lies in suspense, and the postings for the timeline."""
+        self,
+        connection: Connection,
+        payment: Payment,
+        attempt: Attempt,
+        change: Change,
+        further: Posting | None,
+    ) -> tuple[Facts, list[dict[str, Any]], Outcome | None]:
+        """Post the movements, and `further` after them in the same call.
+
+        Returns the facts with what lies in suspense, the postings for the timeline, and the outcome of `further`.
+        """
         left, facts, done = list(change.movements), change.facts, list[dict[str, Any]]()
+        last: Outcome | None = None
         while left:
+            postings = [posting_of(payment, attempt, movement) for movement in left]
             outcomes = await self._ledger.post_within(
-                connection, [posting_of(payment, attempt, movement) for movement in left]
+                connection, [*postings, *([further] if further else [])]
             )
+            if further is not None:
+                *outcomes, last = outcomes
+                further = None
             again: list[Movement] = []
             for movement, outcome in zip(left, outcomes, strict=True):
                 if outcome.posted:
                     if outcome.replayed and movement.once:
-                        return attempt.facts, []  # this part of a dispute was counted before
+                        return attempt.facts, [], last  # this part of a dispute was counted before
                     done.append(_told(movement))
                     continue
                 _require_suspendable(payment, attempt, movement, outcome)
@@ -132,7 +172,7 @@ class Applier:
                 done.append({"kind": movement.kind, "suspended": outcome.kind.code})
                 again += [elsewhere] if elsewhere.pairs else []
             left = again
-        return facts, done
+        return facts, done, last
 
 
 def _decide(payment: Payment, attempt: Attempt, report: Report) -> Change:
@@ -141,6 +181,10 @@ def _decide(payment: Payment, attempt: Attempt, report: Report) -> Change:
         return see(asked, attempt.facts, seen)
     if isinstance(seen, Dispute):
         return dispute(asked, attempt.facts, seen)
+    if seen is Seen.ACCEPTED:
+        return accept(asked, attempt.facts)
+    if seen is Seen.RETURNED:
+        return returned(asked, attempt.facts)
     return hear(attempt.facts, seen, asked)
 
 

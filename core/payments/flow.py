@@ -19,9 +19,9 @@ from core.database import queries
 from core.errors import Refusal
 from core.payments.applying import Applied, Applier
 from core.payments.calls import MOST_CALL_SECONDS, called
-from core.payments.looking import CALL_SECONDS, LEASE_SECONDS
+from core.payments.looking import CALL_SECONDS, LAST_LOOK_SECONDS, LEASE_SECONDS
 from core.payments.observing import note_created
-from core.payments.payments import find, find_by_key
+from core.payments.payments import UNKNOWN_FINGERPRINT, find, find_by_key
 from core.payments.states import Effect, Seen, State
 from core.payments.writing import Report, add_trial
 from core.providers.protocol import REMEMBERED, Standing
@@ -86,10 +86,11 @@ class Payments:
 
     `routes` chooses the providers of a new payment and raises Refusal where there is none. `terms` returns a merchant's
     own settings at a provider; they are secrets, so an attempt does not keep them. `noted` hears after
-    each call whether its provider has answered. `arming` writes the callbacks of changes.
+    each call whether its provider has answered. `arming` writes the callbacks of changes. An
+    open attempt is looked at after `longest_look` seconds at the latest.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of an engine; most have a harmless default
         self,
         database: Database,
         ledger: Ledger,
@@ -100,10 +101,11 @@ class Payments:
         terms: Callable[[Payment, str], Awaitable[Mapping[str, str]]] = no_terms,
         noted: Callable[[str, bool], Awaitable[None]] = _not_noted,
         arming: Arming | None = None,
+        longest_look: float = LAST_LOOK_SECONDS,
     ) -> None:
         self.database = database
         self.providers = providers
-        self.applier = Applier(database, ledger, wake, arming)
+        self.applier = Applier(database, ledger, wake, arming, longest_look)
         self._routes = routes
         self.terms = terms
         self.noted = noted
@@ -134,7 +136,7 @@ class Payments:
             known = await find_by_key(self.database, new.surface, new.caller, new.request_id)
             if known is None:
                 raise LookupError(f"payment {new.request_id!r} of {new.caller!r} was stored and is gone")
-        if known.fingerprint != new.fingerprint():
+        if known.fingerprint not in {new.fingerprint(), UNKNOWN_FINGERPRINT}:
             raise Refusal("idempotency_conflict", "This request id was used before for another payment.")
         return Created(await self._settled(known), True)
 

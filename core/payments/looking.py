@@ -20,6 +20,8 @@ LEASE_SECONDS: Final = 60.0
 # Payers take minutes, and events tell most ends; a day's payments must not cost a provider's whole budget of calls.
 FIRST_LOOK_SECONDS: Final = 15.0
 LAST_LOOK_SECONDS: Final = 3_600.0
+# A deployment may ask for less than that, but not for a call of every open payment in each step.
+LEAST_LOOK_SECONDS: Final = 60.0
 # Somebody waits for the outcome of these, so they start sooner.
 FIRST_URGENT_SECONDS: Final = 2.0
 
@@ -33,8 +35,9 @@ def seconds_to_look(
     provider: str = "",
     age: timedelta = timedelta(0),
     nameless: bool = False,
+    longest: float = LAST_LOOK_SECONDS,
 ) -> float | None:
-    """Return in how many seconds the provider is asked next, None for never.
+    """Return in how many seconds the provider is asked next, at most `longest`; None for never.
 
     A provider with a rhythm of its own is asked by the attempt's `age` alone. It knows a payment by its own id only, so
     it is never asked about an attempt that is `nameless`: a person has to find out.
@@ -50,6 +53,7 @@ def seconds_to_look(
         return None
     if rhythm is not None:
         return next(seconds for until, seconds in rhythm if age < until)
+    longest = min(max(longest, LEAST_LOOK_SECONDS), LAST_LOOK_SECONDS)
     urgent = giving_up or state is State.UNKNOWN
     first = FIRST_URGENT_SECONDS if urgent else FIRST_LOOK_SECONDS
-    return half_jitter(looks + 1, base_seconds=first, cap_seconds=LAST_LOOK_SECONDS)
+    return half_jitter(looks + 1, base_seconds=first, cap_seconds=longest)

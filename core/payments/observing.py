@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _sql = queries(__name__)
 
 # Series of what never happened yet are there from the start, so that a rate over them begins at 0.
-SURFACES: Final = ("orders", "orchestration", "kaspi", "wallets")
+SURFACES: Final = ("orders", "orchestration", "kaspi", "wallets", "codes")
 OUTCOMES: Final = ("answered", "declined", "unsent", "unknown")
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _sql = queries(__name__)
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _MOST_DECIMALS: Final = 8
+UNKNOWN_FINGERPRINT: Final = bytes(32)
+"""The fingerprint of a payment of the services before: every request under its key is a repetition of it."""
 _OWN_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # The bounds of the schema.
 _MOST_LETTERS: Final = {"caller": 128, "request_id": 255, "account": 128}
@@ -315,6 +317,8 @@ def _attempt(row: Row) -> Attempt:
         row["on_suspense"],
         row["foreign_amount"],
         row["foreign_currency"],
+        row["accepted"],
+        row["foreign_returned"],
     )
     return Attempt(
         row["attempt_id"],

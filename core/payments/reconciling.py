@@ -20,6 +20,8 @@ from core.payments.writing import Report
 from core.work.progress import Progress
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from datetime import timedelta
     from uuid import UUID
 
     from core.payments.flow import Payments
@@ -55,29 +57,57 @@ async def reconcile(payments: Payments, *, budget: int = BUDGET, patience: float
     return Progress(sum(one.done for one in parts), sum(one.failed for one in parts))
 
 
-async def _reconcile(payments: Payments, provider: str, budget: int) -> Progress:
-    claimed = await payments.database.fetch(_sql.claim_attempts, provider, budget, LEASE_SECONDS)
-    slots = asyncio.Semaphore(AT_ONCE)
+async def reconcile_all(payments: Payments, *, batch: int, stale_after: timedelta) -> Progress:
+    """Look once at about `batch` attempts that are due or were not changed for so long, and ask about refunds.
+
+    Each provider has an equal part of the batch, so that none waits behind another's.
+    """
+    budget = max(1, batch // max(1, len(payments.providers)))
+    parts = await asyncio.gather(
+        refunds.step(payments),
+        *(_reconcile(payments, name, budget, stale_after.total_seconds()) for name in payments.providers),
+    )
+    return Progress(sum(one.done for one in parts), sum(one.failed for one in parts))
+
+
+async def _reconcile(
+    payments: Payments, provider: str, budget: int, stale_seconds: float | None = None
+) -> Progress:
+    query = _sql.claim_attempts if stale_seconds is None else _sql.claim_stale_attempts
+    stale = () if stale_seconds is None else (stale_seconds,)
+    claimed = await payments.database.fetch(query, provider, budget, LEASE_SECONDS, *stale)
 
     async def look(payment_id: UUID, attempt_id: UUID) -> bool:
+        payment = await payments.look_at(payment_id, attempt_id, "reconcile")
+        return payment.attempt(attempt_id).error is None
+
+    return await _each(look, [(row["payment_id"], row["id"]) for row in claimed])
+
+
+async def _each(
+    look: Callable[[UUID, UUID], Awaitable[bool]], chosen: Sequence[tuple[UUID, UUID]]
+) -> Progress:
+    """Look at payments, a few at once; one that fails leaves the others alone."""
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def one(payment_id: UUID, attempt_id: UUID) -> bool:
         async with slots:
             try:
-                await payments.look_at(payment_id, attempt_id, "reconcile")
+                return await look(payment_id, attempt_id)
             except Refusal as refusal:
                 _log.warning("payments.look_failed", attempt=str(attempt_id), code=refusal.code)
                 return False
             except Exception:  # noqa: BLE001 - a fault in one attempt leaves the others alone
                 _log.exception("payments.look_failed", attempt=str(attempt_id))
                 return False
-            return True
 
-    done = await asyncio.gather(*(look(row["payment_id"], row["id"]) for row in claimed))
+    done = await asyncio.gather(*(one(*pair) for pair in chosen))
     return Progress(done.count(True), done.count(False))
 
 
-async def expire(payments: Payments) -> Progress:
-    """Give up to 100 payments up whose time is over; `reconcile` then asks their providers."""
-    due = await payments.database.fetch(_sql.payments_to_expire, EXPIRE_BATCH)
+async def expire(payments: Payments, *, batch: int = EXPIRE_BATCH) -> Progress:
+    """Give up to `batch` payments up whose time is over; `reconcile` then asks their providers."""
+    due = await payments.database.fetch(_sql.payments_to_expire, batch)
     done = failed = 0
     for row in due:
         try:
@@ -87,3 +117,19 @@ async def expire(payments: Payments) -> Progress:
             _log.warning("payments.expire_failed", payment=str(row["id"]), code=refusal.code)
             failed += 1
     return Progress(done, failed)
+
+
+async def expire_all(payments: Payments, *, batch: int) -> Progress:
+    """Give up to `batch` payments up whose time is over, and ask their providers at once to close them."""
+    due = await payments.database.fetch(_sql.payments_to_expire, batch)
+
+    async def close(payment_id: UUID, _attempt_id: UUID) -> bool:
+        try:
+            payment = await payments.cancel(payment_id, "expire", seen=Seen.EXPIRE_ASKED)
+        except Refusal as refusal:
+            if refusal.code == "payment_paid":  # somebody was quicker
+                return True
+            raise
+        return payment.current.error is None
+
+    return await _each(close, [(row["id"], row["attempt_id"]) for row in due])

@@ -27,7 +27,7 @@ from core.work.retries import in_transaction
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from core.database import Connection, Row
+    from core.database import Connection, Database, Row
     from core.payments.flow import Payments
     from core.payments.payments import Attempt
 
@@ -71,14 +71,30 @@ async def refund(
     `payment_not_paid` and `refund_exceeds` with what is `left`.
     """
     asked, new = await in_transaction(
-        payments.database, lambda connection: _store(connection, payment_id, request_id, amount, actor)
+        payments.database, lambda connection: store(connection, payment_id, request_id, amount, actor)
     )
-    return await _ask(payments, asked, actor) if new else asked
+    return await ask(payments, asked, actor) if new else asked
+
+
+async def under_way(connection: Connection, attempt_id: UUID) -> int:
+    """Return the sum of an attempt's refunds that may still be done. The caller has locked the payment."""
+    amount: int = await connection.fetchval(_sql.refunds_under_way, attempt_id)
+    return amount
+
+
+async def ask_later(connection: Connection, payment_id: UUID, request_id: str, actor: str) -> None:
+    """Store a refund of all that is left, in the transaction of `connection`; the job asks the provider for it."""
+    await store(connection, payment_id, request_id, None, actor)
 
 
 async def find_refund(payments: Payments, payment_id: UUID, request_id: str) -> Refund | None:
     """Return a refund, or None."""
-    row = await payments.database.fetchrow(_sql.refund_by_key, payment_id, request_id)
+    return await refund_of(payments.database, payment_id, request_id)
+
+
+async def refund_of(source: Connection | Database, payment_id: UUID, request_id: str) -> Refund | None:
+    """Return a refund as a transaction or the database sees it, or None."""
+    row = await source.fetchrow(_sql.refund_by_key, payment_id, request_id)
     return None if row is None else _refund(row)
 
 
@@ -88,7 +104,7 @@ async def step(payments: Payments) -> Progress:
     done = failed = 0
     for refund_ in map(_refund, rows):
         try:
-            await _ask(payments, refund_, "reconcile")
+            await ask(payments, refund_, "reconcile")
             done += 1
         except Refusal as refusal:
             _log.warning("payments.refund_failed", refund=str(refund_.id), code=refusal.code)
@@ -96,25 +112,31 @@ async def step(payments: Payments) -> Progress:
     return Progress(done, failed)
 
 
-async def _store(
-    connection: Connection, payment_id: UUID, request_id: str, amount: int | None, actor: str
+async def store(
+    connection: Connection,
+    payment_id: UUID,
+    request_id: str,
+    amount: int | None,
+    actor: str,
+    *,
+    attempt_id: UUID | None = None,
+    reason: str | None = None,
 ) -> tuple[Refund, bool]:
-    """Store a refund; return it, and whether it is new."""
+    """Store a refund of the paid attempt, or of the one that is named; return it, and whether it is new."""
     payment = await lock(connection, payment_id)
     row = await connection.fetchrow(_sql.refund_by_key, payment_id, request_id)
     if row is not None:
         if amount not in {None, row["amount"]}:
             raise Refusal("idempotency_conflict", "This request id was used before for another refund.")
         return _refund(row), False
-    attempt = next((one for one in payment.attempts if one.state is State.PAID), None) or next(
-        (one for one in payment.attempts if one.state in MONEY_STATES), None
-    )
+    chosen = [one for one in payment.attempts if attempt_id in {None, one.id} and one.state in MONEY_STATES]
+    attempt = next((one for one in chosen if one.state is State.PAID), None) or next(iter(chosen), None)
     if attempt is None:
         raise Refusal(
             "payment_not_paid", "Nothing was paid that could be given back.", state=str(payment.state)
         )
     facts = attempt.facts
-    left = facts.received - facts.refunded - await connection.fetchval(_sql.refunds_under_way, attempt.id)
+    left = facts.received - facts.refunded - await under_way(connection, attempt.id)
     amount = left if amount is None else amount
     if not 0 < amount <= left:
         raise Refusal("refund_exceeds", f"At most {left} can be given back.", left=left)
@@ -123,12 +145,13 @@ async def _store(
     )
     if row is None:
         raise LookupError("a refund was stored and is gone")
-    asked = NewStep(attempt.id, "refund_asked", {"amount": amount, "request_id": request_id})
+    told = {"amount": amount, "request_id": request_id, "reason": reason}
+    asked = NewStep(attempt.id, "refund_asked", told)
     await add_steps(connection, payment, [asked], actor)
     return _refund(row), True
 
 
-async def _ask(payments: Payments, asked: Refund, actor: str) -> Refund:
+async def ask(payments: Payments, asked: Refund, actor: str) -> Refund:
     """Ask the provider for a refund that is stored, unless it may be a second one, and settle it by the answer."""
     payment, attempt = await payments.attempt_of(asked.payment_id, asked.attempt_id)
     first = asked.state == "created" and asked.looks == 0
@@ -153,42 +176,54 @@ async def _ask(payments: Payments, asked: Refund, actor: str) -> Refund:
 async def _settle(
     payments: Payments, asked: Refund, seen: RefundSight | Seen, error: str | None, actor: str
 ) -> Refund:
-    state, sight = _state_of(seen)
-
-    async def work(connection: Connection) -> tuple[Refund, bool]:
-        payment = await lock(connection, asked.payment_id)
-        row = await connection.fetchrow(_sql.refund_by_key, asked.payment_id, asked.request_id)
-        if row is None or row["state"] in ENDS:
-            return _refund(row) if row else asked, False
-        attempt = payment.attempt(asked.attempt_id)
-        later = _next_look(attempt, asked, state)
-        row = await connection.fetchrow(
-            _sql.change_refund,
-            asked.id,
-            state,
-            fitted(sight.provider_id or "", MAX_NAME) or None if sight else None,
-            fitted(sight.word, MAX_WORD) if sight else "",
-            fitted(error, MAX_ERROR) if error else None,
-            later,
-        )
-        settled = _refund(row) if row else asked
-        told = {"amount": asked.amount, "request_id": asked.request_id, "error": error}
-        if state != asked.state:
-            await add_steps(connection, payment, [NewStep(attempt.id, f"refund_{state}", told)], actor)
-            await witness.refunded(connection, payment, attempt, asked.amount, state, error)
-        if state != DONE:
-            return settled, False
-        total = await connection.fetchval(_sql.refunds_done, attempt.id)
-        level = Sight(Standing.PAID, refunded=total)
-        # Refunds made elsewhere are not in our sum, so the provider is asked for its own.
-        report = Report(level, actor, soon=True)
-        _, wakes = await payments.applier.within(connection, payment.id, attempt.id, report)
-        return settled, wakes
-
-    settled, wakes = await payments.applier.opening(work)
+    settled, wakes = await payments.applier.opening(
+        lambda connection: settle_within(payments, connection, asked, seen, error, actor)
+    )
     if wakes:
         payments.applier.wake()
     return settled
+
+
+async def settle_within(
+    payments: Payments,
+    connection: Connection,
+    asked: Refund,
+    seen: RefundSight | Seen,
+    error: str | None,
+    actor: str,
+    *,
+    reason: str | None = None,
+) -> tuple[Refund, bool]:
+    """Settle a refund by what was seen of it; return it, and whether events or callbacks were written."""
+    state, sight = _state_of(seen)
+    payment = await lock(connection, asked.payment_id)
+    row = await connection.fetchrow(_sql.refund_by_key, asked.payment_id, asked.request_id)
+    if row is None or row["state"] in ENDS:
+        return _refund(row) if row else asked, False
+    attempt = payment.attempt(asked.attempt_id)
+    later = _next_look(attempt, asked, state)
+    row = await connection.fetchrow(
+        _sql.change_refund,
+        asked.id,
+        state,
+        fitted(sight.provider_id or "", MAX_NAME) or None if sight else None,
+        fitted(sight.word, MAX_WORD) if sight else "",
+        fitted(error, MAX_ERROR) if error else None,
+        later,
+    )
+    settled = _refund(row) if row else asked
+    told = {"amount": asked.amount, "request_id": asked.request_id, "error": error, "reason": reason}
+    if state != asked.state:
+        await add_steps(connection, payment, [NewStep(attempt.id, f"refund_{state}", told)], actor)
+        await witness.refunded(connection, payment, attempt, asked.amount, state, error)
+    if state != DONE:
+        return settled, False
+    total = await connection.fetchval(_sql.refunds_done, attempt.id)
+    level = Sight(Standing.PAID, refunded=total)
+    # Refunds made elsewhere are not in our sum, so the provider is asked for its own.
+    report = Report(level, actor, soon=True)
+    _, wakes = await payments.applier.within(connection, payment.id, attempt.id, report)
+    return settled, wakes
 
 
 def _state_of(seen: RefundSight | Seen) -> tuple[str, RefundSight | None]:

@@ -10,6 +10,8 @@ import msgspec
 from core.payments.flow import Payments, Route, no_terms
 from core.payments.health import Health
 from core.payments.observing import prepare
+from core.payments.orchestration import desk as orchestration
+from core.payments.orchestration import status_callbacks
 from core.payments.orders.orders import SURFACE as ORDERS
 from core.payments.orders.telling import armed
 from core.payments.routing import Rule, Wanted, route
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
     from uuid import UUID
 
+    from core.payments.onward import Onward
     from core.payments.payments import NewPayment, Payment
     from core.payments.telling import Armed
     from core.providers.protocol import Provider
@@ -48,7 +51,7 @@ _OWN_RULES: Final = {
 }
 
 # By the surface of a payment: the function that returns the callbacks which tell of a change.
-CALLBACKS: Final[Mapping[str, Armed]] = {}
+CALLBACKS: Final[Mapping[str, Armed]] = {orchestration.SURFACE: status_callbacks.armed}
 
 
 def rules_of(settings: Settings, providers: Mapping[str, Provider]) -> list[Rule]:
@@ -119,6 +122,7 @@ async def open_payments(
         terms=terms,
         noted=router.noted,
         arming=Arming({ORDERS: armed(service.settings), **CALLBACKS}, Vault.of(service.settings)),
+        longest_look=service.settings.payments_reconcile_stale_after_minutes * 60.0,
     )
     payments.failing = router.failing
     prepare(providers)
@@ -131,8 +135,13 @@ async def open_payments(
 
 
 @asynccontextmanager
-async def open_engine(service: Service, waker: Waker) -> AsyncIterator[Payments]:
-    """Open payments with the providers and rules of the settings. Raises SettingsError for rules that are none."""
+async def open_engine(
+    service: Service, waker: Waker, onward: Mapping[str, Onward] | None = None
+) -> AsyncIterator[Payments]:
+    """Open payments with the providers and rules of the settings. Raises SettingsError for rules that are none.
+
+    Every process that applies sights needs the same `onward`: what surfaces do with the money of their payments.
+    """
     providers = providers_of(service.settings)
     async with open_payments(
         service,
@@ -142,4 +151,5 @@ async def open_engine(service: Service, waker: Waker) -> AsyncIterator[Payments]
         terms=Terms(service.database, Vault.of(service.settings)).of,
         stand_in=simulator.NAME if simulator.NAME in providers else None,
     ) as payments:
+        payments.applier.onward = onward or {}
         yield payments

@@ -65,7 +65,11 @@ class Asked(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """An attempt's state and money, in minor units: `foreign` is in `foreign_currency`, all else in the payment's."""
+    """An attempt's state and money, in minor units: `foreign` is in `foreign_currency`, all else in the payment's.
+
+    `accepted` is the amount that a person has taken for what was asked for, 0 for none; `foreign_returned` the part of
+    the foreign money that a person has given back.
+    """
 
     state: State
     received: int = 0
@@ -75,6 +79,8 @@ class Facts(NamedTuple):
     on_suspense: int = 0
     foreign: int = 0
     foreign_currency: str | None = None
+    accepted: int = 0
+    foreign_returned: int = 0
 
 
 class Dispute(NamedTuple):
@@ -141,6 +147,38 @@ def hear(facts: Facts, seen: Seen, asked: Asked) -> Change:
     return Change(facts._replace(state=then.state), effects - {Effect.NOTE}, (), note)
 
 
+def accept(asked: Asked, facts: Facts) -> Change:
+    """Decide what follows when a person lets the merchant have what lies in suspense, as if it had been asked for."""
+    then = transition(facts.state, Seen.ACCEPTED)
+    if Effect.REFUSE in then.effects or facts.on_suspense <= 0:
+        return Change(facts, frozenset({Effect.REFUSE}))
+    moved, movements = _movements(asked, facts, facts._replace(state=then.state, accepted=facts.received))
+    return Change(moved, then.effects, movements)
+
+
+def returned(asked: Asked, facts: Facts) -> Change:
+    """Decide what follows when a person has given back at the provider what lies in suspense."""
+    then = transition(facts.state, Seen.RETURNED)
+    foreign = facts.foreign - facts.foreign_returned
+    if Effect.REFUSE in then.effects or (facts.on_suspense <= 0 and not foreign):
+        return Change(facts, frozenset({Effect.REFUSE}))
+    if foreign and facts.foreign_currency is not None:
+        back = Movement(
+            "payment.foreign_returned",
+            f"payment.foreign_returned:{facts.foreign}",
+            (Pair(Place.SUSPENSE, Place.CLEARING, foreign),),
+            facts.foreign_currency,
+        )
+        return Change(facts._replace(foreign_returned=facts.foreign), then.effects, (back,))
+    refunded = (
+        facts.received
+        if facts.state is State.MISMATCHED
+        else min(facts.received, facts.refunded + facts.on_suspense)
+    )
+    moved, movements = _movements(asked, facts, facts._replace(refunded=refunded))
+    return Change(moved, then.effects, movements)
+
+
 def dispute(asked: Asked, facts: Facts, disputed: Dispute) -> Change:
     """Decide what follows from a dispute. The caller sees to it that each is counted once."""
     if asked.currency == NO_CURRENCY or disputed.amount == 0:
@@ -198,7 +236,8 @@ def _lifted(asked: Asked, facts: Facts, sight: Sight, seen: Seen) -> Facts:
         amount = max(facts.foreign, sight.amount)
         return facts._replace(foreign=amount, foreign_currency=sight.currency)
     # Some providers tell no amounts. The amount is then the one that was asked for, unless another is known.
-    unsaid = facts.received if facts.state is State.MISMATCHED else asked.amount
+    known = facts.state is State.MISMATCHED or facts.accepted
+    unsaid = facts.received if known else asked.amount
     received = max(facts.received, unsaid if sight.amount is None else sight.amount)
     refunded = max(facts.refunded, min(sight.refunded or 0, received))
     return facts._replace(
@@ -209,7 +248,7 @@ def _lifted(asked: Asked, facts: Facts, sight: Sight, seen: Seen) -> Facts:
 def _level(asked: Asked, facts: Facts) -> int:
     """Return what ought to lie in suspense: all of it, or for a paid attempt what came beyond the amount."""
     if facts.state is State.PAID:
-        return max(facts.received - asked.amount - facts.refunded, 0)
+        return max(facts.received - max(asked.amount, facts.accepted) - facts.refunded, 0)
     return facts.received - facts.refunded - facts.fee - facts.disputed
 
 
@@ -218,7 +257,7 @@ def _movements(asked: Asked, before: Facts, after: Facts) -> tuple[Facts, tuple[
     if after.received == 0 and after.foreign == 0:
         return after, ()
     currency, home = asked.currency, Place.MERCHANT if after.state is State.PAID else Place.SUSPENSE
-    old = before._replace(state=after.state)
+    old = before._replace(state=after.state, accepted=after.accepted)
     got = old._replace(received=after.received)
     found: list[Movement] = []
 

@@ -57,6 +57,10 @@ class Seen(StrEnum):
     """A call ended in a way that tells nothing."""
     CANCEL_ASKED = "cancel_asked"
     EXPIRE_ASKED = "expire_asked"
+    ACCEPTED = "accepted"
+    """A person lets the merchant have money that lies in suspense."""
+    RETURNED = "returned"
+    """A person has given money that lies in suspense back at the provider."""
 
 
 class Effect(StrEnum):
@@ -75,7 +79,7 @@ class Effect(StrEnum):
     NOTE = "note"
     """The sight contradicts what is known, and the timeline says so."""
     REFUSE = "refuse"
-    """The asking comes too late."""
+    """The asking comes too late, or there is no money that it could be about."""
 
 
 class Next(NamedTuple):
@@ -105,6 +109,11 @@ _ENDS: Final = {
 }
 
 
+def _no_word(state: State) -> dict[Seen, Next]:
+    """Return the part of a row for a person's words about money, where there is none."""
+    return dict.fromkeys((Seen.ACCEPTED, Seen.RETURNED), _to(state, Effect.REFUSE))
+
+
 def _asked(state: State, effect: Effect | None) -> dict[Seen, Next]:
     effects = () if effect is None else (effect,)
     return dict.fromkeys((Seen.CANCEL_ASKED, Seen.EXPIRE_ASKED), _to(state, *effects))
@@ -122,6 +131,7 @@ def _begun(state: State) -> dict[Seen, Next]:
         Seen.UNSENT: _to(state),  # a later call did not go out, which says nothing of the first
         Seen.UNKNOWN: _to(state, Effect.LOOK),
         **_asked(state, Effect.GIVE_UP),
+        **_no_word(state),
     }
 
 
@@ -133,6 +143,8 @@ def _paid(state: State, arrives: Mapping[Seen, Next]) -> dict[Seen, Next]:
             (Seen.FAILED, Seen.CANCELED, Seen.EXPIRED, Seen.ABSENT, Seen.DECLINED), _to(state, Effect.NOTE)
         ),
         **_asked(state, Effect.REFUSE),
+        Seen.ACCEPTED: _to(State.PAID),
+        Seen.RETURNED: _to(state),
     }
 
 
@@ -148,6 +160,7 @@ def _closed(state: State) -> dict[Seen, Next]:
             _to(state),
         ),
         **_asked(state, None),
+        **_no_word(state),
     }  # fmt: skip
 
 
@@ -163,6 +176,7 @@ TABLE: Final[Mapping[State, Mapping[Seen, Next]]] = {
         Seen.UNSENT: _to(State.FAILED, Effect.NEXT),
         Seen.UNKNOWN: _to(State.UNKNOWN, Effect.LOOK),
         **_asked(State.CREATED, Effect.GIVE_UP),
+        **_no_word(State.CREATED),
     },
     State.UNKNOWN: {
         Seen.OPEN: _to(State.PENDING),
@@ -176,6 +190,7 @@ TABLE: Final[Mapping[State, Mapping[Seen, Next]]] = {
         Seen.UNSENT: _to(State.UNKNOWN, Effect.LOOK),
         Seen.UNKNOWN: _to(State.UNKNOWN, Effect.LOOK),
         **_asked(State.UNKNOWN, Effect.GIVE_UP),
+        **_no_word(State.UNKNOWN),
     },
     State.PENDING: _begun(State.PENDING),
     # A payer whose money did not come may pay otherwise: PROCESSING stays until the provider names an end.

@@ -10,7 +10,7 @@ import msgspec
 from core import ids
 from core.database import queries
 from core.outbox.events import write_events
-from core.payments.looking import CALL_SECONDS, seconds_to_look
+from core.payments.looking import CALL_SECONDS, LAST_LOOK_SECONDS, seconds_to_look
 from core.payments.payments import find, lock
 from core.payments.routing import MOST_ROUTES
 from core.payments.rules import CANCEL, EXPIRE, Dispute, seen_of
@@ -40,7 +40,8 @@ class Report(NamedTuple):
     """A sight or another thing seen of an attempt, by whom, and with which error (a code and a sentence) if any.
 
     `actor` is one of those that sql/migrations/0033_payments.sql names. A `look` counts for the time of the next one.
-    With `soon` the provider is looked at next, whatever the state, because there is more to be seen.
+    With `soon` the provider is looked at next, whatever the state, because there is more to be seen. A person gives a
+    `reason`, which the timeline keeps.
     """
 
     seen: Sight | Seen | Dispute
@@ -48,6 +49,7 @@ class Report(NamedTuple):
     error: str | None = None
     look: bool = False
     soon: bool = False
+    reason: str | None = None
 
     @property
     def sight(self) -> Sight | None:
@@ -75,15 +77,24 @@ async def write(
     change: Change,
     report: Report,
     postings: list[dict[str, Any]],
+    *,
+    longest_look: float = LAST_LOOK_SECONDS,
 ) -> tuple[Payment, bool]:
-    """Write the change of an attempt; return the payment after it, and whether there are events."""
-    after = await _write_attempt(connection, before, attempt, change, report)
+    """Write the change of an attempt; return the payment after it, and whether there are events.
+
+    An open attempt is looked at after `longest_look` seconds at the latest.
+    """
+    after = await _write_attempt(connection, before, attempt, change, report, longest_look)
     attempts = tuple(after if one.id == attempt.id else one for one in before.attempts)
     payment = before._replace(attempts=attempts)
     if after.state in MONEY_STATES and any(one.state in OPEN_STATES for one in attempts):
         await connection.execute(_sql.give_up_others, before.id, attempt.id)
     steps: list[NewStep] = []
-    if change.note or after != attempt._replace(looks=after.looks, next_look_at=after.next_look_at):
+    if (
+        change.note
+        or report.reason
+        or after != attempt._replace(looks=after.looks, next_look_at=after.next_look_at)
+    ):
         steps.append(
             NewStep(
                 attempt.id, _kind(before, attempt, report), _data(attempt, after, change, report, postings)
@@ -163,10 +174,25 @@ async def _add_attempt(connection: Connection, payment: Payment, number: int) ->
 
 
 async def _write_attempt(
-    connection: Connection, payment: Payment, attempt: Attempt, change: Change, report: Report
+    connection: Connection,
+    payment: Payment,
+    attempt: Attempt,
+    change: Change,
+    report: Report,
+    longest_look: float,
 ) -> Attempt:
     after = _attempt_after(payment, attempt, change, report)
     effects, facts = change.effects, change.facts
+    look_in = seconds_to_look(
+        facts.state,
+        effects,
+        after.looks,
+        giving_up=after.giving_up,
+        provider=attempt.provider,
+        age=datetime.now(UTC) - attempt.created_at,
+        nameless=after.provider_id is None,
+        longest=longest_look,
+    )
     next_look_at = await connection.fetchval(
         _sql.change_attempt,
         attempt.id,
@@ -178,17 +204,7 @@ async def _write_attempt(
         *facts,
         after.giving_up,
         after.looks,
-        0.0
-        if report.soon
-        else seconds_to_look(
-            facts.state,
-            effects,
-            after.looks,
-            giving_up=after.giving_up,
-            provider=attempt.provider,
-            age=datetime.now(UTC) - attempt.created_at,
-            nameless=after.provider_id is None,
-        ),
+        0.0 if report.soon else look_in,
         after.expires_at,
     )
     sight = report.sight
@@ -265,5 +281,6 @@ def _data(
         **told,
         "error": after.error if report.error else None,
         "note": change.note,
+        "reason": report.reason,
         "postings": postings or None,
     }

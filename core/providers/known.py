@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from core.providers import cloudpayments, paypal_objects, simulator, stripe_objects
+from core.providers import cloudpayments, links, paypal_objects, simulator, stripe_objects
 from core.providers.cloudpayments import CloudPayments
 from core.providers.kaspi import Kaspi
 from core.providers.kaspi_bank import KaspiBank
@@ -41,6 +41,7 @@ EVENT_READERS: Final[Mapping[str, Callable[[str, bytes], Notice | None]]] = {
     stripe_objects.NAME: stripe_objects.read_event,
     paypal_objects.NAME: paypal_objects.read_event,
     cloudpayments.NAME: cloudpayments.read_event,
+    links.NAME: links.read_event,
     simulator.NAME: simulator.read_event,
 }
 """The readers of the events of each provider that sends some, set up or not; each raises ValueError."""

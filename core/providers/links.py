@@ -99,19 +99,25 @@ class Links:
         """Raise DeclinedError: the provider gives nothing back."""
         raise unsupported(NAME, "gives nothing back")
 
-    def read(self, event_type: str, body: bytes) -> Notice | None:  # noqa: ARG002 - it has events of one type
-        """Read a webhook: `finished` is paid, and every other word says that it never will be."""
-        event = reading.decoded(body, _Event)
-        if event.payment_id <= 0 or not event.status:
-            raise ValueError("the webhook names no payment")
-        return notice_of(event.payment_id, event.status)
+    def read(self, event_type: str, body: bytes) -> Notice | None:
+        """Read a webhook."""
+        return read_event(event_type, body)
 
     async def close(self) -> None:
         """Close connections."""
         await self._caller.close()
 
 
-def notice_of(number: int, word: str) -> Notice:
-    """Return the notice of a webhook about the payment of that number: `finished` is paid, all else never will be."""
-    standing = Standing.PAID if word == FINISHED else Standing.FAILED
-    return Notice([str(number)], Sight(standing, provider_id=str(number), word=reading.word(word)))
+def read_event(_event_type: str, body: bytes) -> Notice:
+    """Read a webhook: `finished` is paid, and every other word says that it never will be. Raises ValueError."""
+    event = reading.decoded(body, _Event)
+    if event.payment_id <= 0 or not event.status:
+        raise ValueError("the webhook names no payment")
+    number = str(event.payment_id)
+    standing = Standing.PAID if event.status == FINISHED else Standing.FAILED
+    return Notice([number], Sight(standing, provider_id=number, word=reading.word(event.status)))
+
+
+def event_body(number: int, word: str) -> bytes:
+    """Return the body of a webhook about the payment of that number."""
+    return msgspec.json.encode(_Event(number, word))

@@ -102,6 +102,9 @@ class Brand(BaseModel):
     brand_help_url: Annotated[str, AfterValidator(_help)] = key(
         "", "Where payers get help: an https, mailto or tel address; unset: the page offers none"
     )
+    pay_page_cards: bool = key(
+        False, "Let codes and links be paid by card on the payment page, through the payment providers"
+    )
     brand_languages_dir: Annotated[str, AfterValidator(_folder)] = key(
         "",
         "Folder of further message catalogues of the payment page, one file a language, such as fr.po; an ar.po or"

@@ -50,6 +50,14 @@ def is_own_name(host: str) -> bool:
     return name in _OWN_NAMES or name.endswith((".localhost", ".localhost.localdomain"))
 
 
+def is_this_machine(host: str, bound: str) -> bool:
+    """Whether a host means this machine, on which a server of ours is `bound` to an address or to all of them."""
+    if is_own_name(host) or name_in(host) == name_in(bound):
+        return True
+    network = network_in(host)
+    return network is not None and (network.is_loopback or network.is_unspecified)
+
+
 def spellings(network: Network) -> tuple[Network, ...]:
     """Return a network, and the networks of IPv6 in which its IPv4 addresses are embedded."""
     if network.version == 6:

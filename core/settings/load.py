@@ -73,6 +73,8 @@ def load_settings(*, env_file: str | os.PathLike[str] | None = ".env", **overrid
     problems = [*back_doors(environment), *broken.values()]
     if settings.env == "prod":
         problems += _broken_rules(settings, _environment_word(values), broken, given_as)
+    if bool(settings.grpc_tls_cert_file) != bool(settings.grpc_tls_key_file):
+        problems.append("GRPC_TLS_CERT_FILE and GRPC_TLS_KEY_FILE belong together: set both or none.")
     if problems:
         raise SettingsError(problems)
     for attribute in ("database_url", "redis_url"):

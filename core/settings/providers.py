@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, StringConstraints
 
+from core.settings.hosts import is_this_machine
 from core.settings.kinds import BaseUrl, Secret, Secrets, Url, Words, key, zero_means
 
 # Where PayPal keeps the certificates of its webhooks, by PAYPAL_MODE.
@@ -107,10 +108,31 @@ class Orchestration(BaseModel):
     """Providers: orchestration."""
 
     app_service_name: str = key("payments-service", "Our name in callers' lists of allowed services")
-    app_api_key: Secret = key("", "Our own key at the auth service and at receivers of status callbacks")
-    auth_service_grpc_addr: str = key("localhost:9090", "Auth service that checks callers' keys, host:port")
-    grpc_host: str = key("0.0.0.0", "Address the gRPC API listens on")  # noqa: S104
-    grpc_port: int = key(9090, "Port of the gRPC API", ge=0, le=65535)
+    app_api_key: Secret = key(
+        "",
+        "Our own key at the auth service, which is not asked without it, and at receivers of status callbacks",
+    )
+    auth_service_grpc_addr: str = key(
+        "",
+        "Auth service that is asked for callers' keys that `tallystick keys` has not made, host:port; unset: none is"
+        " asked; it is never our own GRPC_PORT",
+    )
+    grpc_host: str = key(
+        "0.0.0.0",  # noqa: S104
+        "Address the gRPC API listens on; `up` takes 127.0.0.1 when it is unset",
+    )
+    grpc_port: int = key(
+        9090,
+        "Port of the gRPC API; outside prod the default moves on from a busy one and says so; 0: no gRPC",
+        ge=0,
+        le=65535,
+    )
+    grpc_tls_cert_file: str = key("", "PEM file of the certificates that the gRPC API shows; unset: no TLS")
+    grpc_tls_key_file: str = key("", "PEM file of the private key of GRPC_TLS_CERT_FILE")
+    grpc_tls_client_ca_file: str = key(
+        "",
+        "PEM file of the authorities whose certificates callers of the gRPC API must show; unset: they show none",
+    )
     payments_provider_callback_base_url: BaseUrl = key("", "Base URL of providers' callbacks to us")
     payments_callback_trusted_hosts: Words = key(
         "",
@@ -127,20 +149,57 @@ class Orchestration(BaseModel):
         10, "Time limit of a status callback; 0 and below mean 10", unit="seconds", le=120
     )
     payments_pending_timeout_minutes: int = key(
-        60, "Age at which a pending payment expires", unit="minutes", ge=1, le=525_600
+        60,
+        "Age at which an open payment of orchestration is given up: its provider is asked to close it; 0: at once",
+        unit="minutes",
+        ge=0,
+        le=525_600,
     )
     payments_reconcile_stale_after_minutes: int = key(
-        15, "Age at which an unchanged payment is asked for at its provider", unit="minutes", ge=1, le=525_600
+        15,
+        "The longest time for which an open payment is not asked for at its provider; 0: each minute, and at each run"
+        " of `tallystick payments reconcile`",
+        unit="minutes",
+        ge=0,
+        le=525_600,
     )
     payments_job_batch_size: Annotated[int, zero_means(100)] = key(
-        100, "Payments a job takes at once; 0 and below mean 100", unit="payments", le=10_000
+        100,
+        "Payments that one run of `tallystick payments reconcile` or one step of expiring takes; 0 and below mean 100",
+        unit="payments",
+        le=10_000,
     )
     payments_reconcile_interval_minutes: int = key(
-        2, "How often payments are reconciled", unit="minutes", ge=1, le=10_080
+        2,
+        "How often `tallystick payments reconcile --worker` runs, which refuses 0 and below; `tallystick worker` looks"
+        " by itself",
+        unit="minutes",
+        le=10_080,
     )
     payments_callback_dispatch_interval_minutes: int = key(
-        1, "How often status callbacks are sent", unit="minutes", ge=1, le=10_080
+        1,
+        "How often `tallystick callbacks dispatch --worker` runs, which refuses 0 and below; `tallystick worker` sends"
+        " at once",
+        unit="minutes",
+        le=10_080,
     )
     payments_expire_pending_interval_minutes: int = key(
-        5, "How often pending payments are expired", unit="minutes", ge=1, le=10_080
+        5,
+        "How often `tallystick expire pending --worker` runs, which refuses 0 and below; `tallystick worker` expires"
+        " by itself",
+        unit="minutes",
+        le=10_080,
     )
+
+    @property
+    def auth_service_problem(self) -> str:
+        """A sentence on why AUTH_SERVICE_GRPC_ADDR is not asked though it is set; empty for none."""
+        host, _, port = self.auth_service_grpc_addr.rpartition(":")
+        name = "AUTH_SERVICE_GRPC_ADDR"
+        if not self.auth_service_grpc_addr:
+            return ""
+        if port == str(self.grpc_port) and is_this_machine(host or "localhost", self.grpc_host):
+            return f"{name}={self.auth_service_grpc_addr} is the gRPC API of this service itself, so it is not asked."
+        if not self.app_api_key:
+            return f"{name} is set without APP_API_KEY, which it wants to see, so it is not asked."
+        return ""

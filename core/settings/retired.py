@@ -19,7 +19,8 @@ class Retired(NamedTuple):
 RETIRED = (
     Retired(
         ("MYSQL_DSN", "MYSQL_MAX_OPEN_CONNS", "MYSQL_MAX_IDLE_CONNS", "MYSQL_CONN_MAX_LIFETIME_MINUTES"),
-        "data is kept in PostgreSQL: set DATABASE_URL and DATABASE_POOL_SIZE",
+        "data is kept in PostgreSQL: set DATABASE_URL and DATABASE_POOL_SIZE, and carry the old database over with"
+        " `tallystick import`",
     ),
     Retired(("LOGS_DB_URL",), "timelines are kept with the payments in DATABASE_URL"),
     Retired(
@@ -77,7 +78,7 @@ def retired_notices(environment: Mapping[str, str]) -> list[str]:
     """Return one sentence for each key that is set and that nothing reads."""
     told = [
         f"{name}={UNREMARKABLE_DATABASE_URL} is not used: data is kept in PostgreSQL. Set DATABASE_URL to one, or"
-        " leave it out for the embedded server of `tallystick up`."
+        " leave it out for the embedded server of `tallystick up`. `tallystick import` carries the old file over."
         for name in DATABASE_NAMES
         if environment.get(name) == UNREMARKABLE_DATABASE_URL
     ]

@@ -94,6 +94,9 @@ class Ports(BaseModel):
     inbox_port: int = key(
         0, "Port of APP_HOST on which only the inbox's contract answers; 0: none", ge=0, le=65535
     )
+    orchestration_port: int = key(
+        0, "Port of APP_HOST on which only internal services' payments answer; 0: none", ge=0, le=65535
+    )
     kaspi_port: int = key(
         0, "Port of APP_HOST on which only the Kaspi contract answers; 0: none", ge=0, le=65535
     )

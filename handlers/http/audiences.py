@@ -49,8 +49,9 @@ AUDIENCES = (
     Audience(
         "payments",
         "Payments",
-        "Take payments through providers, as the services did that came before: merchants' orders, Kaspi.",
-        ("orders", "kaspi"),
+        "Take payments through providers, as the services did that came before: merchants' orders, Kaspi, and those of"
+        " your own services.",
+        ("orders", "kaspi", "orchestration"),
     ),
     Audience(
         "operate",

@@ -22,10 +22,11 @@ from handlers.http import problems
 from handlers.http.protocol import READY_HEADERS, is_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
+
+    from handlers.http.surface import Refuse
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Refuse = Callable[[web.HTTPException, str, str], web.Response]
 
 X_REQUEST_ID = istr("X-Request-ID")
 X_TRACEPARENT = istr("traceparent")
@@ -125,9 +126,9 @@ class Exchange:
 
 
 _READY_SECURITY = "".join([f"{name}: {value}\r\n" for name, value in SECURITY_HEADERS.items()])
-_READY_SAFE = f"{_READY_SECURITY}{hdrs.CACHE_CONTROL}: {SAFE_CACHE_CONTROL}\r\n{X_REQUEST_ID}: "
-_READY_OTHER = f"{_READY_SECURITY}{hdrs.CACHE_CONTROL}: {OTHER_CACHE_CONTROL}\r\n{X_REQUEST_ID}: "
-_READY_OWN_CACHE = f"{_READY_SECURITY}{X_REQUEST_ID}: "
+_READY_SAFE = f"{_READY_SECURITY}{hdrs.CACHE_CONTROL}: {SAFE_CACHE_CONTROL}\r\n"
+_READY_OTHER = f"{_READY_SECURITY}{hdrs.CACHE_CONTROL}: {OTHER_CACHE_CONTROL}\r\n"
+_READY_OWN_CACHE = _READY_SECURITY
 
 EXCHANGE: web.RequestKey[Exchange] = web.RequestKey("exchange", Exchange)
 
@@ -136,20 +137,33 @@ class Edge:
     """The layer around every handler of one application, and `dress`, its signal.
 
     `handlers` are the application's own, by the numbers that `around` knows. `refuse` makes an answer of the
-    framework's own refusals, from the exception, the path and the method.
+    framework's own refusals, from the exception, the path and the method. Where methods are `told`, by the templates
+    of their paths, every OPTIONS is answered with them.
     """
 
-    __slots__ = ("cross_origin", "handlers", "refuse")
+    __slots__ = ("cross_origin", "handlers", "refuse", "told")
 
     def __init__(
         self,
         allowed_origins: Collection[str],
         handlers: Sequence[Handler],
         refuse: Refuse = problems.from_http_exception,
+        told: Mapping[str, str] | None = None,
     ) -> None:
         self.cross_origin = CrossOrigin(allowed_origins)
         self.handlers = handlers
         self.refuse = refuse
+        self.told = told
+
+    def preflight(self, request: web.Request, template: str) -> web.Response | None:
+        """Answer a question about what may be asked; None if the request is no such question."""
+        response = self.cross_origin.preflight(request)
+        if self.told is None:
+            return response
+        response = response or web.Response(status=204)
+        if template in self.told:
+            response.headers[hdrs.ALLOW] = self.told[template]
+        return response
 
     async def dress(self, request: web.Request, response: web.StreamResponse) -> None:
         """Add the headers that every answer has, just before they leave. `_ready_headers` makes the same as bytes."""
@@ -162,7 +176,8 @@ class Edge:
             headers[hdrs.CACHE_CONTROL] = (
                 SAFE_CACHE_CONTROL if request.method in _SAFE_METHODS else OTHER_CACHE_CONTROL
             )
-        headers[X_REQUEST_ID] = exchange.request_id
+        if exchange.request_id:
+            headers[X_REQUEST_ID] = exchange.request_id
         if exchange.traced:
             headers[X_TRACEPARENT] = exchange.traceparent
         if exchange.trace_id is not None:
@@ -191,7 +206,7 @@ def around(template: str, number: int) -> Handler:
         response: web.StreamResponse | None = None
         try:
             if request.method == hdrs.METH_OPTIONS:
-                response = edge.cross_origin.preflight(request)
+                response = edge.preflight(request, template)
             if response is None:
                 response = await edge.handlers[number](request)
         except web.HTTPException as error:
@@ -223,7 +238,7 @@ def _ready_headers(request: web.Request, response: web.StreamResponse, exchange:
         first = _READY_OWN_CACHE
     else:
         first = _READY_SAFE if request.method in _SAFE_METHODS else _READY_OTHER
-    lines = f"{first}{exchange.request_id}\r\n"
+    lines = f"{first}{X_REQUEST_ID}: {exchange.request_id}\r\n" if exchange.request_id else first
     if exchange.traced:
         lines += f"{X_TRACEPARENT}: {exchange.traceparent}\r\n"
     if exchange.trace_id is not None:

@@ -138,6 +138,12 @@ def document(
                 "order_signature": {"type": "apiKey", "in": "header", "name": "X-Internal-Signature"},
                 "internal_signature": {"type": "apiKey", "in": "header", "name": "X-Internal-Sign"},
                 "internal_secret": {"type": "apiKey", "in": "header", "name": "X-Internal-Secret"},
+                "internal_key": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": "X-API-Key",
+                    "description": "The key of an internal service: `tallystick keys create --caller NAME`",
+                },
                 "merchant_signature": {"type": "apiKey", "in": "header", "name": "X-API-Sign"},
                 "admin_bearer": {
                     "type": "http",
@@ -158,7 +164,7 @@ def _operation(surface: Surface, route: Route, schemas: Schemas) -> Json:
     }
     if description := operation_words(route.handler, route.description):
         operation["description"] = description
-    if parameters := _parameters(route, schemas):
+    if parameters := [*_parameters(route, schemas), *surface.parameters(route)]:
         operation["parameters"] = parameters
     if route.body is not None:
         content: Json = {"schema": schemas.of(route.body)}

@@ -15,9 +15,12 @@ from handlers.http.route import MIB
 if TYPE_CHECKING:
     from core.access.api_keys import ApiKeys
     from core.access.guard import Guard
+    from core.access.internal_callers import InternalCallers
     from core.errors import Refusal
     from core.identity.identity import Identity
     from core.payments.flow import Payments
+    from core.payments.orchestration.desk import Desk
+    from core.payments.orchestration.provider_events import EventDesk
     from core.platform import Platform
     from core.service import Service
     from core.settings import Settings
@@ -49,6 +52,8 @@ class Parts:
         "addresses",
         "administrators",
         "api_keys",
+        "callers",
+        "desk",
         "guard",
         "identity",
         "inbound",
@@ -57,6 +62,7 @@ class Parts:
         "outbound",
         "payments",
         "platform",
+        "provider_events",
         "service",
         "settings",
         "stopping",
@@ -71,6 +77,9 @@ class Parts:
     platform: Platform
     identity: Identity
     payments: Payments
+    callers: InternalCallers
+    desk: Desk
+    provider_events: EventDesk
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from aiohttp import web
 
+from handlers.http.problems import contract_http_exception
 from handlers.http.route import MIB
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Refuse = Callable[[web.HTTPException, str, str], web.Response]
+Gate = Callable[[web.Request, "Parts"], Awaitable[web.Response | None]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +34,17 @@ class Listener:
 
     `setting` is the attribute of the settings that holds the port. `surfaces` are all that answer there, those of
     health and documentation included.
+
+    `refuse` answers the framework's own refusals. Before one for a path or method that is none, the `gate` is asked,
+    whose answer counts if it has one. With `tell_methods` every OPTIONS is answered, and the function writes the
+    methods of its path.
     """
 
     setting: str
     surfaces: tuple[Surface, ...]
+    refuse: Refuse = contract_http_exception
+    gate: Gate | None = None
+    tell_methods: Callable[[Iterable[str]], str] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +80,10 @@ class Surface(ABC):
     def codes(self, route: Route) -> Iterable[str]:  # noqa: ARG002 - surfaces whose routes are hidden have none
         """Return the codes that the surface can refuse with before the handler of `route` is called."""
         return ()
+
+    def parameters(self, route: Route) -> list[Json]:  # noqa: ARG002
+        """Return the document's headers that every call of `route` carries, besides those of the route itself."""
+        return []
 
     def refusals(self, codes: Sequence[str]) -> Json:  # noqa: ARG002
         """Return the document's content of an answer that refuses with one of `codes`."""

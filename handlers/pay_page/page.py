@@ -14,6 +14,7 @@ from aiohttp import hdrs, web
 from core.errors import Refusal
 from core.payables import codes
 from handlers.http.route import Call, Route, table
+from handlers.pay_page.card import pay_by_card, show_card
 from handlers.pay_page.paying import confirm, review, show_payable, show_receipt
 from handlers.pay_page.signing import ask_verification, send_code, show_verify, sign_out, verify
 from handlers.pay_page.surface import PageSurface
@@ -68,9 +69,11 @@ ROUTES = table(
     Route("POST", "/pay/{code}/verification", ask_verification, "pay_page_verification", "Be verified"),
     Route("POST", "/pay/{code}/amount", review, "pay_page_amount", "Look at the amount again"),
     Route("POST", "/pay/{code}/confirm", confirm, "pay_page_confirm", "Pay"),
+    Route("POST", "/pay/{code}/card", pay_by_card, "pay_page_card", "Pay by card"),
+    Route("GET", "/pay/{code}/card/{key}", show_card, "pay_page_card_payment", "Show a payment by card"),
     *(
         Route("GET", f"/pay/{{code}}/{step}", go_back, f"pay_page_from_{step.replace('-', '_')}", "Go back")
-        for step in ("phone", "verification", "amount", "confirm", "sign-out")
+        for step in ("phone", "verification", "amount", "confirm", "card", "sign-out")
     ),
     Route("GET", "/pay/{code}/receipt/{transfer}", show_receipt, "pay_page_receipt", "The receipt"),
     Route("POST", "/pay/{code}/sign-out", sign_out, "pay_page_sign_out", "End the sign-in"),

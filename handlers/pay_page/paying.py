@@ -11,6 +11,7 @@ from core.money import decimals
 from core.payables import codes
 from core.payables.codes import Outlook
 from core.wallets import amounts
+from handlers.pay_page.card import key_for
 from handlers.pay_page.visit import Visit
 from handlers.pay_page.words import (
     NOT_PAYABLE,
@@ -70,6 +71,7 @@ def show_phone(call: Call, offer: Offer, refusal: Refusal | None = None, typed: 
         example=phone_examples(),
         verified_only=settings.kyc_min_level_for_merchant_pay > 0,
         env_dev=settings.env == "dev",
+        card_key=key_for(settings, offer),
     )
 
 

@@ -77,6 +77,8 @@ CONTRACT_PROBLEMS: dict[str, ProblemType] = {
     "recipient_not_found": ProblemType(404, "Recipient not found"),
     "transfer_to_self": ProblemType(400, "Cannot transfer to self"),
     "topup_disabled": ProblemType(403, "Topup disabled"),
+    "no_provider": ProblemType(503, "No payment provider"),
+    "payment_not_found": ProblemType(404, "Payment not found"),
     # Merchants.
     "not_allowed": ProblemType(403, "Not allowed"),
     "kyc_level_required": ProblemType(403, "KYC level required"),

@@ -23,6 +23,7 @@ from handlers.wallets import (
     refunds,
     requests,
     subscriptions,
+    topups,
     vouchers,
     wallet,
 )
@@ -49,6 +50,7 @@ ROUTES: tuple[Route, ...] = (
     *sign_in.ROUTES,
     *passkeys.ROUTES,
     *wallet.ROUTES,
+    *topups.ROUTES,
     *merchants.ROUTES,
     *requests.ROUTES,
     *blocks.ROUTES,

@@ -16,6 +16,7 @@ GROUPS = {
     "memory": "the API process's memory over a long run",
     "processes": "several API processes, for information",
     "payments": "payments at one merchant's QR code, with a fee, beside plain transfers",
+    "creates": "payments asked for at the provider simulator, and what the engine itself adds to a provider's time",
     "ingest": "signed events over HTTP beside the bare handler",
     "ack": "acknowledgements at a fixed rate, half of them of duplicates",
     "refusal": "forged events over HTTP beside the bare handler: processor time",

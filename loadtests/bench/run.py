@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from loadtests.bench import machine
 from loadtests.bench.claims import CLAIMS, claims
+from loadtests.bench.creating.group import CREATES, OWN, creates
 from loadtests.bench.deliveries import DELIVERY, HEALTHY, SICK, SUSTAINED, delivery, isolation
 from loadtests.bench.figures import Figures
 from loadtests.bench.ingest import INGEST, ingest
@@ -103,6 +104,9 @@ async def run(
         if plan.has("payments"):
             say("[bold]payments at one QR code[/bold]")
             await payments(stand, meter)
+        if plan.has("creates"):
+            say("[bold]payments through a provider[/bold]")
+            await creates(stand, meter)
         await measure_webhooks(stand, meter)
         pipeline, grown = await measure_whole_way(stand, meter, console)
         if plan.has("memory"):
@@ -222,6 +226,8 @@ async def drop_copies(stand: Stand) -> None:
         STORAGE,
         SMALL,
         PAYMENTS,
+        CREATES,
+        OWN,
         INGEST,
         DELIVERY,
         SUSTAINED,

@@ -166,10 +166,18 @@ class Stand:
     # Processes
 
     @contextlib.asynccontextmanager
-    async def api(self, database: str, *, processes: int = 1, worker: bool = True) -> AsyncIterator[Caller]:
-        """Serves a database: the API with so many processes, and the worker. Yields who calls it, once it is ready."""
+    async def api(
+        self, database: str, *, processes: int = 1, worker: bool = True, provider: str = ""
+    ) -> AsyncIterator[Caller]:
+        """Serves a database: the API with so many processes, and the worker. Yields who calls it, once it is ready.
+
+        `provider` is the address of the simulator that payments go to.
+        """
         port = choose_port(None)
-        settings = self.subject.environment(self.postgres.url(database), self.redis_url(database), port)
+        settings = {
+            **self.subject.environment(self.postgres.url(database), self.redis_url(database), port),
+            **({"SIMULATOR_URL": provider} if provider else {}),
+        }
         with contextlib.ExitStack() as stack:
             api = stack.enter_context(self._process("api", self.subject.api_command(processes), settings))
             if worker and (command := self.subject.worker_command()) is not None:
@@ -203,6 +211,15 @@ class Stand:
             # The floor gives its one answer to every request, be it a refusal.
             await self._wait_ready(caller, process, status=sample.status)
             yield caller
+
+    @contextlib.asynccontextmanager
+    async def provider(self) -> AsyncIterator[str]:
+        """Runs a simulator of a payment provider. Yields its address."""
+        port = choose_port(None)
+        command = [sys.executable, "-m", "ops.cli", "simulator", f"--port={port}"]
+        with self._process("provider", command, {}) as process:
+            await self._wait_ready(Caller(host=HOST, port=port, token="", accounts=0), process, status=404)
+            yield f"http://{HOST}:{port}"
 
     @contextlib.asynccontextmanager
     async def receiver(self) -> AsyncIterator[Caller]:

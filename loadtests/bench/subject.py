@@ -1,6 +1,7 @@
 """The service under test behind one protocol, so that no other part of this package knows the service."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Protocol
 
 import asyncpg
@@ -67,6 +68,11 @@ class Subject(Protocol):
 
     def environment(self, database_url: str, redis_url: str, port: int) -> Mapping[str, str]:
         """The settings of both: everything on, and a rate limit that refuses nothing."""
+
+    def creates(
+        self, database_url: str, redis_url: str
+    ) -> AbstractAsyncContextManager[Callable[[], Awaitable[object]]]:
+        """A call that asks for one payment of a provider that answers at once."""
 
     def pgbench_script(self, books: Books, *, hot: bool) -> str:
         """A pgbench script that posts one transfer, between uniform accounts or from the hot one."""

@@ -20,6 +20,7 @@ from core.service import open_service
 from core.settings import load_settings
 from loadtests.bench import posting
 from loadtests.bench.clients.workload import CURRENCY, HOT_ACCOUNT, STRIPE_SECRET
+from loadtests.bench.creating.instant import creating
 from loadtests.bench.subject import Books, Connection, Shop
 
 #: Accounts may owe this much, so that the limit is checked and never reached.
@@ -182,6 +183,12 @@ class Tallystick:
             "KYC_L1_DAILY_MAX_CENTS": str(CREDIT),
             "MERCHANT_FEE_BPS": "150",
         }
+
+    def creates(
+        self, database_url: str, redis_url: str
+    ) -> contextlib.AbstractAsyncContextManager[Callable[[], Awaitable[object]]]:
+        """The engine of payments in this process."""
+        return creating(database_url, redis_url)
 
     def pgbench_script(self, books: Books, *, hot: bool) -> str:
         """One call of `ledger_post` with one transfer."""

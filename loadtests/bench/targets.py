@@ -230,6 +230,13 @@ TARGETS = (
         bound=1.2,
         unit="×",
     ),
+    Target(
+        key="create_own_p95_ms",
+        text="one creation of a payment beyond the provider's own time, p95",
+        better="<",
+        bound=5,
+        unit="ms",
+    ),
     # "Flat": a claim that reads what died before it grows with the time, many times over.
     Target(
         key="claims_growth",
@@ -291,6 +298,7 @@ def speed_ratios(figures: Figures, connections: Iterable[int]) -> dict[str, floa
         "loaded_vs_small": figures.ratio("single.uniform.loaded", "single.uniform.small"),
         "qr_payments_vs_single": figures.ratio("payments.qr", "payments.single"),
         "past_balance_p99_ms": _median_latency(figures, "past_balance", "p99"),
+        "create_own_p95_ms": _median_latency(figures, "creates.own@1", "p95"),
     }
 
 

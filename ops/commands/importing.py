@@ -16,11 +16,19 @@ if TYPE_CHECKING:
 
 STATEMENT_TIMEOUT_MS = 600_000
 REFUSED = 1
-SERVICES = ("wallets", "inbox")
+# The module of core.importing and its list of steps, for each database.
+SERVICES = {
+    "wallets": ("wallets", "STEPS"),
+    "inbox": ("inbox", "STEPS"),
+    "orders": ("orders", "STEPS"),
+    "orders_logs": ("orders", "LOG_STEPS"),
+    "kaspi": ("kaspi", "STEPS"),
+    "orchestration": ("orchestration", "STEPS"),
+}
 
 
 @click.command("import")
-@click.argument("service", type=click.Choice(SERVICES))
+@click.argument("service", type=click.Choice(list(SERVICES)))
 @click.option(
     "--from",
     "source",
@@ -41,7 +49,7 @@ SERVICES = ("wallets", "inbox")
 def import_(
     service: str, source: str, *, dry_run: bool, phones_proven: bool, verify: bool, as_json: bool
 ) -> int:
-    """Carry the database of SERVICE over, one of the five before this one. Exit with 1 if a row was refused.
+    """Carry the database of SERVICE over, of one of the five before this one. Exit with 1 if a row was refused.
 
     The old service is stopped meanwhile; its database is read in one snapshot and never written to. Everything keeps
     its id, so a second run changes nothing, and a run that was ended goes on where it was. docs/migration.md has the
@@ -74,7 +82,8 @@ def import_(
 def _steps(service: str) -> tuple[Step, ...]:
     from importlib import import_module
 
-    found: tuple[Step, ...] = import_module(f"core.importing.{service}").STEPS
+    module, name = SERVICES[service]
+    found: tuple[Step, ...] = getattr(import_module(f"core.importing.{module}"), name)
     return found
 
 

@@ -48,46 +48,96 @@ def keys() -> None:
 
 
 @keys.command()
-@click.option(
-    "--principal", required=True, help="The principal of the key, made if there is none of this name."
-)
+@click.option("--principal", help="The principal of the key, made if there is none of this name.")
 @click.option(
     "--scope",
     "scopes",
-    required=True,
     multiple=True,
-    help="A scope of the key; repeat it for more. The refusal of a wrong one lists all.",
+    help="A scope of the principal's key; repeat it for more. The refusal of a wrong one lists all.",
 )
+@click.option("--caller", help="In place of a principal: a service of your own that asks for payments.")
+@click.option("--no-access", is_flag=True, help="The caller's key is known, and may call nothing.")
+@click.option("--sees-all", is_flag=True, help="The caller sees the payments of all callers.")
 @click.option("--description", default="", help="The purpose of the key, for the list.")
 @click.option("--expires-in", type=Duration(), help="When the key ends: 30m, 12h, 90d, 8w. [default: never]")
-def create(principal: str, scopes: tuple[str, ...], description: str, expires_in: timedelta | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of the key alone.")
+def create(
+    *,
+    principal: str | None,
+    scopes: tuple[str, ...],
+    caller: str | None,
+    no_access: bool,
+    sees_all: bool,
+    description: str,
+    expires_in: timedelta | None,
+    as_json: bool,
+) -> None:
     """Create a key and print it, this once: it is stored hashed, and nobody can show it again.
 
-    The key alone goes to standard output, so that a script can capture it.
+    A key is that of a principal with scopes, for the ledger and webhooks, or that of a caller, for payments through
+    providers. The key alone goes to standard output, so that a script can capture it.
 
     \b
     Examples:
       tallystick keys create --principal shop --scope transfers:write --scope accounts:read
+      tallystick keys create --caller checkout --json
       KEY=$(tallystick keys create --principal ci --scope feed:read --expires-in 12h)
     """  # noqa: D301 - `\b` is how click is told not to wrap
-    from core.access.api_keys import create_key
-
+    _check_holder(principal, scopes, caller, no_access=no_access, sees_all=sees_all)
     expires_at = datetime.now(UTC) + expires_in if expires_in else None
-    key, key_id = with_database(
-        lambda database: create_key(database, principal, scopes, description, expires_at)
+    if caller is None:
+        from core.access.api_keys import create_key
+
+        access = sorted(set(scopes))
+        key, key_id = with_database(
+            lambda database: create_key(database, str(principal), scopes, description, expires_at)
+        )
+    else:
+        from core.access.internal_callers import ALL, create_caller
+        from ops.state import operator_settings
+
+        service = operator_settings(redis_needed=False).app_service_name
+        access = [] if no_access else [service, *([service + ALL] if sees_all else [])]
+        key, key_id = with_database(
+            lambda database: create_caller(database, caller, access, description, expires_at)
+        )
+    holder = (
+        {"caller": caller, "allowed_access": access} if caller else {"principal": principal, "scopes": access}
     )
     until = f"until {expires_at:%Y-%m-%d %H:%M} UTC" if expires_at else "until it is revoked"
-    click.echo(f"Key {key_id} of {principal}, valid {until}. Keep it now: it is not shown again.", err=True)
-    click.echo(key)
+    name = caller or principal
+    click.echo(f"Key {key_id} of {name}, valid {until}. Keep it now: it is not shown again.", err=True)
+    if as_json:
+        print_json({"api_key": key, "key_id": key_id, **holder, "expires_at": expires_at})
+    else:
+        click.echo(key)
+
+
+def _check_holder(
+    principal: str | None, scopes: tuple[str, ...], caller: str | None, *, no_access: bool, sees_all: bool
+) -> None:
+    if (principal is None) == (caller is None):
+        raise click.UsageError(
+            "A key is that of a principal or that of a caller: give --principal or --caller."
+        )
+    if principal is not None and not scopes:
+        raise click.UsageError("A principal's key needs a --scope.")
+    if principal is not None and (no_access or sees_all):
+        raise click.UsageError("--no-access and --sees-all are for a --caller.")
+    if caller is not None and scopes:
+        raise click.UsageError("A caller's key has no scopes.")
+    if no_access and sees_all:
+        raise click.UsageError("--no-access and --sees-all exclude each other.")
 
 
 @keys.command(name="list")
-@click.option("--principal", help="Only this principal's keys.")
+@click.option("--principal", help="Only this principal's or caller's keys.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array instead of a table.")
 def list_(principal: str | None, *, as_json: bool) -> None:
     """List keys, newest first, with their scopes and whether they are active, expired or revoked.
 
-    LAST USED is right to the hour. Secrets are stored nowhere, so none is shown.
+    Keys of callers come after those of principals; their scopes are the services that they may call. LAST USED is
+    right to the hour. Secrets are stored nowhere, so none is shown.
 
     \b
     Examples:
@@ -95,8 +145,12 @@ def list_(principal: str | None, *, as_json: bool) -> None:
       tallystick keys list --principal shop --json
     """  # noqa: D301 - `\b` is how click is told not to wrap
     from core.access.api_keys import list_keys
+    from core.access.internal_callers import list_callers
 
-    found = with_database(lambda database: list_keys(database, principal))
+    async def work(database: Database) -> list[KeyInfo]:
+        return [*await list_keys(database, principal), *await list_callers(database, principal)]
+
+    found = with_database(work)
     if as_json:
         print_json(found)
     else:
@@ -106,7 +160,7 @@ def list_(principal: str | None, *, as_json: bool) -> None:
 @keys.command()
 @click.argument("key_id")
 def revoke(key_id: str) -> None:
-    """Revoke the key KEY_ID (the 12 characters after tsk_, or the whole key) for good.
+    """Revoke the key KEY_ID (the 12 characters after tsk_ or tsi_, or the whole key) for good.
 
     Every process refuses it within API_KEY_CACHE_SECS.
 
@@ -115,8 +169,12 @@ def revoke(key_id: str) -> None:
       tallystick keys revoke abcdefgh2345
     """  # noqa: D301 - `\b` is how click is told not to wrap
     from core.access.api_keys import revoke_key
+    from core.access.internal_callers import revoke_caller
 
-    revoked_at = with_database(lambda database: revoke_key(database, key_id))
+    async def work(database: Database) -> datetime:
+        return await revoke_caller(database, key_id) or await revoke_key(database, key_id)
+
+    revoked_at = with_database(work)
     click.echo(f"Revoked as of {revoked_at:%Y-%m-%d %H:%M:%S} UTC.")
 
 

@@ -26,7 +26,12 @@ FAILED = 1
     help="Correct balances that are not the sum of their entries, by a transfer that shows it.",
 )
 @click.option("--once", is_flag=True, help="Look once and end: what it does anyway, said for schedulers.")
-def reconcile(*, fix_balances: bool, once: bool) -> int:  # noqa: ARG001 - see its help
+@click.option(
+    "--worker",
+    is_flag=True,
+    help="Be `tallystick payments reconcile --worker`, as deployments of before mean it.",
+)
+def reconcile(*, fix_balances: bool, once: bool, worker: bool) -> int:
     """Compare wallets' balances with their entries, and transfers with their legs. Exit with 1 if something is wrong.
 
     It reads in short transactions and changes nothing without --fix-balances. With it each wrong balance is corrected
@@ -37,10 +42,19 @@ def reconcile(*, fix_balances: bool, once: bool) -> int:  # noqa: ARG001 - see i
     Examples:
       tallystick reconcile
       tallystick reconcile --fix-balances
+      tallystick reconcile --worker
     """  # noqa: D301 - `\b` is how click is told not to wrap
+    from ops.commands.payments.jobs import RECONCILE, is_worker, run_job
     from ops.reach import reaching_database
     from ops.state import operator_settings
 
+    if worker or is_worker(click.get_current_context()):
+        if fix_balances or once:
+            raise click.UsageError(
+                "--worker asks providers about payments; --fix-balances and --once are of wallets."
+            )
+        run_job(RECONCILE, worker=True, as_json=False)
+        return 0
     settings = operator_settings(redis_needed=False, database_statement_timeout_ms=STATEMENT_TIMEOUT_MS)
     with reaching_database(settings.database_url):
         return asyncio.run(_run(settings, fix=fix_balances))

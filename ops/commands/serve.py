@@ -11,7 +11,10 @@ import click
 @click.option(
     "--workers", type=click.IntRange(1, 256), help="Processes that share the port.  [default: SERVE_WORKERS]"
 )
-def serve(*, workers: int | None) -> None:
+@click.option(
+    "--worker", is_flag=True, hidden=True
+)  # the service before took it everywhere, and ignored it here
+def serve(*, workers: int | None, worker: bool) -> None:  # noqa: ARG001 - see above
     """Serve the HTTP API on APP_HOST and APP_PORT until SIGTERM or Ctrl-C.
 
     Every process is replaced if it dies or hangs. SIGHUP replaces them one by one, with the settings and the code as

@@ -26,11 +26,19 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "agents": ("ops.commands.agents:agents", "Appoint, suspend, bound and list cash agents."),
         "events": ("ops.commands.events:events", "Look at the events that came in, and what became of them."),
         "payments": (
-            "ops.commands.providers.payments:payments",
-            "Look at payments through providers; compare them with providers' reports.",
+            "ops.commands.payments.group:payments",
+            "Look at payments, say what a person knows, ask providers, read their reports.",
+        ),
+        "callbacks": (
+            "ops.commands.payments.callbacks:callbacks",
+            "Send callbacks about payments, show their receivers and secrets.",
+        ),
+        "orders": (
+            "ops.commands.payments.orders:orders",
+            "List merchants of orders, give them keys and addresses.",
         ),
         "kaspi": (
-            "ops.commands.providers.kaspi:kaspi",
+            "ops.commands.payments.kaspi:kaspi",
             "Say which organization Kaspi pays for each shop, register devices.",
         ),
         "dlq": ("ops.commands.dlq:dlq", "Look at dead letters, replay or discard them."),
@@ -51,7 +59,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "settlement": ("ops.commands.settlement:settlement", "Write the sales of each merchant as CSV."),
         "autopay": ("ops.commands.wallet_jobs:autopay", "Pay due invoices that a mandate covers."),
         "charge": ("ops.commands.wallet_jobs:charge", "Charge subscriptions that are due."),
-        "expire": ("ops.commands.wallet_jobs:expire", "End payables whose time is over, give back holds."),
+        "expire": (
+            "ops.commands.wallet_jobs:expire",
+            "End payables whose time is over; `expire pending`: payments.",
+        ),
         "settle": ("ops.commands.wallet_jobs:settle", "Report the sales of the day before to merchants."),
         "retain": (
             "ops.commands.wallet_jobs:retain",
@@ -73,7 +84,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "Show an event's way from a signed webhook to a verified delivery.",
         ),
         "seed": (
-            "ops.commands.seed:seed",
+            "ops.commands.develop.seed:seed",
             "Make providers, plans and merchants to try orders with.",
         ),
         "simulator": (

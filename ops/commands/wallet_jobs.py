@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ops.commands.payments.jobs import expire as expire_payments
+
 if TYPE_CHECKING:
     from core.settings import Settings
     from core.work.progress import Progress
 
 
-def _command(name: str, help_: str) -> click.Command:
-    """Return the command that runs a job of `jobs.table.JOBS` until nothing is due."""
+def _command(name: str, help_: str, others: dict[str, click.Command] | None = None) -> click.Command:
+    """Return the command that runs a job of `jobs.table.JOBS` until nothing is due; it may have `others` below it."""
 
     def run(*, once: bool) -> None:
         from core.log import configure_logging
@@ -30,7 +32,26 @@ def _command(name: str, help_: str) -> click.Command:
 
     help_ += f"\n\n\b\nExamples:\n  tallystick {name}\n  tallystick {name} --once"
     option = click.Option(["--once"], is_flag=True, help="Do one step and not all that is due.")
-    return click.Command(name, callback=run, params=[option], help=help_)
+    if not others:
+        return click.Command(name, callback=run, params=[option], help=help_)
+
+    worker = click.Option(["--worker"], is_flag=True, hidden=True)
+
+    @click.pass_context
+    def run_or_hand_on(context: click.Context, /, *, once: bool, worker: bool) -> None:
+        if context.invoked_subcommand is None:
+            if worker:
+                raise click.UsageError(f"--worker is of {', '.join(f'`{name} {one}`' for one in others)}.")
+            run(once=once)
+
+    return click.Group(
+        name,
+        others,
+        callback=run_or_hand_on,
+        params=[option, worker],
+        help=help_,
+        invoke_without_command=True,
+    )
 
 
 async def _run(settings: Settings, name: str, *, once: bool) -> Progress:
@@ -72,5 +93,6 @@ retain = _command(
 expire = _command(
     "expire",
     "Expire codes, links, requests and cash requests whose time is over, tell their merchants, and give back their"
-    f" holds.\n\n{_EXIT}",
+    f" holds. `tallystick expire pending` is of payments through providers.\n\n{_EXIT}",
+    {"pending": expire_payments},
 )

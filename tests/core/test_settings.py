@@ -46,6 +46,11 @@ def test_what_development_opens_is_closed_elsewhere() -> None:
         assert settings.jwt_secret == ""
 
 
+def test_a_certificate_without_its_key_is_refused() -> None:
+    for one in ("grpc_tls_cert_file", "grpc_tls_key_file"):
+        assert "belong together" in problems(**{one: "x.pem"})
+
+
 @pytest.mark.parametrize("name", CONTRACT_KEYS)
 def test_every_key_of_the_contracts_is_known(name: str) -> None:
     read = {name for attribute, field in Settings.model_fields.items() for name in names_of(attribute, field)}

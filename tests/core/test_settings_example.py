@@ -44,18 +44,6 @@ def test_every_key_is_described_and_every_number_bounded() -> None:
             assert any(hasattr(rule, "le") for rule in field.metadata), attribute
 
 
-# Keys that a later step reads, by the surface or part that it makes. A key leaves the list when it is read.
-TO_COME = {
-    "orchestration": {
-        "app_service_name", "payments_callback_dispatch_interval_minutes",
-        "payments_expire_pending_interval_minutes", "payments_job_batch_size", "payments_pending_timeout_minutes",
-        "payments_provider_callback_base_url", "payments_reconcile_interval_minutes",
-        "payments_reconcile_stale_after_minutes",
-    },
-    "grpc": {"auth_service_grpc_addr", "grpc_host", "grpc_port"},
-}  # fmt: skip
-
-
 def keys_read() -> set[str]:
     """The attributes that are taken from something called settings outside of their package, and ports of listeners."""
     nodes = [
@@ -80,7 +68,6 @@ def keys_read() -> set[str]:
 
 def test_every_key_is_read_or_tells_that_it_is_not() -> None:
     keys = {attribute for group in GROUPS for attribute in group.model_fields}
-    to_come = set[str]().union(*TO_COME.values())
     idle = {row.attribute for row in WITHOUT_EFFECT}
 
-    assert keys - keys_read() == to_come | idle
+    assert keys - keys_read() == idle

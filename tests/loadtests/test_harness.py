@@ -38,8 +38,8 @@ def parent() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-#: Groups that a stand-in for the API has nothing to say to: the worker is what they measure.
-OF_THE_WORKER = ("delivery", "pipeline", "told", "grown", "isolation", "claims")
+#: Groups that a stand-in for the API has nothing to say to: the worker is what they measure, or a provider's answer.
+OF_THE_WORKER = ("creates", "delivery", "pipeline", "told", "grown", "isolation", "claims")
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +112,8 @@ async def test_a_run_measures_what_the_worker_does(report_of_the_worker: Report)
     report = report_of_the_worker
     assert report.notes == []
     assert {figure.name for figure in report.figures} == {
+        "creates.http",
+        "creates.own@1",
         "delivery@200",
         "delivery@50",
         "sustained@3",

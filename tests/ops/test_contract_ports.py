@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from core.settings import Settings, load_settings
-from ops.listening import contract_ports, listen
+from ops.listening import contract_ports, listen, reserve_grpc
 from ops.process import StartError, choose_port, is_free, python_environment
 from ops.up import _listen
 from tests.ops.test_cli import Start, command, run, start_up
@@ -71,7 +73,7 @@ def told(log: Path, event: str) -> list[dict[str, Any]]:
 async def test_the_processes_serve_all_ports_through_a_reload_and_to_the_stop(
     database_url: str, redis_url: str, tmp_path: Path, eventually: Wait
 ) -> None:
-    common, wallets, inbox = free_ports(3)
+    common, wallets, inbox, rpc = free_ports(4)
     log = tmp_path / "log"
     environment = {
         "DATABASE_URL": database_url,
@@ -80,10 +82,18 @@ async def test_the_processes_serve_all_ports_through_a_reload_and_to_the_stop(
         "APP_PORT": str(common),
         "WALLET_PORT": str(wallets),
         "INBOX_PORT": str(inbox),
+        "GRPC_HOST": "127.0.0.1",
+        "GRPC_PORT": str(rpc),
     }
 
     async def check() -> None:
         for _ in range(4):  # a new connection each time, so that both processes are met
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{rpc}") as channel:
+                asked = health_pb2.HealthCheckRequest(service="payments.PaymentsService")
+                answer = await health_pb2_grpc.HealthStub(channel).Check(
+                    asked, wait_for_ready=True, timeout=20
+                )
+                assert answer.status == health_pb2.HealthCheckResponse.SERVING
             assert await ask(wallets, "/health") == (200, b'{"status":"ok","env":"dev"}')
             status, body = await ask(inbox, "/health")
             assert (status, json.loads(body)["status"]) == (200, "healthy")
@@ -97,13 +107,14 @@ async def test_the_processes_serve_all_ports_through_a_reload_and_to_the_stop(
         await eventually(lambda: told(log, "serving"), timeout=90)
         (ready,) = told(log, "serving")
         assert (ready["port"], ready["wallet_port"], ready["inbox_port"]) == (common, wallets, inbox)
+        assert ready["grpc_port"] == rpc
         await check()
         process.send_signal(signal.SIGHUP)
         await eventually(lambda: told(log, "reload.finished"), timeout=90)
         await check()
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 30) == 0
-    assert all(is_free("127.0.0.1", port) for port in (common, wallets, inbox))
+    assert all(is_free("127.0.0.1", port) for port in (common, wallets, inbox, rpc))
     assert not told(log, "process.died")
     assert not told(log, "process.killed")
 
@@ -172,6 +183,39 @@ def test_only_the_default_port_moves_on_from_a_busy_one(*, given: bool) -> None:
                 listeners.close_all()
             # The port that is taken for a contract is passed over.
             assert found[0].port > busy + 1
+
+
+@pytest.mark.parametrize("env", ["dev", "prod"])
+def test_the_port_of_grpc_moves_on_like_the_common_one(env: str) -> None:
+    said: list[str] = []
+
+    def reserve(port: int, *, given: bool) -> int:
+        settings = Settings.model_construct(**load_settings(env_file=None).model_dump() | {"env": env})
+        settings = settings.model_copy(update={"grpc_port": port})
+        settings.model_fields_set.discard("grpc_port")
+        if given:
+            settings.model_fields_set.add("grpc_port")
+        reserved = reserve_grpc(settings, "127.0.0.1", said.append)
+        if reserved is None:
+            return 0
+        reserved.close()
+        return reserved.port
+
+    (busy,) = free_ports(1)
+    assert reserve(0, given=True) == 0
+    assert reserve(busy, given=False) == busy
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", busy))
+        other.listen()
+        for given in (True, False):
+            if given or env == "prod":
+                with pytest.raises(StartError, match=f"Port {busy} on 127.0.0.1 is busy. .* GRPC_PORT"):
+                    reserve(busy, given=given)
+                assert said == []
+            else:
+                moved = reserve(busy, given=given)
+                assert moved > busy
+                assert said == [f"Port {busy} is busy; gRPC uses {moved}."]
 
 
 async def test_up_opens_the_ports_and_makes_an_admin_token(

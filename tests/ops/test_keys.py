@@ -5,14 +5,18 @@ import re
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from core.access.api_keys import ApiKeys
+from core.access.internal_callers import InternalCallers
 from core.database import Database, open_database
 from core.errors import Refusal
 from core.settings import Settings
 from tests.commands import tallystick
+
+SERVICE = "payments-service"
 
 Run = Callable[..., Awaitable["subprocess.CompletedProcess[str]"]]
 
@@ -70,9 +74,32 @@ async def test_the_list_is_for_people_and_for_programs(keys: Run) -> None:
     assert json.loads((await keys("list", "--principal", "nobody", "--json")).stdout) == []
 
 
+async def test_a_callers_key_is_made_listed_and_revoked_like_others(keys: Run, database: Database) -> None:
+    told: dict[str, Any] = {}
+    for flag, access in (
+        ((), [SERVICE]),
+        (("--no-access",), []),
+        (("--sees-all",), [SERVICE, f"{SERVICE}:all"]),
+    ):
+        made = await keys("create", "--caller", "payments-gateway", "--json", *flag)
+        told = json.loads(made.stdout)
+        assert (told["caller"], told["allowed_access"]) == ("payments-gateway", access), made.stderr
+        found = await InternalCallers(database, 0).authenticate(told["api_key"])
+        assert found == ("payments-gateway", frozenset(access))
+    listed = json.loads((await keys("list", "--principal", "payments-gateway", "--json")).stdout)
+    assert [one["scopes"] for one in listed] == [[SERVICE, f"{SERVICE}:all"], [], [SERVICE]]
+    assert (await keys("revoke", told["key_id"])).returncode == 0
+    with pytest.raises(Refusal):
+        await InternalCallers(database, 0).authenticate(told["api_key"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
+        (("create", "--caller", "x", "--principal", "y"), 2, "--principal or --caller"),
+        (("create", "--caller", "x", "--scope", "admin"), 2, "no scopes"),
+        (("create", "--caller", "x", "--no-access", "--sees-all"), 2, "exclude each other"),
+        (("create", "--principal", "x", "--scope", "admin", "--no-access"), 2, "--caller"),
         (("create", "--principal", "shop"), 2, "--scope"),
         (("create", "--scope", "admin"), 2, "--principal"),
         (("create", "--principal", "shop", "--scope", "root"), 1, "transfers:write"),

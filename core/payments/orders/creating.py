@@ -77,7 +77,7 @@ async def create_order(payments: Payments, settings: Settings, asked: NewOrder) 
     if row["fresh"] is None:
         raise Refusal("alias_not_found", "There is no provider of this alias.")
     number: int = row["fresh"]
-    new = _new_payment(payments, settings, asked, number)
+    new = _new_payment(payments, settings, asked, number, row["principal_id"])
     try:
         created = await payments.create(new, beside=partial(_store, number=number, asked=asked))
     except Refusal as refusal:
@@ -96,20 +96,23 @@ async def _again(payments: Payments, number: int, payment_id: UUID) -> Placed:
     return Placed(number, await payments.settled(payment_id, seconds=PATIENCE_SECONDS), True)
 
 
-def _new_payment(payments: Payments, settings: Settings, asked: NewOrder, number: int) -> NewPayment:
+def _new_payment(
+    payments: Payments, settings: Settings, asked: NewOrder, number: int, principal_id: int | None
+) -> NewPayment:
     provider, currency = _provider_of(payments, settings, asked.alias)
-    charged = asked.price if settings.orders_charge == "price" else asked.amount
+    by_price = currency != NO_CURRENCY and settings.orders_charge == "price"
     return NewPayment(
         surface=SURFACE,
         caller=str(asked.merchant_id),
         request_id=str(asked.order_id),
-        amount=minor_of(charged, currency),
+        amount=minor_of(asked.price if by_price else asked.amount, currency),
         scale=SCALE if currency == NO_CURRENCY else None,
         currency=currency,
         method=Method.PAYMENT_LINK,
         title=f"Order {asked.order_id}",
         reference=str(number),
         provider=provider,
+        principal_id=principal_id,
         metadata={
             links.MERCHANT: str(asked.merchant_id),
             links.ALIAS: asked.alias,
@@ -146,6 +149,7 @@ async def _store(connection: Connection, payment_id: UUID, *, number: int, asked
         SCALE,
         asked.event_id or str(uuid4()),
         SOURCE,
+        links.NAME,
     )
     if audited is None:
         raise Refusal("event_used", "This event_id was used before for another order.", field="event_id")

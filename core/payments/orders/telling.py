@@ -49,6 +49,6 @@ async def _follow(
     owner = _EVERYBODY if own is None else str(order.merchant_id)
     return (
         Callback(
-            ORDERS, str(order.number), owner, url, notification_of(order._replace(state=after.state), status)
+            ORDERS, str(after.id), owner, url, notification_of(order._replace(state=after.state), status)
         ),
     )

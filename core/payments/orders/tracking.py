@@ -81,7 +81,8 @@ def events_of(
 
 
 def _request_sent(order: Order, payment: Payment, steps: Sequence[Step]) -> Event:
-    sent = payment.attempts[0].created_at
+    # The attempt is stored some milliseconds before the order, in one transaction.
+    sent = max(payment.attempts[0].created_at, order.created_at)
     lines = [f"[{sent.isoformat()}] Provider URL request sent"]
     payload: dict[str, Any] = {"provider": order.alias}
     for step in steps:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, NamedTuple
 
+from core.inbox.intake import NewEvent
 from core.payments.notices import MAX_ACTOR, take
-from core.payments.orders.orders import Status, find_order, status_of
-from core.payments.payments import find, timeline
+from core.payments.orders.orders import Status, status_of
+from core.payments.payments import timeline
 from core.providers import links
 
 if TYPE_CHECKING:
+    from core.inbox.intake import Intake
     from core.payments.flow import Payments
 
 
@@ -20,22 +23,27 @@ class Told(NamedTuple):
     changed: bool
 
 
-async def take_webhook(payments: Payments, number: int, word: str, event_id: str) -> Told | None:
-    """Apply a webhook, known here by `event_id`; return None where it is about no payment of the provider of links.
+def event_of(number: int, word: str) -> NewEvent:
+    """Return a webhook as the inbox keeps it. One that says the same of the same payment is the same event."""
+    digest = hashlib.sha256(word.encode()).hexdigest()
+    kind = "payment.finished" if word == links.FINISHED else "payment.failed"
+    body = links.event_body(number, word)
+    return NewEvent(links.NAME, f"{number}:{digest[:32]}", kind, str(number), None, {}, body)
 
-    The attempt is found by the order, so that a webhook counts that comes before the answer to our own call. Raises
-    Unavailable when nothing has happened.
+
+async def take_webhook(payments: Payments, intake: Intake, number: int, word: str) -> Told | None:
+    """Store a webhook and apply it at once; return None where it is about no payment of the provider of links.
+
+    A worker may have applied it first; it counts for the request that has brought the event all the same. Should this
+    process end before it has applied what it stored, a worker does. Raises Unavailable, and Refusal `overloaded`.
     """
-    order = await find_order(payments.database, number, None)
-    if order is None:
-        return None
-    payment = await find(payments.database, order.payment_id)
-    names = [str(one.id) for one in payment.attempts if one.provider == links.NAME]
-    notice = links.notice_of(number, word)._replace(names=names)
-    after = await take(payments, links.NAME, event_id, notice)
+    event = event_of(number, word)
+    is_new = await intake.receive(event)
+    notice = links.read_event(event.event_type, event.body)
+    after = await take(payments, links.NAME, event.event_id, notice)
     if after is None:
         return None
-    actor = f"event:{event_id}"[:MAX_ACTOR]
-    steps = await timeline(payments.database, payment.id)
-    changed = any(step.actor == actor and step.data.get("before") != step.data.get("after") for step in steps)
-    return Told(status_of(after.state), changed)
+    actor = f"event:{event.event_id}"[:MAX_ACTOR]
+    steps = await timeline(payments.database, after.id)
+    moved = any(step.actor == actor and step.data.get("before") != step.data.get("after") for step in steps)
+    return Told(status_of(after.state), is_new and moved)

@@ -26,6 +26,8 @@ _sql = queries(__name__)
 
 # A report is told of as it is read, once for so many rows.
 PROGRESS_ROWS: Final = 100_000
+# A report of more rows is joined with whole tables, which takes seconds; a smaller one by look-ups.
+LARGE_ROWS: Final = 20_000
 # Differences are fetched so many at once.
 PAGE: Final = 1_000
 
@@ -123,9 +125,11 @@ async def match(
         await connection.execute(_sql.report_memory)
         for table in _TABLES:
             await connection.execute(table)
-        period = await _load(connection, lines, period, on_progress)
+        period, rows, most_names = await _load(connection, lines, period, on_progress)
         on_progress("compare", 0)
-        await _compare(connection, provider, period, late_after)
+        if rows > LARGE_ROWS:
+            await connection.execute(_sql.report_joins)
+        await _compare(connection, provider, period, late_after, most_names)
         counts = [
             Count(
                 Class(row["class"]),
@@ -161,30 +165,38 @@ _TABLES: Final = (
 
 async def _load(
     connection: Connection, lines: Iterable[Line], period: Period, on_progress: Callable[[str, int], None]
-) -> Period:
-    """Copy the rows; return the period with the ends that it had not."""
+) -> tuple[Period, int, int]:
+    """Copy the rows; return the period with the ends that it had not, the rows, and the most names that a row has."""
     first: datetime | None = None
     last: datetime | None = None
+    no = most_names = 0
 
     def records() -> Iterator[tuple[Any, ...]]:
-        nonlocal first, last
+        nonlocal first, last, no, most_names
         for no, line in enumerate(lines, 1):
             at = line.at
             if at is not None:
                 first = at if first is None or at < first else first
                 last = at if last is None or at > last else last
+            most_names = max(most_names, len(line.names))
             if no % PROGRESS_ROWS == 0:
                 on_progress("read", no)
             yield (no, *line)
 
     await connection.raw.copy_records_to_table("report_lines", columns=_COLUMNS, records=records())
-    return Period(period.since or first, period.until or last)
+    return Period(period.since or first, period.until or last), no, most_names
 
 
-async def _compare(connection: Connection, provider: str, period: Period, late_after: timedelta) -> None:
+async def _compare(
+    connection: Connection, provider: str, period: Period, late_after: timedelta, most_names: int
+) -> None:
     clearing = clearing_account(provider, "")
     await connection.execute(_sql.analyze_lines)
-    await connection.execute(_sql.find_report_attempts, provider)
+    await connection.execute(_sql.find_by_own_id, provider)
+    for place in range(1, most_names + 1):
+        await connection.execute(_sql.analyze_found)
+        await connection.execute(_sql.find_by_name, provider, place)
+    await connection.execute(_sql.find_by_refund, provider)
     await connection.execute(_sql.analyze_found)
     await connection.execute(_sql.fill_report_rows)
     await connection.execute(_sql.analyze_rows)

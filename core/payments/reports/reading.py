@@ -46,6 +46,7 @@ _MARKS: Final = (
 )
 # The old encoding of Windows for Cyrillic: a file of a bank that is no UTF-8 has it.
 _OLD: Final = "cp1251"
+OWN_LETTERS: Final = 36
 _OWN_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _CURRENCY: Final = re.compile(r"[A-Z]{3}")
 _SPACES: Final = dict.fromkeys(map(ord, " \u00a0\u2009\u202f'"))
@@ -101,6 +102,7 @@ class Reader:
     def __iter__(self) -> Iterator[Line]:
         """Yield the lines, in the order of the file."""
         convert = _Converter(self._mapping, self._provider, self._cells)
+        ignoring = bool(self._mapping.ignore)
         while True:
             number = self._lines.begin()
             try:
@@ -116,9 +118,7 @@ class Reader:
                 if not self._is_ignored(self._lines.first):
                     yield Line(number, "", f"line {number}", problem=str(error))
                 continue
-            if not any(row):
-                continue
-            if self._is_ignored(row[0]):
+            if not any(row) or (ignoring and self._is_ignored(row[0])):
                 continue
             try:
                 found = convert(number, row)
@@ -271,8 +271,15 @@ class _Converter:
 
 
 def _names(row: list[str], places: Sequence[int]) -> tuple[list[str], UUID | None]:
-    names = list(dict.fromkeys(_storable(name) for place in places if (name := row[place].strip())))
-    own = next((UUID(name) for name in names if _OWN_ID.fullmatch(name)), None)
+    names: list[str] = []
+    own = None
+    for place in places:
+        name = _storable(row[place].strip())
+        if not name or name in names:
+            continue
+        names.append(name)
+        if own is None and len(name) == OWN_LETTERS and _OWN_ID.fullmatch(name):
+            own = UUID(name)
     return names[:MOST_NAMES], own
 
 

@@ -105,7 +105,7 @@ async def track(call: Call) -> web.Response:
     payment, steps, dispatches = await asyncio.gather(
         find(database, order.payment_id),
         timeline(database, order.payment_id),
-        dispatches_of(database, ORDERS_CALLBACKS, str(order.number)),
+        dispatches_of(database, ORDERS_CALLBACKS, str(order.payment_id)),
     )
     events = [
         TrackedEvent(event.event_type, event.message, event.payload, event.at.isoformat())
@@ -119,9 +119,8 @@ async def receive(call: Call) -> web.Response:
 
     A webhook that comes again changes nothing. Money that comes for a payment that has failed is money all the same.
     """
-    told = await take_webhook(
-        call.parts.payments, call.body.payment_id, call.body.status, f"links:{call.request_id}"
-    )
+    intake = call.parts.inbound.intake
+    told = await take_webhook(call.parts.payments, intake, call.body.payment_id, call.body.status)
     if told is None:
         return answer(200, WebhookTaken("ok", WebhookResult("payment not found")))
     if not told.changed:

@@ -33,6 +33,7 @@ UNKNOWN_SECRET = "whsec_of_somebody_else"  # noqa: S105
 STRIPE_PATH = "/webhooks/stripe"
 QR_PATH = "/payments/merchant/pay"
 P2P_PATH = "/wallet/transfer"
+CARD_PATH = "/wallet/topup/card"
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +90,13 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         body = f'{{"code":"{code}","idempotency_key":"<key>","amount_cents":<amount>}}'
         caller = msgspec.structs.replace(self, token="<token>")  # noqa: S106 - a placeholder
         workload = caller._post(QR_PATH, items=1, item=body, tail="", opening="")  # noqa: SLF001 - its own
+        return msgspec.structs.replace(workload, tokens=tuple(tokens))
+
+    def card_payment(self, tokens: Sequence[str]) -> Workload:
+        """`POST /wallet/topup/card` of the owners of the tokens: a payment that is stored and asked for."""
+        body = '{"idempotency_key":"<key>","amount_cents":<amount>}'
+        caller = msgspec.structs.replace(self, token="<token>")  # noqa: S106 - a placeholder
+        workload = caller._post(CARD_PATH, items=1, item=body, tail="", opening="")  # noqa: SLF001 - its own
         return msgspec.structs.replace(workload, tokens=tuple(tokens))
 
     def p2p_payment(self, tokens: Sequence[str], phone: str, *, traced: bool = False) -> Workload:

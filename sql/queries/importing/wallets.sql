@@ -5,7 +5,7 @@ SELECT
     u.kyc_status, u.created_at, w.id AS wallet_id, w.balance_cents, w.currency_code, m.fee_bps,
     m.created_at AS merchant_since
 FROM users AS u
-INNER JOIN wallets AS w ON u.id = w.user_id
+LEFT JOIN wallets AS w ON u.id = w.user_id
 LEFT JOIN merchants AS m ON u.id = m.user_id
 ORDER BY u.created_at, u.id;
 
@@ -18,6 +18,14 @@ LEFT JOIN ledger_entries AS e ON w.id = e.wallet_id
 GROUP BY w.id, w.balance_cents
 HAVING w.balance_cents <> coalesce(sum(e.amount_cents_signed), 0)
 ORDER BY w.id;
+
+-- name: old_totals
+-- From the source: the sum of all wallets in each currency.
+SELECT
+    w.currency_code, sum(w.balance_cents) AS balance
+FROM wallets AS w
+GROUP BY w.currency_code
+ORDER BY w.currency_code;
 
 -- name: old_merchant_keys
 -- From the source: merchants' API keys with their secrets.
@@ -142,6 +150,17 @@ RETURNING principal_id;
 SELECT u.principal_id, u.wallet_id, u.is_merchant
 FROM users AS u
 WHERE u.id = $1;
+
+-- name: opened_balance
+-- The money that wallets in the currency of the account $1 have been opened with.
+SELECT -a.balance AS opened
+FROM accounts AS a
+WHERE a.code = $1;
+
+-- name: opening_posted
+-- Whether the opening entry of the id $1 was posted.
+SELECT TRUE AS posted FROM keys AS k
+WHERE k.id = $1;
 
 -- name: username_taken
 -- Whether another user than $2 has the username $1, in any case.

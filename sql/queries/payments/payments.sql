@@ -5,7 +5,8 @@ SELECT
     p.account, p.details::text AS details, p.state, p.wish, p.routes, p.paid, p.refunded, p.disputed, p.revision,
     p.expires_at, p.created_at, p.updated_at, a.id AS attempt_id, a.number, a.provider, a.state AS attempt_state,
     a.received, a.refunded AS attempt_refunded, a.disputed AS attempt_disputed, a.fee, a.on_suspense, a.foreign_amount,
-    a.foreign_currency, a.provider_id, a.names::text AS names, a.url, a.word, a.error, a.giving_up, a.looks,
+    a.foreign_currency, a.accepted, a.foreign_returned, a.provider_id,
+    a.names::text AS names, a.url, a.word, a.error, a.giving_up, a.looks,
     a.next_look_at, a.created_at AS attempt_created_at, a.expires_at AS attempt_expires_at
 FROM payments AS p
 INNER JOIN payment_attempts AS a ON p.id = a.payment_id
@@ -19,7 +20,8 @@ SELECT
     p.account, p.details::text AS details, p.state, p.wish, p.routes, p.paid, p.refunded, p.disputed, p.revision,
     p.expires_at, p.created_at, p.updated_at, a.id AS attempt_id, a.number, a.provider, a.state AS attempt_state,
     a.received, a.refunded AS attempt_refunded, a.disputed AS attempt_disputed, a.fee, a.on_suspense, a.foreign_amount,
-    a.foreign_currency, a.provider_id, a.names::text AS names, a.url, a.word, a.error, a.giving_up, a.looks,
+    a.foreign_currency, a.accepted, a.foreign_returned, a.provider_id,
+    a.names::text AS names, a.url, a.word, a.error, a.giving_up, a.looks,
     a.next_look_at, a.created_at AS attempt_created_at, a.expires_at AS attempt_expires_at
 FROM payments AS p
 INNER JOIN payment_attempts AS a ON p.id = a.payment_id

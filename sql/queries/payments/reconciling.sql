@@ -18,6 +18,30 @@ taken AS (
 SELECT id, payment_id FROM taken
 ORDER BY due_at;
 
+-- name: claim_stale_attempts
+-- Take attempts as claim_attempts does, and besides those that were not changed for $4 seconds.
+WITH due AS (
+    SELECT id, next_look_at FROM payment_attempts
+    WHERE
+        provider = $1 AND next_look_at IS NOT NULL
+        AND (
+            next_look_at <= now()
+            OR (state <> 'created' AND updated_at <= now() - make_interval(secs => $4::double precision))
+        )
+    ORDER BY next_look_at
+    LIMIT $2
+    FOR UPDATE SKIP LOCKED
+),
+
+taken AS (
+    UPDATE payment_attempts AS a SET next_look_at = clock_timestamp() + make_interval(secs => $3::double precision)
+    FROM due WHERE a.id = due.id
+    RETURNING a.id, a.payment_id, due.next_look_at AS due_at
+)
+
+SELECT id, payment_id FROM taken
+ORDER BY due_at;
+
 -- name: payments_to_expire
 -- Up to $1 open payments whose time is over and that nobody has given up, with the attempt that is open.
 SELECT p.id, a.id AS attempt_id

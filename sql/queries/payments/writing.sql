@@ -1,14 +1,14 @@
 -- name: change_attempt
--- Write the attempt $1 as it is now, and look at it again in $17 seconds (null: never), unless its first call is on its
+-- Write the attempt $1 as it is now, and look at it again in $19 seconds (null: never), unless its first call is on its
 -- way; return the time of that look.
 UPDATE payment_attempts SET
     provider_id = $2, names = $3::text::jsonb, url = $4, word = $5, error = $6, state = $7, received = $8,
     refunded = $9, disputed = $10, fee = $11, on_suspense = $12, foreign_amount = $13, foreign_currency = $14,
-    giving_up = $15, looks = $16, next_look_at = CASE $7
+    accepted = $15, foreign_returned = $16, giving_up = $17, looks = $18, next_look_at = CASE $7
         WHEN 'created' THEN next_look_at
-        ELSE clock_timestamp() + make_interval(secs => $17::double precision)
+        ELSE clock_timestamp() + make_interval(secs => $19::double precision)
     END,
-    expires_at = $18, updated_at = clock_timestamp()
+    expires_at = $20, updated_at = clock_timestamp()
 WHERE id = $1
 RETURNING next_look_at;
 

@@ -1,5 +1,7 @@
 """A database of the owner, and sources in each dialect that needs no server of its own."""
 
+import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from core.importing.running import Result, Run, Step
 from core.importing.sources import open_source
 from core.settings import Settings
 from ops.embedded import EmbeddedServers
-from tests.core.importing.olddb import Rows, fill_postgres, fill_sqlite
+from tests.core.importing.olddb import Rows, fill_mysql, fill_postgres, fill_sqlite
 
 Fill = Callable[[Mapping[str, str], Rows], Awaitable[str]]
 
@@ -31,7 +33,19 @@ def settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"secrets_keys": ("a key of thirty-two characters ...",)})
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+# The address of a MySQL or MariaDB server that may be written to: mysql://user@host:port. CI has one; others need none.
+MYSQL = os.environ.get("TALLYSTICK_TEST_MYSQL", "")
+
+
+@pytest.fixture(
+    params=[
+        "sqlite",
+        "postgresql",
+        pytest.param(
+            "mysql", marks=pytest.mark.skipif(not MYSQL, reason="TALLYSTICK_TEST_MYSQL names no server")
+        ),
+    ]
+)
 async def fill(
     request: pytest.FixtureRequest, servers: EmbeddedServers, tmp_path: Path
 ) -> AsyncIterator[Fill]:
@@ -39,10 +53,12 @@ async def fill(
     made: list[str] = []
 
     async def make(tables: Mapping[str, str], rows: Rows) -> str:
-        name = f"old_{len(made)}"
+        name = f"old_{os.getpid()}_{len(made)}"
         made.append(name)
         if request.param == "sqlite":
             return fill_sqlite(tmp_path / f"{name}.db", tables, rows)
+        if request.param == "mysql":
+            return await asyncio.to_thread(fill_mysql, MYSQL, name, tables, rows)
         admin = await asyncpg.connect(servers.postgres.url("postgres"))
         try:
             await admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
@@ -52,7 +68,7 @@ async def fill(
         return await fill_postgres(servers.postgres.url(name), tables, rows)
 
     yield make
-    if request.param != "sqlite":
+    if request.param == "postgresql":
         admin = await asyncpg.connect(servers.postgres.url("postgres"))
         for name in made:
             await admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
@@ -70,3 +86,9 @@ async def carry_over(
 def counts(result: Result) -> dict[str, tuple[int, int, int]]:
     """Return the new, known and refused rows of each step that had any."""
     return {step.step: (step.new, step.known, step.refused) for step in result.steps if step.read}
+
+
+async def values(target: Database, statement: str, *args: Any) -> list[tuple[Any, ...]]:
+    """Return rows of the service's database."""
+    async with target.connections.pool.acquire() as connection:
+        return [tuple(row) for row in await connection.fetch(statement, *args)]

@@ -7,23 +7,25 @@ from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import asyncpg
+import pymysql
 
 # A column is `name:type`, null where it ends in `?`. The types are those of the contracts, by their dialects.
 TYPES = {
     "postgresql": {
         "uuid": "uuid", "text": "text", "int": "integer", "big": "bigint", "bool": "boolean", "time": "timestamp",
-        "json": "jsonb", "money8": "numeric(10,8)", "wide8": "numeric(30,8)", "serial": "bigserial", "bytes": "bytea",
+        "json": "jsonb", "money8": "numeric(10,8)", "money2": "numeric(10,2)", "serial": "bigserial", "bytes": "bytea",
     },
     "sqlite": {
         "uuid": "char(32)", "text": "text", "int": "integer", "big": "integer", "bool": "boolean", "time": "datetime",
-        "json": "json", "money8": "numeric(10,8)", "wide8": "numeric(30,8)", "serial": "integer", "bytes": "blob",
+        "json": "json", "money8": "numeric(10,8)", "money2": "numeric(10,2)", "serial": "integer", "bytes": "blob",
     },
     "mysql": {
-        "uuid": "char(36)", "text": "varchar(255)", "int": "int", "big": "bigint", "bool": "tinyint(1)",
-        "time": "datetime", "json": "json", "money8": "decimal(10,8)", "wide8": "decimal(30,8)", "serial": "bigint",
+        "uuid": "char(36)", "text": "text", "int": "int", "big": "bigint", "bool": "tinyint(1)",
+        "time": "datetime(6)", "json": "json", "money8": "decimal(10,8)", "money2": "decimal(10,2)", "serial": "bigint",
         "bytes": "blob",
     },
 }  # fmt: skip
@@ -63,6 +65,38 @@ INBOX = {
     "payment_events": "id:serial provider:text event_id:text event_type:text payload_json:text received_at:time",
     "dlq_messages": "id:serial provider:text event_id:text payload_json:text error_kind:text attempts:int"
     " next_retry_at:time created_at:time",
+}
+ORDERS = {
+    "users": "id:serial name:text email:text password:text email_verified_at:time? remember_token:text? status:int"
+    " role:int created_at:time updated_at:time",
+    "subscriptions": "id:serial name:text price:money2 tokens:big",
+    "merchant_api_keys": "id:serial hash:text merchant_id:big status:int created_at:time updated_at:time",
+    "providers": "id:serial name:text alias:text url:text? created_at:time updated_at:time",
+    "payments": "id:serial price:money8 amount:money8 merchant_id:big provider_id:big order_id:big status:int"
+    " created_at:time updated_at:time",
+    "user_subscriptions": "id:serial user_id:big subscription_id:big used_tokens:big status:int created_at:time"
+    " updated_at:time",
+    "api_requests": "id:serial event_id:text payment_id:big subscription_id:big user_id:big amount:money8 source:text"
+    " created_at:time updated_at:time",
+}
+ORDERS_LOGS = {
+    "payment_logs": "id:serial payment_id:big event_type:int status:int message:text? payload:text? retry_count:int"
+    " next_retry_at:time? created_at:time",
+}
+KASPI = {
+    "paymentconfig": "id:serial shop_id:int organization_bin:text device_token:text? is_active:bool provider:text"
+    " created_at:time updated_at:time",
+    "paymentlog": "id:serial shop_id:int organization_bin:text operation_type:text external_id:text? amount:int?"
+    " status:text? error_message:text? provider:text created_at:time",
+}
+ORCHESTRATION = {
+    "payments": "id:serial request_id:text caller_service:text resource_type:text resource_id:text customer_ref:text?"
+    " amount_cents:big currency:text status:int payment_method:int payment_type:int provider:int"
+    " recurring_interval:text? recurring_interval_count:int? provider_payment_id:text?"
+    " provider_subscription_id:text? checkout_url:text? provider_callback_hash:text provider_callback_url:text"
+    " status_callback_url:text refunded_cents:big refundable_cents:big metadata_json:json"
+    " callback_delivery_status:int callback_delivery_attempts:int callback_delivery_next_at:time?"
+    " callback_delivery_last_error:text? created_at:time updated_at:time",
 }
 
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -127,3 +161,35 @@ async def fill_postgres(url: str, tables: Mapping[str, str], rows: Rows) -> str:
     finally:
         await connection.close()
     return url
+
+
+def fill_mysql(url: str, name: str, tables: Mapping[str, str], rows: Rows) -> str:
+    """Make a database of MySQL at a server, whose address has none, fill it, and return its address."""
+    server = urlsplit(url)
+    connection = pymysql.connect(
+        host=str(server.hostname),
+        port=server.port or 3306,
+        user=server.username,
+        password=server.password or "",
+        charset="utf8mb4",
+        autocommit=True,
+    )
+    with connection, connection.cursor() as cursor:
+        cursor.execute(f"DROP DATABASE IF EXISTS {name}")
+        cursor.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+        cursor.execute(f"USE {name}")
+        for statement in definitions(tables, "mysql"):
+            cursor.execute(statement)
+        for table in tables:
+            for row in rows.get(table, ()):
+                marks = ", ".join(["%s"] * len(row))
+                names = ", ".join(f"`{column}`" for column in row)
+                values = [_mysql(value) for value in row.values()]
+                cursor.execute(_insertion(table, names, marks), values)
+    return f"{url.rstrip('/')}/{name}"
+
+
+def _mysql(value: Any) -> Any:
+    if isinstance(value, UUID):
+        return str(value)
+    return json.dumps(value) if isinstance(value, dict) else value

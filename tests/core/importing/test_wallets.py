@@ -1,6 +1,7 @@
 """The wallets' database carried over: money to the unit, everything under its id, twice as well as once."""
 
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -11,21 +12,16 @@ from core.outbox.signing import owner_of
 from core.settings import Settings
 from core.vault import Vault
 from core.wallets.merchant_keys import unseal
-from tests.core.importing.conftest import Fill, carry_over, counts
+from tests.core.importing.conftest import Fill, carry_over, counts, values
 from tests.core.importing.olddb import WALLETS, WALLETS_BEYOND
-from tests.core.importing.wallet_rows import ALICE, BAKER, BALANCES, rows
+from tests.core.importing.wallet_rows import ALICE, BAKER, BALANCES, CAROL, rows
 from tests.invariants import faults
 
 EXPECTED = {
-    "users": (3, 0, 0), "merchant_keys": (1, 0, 0), "endpoints": (2, 0, 1), "passkeys": (1, 0, 1),
+    "users": (3, 0, 0), "totals": (0, 1, 0), "merchant_keys": (1, 0, 0), "endpoints": (2, 0, 1), "passkeys": (1, 0, 1),
     "requests": (1, 0, 0), "invoices": (1, 0, 0), "links": (2, 0, 0), "qr_codes": (1, 0, 0), "mandates": (1, 0, 0),
     "subscriptions": (1, 0, 0), "vouchers": (0, 0, 1), "cash_requests": (0, 0, 1), "transfer_keys": (1, 0, 0),
 }  # fmt: skip
-
-
-async def values(target: Database, statement: str, *args: Any) -> list[tuple[Any, ...]]:
-    async with target.connections.pool.acquire() as connection:
-        return [tuple(row) for row in await connection.fetch(statement, *args)]
 
 
 async def test_everything_is_carried_over_once(fill: Fill, target: Database, settings: Settings) -> None:
@@ -44,7 +40,9 @@ async def test_everything_is_carried_over_once(fill: Fill, target: Database, set
     assert "hook-secret" not in str(result)
 
     again = await carry_over(target, settings, "wallets", STEPS, url)
-    assert counts(again) == {step: (0, new, refused) for step, (new, _, refused) in EXPECTED.items()}
+    assert counts(again) == {
+        step: (0, new + known, refused) for step, (new, known, refused) in EXPECTED.items()
+    }
 
     await _check_users(target)
     await _check_secrets(target, settings)
@@ -79,7 +77,7 @@ async def _check_users(target: Database) -> None:
         " ORDER BY phone",
     ) == [
         ("Alice", 1, False, None, None, "2025-06-01 12:30:15.25+00"),
-        (None, 0, True, 150, None, "2025-06-01 12:30:15.25+00"),
+        (None, 1, True, 150, None, "2025-06-01 12:30:15.25+00"),
         (None, 0, False, None, None, "2025-06-01 12:30:15.25+00"),
     ]
 
@@ -107,30 +105,41 @@ async def test_rows_that_cannot_be_carried_over_are_told(
     old = rows()
     old["users"][0]["kyc_status"] = "perhaps"
     old["wallets"][1]["balance_cents"] = -1
+    old["wallets"][2]["user_id"] = uuid4()
     result = await carry_over(target, settings, "wallets", STEPS, await fill(WALLETS, old))
 
     steps = {step.step: step for step in result.steps}
-    assert (steps["users"].new, steps["users"].refused) == (1, 2)
+    assert (steps["users"].new, steps["users"].refused) == (0, 3)
     assert (steps["balances"].refused, steps["passkeys"].skipped) == (
         1, "the source has no table passkey_credentials"
     )  # fmt: skip
-    told = {problem.text for problem in result.problems if problem.step in {"users", "balances"}}
+    told = {problem.text for problem in result.problems if problem.step in {"users", "balances", "totals"}}
     assert told == {
         "kyc_status is 'perhaps', which is not known",
         "balance_cents is -1, out of its bounds",
         "the balance is -1, and the entries sum to 2147483647",
+        "wallet_id is missing",
+        "the wallets have 12344, and 0 of it was carried over",
     }
     # The mended database; a balance that has changed since is told and not posted again.
     old["users"][0]["kyc_status"] = "approved"
     old["wallets"][1]["balance_cents"] = 5
-    old["wallets"][2]["balance_cents"] = 1
+    old["wallets"][2]["user_id"] = CAROL
     result = await carry_over(
         target, settings, "wallets", STEPS, await fill(WALLETS, old), options=frozenset({PHONES_PROVEN})
     )
     steps = {step.step: step for step in result.steps}
-    assert (steps["users"].new, steps["users"].known, steps["users"].refused) == (2, 1, 0)
+    assert (steps["users"].new, steps["users"].known, steps["users"].refused) == (3, 0, 0)
+    old["wallets"][1]["balance_cents"] = 6
+    old["wallets"][2]["balance_cents"] = 1
+    result = await carry_over(target, settings, "wallets", STEPS, await fill(WALLETS, old))
+    assert [problem.text for problem in result.problems if problem.step in {"users", "totals"}] == [
+        "the balance is 6 now, and another one was carried over before",
+        "the balance is 1 now, and none was carried over before",
+        "the wallets have 12352, and 12350 of it was carried over",
+    ]
     [(proven,)] = await values(target, "SELECT count(phone_proven_at) FROM users")
-    assert proven == 2
+    assert proven == 3
 
 
 async def test_a_run_that_was_ended_goes_on(fill: Fill, target: Database, settings: Settings) -> None:

@@ -34,7 +34,15 @@ def rows() -> dict[str, list[dict[str, Any]]]:
                 kyc_level=1,
                 kyc_status="approved",
             ),
-            user(BAKER, "+963922222222", name="Bäckerei", is_merchant=True, merchant_status="approved"),
+            user(
+                BAKER,
+                "+963922222222",
+                name="Bäckerei",
+                is_merchant=True,
+                merchant_status="approved",
+                kyc_level=1,
+                kyc_status="approved",
+            ),
             user(CAROL, "+963933333333", username="alice"),
         ],
         "wallets": [

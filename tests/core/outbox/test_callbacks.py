@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import itertools
 import json
+import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -36,6 +37,7 @@ from core.outbox.callbacks import (
     write_callback,
 )
 from core.outbox.destinations import Destinations
+from core.outbox.ordering import Stalled
 from core.outbox.recording import take_over_deliveries
 from core.outbox.retention import Outworn
 from core.outbox.schedule import Schedule
@@ -157,6 +159,39 @@ async def test_a_later_state_takes_the_place_of_one_that_waits(office: Office, r
     assert (await deliveries.replay(office.service.database, wanted)).replayed == 0
 
 
+async def test_whatever_fails_no_state_comes_after_a_later_one(office: Office, receiver: Receiver) -> None:
+    """Two workers send while the payment changes; the receiver is slow, and fails in every way."""
+    object_id, last, chance = f"payment-{next(_objects)}", 30, random.Random(5)
+
+    async def moody(_request: web.Request) -> web.Response:
+        await asyncio.sleep(chance.random() / 100)
+        return web.Response(status=chance.choice([200, 500, 429]))
+
+    receiver.answers += [moody] * 3 * last
+    changes = asyncio.Event()
+
+    async def change() -> None:
+        for number in range(1, last + 1):
+            await arm(office, receiver, number, object_id)
+            await asyncio.sleep(chance.random() / 100)
+        changes.set()
+
+    async def work() -> None:
+        while not changes.is_set():
+            await office.deliver()
+        await office.deliver()
+
+    await asyncio.gather(change(), work(), work())
+    await Stalled(office.service.database).step()
+    await office.deliver()
+    seen = [one.event for one in receiver.deliveries]
+    assert seen == sorted(seen)
+    assert seen[-1] == last
+    rows = await office.sql("SELECT state, count(*) AS n FROM webhook_deliveries GROUP BY state")
+    assert {row["state"] for row in rows} <= {"delivered", "failed"}
+    assert sum(row["n"] for row in rows) == last
+
+
 @pytest.mark.parametrize(("status", "ends"), [(500, ("failed", 1)), (200, ("delivered", 1))])
 async def test_one_under_way_goes_first_and_is_not_tried_again(
     office: Office, receiver: Receiver, status: int, ends: tuple[str, int]
@@ -211,6 +246,9 @@ UNUSABLE = {
     "not a URL": "it is not well-formed.",
     "ftp://127.0.0.1/x": "it is not well-formed.",
     "http://127.0.0.1:99999/": "it is not well-formed.",
+    "": "it is not well-formed.",
+    "http://\0\ud800/": "it is not well-formed.",
+    f"https://{'a' * 300}.example/": "it is not well-formed.",
     f"http://127.0.0.1/{'a' * 2048}": "it is longer than 2048 characters.",
     "http://10.1.2.3/x": "its address is not a public one.",
     "http://169.254.169.254/latest": "its address is not a public one.",
@@ -223,6 +261,8 @@ async def test_an_address_that_cannot_be_used_fails_and_hinders_nothing(
 ) -> None:
     found = {url: await arm(office, url, 1) for url in UNUSABLE}
     long = await arm(office, receiver, "x" * MAX_BODY_BYTES)
+    for owner in ("", "\0", "\ud800", "\u20ac" * 300):
+        await arm(office, "nowhere", 1, owner=owner)
     await office.deliver()
     for url, object_id in found.items():
         told = await standing(office, object_id)

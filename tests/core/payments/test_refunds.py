@@ -142,7 +142,7 @@ async def test_a_process_that_dies_before_the_answer_leaves_a_refund_to_be_found
     monkeypatch.setitem(REMEMBERED, "one", timedelta(hours=24))
     payment = await paid(desk)
     with monkeypatch.context() as patched:
-        patched.setattr(refunds, "_ask", lost)
+        patched.setattr(refunds, "ask", lost)
         with pytest.raises(ConnectionAbortedError):
             await give_back(desk, payment, "r1", 40)
     assert (await give_back(desk, payment, "r1", 40)).state == "created"

@@ -23,22 +23,24 @@ from core.payments.states import (
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "payments.md"
 ASKED = {Seen.CANCEL_ASKED, Seen.EXPIRE_ASKED}
-SAYS_NOTHING = {Seen.UNKNOWN, Seen.UNSENT, *ASKED}
+ON_MONEY = {Seen.ACCEPTED, Seen.RETURNED}
+SAYS_NOTHING = {Seen.UNKNOWN, Seen.UNSENT, *ASKED, *ON_MONEY}
 # Letters of states: c created, p pending, r processing, u unknown, P paid, M mismatched, f failed, x canceled,
 # e expired.
 LETTER = dict(zip(State, "cpruPMfxe", strict=True))
 # The whole table, written a second time and by hand: a row a state, a column for each thing seen, in the order of Seen.
 #         open processing paid different failed canceled expired absent declined unsent unknown cancel expire
+#         accepted returned
 WRITTEN = {
-    State.CREATED: "p r P M f x e c f f u c c",
-    State.PENDING: "p r P M f x e p p p p p p",
-    State.PROCESSING: "r r P M f x e r r r r r r",
-    State.UNKNOWN: "p r P M f x e f f u u u u",
-    State.PAID: "P P P P P P P P P P P P P",
-    State.MISMATCHED: "M M P M M M M M M M M M M",
-    State.FAILED: "f f P M f f f f f f f f f",
-    State.CANCELED: "x x P M x x x x x x x x x",
-    State.EXPIRED: "e e P M e e e e e e e e e",
+    State.CREATED: "p r P M f x e c f f u c c c c",
+    State.PENDING: "p r P M f x e p p p p p p p p",
+    State.PROCESSING: "r r P M f x e r r r r r r r r",
+    State.UNKNOWN: "p r P M f x e f f u u u u u u",
+    State.PAID: "P P P P P P P P P P P P P P P",
+    State.MISMATCHED: "M M P M M M M M M M M M M P M",
+    State.FAILED: "f f P M f f f f f f f f f f f",
+    State.CANCELED: "x x P M x x x x x x x x x x x",
+    State.EXPIRED: "e e P M e e e e e e e e e e e",
 }
 
 
@@ -62,6 +64,9 @@ def test_the_promises_hold_for_every_pair(state: State, seen: Seen) -> None:
         assert then is state
         assert (Effect.REFUSE in effects) == (state in MONEY_STATES)
         assert (Effect.GIVE_UP in effects) == (state in OPEN_STATES)
+    if seen in ON_MONEY:
+        # A person's word on money is about money that has come, and moves nothing else.
+        assert (Effect.REFUSE in effects) == (state not in MONEY_STATES)
     if state is State.UNKNOWN and seen in SAYS_NOTHING:
         assert then is State.UNKNOWN
     if Effect.NEXT in effects:

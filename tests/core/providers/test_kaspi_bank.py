@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -154,17 +154,12 @@ async def running(folder: Path, **changes: Any) -> AsyncIterator[tuple[Bank, Kas
         # The bank comes before the proxy.
         "production_api_url": "https://proxy.example/api/v2/paymentkaspi",
     }
-    try:
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(server.close)
         provider = providers_of(load_settings(env_file=None, env="test", **own | changes))["kaspi"]
-    except OSError:
-        await server.close()
-        raise
-    assert isinstance(provider, KaspiBank)
-    try:
+        assert isinstance(provider, KaspiBank)
+        stack.push_async_callback(provider.close)
         yield bank, provider
-    finally:
-        await provider.close()
-        await server.close()
 
 
 def by_phone(**changes: Any) -> Any:

@@ -6,6 +6,11 @@ SET LOCAL transaction_isolation = 'repeatable read';
 -- Let sorts of a large report stay in memory for the most part.
 SET LOCAL work_mem = '96MB';
 
+-- name: report_joins
+-- Let a large report be joined as a whole. Look-ups of single rows, which suit a small one, would read the indexes of
+-- all payments in random order, a million times each.
+SET LOCAL enable_nestloop = off;
+
 -- name: make_report_lines
 -- Make the table of the rows as the report has them; `no` counts them.
 CREATE TEMPORARY TABLE report_lines (
@@ -122,40 +127,36 @@ ANALYZE report_sums;
 -- Let the planner know how many rows there are.
 ANALYZE report_pairs;
 
--- name: find_report_attempts
--- Find the attempts at the provider $1 that rows name: by our own id, by the provider's names, by those of refunds.
-WITH named AS (
-    SELECT
-        l.no, l.part, w.name, w.place
-    FROM report_lines AS l
-    CROSS JOIN LATERAL unnest(l.names) WITH ORDINALITY AS w (name, place)
-    WHERE l.part IN ('paid', 'refunded', 'disputed')
-),
-
-found AS (
-    SELECT
-        l.no, a.id AS attempt_id, 0 AS place
-    FROM report_lines AS l
-    INNER JOIN payment_attempts AS a ON l.own = a.id AND a.provider = $1
-    UNION ALL
-    SELECT
-        w.no, n.attempt_id, w.place
-    FROM named AS w
-    INNER JOIN payment_names AS n ON n.provider = $1 AND w.name = n.name
-    UNION ALL
-    SELECT
-        w.no, r.attempt_id, 100 AS place
-    FROM named AS w
-    INNER JOIN payment_refunds AS r ON w.name = r.provider_id
-    INNER JOIN payment_attempts AS a ON r.attempt_id = a.id AND a.provider = $1
-    WHERE w.part = 'refunded'
-)
-
+-- name: find_by_own_id
+-- Find the attempts at the provider $1 whose own id rows name.
 INSERT INTO report_found (no, attempt_id)
-SELECT DISTINCT ON (f.no)
-    f.no, f.attempt_id
-FROM found AS f
-ORDER BY f.no, f.place;
+SELECT
+    l.no, a.id AS attempt_id
+FROM report_lines AS l
+INNER JOIN payment_attempts AS a ON l.own = a.id AND a.provider = $1
+WHERE l.part IN ('paid', 'refunded', 'disputed');
+
+-- name: find_by_name
+-- Find the attempts that the provider $1 knows by the name at the place $2 of rows that have found none before.
+INSERT INTO report_found (no, attempt_id)
+SELECT
+    l.no, n.attempt_id
+FROM report_lines AS l
+INNER JOIN payment_names AS n ON n.provider = $1 AND l.names[$2] = n.name
+WHERE
+    l.part IN ('paid', 'refunded', 'disputed')
+    AND NOT EXISTS (SELECT FROM report_found AS f WHERE f.no = l.no);
+
+-- name: find_by_refund
+-- Find the attempts at the provider $1 by its ids of refunds, for rows of refunds that have found none before.
+INSERT INTO report_found (no, attempt_id)
+SELECT DISTINCT ON (l.no)
+    l.no, r.attempt_id
+FROM report_lines AS l
+INNER JOIN payment_refunds AS r ON r.provider_id = any(l.names)
+INNER JOIN payment_attempts AS a ON r.attempt_id = a.id AND a.provider = $1
+WHERE l.part = 'refunded' AND NOT EXISTS (SELECT FROM report_found AS f WHERE f.no = l.no)
+ORDER BY l.no, r.id;
 
 -- name: fill_report_rows
 -- Fill the table of rows. Money without a currency has no ledger: the attempt's own level stands for the row's amount.
@@ -470,9 +471,9 @@ ORDER BY r.currency;
 -- name: report_differences
 -- Everything that does not match: the rows in the order of the report, and then the movements that it does not have.
 SELECT
-    l.line, v.class, v.cause, v.part, coalesce(l.row_id, '') AS row_id, coalesce(l.names[1], '') AS name, r.payment_id,
-    coalesce(r.attempt_id::text, v.name, '') AS key, v.currency, v.there, v.here, l.at, v.here_at, l.problem, r.asked_in,
-    r.state, r.level, r.told_fee, r.fee
+    l.line, v.class, v.cause, v.part, coalesce(l.row_id, '') AS row_id, coalesce(l.names[1], '') AS name,
+    r.payment_id, coalesce(r.attempt_id::text, v.name, '') AS key, v.currency, v.there, v.here, l.at, v.here_at,
+    l.problem, r.asked_in, r.state, r.level, r.told_fee, r.fee
 FROM report_verdicts AS v
 LEFT JOIN report_lines AS l ON v.no = l.no
 LEFT JOIN report_rows AS r ON v.no = r.no

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,6 +66,7 @@ async def test_an_order_is_created_and_read_in_both_forms(shop: Shop) -> None:
         "EVENT_PROVIDER_REQUEST_SENT",
     ]
     created, sent = tracked["events"]
+    assert created["timestamp"] <= sent["timestamp"]
     assert (created["message"], created["payload"]) == (f"[{moment}] Payment created", None)
     assert [line.partition("] ")[2] for line in sent["message"].split("\n")] == [
         "Provider URL request sent",
@@ -280,6 +282,16 @@ async def test_webhooks(shop: Shop) -> None:
     )
     assert accepted["payload"] == f'{{"payment_id":{number},"status":"finished"}}'
     assert notified["event_type"] == "EVENT_MERCHANT_NOTIFICATION_SENT"
+    # The inbox keeps it, once, and the merchant's principal is told as well.
+    kept = await shop.owner.fetch(
+        "SELECT event_type FROM inbox_events WHERE provider = 'links' AND object_id = $1", str(number)
+    )
+    assert [row["event_type"] for row in kept] == ["payment.finished"]
+    told = await shop.owner.fetch(
+        "SELECT e.event_type FROM outbox_events AS e JOIN order_merchants AS m USING (principal_id) WHERE m.id = $1",
+        merchant.merchant_id,
+    )
+    assert [row["event_type"] for row in told] == ["payment.paid"]
     for signature in ("", "zz", "00" * 32):
         refused = await shop.ask(
             "POST",
@@ -291,6 +303,21 @@ async def test_webhooks(shop: Shop) -> None:
         assert (refused.status, refused.json["error"]) == (403, "invalid_signature")
     invalid = await shop.webhook(0, "")
     assert (invalid.status, len(invalid.json["detail"])) == (422, 2)
+
+
+async def test_the_examples_of_the_page_are_answered_as_it_says(shop: Shop) -> None:
+    page = (Path(__file__).parents[4] / "docs" / "orders.md").read_text()
+    (body,) = re.findall(r"-d '(\{.*\})'", page)
+    (answer,) = re.findall(r"^# (\{\"payment_id.*\})$", page, re.MULTILINE)
+    (notification,) = re.findall(r"```json\n(.*)\n```", page)
+    merchant = await shop.merchant()
+    made = await shop.ask("POST", BASE, merchant, json=json.loads(body))
+    assert made.json.keys() == json.loads(answer).keys()
+    number = made.json["payment_id"]
+    await shop.webhook(number, "finished")
+    told = (await shop.ask("GET", f"{BASE}/{number}/tracking", merchant)).json["events"][-1]["payload"]
+    ours = {"payment_id": number, "merchant_id": merchant.merchant_id}
+    assert json.loads(told) == json.loads(notification) | ours
 
 
 async def test_a_merchant_is_told_with_bounded_retries_and_sees_each_attempt(shop: Shop) -> None:

@@ -8,24 +8,27 @@ from uuid import UUID
 import click
 
 from ops.commands.database import with_database
+from ops.commands.payments.jobs import expire, reconcile
+from ops.commands.payments.reports import match, settle
+from ops.commands.payments.words import list_, refunds, resolve
 from ops.commands.printing import print_json, printable
-from ops.commands.provider_reports import match, settle
 
 if TYPE_CHECKING:
     from core.database import Database
+    from core.outbox.callbacks import Dispatch, Standing
     from core.payments.payments import Payment, Step
 
 
 @click.group()
 def payments() -> None:
-    """Look at payments through providers, and compare them with the reports of providers.
+    """Look at payments through providers, say what only a person knows, ask providers, read their reports.
 
     The commands work on the database at DATABASE_URL, or else on that of the `tallystick up` that runs here.
     """
 
 
-payments.add_command(match)
-payments.add_command(settle)
+for command in (list_, refunds, resolve, reconcile, expire, match, settle):
+    payments.add_command(command)
 
 
 @payments.command()
@@ -38,16 +41,43 @@ def show(payment: UUID, *, as_json: bool) -> None:
     Example:
       tallystick payments show 01a22930-bac5-7480-925e-18318d9cd8c9
     """  # noqa: D301 - `\b` is how click is told not to wrap
+    from core.outbox.callbacks import dispatches_of, standings_of
     from core.payments.payments import find, timeline
 
-    async def read(database: Database) -> tuple[Payment, list[Step]]:
-        return await find(database, payment), await timeline(database, payment)
+    async def read(database: Database) -> tuple[Payment, list[Step], Standing, list[Dispatch]]:
+        known = await find(database, payment)
+        name = str(payment)
+        standing = (await standings_of(database, known.surface, [name]))[name]
+        sent = await dispatches_of(database, known.surface, name)
+        return known, await timeline(database, payment), standing, sent
 
-    found, steps = with_database(read)
+    found, steps, standing, sent = with_database(read)
     if as_json:
-        print_json(_as_json(found, steps))
+        print_json(
+            _as_json(found, steps)
+            | {"callback": standing._asdict(), "callbacks": [_dispatch(one) for one in sent]}
+        )
     else:
         _print(found, steps)
+        _print_callbacks(standing, sent)
+
+
+def _dispatch(sent: Dispatch) -> dict[str, Any]:
+    """Return an attempt at a callback without its body, which shows what the payment does."""
+    return {
+        name: value for name, value in sent._asdict().items() if name not in {"body", "is_last", "is_over"}
+    }
+
+
+def _print_callbacks(standing: Standing, sent: list[Dispatch]) -> None:
+    word = {1: "pending", 10: "success", 20: "failed"}.get(standing.state)
+    if word is None:
+        return
+    error = f": {printable(standing.last_error)}" if standing.last_error else ""
+    click.echo(f"  callback    {word} after {standing.attempts} attempts{error}")
+    for one in sent:
+        told = printable(one.error) if one.error else f"status {one.status}"
+        click.echo(f"       {one.at:%Y-%m-%d %H:%M:%S}  {one.kind} {one.number}: {told}")
 
 
 def _as_json(payment: Payment, steps: list[Step]) -> dict[str, Any]:
@@ -101,7 +131,7 @@ def _print(payment: Payment, steps: list[Step]) -> None:
         click.echo(
             f"  {step.no:>3}  {step.recorded_at:%Y-%m-%d %H:%M:%S}  {step.state:<11}{step.kind} by {step.actor}"
         )
-        for name in ("error", "note"):
+        for name in ("error", "note", "reason"):
             if name in step.data:
                 click.echo(f"       {name}: {printable(step.data[name])}")
         for posting in step.data.get("postings", ()):

@@ -1,0 +1,1 @@
+"""Payments by card: into a wallet, and of codes and links."""

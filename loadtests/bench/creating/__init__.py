@@ -1,0 +1,1 @@
+"""Payments through a provider: creations over HTTP, and the engine alone."""

@@ -1,0 +1,1 @@
+"""The commands of payments through providers, and of their callbacks."""
