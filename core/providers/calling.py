@@ -38,6 +38,8 @@ _TOO_MANY: Final = 429
 _REFUSES_US: Final = frozenset({401, 403})
 UNREADABLE: Final = "provider_unreadable"
 """The code of an answer that cannot be understood."""
+CANNOT_TELL: Final = "provider_cannot_tell"
+"""The code of a question that the provider has no answer to, or has refused."""
 
 
 class Reply(NamedTuple):
@@ -239,4 +241,4 @@ def _connected() -> aiohttp.TraceConfig:
 
 def never(provider: str, what: str) -> NoReturn:
     """Raise UnknownError for a question that a provider has no answer to."""
-    raise UnknownError(f"{provider} {what}.", code="provider_cannot_tell")
+    raise UnknownError(f"{provider} {what}.", code=CANNOT_TELL)

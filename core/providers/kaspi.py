@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from core.providers import reading
-from core.providers.calling import Caller, never, unreadable, unsupported
+from core.providers.calling import CANNOT_TELL, Caller, never, unreadable, unsupported
 from core.providers.kaspi_words import BIN, NAME, TOKEN, UNSURE, amount_text, linked_sight, sight_of
 from core.providers.protocol import (
     DeclinedError,
@@ -159,10 +159,10 @@ class Kaspi:
             found = await self._ask("status", {"externalId": provider_id}, _Status)
         except DeclinedError as error:
             # A question that is refused says nothing about the payment: the bank may have it under another shop.
-            refused = error.word
+            refused = error.detail
         else:
             return sight_of(found.status, provider_id)
-        raise UnknownError(f"{NAME} does not tell the status: {refused}.", code="provider_cannot_tell")
+        raise UnknownError(refused, code=CANNOT_TELL)
 
     async def _ask(self, endpoint: str, parameters: Mapping[str, str], kind: type[Any]) -> Any:
         return _opened(await self._get(endpoint, parameters), kind)

@@ -15,7 +15,7 @@ import msgspec
 
 from core.provider_units import UnknownUnitError, read_decimal
 from core.providers import reading
-from core.providers.calling import Caller, never, unreadable, unsupported
+from core.providers.calling import CANNOT_TELL, Caller, never, unreadable, unsupported
 from core.providers.kaspi_words import BIN, NAME, TOKEN, UNSURE, amount_text, linked_sight, sight_of
 from core.providers.protocol import (
     DeclinedError,
@@ -206,8 +206,8 @@ class KaspiBank:
         try:
             return await self._get(path, query, kind)
         except DeclinedError as error:
-            refused = error.word
-        raise UnknownError(f"{NAME} does not tell the status: {refused}.", code="provider_cannot_tell")
+            refused = error.detail
+        raise UnknownError(refused, code=CANNOT_TELL)
 
     async def _get(self, path: str, query: Mapping[str, str], kind: Any) -> Any:
         return _opened(await self._caller.call("GET", path, query=query or None), kind)

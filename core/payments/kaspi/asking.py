@@ -20,6 +20,7 @@ from core.payments.payments import find, find_by_name
 from core.payments.states import OPEN_STATES, Seen, State
 from core.providers import kaspi_words as kaspi
 from core.providers import simulator
+from core.providers.calling import CANNOT_TELL
 from core.providers.protocol import Handle, Method, Order, Sight, Standing
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 # The providers whose ids clients of this surface know: the bank, and in development its stand-in.
 _PROVIDERS: Final = (kaspi.NAME, simulator.NAME)
-_CANNOT_TELL: Final = "provider_cannot_tell"
 
 
 async def find_payment(payments: Payments, external_id: str) -> Payment | None:
@@ -62,7 +62,7 @@ async def status(payments: Payments, external_id: str) -> str:
     payment = await payments.look_now(payment, CALLER)
     error = payment.attempt(attempt.id).error
     if error is not None and payment.state in OPEN_STATES:
-        raise _told(error)
+        raise unanswered(error)
     return status_of(payment)
 
 
@@ -96,13 +96,13 @@ async def _foreign_status(payments: Payments, external_id: str) -> str:
         return ended.seen.word
     if isinstance(ended.seen, Sight) or ended.seen is Seen.DECLINED:
         raise not_found(external_id)
-    raise _told(ended.error or "")
+    raise unanswered(ended.error or "")
 
 
-def _told(error: str) -> Refusal:
+def unanswered(error: str) -> Refusal:
     """Return the refusal for a question that has no answer."""
     if is_unreadable(error):
         return unreadable(error)
-    if error.startswith(f"{_CANNOT_TELL}: "):
+    if error.startswith(f"{CANNOT_TELL}: "):
         return Refusal("kaspi_refused", f"Failed to check status: {sentence_of(error)}")
     return away(error)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from core import audit
 from core.database import queries
 from core.errors import Refusal
+from core.payments.kaspi.words import SURFACE, shop_of
 from core.payments.states import State
 from core.providers.kaspi_words import BIN, TOKEN
 from core.vault import RESEALED, Resealed, SealedError
@@ -171,10 +172,10 @@ async def terms(database: Database, vault: Vault, payment: Payment) -> Mapping[s
     token belongs to the BIN of the config, so it goes along only where both are the same. A shop that is not active
     orders nothing; its older payments are still asked about and given back, because their money has moved.
     """
-    shop = payment.caller.removeprefix("shop:")
-    if not shop.lstrip("-").isdecimal():
-        return {}  # a payment of another surface, which has no shop
-    config = await Configs(database, vault).of(int(shop))
+    if payment.surface != SURFACE:
+        return {}  # another surface has no shops, whatever its callers are called
+    shop = shop_of(payment)
+    config = await Configs(database, vault).of(shop)
     if not config.is_active and payment.state is State.CREATED:
         raise Refusal("kaspi_shop_inactive", f"Payment config for shop_id={shop} is inactive")
     organization_bin = payment.details.metadata.get(BIN, config.organization_bin)

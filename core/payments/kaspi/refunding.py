@@ -15,7 +15,7 @@ from core.database import queries
 from core.errors import Refusal
 from core.payments import refunds
 from core.payments.flow import MOST_WAIT_SECONDS, POLL_SECONDS
-from core.payments.kaspi.asking import find_payment, not_found
+from core.payments.kaspi.asking import find_payment, not_found, unanswered
 from core.payments.kaspi.log import CALLER, is_unreadable, sentence_of
 from core.payments.kaspi.ordering import away, keyed, next_id, unreadable
 from core.payments.kaspi.words import caller_of
@@ -62,6 +62,9 @@ async def refund(payments: Payments, configs: Configs, wanted: Wanted) -> Paymen
         raise not_found(wanted.external_id)
     if payment.state in OPEN_STATES and payment.current.provider_id is not None:
         payment = await payments.look_now(payment, CALLER)  # it may have been paid since the last look
+        error = payment.current.error
+        if error is not None and payment.state in OPEN_STATES:
+            raise unanswered(error)
     if payment.state not in MONEY_STATES:
         raise _impossible("The payment is not paid", "payment_not_paid")
     request_id = await _request_id(payments, payment, wanted) if wanted.key is None else keyed(wanted.key)

@@ -16,7 +16,13 @@ from core.providers.protocol import EXPIRE_DATE
 from core.vault import Vault
 from handlers.http.dispatch import IDEMPOTENCY_KEY
 from handlers.http.route import Call, Route, answer, table
-from handlers.payments.kaspi.bodies import KaspiLinkIn, KaspiPaymentIn, KaspiRefundIn, KaspiStatusQuery
+from handlers.payments.kaspi.bodies import (
+    ExternalId,
+    KaspiLinkIn,
+    KaspiPaymentIn,
+    KaspiRefundIn,
+    KaspiStatusQuery,
+)
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -173,7 +179,7 @@ ROUTES = table(
     ),
     Route(
         "GET", "/payments/kaspi/status/{external_id}", show_status, "kaspi_get_status", "How a payment stands",
-        scope="kaspi:read", answers={200: KaspiStatusOut},
+        scope="kaspi:read", parameters={"external_id": ExternalId}, answers={200: KaspiStatusOut},
         problems=("kaspi_refused", "kaspi_away", "kaspi_unreadable", "kaspi_payment_not_found"),
     ),
     Route(

@@ -64,4 +64,6 @@ _INDEX = Route(
 ROUTES = (*payments.ROUTES, *admin.ADMIN, *admin.SITE, *_SITE_HEALTH)
 _CONTRACT = KaspiSurface("kaspi contract", (*ROUTES, _HEALTH, _INDEX), own_port=True, forgives_slash=True)
 _DOCUMENTED = documented((_CONTRACT,), "/redoc", title="Payment Service", version=VERSION)
-KASPI = KaspiSurface("kaspi", ROUTES, listener=Listener("kaspi_port", (_CONTRACT, _DOCUMENTED)))
+KASPI = KaspiSurface(
+    "kaspi", ROUTES, forgives_slash=True, listener=Listener("kaspi_port", (_CONTRACT, _DOCUMENTED))
+)

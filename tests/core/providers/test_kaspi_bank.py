@@ -239,11 +239,7 @@ async def test_a_refusal_and_an_unclear_answer(tmp_path: Path) -> None:
         assert (await kaspi.look(handle(order, made.provider_id))).standing is Standing.OPEN
 
 
-async def test_the_bank_knows_us_by_a_certificate(tmp_path: Path) -> None:
-    async with running(tmp_path, kaspi_api_cert_file="", kaspi_api_key_file="") as (bank, kaspi):
-        # The bank refuses a connection after it was made, so nobody can tell this from a lost answer.
-        await refused(kaspi.create(by_phone()), Refusal)
-        assert bank.calls == []
+async def test_a_key_that_cannot_be_read_is_an_error_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(OSError):  # noqa: PT011 - OpenSSL's words differ
         async with running(tmp_path, kaspi_api_key_password="wrong"):
             pass

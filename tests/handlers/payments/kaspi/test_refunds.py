@@ -1,0 +1,63 @@
+"""Refunds of the Kaspi contract: each wish is paid out once."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from tests.handlers.payments.kaspi.conftest import BIN, DEVICE, Stand
+
+pytestmark = pytest.mark.shared
+
+MERCHANT = {"organizationBin": BIN, "deviceToken": DEVICE}
+
+
+async def test_a_refund_is_made_once(stand: Stand) -> None:
+    shop, other = await stand.shop(), await stand.shop()
+    paid = await stand.paid(shop)  # 1,990.50
+    answers = await asyncio.gather(*(stand.refund(shop, paid, 50.25) for _ in range(8)))
+    assert Counter(status for status, _ in answers) == {200: 8}
+    assert stand.proxy.asked("refund") == [{"externalId": paid, "amount": "50.25", **MERCHANT}]
+    # Another amount, another time, and another key are refunds of their own.
+    assert (await stand.refund(shop, paid, 50))[0] == 200
+    await stand.owner.execute("UPDATE payment_refunds SET created_at = created_at - interval '4 minutes'")
+    assert (await stand.refund(shop, paid, 50.25))[0] == 200
+    for key in ("a", "b", "a"):
+        assert (await stand.refund(shop, paid, 50.25, Idempotency_Key=key))[0] == 200
+    assert len(stand.proxy.asked("refund")) == 5
+    status, told = await stand.refund(shop, paid, 51, Idempotency_Key="a")
+    assert (status, told["code"]) == (409, "idempotency_conflict")
+    # Shop, payment and amount belong together.
+    assert await stand.refund(other, paid, 1) == (
+        404,
+        {"detail": f"Payment not found for external_id={paid}"},
+    )
+    assert (await stand.refund(shop, "77", 1))[0] == 404
+    status, told = await stand.refund(shop, paid, 1_990.5)
+    assert (status, told["detail"]) == (
+        400,
+        "Failed to refund: At most 173950 can be given back (code: refund_exceeds)",
+    )
+    opened = (await stand.create(shop, message="open"))[1]["external_id"]
+    assert await stand.refund(shop, opened, 1) == (
+        400,
+        {"detail": "Failed to refund: The payment is not paid (code: payment_not_paid)"},
+    )
+    assert len(stand.proxy.asked("refund")) == 5
+
+
+@pytest.mark.parametrize("trouble", ["silence", "reset", "500"])
+async def test_a_refund_that_nobody_knows_of_is_never_sent_again(stand: Stand, trouble: str) -> None:
+    shop = await stand.shop()
+    paid = await stand.paid(shop)
+    stand.proxy.troubles.after += [trouble]
+    for minutes in (0, 0, 60):
+        await stand.owner.execute(
+            "UPDATE payment_refunds SET created_at = created_at - make_interval(mins => $1)", minutes
+        )
+        status, told = await stand.refund(shop, paid, 7)
+        assert (status, told["detail"][:22]) == (503, "Max retries exceeded: ")
+    assert len(stand.proxy.asked("refund")) == 1
+    assert [row[:4] for row in await stand.log(shop)][1:] == [("refund", paid, 700, "Wait")]
+    # What may be on its way back cannot be given back a second time.
+    assert (await stand.refund(shop, paid, 1_990.5))[0] == 400
