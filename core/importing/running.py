@@ -76,7 +76,7 @@ class Problem(NamedTuple):
     refused: bool
 
 
-class Told(NamedTuple):
+class Count(NamedTuple):
     """The counts of a step. `skipped` is the reason why it did not run."""
 
     step: str
@@ -90,7 +90,7 @@ class Told(NamedTuple):
 class Result(NamedTuple):
     """The result of a run: the steps in their order, and the first problems."""
 
-    steps: list[Told]
+    steps: list[Count]
     problems: list[Problem]
 
     @property
@@ -115,7 +115,7 @@ class Run:
         *,
         dry_run: bool = False,
         options: frozenset[str] = frozenset(),
-        on_page: Callable[[Told], None] = lambda _told: None,
+        on_page: Callable[[Count], None] = lambda _told: None,
     ) -> None:
         self._database = database
         self._settings = settings
@@ -128,7 +128,7 @@ class Run:
 
     async def run(self, source: Source) -> Result:
         """Carry everything over. Raises Unavailable when the database goes away; another run then goes on."""
-        told: list[Told] = []
+        told: list[Count] = []
         if not self._dry_run:
             done = await self._begin()
             await self._run(source, told, done, self._database.transaction)
@@ -152,17 +152,17 @@ class Run:
         done = {row["step"] for row in rows if row["done"]}
         return set() if "run" in done else done
 
-    async def _run(self, source: Source, told: list[Told], done: set[str], transaction: Opener) -> None:
+    async def _run(self, source: Source, told: list[Count], done: set[str], transaction: Opener) -> None:
         tables = {name.lower() for name in await source.tables()}
         for step in self._steps:
             missing = sorted(step.tables - tables)
             if missing:
-                told.append(Told(step.name, skipped=f"the source has no table {', '.join(missing)}"))
+                told.append(Count(step.name, skipped=f"the source has no table {', '.join(missing)}"))
                 continue
             if step.name in done:
-                told.append(Told(step.name, skipped="done by the run before, which was ended"))
+                told.append(Count(step.name, skipped="done by the run before, which was ended"))
                 continue
-            counts = Told(step.name)
+            counts = Count(step.name)
             async with aclosing(source.pages(step.read)) as pages:
                 async for page in pages:
                     counts = await self._page(step, page, counts, transaction, done=False)
@@ -170,7 +170,7 @@ class Run:
             counts = await self._page(step, [], counts, transaction, done=True)
             told.append(counts)
 
-    async def _page(self, step: Step, page: Page, counts: Told, transaction: Opener, *, done: bool) -> Told:
+    async def _page(self, step: Step, page: Page, counts: Count, transaction: Opener, *, done: bool) -> Count:
         async with transaction() as connection:
             context = Context(connection, self._settings, self._options)
             new = known = refused = 0

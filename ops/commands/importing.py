@@ -11,7 +11,7 @@ import click
 from ops.commands.printing import print_json, printable
 
 if TYPE_CHECKING:
-    from core.importing.running import Result, Step, Told
+    from core.importing.running import Count, Result, Step
     from core.settings import Settings
 
 STATEMENT_TIMEOUT_MS = 600_000
@@ -123,7 +123,7 @@ async def _run(
         await database.close()
 
 
-def _show_progress(told: Told) -> None:
+def _show_progress(told: Count) -> None:
     click.echo(f"{told.step}: {told.read:,} rows", err=True)
 
 

@@ -31,7 +31,7 @@ class Merchant(NamedTuple):
 
 async def merchants(database: Database, after: int, limit: int) -> list[Merchant]:
     """Return up to `limit` merchants behind the number `after`, with a row for each subscription."""
-    return [Merchant(*row) for row in await database.fetch(_sql.list_merchants, after, limit)]
+    return [Merchant(*row) for row in await database.fetch(_sql.list_order_merchants, after, limit)]
 
 
 async def new_key(database: Database, merchant_id: int, *, only: bool = False) -> str:

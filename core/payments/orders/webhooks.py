@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from core.payments.flow import Payments
 
 
-class Told(NamedTuple):
+class Heard(NamedTuple):
     """The status of the payment after a webhook, and whether it was this one that has brought it there."""
 
     status: Status
@@ -31,7 +31,7 @@ def event_of(number: int, word: str) -> NewEvent:
     return NewEvent(links.NAME, f"{number}:{digest[:32]}", kind, str(number), None, {}, body)
 
 
-async def take_webhook(payments: Payments, intake: Intake, number: int, word: str) -> Told | None:
+async def take_webhook(payments: Payments, intake: Intake, number: int, word: str) -> Heard | None:
     """Store a webhook and apply it at once; return None where it is about no payment of the provider of links.
 
     A worker may have applied it first; it counts for the request that has brought the event all the same. Should this
@@ -46,4 +46,4 @@ async def take_webhook(payments: Payments, intake: Intake, number: int, word: st
     actor = f"event:{event.event_id}"[:MAX_ACTOR]
     steps = await timeline(payments.database, after.id)
     moved = any(step.actor == actor and step.data.get("before") != step.data.get("after") for step in steps)
-    return Told(status_of(after.state), is_new and moved)
+    return Heard(status_of(after.state), is_new and moved)

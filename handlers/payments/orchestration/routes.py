@@ -35,7 +35,7 @@ class Alive(msgspec.Struct, frozen=True):
     status: str
 
 
-class Told(msgspec.Struct, frozen=True):
+class Message(msgspec.Struct, frozen=True):
     """The answer to an event of the provider."""
 
     message: str
@@ -90,7 +90,7 @@ async def take_event(call: Call) -> web.Response:
             raise missing from None
         raise
     await events.take(event, genuine)
-    return _answer(200, Told(PROCESSED))
+    return _answer(200, Message(PROCESSED))
 
 
 _TAG = "orchestration"
@@ -124,7 +124,7 @@ ROUTES = table(
     ),
     Route(
         "POST", "/webhooks/providers/{provider}/{hash}", take_event, "receive_provider_event",
-        "Take in an event of a payment's provider", raw=True, answers={200: Told},
+        "Take in an event of a payment's provider", raw=True, answers={200: Message},
         problems=("payment_not_found", "callback_rejected"),
         description="The provider may call by itself: a signature that holds stands for request id and key. A gateway "
         'may pass the event on as it came, or as `{"payload": "<the event\'s text>", "signature": "<the header>"}`.',

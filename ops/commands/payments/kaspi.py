@@ -31,7 +31,11 @@ def kaspi() -> None:
 
     The commands about configs work on the database at DATABASE_URL, or else on that of the `tallystick up` that runs
     here; the others ask the bank at KASPI_API_BASE.
-    """
+
+    \b
+    Example:
+      tallystick kaspi configs set 7 --bin 971240001315
+    """  # noqa: D301 - `\b` is how click is told not to wrap
 
 
 @kaspi.group()

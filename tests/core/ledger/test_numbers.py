@@ -10,7 +10,7 @@ from core.ledger import accounts, holds
 from core.ledger.items import Operation
 from core.ledger.outcomes import OUTCOMES, PAYABLE_STATES, REPLAYED_POSTED, REPLAYED_REFUSED
 from core.service import Service
-from tests.queries import QUERIES
+from tests.queries import QUERIES, TEMPORARY
 
 LEDGER_POST = resources.files("sql").joinpath("functions", "ledger_post.sql").read_text()
 NUMBER_FUNCTIONS = re.compile(r"\b(item_no|last_no|batch_of|item_of)\(")
@@ -62,13 +62,14 @@ async def test_numbers_are_made_and_read(service: Service) -> None:
 @pytest.mark.parametrize(
     "name", [name for name, query in QUERIES.items() if NUMBER_FUNCTIONS.search(query.text)]
 )
-async def test_the_planner_puts_the_functions_in_line(service: Service, name: str) -> None:
+async def test_the_planner_puts_the_functions_in_line(owner: Any, name: str) -> None:
     """A call that stayed one would be run for each row, and no index on `no >> 22` would serve it."""
     text = QUERIES[name].text
     nulls = ", ".join(["NULL"] * max([0, *map(int, re.findall(r"\$(\d+)", text))]))
-    async with service.database.connections.pool.acquire() as connection:
-        await connection.execute("SET plan_cache_mode = force_generic_plan")
-        await connection.execute(f"PREPARE shown AS {text}")
-        rows: list[Any] = await connection.fetch(f"EXPLAIN (VERBOSE) EXECUTE shown{nulls and f'({nulls})'}")
-        await connection.execute("DEALLOCATE shown; RESET plan_cache_mode")
+    async with owner.transaction():
+        for query in TEMPORARY:
+            await owner.execute(query.text)
+        await owner.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        await owner.execute(f"PREPARE shown AS {text}")
+        rows: list[Any] = await owner.fetch(f"EXPLAIN (VERBOSE) EXECUTE shown{nulls and f'({nulls})'}")
     assert NUMBER_FUNCTIONS.findall("\n".join(row[0] for row in rows)) == []

@@ -1,4 +1,4 @@
--- name: list_merchants
+-- name: list_order_merchants
 -- Up to $2 merchants behind the number $1, with a row for each subscription: number, name, whether active; plan, its
 -- name, tokens left; the address for notifications.
 WITH shown AS (
