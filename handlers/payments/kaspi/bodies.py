@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from decimal import ROUND_DOWN, Decimal, InvalidOperation
+from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 from typing import Annotated, Any, Final
 
 import pydantic
@@ -15,6 +15,8 @@ from handlers.http.validation import parse_json
 # Fifteen digits: a client that counts in binary floats writes each hundredth up to it as the hundredth that it means.
 MOST_TENGE: Final = Decimal("9999999999999.99")
 _HUNDREDTH: Final = Decimal("0.01")
+# A binary float of 53 bits is off by less than this part of its value after a few additions.
+_FLOAT_TRACE: Final = Decimal("1e-12")
 # A message stands in an address of the proxy, whose server takes some 8 KB.
 MAX_MESSAGE: Final = 1_000
 _SEPARATORS: Final = re.compile(r"[\s()./-]")
@@ -50,8 +52,9 @@ def _hundredths(value: Any) -> int:
         raise PydanticCustomError(
             "less_than_equal", "Input should be less than or equal to {le}", {"le": str(MOST_TENGE)}
         )
-    exact = tenge.quantize(_HUNDREDTH, ROUND_DOWN)
-    if exact != tenge:
+    exact = tenge.quantize(_HUNDREDTH, ROUND_HALF_EVEN)
+    # Clients that add up binary floats send 0.30000000000000004 for 0.3; 19.999 is no such trace, and is refused.
+    if abs(exact - tenge) > exact * _FLOAT_TRACE:
         raise PydanticKnownError("decimal_max_places", {"decimal_places": 2})
     return int(exact.scaleb(2))
 
