@@ -296,7 +296,8 @@ AMOUNTS: list[tuple[bytes, int | str]] = [
     (b"19.99", 1_999), (b"4.35", 435), (b"1.15", 115), (b"9.95", 995), (b"2.3", 230), (b"0.01", 1),
     (b'"7.10"', 710), (b"1e2", 10_000), (b"9999999999999.99", 999_999_999_999_999),
     (b"0", "greater_than"), (b"-1", "greater_than"), (b"1.001", "decimal_max_places"),
-    (b"0.1000000000000000055", 10), (b"0.30000000000000004", 30), (b"1.005", "decimal_max_places"), (b"1e-99999", "decimal_max_places"),
+    (b"0.1000000000000000055", 10), (b"0.30000000000000004", 30), (b"1.005", "decimal_max_places"),
+    (b"1e-99999", "decimal_max_places"),
     (b"1e99", "less_than_equal"), (b"10000000000000", "less_than_equal"), (b"true", "float_type"),
     (b"null", "float_type"), (b'"x"', "float_parsing"), (b'"NaN"', "finite_number"), (b"[]", "float_type"),
 ]  # fmt: skip
