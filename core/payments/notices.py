@@ -81,9 +81,11 @@ async def take(payments: Payments, provider: str, event_id: str, notice: Notice)
     A notice that comes again changes nothing. Raises Unavailable when it has not happened.
     """
     found = await find_by_name(payments.database, provider, notice.names)
-    if found is None:
-        return None
-    target = Target(*found)
+    return None if found is None else await take_at(payments, Target(*found), event_id, notice)
+
+
+async def take_at(payments: Payments, target: Target, event_id: str, notice: Notice) -> Payment:
+    """Apply a notice to an attempt; return the payment. Raises Unavailable when it has not happened."""
     taken = await payments.applier.opening(
         lambda connection: _within(payments, connection, target, event_id, notice)
     )

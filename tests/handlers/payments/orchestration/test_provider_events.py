@@ -1,6 +1,7 @@
 """Events of the provider at a payment's own address: signed, in any number and order, with and without a gateway."""
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from tests.handlers.payments.orchestration.conftest import Contract
 
 pytestmark = pytest.mark.shared
 
+_foreign = itertools.count(1)
 PROCESSED = (200, {"message": "Provider callback processed"})
 
 
@@ -90,6 +92,72 @@ async def test_what_is_not_genuine_or_complete_is_refused(contract: Contract) ->
         said = await asked
         assert (said.status, said.json) == (code, {"error": text})
     assert await status(contract, payment) == await status(contract, other) == 2
+
+
+INTENT: dict[str, Any] = {
+    "object": "payment_intent",
+    "status": "succeeded",
+    "amount": 1250,
+    "amount_received": 1250,
+}
+
+
+@pytest.mark.parametrize(
+    ("event_type", "of_object"),
+    [
+        ("checkout.session.completed", {}),
+        ("checkout.session.completed", {"client_reference_id": "r-1", "metadata": {"request_id": "r-1"}}),
+        ("checkout.session.completed", {"metadata": {"callback_hash": "another"}}),
+        ("checkout.session.completed", {"metadata": {"attempt": "00000000-0000-4000-8000-000000000000"}}),
+        ("payment_intent.succeeded", INTENT),
+        ("payment_intent.succeeded", INTENT | {"metadata": {"account": "somebody"}}),
+        ("charge.refunded", {"object": "charge", "amount": 1250, "amount_refunded": 10}),
+        ("charge.dispute.funds_withdrawn", {"object": "dispute", "amount": 1250, "charge": "ch_x"}),
+    ],
+)
+async def test_an_event_of_a_foreign_object_pays_nothing(
+    contract: Contract, event_type: str, of_object: dict[str, Any]
+) -> None:
+    """Whether or not the provider's answer to the order has come, and however often it is sent where."""
+    payments = [await contract.create() for _ in range(2)]
+    await contract.owner.execute(
+        "UPDATE payment_attempts SET provider_id = NULL WHERE provider_id = $1",
+        payments[1]["provider_payment_id"],
+    )
+    foreign = {"id": f"foreign_{next(_foreign)}", **of_object}
+    said = [await contract.event(one, event_type, **foreign) for one in [*payments, payments[0]]]
+    assert {(one.status, one.body) for one in said} == {(400, b'{"error":"callback rejected"}\n')}
+    assert [await status(contract, one) for one in payments] == [2, 2]
+
+
+async def test_an_object_that_names_the_address_or_the_attempt_pays(contract: Contract) -> None:
+    """Events of an older gateway's orders have the hash, ours the attempt, before any answer has told a name."""
+    account = {"account": "somebody"}
+    cases: list[tuple[str, dict[str, Any], int]] = [
+        ("checkout.session.completed", {"id": "cs_older"}, 10),
+        ("payment_intent.succeeded", INTENT | {"id": "pi_older"}, 10),
+        # The rule of `metadata.account` takes this one.
+        ("payment_intent.succeeded", INTENT | {"id": "pi_other", "metadata": account}, 2),
+    ]
+    for event_type, of_object, expected in cases:
+        payment = await contract.create()
+        row = await contract.parts.desk.row_of_hash(1, payment["provider_callback_hash"])
+        assert row is not None
+        by_hash = {"callback_hash": payment["provider_callback_hash"]}
+        for named in (by_hash, {"attempt": str(row["attempt_id"])} if expected == 10 else by_hash):
+            told = of_object | {"metadata": {**named, **of_object.get("metadata", {})}}
+            said = await contract.event(payment, event_type, **told)
+            assert said.status == (200 if expected == 10 else 400), told
+        assert await status(contract, payment) == expected
+    # The payment has a session of its own, and this is another one.
+    payment = await contract.create()
+    await contract.owner.execute(
+        "UPDATE payment_attempts SET provider_id = 'cs_own' WHERE provider_id = $1",
+        payment["provider_payment_id"],
+    )
+    by_hash = {"callback_hash": payment["provider_callback_hash"]}
+    assert (await contract.event(payment, id="cs_another", metadata=by_hash)).status == 400
+    assert await status(contract, payment) == 2
 
 
 async def attempt_of(contract: Contract, payment: dict[str, Any]) -> str:
