@@ -20,7 +20,7 @@ from core.payments.payments import lock
 from core.payments.rules import Dispute, Place, accept, dispute, hear, returned, see, suspended
 from core.payments.states import Seen, State
 from core.payments.telling import Arming
-from core.payments.writing import Report, write
+from core.payments.writing import Report, claimed, write
 from core.providers.protocol import Sight
 from core.work.retries import in_transaction
 
@@ -111,6 +111,7 @@ class Applier:
             return Applied(
                 payment, frozenset(), False, payment.state
             ), False  # the provider is being asked already
+        report = await claimed(connection, payment, attempt, report)
         change = _decide(payment, attempt, report)
         onward = self._onward_of(payment, change)
         further = None if onward is None else await onward.posting(connection, payment, change.facts)

@@ -111,6 +111,9 @@ _STANDINGS: Final = {
 
 def seen_of(asked: Asked, facts: Facts, sight: Sight) -> Seen:
     """Return what a sight is for the table. Money counts as paid only if it is what was asked for, and comes once."""
+    if sight.standing is Standing.ABSENT and facts.state is State.PENDING:
+        # Nobody can pay what the provider does not know, and nobody wants it any more.
+        return Seen.CANCELED if asked.wish is not None or asked.paid_elsewhere else Seen.ABSENT
     if sight.standing is not Standing.PAID:
         return _STANDINGS[sight.standing]
     if asked.paid_elsewhere and facts.state is not State.PAID:

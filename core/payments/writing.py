@@ -16,6 +16,7 @@ from core.payments.routing import MOST_ROUTES
 from core.payments.rules import CANCEL, EXPIRE, Dispute, seen_of
 from core.payments.states import MONEY_STATES, OPEN_STATES, Effect, Seen, State, overall
 from core.payments.telling import told_of
+from core.providers.calling import UNREADABLE
 from core.providers.protocol import TEXTS, Sight
 
 if TYPE_CHECKING:
@@ -62,6 +63,22 @@ class Report(NamedTuple):
         return WISHES.get(self.seen) if isinstance(self.seen, Seen) else None
 
 
+async def claimed(connection: Connection, payment: Payment, attempt: Attempt, report: Report) -> Report:
+    """Let the attempt be known by the provider's id in a report; return the report, as unknown if another has that id.
+
+    A provider that gives two orders one id cannot tell which of them was paid, so the second is never paid by it.
+    """
+    sight = report.sight
+    name = fitted(sight.provider_id or "", MAX_NAME) if sight is not None else ""
+    if not name or name == attempt.provider_id:
+        return report
+    await connection.execute(_sql.name_attempt, attempt.provider, [name], attempt.id)
+    if await connection.fetchval(_sql.other_of_name, attempt.provider, name, payment.id) is None:
+        return report
+    error = f"{UNREADABLE}: {attempt.provider} has answered with {name}, which is another payment's id."
+    return report._replace(seen=Seen.UNKNOWN, error=error)
+
+
 class NewStep(NamedTuple):
     """A line for the timeline: about which attempt, of which kind, with which data."""
 
@@ -90,11 +107,13 @@ async def write(
     if after.state in MONEY_STATES and any(one.state in OPEN_STATES for one in attempts):
         await connection.execute(_sql.give_up_others, before.id, attempt.id)
     steps: list[NewStep] = []
-    if (
-        change.note
-        or report.reason
-        or after != attempt._replace(looks=after.looks, next_look_at=after.next_look_at)
-    ):
+    same = after == attempt._replace(looks=after.looks, next_look_at=after.next_look_at)
+    if same and change.note:
+        # A provider that is asked again and again says the same each time, and one line tells it.
+        same = not postings and change.note == await connection.fetchval(
+            _sql.last_note, before.id, attempt.id
+        )
+    if report.reason or not same:
         steps.append(
             NewStep(
                 attempt.id, _kind(before, attempt, report), _data(attempt, after, change, report, postings)

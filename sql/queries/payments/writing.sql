@@ -21,6 +21,13 @@ FROM unnest($2::text[]) AS n (name)
 ORDER BY n.name
 ON CONFLICT (provider, name) DO NOTHING;
 
+-- name: other_of_name
+-- The attempt at another payment than $3 that the provider $1 knows by the name $2, if there is one. The statement
+-- before has waited for whoever was taking the name.
+SELECT a.id FROM payment_names AS n
+INNER JOIN payment_attempts AS a ON n.attempt_id = a.id
+WHERE n.provider = $1 AND n.name = $2 AND a.payment_id <> $3;
+
 -- name: give_up_others
 -- Let the open attempts at the payment $1 but for $2 be closed at their providers, as the money has come.
 UPDATE payment_attempts SET giving_up = TRUE, next_look_at = clock_timestamp()
@@ -45,3 +52,10 @@ RETURNING updated_at;
 -- Add a line to a timeline: payment, number, attempt, kind, actor, state, data.
 INSERT INTO payment_timeline (payment_id, no, attempt_id, kind, actor, state, data)
 VALUES ($1, $2, $3, $4, $5, $6, $7::text::jsonb);
+
+-- name: last_note
+-- The note in the latest line of the timeline of the payment $1 that is about the attempt $2.
+SELECT t.data ->> 'note' AS note FROM payment_timeline AS t
+WHERE t.payment_id = $1 AND t.attempt_id = $2
+ORDER BY t.no DESC
+LIMIT 1;

@@ -176,6 +176,18 @@ async def test_each_dispute_counts_once(desk: Desk) -> None:
     assert (await told(desk, payment)).count("payment.disputed") == 2
 
 
+async def test_a_name_of_one_order_never_pays_another(desk: Desk) -> None:
+    desk.one.says("create", *[Sight(Standing.OPEN, provider_id="777")] * 2)
+    both = await asyncio.gather(desk.create(), desk.create())
+    first, second = sorted(both, key=lambda one: one.state)
+    assert (first.state, second.state) == (State.PENDING, State.UNKNOWN)
+    assert second.latest.provider_id is None
+    assert "another payment" in str((await desk.steps(second))[-1].data["error"])
+    for payment, expected in ((second, State.UNKNOWN), (first, State.PAID), (second, State.UNKNOWN)):
+        assert (await see(desk, payment, paid(provider_id="777"))).state is expected
+    assert (await see(desk, second, paid(provider_id="778"))).state is State.PAID
+
+
 async def test_money_and_state_are_one_transaction(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     account = await desk.account()
     payment = await desk.create(account=account, principal_id=SYSTEM_PRINCIPAL)
@@ -208,6 +220,18 @@ async def test_a_payment_without_a_currency_is_exact_and_not_in_the_ledger(desk:
 async def test_a_payment_without_an_account_is_collected(desk: Desk) -> None:
     await see(desk, await desk.create(), paid())
     assert await desk.balance(collected_account("EUR"), CLEARING) == [100, -100]
+
+
+async def test_an_order_that_the_provider_denies_is_noted_once_and_closed_once_unwanted(desk: Desk) -> None:
+    payment, absent = await desk.create(), Sight(Standing.ABSENT)
+    lines = len(await desk.steps(payment))
+    payment = await see(desk, payment, absent, absent, absent)
+    assert (payment.state, len(await desk.steps(payment))) == (State.PENDING, lines + 1)
+    await desk.age(payment)
+    desk.one.says("cancel", absent)
+    assert (await desk.payments.cancel(payment.id, "caller")).state is State.CANCELED
+    # Money that comes all the same is in sight.
+    assert (await see(desk, payment, paid())).state is State.PAID
 
 
 async def test_cancelling_asks_the_provider_and_takes_its_word(desk: Desk) -> None:

@@ -15,7 +15,7 @@ from tests.core.payments.conftest import Desk, gate
 
 pytestmark = pytest.mark.shared
 
-PAID = Sight(Standing.PAID, provider_id="ch_1", amount=100, currency="EUR")
+PAID = Sight(Standing.PAID, amount=100, currency="EUR")
 
 
 async def test_sixty_four_equal_creations_are_one_payment_and_one_call(desk: Desk) -> None:
