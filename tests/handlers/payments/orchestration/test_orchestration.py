@@ -256,22 +256,38 @@ async def test_cancelling_asks_the_provider_and_leaves_closed_payments_alone(con
     assert (await contract.ask("GET", path)).payment["status"] == 10
 
 
+async def callbacks(contract: Contract, **wanted: Any) -> list[dict[str, Any]]:
+    rows = await contract.owner.fetch(
+        "SELECT convert_from(e.body, 'UTF8') AS body FROM outbox_events AS e WHERE e.event_type = 'callback'"
+        " ORDER BY e.created_at, e.id"
+    )
+    found = [json.loads(row["body"])["payment"] for row in rows]
+    return [one for one in found if wanted.items() <= one.items()]
+
+
 async def test_the_caller_is_told_of_the_end_by_the_bytes_of_an_answer(contract: Contract) -> None:
     payment = await contract.create()
-
-    async def told() -> list[dict[str, Any]]:
-        rows = await contract.owner.fetch(
-            "SELECT convert_from(e.body, 'UTF8') AS body FROM outbox_events AS e WHERE e.event_type = 'callback'"
-            " ORDER BY e.created_at, e.id"
-        )
-        found = [json.loads(row["body"])["payment"] for row in rows]
-        return [one for one in found if one["id"] == payment["id"]]
-
-    assert await told() == []
+    assert await callbacks(contract, id=payment["id"]) == []
     await contract.event(payment)
     await contract.event(payment, "checkout.session.expired", status="expired", payment_status="unpaid")
-    (body,) = await told()
+    (body,) = await callbacks(contract, id=payment["id"])
     assert body == (await contract.ask("GET", f"/payments/{payment['id']}")).payment
+
+
+async def test_a_failure_is_told_unless_the_answer_to_the_creation_was_one(contract: Contract) -> None:
+    for first, late in (("create:decline", False), ("create:error_before", True)):
+        asked = contract.order()
+        await contract.simulate("PUT", "/faults", {"rules": [{"fault": first}]})
+        said = await contract.ask("POST", "/payments", asked)
+        await contract.simulate("PUT", "/faults", {"rules": [{"fault": "create:decline"}]})
+        if late:
+            assert said.payment["status"] == 3
+            row = await contract.parts.desk.row_of_hash(1, said.payment["provider_callback_hash"])
+            assert row is not None
+            await contract.parts.payments.look_at(row["payment_id"], row["attempt_id"], "reconcile")
+        await contract.simulate("PUT", "/faults", {})
+        told = await callbacks(contract, request_id=asked["request_id"])
+        assert [one["status"] for one in told] == [20] * late
 
 
 async def test_the_call_of_the_page_is_a_call(contract: Contract) -> None:
