@@ -13,7 +13,7 @@ from core.audit import audited, record
 from core.database import queries
 from core.errors import Refusal
 from core.payments.payments import find, lock
-from core.payments.refunds import ENDS, ask, refund_of, settle_within, store, under_way
+from core.payments.refunds import UNKNOWN, ask, refund_of, settle_within, store, under_way
 from core.payments.states import Effect, Seen, State
 from core.payments.writing import Report
 from core.providers.protocol import RefundSight, Sight, Standing
@@ -144,8 +144,10 @@ async def resolve_refund(
         found = await refund_of(connection, payment_id, request_id)
         if found is None:
             raise Refusal("invalid_request", f"The payment has no refund {request_id}.")
-        if found.state in ENDS:
-            raise Refusal("invalid_request", f"The refund is {found.state} already.")
+        if found.state != UNKNOWN:  # the call of one that is created may be out, and its answer is worth more
+            raise Refusal(
+                "invalid_request", f"The refund is {found.state}. A word is about one that is unknown."
+            )
         sight = RefundSight(done, word="a person's word")
         settled, wakes = await settle_within(payments, connection, found, sight, None, actor, reason=reason)
         word = audited(
@@ -196,7 +198,7 @@ async def _give_back(payments: Payments, payment_id: UUID, said: Said) -> Paymen
             raise _nothing(said.word, attempt)
         if await under_way(connection, attempt.id):
             raise Refusal("invalid_request", "A refund of this attempt is under way.")
-        left = facts.received - facts.refunded
+        left = facts.received - facts.refunded - max(facts.disputed, 0)
         amount = left if facts.state is State.MISMATCHED else min(left, facts.on_suspense)
         key = f"suspense:{attempt.number}:{payment.revision}"
         stored, _ = await store(

@@ -171,7 +171,7 @@ def returned(asked: Asked, facts: Facts) -> Change:
         )
         return Change(facts._replace(foreign_returned=facts.foreign), then.effects, (back,))
     refunded = (
-        facts.received
+        max(facts.received - max(facts.disputed, 0), facts.refunded)
         if facts.state is State.MISMATCHED
         else min(facts.received, facts.refunded + facts.on_suspense)
     )

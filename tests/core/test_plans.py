@@ -64,6 +64,7 @@ HOT = (
     "refund_by_key",
     "refunds_under_way",
     "refunds_done",
+    "refunds_of_attempt",
     "claim_refunds",
     "lock_callbacks",
     "supersede_callbacks",

@@ -16,6 +16,22 @@ SELECT coalesce(sum(r.amount), 0)::bigint AS amount FROM payment_refunds AS r
 INNER JOIN payment_attempts AS a ON r.attempt_id = a.id AND r.payment_id = a.payment_id
 WHERE a.id = $1 AND r.state IN ('created', 'pending', 'unknown');
 
+-- name: refunds_of_attempt
+-- The refunds of the attempt $1: the sum of those that were done, that of those that may still be done, and for the
+-- oldest of the latter the sum of refunds made at the provider itself when it was asked for (null: not known).
+SELECT
+    coalesce(sum(r.amount) FILTER (WHERE r.state = 'done'), 0)::bigint AS done,
+    coalesce(sum(r.amount) FILTER (WHERE r.state IN ('created', 'pending', 'unknown')), 0)::bigint AS waiting,
+    (
+        array_agg((t.data ->> 'elsewhere')::bigint ORDER BY t.no)
+        FILTER (WHERE r.state IN ('created', 'pending', 'unknown'))
+    )[1] AS elsewhere
+FROM payment_refunds AS r
+INNER JOIN payment_attempts AS a ON r.attempt_id = a.id AND r.payment_id = a.payment_id
+LEFT JOIN payment_timeline AS t
+    ON r.payment_id = t.payment_id AND t.kind = 'refund_asked' AND r.request_id = t.data ->> 'request_id'
+WHERE a.id = $1;
+
 -- name: refunds_done
 -- The sum of the refunds of the attempt $1 that were done.
 SELECT coalesce(sum(r.amount), 0)::bigint AS amount FROM payment_refunds AS r

@@ -11,6 +11,7 @@ from core.payments import refunds
 from core.payments.accounts import clearing_account
 from core.payments.payments import Payment
 from core.payments.refunds import Refund, find_refund, refund
+from core.payments.rules import Dispute
 from core.payments.states import State
 from core.payments.writing import Report
 from core.providers.protocol import (
@@ -111,6 +112,46 @@ async def test_an_end_that_is_not_known_keeps_its_amount_aside(
         await give_back(desk, payment, "r2", 101)
     assert refused.value.extra["left"] == left
     assert (await desk.again(payment)).refunded == 0
+
+
+@pytest.mark.parametrize(
+    ("before", "end", "after", "left"),
+    [
+        # The level of a provider may count a refund that it has not finished; it is one refund all the same.
+        ([], RefundSight(None, "re_1"), [PAID._replace(refunded=40)], 60),
+        # One that was made at the provider is another.
+        ([PAID._replace(refunded=40)], RefundSight(None, "re_1"), [], 20),
+        ([PAID._replace(refunded=40)], UnknownError("?"), [PAID._replace(refunded=80)], 20),
+        ([PAID._replace(refunded=40)], RefundSight(True, "re_1"), [PAID._replace(refunded=80)], 20),
+        # Money that a bank has taken back for the payer is not there to be given back.
+        ([Dispute("dp", 50)], RefundSight(True, "re_1"), [], 10),
+        ([Dispute("dp", 50), Dispute("dp", -50)], RefundSight(True, "re_1"), [], 60),
+        ([], RefundSight(True, "re_1"), [Dispute("dp", 100)], 0),
+    ],
+)
+async def test_money_goes_back_once_by_whichever_way(
+    desk: Desk,
+    before: list[Sight | Dispute],
+    end: RefundSight | Exception,
+    after: list[Sight | Dispute],
+    left: int,
+) -> None:
+    payment = await paid(desk)
+
+    async def see(seen: Sight | Dispute) -> None:
+        await desk.payments.applier.apply(payment.id, payment.latest.id, Report(seen, "event:2"))
+
+    for seen in before:
+        await see(seen)
+    desk.one.refund_script.append(end)
+    await give_back(desk, payment, "r1", 40)
+    for seen in after:
+        await see(seen)
+    with pytest.raises(Refusal) as refused:
+        await give_back(desk, payment, "r2", left + 1)
+    assert (refused.value.code, refused.value.extra["left"]) == ("refund_exceeds", left)
+    if left:
+        assert (await give_back(desk, payment, "r2")).amount == left
 
 
 async def test_a_refund_that_timed_out_is_repeated_only_while_its_key_is_known(
