@@ -139,7 +139,7 @@ def read_event(event_type: str, body: bytes) -> Notice | None:
     names = [reading.name(event.data.id), *([reading.name(event.data.attempt)] if event.data.attempt else [])]
     refund = None if event.refund is None else _refund_sight(event.refund, event.data.currency)
     dispute = None if event.dispute is None else to_ledger(NAME, event.dispute, event.data.currency)
-    return Notice(names, sight, refund, dispute)
+    return Notice(names, sight, refund, dispute, dispute_currency=None if dispute is None else sight.currency)
 
 
 def sight_of(payment: Payment) -> Sight:

@@ -286,14 +286,20 @@ def _refund_event(_event_type: str, raw: msgspec.Raw) -> Notice | None:
 def _dispute_event(event_type: str, raw: msgspec.Raw) -> Notice | None:
     """Read the two events at which money moves. An inquiry, which may stay without effect, is none of them."""
     dispute = reading.decoded(bytes(raw), _Dispute)
-    amount = to_ledger(NAME, dispute.amount, reading.currency(dispute.currency))
+    currency = reading.currency(dispute.currency)
+    amount = to_ledger(NAME, dispute.amount, currency)
     back = event_type == "charge.dispute.funds_reinstated"
     sight = Sight(
         Standing.PAID,
         word="dispute won" if back else "disputed",
         names=reading.some_names(dispute=dispute.id, charge=dispute.charge),
     )
-    return Notice(_names(dispute.payment_intent, dispute.charge), sight, dispute=-amount if back else amount)
+    return Notice(
+        _names(dispute.payment_intent, dispute.charge),
+        sight,
+        dispute=-amount if back else amount,
+        dispute_currency=currency,
+    )
 
 
 def _invoice_event(event_type: str, raw: msgspec.Raw) -> Notice | None:

@@ -8,13 +8,14 @@ import pytest
 
 from core.errors import Refusal
 from core.payments.accounts import clearing_account, suspense_account
+from core.payments.notices import take
 from core.payments.payments import Payment
 from core.payments.refunds import ask, find_refund, refund
 from core.payments.resolving import Said, Word, list_payments, list_unknown_refunds, resolve, resolve_refund
 from core.payments.rules import Dispute
 from core.payments.states import State
 from core.payments.writing import Report
-from core.providers.protocol import REMEMBERED, RefundSight, Sight, Standing, UnknownError
+from core.providers.protocol import REMEMBERED, Notice, RefundSight, Sight, Standing, UnknownError
 from tests.core.payments.conftest import Desk
 
 pytestmark = pytest.mark.shared
@@ -135,6 +136,35 @@ async def test_money_in_another_currency_can_only_be_returned(desk: Desk) -> Non
     await say(desk, payment, Word.RETURNED)
     await see(desk, payment, foreign)
     assert await moved(desk, before, *codes) == [0, 0]
+
+
+async def test_a_dispute_is_in_the_currency_that_was_paid(desk: Desk) -> None:
+    codes = suspense_account("JPY"), clearing_account("one", "JPY"), SUSPENSE, CLEARING
+    before = await desk.balance(*codes)
+    foreign = Sight(Standing.PAID, amount=90, currency="JPY", names={"dispute": "dp_7"})
+    payment = await desk.create(account=await desk.account())
+    name = str(payment.latest.provider_id)
+    await see(desk, payment, foreign)
+
+    async def disputed(amount: int, event: str, currency: str = "JPY") -> None:
+        notice = Notice([name], foreign, dispute=amount, dispute_currency=currency)
+        assert await take(desk.payments, "one", f"{name}-{event}", notice) is not None
+
+    for amount, event, left in ((60, "1", 30), (60, "2", 30), (-60, "3", 90), (60, "4", 90)):
+        await disputed(amount, event)
+        assert await moved(desk, before, *codes) == [left, -left, 0, 0], event
+    assert (await desk.steps(payment))[-1].data["currency"] == "JPY"
+    await say(desk, payment, Word.RETURNED)
+    assert await moved(desk, before, *codes) == [0, 0, 0, 0]
+    # All of it has gone back, so there is nothing that a person could return.
+    foreign = foreign._replace(names={"dispute": "dp_8"})
+    other = await see(desk, await desk.create(), foreign)
+    name = str(other.latest.provider_id)
+    await disputed(90, "5")
+    assert await moved(desk, before, *codes) == [0, 0, 0, 0]
+    with pytest.raises(Refusal):
+        await say(desk, other, Word.RETURNED)
+    assert (await desk.again(payment)).disputed == 0
 
 
 async def test_money_that_came_twice_is_given_back_alone(desk: Desk) -> None:

@@ -131,7 +131,7 @@ async def test_a_payment_from_order_to_refund() -> None:
         assert refunded is not None
         assert disputed is not None
         assert refunded.refund == RefundSight(True, once.provider_id, 990, "succeeded")
-        assert disputed.dispute == 1_000
+        assert (disputed.dispute, disputed.dispute_currency) == (1_000, disputed.sight.currency)
         report = list(csv.DictReader((await scene.ask("GET", "/v1/report.csv")).splitlines()))
         assert [(row["attempt"], row["amount"], row["refunded"]) for row in report] == [
             (str(order.attempt), "1990", "990")

@@ -286,7 +286,8 @@ def test_events_name_the_payment_and_tell_how_it_stands() -> None:
 def test_money_that_events_take_back_and_payments_that_repeat() -> None:
     found = {kind: read(kind, one) for kind, one, names, *_ in EVENTS if names}
     disputes = [found[f"charge.dispute.funds_{word}"] for word in ("withdrawn", "reinstated")]
-    assert [notice and notice.dispute for notice in disputes] == [300, -300]
+    told = [notice and (notice.dispute, notice.dispute_currency) for notice in disputes]
+    assert told == [(300, "USD"), (-300, "USD")]
     assert [notice and notice.sight.names["dispute"] for notice in disputes] == ["dp_1", "dp_1"]
     refund, cycle = found["refund.updated"], found["invoice.payment_failed"]
     assert refund is not None
