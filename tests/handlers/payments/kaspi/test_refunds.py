@@ -36,13 +36,16 @@ async def test_a_refund_is_made_once(stand: Stand) -> None:
     status, told = await stand.refund(shop, paid, 1_990.5)
     assert (status, told["detail"]) == (
         400,
-        "Failed to refund: At most 173950 can be given back (code: refund_exceeds)",
+        "Failed to refund: At most 1739.5 tenge can be given back (code: refund_exceeds)",
     )
+    exceeding = ("refund", paid, 199_050, "error", "At most 1739.5 tenge can be given back")
+    assert (await stand.log(shop))[-1] == exceeding
     opened = (await stand.create(shop, message="open"))[1]["external_id"]
     assert await stand.refund(shop, opened, 1) == (
         400,
         {"detail": "Failed to refund: The payment is not paid (code: payment_not_paid)"},
     )
+    assert (await stand.log(shop))[-1] == ("refund", opened, 100, "error", "The payment is not paid")
     assert len(stand.proxy.asked("refund")) == 5
 
 
