@@ -22,6 +22,9 @@ from ops.process import choose_port
 from tests.conftest import in_memory
 from tests.handlers.pay_page.chromium import find_chromium, open_tab
 
+# The shell of a person who reads: a service of its own, and a hundred programs.
+pytestmark = pytest.mark.drill
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -162,7 +165,6 @@ async def walk(tab: Tab) -> list[str]:
     return headings
 
 
-@pytest.mark.drill
 async def test_the_readmes_step_in_the_browser(
     running: Running, tour: list[str], record_property: Callable[[str, object], None]
 ) -> None:

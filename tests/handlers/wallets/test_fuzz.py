@@ -54,6 +54,8 @@ async def test_answers_conform_whatever_comes(wallets: ApiClient, person: MakePe
         "--header", f"Authorization: Bearer {somebody.token}",
         "--header", f"X-Admin-Token: {ADMIN}",
         *(f"--include-tag={tag}" for tag in TAGS),
+        # No provider is set up here, so that a good request is rightly 503.
+        "--exclude-path=/wallet/topup/card",
         "--checks", ",".join(CHECKS),
         "--phases", PHASES,
         "--max-examples", str(EXAMPLES or 1),
