@@ -17,6 +17,7 @@ from core.errors import Refusal
 from core.payments import witness
 from core.payments.calls import called
 from core.payments.looking import CALL_SECONDS, LEASE_SECONDS, seconds_to_look
+from core.payments.observing import note_refund
 from core.payments.payments import lock
 from core.payments.states import MONEY_STATES, Seen, State
 from core.payments.writing import MAX_ERROR, MAX_NAME, MAX_WORD, NewStep, Report, add_steps, fitted
@@ -174,7 +175,9 @@ async def ask(payments: Payments, asked: Refund, actor: str) -> Refund:
     seen = ended.seen
     if seen is Seen.UNSENT and not first:
         seen = Seen.UNKNOWN  # this call did not go out, but the one before it may have
-    return await _settle(payments, asked, seen, ended.error, actor)
+    settled = await _settle(payments, asked, seen, ended.error, actor)
+    note_refund(payment.surface, attempt.provider, asked.state, settled.state)
+    return settled
 
 
 async def _settle(
