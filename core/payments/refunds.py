@@ -40,6 +40,8 @@ BATCH: Final = 20
 DONE: Final = "done"
 FAILED: Final = "failed"
 ENDS: Final = frozenset({DONE, FAILED})
+RETURNED: Final = "code_not_payable"
+"""The request id of our own refund of a payment whose code could not be paid any more; a later trial has a number."""
 
 
 class Refund(NamedTuple):
@@ -90,6 +92,12 @@ async def ask_later(connection: Connection, payment_id: UUID, request_id: str, a
     except Refusal as refusal:
         if refusal.code != "refund_exceeds":
             raise
+
+
+async def latest_of(payments: Payments, payment_id: UUID, request_id: str) -> Refund | None:
+    """Return the latest trial of a refund of our own, or None: the first has the id, a later one a number beside."""
+    row = await payments.database.fetchrow(_sql.latest_trial, payment_id, request_id)
+    return None if row is None else _refund(row)
 
 
 async def find_refund(payments: Payments, payment_id: UUID, request_id: str) -> Refund | None:
