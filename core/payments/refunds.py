@@ -17,6 +17,7 @@ from core.errors import Refusal
 from core.payments import witness
 from core.payments.calls import called
 from core.payments.looking import CALL_SECONDS, LEASE_SECONDS, seconds_to_look
+from core.payments.observing import note_refund
 from core.payments.payments import lock
 from core.payments.states import MONEY_STATES, Seen, State
 from core.payments.writing import MAX_ERROR, MAX_NAME, MAX_WORD, NewStep, Report, add_steps, fitted
@@ -40,6 +41,8 @@ DONE: Final = "done"
 FAILED: Final = "failed"
 UNKNOWN: Final = "unknown"
 ENDS: Final = frozenset({DONE, FAILED})
+RETURNED: Final = "code_not_payable"
+"""The request id of our own refund of a payment whose code could not be paid any more; a later trial has a number."""
 
 
 class Refund(NamedTuple):
@@ -111,6 +114,12 @@ async def ask_later(connection: Connection, payment_id: UUID, request_id: str, a
     except Refusal as refusal:
         if refusal.code != "refund_exceeds":
             raise
+
+
+async def latest_of(payments: Payments, payment_id: UUID, request_id: str) -> Refund | None:
+    """Return the latest trial of a refund of our own, or None: the first has the id, a later one a number beside."""
+    row = await payments.database.fetchrow(_sql.latest_trial, payment_id, request_id)
+    return None if row is None else _refund(row)
 
 
 async def find_refund(payments: Payments, payment_id: UUID, request_id: str) -> Refund | None:
@@ -196,7 +205,9 @@ async def ask(payments: Payments, asked: Refund, actor: str) -> Refund:
     seen = ended.seen
     if seen is Seen.UNSENT and not first:
         seen = Seen.UNKNOWN  # this call did not go out, but the one before it may have
-    return await _settle(payments, asked, seen, ended.error, actor)
+    settled = await _settle(payments, asked, seen, ended.error, actor)
+    note_refund(payment.surface, attempt.provider, asked.state, settled.state)
+    return settled
 
 
 async def _settle(

@@ -25,3 +25,21 @@ SELECT
             LIMIT 1
         ) AS due
     ) AS late_seconds;
+
+-- name: refunds_waiting
+-- One row: the number of refunds whose end nobody knows, up to 10,000, and the age in seconds of the oldest, 0 without
+-- any; and for how long the refund that has been due longest has waited, 0 where none is due.
+SELECT
+    count(*) AS unknown,
+    coalesce(extract(EPOCH FROM clock_timestamp() - min(found.created_at)), 0)::float8 AS unknown_seconds,
+    (
+        SELECT coalesce(greatest(extract(EPOCH FROM clock_timestamp() - min(r.next_look_at)), 0), 0)::float8
+        FROM payment_refunds AS r
+        WHERE r.next_look_at IS NOT NULL
+    ) AS late_seconds
+FROM (
+    SELECT u.created_at FROM payment_refunds AS u
+    WHERE u.state = 'unknown'
+    ORDER BY u.id
+    LIMIT 10000
+) AS found;

@@ -4,6 +4,14 @@ SELECT id, payment_id, attempt_id, request_id, amount, state, provider_id, word,
 FROM payment_refunds
 WHERE payment_id = $1 AND request_id = $2;
 
+-- name: latest_trial
+-- The latest refund of the payment $1 under the request id $2, or under that with a colon and more.
+SELECT id, payment_id, attempt_id, request_id, amount, state, provider_id, word, error, looks, created_at
+FROM payment_refunds
+WHERE payment_id = $1 AND (request_id = $2 OR starts_with(request_id, $2 || ':'))
+ORDER BY id DESC
+LIMIT 1;
+
 -- name: store_refund
 -- Store a refund, and return it: id, payment, attempt, request id, amount, and the seconds until others may ask.
 INSERT INTO payment_refunds (id, payment_id, attempt_id, request_id, amount, next_look_at)

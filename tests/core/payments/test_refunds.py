@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from core import metrics
 from core.errors import Refusal
-from core.payments import refunds
+from core.payments import observing, refunds
 from core.payments.accounts import clearing_account
 from core.payments.payments import Payment
 from core.payments.refunds import Refund, find_refund, refund
@@ -24,6 +25,7 @@ from core.providers.protocol import (
     UnsentError,
 )
 from tests.core.payments.conftest import Desk
+from tests.core.payments.test_events import count
 
 PAID = Sight(Standing.PAID, amount=100, currency="EUR")
 
@@ -190,6 +192,31 @@ async def test_a_process_that_dies_before_the_answer_leaves_a_refund_to_be_found
     await due(desk)
     assert (await desk.again(payment)).refunded == 40
     assert payment.state is State.PAID
+
+
+async def test_refunds_that_fail_or_that_nobody_knows_of_are_measured(desk: Desk) -> None:
+    observing.prepare(["one"])
+    names = [
+        f'provider_refunds_total{{provider="one",state="{state}",surface="orders"}}'
+        for state in ("failed", "unknown", "done", "pending")
+    ]
+    before = [count(metrics.render(), name) for name in names]
+    assert min(before) >= 0
+    payment = await paid(desk, surface="orders")
+    desk.one.refund_script.extend([DeclinedError("No."), UnknownError("?")])
+    for number in range(3):
+        await give_back(desk, payment, f"r{number}", 10)
+    after = [count(metrics.render(), name) for name in names]
+    assert [now - was for now, was in zip(after, before, strict=True)] == [1, 1, 1, 0]
+    await desk.owner.execute(
+        "UPDATE payment_refunds SET created_at = now() - interval '1 hour', next_look_at = now() - interval '1 minute'"
+        " WHERE state = 'unknown'"
+    )
+    await observing.measure(desk.payments)
+    text = metrics.render()
+    assert count(text, "provider_refunds_unknown") == 1
+    assert 3_600 <= count(text, "provider_refunds_unknown_age_seconds") < 3_700
+    assert 60 <= count(text, "provider_refund_look_lag_seconds") < 160
 
 
 async def lost(*_: object) -> Refund:

@@ -11,7 +11,7 @@ from core.payments.accounts import clearing_account, suspense_account
 from core.payments.notices import take
 from core.payments.payments import Payment
 from core.payments.refunds import ask, find_refund, refund
-from core.payments.resolving import Said, Word, list_payments, list_unknown_refunds, resolve, resolve_refund
+from core.payments.resolving import Said, Word, list_payments, list_refunds, resolve, resolve_refund
 from core.payments.rules import Dispute
 from core.payments.states import State
 from core.payments.writing import Report
@@ -198,7 +198,7 @@ async def test_a_refund_that_nobody_knows_of(desk: Desk) -> None:
         desk.one.refund_script.append(UnknownError("?"))
         asked = await refund(desk.payments, payment.id, "r-1", 40, "caller")
         assert asked.state == "unknown"
-        assert asked in await list_unknown_refunds(desk.service.database, before=None, limit=10)
+        assert asked in await list_refunds(desk.service.database, before=None, limit=10)
         with pytest.raises(Refusal):
             await resolve_refund(desk.payments, payment.id, "another", "Ann", "OPS-1", done=done)
         told = await resolve_refund(desk.payments, payment.id, "r-1", "Ann", "OPS-1", done=done)
