@@ -5,8 +5,11 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+import pytest
+
 from core.database import Database
 from core.importing import orders
+from core.importing.running import Count
 from core.settings import Settings
 from tests.core.importing.conftest import Fill, carry_over, counts, values
 from tests.core.importing.olddb import ORDERS, ORDERS_LOGS
@@ -98,3 +101,27 @@ async def test_orders(fill: Fill, target: Database, settings: Settings) -> None:
     )  # fmt: skip
     told = await carry_over(target, settings, "orders_logs", orders.LOG_STEPS, logs)
     assert [one.text for one in told.problems] == ["the merchant was never told of payment 12, after 2 tries"]
+
+
+async def test_a_run_that_was_ended_goes_on_and_names_all_refusals(
+    fill: Fill, target: Database, settings: Settings
+) -> None:
+    url = await fill(ORDERS, old_orders())
+
+    def end(told: Count) -> None:
+        if told.step == "orders":
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        await carry_over(target, settings, "orders", orders.STEPS, url, on_page=end)
+    result = await carry_over(target, settings, "orders", orders.STEPS, url)
+    assert [step.step for step in result.steps if step.skipped] == [
+        "plans",
+        "merchants",
+        "subscriptions",
+        "aliases",
+    ]
+    assert [(one.step, one.row) for one in result.problems] == [
+        ("keys", "merchant_id=5"),
+        ("orders", "id=14"),
+    ]
