@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from core.database import queries
 from core.importing.payments import OldPayment, store
-from core.importing.running import KNOWN, NEW, Known, Step
+from core.importing.running import NEW, Known, Step, known
 from core.importing.values import ValueProblemError
 from core.money import MAX_AMOUNT_MINOR, decimals
 from core.payments.orchestration.desk import SURFACE
@@ -44,9 +44,10 @@ async def write_payment(context: Context, old: Values) -> Known:
     """Store a payment with the contract's side of it."""
     payment = _payment_of(old)
     stored = await store(context, payment)
+    number, callback_hash = old.whole("id", 1), old.text("provider_callback_hash", 128)
     made = await context.connection.fetchval(
         _sql.import_orchestration,
-        old.whole("id", 1),
+        number,
         payment.id,
         payment.caller,
         payment.request_id,
@@ -56,14 +57,20 @@ async def write_payment(context: Context, old: Values) -> Known:
         old.whole("payment_type", 1, _RECURRING),
         old.text_or_none("recurring_interval", 16),
         old.whole_or_none("recurring_interval_count"),
-        old.text("provider_callback_hash", 128),
+        callback_hash,
         old.text_or_none("provider_callback_url", 1024) or "",
         old.text("status_callback_url", 1024),
     )
     if made is None:
         if stored.new:
             raise ValueProblemError("its number, request id or hash is another payment's here")
-        return KNOWN
+        return known(
+            await context.connection.fetchrow(_sql.known_orchestration, number),
+            payment_id=payment.id,
+            caller_service=payment.caller,
+            request_id=payment.request_id,
+            callback_hash=callback_hash,
+        )
     note = None
     if old.whole("callback_delivery_status") == _PENDING_DELIVERY:
         note = f"its status ({payment.state}) was to be told to the caller, and is not told again"

@@ -108,11 +108,11 @@ class Result(NamedTuple):
 
 
 def known(there: Row | None, **written: object) -> Known:
-    """Return KNOWN if the row that is there has the columns that would be `written`. Raises ValueProblemError if not."""
+    """Return KNOWN if the row that is there has what would be `written`. Raises ValueProblemError for another row."""
     if there is None:
-        raise ValueProblemError("a name of it is another row's here")
+        raise ValueProblemError("its number or name is another row's here")
     if other := [name for name, value in written.items() if there[name] != value]:
-        raise ValueProblemError(f"its id is another row's here, with another {', '.join(other)}")
+        raise ValueProblemError(f"another row is here in its place, with another {', '.join(other)}")
     return KNOWN
 
 

@@ -52,6 +52,9 @@ async def test_orchestration(fill: Fill, target: Database, settings: Settings) -
     ]
     again = await carry_over(target, settings, "orchestration", orchestration.STEPS, url)
     assert counts(again) == {"payments": (0, 4, 2)}
+    other = await fill(ORCHESTRATION, {"payments": [payment(21, 2, request_id="r-other")]})
+    [told] = (await carry_over(target, settings, "orchestration", orchestration.STEPS, other)).problems
+    assert (told.refused, "request_id" in told.text) == (True, True)
 
     shown = await values(
         target,
