@@ -6,6 +6,7 @@ id that comes again finds its payment, whatever the rest of the request says, as
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from core.database import queries
@@ -42,7 +43,7 @@ _PENDING_DELIVERY: Final = 1
 
 async def write_payment(context: Context, old: Values) -> Known:
     """Store a payment with the contract's side of it."""
-    payment = _payment_of(old)
+    payment = _payment_of(old, timedelta(minutes=context.settings.payments_pending_timeout_minutes))
     stored = await store(context, payment)
     number, callback_hash = old.whole("id", 1), old.text("provider_callback_hash", 128)
     made = await context.connection.fetchval(
@@ -77,7 +78,7 @@ async def write_payment(context: Context, old: Values) -> Known:
     return Known(note, new=True) if note else NEW
 
 
-def _payment_of(old: Values) -> OldPayment:
+def _payment_of(old: Values, pending: timedelta) -> OldPayment:
     state, method = _STATES.get(old.whole("status")), _METHODS.get(old.whole("payment_method"))
     if state is None or method is None or old.whole("provider") != 1:
         raise ValueProblemError("its status, method or provider is not known")
@@ -122,6 +123,7 @@ def _payment_of(old: Values) -> OldPayment:
         {"subscription": subscription} if subscription else {},
         old.text_or_none("checkout_url", 4096),
         "carried over",
+        old.time("created_at") + pending,
     )
 
 
