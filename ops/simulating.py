@@ -40,8 +40,8 @@ class Simulated:
         """Its address on this machine."""
         return f"http://{HOST}:{self.port}"
 
-    def environment(self, settings: Settings, api_url: str) -> dict[str, str]:
-        """Return the variables by which all processes know of it. A variable that somebody has set stays as it is."""
+    def handed(self, settings: Settings, api_url: str) -> dict[str, str]:
+        """Return the settings by which all processes know of it. A setting that somebody has made stays as it is."""
         made = {
             "simulator_url": self.url,
             "simulator_webhook_url": f"{api_url}{WEBHOOK_PATH}",
@@ -51,7 +51,7 @@ class Simulated:
             "internal_webhook_secret": self.links_key,
             "pay_page_cards": "true",
         }
-        return {name.upper(): value for name, value in made.items() if not getattr(settings, name)}
+        return {name: value for name, value in made.items() if not getattr(settings, name)}
 
     def program(self, output: Path) -> Program:
         """Return its process. Its payments are in its memory, so it is not replaced as long as it lives."""

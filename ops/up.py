@@ -9,7 +9,7 @@ import shlex
 import signal
 import time
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
@@ -99,8 +99,11 @@ def run_everything(settings: Settings, *, verbose: bool) -> None:
         key = _development_key(settings, folder / "api_key") if settings.env != "prod" else ""
         secret = _development_stripe_secret(settings, folder / "stripe_signing_secret")
         simulated = simulate(settings, folder, _taken(settings, grpc))
-        simulator_url = settings.simulator_url if simulated is None else simulated.url
-        running = Running(_url(common), database_url, redis_url, key, secret, simulator_url)
+        running = _with_simulator(
+            Running(_url(common), database_url, redis_url, key, secret, settings.simulator_url),
+            settings,
+            simulated,
+        )
         stack.enter_context(announced(folder, running))
         admin_token = _development_admin_token(settings, folder / "admin_token")
         _Instance(
@@ -151,7 +154,7 @@ class _Instance:
                     "STATE_DIR": str(self.folder),
                     **({"GRPC_PORT": str(self.grpc.port)} if self.grpc else {}),
                     **_stripe_environment(self.settings, self.running),
-                    **(self.simulated.environment(self.settings, self.running.url) if self.simulated else {}),
+                    **{name.upper(): text for name, text in self.running.handed.items()},
                     **({"ADMIN_TOKEN": self.admin_token} if self.admin_token else {}),
                     "PROMETHEUS_MULTIPROC_DIR": str(metrics),
                 },
@@ -247,6 +250,13 @@ class _Instance:
         # Brackets, as of an IPv6 address, mean something to a shell.
         say(f"  curl {shlex.quote(f'{url}/v1/accounts')} -H 'Authorization: Bearer {key or '...'}' \\")
         say('    -H \'Content-Type: application/json\' -d \'{"code": "customer:1", "currency": "USD"}\'\n')
+
+
+def _with_simulator(running: Running, settings: Settings, simulated: Simulated | None) -> Running:
+    if simulated is None:
+        return running
+    handed = simulated.handed(settings, running.url)
+    return replace(running, simulator_url=simulated.url, handed=handed)
 
 
 def _development_key(settings: Settings, path: Path) -> str:

@@ -70,6 +70,14 @@ async def reconcile_all(payments: Payments, *, batch: int, stale_after: timedelt
     return Progress(sum(one.done for one in parts), sum(one.failed for one in parts))
 
 
+async def left_alone(payments: Payments, *, stale_after: timedelta) -> dict[str, int]:
+    """Return how many attempts `reconcile_all` should look at and cannot, by the provider, which is not set up."""
+    rows = await payments.database.fetch(
+        _sql.attempts_elsewhere, sorted(payments.providers), stale_after.total_seconds()
+    )
+    return {row["provider"]: row["attempts"] for row in rows}
+
+
 async def _reconcile(
     payments: Payments, provider: str, budget: int, stale_seconds: float | None = None
 ) -> Progress:

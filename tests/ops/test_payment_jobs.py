@@ -67,7 +67,8 @@ async def test_payments_are_looked_at_and_expired_by_command(desk: Desk, setting
         await pay(url, young)
         # Nothing is due, and nothing is stale.
         assert await run("payments", "reconcile", **given) == (0, "reconcile: 0 done, 0 failed.\n")
-        at_once = given | {"PAYMENTS_RECONCILE_STALE_AFTER_MINUTES": "0"}
+        stale = "PAYMENTS_RECONCILE_STALE_AFTER_MINUTES"
+        at_once = given | {stale: "0"}
         code, out = await run("payments", "reconcile", "--json", **at_once)
         assert (code, json.loads(out)) == (0, {"job": "reconcile", "done": 1, "failed": 0})
         assert (await desk.again(young)).state is State.PAID
@@ -90,6 +91,10 @@ async def test_payments_are_looked_at_and_expired_by_command(desk: Desk, setting
     code, out = await run("payments", "reconcile", **at_once)
     assert (code, out) == (1, "reconcile: 0 done, 2 failed.\n")
     assert (await desk.again(later)).state is State.PENDING
+    # Nor does one that is not set up.
+    done = await tallystick("payments", "reconcile", **servers(settings, **{stale: "0"}))
+    assert (done.returncode, done.stdout) == (1, "reconcile: 0 done, 2 failed.\n")
+    assert "2 open at simulator, which these settings do not set up" in done.stderr
 
 
 async def test_callbacks_are_dispatched_by_command(desk: Desk, settings: Settings) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ops.commands.printing import print_line
+from ops.commands.printing import print_line, printable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -136,13 +136,18 @@ async def _run_once(
 async def _reconcile(settings: Settings, payments: Payments) -> Progress:
     from datetime import timedelta
 
-    from core.payments.reconciling import reconcile_all
+    from core.payments.reconciling import left_alone, reconcile_all
+    from core.work.progress import Progress
 
-    return await reconcile_all(
-        payments,
-        batch=settings.payments_job_batch_size,
-        stale_after=timedelta(minutes=settings.payments_reconcile_stale_after_minutes),
-    )
+    stale = timedelta(minutes=settings.payments_reconcile_stale_after_minutes)
+    done = await reconcile_all(payments, batch=settings.payments_job_batch_size, stale_after=stale)
+    alone = await left_alone(payments, stale_after=stale)
+    for provider, attempts in alone.items():
+        click.echo(
+            f"{attempts} open at {printable(provider)}, which these settings do not set up: nobody looks there.",
+            err=True,
+        )
+    return done.and_then(Progress(0, sum(alone.values())))
 
 
 async def _expire(settings: Settings, payments: Payments) -> Progress:
@@ -185,8 +190,8 @@ reconcile = command(
     "reconcile",
     "Ask providers how open payments stand that are due or stale, and about refunds, one batch of them:"
     " PAYMENTS_RECONCILE_STALE_AFTER_MINUTES, PAYMENTS_JOB_BATCH_SIZE. An attempt whose provider gave no answer"
-    " counts as failed and stays as it is.\n\n\b\nExamples:\n  tallystick payments reconcile\n"
-    "  tallystick payments reconcile --worker --json",
+    " counts as failed and stays as it is, and so does one whose provider is not set up.\n\n\b\nExamples:\n"
+    "  tallystick payments reconcile\n  tallystick payments reconcile --worker --json",
 )
 expire = command(
     EXPIRE,
