@@ -127,9 +127,12 @@ async def expire(payments: Payments, *, batch: int = EXPIRE_BATCH) -> Progress:
     return Progress(done, failed)
 
 
-async def expire_all(payments: Payments, *, batch: int) -> Progress:
-    """Give up to `batch` payments up whose time is over, and ask their providers at once to close them."""
-    due = await payments.database.fetch(_sql.payments_to_expire, batch)
+async def expire_all(payments: Payments, *, batch: int, surface: str, age: timedelta) -> Progress:
+    """Give up to `batch` payments up whose time is over, and ask their providers at once to close them.
+
+    Those of `surface` count by their `age` too: whoever shortens the time means the payments that are open now.
+    """
+    due = await payments.database.fetch(_sql.payments_to_expire_by_age, batch, surface, age.total_seconds())
 
     async def close(payment_id: UUID, _attempt_id: UUID) -> bool:
         try:

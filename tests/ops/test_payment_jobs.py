@@ -84,6 +84,13 @@ async def test_payments_are_looked_at_and_expired_by_command(desk: Desk, setting
             "the provider is asked before it is closed"
         )
 
+        # A shorter time than at the making holds for payments of orchestration alone; 0 is at once.
+        theirs = await desk.create(expires_at=past + timedelta(hours=1), surface="orchestration")
+        for minutes, state in (("1", State.PENDING), ("0", State.EXPIRED)):
+            code, _ = await run("expire", "pending", **given, PAYMENTS_PENDING_TIMEOUT_MINUTES=minutes)
+            assert (code, (await desk.again(theirs)).state) == (0, state)
+        assert (await desk.again(later)).state is State.PENDING
+
         # A provider that does not answer is a failure that the exit code tells, and changes nothing.
         await desk.create(expires_at=past)
     code, out = await run("payments", "expire", **given)

@@ -151,9 +151,13 @@ async def _reconcile(settings: Settings, payments: Payments) -> Progress:
 
 
 async def _expire(settings: Settings, payments: Payments) -> Progress:
+    from datetime import timedelta
+
+    from core.payments.orchestration.desk import SURFACE
     from core.payments.reconciling import expire_all
 
-    return await expire_all(payments, batch=settings.payments_job_batch_size)
+    age = timedelta(minutes=settings.payments_pending_timeout_minutes)
+    return await expire_all(payments, batch=settings.payments_job_batch_size, surface=SURFACE, age=age)
 
 
 async def _dispatch(settings: Settings, payments: Payments) -> Progress:
@@ -196,8 +200,9 @@ reconcile = command(
 expire = command(
     EXPIRE,
     "expire",
-    "Give payments up whose time is over: each provider is asked to close its order, and its answer closes the"
-    " payment, or tells that it was paid.\n\n\b\nExamples:\n  tallystick expire pending\n"
+    "Give payments up whose time is over, those of orchestration by PAYMENTS_PENDING_TIMEOUT_MINUTES as it is now:"
+    " each provider is asked to close its order, and its answer closes the payment, or tells that it was paid.\n\n\b\n"
+    "Examples:\n  tallystick expire pending\n"
     "  tallystick expire pending --worker",
 )
 dispatch = command(

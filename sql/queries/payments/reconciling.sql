@@ -64,3 +64,18 @@ WHERE
     AND a.state IN ('created', 'pending', 'processing', 'unknown')
 ORDER BY p.expires_at
 LIMIT $1;
+
+-- name: payments_to_expire_by_age
+-- As payments_to_expire; those of the surface $2 besides that have a time and are as old as $3 seconds.
+SELECT p.id, a.id AS attempt_id
+FROM payments AS p
+INNER JOIN payment_attempts AS a ON p.id = a.payment_id
+WHERE
+    p.expires_at IS NOT NULL AND p.wish IS NULL AND p.state IN ('created', 'pending', 'processing', 'unknown')
+    AND (
+        p.expires_at <= now()
+        OR (p.surface = $2 AND p.created_at <= now() - make_interval(secs => $3::double precision))
+    )
+    AND a.state IN ('created', 'pending', 'processing', 'unknown')
+ORDER BY p.expires_at
+LIMIT $1;
