@@ -243,8 +243,9 @@ class _Instance:
         # The block has no frame: a frame would break a long address in two, and addresses are there to be copied.
         with suppress(OSError):
             console.rule("[bold]Tallystick is running[/] · Ctrl-C stops it", style="green")
+            width = max(map(len, lines)) + 2
             for name, value in lines.items():
-                console.print(f"  [bold]{name:<14}[/]{escape(value)}")
+                console.print(f"  [bold]{name:<{width}}[/]{escape(value)}")
             console.rule(style="green")
         say("A first call, which opens an account:\n")
         # Brackets, as of an IPv6 address, mean something to a shell.

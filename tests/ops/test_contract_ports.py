@@ -221,15 +221,20 @@ def test_the_port_of_grpc_moves_on_like_the_common_one(env: str) -> None:
 async def test_up_opens_the_ports_and_makes_an_admin_token(
     start_up: Start, database_url: str, redis_url: str, eventually: Wait
 ) -> None:
-    common, inbox = free_ports(2)
+    common, inbox, own = free_ports(3)
     up = await start_up(
-        DATABASE_URL=database_url, REDIS_URL=redis_url, APP_PORT=str(common), INBOX_PORT=str(inbox)
+        DATABASE_URL=database_url,
+        REDIS_URL=redis_url,
+        APP_PORT=str(common),
+        INBOX_PORT=str(inbox),
+        ORCHESTRATION_PORT=str(own),
     )
     found = {
         name: re.search(rf"^  {name} +(\S+)$", up.output(), re.MULTILINE)
-        for name in ("Admin token", "INBOX_PORT")
+        for name in ("Admin token", "INBOX_PORT", "ORCHESTRATION_PORT")
     }
     assert found["INBOX_PORT"] is not None
+    assert found["ORCHESTRATION_PORT"] is not None
     assert found["Admin token"] is not None
     assert found["INBOX_PORT"][1] == f"http://127.0.0.1:{inbox}"
     assert json.loads((await ask(inbox, "/health"))[1])["status"] == "healthy"

@@ -136,6 +136,20 @@ async def test_callbacks_are_dispatched_by_command(desk: Desk, settings: Setting
         _, renewed = await run("callbacks", "secret", "orchestration", "gateway", url, "--new", **given)
         assert renewed != shown
 
+        # A name that nobody has is told, and an address that cannot be sent to is refused.
+        for words, code, said in (
+            (("orchestration", "nobody", url), 0, "No service nobody has a key here or has called yet."),
+            (("orders", "77", url), 2, "There is no merchant 77."),
+            (("orders", "all", url), 0, ""),
+            (("orchestration", "gateway", "gateway.test/any"), 2, "The URL cannot be used"),
+        ):
+            done = await tallystick("callbacks", "secret", *words, **given)
+            assert (done.returncode, said in done.stderr, bool(done.stdout)) == (code, True, code == 0)
+        async with desk.service.database.transaction() as connection:
+            await write_callback(connection, vault, Callback(ORCHESTRATION, "three", "gateway", "x", b"{}"))
+        _, listed = await run("callbacks", "list", **given)
+        assert "orchestration gateway  no address that can be sent to" in listed
+
 
 @pytest.mark.parametrize(
     "words",
