@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from core.outbox.signing import new_secret
-from ops.process import choose_port
+from ops.process import take_next_port
 from ops.state import write_secret
 from ops.supervisor import Program
 
@@ -66,9 +66,7 @@ def simulate(settings: Settings, folder: Path, taken: Collection[int]) -> Simula
     """
     if settings.env == "prod" or settings.simulator_url:
         return None
-    port = choose_port(PORT, HOST)
-    while port in taken:
-        port = choose_port(port + 1, HOST)
+    port = take_next_port(HOST, PORT, taken)
     return Simulated(
         port,
         settings.simulator_webhook_secret or _kept(folder / "simulator_webhook_secret", new_secret()),

@@ -23,7 +23,7 @@ from core.migrations import migrate
 from core.outbox.signing import new_secret
 from ops.embedded import Postgres, Valkey
 from ops.listening import Listeners, Reserved, check_contract_ports, contract_ports, listen, reserve_grpc
-from ops.process import StartError, choose_port, is_free, trim_log
+from ops.process import StartError, take_next_port, trim_log
 from ops.reach import reaching_database, redis_problem
 from ops.serving import api_program, metrics_folder, worker_program
 from ops.simulating import Simulated, simulate
@@ -315,10 +315,8 @@ def _listen(settings: Settings) -> list[Listeners]:
     wanted = port = settings.app_port
     taken = contract_ports(settings).values()
     moves = "app_port" not in settings.model_fields_set
-    if moves and not (wanted in taken or is_free(host, wanted)):
-        port = choose_port(wanted + 1, host)
-        while port in taken:
-            port = choose_port(port + 1, host)
+    # A default that is the port of a contract is an error, which `listen` tells.
+    if moves and wanted not in taken and (port := take_next_port(host, wanted, taken)) != wanted:
         say(f"Port {wanted} is busy; the API uses {port}.", "yellow")
     return listen(settings, host, port)
 
