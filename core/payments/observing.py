@@ -65,7 +65,7 @@ async def measure(payments: Payments) -> None:
     failing = await payments.failing(payments.providers)
     for name in payments.providers:
         metrics.PROVIDER_BREAKER.labels(name).set(name in failing)
-    row = await ask(payments.database.fetchrow(_sql.payments_waiting, sorted(payments.providers)))
+    row = await ask(payments.database.fetchrow(_sql.payments_waiting))
     metrics.PAYMENTS_UNKNOWN.set(math.nan if row is None else row["unknown"])
     metrics.PAYMENTS_UNKNOWN_AGE.set(math.nan if row is None else row["unknown_seconds"])
     metrics.PAYMENTS_LOOK_LAG.set(math.nan if row is None else row["late_seconds"])

@@ -181,8 +181,9 @@ def _path(payment: str) -> str:
 
 def _good(reply: Reply) -> Reply:
     if not reply.good:
-        refused = reply.refuse(_Problem)
-        raise DeclinedError("The simulator has declined.", word=reading.word(refused.code))
+        word = reading.word(reply.refuse(_Problem).code)
+        # The code stands where surfaces that show a provider's sentence have the bank's.
+        raise DeclinedError(f"The simulator has declined. (code: {word})", word=word)
     return reply
 
 

@@ -60,6 +60,7 @@ HOT = (
     "claim_attempt",
     "claim_attempts",
     "payments_to_expire",
+    "payments_to_expire_by_age",
     "give_up_others",
     "refund_by_key",
     "refunds_under_way",

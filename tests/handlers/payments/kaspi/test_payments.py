@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import aiohttp
 import pytest
 
 from core.payments.kaspi.configs import terms
@@ -368,6 +369,14 @@ async def test_the_simulator_takes_the_place_of_a_bank_that_is_not_set_up(settin
         assert (await stand.call("GET", f"/payments/kaspi/status/{linked['payment_id']}"))[1]["status"] == (
             "QrTokenCreated"
         )
+        async with aiohttp.request("PUT", f"{url}/faults", json={"rules": [{"fault": "decline"}]}) as answer:
+            assert answer.status == 200
+        assert await stand.create(shop, amount=11) == (
+            500,
+            {"detail": "Failed to create payment: The simulator has declined. (code: declined)"},
+        )
+        async with aiohttp.request("PUT", f"{url}/faults", json={}) as answer:
+            assert answer.status == 200
         new = NewPayment(
             surface="tests", caller=f"shop:{shop}", request_id="r", amount=100, currency="KZT",
             method=Method.PHONE, title="m", reference="r", phone="1",
