@@ -274,6 +274,10 @@ async def test_a_merchant_sees_its_own_payments_alone(shop: Shop) -> None:
     who_far = str(merchant.merchant_id)
     assert (await shop.ask("GET", BASE, who_far, headers=far)).status == 401
     assert (await shop.ask("POST", BASE, who_far, headers=far, json=trusted)).status == 401
+    # A page in the browser of somebody in the network is nobody to trust, even where every page may read answers.
+    for at_port in (False, True):
+        page = {"Origin": "http://evil.example"}
+        assert (await shop.ask("GET", BASE, who_far, headers=page, at_port=at_port)).status == 401
     for query in ("page=0", "limit=101", "limit=x"):
         said = await shop.ask("GET", f"{BASE}?{query}", merchant)
         assert (said.status, said.json["detail"][0]["loc"][0]) == (422, "query")
