@@ -11,6 +11,7 @@ import pytest
 
 from core.access.rates import RateLimited, a_minute
 from core.errors import Unavailable
+from tests.handlers.payments.bytewise import send, spoiled
 from tests.handlers.payments.orchestration.conftest import BASE, SERVICE, Contract, Said
 
 pytestmark = pytest.mark.shared
@@ -299,3 +300,21 @@ async def test_overload_has_the_contracts_form(contract: Contract, monkeypatch: 
     monkeypatch.setattr(contract.parts.callers, "authenticate", away)
     said = await contract.ask("GET", "/payments")
     assert (error(said)[0], said.headers["Retry-After"]) == (503, "1")
+
+
+async def test_bytes_that_are_no_text_are_no_mistake_of_ours(contract: Contract) -> None:
+    given = {
+        "X-API-Key": (await contract.key("gateway")).encode(),
+        "X-Request-ID": b"r",
+        "Content-Type": b"application/json",
+    }
+    body = json.dumps(contract.order(request_id="")).encode()
+    for client in (contract.own, contract.common):
+        for method, target in (
+            ("POST", b"/payments"),
+            ("GET", b"/payments"),
+            ("POST", b"/webhooks/providers/stripe/x"),
+        ):
+            for where, headers in spoiled(given, target):
+                status, answer = await send(client, method, where, headers, body)
+                assert status < 500, (method, where, headers, answer)
