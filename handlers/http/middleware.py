@@ -245,4 +245,4 @@ def _ready_headers(request: web.Request, response: web.StreamResponse, exchange:
         lines += f"{X_TRACE_ID}: {exchange.trace_id}\r\n"
     for name, value in exchange.rate_headers:
         lines += f"{name}: {value}\r\n"
-    return lines.encode("ascii")
+    return lines.encode()

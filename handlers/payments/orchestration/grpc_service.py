@@ -118,7 +118,7 @@ class Service:
         metadata = {key: text for key, text in context.invocation_metadata() or () if isinstance(text, str)}
         given = metadata.get(REQUEST_ID, "").strip()
         log.begin_exchange(ids.request_id_of(given), ids.continue_trace(metadata.get("traceparent")))
-        if given:
+        if given.isascii() and given.isprintable() and given:  # gRPC takes no other text
             await context.send_initial_metadata(((REQUEST_ID, given),))
         task = asyncio.create_task(self._answer(method, request, metadata, address_of(context.peer())))
         self._under_way.add(task)

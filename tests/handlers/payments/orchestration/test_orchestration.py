@@ -186,8 +186,13 @@ async def test_request_id_key_and_access_are_asked_for_in_this_order(contract: C
             assert error(said) == (401, "invalid or expired api key")
             said = await contract.ask(method, path, caller="nobody", common=common)
             assert error(said) == (403, "forbidden")
-    said = await contract.ask("GET", "/payments", headers={"X-Request-ID": "an id of theirs"})
-    assert (said.status, said.headers["X-Request-ID"]) == (200, "an id of theirs")
+    for given in ("an id of theirs", "réq", "заказ №1", "\U0001f9fe\xa0x"):
+        for path in ("/payments", "/payments?limit=-1"):
+            said = await contract.ask("GET", path, headers={"X-Request-ID": given})
+            assert said.headers["X-Request-ID"] == given
+    for given, most in (("x" * 1025, 32), ("a\x85b", 32)):
+        said = await contract.ask("GET", "/payments", headers={"X-Request-ID": given})
+        assert len(said.headers["X-Request-ID"]) == most
 
 
 async def test_the_contracts_own_port_speaks_its_dialect(contract: Contract) -> None:
