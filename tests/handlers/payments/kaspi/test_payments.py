@@ -17,7 +17,6 @@ from core.settings import Settings
 from core.vault import Vault
 from handlers.simulator.site import Simulator as Server
 from tests.core.providers.scenes import UNKNOWABLE, serving
-from tests.handlers.payments.bytewise import send, spoiled
 from tests.handlers.payments.kaspi.conftest import ACCESS, BIN, DEVICE, Stand, standing
 
 pytestmark = pytest.mark.shared
@@ -389,17 +388,3 @@ async def test_the_simulator_takes_the_place_of_a_bank_that_is_not_set_up(settin
         assert await terms(stand.payments.database, Vault(), foreign) == {}
         status, told = await stand.call("GET", f"/payments/kaspi/status/{foreign.id}")
         assert (status, told) == (404, {"detail": f"Payment not found for external_id={foreign.id}"})
-
-
-async def test_bytes_that_are_no_text_are_no_mistake_of_ours(stand: Stand) -> None:
-    given = {"Content-Type": b"application/json"}
-    stand.proxy.answers["status"] = {"status": True, "data": {"status": "Wait"}}
-    for client in (stand.port, stand.beside):
-        for method, path in (
-            ("POST", b"/payments/kaspi/create"),
-            ("GET", b"/payments/kaspi/status"),
-            ("GET", b"/admin/configs"),
-        ):
-            for where, headers in spoiled(given, path):
-                status, answer = await send(client, method, where, headers, b"{}")
-                assert status < 500, (method, where, headers, answer)
