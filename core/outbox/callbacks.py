@@ -67,7 +67,7 @@ PENDING: Final = 1
 SUCCESS: Final = 10
 FAILED: Final = 20
 # Another character would end the header, and whoever chose the value would write the next one.
-_NOT_IN_HEADERS: Final = re.compile(r"[^\x20-\x7e]")
+_NOT_IN_HEADERS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _STATES: Final = {"delivered": SUCCESS, "failed": FAILED}
 
 DISPATCHED: Final = "callback_dispatched"

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import aiohttp
 import pytest
+from aiohttp import ClientSession
 
 from core.payments.kaspi.configs import terms
 from core.payments.payments import NewPayment
@@ -363,6 +364,17 @@ async def test_the_simulator_takes_the_place_of_a_bank_that_is_not_set_up(settin
         shop = await stand.shop()
         status, told = await stand.create(shop, amount=10)
         assert (status, told["status"]) == (200, "Wait")
+        # The log has the bank's words for what the simulator calls open, paid and failed.
+        for outcome in ("paid", "failed"):
+            _, told = await stand.create(shop, amount=10, message=outcome)
+            name = told["external_id"]
+            async with ClientSession() as session:
+                await session.post(f"{url}/v1/payments/{name}/pay", json={"outcome": outcome})
+            found = await stand.owner.fetchrow(
+                "SELECT payment_id, id FROM payment_attempts WHERE provider_id = $1", name
+            )
+            await stand.payments.look_at(*found, "reconcile")
+        assert [row[3] for row in await stand.log(shop)] == ["Wait", "Wait", "Processed", "Wait", "Error"]
         link = {"shop_id": shop, "amount": 5, "message": "m"}
         status, linked = await stand.call("POST", "/payments/kaspi/create-link", link)
         assert (status, linked["payment_link"][:4]) == (200, "http")

@@ -11,6 +11,7 @@ import pytest
 
 from core.access.rates import RateLimited, a_minute
 from core.errors import Unavailable
+from tests.handlers.payments.bytewise import send, spoiled
 from tests.handlers.payments.orchestration.conftest import BASE, SERVICE, Contract, Said
 
 pytestmark = pytest.mark.shared
@@ -185,8 +186,13 @@ async def test_request_id_key_and_access_are_asked_for_in_this_order(contract: C
             assert error(said) == (401, "invalid or expired api key")
             said = await contract.ask(method, path, caller="nobody", common=common)
             assert error(said) == (403, "forbidden")
-    said = await contract.ask("GET", "/payments", headers={"X-Request-ID": "an id of theirs"})
-    assert (said.status, said.headers["X-Request-ID"]) == (200, "an id of theirs")
+    for given in ("an id of theirs", "réq", "заказ №1", "\U0001f9fe\xa0x"):
+        for path in ("/payments", "/payments?limit=-1"):
+            said = await contract.ask("GET", path, headers={"X-Request-ID": given})
+            assert said.headers["X-Request-ID"] == given
+    for given, most in (("x" * 1025, 32), ("a\x85b", 32)):
+        said = await contract.ask("GET", "/payments", headers={"X-Request-ID": given})
+        assert len(said.headers["X-Request-ID"]) == most
 
 
 async def test_the_contracts_own_port_speaks_its_dialect(contract: Contract) -> None:
@@ -315,3 +321,21 @@ async def test_overload_has_the_contracts_form(contract: Contract, monkeypatch: 
     monkeypatch.setattr(contract.parts.callers, "authenticate", away)
     said = await contract.ask("GET", "/payments")
     assert (error(said)[0], said.headers["Retry-After"]) == (503, "1")
+
+
+async def test_bytes_that_are_no_text_are_no_mistake_of_ours(contract: Contract) -> None:
+    given = {
+        "X-API-Key": (await contract.key("gateway")).encode(),
+        "X-Request-ID": b"r",
+        "Content-Type": b"application/json",
+    }
+    body = json.dumps(contract.order(request_id="")).encode()
+    for client in (contract.own, contract.common):
+        for method, target in (
+            ("POST", b"/payments"),
+            ("GET", b"/payments"),
+            ("POST", b"/webhooks/providers/stripe/x"),
+        ):
+            for where, headers in spoiled(given, target):
+                status, answer = await send(client, method, where, headers, body)
+                assert status < 500, (method, where, headers, answer)
