@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 _sql = queries(__name__)
 
 REPEATED_WITHIN: Final = timedelta(minutes=3)
-_REFUSED: Final = "provider_declined"
+# Codes of a refund that the bank has not got, so that the same call may come again. Any other failed one was refused.
+_UNSENT: Final = frozenset(
+    {"provider_unreachable", "provider_busy", "provider_credentials", "provider_not_configured"}
+)
 _POOR: Final = "Insufficient funds"
 
 
@@ -112,9 +115,10 @@ def _require_done(made: Refund, *, repeated: bool) -> None:
         return
     if made.state != FAILED:
         raise unreadable(made.error) if is_unreadable(made.error) and not repeated else away(made.error)
-    if not (made.error or "").startswith(f"{_REFUSED}: "):
+    if (made.error or "").partition(": ")[0] in _UNSENT:
         raise away(made.error)
-    sentence = f"Failed to refund: {sentence_of(made.error)}"
+    # A refund that was pending, or that a person has told of, has no words of the bank.
+    sentence = f"Failed to refund: {sentence_of(made.error) or 'The bank has not given the money back.'}"
     raise Refusal("kaspi_not_refundable" if _POOR in sentence else "kaspi_refused", sentence)
 
 
