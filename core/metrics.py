@@ -16,6 +16,7 @@ import asyncio
 import atexit
 import os
 from bisect import bisect_left
+from functools import partial
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -34,6 +35,8 @@ ROOM_BYTES = 4 * 2**20
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 REGISTRY = CollectorRegistry()
 _METRICS: list[Count | Spread] = []
+# A gauge of which the last value is true, whichever process has set it.
+_Newest = partial(Gauge, registry=REGISTRY, multiprocess_mode="livemostrecent")
 
 # A single process hands its counts over when it renders, so it never needs the timer.
 _flush_is_due = not SHARED
@@ -174,12 +177,7 @@ JOB_SECONDS = Spread("job_duration_seconds", "Time of a job's run", ("job_name",
 DLQ_MESSAGES = Count(
     "dlq_messages_total", "Dead letters by action: added, retried, failed (again) or discarded", ("action",)
 )
-DLQ_PENDING = Gauge(
-    "dlq_messages_pending",
-    "Dead letters that wait for a person",
-    registry=REGISTRY,
-    multiprocess_mode="livemostrecent",
-)
+DLQ_PENDING = _Newest("dlq_messages_pending", "Dead letters that wait for a person")
 
 RECONCILIATION_EVENTS = Count(
     "reconciliation_events_processed_total", "Events that summaries have counted", ("provider",)
@@ -238,26 +236,20 @@ SIGN_INS = Count(
 SIGN_IN_MESSAGES = Count(
     "sign_in_messages_total", "Sign-in codes by sender: sent or failed", ("sender", "result")
 )
-RECONCILE_FINDINGS = Gauge(
+RECONCILE_FINDINGS = _Newest(
     "reconcile_findings",
     "Balances that are not the sum of their entries, and transfers that do not balance, at the last look",
     ("kind",),
-    registry=REGISTRY,
-    multiprocess_mode="livemostrecent",
 )
-PROVIDER_REPORT_ROWS = Gauge(
+PROVIDER_REPORT_ROWS = _Newest(
     "provider_report_rows",
     "Rows of the last report of a provider that was compared, by class",
     ("provider", "class"),
-    registry=REGISTRY,
-    multiprocess_mode="livemostrecent",
 )
-PROVIDER_REPORT_LAST_RUN = Gauge(
+PROVIDER_REPORT_LAST_RUN = _Newest(
     "provider_report_last_run_timestamp",
     "When a report of a provider was last compared",
     ("provider",),
-    registry=REGISTRY,
-    multiprocess_mode="livemostrecent",
 )
 QR_PAYMENTS = Count("payments_qr_total", "Payments of merchants' QR codes by status: completed", ("status",))
 MERCHANT_GROSS = Count(
@@ -296,6 +288,16 @@ PAYMENTS_LOOK_LAG = Gauge(
     "provider_look_lag_seconds", "For how long the look at a payment that has been due longest has waited",
     registry=REGISTRY, multiprocess_mode="livemostrecent",
 )  # fmt: skip
+REFUND_STATES = Count(
+    "provider_refunds_total",
+    "Refunds that calls of providers have brought into a state",
+    ("surface", "provider", "state"),
+)
+REFUNDS_UNKNOWN = _Newest("provider_refunds_unknown", "Refunds whose end nobody knows, up to 10,000")
+REFUNDS_UNKNOWN_AGE = _Newest("provider_refunds_unknown_age_seconds", "Age of the oldest of them")
+REFUNDS_LOOK_LAG = _Newest(
+    "provider_refund_look_lag_seconds", "For how long the refund that has been due longest has waited"
+)
 ORDERS = Count(
     "order_payments_total",
     "Orders asked for by outcome: created, repeated, or the code of a refusal",

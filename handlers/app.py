@@ -91,7 +91,8 @@ def contract_app(common: web.Application, listener: Listener) -> web.Application
     allowed = _allowed(listener.surfaces).items()
     tell = listener.tell_methods
     told = None if tell is None else {path: tell(methods) for path, methods in allowed}
-    edge = Edge(parts.settings.allowed_origins, handlers, listener.refuse, told)
+    origins, own_ids = parts.settings.allowed_origins, listener.own_request_ids
+    edge = Edge(origins, handlers, listener.refuse, told, own_ids=own_ids)
     app = _application(parts, listener.surfaces, edge)
     app[CONTRACT] = listener.setting
     return app

@@ -12,7 +12,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
-from ops.process import StartError, choose_port, is_free
+from ops.process import StartError, is_free, release_port, take_next_port, take_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,7 @@ class Listeners:
         self.host = host
         self.setting = setting
         # SO_REUSEPORT would let two services of one user share the port, and each get half of the other's requests.
-        if port and not is_free(host, port):
+        if port and not take_port(host, port):
             raise _busy(host, port, setting)
         self._sockets: dict[int, socket.socket] = {}
         self.port = port
@@ -59,6 +59,7 @@ class Listeners:
         for listener in self._sockets.values():
             listener.close()
         self._sockets.clear()
+        release_port(self.host, self.port)
 
     def _bind(self) -> socket.socket:
         try:
@@ -83,7 +84,7 @@ class Reserved:
 
     def __init__(self, host: str, port: int) -> None:
         """Port 0 takes any free port. Raises StartError if the port is busy."""
-        if port and not is_free(host, port):
+        if port and not take_port(host, port):
             raise _busy(host, port, "grpc_port")
         self.host = host
         try:
@@ -95,6 +96,7 @@ class Reserved:
     def close(self) -> None:
         """Let the port go."""
         self._socket.close()
+        release_port(self.host, self.port)
 
 
 def reserve_grpc(settings: Settings, host: str, say: Callable[[str], object]) -> Reserved | None:
@@ -107,8 +109,7 @@ def reserve_grpc(settings: Settings, host: str, say: Callable[[str], object]) ->
         return None
     taken = {settings.app_port, *contract_ports(settings).values()}
     if "grpc_port" not in settings.model_fields_set and settings.env != "prod":
-        while port in taken or not is_free(host, port):
-            port = choose_port(port + 1, host)
+        port = take_next_port(host, wanted, taken)
         if port != wanted:
             say(f"Port {wanted} is busy; gRPC uses {port}.")
     elif wanted in taken:

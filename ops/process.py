@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING
 from ops import launch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 # The folder that holds our packages: the checkout, or the site-packages of an installation.
 PROJECT = Path(__file__).resolve().parent.parent
@@ -27,6 +27,8 @@ PORTS_TO_TRY = 100
 SERVERS_PORTS = (20_000, 32_768)
 # Two processes that choose at the same time shall not choose the same port; the choice is no secret.
 _drawn = random.SystemRandom()
+# The ports that this process has taken, with the socket by which others see that; None where the system has no such.
+_taken: dict[tuple[str, int], socket.socket | None] = {}
 # A longer log is set aside. One predecessor is kept, so that the disk use is bounded.
 LOG_LIMIT_BYTES = 20 * 1024 * 1024
 # Logs hold addresses and ids; metrics tell the business. Both are their owner's alone.
@@ -137,6 +139,44 @@ def is_free(host: str, port: int) -> bool:
         except OSError:
             return False
         return True
+
+
+def take_port(host: str, port: int) -> bool:
+    """Take a free port for this process, until it ends or lets the port go; False where another one has it.
+
+    Between a look whether a port is free and its use another Tallystick could do the same, and both would listen: so
+    the port is taken first. The sign of it is a name that the kernel gives to one process alone.
+    """
+    if (host, port) in _taken:
+        return is_free(host, port)
+    sign = None
+    if sys.platform == "linux":
+        sign = socket.socket(socket.AF_UNIX)
+        try:
+            sign.bind(f"\0tallystick:{host}:{port}")
+        except OSError:
+            sign.close()
+            return False
+    _taken[host, port] = sign
+    if is_free(host, port):
+        return True
+    release_port(host, port)
+    return False
+
+
+def release_port(host: str, port: int) -> None:
+    """Let a port go that was taken."""
+    sign = _taken.pop((host, port), None)
+    if sign is not None:
+        sign.close()
+
+
+def take_next_port(host: str, preferred: int, avoided: Collection[int] = ()) -> int:
+    """Take the first port from `preferred` upwards that is free and none of `avoided`. Raises StartError."""
+    port = preferred
+    while port in avoided or not take_port(host, port):
+        port = choose_port(port + 1, host)
+    return port
 
 
 def choose_port(preferred: int | None, host: str = "127.0.0.1") -> int:

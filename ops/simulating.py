@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from core.outbox.signing import new_secret
-from ops.process import choose_port
+from ops.process import take_next_port
 from ops.state import write_secret
 from ops.supervisor import Program
 
@@ -40,8 +40,8 @@ class Simulated:
         """Its address on this machine."""
         return f"http://{HOST}:{self.port}"
 
-    def environment(self, settings: Settings, api_url: str) -> dict[str, str]:
-        """Return the variables by which all processes know of it. A variable that somebody has set stays as it is."""
+    def handed(self, settings: Settings, api_url: str) -> dict[str, str]:
+        """Return the settings by which all processes know of it. A setting that somebody has made stays as it is."""
         made = {
             "simulator_url": self.url,
             "simulator_webhook_url": f"{api_url}{WEBHOOK_PATH}",
@@ -51,7 +51,7 @@ class Simulated:
             "internal_webhook_secret": self.links_key,
             "pay_page_cards": "true",
         }
-        return {name.upper(): value for name, value in made.items() if not getattr(settings, name)}
+        return {name: value for name, value in made.items() if not getattr(settings, name)}
 
     def program(self, output: Path) -> Program:
         """Return its process. Its payments are in its memory, so it is not replaced as long as it lives."""
@@ -66,9 +66,7 @@ def simulate(settings: Settings, folder: Path, taken: Collection[int]) -> Simula
     """
     if settings.env == "prod" or settings.simulator_url:
         return None
-    port = choose_port(PORT, HOST)
-    while port in taken:
-        port = choose_port(port + 1, HOST)
+    port = take_next_port(HOST, PORT, taken)
     return Simulated(
         port,
         settings.simulator_webhook_secret or _kept(folder / "simulator_webhook_secret", new_secret()),

@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import os
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,11 @@ class MissingServerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The addresses and secrets of a running `tallystick up`, for other commands; only the owner can read the file."""
+    """The addresses and secrets of a running `tallystick up`, for other commands; only the owner can read the file.
+
+    `handed` are the settings, by attribute, that it makes for its processes beside the servers: a command needs them to
+    know the same providers.
+    """
 
     url: str
     database_url: str
@@ -36,6 +40,7 @@ class Running:
     api_key: str
     stripe_signing_secret: str
     simulator_url: str = ""
+    handed: dict[str, str] = field(default_factory=dict)
 
 
 def state_dir(settings: Settings) -> Path:
@@ -124,12 +129,15 @@ def operator_settings(*, redis_needed: bool = True, **overrides: Any) -> Setting
     server nor an instance runs it; StartError for a state directory that cannot be used.
     """
     settings = load_settings(**overrides)
-    if settings.database_url and settings.redis_url:
+    served = bool(settings.database_url and settings.redis_url)
+    try:
+        folder = state_dir(settings)
+        running = find_running(folder)
+    except StartError:
+        if not served:
+            raise
         return settings
-    folder = state_dir(settings)
-    running = find_running(folder)
-    found = {} if running is None else {"database_url": running.database_url, "redis_url": running.redis_url}
-    missing = {name: url for name, url in found.items() if not getattr(settings, name)}
+    missing = {} if running is None else _missing(settings, running)
     if missing:
         settings = load_settings(**overrides, **missing)
     wanted = {"DATABASE_URL": settings.database_url} | (
@@ -140,6 +148,14 @@ def operator_settings(*, redis_needed: bool = True, **overrides: Any) -> Setting
         named = ", ".join(f"{name} unset" for name in unset)
         raise MissingServerError(f"{named}, and {nobody_runs(folder)} Or set {' and '.join(unset)}.")
     return settings
+
+
+def _missing(settings: Settings, running: Running) -> dict[str, str]:
+    """Return what a running instance has and the settings do not name; nothing of an instance on another database."""
+    found = {"database_url": running.database_url, "redis_url": running.redis_url}
+    if settings.database_url in {"", running.database_url} and settings.env != "prod":
+        found |= running.handed
+    return {name: text for name, text in found.items() if text and not getattr(settings, name)}
 
 
 def nobody_runs(folder: Path) -> str:

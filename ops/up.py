@@ -9,7 +9,7 @@ import shlex
 import signal
 import time
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
@@ -23,7 +23,7 @@ from core.migrations import migrate
 from core.outbox.signing import new_secret
 from ops.embedded import Postgres, Valkey
 from ops.listening import Listeners, Reserved, check_contract_ports, contract_ports, listen, reserve_grpc
-from ops.process import StartError, choose_port, is_free, trim_log
+from ops.process import StartError, take_next_port, trim_log
 from ops.reach import reaching_database, redis_problem
 from ops.serving import api_program, metrics_folder, worker_program
 from ops.simulating import Simulated, simulate
@@ -99,8 +99,11 @@ def run_everything(settings: Settings, *, verbose: bool) -> None:
         key = _development_key(settings, folder / "api_key") if settings.env != "prod" else ""
         secret = _development_stripe_secret(settings, folder / "stripe_signing_secret")
         simulated = simulate(settings, folder, _taken(settings, grpc))
-        simulator_url = settings.simulator_url if simulated is None else simulated.url
-        running = Running(_url(common), database_url, redis_url, key, secret, simulator_url)
+        running = _with_simulator(
+            Running(_url(common), database_url, redis_url, key, secret, settings.simulator_url),
+            settings,
+            simulated,
+        )
         stack.enter_context(announced(folder, running))
         admin_token = _development_admin_token(settings, folder / "admin_token")
         _Instance(
@@ -151,7 +154,7 @@ class _Instance:
                     "STATE_DIR": str(self.folder),
                     **({"GRPC_PORT": str(self.grpc.port)} if self.grpc else {}),
                     **_stripe_environment(self.settings, self.running),
-                    **(self.simulated.environment(self.settings, self.running.url) if self.simulated else {}),
+                    **{name.upper(): text for name, text in self.running.handed.items()},
                     **({"ADMIN_TOKEN": self.admin_token} if self.admin_token else {}),
                     "PROMETHEUS_MULTIPROC_DIR": str(metrics),
                 },
@@ -240,13 +243,21 @@ class _Instance:
         # The block has no frame: a frame would break a long address in two, and addresses are there to be copied.
         with suppress(OSError):
             console.rule("[bold]Tallystick is running[/] · Ctrl-C stops it", style="green")
+            width = max(map(len, lines)) + 2
             for name, value in lines.items():
-                console.print(f"  [bold]{name:<14}[/]{escape(value)}")
+                console.print(f"  [bold]{name:<{width}}[/]{escape(value)}")
             console.rule(style="green")
         say("A first call, which opens an account:\n")
         # Brackets, as of an IPv6 address, mean something to a shell.
         say(f"  curl {shlex.quote(f'{url}/v1/accounts')} -H 'Authorization: Bearer {key or '...'}' \\")
         say('    -H \'Content-Type: application/json\' -d \'{"code": "customer:1", "currency": "USD"}\'\n')
+
+
+def _with_simulator(running: Running, settings: Settings, simulated: Simulated | None) -> Running:
+    if simulated is None:
+        return running
+    handed = simulated.handed(settings, running.url)
+    return replace(running, simulator_url=simulated.url, handed=handed)
 
 
 def _development_key(settings: Settings, path: Path) -> str:
@@ -304,10 +315,8 @@ def _listen(settings: Settings) -> list[Listeners]:
     wanted = port = settings.app_port
     taken = contract_ports(settings).values()
     moves = "app_port" not in settings.model_fields_set
-    if moves and not (wanted in taken or is_free(host, wanted)):
-        port = choose_port(wanted + 1, host)
-        while port in taken:
-            port = choose_port(port + 1, host)
+    # A default that is the port of a contract is an error, which `listen` tells.
+    if moves and wanted not in taken and (port := take_next_port(host, wanted, taken)) != wanted:
         say(f"Port {wanted} is busy; the API uses {port}.", "yellow")
     return listen(settings, host, port)
 

@@ -6,15 +6,12 @@ money of those payments is in the opening balances. `tallystick backfill` fetche
 
 from __future__ import annotations
 
-import hashlib
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID
 
 import msgspec
 
 from core.database import queries
-from core.ids import first_uuid_at
+from core.ids import derived_uuid
 from core.importing.running import KNOWN, NEW, Known, Step
 from core.importing.values import ValueProblemError
 
@@ -33,7 +30,7 @@ async def write_event(context: Context, old: Values) -> Known:
     received_at = old.time("received_at")
     made = await context.connection.fetchval(
         _sql.import_event,
-        _id(provider, event_id, received_at),
+        derived_uuid(f"{provider}\0{event_id}", received_at),
         provider,
         event_id,
         old.text("event_type", _MOST),
@@ -48,13 +45,6 @@ async def write_dead_letter(_context: Context, old: Values) -> Known:
     """Tell of a message that was never done with. Nothing in the old service wrote any."""
     told = f"{old.text('provider')} {old.text('event_id')} ({old.text('error_kind')})"
     raise ValueProblemError(f"{told} was to be tried again: fetch it anew with `tallystick backfill`")
-
-
-def _id(provider: str, event_id: str, received_at: datetime) -> UUID:
-    """Return an id in the order of time, the same for the same event."""
-    digest = hashlib.blake2b(f"{provider}\0{event_id}".encode(), digest_size=8).digest()
-    moment = first_uuid_at(received_at.astimezone(UTC)).int
-    return UUID(int=moment | 0x7 << 76 | 0b10 << 62 | int.from_bytes(digest, "big") & (1 << 62) - 1)
 
 
 def _object_of(payload: str) -> str | None:

@@ -6,11 +6,12 @@ id that comes again finds its payment, whatever the rest of the request says, as
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from core.database import queries
 from core.importing.payments import OldPayment, store
-from core.importing.running import KNOWN, NEW, Known, Step
+from core.importing.running import NEW, Known, Step, known
 from core.importing.values import ValueProblemError
 from core.money import MAX_AMOUNT_MINOR, decimals
 from core.payments.orchestration.desk import SURFACE
@@ -42,11 +43,12 @@ _PENDING_DELIVERY: Final = 1
 
 async def write_payment(context: Context, old: Values) -> Known:
     """Store a payment with the contract's side of it."""
-    payment = _payment_of(old)
+    payment = _payment_of(old, timedelta(minutes=context.settings.payments_pending_timeout_minutes))
     stored = await store(context, payment)
+    number, callback_hash = old.whole("id", 1), old.text("provider_callback_hash", 128)
     made = await context.connection.fetchval(
         _sql.import_orchestration,
-        old.whole("id", 1),
+        number,
         payment.id,
         payment.caller,
         payment.request_id,
@@ -56,21 +58,27 @@ async def write_payment(context: Context, old: Values) -> Known:
         old.whole("payment_type", 1, _RECURRING),
         old.text_or_none("recurring_interval", 16),
         old.whole_or_none("recurring_interval_count"),
-        old.text("provider_callback_hash", 128),
+        callback_hash,
         old.text_or_none("provider_callback_url", 1024) or "",
         old.text("status_callback_url", 1024),
     )
     if made is None:
         if stored.new:
             raise ValueProblemError("its number, request id or hash is another payment's here")
-        return KNOWN
+        return known(
+            await context.connection.fetchrow(_sql.known_orchestration, number),
+            payment_id=payment.id,
+            caller_service=payment.caller,
+            request_id=payment.request_id,
+            callback_hash=callback_hash,
+        )
     note = None
     if old.whole("callback_delivery_status") == _PENDING_DELIVERY:
         note = f"its status ({payment.state}) was to be told to the caller, and is not told again"
     return Known(note, new=True) if note else NEW
 
 
-def _payment_of(old: Values) -> OldPayment:
+def _payment_of(old: Values, pending: timedelta) -> OldPayment:
     state, method = _STATES.get(old.whole("status")), _METHODS.get(old.whole("payment_method"))
     if state is None or method is None or old.whole("provider") != 1:
         raise ValueProblemError("its status, method or provider is not known")
@@ -115,6 +123,7 @@ def _payment_of(old: Values) -> OldPayment:
         {"subscription": subscription} if subscription else {},
         old.text_or_none("checkout_url", 4096),
         "carried over",
+        old.time("created_at") + pending,
     )
 
 

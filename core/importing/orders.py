@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from core.database import queries
 from core.importing.payments import OldPayment, store
-from core.importing.running import KNOWN, NEW, Known, Step
+from core.importing.running import KNOWN, NEW, Known, Step, known
 from core.importing.values import ValueProblemError
 from core.payments.orders.orders import SURFACE
 from core.payments.payments import Details
@@ -41,31 +41,30 @@ _SOURCE: Final = "payments:create"
 
 async def write_plan(context: Context, old: Values) -> Known:
     """Store a plan."""
-    return _new(
-        await context.connection.fetchval(
-            _sql.import_plan,
-            old.whole("id", 1),
-            old.text("name", 255),
-            old.units("price", _CENTS),
-            old.whole("tokens", 0),
-        )
-    )
+    number, name = old.whole("id", 1), old.text("name", 255)
+    price, tokens = old.units("price", _CENTS), old.whole("tokens", 0)
+    if await context.connection.fetchval(_sql.import_plan, number, name, price, tokens) is not None:
+        return NEW
+    there = await context.connection.fetchrow(_sql.known_plan, number)
+    return known(there, name=name, price_cents=price, tokens=tokens)
 
 
 async def write_merchant(context: Context, old: Values) -> Known:
     """Store a merchant. Passwords stay behind: nobody could sign in with one."""
-    number = old.whole("id", 1)
-    return _new(
-        await context.connection.fetchval(
-            _sql.import_merchant,
-            number,
-            f"orders:merchant:{number}",
-            old.text("name", 255),
-            old.text_or_none("email", 255),
-            old.whole("status") == _ACTIVE,
-            old.time("created_at"),
-        )
+    number, email, created_at = old.whole("id", 1), old.text_or_none("email", 255), old.time("created_at")
+    made = await context.connection.fetchval(
+        _sql.import_merchant,
+        number,
+        f"orders:merchant:{number}",
+        old.text("name", 255),
+        email,
+        old.whole("status") == _ACTIVE,
+        created_at,
     )
+    if made is not None:
+        return NEW
+    there = await context.connection.fetchrow(_sql.known_merchant, number)
+    return known(there, email=email, created_at=created_at)
 
 
 async def write_key(context: Context, old: Values) -> Known:
@@ -76,31 +75,39 @@ async def write_key(context: Context, old: Values) -> Known:
         digest = b""
     if len(digest) != _HASH_BYTES:
         raise ValueProblemError("its hash is none of SHA-256")
-    return _new(
-        await context.connection.fetchval(
-            _sql.import_order_key,
-            digest,
-            old.whole("merchant_id", 1),
-            old.whole("status") == _ACTIVE,
-            old.time("created_at"),
-        )
+    merchant = old.whole("merchant_id", 1)
+    context.need("merchants", merchant)
+    made = await context.connection.fetchval(
+        _sql.import_order_key, digest, merchant, old.whole("status") == _ACTIVE, old.time("created_at")
     )
+    if made is not None:
+        return NEW
+    return known(await context.connection.fetchrow(_sql.known_order_key, digest), merchant_id=merchant)
 
 
 async def write_subscription(context: Context, old: Values) -> Known:
     """Store a subscription. The old service switched one off when its tokens were used up; here that is no switch."""
     used = old.whole("used_tokens", 0)
-    return _new(
-        await context.connection.fetchval(
-            _sql.import_order_subscription,
-            old.whole("user_id", 1),
-            old.whole("subscription_id", 1),
-            used,
-            old.whole("status") == _ACTIVE or used >= old.whole("tokens", 0),
-            old.time("created_at"),
-            old.time("updated_at"),
-        )
+    merchant, plan, created_at = (
+        old.whole("user_id", 1),
+        old.whole("subscription_id", 1),
+        old.time("created_at"),
     )
+    context.need("merchants", merchant)
+    context.need("plans", plan)
+    made = await context.connection.fetchval(
+        _sql.import_order_subscription,
+        merchant,
+        plan,
+        used,
+        old.whole("status") == _ACTIVE or used >= old.whole("tokens", 0),
+        created_at,
+        old.time("updated_at"),
+    )
+    if made is not None:
+        return NEW
+    there = await context.connection.fetchrow(_sql.known_order_subscription, merchant, plan)
+    return known(there, created_at=created_at)
 
 
 async def write_alias(context: Context, old: Values) -> Known:
@@ -121,6 +128,8 @@ async def write_order(context: Context, old: Values) -> Known:
     plan = old.whole_or_none("subscription_id", 1)
     if plan is None:
         raise ValueProblemError("no request of it is known, and so no plan")
+    context.need("merchants", merchant)
+    context.need("plans", plan)
     amount, created_at = old.units("amount", SCALE), old.time("created_at")
     payment = OldPayment(
         str(number),
@@ -156,7 +165,15 @@ async def write_order(context: Context, old: Values) -> Known:
     if made is None:
         if stored.new:
             raise ValueProblemError("its number or order id is another order's here")
-        return KNOWN
+        there = await context.connection.fetchrow(_sql.known_order, number)
+        return known(
+            there,
+            payment_id=payment.id,
+            merchant_id=merchant,
+            order_id=order_id,
+            amount=amount,
+            created_at=created_at,
+        )
     source = old.text_or_none("source", 64) or _SOURCE
     event_id = old.text("event_id", 255)
     await context.connection.execute(
@@ -175,7 +192,9 @@ def _new(made: object) -> Known:
     return KNOWN if made is None else NEW
 
 
-def _step(name: str, read: Query, write: Writer, *tables: str, after: Query | None = None) -> Step:
+def _step(
+    name: str, read: Query, write: Writer, *tables: str, after: Query | None = None, needed: bool = False
+) -> Step:
     names = ("id", "alias", "merchant_id", "user_id")
     return Step(
         name,
@@ -184,12 +203,13 @@ def _step(name: str, read: Query, write: Writer, *tables: str, after: Query | No
         write,
         lambda old: next(f"{one}={old.row[one]}" for one in names if one in old.row),
         after,
+        needed,
     )
 
 
 STEPS: Final = (
-    _step("plans", _sql.old_plans, write_plan, "subscriptions", after=_sql.after_plans),
-    _step("merchants", _sql.old_merchants, write_merchant, "users", after=_sql.after_merchants),
+    _step("plans", _sql.old_plans, write_plan, "subscriptions", after=_sql.after_plans, needed=True),
+    _step("merchants", _sql.old_merchants, write_merchant, "users", after=_sql.after_merchants, needed=True),
     _step("keys", _sql.old_keys, write_key, "merchant_api_keys"),
     _step(
         "subscriptions",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from core.database import queries
+from core.ids import derived_uuid
 from core.importing.running import KNOWN, NEW
 from core.ledger.items import SYSTEM_PRINCIPAL, operation_id
 from core.payments.payments import UNKNOWN_FINGERPRINT
@@ -51,11 +52,12 @@ class OldPayment(NamedTuple):
     names: Mapping[str, str] = MappingProxyType({})
     url: str | None = None
     word: str = ""
+    expires_at: datetime | None = None
 
     @property
     def id(self) -> UUID:
-        """The id, the same in every run."""
-        return operation_id(SYSTEM_PRINCIPAL, f"import:{self.surface}:{self.key}")
+        """The id, the same in every run. Payments are listed by their ids, so it has the time of the payment."""
+        return derived_uuid(f"import:{self.surface}:{self.key}", self.created_at)
 
     @property
     def attempt_id(self) -> UUID:
@@ -83,6 +85,7 @@ async def store(context: Context, old: OldPayment, *, looked_at: bool = True) ->
         received,
         old.created_at,
         old.updated_at,
+        old.expires_at,
     )
     if made is None:
         return KNOWN

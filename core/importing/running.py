@@ -1,8 +1,9 @@
 """Running: the steps of a service's import, page by page, each row by itself, with the progress in the database.
 
 A page is a transaction and a row a savepoint within it: a row that cannot be carried over is told and costs no other.
-Everything has the id that it had, or one that is derived from it, so a second run finds it and changes nothing. A run
-that was ended goes on with the first step that it has not finished.
+Everything has the id that it had, or one that is derived from it, so a second run finds it and changes nothing; a row
+that finds another one under its id is refused. A run that was ended goes on with the first step that it has not
+finished, and repeats those that refused a row, so that its report names them all.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from core.database import Database, Query
+    from core.database import Database, Query, Row
     from core.importing.sources import Page, Source
     from core.settings import Settings
 
@@ -49,12 +50,18 @@ class Context(NamedTuple):
     connection: Connection
     settings: Settings
     options: frozenset[str] = frozenset()
+    lost: frozenset[tuple[str, str]] | set[tuple[str, str]] = frozenset()
+
+    def need(self, step: str, number: int) -> None:
+        """Raise ValueProblemError if the row `number` of a `needed` step was refused: the id may be another's here."""
+        if (step, f"id={number}") in self.lost:
+            raise ValueProblemError(f"row {number} of its {step} was not carried over")
 
 
 class Step(NamedTuple):
     """A statement over the source and the writer of its rows. `tables` must be there; without them it is left out.
 
-    `after` is run when the step is done.
+    `after` is run when the step is done. Rows of a `needed` step are named by others.
 
     A writer raises ValueProblemError or Refusal for a row that cannot be carried over.
     """
@@ -65,6 +72,7 @@ class Step(NamedTuple):
     write: Callable[[Context, Values], Awaitable[Known]]
     label: Callable[[Values], str]
     after: Query | None = None
+    needed: bool = False
 
 
 class Problem(NamedTuple):
@@ -99,6 +107,15 @@ class Result(NamedTuple):
         return sum(step.refused for step in self.steps)
 
 
+def known(there: Row | None, **written: object) -> Known:
+    """Return KNOWN if the row that is there has what would be `written`. Raises ValueProblemError for another row."""
+    if there is None:
+        raise ValueProblemError("its number or name is another row's here")
+    if other := [name for name, value in written.items() if there[name] != value]:
+        raise ValueProblemError(f"another row is here in its place, with another {', '.join(other)}")
+    return KNOWN
+
+
 class _DryRunError(Exception):
     """Everything was tried, and nothing shall stay."""
 
@@ -125,6 +142,7 @@ class Run:
         self._options = options
         self._on_page = on_page
         self._problems: list[Problem] = []
+        self._lost: set[tuple[str, str]] = set()
 
     async def run(self, source: Source) -> Result:
         """Carry everything over. Raises Unavailable when the database goes away; another run then goes on."""
@@ -147,9 +165,9 @@ class Run:
             return Result(told, self._problems)
 
     async def _begin(self) -> set[str]:
-        """Return the steps that an ended run has done; a run after a whole one does all of them again."""
+        """Return the steps that an ended run has done without a refusal; after a whole run all are done again."""
         rows = await self._database.fetch(_sql.import_progress, self._service)
-        done = {row["step"] for row in rows if row["done"]}
+        done = {row["step"] for row in rows if row["done"] and not row["rows_refused"]}
         return set() if "run" in done else done
 
     async def _run(self, source: Source, told: list[Count], done: set[str], transaction: Opener) -> None:
@@ -172,7 +190,7 @@ class Run:
 
     async def _page(self, step: Step, page: Page, counts: Count, transaction: Opener, *, done: bool) -> Count:
         async with transaction() as connection:
-            context = Context(connection, self._settings, self._options)
+            context = Context(connection, self._settings, self._options, self._lost)
             new = known = refused = 0
             for row in page:
                 values = Values(row)
@@ -218,6 +236,8 @@ class Run:
             if written.note is not None:
                 self._tell(step, values, written.note, refused=False)
             return written
+        if step.needed:
+            self._lost.add((step.name, step.label(values)))
         self._tell(step, values, text, refused=True)
         return None
 

@@ -39,6 +39,8 @@ _sql = queries(__name__)
 
 ORCHESTRATION: Final = "orchestration"
 ORDERS: Final = "orders"
+# The owner of the one receiver of all merchants of orders who have no address of their own.
+EVERYBODY: Final = "all"
 
 # No principal has this id, so nobody lists these endpoints, and no event is fanned out to them.
 NOBODY: Final = -1
@@ -56,8 +58,7 @@ ORDERS_WAIT_SECONDS: Final = 1_800.0
 
 SUPERSEDED: Final = "superseded: A later callback has taken its place."
 # The origin of an address that is none: its callbacks fail at once.
-_NOWHERE: Final = "nowhere:"
-
+NOWHERE: Final = "nowhere:"
 _PORTS: Final = {"https": 443, "http": 80}
 
 # The states of a callback as the orchestration service numbered them.
@@ -66,7 +67,7 @@ PENDING: Final = 1
 SUCCESS: Final = 10
 FAILED: Final = 20
 # Another character would end the header, and whoever chose the value would write the next one.
-_NOT_IN_HEADERS: Final = re.compile(r"[^\x20-\x7e]")
+_NOT_IN_HEADERS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _STATES: Final = {"delivered": SUCCESS, "failed": FAILED}
 
 DISPATCHED: Final = "callback_dispatched"
@@ -254,6 +255,11 @@ async def write_callback(connection: Connection, vault: Vault, callback: Callbac
     return delivery_id
 
 
+def objection_to(url: str) -> str | None:
+    """Return why no callback can ever be sent to an address, None for one that can be."""
+    return _origin_of(Callback("", "", "", url, b""))[1]
+
+
 def request_of(row: Row) -> Request | None:
     """Return the request of a claimed delivery, None for one that is no callback."""
     if row["request"] is None or row["surface"] is None:
@@ -304,6 +310,12 @@ async def receivers(database: Database, *, after: UUID | None = None, limit: int
     return [Receiver(row["id"], row["surface"], row["owner"], row["url"], row["created_at"]) for row in rows]
 
 
+async def is_known(connection: Connection, surface: str, owner: str) -> bool:
+    """Say whether an owner of callbacks exists here: as a merchant, the holder of a service's key, or a receiver."""
+    everybody = (surface, owner) == (ORDERS, EVERYBODY)
+    return everybody or await connection.fetchval(_sql.callback_owner_known, surface, _name_of(owner)) is True
+
+
 async def secret_of(
     connection: Connection,
     vault: Vault,
@@ -349,10 +361,10 @@ async def _endpoint(connection: Connection, vault: Vault, surface: str, owner: s
 def _origin_of(callback: Callback) -> tuple[str, str | None]:
     """Return scheme, host and port of the address, and why it can never be sent to, if so."""
     if len(callback.body) > MAX_BODY_BYTES:
-        return _NOWHERE, f"The body is longer than {MAX_BODY_BYTES} bytes."
+        return NOWHERE, f"The body is longer than {MAX_BODY_BYTES} bytes."
     url = callback.url
     if len(url) > MAX_URL_LENGTH:
-        return _NOWHERE, f"The URL cannot be used: it is longer than {MAX_URL_LENGTH} characters."
+        return NOWHERE, f"The URL cannot be used: it is longer than {MAX_URL_LENGTH} characters."
     try:
         parts = urlsplit(url)
         scheme, host, port = parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)
@@ -365,7 +377,7 @@ def _origin_of(callback: Callback) -> tuple[str, str | None]:
         or not url.isascii()
         or not url.isprintable()
     ):
-        return _NOWHERE, "The URL cannot be used: it is not well-formed."
+        return NOWHERE, "The URL cannot be used: it is not well-formed."
     return f"{scheme}://{host}:{port}", None
 
 

@@ -139,7 +139,7 @@ def reports_of(notice: Notice, event_id: str, actor: str) -> list[Report]:
         else Report(sight, actor, soon=sight.standing is Standing.OPEN)
     ]
     if notice.dispute:
-        reports.append(
-            Report(Dispute(sight.names.get("dispute") or event_id, notice.dispute), actor, soon=beside)
-        )
+        name = sight.names.get("dispute") or event_id
+        disputed = Dispute(name, notice.dispute, notice.dispute_currency)
+        reports.append(Report(disputed, actor, soon=beside))
     return reports

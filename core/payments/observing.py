@@ -20,6 +20,7 @@ _sql = queries(__name__)
 
 # Series of what never happened yet are there from the start, so that a rate over them begins at 0.
 SURFACES: Final = ("orders", "orchestration", "kaspi", "wallets", "codes")
+REFUND_STATES: Final = ("pending", "unknown", "done", "failed")
 OUTCOMES: Final = ("answered", "declined", "unsent", "unknown")
 
 
@@ -31,6 +32,8 @@ def prepare(providers: Iterable[str]) -> None:
         for surface in SURFACES:
             for state in State:
                 metrics.PAYMENT_STATES.add(surface, provider, state, by=0)
+            for ended in REFUND_STATES:
+                metrics.REFUND_STATES.add(surface, provider, ended, by=0)
 
 
 def note_created(surface: str, provider: str) -> None:
@@ -45,6 +48,12 @@ def note(applied: Applied) -> None:
         metrics.PAYMENT_STATES.add(payment.surface, payment.current.provider, payment.state)
 
 
+def note_refund(surface: str, provider: str, before: str, state: str) -> None:
+    """Count the state that a refund has come into. The transaction has been committed."""
+    if state != before:
+        metrics.REFUND_STATES.add(surface, provider, state)
+
+
 def note_call(provider: str, outcome: str, seconds: float) -> None:
     """Count a call of a provider."""
     metrics.PROVIDER_CALLS.add(provider, outcome)
@@ -56,7 +65,11 @@ async def measure(payments: Payments) -> None:
     failing = await payments.failing(payments.providers)
     for name in payments.providers:
         metrics.PROVIDER_BREAKER.labels(name).set(name in failing)
-    row = await ask(payments.database.fetchrow(_sql.payments_waiting, sorted(payments.providers)))
+    row = await ask(payments.database.fetchrow(_sql.payments_waiting))
     metrics.PAYMENTS_UNKNOWN.set(math.nan if row is None else row["unknown"])
     metrics.PAYMENTS_UNKNOWN_AGE.set(math.nan if row is None else row["unknown_seconds"])
     metrics.PAYMENTS_LOOK_LAG.set(math.nan if row is None else row["late_seconds"])
+    row = await ask(payments.database.fetchrow(_sql.refunds_waiting))
+    metrics.REFUNDS_UNKNOWN.set(math.nan if row is None else row["unknown"])
+    metrics.REFUNDS_UNKNOWN_AGE.set(math.nan if row is None else row["unknown_seconds"])
+    metrics.REFUNDS_LOOK_LAG.set(math.nan if row is None else row["late_seconds"])

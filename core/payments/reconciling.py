@@ -70,6 +70,14 @@ async def reconcile_all(payments: Payments, *, batch: int, stale_after: timedelt
     return Progress(sum(one.done for one in parts), sum(one.failed for one in parts))
 
 
+async def left_alone(payments: Payments, *, stale_after: timedelta) -> dict[str, int]:
+    """Return how many attempts `reconcile_all` should look at and cannot, by the provider, which is not set up."""
+    rows = await payments.database.fetch(
+        _sql.attempts_elsewhere, sorted(payments.providers), stale_after.total_seconds()
+    )
+    return {row["provider"]: row["attempts"] for row in rows}
+
+
 async def _reconcile(
     payments: Payments, provider: str, budget: int, stale_seconds: float | None = None
 ) -> Progress:
@@ -119,9 +127,12 @@ async def expire(payments: Payments, *, batch: int = EXPIRE_BATCH) -> Progress:
     return Progress(done, failed)
 
 
-async def expire_all(payments: Payments, *, batch: int) -> Progress:
-    """Give up to `batch` payments up whose time is over, and ask their providers at once to close them."""
-    due = await payments.database.fetch(_sql.payments_to_expire, batch)
+async def expire_all(payments: Payments, *, batch: int, surface: str, age: timedelta) -> Progress:
+    """Give up to `batch` payments up whose time is over, and ask their providers at once to close them.
+
+    Those of `surface` count by their `age` too: whoever shortens the time means the payments that are open now.
+    """
+    due = await payments.database.fetch(_sql.payments_to_expire_by_age, batch, surface, age.total_seconds())
 
     async def close(payment_id: UUID, _attempt_id: UUID) -> bool:
         try:

@@ -17,6 +17,7 @@ from core.errors import Refusal
 from core.payments import witness
 from core.payments.calls import called
 from core.payments.looking import CALL_SECONDS, LEASE_SECONDS, seconds_to_look
+from core.payments.observing import note_refund
 from core.payments.payments import lock
 from core.payments.states import MONEY_STATES, Seen, State
 from core.payments.writing import MAX_ERROR, MAX_NAME, MAX_WORD, NewStep, Report, add_steps, fitted
@@ -38,7 +39,10 @@ _log = structlog.get_logger(__name__)
 BATCH: Final = 20
 DONE: Final = "done"
 FAILED: Final = "failed"
+UNKNOWN: Final = "unknown"
 ENDS: Final = frozenset({DONE, FAILED})
+RETURNED: Final = "code_not_payable"
+"""The request id of our own refund of a payment whose code could not be paid any more; a later trial has a number."""
 
 
 class Refund(NamedTuple):
@@ -82,6 +86,27 @@ async def under_way(connection: Connection, attempt_id: UUID) -> int:
     return amount
 
 
+class _Gone(NamedTuple):
+    """Money of an attempt that is back or on its way there: in all, and refunds of it that are none of ours."""
+
+    total: int
+    elsewhere: int
+
+
+async def _gone(connection: Connection, attempt: Attempt) -> _Gone:
+    """Return what is not there to be given back. The caller has locked the payment.
+
+    A provider's level may count a refund that is under way here. It counts once, so a rise of the level since the
+    oldest of those was asked for is taken for them first. A dispute has taken its money as well.
+    """
+    row = await connection.fetchrow(_sql.refunds_of_attempt, attempt.id)
+    done, waiting, then = (0, 0, None) if row is None else row
+    level = attempt.facts.refunded
+    before = max(level - done, 0) if then is None else then
+    refunded = max(level, done + waiting + before)
+    return _Gone(refunded + max(attempt.facts.disputed, 0), max(level - done - waiting, 0))
+
+
 async def ask_later(connection: Connection, payment_id: UUID, request_id: str, actor: str) -> None:
     """Store a refund of all that is left, if any, in the transaction of `connection`; the job asks the provider."""
     try:
@@ -89,6 +114,12 @@ async def ask_later(connection: Connection, payment_id: UUID, request_id: str, a
     except Refusal as refusal:
         if refusal.code != "refund_exceeds":
             raise
+
+
+async def latest_of(payments: Payments, payment_id: UUID, request_id: str) -> Refund | None:
+    """Return the latest trial of a refund of our own, or None: the first has the id, a later one a number beside."""
+    row = await payments.database.fetchrow(_sql.latest_trial, payment_id, request_id)
+    return None if row is None else _refund(row)
 
 
 async def find_refund(payments: Payments, payment_id: UUID, request_id: str) -> Refund | None:
@@ -139,8 +170,8 @@ async def store(
         raise Refusal(
             "payment_not_paid", "Nothing was paid that could be given back.", state=str(payment.state)
         )
-    facts = attempt.facts
-    left = facts.received - facts.refunded - await under_way(connection, attempt.id)
+    gone = await _gone(connection, attempt)
+    left = max(attempt.facts.received - gone.total, 0)
     amount = left if amount is None else amount
     if not 0 < amount <= left:
         raise Refusal("refund_exceeds", f"At most {left} can be given back.", left=left)
@@ -149,7 +180,7 @@ async def store(
     )
     if row is None:
         raise LookupError("a refund was stored and is gone")
-    told = {"amount": amount, "request_id": request_id, "reason": reason}
+    told = {"amount": amount, "request_id": request_id, "reason": reason, "elsewhere": gone.elsewhere}
     asked = NewStep(attempt.id, "refund_asked", told)
     await add_steps(connection, payment, [asked], actor)
     return _refund(row), True
@@ -174,7 +205,9 @@ async def ask(payments: Payments, asked: Refund, actor: str) -> Refund:
     seen = ended.seen
     if seen is Seen.UNSENT and not first:
         seen = Seen.UNKNOWN  # this call did not go out, but the one before it may have
-    return await _settle(payments, asked, seen, ended.error, actor)
+    settled = await _settle(payments, asked, seen, ended.error, actor)
+    note_refund(payment.surface, attempt.provider, asked.state, settled.state)
+    return settled
 
 
 async def _settle(
@@ -198,12 +231,19 @@ async def settle_within(
     *,
     reason: str | None = None,
 ) -> tuple[Refund, bool]:
-    """Settle a refund by what was seen of it; return it, and whether events or callbacks were written."""
+    """Settle a refund by what was seen of it; return it, and whether events or callbacks were written.
+
+    A refund that was done stays so. One that has failed, as a person has said or another call, is done if the provider
+    has done it: the money has moved.
+    """
     state, sight = _state_of(seen)
     payment = await lock(connection, asked.payment_id)
     row = await connection.fetchrow(_sql.refund_by_key, asked.payment_id, asked.request_id)
-    if row is None or row["state"] in ENDS:
-        return _refund(row) if row else asked, False
+    if row is None:
+        return asked, False
+    before = row["state"]
+    if before == DONE or (before == FAILED and state != DONE):
+        return _refund(row), False
     attempt = payment.attempt(asked.attempt_id)
     later = _next_look(attempt, asked, state)
     row = await connection.fetchrow(
@@ -216,8 +256,15 @@ async def settle_within(
         later,
     )
     settled = _refund(row) if row else asked
-    told = {"amount": asked.amount, "request_id": asked.request_id, "error": error, "reason": reason}
-    if state != asked.state:
+    note = f"{before} was seen as {state} afterwards" if before == FAILED else None
+    told = {
+        "amount": asked.amount,
+        "request_id": asked.request_id,
+        "error": error,
+        "reason": reason,
+        "note": note,
+    }
+    if state != before:
         await add_steps(connection, payment, [NewStep(attempt.id, f"refund_{state}", told)], actor)
         await witness.refunded(connection, payment, attempt, asked.amount, state, error)
     if state != DONE:
@@ -234,7 +281,7 @@ def _state_of(seen: RefundSight | Seen) -> tuple[str, RefundSight | None]:
     """Return the state that a call's end gives a refund."""
     if isinstance(seen, RefundSight):
         return ("pending" if seen.done is None else DONE if seen.done else FAILED), seen
-    return ("unknown" if seen is Seen.UNKNOWN else FAILED), None
+    return (UNKNOWN if seen is Seen.UNKNOWN else FAILED), None
 
 
 def _next_look(attempt: Attempt, asked: Refund, state: str) -> float | None:

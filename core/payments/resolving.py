@@ -13,7 +13,16 @@ from core.audit import audited, record
 from core.database import queries
 from core.errors import Refusal
 from core.payments.payments import find, lock
-from core.payments.refunds import ENDS, ask, refund_of, settle_within, store, under_way
+from core.payments.refunds import (
+    FAILED,
+    RETURNED,
+    UNKNOWN,
+    ask,
+    refund_of,
+    settle_within,
+    store,
+    under_way,
+)
 from core.payments.states import Effect, Seen, State
 from core.payments.writing import Report
 from core.providers.protocol import RefundSight, Sight, Standing
@@ -144,8 +153,10 @@ async def resolve_refund(
         found = await refund_of(connection, payment_id, request_id)
         if found is None:
             raise Refusal("invalid_request", f"The payment has no refund {request_id}.")
-        if found.state in ENDS:
-            raise Refusal("invalid_request", f"The refund is {found.state} already.")
+        if found.state != UNKNOWN:  # the call of one that is created may be out, and its answer is worth more
+            raise Refusal(
+                "invalid_request", f"The refund is {found.state}. A word is about one that is unknown."
+            )
         sight = RefundSight(done, word="a person's word")
         settled, wakes = await settle_within(payments, connection, found, sight, None, actor, reason=reason)
         word = audited(
@@ -177,12 +188,44 @@ async def list_payments(
     return [Listed(*row) for row in rows]
 
 
-async def list_unknown_refunds(database: Database, *, before: UUID | None, limit: int) -> list[Refund]:
-    """Return up to `limit` refunds whose end nobody knows, with ids below `before`, newest first."""
-    rows = await database.fetch(_sql.unknown_refunds, before, limit)
+async def list_refunds(database: Database, *, before: UUID | None, limit: int) -> list[Refund]:
+    """Return up to `limit` refunds that wait for a person, with ids below `before`, newest first.
+
+    Nobody knows their end; or our own, of the money of a code that could not be paid, have failed.
+    """
+    rows = await database.fetch(_sql.waiting_refunds, before, limit)
     return [
         found for row in rows if (found := await refund_of(database, row["payment_id"], row["request_id"]))
     ]
+
+
+async def ask_again(payments: Payments, payment_id: UUID, request_id: str, by: str, reason: str) -> Refund:
+    """Ask the provider anew for a refund of our own that has failed; return the new one, whose id has a number.
+
+    A caller's refund is the caller's to ask for again. Raises Refusal `payment_not_found`, `invalid_request`, and
+    `refund_exceeds` where the money is back or on its way.
+    """
+    actor = _actor(by, reason)
+
+    async def work(connection: Connection) -> Refund:
+        payment = await lock(connection, payment_id)
+        failed = await refund_of(connection, payment_id, request_id)
+        own = payment.surface == "codes" and request_id.partition(":")[0] == RETURNED
+        if failed is None or not own:
+            raise Refusal("invalid_request", f"The payment has no refund {request_id} that the service made.")
+        if failed.state != FAILED:
+            raise Refusal(
+                "invalid_request", f"The refund is {failed.state}; one that has failed is made again."
+            )
+        key = f"{RETURNED}:{payment.revision}"
+        stored, _ = await store(
+            connection, payment_id, key, None, actor, attempt_id=failed.attempt_id, reason=reason
+        )
+        told = {"request_id": request_id, "before": failed.state, "after": "asked_again", "reason": reason}
+        await record(connection, audited("payments.refund_resolved", actor, told, object_id=str(payment_id)))
+        return stored
+
+    return await ask(payments, await in_transaction(payments.database, work), actor)
 
 
 async def _give_back(payments: Payments, payment_id: UUID, said: Said) -> Payment:
@@ -196,7 +239,7 @@ async def _give_back(payments: Payments, payment_id: UUID, said: Said) -> Paymen
             raise _nothing(said.word, attempt)
         if await under_way(connection, attempt.id):
             raise Refusal("invalid_request", "A refund of this attempt is under way.")
-        left = facts.received - facts.refunded
+        left = facts.received - facts.refunded - max(facts.disputed, 0)
         amount = left if facts.state is State.MISMATCHED else min(left, facts.on_suspense)
         key = f"suspense:{attempt.number}:{payment.revision}"
         stored, _ = await store(

@@ -68,7 +68,7 @@ class Facts(NamedTuple):
     """An attempt's state and money, in minor units: `foreign` is in `foreign_currency`, all else in the payment's.
 
     `accepted` is the amount that a person has taken for what was asked for, 0 for none; `foreign_returned` the part of
-    the foreign money that a person has given back.
+    the foreign money that has gone back, by a person's hand or by a dispute.
     """
 
     state: State
@@ -84,10 +84,14 @@ class Facts(NamedTuple):
 
 
 class Dispute(NamedTuple):
-    """An amount that a payer has taken back over the bank, negative when it was won back, under the provider's name."""
+    """An amount that a payer has taken back over the bank, negative when it was won back, under the provider's name.
+
+    It is in the currency that was paid; None stands for the payment's.
+    """
 
     id: str
     amount: int
+    currency: str | None = None
 
 
 class Change(NamedTuple):
@@ -168,13 +172,14 @@ def returned(asked: Asked, facts: Facts) -> Change:
     if foreign and facts.foreign_currency is not None:
         back = Movement(
             "payment.foreign_returned",
-            f"payment.foreign_returned:{facts.foreign}",
+            # A dispute may be won after all was returned, so the payment's own count names the posting.
+            f"payment.foreign_returned:{facts.foreign}:{asked.revision}",
             (Pair(Place.SUSPENSE, Place.CLEARING, foreign),),
             facts.foreign_currency,
         )
         return Change(facts._replace(foreign_returned=facts.foreign), then.effects, (back,))
     refunded = (
-        facts.received
+        max(facts.received - max(facts.disputed, 0), facts.refunded)
         if facts.state is State.MISMATCHED
         else min(facts.received, facts.refunded + facts.on_suspense)
     )
@@ -186,15 +191,22 @@ def dispute(asked: Asked, facts: Facts, disputed: Dispute) -> Change:
     """Decide what follows from a dispute. The caller sees to it that each is counted once."""
     if asked.currency == NO_CURRENCY or disputed.amount == 0:
         return Change(facts, frozenset(), (), f"dispute {disputed.id} of money that is not in the ledger")
-    place = Place.MERCHANT if facts.state is State.PAID else Place.SUSPENSE
+    foreign = disputed.currency not in {None, asked.currency}
+    place = Place.MERCHANT if facts.state is State.PAID and not foreign else Place.SUSPENSE
     way = "taken" if disputed.amount >= 0 else "returned"
     movement = Movement(
         f"payment.dispute_{way}",
         f"dispute:{disputed.id}:{way}",
         (Pair(place, Place.CLEARING, disputed.amount),),
-        asked.currency,
+        disputed.currency or asked.currency,
         once=True,
     )
+    if foreign:
+        if disputed.currency != facts.foreign_currency:
+            note = f"dispute {disputed.id} of {disputed.currency}, in which nothing was seen to come"
+            return Change(facts, frozenset(), (movement,), note)
+        back = min(max(facts.foreign_returned + disputed.amount, 0), facts.foreign)
+        return Change(facts._replace(foreign_returned=back), frozenset(), (movement,))
     after = facts._replace(
         disputed=facts.disputed + disputed.amount,
         on_suspense=facts.on_suspense - (disputed.amount if place is Place.SUSPENSE else 0),

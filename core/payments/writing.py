@@ -285,7 +285,9 @@ def _data(
     before: Attempt, after: Attempt, change: Change, report: Report, postings: list[dict[str, Any]]
 ) -> dict[str, Any]:
     seen, sight = report.seen, report.sight
-    told: dict[str, Any] = {"amount": seen.amount} if isinstance(seen, Dispute) else {}
+    told: dict[str, Any] = {}
+    if isinstance(seen, Dispute):
+        told = {"amount": seen.amount, "currency": seen.currency}
     if sight is not None:
         told = {
             "word": fitted(sight.word, MAX_WORD) or None,

@@ -13,7 +13,7 @@ import msgspec
 
 from core.providers import reading
 from core.providers.calling import CANNOT_TELL, Caller, never, unreadable, unsupported
-from core.providers.kaspi_words import BIN, NAME, TOKEN, UNSURE, amount_text, linked_sight, sight_of
+from core.providers.kaspi_words import BIN, NAME, TOKEN, UNSURE, amount_text, hiding, linked_sight, sight_of
 from core.providers.protocol import (
     DeclinedError,
     Handle,
@@ -27,7 +27,7 @@ from core.providers.protocol import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from core.providers.calling import Reply
     from core.settings import Settings
@@ -106,12 +106,12 @@ class Kaspi:
         what = {"amount": amount, "message": order.title}
         if order.method is Method.PHONE:
             parameters = {"phone": order.phone or "", **what, **_merchant(order)}
-            created = await self._ask("create", parameters, _Created)
-            return sight_of(created.status or "Wait", created.external_id)
+            created = await self._ask("create", parameters, _Created, order)
+            return sight_of(created.status or "Wait", created.external_id, self._hide(order))
         if order.method is Method.PAYMENT_LINK:
             if not order.terms.get(TOKEN):
                 raise unsupported(NAME, "makes links for a device only, and the shop has none")
-            linked = await self._ask("create-link", what | _merchant(order), _Linked)
+            linked = await self._ask("create-link", what | _merchant(order), _Linked, order)
             return linked_sight(linked.payment_id, linked.payment_link, linked.expire_date)
         raise unsupported(NAME, f"has no {order.method}")
 
@@ -120,10 +120,10 @@ class Kaspi:
         provider_id = _known(handle)
         for _ in range(self._retries):
             try:
-                return await self._look(provider_id)
+                return await self._look(provider_id, handle.order)
             except (UnknownError, UnsentError):
                 await asyncio.sleep(self._retry_seconds)
-        return await self._look(provider_id)
+        return await self._look(provider_id, handle.order)
 
     async def cancel(self, handle: Handle) -> Sight:
         """Return how the payment stands: the proxy has no call to cancel one, so an open payment stays open."""
@@ -138,7 +138,7 @@ class Kaspi:
         reply = await self._get("refund", parameters)
         if reply.good and not reply.body.strip():
             return RefundSight(True, amount=amount, word="success")
-        found = _opened(reply, _Returned)
+        found = _opened(reply, _Returned, self._hide(handle.order))
         try:
             name = None if found.return_operation_id is None else reading.name(found.return_operation_id)
             return RefundSight(True, name, amount, "success")
@@ -154,18 +154,21 @@ class Kaspi:
         """Close connections."""
         await self._caller.close()
 
-    async def _look(self, provider_id: str) -> Sight:
+    async def _look(self, provider_id: str, order: Order) -> Sight:
         try:
-            found = await self._ask("status", {"externalId": provider_id}, _Status)
+            found = await self._ask("status", {"externalId": provider_id}, _Status, order)
         except DeclinedError as error:
             # A question that is refused says nothing about the payment: the bank may have it under another shop.
             refused = error.detail
         else:
-            return sight_of(found.status, provider_id)
+            return sight_of(found.status, provider_id, self._hide(order))
         raise UnknownError(refused, code=CANNOT_TELL)
 
-    async def _ask(self, endpoint: str, parameters: Mapping[str, str], kind: type[Any]) -> Any:
-        return _opened(await self._get(endpoint, parameters), kind)
+    async def _ask(self, endpoint: str, parameters: Mapping[str, str], kind: type[Any], order: Order) -> Any:
+        return _opened(await self._get(endpoint, parameters), kind, self._hide(order))
+
+    def _hide(self, order: Order) -> Callable[[str], str]:
+        return hiding(self._caller.base_url, self._access_token, order.terms.get(TOKEN))
 
     async def _get(self, endpoint: str, parameters: Mapping[str, str]) -> Reply:
         return await self._caller.call(
@@ -184,11 +187,11 @@ def _known(handle: Handle) -> str:
     return handle.provider_id
 
 
-def _opened(reply: Reply, kind: type[Any]) -> Any:
-    """Return the `data` of the proxy's envelope. Raises DeclinedError with the bank's code and words."""
+def _opened(reply: Reply, kind: type[Any], hide: Callable[[str], str]) -> Any:
+    """Return the `data` of the proxy's envelope. Raises DeclinedError with the bank's code and words, less secrets."""
     envelope = reply.read(_Envelope) if reply.good else reply.refuse(_Envelope)
     if not envelope.good:
-        code, text = _errors(envelope)
+        code, text = _errors(envelope, hide)
         if code in UNSURE:
             raise UnknownError(f"{NAME} does not know: {text} (code: {code}).")
         raise DeclinedError(f"{text} (code: {code})", word=text, provider_code=code)
@@ -202,13 +205,14 @@ def _opened(reply: Reply, kind: type[Any]) -> Any:
     raise problem
 
 
-def _errors(envelope: _Envelope) -> tuple[str | None, str]:
+def _errors(envelope: _Envelope, hide: Callable[[str], str]) -> tuple[str | None, str]:
     """Return the code and the text of a refusal: the first of `data.errors`, else `error`."""
     errors = envelope.data.get("errors") if isinstance(envelope.data, dict) else None
     if isinstance(errors, dict) and errors:
         code, text = next(iter(errors.items()))
-        return reading.word(code), reading.word(str(text))
+        # The whole text comes first: half a token at its end would be no token any more.
+        return reading.word(hide(code)), reading.word(hide(str(text)))
     flagged = envelope.status is not None or envelope.success is not None
     if errors or envelope.data is None or not (flagged or envelope.error):
         raise unreadable(NAME)
-    return None, reading.word(envelope.error) or "Unknown error"
+    return None, reading.word(hide(envelope.error or "")) or "Unknown error"

@@ -16,7 +16,7 @@ import msgspec
 from core.provider_units import UnknownUnitError, read_decimal
 from core.providers import reading
 from core.providers.calling import CANNOT_TELL, Caller, never, unreadable, unsupported
-from core.providers.kaspi_words import BIN, NAME, TOKEN, UNSURE, amount_text, linked_sight, sight_of
+from core.providers.kaspi_words import BIN, NAME, TOKEN, UNSURE, amount_text, hiding, linked_sight, sight_of
 from core.providers.protocol import (
     DeclinedError,
     Handle,
@@ -31,7 +31,7 @@ from core.providers.protocol import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from core.settings import Settings
 
@@ -127,7 +127,7 @@ class KaspiBank:
         if order.method is Method.PHONE:
             asked |= {"PhoneNumber": order.phone or "", "Comment": order.title}
             created = await self._post("/r3/v01/remote/create", asked, _Created)
-            return sight_of("Wait", created.qr_payment_id)
+            return sight_of("Wait", created.qr_payment_id, self._hide(asked))
         if order.method is Method.PAYMENT_LINK:
             asked["ExternalId"] = str(order.attempt)
             linked = await self._post("/r3/v01/qr/create-link", asked, _Linked)
@@ -186,14 +186,15 @@ class KaspiBank:
         await self._caller.close()
 
     async def _look(self, provider_id: str, handle: Handle) -> Sight:
-        path = f"/r3/v02/payment/status/{_number(provider_id)}"
-        sight = sight_of((await self._ask(path, {}, _Status)).status, provider_id)
+        path, told = f"/r3/v02/payment/status/{_number(provider_id)}", _merchant(handle.order)
+        found = await self._ask(path, {}, _Status, told)
+        sight = sight_of(found.status, provider_id, self._hide(told))
         token = handle.order.terms.get(TOKEN)
         if sight.standing is not Standing.PAID or not token:
             return sight
         query = {"QrPaymentId": provider_id, "DeviceToken": token}
         try:
-            details = await self._ask("/r3/v01/payment/details", query, _Details)
+            details = await self._ask("/r3/v01/payment/details", query, _Details, told)
         except (UnknownError, UnsentError):
             return sight  # that it was paid is known, and how much of it was given back is not
         total, left = (_hundredths(one) for one in (details.total_amount, details.available_return_amount))
@@ -201,26 +202,35 @@ class KaspiBank:
             raise unreadable(NAME)
         return sight._replace(amount=total, currency=_CURRENCY, refunded=total - left)
 
-    async def _ask(self, path: str, query: Mapping[str, str], kind: type[Any]) -> Any:
+    async def _ask(
+        self, path: str, query: Mapping[str, str], kind: type[Any], told: Mapping[str, str]
+    ) -> Any:
         """Ask a question. A refusal of it says nothing about the payment, which may be another shop's."""
         try:
-            return await self._get(path, query, kind)
+            return await self._get(path, query, kind, told)
         except DeclinedError as error:
             refused = error.detail
         raise UnknownError(refused, code=CANNOT_TELL)
 
-    async def _get(self, path: str, query: Mapping[str, str], kind: Any) -> Any:
-        return _opened(await self._caller.call("GET", path, query=query or None), kind)
+    async def _get(
+        self, path: str, query: Mapping[str, str], kind: Any, told: Mapping[str, Any] | None = None
+    ) -> Any:
+        reply = await self._caller.call("GET", path, query=query or None)
+        return _opened(reply, kind, self._hide(told or {}))
 
     async def _post(self, path: str, body: Mapping[str, Any], kind: type[Any]) -> Any:
-        return _opened(await self._caller.call("POST", path, headers=_JSON, body=_encode(body)), kind)
+        reply = await self._caller.call("POST", path, headers=_JSON, body=_encode(body))
+        return _opened(reply, kind, self._hide(body))
+
+    def _hide(self, told: Mapping[str, Any]) -> Callable[[str], str]:
+        return hiding(self._caller.base_url, told.get("DeviceToken"))
 
 
-def _opened(reply: Any, kind: Any) -> Any:
-    """Return the `Data` of the bank's envelope. Raises DeclinedError with the bank's code and words."""
+def _opened(reply: Any, kind: Any, hide: Callable[[str], str]) -> Any:
+    """Return the `Data` of the bank's envelope. Raises DeclinedError with the bank's code and words, less secrets."""
     answer: _Answer = reply.read(_Answer) if reply.good else reply.refuse(_Answer)
     if answer.status_code != 0:
-        code, text = str(answer.status_code), reading.word(answer.message) or "Unknown error"
+        code, text = str(answer.status_code), reading.word(hide(answer.message or "")) or "Unknown error"
         if code in UNSURE:
             raise UnknownError(f"{NAME} does not know: {text} (code: {code}).")
         raise DeclinedError(f"{text} (code: {code})", word=text, provider_code=code)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import re
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote_plus, urlsplit
 
 import structlog
 
@@ -14,7 +16,7 @@ from core.providers.calling import unreadable
 from core.providers.protocol import EXPIRE_DATE, Sight, Standing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
 log = structlog.get_logger(__name__)
@@ -45,6 +47,11 @@ _STANDINGS: Final[Mapping[str, Standing]] = {
 }
 # The bank's codes that say nothing of what was done: it was away, or a refund went wrong at its side.
 UNSURE: Final = frozenset({"-999", "-99000006"})
+# Addresses, and tokens in the query of one, also where the sign before them is percent-encoded.
+_ADDRESS: Final = re.compile(r"(?:https?(?::|%3a)|//|token(?:=|%3d))\S+", re.IGNORECASE)
+# A shorter token is none, and its letters stand in innocent words.
+_LEAST_SECRET: Final = 4
+HIDDEN: Final = "***"
 _OFFSET: Final = re.compile(r"(?:Z|[+-]\d\d(?::?\d\d)?)$", re.ASCII)
 
 
@@ -61,10 +68,46 @@ def amount_text(amount: int, currency: str) -> str | None:
     return f"{whole}.{part // 10}" if part % 10 == 0 else f"{whole}.{part:02}"
 
 
-def sight_of(status: str, external_id: str | int) -> Sight:
+def hiding(address: str, *secrets: str | None) -> Callable[[str], str]:
+    """Return the function that takes addresses, the host of `address` and `secrets` out of a text of the bank's side.
+
+    A refusal may quote the call that it refuses, and its words go to callers, into rows and into logs.
+
+    >>> hiding("https://proxy.example/api", "t0ken/1")("proxy.example has no t0ken%2F1, see http://x/?a=b")
+    '*** has no ***, see ***'
+    """
+    parts = urlsplit(address)
+    # A host of one word, such as `kaspi`, is hidden with its port alone.
+    hosts = [one for one in (parts.netloc, parts.hostname or "") if {".", ":"} & set(one)]
+
+    def hide(text: str) -> str:
+        text = _ADDRESS.sub(HIDDEN, text)
+        for secret in (*secrets, *hosts):
+            if secret and len(secret) >= _LEAST_SECRET:
+                text = re.sub("".join(map(_spellings, secret)), HIDDEN, text, flags=re.IGNORECASE)
+        return text
+
+    return hide
+
+
+def _spellings(sign: str) -> str:
+    """Return the pattern of a sign: as it is, percent-encoded (also twice), as queries, HTML and JSON write it."""
+    coded = "".join(f"%(?:25)*{byte:02x}" for byte in sign.encode())
+    ways = [
+        re.escape(sign),
+        coded,
+        re.escape(quote_plus(sign)),
+        re.escape(html.escape(sign)),
+        re.escape(f"\\{sign}"),
+    ]
+    return f"(?:{'|'.join(ways)})"
+
+
+def sight_of(status: str, external_id: str | int, hide: Callable[[str], str]) -> Sight:
     """Return what a status tells. Raises UnknownError for an id that is none."""
     standing = _STANDINGS.get(status)
     if standing is None:
+        status = hide(status)
         log.warning("kaspi.unknown_status", status=reading.word(status))
         standing = Standing.PROCESSING
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from core.providers import cloudpayments, links, paypal_objects, simulator, stripe_objects
+from core.providers import cloudpayments, kaspi_words, links, paypal_objects, simulator, stripe_objects
 from core.providers.cloudpayments import CloudPayments
 from core.providers.kaspi import Kaspi
 from core.providers.kaspi_bank import KaspiBank
@@ -45,3 +45,5 @@ EVENT_READERS: Final[Mapping[str, Callable[[str, bytes], Notice | None]]] = {
     simulator.NAME: simulator.read_event,
 }
 """The readers of the events of each provider that sends some, set up or not; each raises ValueError."""
+NAMES: Final = frozenset({*EVENT_READERS, kaspi_words.NAME})
+"""The names of all providers, set up or not."""

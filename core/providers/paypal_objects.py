@@ -165,7 +165,8 @@ def _given_back(event_type: str, refund: PayPalRefund) -> Notice:
         if refund.amount is None:
             raise ValueError("the reversal tells no amount")
         sight = Sight(Standing.PAID, word="reversed", names={"dispute": reading.name(refund.id)})
-        return Notice(names, sight, dispute=_amount(refund.amount)[0])
+        amount, currency = _amount(refund.amount)
+        return Notice(names, sight, dispute=amount, dispute_currency=currency)
     sight = Sight(
         Standing.PAID,
         refunded=None if total is None else _amount(total)[0],

@@ -125,8 +125,9 @@ class RefundSight(NamedTuple):
 class Notice(NamedTuple):
     """An event of a provider as far as it is about a payment: the names by which the attempt is found, and the sight.
 
-    `dispute` is the amount that the bank has taken from us for a payer; negative when it has given it back. `renewal`
-    is the provider's id of a later payment of an order that repeats: the sight is then of that payment alone.
+    `dispute` is the amount that the bank has taken from us for a payer, in `dispute_currency` (None: the payment's);
+    negative when it has given it back. `renewal` is the provider's id of a later payment of an order that repeats: the
+    sight is then of that payment alone.
     """
 
     names: Sequence[str]
@@ -134,6 +135,7 @@ class Notice(NamedTuple):
     refund: RefundSight | None = None
     dispute: int | None = None
     renewal: str | None = None
+    dispute_currency: str | None = None
 
 
 class DeclinedError(Refusal):

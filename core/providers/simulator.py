@@ -139,7 +139,7 @@ def read_event(event_type: str, body: bytes) -> Notice | None:
     names = [reading.name(event.data.id), *([reading.name(event.data.attempt)] if event.data.attempt else [])]
     refund = None if event.refund is None else _refund_sight(event.refund, event.data.currency)
     dispute = None if event.dispute is None else to_ledger(NAME, event.dispute, event.data.currency)
-    return Notice(names, sight, refund, dispute)
+    return Notice(names, sight, refund, dispute, dispute_currency=None if dispute is None else sight.currency)
 
 
 def sight_of(payment: Payment) -> Sight:
@@ -181,8 +181,9 @@ def _path(payment: str) -> str:
 
 def _good(reply: Reply) -> Reply:
     if not reply.good:
-        refused = reply.refuse(_Problem)
-        raise DeclinedError("The simulator has declined.", word=reading.word(refused.code))
+        word = reading.word(reply.refuse(_Problem).code)
+        # The code stands where surfaces that show a provider's sentence have the bank's.
+        raise DeclinedError(f"The simulator has declined. (code: {word})", word=word)
     return reply
 
 

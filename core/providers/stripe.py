@@ -8,7 +8,7 @@ import msgspec
 
 from core.provider_units import from_ledger
 from core.providers import reading, stripe_objects
-from core.providers.calling import Caller, never, unreadable, unsupported
+from core.providers.calling import CANNOT_TELL, Caller, never, unreadable, unsupported
 from core.providers.protocol import (
     DeclinedError,
     Handle,
@@ -21,7 +21,7 @@ from core.providers.protocol import (
     UnknownError,
     UnsentError,
 )
-from core.providers.stripe_objects import ATTEMPT, NAME, Link, Refund, Session
+from core.providers.stripe_objects import ATTEMPT, NAME, Invoice, Link, Refund, Session
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _Kind = TypeVar("_Kind", bound=msgspec.Struct)
 
 LINK_PREFIX: Final = "plink_"
+INVOICE_PREFIX: Final = "in_"
+"""The payments of an order that repeats are named by their invoices, but for the first."""
 # Stripe's bounds (https://docs.stripe.com/api/metadata, .../checkout/sessions/create).
 MOST_METADATA: Final = 40
 MOST_METADATA_KEY: Final = 40
@@ -84,7 +86,7 @@ class Stripe:
         raise problem
 
     async def look(self, handle: Handle) -> Sight:
-        """Ask for the session, or for the link and its visits.
+        """Ask for the session, for the invoice of a renewal, or for the link and its visits.
 
         Never ABSENT: an id that we were given does not vanish, so that Stripe does not know it under another key only.
         """
@@ -92,17 +94,28 @@ class Stripe:
         if provider_id.startswith(LINK_PREFIX):
             return await self._look_at_link(provider_id)
         try:
+            if provider_id.startswith(INVOICE_PREFIX):
+                return _invoice_sight(
+                    await self._ask(self._client.v1.invoices.retrieve_async(provider_id), Invoice)
+                )
             return await self._look_at_session(provider_id)
         except DeclinedError as error:
             missing = error.word
-        raise UnknownError(f"{NAME} does not show the payment: {missing}.")
+        raise UnknownError(f"{NAME} does not show the payment: {missing}.", code=CANNOT_TELL)
 
     async def cancel(self, handle: Handle) -> Sight:
-        """Expire the session; or close the link and expire its open visits. A payment that came first stands."""
+        """Expire the session, void the invoice, or close the link and expire its open visits.
+
+        A payment that came first stands.
+        """
         provider_id = _known(handle)
         if provider_id.startswith(LINK_PREFIX):
             return await self._close_link(handle, provider_id)
         try:
+            if provider_id.startswith(INVOICE_PREFIX):
+                return _invoice_sight(
+                    await self._ask(self._client.v1.invoices.void_invoice_async(provider_id), Invoice)
+                )
             expired = await self._ask(self._client.v1.checkout.sessions.expire_async(provider_id), Session)
         except DeclinedError:
             return await self.look(handle)
@@ -110,7 +123,7 @@ class Stripe:
         return sight._replace(standing=Standing.CANCELED) if sight.standing is Standing.EXPIRED else sight
 
     async def refund(self, handle: Handle, key: str, amount: int) -> RefundSight:
-        """Give back `amount` of the payment intent, or of the first invoice's."""
+        """Give back `amount` of the payment intent, or of the invoice's."""
         intent = handle.names.get("payment_intent") or await self._intent_of(handle)
         params: Any = {
             "payment_intent": intent,
@@ -196,7 +209,7 @@ class Stripe:
             missing = error.word
         else:
             return _link_sight(link, completed, open_visits=waiting)
-        raise UnknownError(f"{NAME} does not show the link: {missing}.")
+        raise UnknownError(f"{NAME} does not show the link: {missing}.", code=CANNOT_TELL)
 
     async def _close_link(self, handle: Handle, provider_id: str) -> Sight:
         params: Any = {"active": False}
@@ -284,6 +297,14 @@ def _problem(error: stripe.StripeError) -> Refusal:
 def _sight(session: Session) -> Sight:
     try:
         return stripe_objects.sight_of_session(session)
+    except ValueError:
+        problem = unreadable(NAME)
+    raise problem
+
+
+def _invoice_sight(invoice: Invoice) -> Sight:
+    try:
+        return stripe_objects.sight_of_invoice(invoice)
     except ValueError:
         problem = unreadable(NAME)
     raise problem

@@ -22,6 +22,14 @@ ATTEMPT: Final = "attempt"
 _PAID: Final = frozenset({"paid", "no_payment_required"})
 # The intent behind a completed session waits for another way to pay: the bank has said no, days later.
 _GIVEN_UP: Final = frozenset({"requires_payment_method", "canceled"})
+# An invoice can be paid after it was written off; a payment that has failed is then paid, as ever.
+_INVOICES: Final = {
+    "draft": Standing.OPEN,
+    "open": Standing.OPEN,  # Stripe charges again by itself
+    "paid": Standing.PAID,
+    "uncollectible": Standing.FAILED,
+    "void": Standing.CANCELED,
+}
 _REFUNDED: Final = {"succeeded": True, "pending": None, "requires_action": None}
 
 
@@ -115,12 +123,13 @@ class _Parent(msgspec.Struct):
     subscription_details: _SubscriptionDetails | None = None
 
 
-class _Invoice(msgspec.Struct):
+class Invoice(msgspec.Struct):
     """An invoice. Its subscription moved into `parent` with the API of March 2025."""
 
     id: str
     amount_paid: int
     currency: str
+    status: str | None = None
     billing_reason: str | None = None
     subscription: str | Ref | None = None
     subscription_details: _SubscriptionDetails | None = None
@@ -195,6 +204,22 @@ def sight_of_link(link: Link, completed: Sequence[Session], *, open_visits: bool
         provider_id=reading.name(link.id),
         url=reading.page(link.url),
         word="active" if link.active else "inactive",
+    )
+
+
+def sight_of_invoice(invoice: Invoice) -> Sight:
+    """Return what an invoice tells of the renewal that it is for. Raises ValueError."""
+    standing = _INVOICES.get(invoice.status or "")
+    if standing is None:
+        raise ValueError("the invoice has no status")
+    currency = reading.currency(invoice.currency)
+    return Sight(
+        standing,
+        provider_id=reading.name(invoice.id),
+        amount=to_ledger(NAME, invoice.amount_paid, currency) if standing is Standing.PAID else None,
+        currency=currency,
+        word=reading.word(f"invoice {invoice.status}"),
+        names=reading.some_names(invoice=invoice.id),
     )
 
 
@@ -286,18 +311,24 @@ def _refund_event(_event_type: str, raw: msgspec.Raw) -> Notice | None:
 def _dispute_event(event_type: str, raw: msgspec.Raw) -> Notice | None:
     """Read the two events at which money moves. An inquiry, which may stay without effect, is none of them."""
     dispute = reading.decoded(bytes(raw), _Dispute)
-    amount = to_ledger(NAME, dispute.amount, reading.currency(dispute.currency))
+    currency = reading.currency(dispute.currency)
+    amount = to_ledger(NAME, dispute.amount, currency)
     back = event_type == "charge.dispute.funds_reinstated"
     sight = Sight(
         Standing.PAID,
         word="dispute won" if back else "disputed",
         names=reading.some_names(dispute=dispute.id, charge=dispute.charge),
     )
-    return Notice(_names(dispute.payment_intent, dispute.charge), sight, dispute=-amount if back else amount)
+    return Notice(
+        _names(dispute.payment_intent, dispute.charge),
+        sight,
+        dispute=-amount if back else amount,
+        dispute_currency=currency,
+    )
 
 
 def _invoice_event(event_type: str, raw: msgspec.Raw) -> Notice | None:
-    invoice = reading.decoded(bytes(raw), _Invoice)
+    invoice = reading.decoded(bytes(raw), Invoice)
     details = (invoice.parent and invoice.parent.subscription_details) or invoice.subscription_details
     subscription = id_of((details and details.subscription) or invoice.subscription)
     if subscription is None:

@@ -108,8 +108,11 @@ class Exchange:
 
     __slots__ = ("counted", "rate_headers", "request_id", "trace_id", "traced", "traceparent")
 
-    def __init__(self, request: web.Request) -> None:
-        """Take over a sane request id and trace, or begin new ones. Every log line on the way then carries both."""
+    def __init__(self, request: web.Request, *, own_id: bool = False) -> None:
+        """Take over a sane request id and trace, or begin new ones. Every log line on the way then carries both.
+
+        With `own_id` the request id is a new UUID whatever the caller sent.
+        """
         headers = request.headers
         given_id, parent = headers.get(X_REQUEST_ID), headers.get(X_TRACEPARENT)
         # A caller that sends no trace gets none back.
@@ -118,6 +121,8 @@ class Exchange:
             self.request_id, self.traceparent = ids.new_exchange()
         else:
             self.request_id, self.traceparent = ids.request_id_of(given_id), ids.continue_trace(parent)
+        if own_id:
+            self.request_id = str(ids.new_uuid())
         self.trace_id = ids.trace_id_of(headers.get(X_TRACE_ID), self.traceparent if self.traced else None)
         self.rate_headers: Headers = ()
         # Whether the request has been counted against its address.
@@ -138,10 +143,10 @@ class Edge:
 
     `handlers` are the application's own, by the numbers that `around` knows. `refuse` makes an answer of the
     framework's own refusals, from the exception, the path and the method. Where methods are `told`, by the templates
-    of their paths, every OPTIONS is answered with them.
+    of their paths, every OPTIONS is answered with them. With `own_ids` callers' request ids are not taken over.
     """
 
-    __slots__ = ("cross_origin", "handlers", "refuse", "told")
+    __slots__ = ("cross_origin", "handlers", "own_ids", "refuse", "told")
 
     def __init__(
         self,
@@ -149,11 +154,14 @@ class Edge:
         handlers: Sequence[Handler],
         refuse: Refuse = problems.from_http_exception,
         told: Mapping[str, str] | None = None,
+        *,
+        own_ids: bool = False,
     ) -> None:
         self.cross_origin = CrossOrigin(allowed_origins)
         self.handlers = handlers
         self.refuse = refuse
         self.told = told
+        self.own_ids = own_ids
 
     def preflight(self, request: web.Request, template: str) -> web.Response | None:
         """Answer a question about what may be asked; None if the request is no such question."""
@@ -169,7 +177,7 @@ class Edge:
         """Add the headers that every answer has, just before they leave. `_ready_headers` makes the same as bytes."""
         headers = response.headers
         # aiohttp answers some requests itself, such as an `Expect` that it does not know.
-        exchange = request.get(EXCHANGE) or Exchange(request)
+        exchange = request.get(EXCHANGE) or Exchange(request, own_id=self.own_ids)
         del headers[hdrs.SERVER]
         headers.extend(SECURITY_HEADERS)
         if hdrs.CACHE_CONTROL not in headers:
@@ -202,7 +210,7 @@ def around(template: str, number: int) -> Handler:
     async def answered(request: web.Request) -> web.StreamResponse:
         started = perf_counter()
         edge = request.app[EDGE]
-        exchange = request[EXCHANGE] = Exchange(request)
+        exchange = request[EXCHANGE] = Exchange(request, own_id=edge.own_ids)
         response: web.StreamResponse | None = None
         try:
             if request.method == hdrs.METH_OPTIONS:
@@ -245,4 +253,4 @@ def _ready_headers(request: web.Request, response: web.StreamResponse, exchange:
         lines += f"{X_TRACE_ID}: {exchange.trace_id}\r\n"
     for name, value in exchange.rate_headers:
         lines += f"{name}: {value}\r\n"
-    return lines.encode("ascii")
+    return lines.encode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from multidict import istr
 
 from core.access.addresses import UNKNOWN, Addresses
@@ -49,6 +49,7 @@ class Parts:
 
     __slots__ = (
         "_behind_proxies",
+        "_origins",
         "addresses",
         "administrators",
         "api_keys",
@@ -85,6 +86,8 @@ class Parts:
         self.settings = settings
         self.addresses = Addresses(settings.trusted_proxies, settings.trusted_networks)
         self._behind_proxies = bool(settings.trusted_proxies)
+        # `*` lets every page read answers, but no page act with the rights of the network that its reader sits in.
+        self._origins = frozenset(origin.rstrip("/").lower() for origin in settings.allowed_origins) - {"*"}
         self.administrators = Administrators(settings)
         self.tokens = Tokens(settings)
         self.missing: Refusal | None = None
@@ -99,7 +102,13 @@ class Parts:
         return self.addresses.client(request.remote, request.headers.getall(FORWARDED_FOR, ()))
 
     def trusts(self, request: web.Request) -> bool:
-        """Whether the request comes from a network in TRUSTED_NETWORKS."""
+        """Whether the request comes from a network in TRUSTED_NETWORKS.
+
+        A page in a trusted person's browser is nobody to trust unless ALLOWED_ORIGINS has its origin by name.
+        """
+        origin = request.headers.get(hdrs.ORIGIN)
+        if origin is not None and origin.lower() not in self._origins:
+            return False
         hops = request.headers.getall(FORWARDED_FOR, ())
         return self.addresses.trusts(request.remote, hops, passed_on=passed_on(request))
 

@@ -37,7 +37,7 @@ class Listener:
 
     `refuse` answers the framework's own refusals. Before one for a path or method that is none, the `gate` is asked,
     whose answer counts if it has one. With `tell_methods` every OPTIONS is answered, and the function writes the
-    methods of its path.
+    methods of its path. With `own_request_ids` each answer has a new UUID as its request id, whatever the caller sent.
     """
 
     setting: str
@@ -45,6 +45,7 @@ class Listener:
     refuse: Refuse = contract_http_exception
     gate: Gate | None = None
     tell_methods: Callable[[Iterable[str]], str] | None = None
+    own_request_ids: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from core.errors import Refusal
 from core.payables import codes
 from core.payables.cards import codes as cards
+from core.payments.refunds import FAILED
 from core.payments.states import CLOSED_STATES, State
 from handlers.pay_page.site import HOME
 from handlers.wallets.contract import platform_of
@@ -62,17 +63,19 @@ async def show_card(call: Call) -> web.Response:
     payment = await cards.show(call.parts.payments, offer, call.path("key"))
     if payment is None:
         return visit.go(offer.code)
-    state = _state(payment, returned=await cards.is_returned(call.parts.payments, payment))
+    state = _state(payment, await cards.return_of(call.parts.payments, payment))
     return _page(visit, 200, offer, state, payment.current.url if state == "pending" else None)
 
 
-def _state(payment: Payment, *, returned: bool) -> str:
+def _state(payment: Payment, returned: str | None) -> str:
     if payment.state in CLOSED_STATES:
         return "closed"
     if payment.state is State.PENDING and payment.current.url and payment.wish is None:
         return "pending"
     if payment.state is State.PAID:
-        return "returned" if returned else "paid"
+        if returned is None:
+            return "paid"
+        return "kept" if returned == FAILED else "returned"
     return "mismatched" if payment.state is State.MISMATCHED else "processing"
 
 

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from core.errors import Refusal
 from core.providers.calling import Caller
+from handlers.simulator.book import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,24 +47,23 @@ class LinkDesk:
         self._accepted: set[str] = set()
 
     def routes(self) -> Sequence[web.RouteDef]:
-        """Return its routes."""
+        """Return the routes of payers; the site has that of making, whose calls fail as it is told to."""
         return [
-            web.post("/payment-links", self.make),
             web.get("/payments/{token}", self.page),
             web.post("/payments/{token}/accept", self.accept),
         ]
 
-    async def make(self, request: web.Request) -> web.Response:
-        """Make a link, the same one for the same payment."""
+    def make(self, body: bytes, origin: str) -> dict[str, Any]:
+        """Make a link, the same one for the same payment. Raises Refused."""
         try:
-            asked = msgspec.json.decode(await request.read(), type=_Asked)
+            asked = msgspec.json.decode(body, type=_Asked)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return _json({"detail": "The fields are payment_id, merchant_id and provider."}, 422)
+            raise Refused(422, "body", "The fields are payment_id, merchant_id and provider.") from None
         words = f"{asked.provider}:{asked.merchant_id}:{asked.payment_id}"
         token = hashlib.sha256(words.encode()).hexdigest()
         if len(self._links) < MOST_LINKS:
             self._links.setdefault(token, asked)
-        return _json({"payment_url": f"{request.url.origin()}/payments/{token}"})
+        return {"payment_url": f"{origin}/payments/{token}"}
 
     async def page(self, request: web.Request) -> web.Response:
         """Show the payer's page."""

@@ -104,6 +104,7 @@ class Simulator:
                 web.post("/pay/{id}", self.paid_on_page),
                 web.put("/faults", self.set_faults),
                 web.post("/webhooks/release", self.release),
+                web.post("/payment-links", self.link),
                 *self.links.routes(),
             ]
         )
@@ -133,6 +134,14 @@ class Simulator:
             return payment
 
         return await self._answered(request, words, work)
+
+    async def link(self, request: web.Request) -> web.StreamResponse:
+        """Make a link for a merchant's order."""
+        body, origin = await request.read(), str(request.url.origin())
+        words = self.faults.draw("create", [], "payment-links")
+        if "decline" in words:
+            raise Refused(402, "declined", "The simulator was told to decline.")
+        return await self._answered(request, words, lambda: self.links.make(body, origin))
 
     async def show(self, request: web.Request) -> web.StreamResponse:
         """Show a payment."""

@@ -321,6 +321,8 @@ async def test_up_uses_the_servers_it_is_given_and_tells_others_where_it_is(
     assert not list(state.glob("valkey-*"))
     async with aiohttp.ClientSession(up.url) as client:
         assert await _answers(client, "/v1/accounts", up.key)
+    handed = json.loads((state / "running.json").read_bytes())["handed"]
+    assert (handed["simulator_url"], "internal_webhook_secret" in handed) == (up._shown("Simulator"), True)
     # The provider beside it tells the service of each payment, and is believed.
     async with aiohttp.ClientSession(up._shown("Simulator")) as client:
         await eventually(lambda: _answers(client, "/v1/payments"), timeout=30)

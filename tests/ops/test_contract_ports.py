@@ -5,6 +5,8 @@ import json
 import re
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,7 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from core.settings import Settings, load_settings
 from ops.listening import contract_ports, listen, reserve_grpc
-from ops.process import StartError, choose_port, is_free, python_environment
+from ops.process import StartError, choose_port, is_free, python_environment, release_port, take_port
 from ops.up import _listen
 from tests.ops.test_cli import Start, command, run, start_up
 
@@ -218,18 +220,70 @@ def test_the_port_of_grpc_moves_on_like_the_common_one(env: str) -> None:
                 assert said == [f"Port {busy} is busy; gRPC uses {moved}."]
 
 
+def test_a_port_that_another_start_has_taken_and_does_not_listen_at_yet_is_passed_over(
+    tmp_path: Path,
+) -> None:
+    (mine,) = free_ports(1)
+    program = f"""
+import ops.simulating as simulating
+from pathlib import Path
+from core.settings import load_settings
+from ops.listening import Listeners, reserve_grpc
+from ops.process import StartError
+from ops.up import _listen
+
+settings = load_settings(env_file=None).model_copy(update={{"app_port": {mine}, "grpc_port": {mine}}})
+simulating.PORT = {mine}
+settings.model_fields_set.difference_update(("app_port", "grpc_port"))
+(common,) = _listen(settings)
+settings = settings.model_copy(update={{"app_port": common.port}})
+settings.model_fields_set.discard("app_port")
+grpc = reserve_grpc(settings, "127.0.0.1", lambda text: None)
+simulated = simulating.simulate(settings, Path({str(tmp_path)!r}), (common.port, grpc.port))
+print(common.port, grpc.port, simulated.port, sep="\\n")
+try:
+    Listeners("127.0.0.1", {mine})
+except StartError as error:
+    print(error)
+"""
+
+    def started() -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            check=True,
+            capture_output=True,
+            text=True,
+            env=python_environment(),
+        )
+        return [line for line in done.stdout.splitlines() if line.isdigit() or "busy. Stop" in line]
+
+    assert take_port("127.0.0.1", mine)
+    try:
+        *ports, refused = started()
+    finally:
+        release_port("127.0.0.1", mine)
+    assert len({str(mine), *ports}) == 4
+    assert f"Port {mine} on 127.0.0.1 is busy." in refused
+    assert started()[0] == str(mine)
+
+
 async def test_up_opens_the_ports_and_makes_an_admin_token(
     start_up: Start, database_url: str, redis_url: str, eventually: Wait
 ) -> None:
-    common, inbox = free_ports(2)
+    common, inbox, own = free_ports(3)
     up = await start_up(
-        DATABASE_URL=database_url, REDIS_URL=redis_url, APP_PORT=str(common), INBOX_PORT=str(inbox)
+        DATABASE_URL=database_url,
+        REDIS_URL=redis_url,
+        APP_PORT=str(common),
+        INBOX_PORT=str(inbox),
+        ORCHESTRATION_PORT=str(own),
     )
     found = {
         name: re.search(rf"^  {name} +(\S+)$", up.output(), re.MULTILINE)
-        for name in ("Admin token", "INBOX_PORT")
+        for name in ("Admin token", "INBOX_PORT", "ORCHESTRATION_PORT")
     }
     assert found["INBOX_PORT"] is not None
+    assert found["ORCHESTRATION_PORT"] is not None
     assert found["Admin token"] is not None
     assert found["INBOX_PORT"][1] == f"http://127.0.0.1:{inbox}"
     assert json.loads((await ask(inbox, "/health"))[1])["status"] == "healthy"

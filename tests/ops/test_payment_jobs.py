@@ -67,7 +67,8 @@ async def test_payments_are_looked_at_and_expired_by_command(desk: Desk, setting
         await pay(url, young)
         # Nothing is due, and nothing is stale.
         assert await run("payments", "reconcile", **given) == (0, "reconcile: 0 done, 0 failed.\n")
-        at_once = given | {"PAYMENTS_RECONCILE_STALE_AFTER_MINUTES": "0"}
+        stale = "PAYMENTS_RECONCILE_STALE_AFTER_MINUTES"
+        at_once = given | {stale: "0"}
         code, out = await run("payments", "reconcile", "--json", **at_once)
         assert (code, json.loads(out)) == (0, {"job": "reconcile", "done": 1, "failed": 0})
         assert (await desk.again(young)).state is State.PAID
@@ -83,6 +84,13 @@ async def test_payments_are_looked_at_and_expired_by_command(desk: Desk, setting
             "the provider is asked before it is closed"
         )
 
+        # A shorter time than at the making holds for payments of orchestration alone; 0 is at once.
+        theirs = await desk.create(expires_at=past + timedelta(hours=1), surface="orchestration")
+        for minutes, state in (("1", State.PENDING), ("0", State.EXPIRED)):
+            code, _ = await run("expire", "pending", **given, PAYMENTS_PENDING_TIMEOUT_MINUTES=minutes)
+            assert (code, (await desk.again(theirs)).state) == (0, state)
+        assert (await desk.again(later)).state is State.PENDING
+
         # A provider that does not answer is a failure that the exit code tells, and changes nothing.
         await desk.create(expires_at=past)
     code, out = await run("payments", "expire", **given)
@@ -90,6 +98,10 @@ async def test_payments_are_looked_at_and_expired_by_command(desk: Desk, setting
     code, out = await run("payments", "reconcile", **at_once)
     assert (code, out) == (1, "reconcile: 0 done, 2 failed.\n")
     assert (await desk.again(later)).state is State.PENDING
+    # Nor does one that is not set up.
+    done = await tallystick("payments", "reconcile", **servers(settings, **{stale: "0"}))
+    assert (done.returncode, done.stdout) == (1, "reconcile: 0 done, 2 failed.\n")
+    assert "2 open at simulator, which these settings do not set up" in done.stderr
 
 
 async def test_callbacks_are_dispatched_by_command(desk: Desk, settings: Settings) -> None:
@@ -123,6 +135,20 @@ async def test_callbacks_are_dispatched_by_command(desk: Desk, settings: Setting
             assert shown.strip() == await secret_of(connection, vault, ORCHESTRATION, "gateway", url)
         _, renewed = await run("callbacks", "secret", "orchestration", "gateway", url, "--new", **given)
         assert renewed != shown
+
+        # A name that nobody has is told, and an address that cannot be sent to is refused.
+        for words, code, said in (
+            (("orchestration", "nobody", url), 0, "No service nobody has a key here or has called yet."),
+            (("orders", "77", url), 2, "There is no merchant 77."),
+            (("orders", "all", url), 0, ""),
+            (("orchestration", "gateway", "gateway.test/any"), 2, "The URL cannot be used"),
+        ):
+            done = await tallystick("callbacks", "secret", *words, **given)
+            assert (done.returncode, said in done.stderr, bool(done.stdout)) == (code, True, code == 0)
+        async with desk.service.database.transaction() as connection:
+            await write_callback(connection, vault, Callback(ORCHESTRATION, "three", "gateway", "x", b"{}"))
+        _, listed = await run("callbacks", "list", **given)
+        assert "orchestration gateway  no address that can be sent to" in listed
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,9 @@ async def test_a_person_finds_what_waits_and_says_what_became_of_it(desk: Desk, 
     for words in (("--as", "done"), ("--as", "failed", "--amount", "5"), ("--as", "paid", "--refund", "r")):
         refused = await tallystick("payments", "resolve", str(payment.id), *words, *name, **given)
         assert refused.returncode == 2, words
+    words = ("--as", "refunded", "--refund", "r")
+    none = await tallystick("payments", "resolve", str(payment.id), *words, *name, **given)
+    assert (none.returncode, "no refund r that the service made" in none.stderr) == (1, True)
     done = await tallystick("payments", "resolve", str(payment.id), "--as", "failed", *name, **given)
     assert done.stdout == "The payment is failed, paid 0, refunded 0.\n", done.stderr
     again = await tallystick("payments", "resolve", str(payment.id), "--as", "failed", *name, **given)

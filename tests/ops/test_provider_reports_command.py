@@ -47,6 +47,13 @@ async def test_a_report_is_matched_and_settled(desk: Desk, settings: Settings, t
     for extra, fate in ((("--dry-run",), "planned"), ((), "posted"), ((), "known")):
         ran = await tallystick("payments", "settle", *options, *extra, DATABASE_URL=url)
         assert (ran.returncode, f"payout po_1 1,200 EUR: {fate}" in ran.stdout) == (0, True), ran.stderr
+    file.write_text(f"{file.read_text()}po_2,payout,12,00,EUR,\n")
+    ran = await tallystick("payments", "settle", *options, DATABASE_URL=url)
+    assert (ran.returncode, "line 4: unreadable: the row has" in ran.stdout) == (1, True), ran.stdout
+    others = (options[0], "--provider", "nosuch", *options[3:])
+    ran = await tallystick("payments", "settle", *others, DATABASE_URL=url)
+    assert (ran.returncode, "No provider 'nosuch'" in ran.stderr) == (1, True), ran.stderr
+    file.write_text(f"{HEAD}{name},payment,12.34,EUR,\npo_1,payout,-12.00,EUR,\n")
     ran = await tallystick("payments", "match", *options, DATABASE_URL=url)
     assert (ran.returncode, "matched                 2" in ran.stdout) == (0, True), ran.stdout
 

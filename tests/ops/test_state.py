@@ -17,7 +17,15 @@ from core.settings.example import example
 from ops import process as processes
 from ops.process import choose_port, python_environment
 from ops.serving import metrics_folder
-from ops.state import ROOTS_STATE, Running, announced, overlooked_state, state_dir, state_lock
+from ops.state import (
+    ROOTS_STATE,
+    Running,
+    announced,
+    operator_settings,
+    overlooked_state,
+    state_dir,
+    state_lock,
+)
 from tests.commands import perform
 
 Wait = Callable[..., Awaitable[Any]]
@@ -162,6 +170,35 @@ async def test_an_instance_that_made_no_key_is_not_said_to_be_missing(command: s
         ) == (2, True)
         code, _, err = await run(tmp_path, command, "--api-key", "tsk_x", STATE_DIR=str(tmp_path))
         assert (code, "set STRIPE_SIGNING_SECRET to the service's" in " ".join(err.split())) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ({}, "http://127.0.0.1:8003"),
+        ({"database_url": "postgresql://u@127.0.0.1:1/here"}, "http://127.0.0.1:8003"),
+        (
+            {"database_url": "postgresql://u@127.0.0.1:1/here", "redis_url": "redis://127.0.0.1:1/0"},
+            "http://127.0.0.1:8003",
+        ),
+        ({"simulator_url": "http://127.0.0.1:9"}, "http://127.0.0.1:9"),
+        (
+            {"database_url": "postgresql://u@127.0.0.1:1/other", "redis_url": "redis://127.0.0.1:1/0"},
+            "",
+        ),
+    ],
+)
+def test_a_command_knows_the_providers_of_the_instance_whose_database_it_uses(
+    given: dict[str, Any], taken: str, tmp_path: Path
+) -> None:
+    running = Running(
+        "http://127.0.0.1:1", "postgresql://u@127.0.0.1:1/here", "redis://127.0.0.1:1/0", "", "",
+        handed={"simulator_url": "http://127.0.0.1:8003", "pay_page_cards": "true"},
+    )  # fmt: skip
+    with state_lock(tmp_path), announced(tmp_path, running):
+        settings = operator_settings(state_dir=str(tmp_path), **given)
+    assert settings.simulator_url == taken
+    assert settings.pay_page_cards == bool(taken)
 
 
 def test_databases_in_the_checkout_are_not_overlooked(tmp_path: Path) -> None:

@@ -36,8 +36,6 @@ _sql = queries("core.payables.payables")
 _log = structlog.get_logger(__name__)
 
 SURFACE: Final = "codes"
-RETURNED: Final = "code_not_payable"
-"""The request id of the refund of a payment whose code could not be paid any more."""
 
 
 async def start(payments: Payments, platform: Platform, offer: Offer, key: str, back: str) -> Payment:
@@ -70,9 +68,16 @@ async def show(payments: Payments, offer: Offer, key: str) -> Payment | None:
     return await find_by_key(payments.database, SURFACE, str(offer.found.payable.id), key)
 
 
-async def is_returned(payments: Payments, payment: Payment) -> bool:
-    """Whether the money of a payment goes back, since its code could not be paid any more."""
-    return await refunds.find_refund(payments, payment.id, RETURNED) is not None
+async def return_of(payments: Payments, payment: Payment) -> str | None:
+    """Return the state of the latest refund that gives a payment's money back, None where the code was paid.
+
+    It is `done` as well once the money was given back at the provider itself, or the payer's bank took it.
+    """
+    found = await refunds.latest_of(payments, payment.id, refunds.RETURNED)
+    if found is None:
+        return None
+    facts = payment.attempt(found.attempt_id).facts
+    return refunds.DONE if facts.received <= facts.refunded + facts.disputed else found.state
 
 
 class CardMoney:
@@ -103,7 +108,7 @@ class CardMoney:
         if outcome is None or not outcome.posted:
             code = None if outcome is None else outcome.kind.code
             _log.warning("cards.money_goes_back", payment=str(payment.id), code=code)
-            await refunds.ask_later(connection, payment.id, RETURNED, "caller")
+            await refunds.ask_later(connection, payment.id, refunds.RETURNED, "caller")
 
 
 def _order(found: ToPay, amount: int, key: str) -> Order:

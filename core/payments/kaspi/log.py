@@ -124,9 +124,9 @@ async def applied(
     elif sight is None:
         status = FAILED_CALL
     else:
-        status = (
-            LINKED if first and payment.method is Method.PAYMENT_LINK else sight.word or status_of(payment)
-        )
+        # The simulator, in the bank's place, has words of its own.
+        word = sight.word if attempt.provider == kaspi.NAME else None
+        status = LINKED if first and payment.method is Method.PAYMENT_LINK else word or status_of(payment)
     operation = operation_of(payment) if first else STATUS
     await _write(
         connection, payment, operation, known, payment.amount, status, error if sight is None else None
@@ -142,6 +142,13 @@ async def refunded(
     await _write(connection, payment, REFUND, known, amount, status, error)
 
 
+async def refund_refused(
+    source: Connection | Database, payment: Payment, external_id: str, amount: int, error: str
+) -> None:
+    """Write the row of a refund that was refused here, under the id that was asked with."""
+    await _write(source, payment, REFUND, external_id, amount, FAILED_CALL, error)
+
+
 def is_unreadable(error: str | None) -> bool:
     """Whether the error of a call says that the bank's answer could not be read."""
     return error is not None and error.startswith(f"{UNREADABLE}: ")
@@ -153,7 +160,7 @@ def sentence_of(error: str | None) -> str:
 
 
 async def _write(
-    connection: Connection,
+    source: Connection | Database,
     payment: Payment,
     operation: str,
     external_id: str | None,
@@ -173,4 +180,4 @@ async def _write(
         told.get(LABEL, kaspi.NAME),
         payment.id,
     )
-    await add(connection, row)
+    await add(source, row)

@@ -15,10 +15,11 @@ from core.database import queries
 from core.errors import Refusal
 from core.payments import refunds
 from core.payments.flow import MOST_WAIT_SECONDS, POLL_SECONDS
+from core.payments.kaspi import log
 from core.payments.kaspi.asking import find_payment, not_found, unanswered
 from core.payments.kaspi.log import CALLER, is_unreadable, sentence_of
 from core.payments.kaspi.ordering import away, keyed, next_id, unreadable
-from core.payments.kaspi.words import caller_of
+from core.payments.kaspi.words import caller_of, tenge
 from core.payments.refunds import DONE, FAILED, Refund
 from core.payments.states import MONEY_STATES, OPEN_STATES
 
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
 _sql = queries(__name__)
 
 REPEATED_WITHIN: Final = timedelta(minutes=3)
-_REFUSED: Final = "provider_declined"
+# Codes of a refund that the bank has not got, so that the same call may come again. Any other failed one was refused.
+_UNSENT: Final = frozenset(
+    {"provider_unreachable", "provider_busy", "provider_credentials", "provider_not_configured"}
+)
 _POOR: Final = "Insufficient funds"
 
 
@@ -66,14 +70,18 @@ async def refund(payments: Payments, configs: Configs, wanted: Wanted) -> Paymen
         if error is not None and payment.state in OPEN_STATES:
             raise unanswered(error)
     if payment.state not in MONEY_STATES:
-        raise _impossible("The payment is not paid", "payment_not_paid")
+        raise await _impossible(payments, payment, wanted, "The payment is not paid", "payment_not_paid")
     request_id = await _request_id(payments, payment, wanted) if wanted.key is None else keyed(wanted.key)
     try:
         made = await refunds.refund(payments, payment.id, request_id, wanted.amount, CALLER)
     except Refusal as refusal:
         if refusal.code not in {"refund_exceeds", "payment_not_paid"}:
             raise
-        raise _impossible(refusal.detail.rstrip("."), refusal.code) from None
+        left = refusal.extra.get("left")  # in hundredths, which this surface does not speak
+        detail = (
+            refusal.detail.rstrip(".") if left is None else f"At most {tenge(left)} tenge can be given back"
+        )
+        raise await _impossible(payments, payment, wanted, detail, refusal.code) from None
     _require_done(await _settled(payments, made), repeated=known is not None)
     return payment
 
@@ -107,11 +115,17 @@ def _require_done(made: Refund, *, repeated: bool) -> None:
         return
     if made.state != FAILED:
         raise unreadable(made.error) if is_unreadable(made.error) and not repeated else away(made.error)
-    if not (made.error or "").startswith(f"{_REFUSED}: "):
+    if (made.error or "").partition(": ")[0] in _UNSENT:
         raise away(made.error)
-    sentence = f"Failed to refund: {sentence_of(made.error)}"
+    # A refund that was pending, or that a person has told of, has no words of the bank.
+    sentence = f"Failed to refund: {sentence_of(made.error) or 'The bank has not given the money back.'}"
     raise Refusal("kaspi_not_refundable" if _POOR in sentence else "kaspi_refused", sentence)
 
 
-def _impossible(sentence: str, code: str) -> Refusal:
+async def _impossible(
+    payments: Payments, payment: Payment, wanted: Wanted, sentence: str, code: str
+) -> Refusal:
+    """Return the refusal of a refund that the bank was not asked for, with its row in the log."""
+    error = f"{code}: {sentence}"
+    await log.refund_refused(payments.database, payment, wanted.external_id, wanted.amount, error)
     return Refusal("kaspi_not_refundable", f"Failed to refund: {sentence} (code: {code})")

@@ -107,6 +107,8 @@ class NewOrder(msgspec.Struct, frozen=True, kw_only=True):
                 yield f"{name} must have at most {most} characters"
         if any("\0" in text for text in self._texts()):
             yield "texts must not have a NUL character"
+        if not all(map(is_utf8, self._texts())):
+            yield "texts must be UTF-8"
 
     def _texts(self) -> Iterator[str]:
         yield from (getattr(self, name) for name in _TEXTS)
@@ -115,6 +117,15 @@ class NewOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _TEXTS: Final = tuple(field.name for field in msgspec.structs.fields(NewOrder) if field.type is str)
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text has no half of a surrogate pair, as stands for each byte of a header that is not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):

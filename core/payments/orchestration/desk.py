@@ -14,7 +14,7 @@ import structlog
 
 from core.database import queries
 from core.errors import Refusal
-from core.payments.orchestration.asking import LISTED
+from core.payments.orchestration.asking import LISTED, is_utf8
 from core.payments.orchestration.shown import METHODS, RECURRING, STRIPE, shown
 from core.payments.payments import NewPayment
 from core.payments.states import State
@@ -88,7 +88,7 @@ class Desk:
         """Return payments, the newest first. Raises Refusal `invalid_request`."""
         wanted.check()
         texts = (wanted.caller_service, wanted.request_id, wanted.resource_type, wanted.resource_id)
-        if wanted.provider not in {0, STRIPE} or any("\0" in text for text in texts):
+        if wanted.provider not in {0, STRIPE} or any("\0" in text or not is_utf8(text) for text in texts):
             return []
         rows = await self._database.fetch(
             _sql.orchestration_listed,
@@ -125,7 +125,7 @@ class Desk:
 
     async def row_of_hash(self, provider: int, callback_hash: str) -> Row | None:
         """Return the row of the payment with this hash, or None."""
-        if "\0" in callback_hash:
+        if "\0" in callback_hash or not is_utf8(callback_hash):
             return None
         row: Row | None = await self._database.fetchrow(_sql.orchestration_by_hash, provider, callback_hash)
         return row

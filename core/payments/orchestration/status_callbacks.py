@@ -22,10 +22,12 @@ async def armed(connection: Connection, before: Payment, after: Payment) -> Sequ
     """Return the callback that tells of the way from `before` to `after`; its body is the answer to a look.
 
     A payment whose order nobody has taken is not told of: the answer to its creation was an error, and the key is free.
+    One that was unknown before was shown to its caller, who hears of its end.
     """
     if after.state is before.state or after.state not in ENDS:
         return ()
-    if after.state is State.FAILED and all(one.error and not one.provider_id for one in after.attempts):
+    refused = all(one.error and not one.provider_id for one in after.attempts)
+    if before.state is State.CREATED and after.state is State.FAILED and refused:
         return ()
     row = await row_of_payment(connection, after.id)
     if row is None:  # a renewal, which the contract does not show

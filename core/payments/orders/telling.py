@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from core.database import queries
-from core.outbox.callbacks import ORDERS, Callback
+from core.outbox.callbacks import EVERYBODY, ORDERS, Callback
 from core.payments.orders.orders import Status, order_of_payment, status_of
 from core.payments.orders.tokens import keep_token
 from core.payments.orders.tracking import notification_of
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from core.settings import Settings
 
 _sql = queries(__name__)
-
-# The owner of the one receiver of all merchants who have no address of their own.
-_EVERYBODY: Final = "all"
 
 
 def armed(settings: Settings) -> Armed:
@@ -46,7 +43,7 @@ async def _follow(
     url = own or common_url
     if not url:
         return ()
-    owner = _EVERYBODY if own is None else str(order.merchant_id)
+    owner = EVERYBODY if own is None else str(order.merchant_id)
     return (
         Callback(
             ORDERS, str(after.id), owner, url, notification_of(order._replace(state=after.state), status)

@@ -10,11 +10,13 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from core.ledger.accounts import Limits, Opening, open_accounts
+from core.errors import Refusal
+from core.ledger.accounts import Limits, Opening, list_accounts, open_accounts
 from core.ledger.items import SYSTEM_PRINCIPAL, Leg, Posting, operation_id
 from core.ledger.posting import post
 from core.payments.accounts import clearing_account
 from core.payments.reports.mapping import Part
+from core.providers.known import NAMES
 from core.work.retries import in_transaction
 
 if TYPE_CHECKING:
@@ -26,10 +28,15 @@ if TYPE_CHECKING:
 
 # One transaction has so many postings; a killed run has done whole ones and goes on by the same ids.
 BATCH: Final = 200
+SETTLED: Final = frozenset({Part.PAYOUT, Part.FEE})
+UNREADABLE: Final = "unreadable"
 
 
 class Settled(NamedTuple):
-    """A payout or a fee, and its fate: `posted`, `known` from a run before, `planned`, or the code of a refusal."""
+    """A payout or a fee, and its fate: `posted`, `known` from a run before, `planned`, or the code of a refusal.
+
+    A row that cannot be read may be one: its fate is `unreadable`, for the reason `problem`.
+    """
 
     line: int
     part: str
@@ -37,6 +44,7 @@ class Settled(NamedTuple):
     amount: int
     currency: str
     fate: str
+    problem: str | None = None
 
 
 def bank_account(currency: str) -> str:
@@ -50,11 +58,20 @@ def fees_account(currency: str) -> str:
 
 
 async def settle(database: Database, provider: str, lines: Iterable[Line], *, dry_run: bool) -> list[Settled]:
-    """Post the payouts and fees of a report, and return the fate of each."""
-    wanted = (line for line in lines if line.part in {Part.PAYOUT, Part.FEE} and line.amount)
+    """Post the payouts and fees of a report, and return the fate of each, of unreadable rows too, in their order.
+
+    Raises Refusal `invalid_request` for a provider that nobody knows and that has no clearing account.
+    """
+    if provider not in NAMES and not await list_accounts(
+        database, prefix=clearing_account(provider, ""), limit=1
+    ):
+        raise Refusal("invalid_request", f"No provider {provider!r} is known, and none has had money here.")
+    wanted = (line for line in lines if line.problem or (line.part in SETTLED and line.amount))
     found: list[Settled] = []
-    while batch := list(itertools.islice(wanted, BATCH)):
-        if dry_run:
+    while read := list(itertools.islice(wanted, BATCH)):
+        found += [_settled(line, UNREADABLE) for line in read if line.problem]
+        batch = [line for line in read if not line.problem]
+        if dry_run or not batch:
             found += [_settled(line, "planned") for line in batch]
             continue
         codes = {code: line.currency for line in batch for code in _accounts(provider, line)}
@@ -67,11 +84,11 @@ async def settle(database: Database, provider: str, lines: Iterable[Line], *, dr
 
         outcomes = await in_transaction(database, post_all)
         found += [_settled(line, _fate(one)) for line, one in zip(batch, outcomes, strict=True)]
-    return found
+    return sorted(found, key=lambda one: one.line)
 
 
 def _settled(line: Line, fate: str) -> Settled:
-    return Settled(line.line, line.part, line.row, line.amount, line.currency, fate)
+    return Settled(line.line, line.part, line.row, line.amount, line.currency, fate, line.problem)
 
 
 def _fate(outcome: Outcome) -> str:

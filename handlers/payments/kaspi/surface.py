@@ -105,7 +105,7 @@ def _checker(route: Route, parts: Parts, *, own_port: bool) -> Callable[[web.Req
         address = parts.address_of(request)
         principal = None
         if route.limited:
-            trusted = open_to_trusted and _is_trusted(parts, request)
+            trusted = open_to_trusted and parts.trusts(request)
             principal = await _admitted(route, parts, request, address, trusted=trusted)
         if (raw := body_at_hand(request, limit)) is None:
             raw = await read_body(request, limit)
@@ -150,13 +150,6 @@ async def _admitted(
         if route.scope not in principal.scopes:
             raise Refusal("forbidden", f"This API key lacks the scope {route.scope}.", scope=route.scope)
     return principal
-
-
-def _is_trusted(parts: Parts, request: web.Request) -> bool:
-    """Whether a request needs no key. A page of a strange origin in a trusted person's browser is nobody to trust."""
-    origin = request.headers.get(hdrs.ORIGIN)
-    allowed = parts.settings.allowed_origins
-    return parts.trusts(request) and (origin is None or origin in allowed or "*" in allowed)
 
 
 def _token(request: web.Request) -> str | None:

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 import grpc
 import msgspec
 import structlog
+from google.protobuf.message import DecodeError
 
 from core import ids, log, metrics
 from core.errors import Refusal
@@ -59,6 +60,14 @@ class Method(NamedTuple):
     request: Any
     handle: Handle
 
+    def read(self, raw: bytes) -> Any:
+        """Return the request of a call. Raises Refusal `invalid_request` for bytes that are none."""
+        try:
+            return self.request.FromString(raw)
+        except DecodeError:
+            refusal = Refusal("invalid_request", f"the message is no {self.request.DESCRIPTOR.name}")
+        raise refusal
+
 
 class Service:
     """The service of one process. A call that has begun is ended, whether its caller waits or has gone."""
@@ -72,7 +81,6 @@ class Service:
         behaviors: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             name: grpc.unary_unary_rpc_method_handler(
                 self._answering(name, method),
-                request_deserializer=method.request.FromString,
                 response_serializer=lambda answer: answer.SerializeToString(),
             )
             for name, method in METHODS.items()
@@ -85,7 +93,7 @@ class Service:
             await asyncio.wait(self._under_way, timeout=within_seconds)
 
     def _answering(self, name: str, method: Method) -> Callable[[Any, Any], Awaitable[Any]]:
-        async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        async def answer(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             started = perf_counter()
             code, text = grpc.StatusCode.CANCELLED, ""
             try:
@@ -112,13 +120,13 @@ class Service:
         return answer
 
     async def _bounded(
-        self, method: Method, request: Any, context: grpc.aio.ServicerContext[Any, Any]
+        self, method: Method, request: bytes, context: grpc.aio.ServicerContext[Any, Any]
     ) -> Any:
         """Answer in a task of its own: a caller who hangs up must not cancel a commit."""
         metadata = {key: text for key, text in context.invocation_metadata() or () if isinstance(text, str)}
         given = metadata.get(REQUEST_ID, "").strip()
         log.begin_exchange(ids.request_id_of(given), ids.continue_trace(metadata.get("traceparent")))
-        if given:
+        if given.isascii() and given.isprintable() and given:  # gRPC takes no other text
             await context.send_initial_metadata(((REQUEST_ID, given),))
         task = asyncio.create_task(self._answer(method, request, metadata, address_of(context.peer())))
         self._under_way.add(task)
@@ -126,12 +134,12 @@ class Service:
         async with asyncio.timeout(MOST_SECONDS):
             return await asyncio.shield(task)
 
-    async def _answer(self, method: Method, request: Any, metadata: Mapping[str, str], address: str) -> Any:
+    async def _answer(self, method: Method, request: bytes, metadata: Mapping[str, str], address: str) -> Any:
         if self.parts.missing is not None:
             raise Refusal("database_unavailable", "the service waits for its database")
         (await self.parts.guard.admit(principal=None, address=address)).release()
         viewer = await enter(self.parts, metadata.get(REQUEST_ID), metadata.get(API_KEY), "metadata")
-        return await method.handle(self, viewer, request)
+        return await method.handle(self, viewer, method.read(request))
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._under_way.discard(task)

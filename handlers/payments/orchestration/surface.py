@@ -6,6 +6,7 @@ for unknown paths and methods, too.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -33,8 +34,8 @@ _log = structlog.get_logger(__name__)
 VIEWER: web.RequestKey[Viewer] = web.RequestKey("viewer", Viewer)
 MISSING: web.RequestKey[Refusal] = web.RequestKey("missing", Refusal)
 
-# A longer id of a request is answered by one of ours.
-MOST_ECHOED: Final = 1024
+# An id of a request that is longer, has control characters or is not UTF-8 is answered by one of ours.
+_ECHOED: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{0,1024}")
 
 # The status of each code. The text of a refusal is the contract's, and the code is for logs and for gRPC.
 PROBLEM_TYPES: Final[Mapping[str, ProblemType]] = {
@@ -204,7 +205,7 @@ async def _count(request: web.Request, parts: Parts) -> None:
 async def _enter(request: web.Request, parts: Parts) -> Viewer:
     headers, exchange = request.headers, request[EXCHANGE]
     given = headers.get(X_REQUEST_ID, "").strip()
-    if given.isascii() and given.isprintable() and len(given) <= MOST_ECHOED:
+    if _ECHOED.fullmatch(given):
         # The contract repeats the id as it came, and none where none came.
         exchange.request_id = given
     return await enter(parts, given, headers.get(API_KEY), "header")

@@ -74,17 +74,17 @@ class Pong(msgspec.Struct, frozen=True):
     """Always true."""
 
 
-class OrderPlaced(msgspec.Struct, frozen=True):
+class OrderPlaced(msgspec.Struct, frozen=True, kw_only=True):
     """The payment of an order. An order that was there before has a `message`, and no `payment_url`."""
 
+    message: str | UnsetType = UNSET
+    """`payment already exists`."""
     payment_id: int
     """The number of the payment."""
     status: str
     """PAYMENT_PENDING, PAYMENT_FINISHED or PAYMENT_FAILED."""
     payment_url: str | UnsetType | None = UNSET
     """The page where the customer pays; null: there is none yet, and the tracking shows it once it is known."""
-    message: str | UnsetType = UNSET
-    """`payment already exists`."""
 
 
 class OrderItem(msgspec.Struct, frozen=True):

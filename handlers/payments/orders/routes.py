@@ -79,8 +79,10 @@ async def create(call: Call) -> web.Response:
         raise
     metrics.ORDERS.add("repeated" if placed.replayed else "created")
     if placed.replayed:
-        return answer(200, OrderPlaced(placed.number, placed.status.name, message="payment already exists"))
-    return answer(200, OrderPlaced(placed.number, placed.status.name, placed.payment.current.url))
+        again = "payment already exists"
+        return answer(200, OrderPlaced(message=again, payment_id=placed.number, status=placed.status.name))
+    url = placed.payment.current.url
+    return answer(200, OrderPlaced(payment_id=placed.number, status=placed.status.name, payment_url=url))
 
 
 async def list_payments(call: Call) -> web.Response:
@@ -217,6 +219,5 @@ _CONTRACT = (
 )
 _DOCUMENTED = documented(_CONTRACT, "/redoc", title="Payments API", version="0.1.0")
 CREATE = CreateSurface("orders' create route", _CREATE)
-ORDERS = OrderSurface(
-    "orders", _OTHERS, forgives_slash=True, listener=Listener("orders_port", (*_CONTRACT, _DOCUMENTED))
-)
+_PORT = Listener("orders_port", (*_CONTRACT, _DOCUMENTED), own_request_ids=True)
+ORDERS = OrderSurface("orders", _OTHERS, forgives_slash=True, listener=_PORT)

@@ -199,7 +199,8 @@ def _bad_merchant(given: str) -> dict[str, Any]:
         "type": "int_parsing",
         "loc": ["header", str(MERCHANT_ID)],
         "msg": "Input should be a valid integer, unable to parse string as an integer",
-        "input": given[:64],
+        # A byte that is no text would be none in the answer either.
+        "input": given[:64].encode(errors="replace").decode(),
     }
 
 

@@ -39,14 +39,15 @@ def list_(after: UUID | None, *, limit: int, as_json: bool) -> None:
     Example:
       tallystick callbacks list --json
     """  # noqa: D301 - `\b` is how click is told not to wrap
-    from core.outbox.callbacks import receivers
+    from core.outbox.callbacks import NOWHERE, receivers
 
     found = with_database(lambda database: receivers(database, after=after, limit=limit))
     if as_json:
         print_json([one._asdict() for one in found])
         return
     for one in found:
-        click.echo(f"{one.id}  {one.surface:<14}{printable(one.owner)}  {printable(one.origin)}")
+        origin = "no address that can be sent to" if one.origin == NOWHERE else printable(one.origin)
+        click.echo(f"{one.id}  {one.surface:<14}{printable(one.owner)}  {origin}")
 
 
 @callbacks.command()
@@ -57,8 +58,9 @@ def list_(after: UUID | None, *, limit: int, as_json: bool) -> None:
 def secret(surface: str, owner: str, url: str, *, new: bool) -> None:
     """Print the secret that signs the callbacks to OWNER at URL, for its receiver; it is made if there is none.
 
-    The path of URL does not count: receivers of one owner at one scheme, host and port share a secret. Signatures are
-    those of Standard Webhooks.
+    OWNER is a merchant's id in orders, or `all` for those without an address of their own; in orchestration it is the
+    name of a service. The path of URL does not count: receivers of one owner at one scheme, host and port share a
+    secret. Signatures are those of Standard Webhooks.
 
     \b
     Examples:
@@ -66,14 +68,21 @@ def secret(surface: str, owner: str, url: str, *, new: bool) -> None:
       tallystick callbacks secret orders 42 https://shop.example.com --new
     """  # noqa: D301 - `\b` is how click is told not to wrap
     from core.audit import audited, record
-    from core.outbox.callbacks import secret_of
+    from core.outbox.callbacks import ORDERS, is_known, objection_to, secret_of
     from core.vault import Vault
     from ops.state import operator_settings
 
+    if objection := objection_to(url):
+        raise click.UsageError(objection)
     vault = Vault.of(operator_settings(redis_needed=False))
 
     async def read(database: Database) -> str:
         async with database.transaction() as connection:
+            if not await is_known(connection, surface, owner):
+                if surface == ORDERS:
+                    raise click.UsageError(f"There is no merchant {printable(owner)}.")
+                # An auth service of the operator's own may know services that have not called yet.
+                click.echo(f"No service {printable(owner)} has a key here or has called yet.", err=True)
             found = await secret_of(connection, vault, surface, owner, url, new=new)
             done = audited(
                 "callbacks.secret_renewed" if new else "callbacks.secret_shown",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ops.commands.printing import print_line
+from ops.commands.printing import print_line, printable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -136,19 +136,28 @@ async def _run_once(
 async def _reconcile(settings: Settings, payments: Payments) -> Progress:
     from datetime import timedelta
 
-    from core.payments.reconciling import reconcile_all
+    from core.payments.reconciling import left_alone, reconcile_all
+    from core.work.progress import Progress
 
-    return await reconcile_all(
-        payments,
-        batch=settings.payments_job_batch_size,
-        stale_after=timedelta(minutes=settings.payments_reconcile_stale_after_minutes),
-    )
+    stale = timedelta(minutes=settings.payments_reconcile_stale_after_minutes)
+    done = await reconcile_all(payments, batch=settings.payments_job_batch_size, stale_after=stale)
+    alone = await left_alone(payments, stale_after=stale)
+    for provider, attempts in alone.items():
+        click.echo(
+            f"{attempts} open at {printable(provider)}, which these settings do not set up: nobody looks there.",
+            err=True,
+        )
+    return done.and_then(Progress(0, sum(alone.values())))
 
 
 async def _expire(settings: Settings, payments: Payments) -> Progress:
+    from datetime import timedelta
+
+    from core.payments.orchestration.desk import SURFACE
     from core.payments.reconciling import expire_all
 
-    return await expire_all(payments, batch=settings.payments_job_batch_size)
+    age = timedelta(minutes=settings.payments_pending_timeout_minutes)
+    return await expire_all(payments, batch=settings.payments_job_batch_size, surface=SURFACE, age=age)
 
 
 async def _dispatch(settings: Settings, payments: Payments) -> Progress:
@@ -185,14 +194,15 @@ reconcile = command(
     "reconcile",
     "Ask providers how open payments stand that are due or stale, and about refunds, one batch of them:"
     " PAYMENTS_RECONCILE_STALE_AFTER_MINUTES, PAYMENTS_JOB_BATCH_SIZE. An attempt whose provider gave no answer"
-    " counts as failed and stays as it is.\n\n\b\nExamples:\n  tallystick payments reconcile\n"
-    "  tallystick payments reconcile --worker --json",
+    " counts as failed and stays as it is, and so does one whose provider is not set up.\n\n\b\nExamples:\n"
+    "  tallystick payments reconcile\n  tallystick payments reconcile --worker --json",
 )
 expire = command(
     EXPIRE,
     "expire",
-    "Give payments up whose time is over: each provider is asked to close its order, and its answer closes the"
-    " payment, or tells that it was paid.\n\n\b\nExamples:\n  tallystick expire pending\n"
+    "Give payments up whose time is over, those of orchestration by PAYMENTS_PENDING_TIMEOUT_MINUTES as it is now:"
+    " each provider is asked to close its order, and its answer closes the payment, or tells that it was paid.\n\n\b\n"
+    "Examples:\n  tallystick expire pending\n"
     "  tallystick expire pending --worker",
 )
 dispatch = command(

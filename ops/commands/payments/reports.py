@@ -130,7 +130,9 @@ def match(  # noqa: PLR0913 - one for each option
 def settle(
     file: str, provider: str, form: str | None, mapping: str | None, *, dry_run: bool, as_json: bool
 ) -> int:
-    """Post the payouts of FILE, a provider's report, and its fees of no payment. Exit with 1 if one was refused.
+    """Post the payouts of FILE, a provider's report, and its fees of no payment.
+
+    Exit with 1 if one was refused, or a row cannot be read, since it may be one.
 
     A payout goes from the provider's clearing account to system:bank:<currency>, a fee to
     system:provider_fees:<currency>; each once by the id of its row, however often the file is given.
@@ -152,7 +154,9 @@ def settle(
 
     with ExitStack() as stack:
         lines = [
-            line for line in _opened(stack, file, provider, form, mapping) if line.part in {"payout", "fee"}
+            line
+            for line in _opened(stack, file, provider, form, mapping)
+            if line.problem or line.part in {"payout", "fee"}
         ]
     settled = _with_settings(lambda settings: run(settings, lines))
     _print_settled(settled, as_json=as_json)
@@ -257,7 +261,11 @@ def _print_settled(settled: list[Settled], *, as_json: bool) -> None:
         print_json([one._asdict() for one in settled])
         return
     for one in settled:
+        if one.problem:
+            click.echo(f"line {one.line}: {one.fate}: {printable(one.problem)}")
+            continue
         click.echo(
             f"line {one.line}: {one.part} {printable(one.row)} {one.amount:,} {one.currency}: {one.fate}"
         )
-    click.echo(f"{len(settled)} payouts and fees.")
+    unreadable = sum(one.problem is not None for one in settled)
+    click.echo(f"{len(settled) - unreadable} payouts and fees, {unreadable} rows that cannot be read.")

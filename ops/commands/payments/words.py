@@ -34,7 +34,7 @@ STATES = (
     "expired",
 )
 WORDS = ("paid", "failed", "canceled", "expired", "accepted", "returned", "refunded")
-ON_REFUNDS = {"done": True, "failed": False}
+ON_REFUNDS = {"done": True, "failed": False, "refunded": None}
 
 _before = click.option(
     "--before", type=click.UUID, help="Only those before this id, which the last page ended with."
@@ -91,21 +91,24 @@ def list_(
 @_limit
 @_json
 def refunds(before: UUID | None, *, limit: int, as_json: bool) -> None:
-    """List refunds whose end nobody knows, newest first.
+    """List refunds that wait for a person, newest first.
+
+    Nobody knows the end of those that are `unknown`. Those that have `failed` were to give back money that came by card
+    for a code that could not be paid any more.
 
     \b
     Example:
       tallystick payments refunds --json
     """  # noqa: D301 - `\b` is how click is told not to wrap
-    from core.payments.resolving import list_unknown_refunds
+    from core.payments.resolving import list_refunds
 
-    found = with_database(lambda database: list_unknown_refunds(database, before=before, limit=limit))
+    found = with_database(lambda database: list_refunds(database, before=before, limit=limit))
     if as_json:
         print_json([one._asdict() for one in found])
         return
     for one in found:
         click.echo(
-            f"{one.id}  {one.created_at:%Y-%m-%d %H:%M:%S}  {one.amount} of payment {one.payment_id}"
+            f"{one.id}  {one.created_at:%Y-%m-%d %H:%M:%S}  {one.state:<9}{one.amount} of payment {one.payment_id}"
             f"  {printable(one.request_id)}  {printable(one.error or '')}"
         )
 
@@ -121,7 +124,9 @@ def refunds(before: UUID | None, *, limit: int, as_json: bool) -> None:
 )
 @click.option("--provider-id", help="With paid: the payment's id at the provider.")
 @click.option(
-    "--refund", "refund_id", help="The request id of a refund: the word, done or failed, is about that."
+    "--refund",
+    "refund_id",
+    help="The request id of a refund: the word, done, failed or refunded, is about that.",
 )
 @_json
 def resolve(  # noqa: PLR0913 - the options of a command
@@ -147,6 +152,8 @@ def resolve(  # noqa: PLR0913 - the options of a command
       returned   it was given back by hand, at the provider
     A refund that is unknown, with --refund:
       done, failed
+    A refund of money that came by card for a code, and that has failed, with --refund:
+      refunded   the provider is asked again
 
     The word goes the way of everything that is seen: state, postings, events, callbacks and timeline change in one
     transaction, with your name and reason. A provider that tells something else later is believed as ever.
@@ -157,23 +164,27 @@ def resolve(  # noqa: PLR0913 - the options of a command
       tallystick payments resolve 01a22930-... --as accepted --by "Ann Lee" --reason "the merchant agrees, OPS-18"
       tallystick payments resolve 01a22930-... --refund r-7 --as done --by "Ann Lee" --reason "statement of May 3"
     """  # noqa: D301 - `\b` is how click is told not to wrap
-    from core.payments.resolving import Said, Word, resolve_refund
+    from core.payments.resolving import Said, Word, ask_again, resolve_refund
     from core.payments.resolving import resolve as say
     from core.payments.telling import shown
 
     if (refund_id is None and word == "done") or (refund_id is not None and word not in ON_REFUNDS):
-        raise click.UsageError("--refund takes --as done or failed, and done is about a refund.")
+        raise click.UsageError("--refund takes --as done, failed or refunded, and done is about a refund.")
     if word != "paid" and (amount or provider_id):
         raise click.UsageError("--amount and --provider-id say what was paid: they go with --as paid.")
     if refund_id is not None:
         done = ON_REFUNDS[word]
         refund = _with_payments(
-            lambda payments: resolve_refund(payments, payment_id, refund_id, by, reason, done=done)
+            lambda payments: (
+                ask_again(payments, payment_id, refund_id, by, reason)
+                if done is None
+                else resolve_refund(payments, payment_id, refund_id, by, reason, done=done)
+            )
         )
         if as_json:
             print_json(refund._asdict())
         else:
-            click.echo(f"The refund {printable(refund_id)} is {refund.state}.")
+            click.echo(f"The refund {printable(refund.request_id)} is {refund.state}.")
         return
     said = Said(Word(word), by, reason, attempt, amount, provider_id)
     payment = _with_payments(lambda payments: say(payments, payment_id, said))

@@ -23,6 +23,21 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 ON CONFLICT DO NOTHING
 RETURNING id;
 
+-- name: known_config
+-- The config of the shop $1: organization_bin, device_token.
+SELECT
+    c.organization_bin, c.device_token
+FROM kaspi_configs AS c
+WHERE c.shop_id = $1;
+
+-- name: known_log
+-- The row of the log with the number $1, whole.
+SELECT
+    l.shop_id, l.organization_bin, l.operation_type, l.external_id, l.amount, l.status, l.error_message, l.provider,
+    l.created_at
+FROM kaspi_log AS l
+WHERE l.id = $1;
+
 -- name: import_log
 -- Store a row of the log under its number; no row comes back where it is known.
 INSERT INTO kaspi_log (

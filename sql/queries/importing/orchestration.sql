@@ -20,6 +20,13 @@ VALUES ($1, $2, $3, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
 ON CONFLICT DO NOTHING
 RETURNING id;
 
+-- name: known_orchestration
+-- The payment with the number $1: payment_id, caller_service, request_id, callback_hash.
+SELECT
+    o.payment_id, o.caller_service, o.request_id, o.callback_hash
+FROM orchestration_payments AS o
+WHERE o.id = $1;
+
 -- name: after_payments
 -- Let new payments get numbers above those that were carried over.
 SELECT setval(

@@ -60,6 +60,37 @@ VALUES ($1, $2, $3, $4)
 ON CONFLICT DO NOTHING
 RETURNING id;
 
+-- name: known_plan
+-- The plan with the number $1: name, price_cents, tokens.
+SELECT
+    p.name, p.price_cents, p.tokens
+FROM order_plans AS p
+WHERE p.id = $1;
+
+-- name: known_merchant
+-- The merchant with the number $1: email, created_at.
+SELECT
+    m.email, m.created_at
+FROM order_merchants AS m
+WHERE m.id = $1;
+
+-- name: known_order_key
+-- The merchant_id of the key with the hash $1.
+SELECT k.merchant_id FROM order_keys AS k
+WHERE k.hash = $1;
+
+-- name: known_order_subscription
+-- The created_at of the subscription of the merchant $1 to the plan $2.
+SELECT s.created_at FROM order_subscriptions AS s
+WHERE s.merchant_id = $1 AND s.plan_id = $2;
+
+-- name: known_order
+-- The order with the number $1: payment_id, merchant_id, order_id, amount, created_at.
+SELECT
+    o.payment_id, o.merchant_id, o.order_id, o.amount, o.created_at
+FROM order_payments AS o
+WHERE o.id = $1;
+
 -- name: import_merchant
 -- Store a merchant under its number: number, the name of its principal, name, email, active, created. No row comes
 -- back where it is known.

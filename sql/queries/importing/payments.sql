@@ -1,11 +1,11 @@
 -- name: import_payment
 -- Store a payment: id, surface, caller, request id, fingerprint, amount, scale, currency, method, details, state,
--- routes, paid, created, updated. No row comes back where its id or its key is known.
+-- routes, paid, created, updated, expires. No row comes back where its id or its key is known.
 INSERT INTO payments (
     id, surface, caller, request_id, fingerprint, amount, scale, currency, method, details, state, routes, paid,
-    revision, created_at, updated_at
+    revision, created_at, updated_at, expires_at
 )
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::jsonb, $11, $12, $13, 1, $14, $15)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::jsonb, $11, $12, $13, 1, $14, $15, $16)
 ON CONFLICT DO NOTHING
 RETURNING id;
 

@@ -1,7 +1,8 @@
 -- name: import_progress
--- One row for each step of the import of the service $1: its name, and whether its last run has finished it.
+-- One row for each step of the import of the service $1: its name, whether its last run has finished it, and the rows
+-- that were refused.
 SELECT
-    i.step, i.done_at IS NOT NULL AS done
+    i.step, i.done_at IS NOT NULL AS done, i.rows_refused
 FROM imports AS i
 WHERE i.service = $1;
 

@@ -21,6 +21,16 @@ WHERE surface IS NOT NULL AND id > $1
 ORDER BY id
 LIMIT $2;
 
+-- name: callback_owner_known
+-- Whether the owner $2 of surface $1 exists: one value.
+SELECT
+    EXISTS (SELECT 1 FROM webhook_endpoints AS e WHERE e.surface = $1 AND e.owner = $2)
+    OR CASE $1
+        WHEN 'orders'
+            THEN EXISTS (SELECT 1 FROM order_merchants AS m WHERE m.id::text = $2)
+        ELSE EXISTS (SELECT 1 FROM internal_callers AS c WHERE c.name = $2)
+    END;
+
 -- name: lock_callbacks
 -- Lock the deliveries of callbacks of surface $1 and object $2 that are not done: id, endpoint_id, state.
 SELECT delivery.id, delivery.endpoint_id, delivery.state FROM webhook_deliveries AS delivery

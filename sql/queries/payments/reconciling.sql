@@ -42,6 +42,18 @@ taken AS (
 SELECT id, payment_id FROM taken
 ORDER BY due_at;
 
+-- name: attempts_elsewhere
+-- The number of attempts that are due, or were not changed for $2 seconds, for each provider that is none of $1.
+SELECT provider, count(*) AS attempts FROM payment_attempts
+WHERE
+    provider <> ALL($1::text[]) AND next_look_at IS NOT NULL
+    AND (
+        next_look_at <= now()
+        OR (state <> 'created' AND updated_at <= now() - make_interval(secs => $2::double precision))
+    )
+GROUP BY provider
+ORDER BY provider;
+
 -- name: payments_to_expire
 -- Up to $1 open payments whose time is over and that nobody has given up, with the attempt that is open.
 SELECT p.id, a.id AS attempt_id
@@ -49,6 +61,21 @@ FROM payments AS p
 INNER JOIN payment_attempts AS a ON p.id = a.payment_id
 WHERE
     p.expires_at <= now() AND p.wish IS NULL AND p.state IN ('created', 'pending', 'processing', 'unknown')
+    AND a.state IN ('created', 'pending', 'processing', 'unknown')
+ORDER BY p.expires_at
+LIMIT $1;
+
+-- name: payments_to_expire_by_age
+-- As payments_to_expire; those of the surface $2 besides that have a time and are as old as $3 seconds.
+SELECT p.id, a.id AS attempt_id
+FROM payments AS p
+INNER JOIN payment_attempts AS a ON p.id = a.payment_id
+WHERE
+    p.expires_at IS NOT NULL AND p.wish IS NULL AND p.state IN ('created', 'pending', 'processing', 'unknown')
+    AND (
+        p.expires_at <= now()
+        OR (p.surface = $2 AND p.created_at <= now() - make_interval(secs => $3::double precision))
+    )
     AND a.state IN ('created', 'pending', 'processing', 'unknown')
 ORDER BY p.expires_at
 LIMIT $1;

@@ -4,6 +4,14 @@ SELECT id, payment_id, attempt_id, request_id, amount, state, provider_id, word,
 FROM payment_refunds
 WHERE payment_id = $1 AND request_id = $2;
 
+-- name: latest_trial
+-- The latest refund of the payment $1 under the request id $2, or under that with a colon and more.
+SELECT id, payment_id, attempt_id, request_id, amount, state, provider_id, word, error, looks, created_at
+FROM payment_refunds
+WHERE payment_id = $1 AND (request_id = $2 OR starts_with(request_id, $2 || ':'))
+ORDER BY id DESC
+LIMIT 1;
+
 -- name: store_refund
 -- Store a refund, and return it: id, payment, attempt, request id, amount, and the seconds until others may ask.
 INSERT INTO payment_refunds (id, payment_id, attempt_id, request_id, amount, next_look_at)
@@ -15,6 +23,22 @@ RETURNING id, payment_id, attempt_id, request_id, amount, state, provider_id, wo
 SELECT coalesce(sum(r.amount), 0)::bigint AS amount FROM payment_refunds AS r
 INNER JOIN payment_attempts AS a ON r.attempt_id = a.id AND r.payment_id = a.payment_id
 WHERE a.id = $1 AND r.state IN ('created', 'pending', 'unknown');
+
+-- name: refunds_of_attempt
+-- The refunds of the attempt $1: the sum of those that were done, that of those that may still be done, and for the
+-- oldest of the latter the sum of refunds made at the provider itself when it was asked for (null: not known).
+SELECT
+    coalesce(sum(r.amount) FILTER (WHERE r.state = 'done'), 0)::bigint AS done,
+    coalesce(sum(r.amount) FILTER (WHERE r.state IN ('created', 'pending', 'unknown')), 0)::bigint AS waiting,
+    (
+        array_agg((t.data ->> 'elsewhere')::bigint ORDER BY t.no)
+        FILTER (WHERE r.state IN ('created', 'pending', 'unknown'))
+    )[1] AS elsewhere
+FROM payment_refunds AS r
+INNER JOIN payment_attempts AS a ON r.attempt_id = a.id AND r.payment_id = a.payment_id
+LEFT JOIN payment_timeline AS t
+    ON r.payment_id = t.payment_id AND t.kind = 'refund_asked' AND r.request_id = t.data ->> 'request_id'
+WHERE a.id = $1;
 
 -- name: refunds_done
 -- The sum of the refunds of the attempt $1 that were done.

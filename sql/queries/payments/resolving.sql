@@ -13,9 +13,29 @@ WHERE
 ORDER BY p.id DESC
 LIMIT $5;
 
--- name: unknown_refunds
--- Up to $2 refunds whose end nobody knows, with ids below $1 (null: any), newest first: payment_id, request_id.
+-- name: waiting_refunds
+-- Up to $2 refunds that wait for a person, with ids below $1 (null: any), newest first: payment_id, request_id. Their
+-- end is not known; or they were to give back the money of a code that could not be paid, and the latest has failed.
 SELECT r.payment_id, r.request_id FROM payment_refunds AS r
-WHERE r.state = 'unknown' AND ($1::uuid IS NULL OR r.id < $1)
+WHERE
+    ($1::uuid IS NULL OR r.id < $1)
+    AND (
+        r.state = 'unknown'
+        OR (
+            r.state = 'failed'
+            AND starts_with(r.request_id, 'code_not_payable')
+            AND EXISTS (
+                SELECT 1 FROM payments AS p
+                INNER JOIN payment_attempts AS a ON p.id = a.payment_id
+                WHERE
+                    p.id = r.payment_id AND p.surface = 'codes' AND a.id = r.attempt_id
+                    AND a.received > a.refunded + a.disputed
+            )
+            AND NOT EXISTS (
+                SELECT 1 FROM payment_refunds AS later
+                WHERE later.payment_id = r.payment_id AND later.id > r.id
+            )
+        )
+    )
 ORDER BY r.id DESC
 LIMIT $2;

@@ -53,3 +53,28 @@ async def test_kaspi(fill: Fill, target: Database, settings: Settings) -> None:
     assert "s3cret" not in log[1][2]
     assert log[1][2].startswith("Client error '401'")
     assert await values(target, "SELECT nextval('kaspi_log_id_seq') > 10") == [(True,)]
+
+    other = await fill(
+        KASPI,
+        {
+            "paymentconfig": [
+                {
+                    "id": 3,
+                    "shop_id": 7,
+                    "organization_bin": "999999999999",
+                    "device_token": "device",
+                    **config,
+                },
+                {"id": 4, "shop_id": 8, "organization_bin": "123456789012", "device_token": "new", **config},
+                {"id": 3, "shop_id": 9, "organization_bin": "123456789012", "device_token": None, **config},
+            ],
+            "paymentlog": [{"id": 9, **row, "external_id": "78"}],
+        },
+    )
+    for new in (1, 0):
+        result = await carry_over(target, settings, "kaspi", kaspi.STEPS, other)
+        assert counts(result) == {"configs": (0, 0, 3), "log": (new, 1 - new, 0)}, result.problems
+    assert await values(target, "SELECT external_id FROM kaspi_log WHERE id IN (9, -9) ORDER BY id") == [
+        ("78",),
+        ("77",),
+    ]

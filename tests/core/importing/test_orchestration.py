@@ -1,11 +1,12 @@
 """The orchestration's database carried over: payments under their numbers, request ids and hashes."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from core.database import Database
 from core.importing import orchestration
 from core.payments.payments import find
+from core.payments.resolving import list_payments
 from core.payments.states import State
 from core.settings import Settings
 from tests.core.importing.conftest import Fill, carry_over, counts, values
@@ -37,7 +38,7 @@ async def test_orchestration(fill: Fill, target: Database, settings: Settings) -
                 payment(21, 2),
                 payment(22, 10, provider_subscription_id="sub_1", **monthly),
                 payment(23, 2, provider_payment_id=None, callback_delivery_status=1),
-                payment(24, 20, currency="JPY", amount_cents=500),
+                payment(24, 20, created_at=AT - timedelta(days=1), currency="JPY", amount_cents=500),
                 payment(25, 99),
                 payment(26, 40, currency="ZZZ"),
             ]
@@ -52,6 +53,9 @@ async def test_orchestration(fill: Fill, target: Database, settings: Settings) -
     ]
     again = await carry_over(target, settings, "orchestration", orchestration.STEPS, url)
     assert counts(again) == {"payments": (0, 4, 2)}
+    other = await fill(ORCHESTRATION, {"payments": [payment(21, 2, request_id="r-other")]})
+    [told] = (await carry_over(target, settings, "orchestration", orchestration.STEPS, other)).problems
+    assert (told.refused, "request_id" in told.text) == (True, True)
 
     shown = await values(
         target,
@@ -63,6 +67,11 @@ async def test_orchestration(fill: Fill, target: Database, settings: Settings) -
         (22, "paid", 1999, "EUR", 1999, "cs_22", "sub_1", "billing", "hash-22"),
         (23, "unknown", 1999, "EUR", 0, None, None, "billing", "hash-23"),
         (24, "failed", 500, "JPY", 0, "cs_24", None, "billing", "hash-24"),
+    ]
+    listed = await list_payments(target, states=None, surface=None, until=None, before=None, limit=9)
+    assert [one.request_id for one in listed][-1] == "r-24"
+    assert await values(target, "SELECT DISTINCT expires_at - created_at FROM payments") == [
+        (timedelta(minutes=settings.payments_pending_timeout_minutes),)
     ]
     looked_at = await values(
         target,

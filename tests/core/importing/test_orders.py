@@ -5,8 +5,12 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+import pytest
+
 from core.database import Database
 from core.importing import orders
+from core.importing.running import Count
+from core.payments.orders.merchants import seed_merchant
 from core.settings import Settings
 from tests.core.importing.conftest import Fill, carry_over, counts, values
 from tests.core.importing.olddb import ORDERS, ORDERS_LOGS
@@ -85,6 +89,12 @@ async def test_orders(fill: Fill, target: Database, settings: Settings) -> None:
     ]  # fmt: skip
     assert await values(target, "SELECT nextval('order_payments_id_seq') > 13") == [(True,)]
 
+    other = old_orders()
+    other["payments"][0]["order_id"] = 7
+    other["merchant_api_keys"] = []
+    result = await carry_over(target, settings, "orders", orders.STEPS, await fill(ORDERS, other))
+    assert [one.row for one in result.problems if "another order_id" in one.text] == ["id=11"]
+
     logs = await fill(
         ORDERS_LOGS,
         {
@@ -98,3 +108,51 @@ async def test_orders(fill: Fill, target: Database, settings: Settings) -> None:
     )  # fmt: skip
     told = await carry_over(target, settings, "orders_logs", orders.LOG_STEPS, logs)
     assert [one.text for one in told.problems] == ["the merchant was never told of payment 12, after 2 tries"]
+
+
+async def test_a_run_that_was_ended_goes_on_and_names_all_refusals(
+    fill: Fill, target: Database, settings: Settings
+) -> None:
+    url = await fill(ORDERS, old_orders())
+
+    def end(told: Count) -> None:
+        if told.step == "orders":
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        await carry_over(target, settings, "orders", orders.STEPS, url, on_page=end)
+    result = await carry_over(target, settings, "orders", orders.STEPS, url)
+    assert [step.step for step in result.steps if step.skipped] == [
+        "plans",
+        "merchants",
+        "subscriptions",
+        "aliases",
+    ]
+    assert [(one.step, one.row) for one in result.problems] == [
+        ("keys", "merchant_id=5"),
+        ("orders", "id=14"),
+    ]
+
+
+async def test_rows_of_others_under_the_same_ids_are_refused_with_all_that_is_theirs(
+    fill: Fill, target: Database, settings: Settings
+) -> None:
+    ours = await seed_merchant(target, None)
+    old = old_orders()
+    old["users"] = [old["users"][1] | {"id": ours.merchant_id}]
+    for key in old["merchant_api_keys"]:
+        key["merchant_id"] = ours.merchant_id
+    for row in old["payments"]:
+        row["merchant_id"] = ours.merchant_id
+    old["user_subscriptions"][0]["user_id"] = ours.merchant_id
+
+    result = await carry_over(target, settings, "orders", orders.STEPS, await fill(ORDERS, old))
+    assert counts(result) == {
+        "plans": (0, 0, 1), "merchants": (0, 0, 1), "keys": (0, 0, 2), "subscriptions": (0, 0, 1), "aliases": (0, 1, 0),
+        "orders": (0, 0, 4),
+    }, result.problems  # fmt: skip
+    assert await values(
+        target,
+        "SELECT (SELECT count(*) FROM order_keys), (SELECT sum(used_tokens) FROM order_subscriptions),"
+        " (SELECT count(*) FROM payments)",
+    ) == [(1, 0, 0)]

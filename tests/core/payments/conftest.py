@@ -35,7 +35,7 @@ class Scripted:
         self.keys: list[str] = []
         self.orders: dict[str, Standing] = {}
         self.refunds: dict[str, int] = {}
-        self.refund_script: deque[RefundSight | Exception] = deque()
+        self.refund_script: deque[RefundSight | Exception | Callable[[], Awaitable[RefundSight]]] = deque()
 
     def says(self, call: str, *answers: Answer) -> None:
         """Let the next calls end so."""
@@ -67,7 +67,7 @@ class Scripted:
             if fresh and not isinstance(answer, UnknownError):
                 del self.refunds[key]
             raise answer
-        return answer
+        return answer if isinstance(answer, RefundSight) else await answer()
 
     def read(self, event_type: str, body: bytes) -> Notice | None:
         """Events are not read here."""

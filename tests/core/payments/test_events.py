@@ -383,3 +383,10 @@ async def test_states_calls_and_what_nobody_knows_are_measured(counter: Counter)
     assert 3_600 <= count(text, "provider_payments_unknown_age_seconds") < 3_700
     assert 60 <= count(text, "provider_look_lag_seconds") < 160
     assert count(text, 'provider_breaker_open{provider="stripe"}') == 0
+    # A provider that is not set up any more is where nobody looks.
+    await desk.owner.execute(
+        "UPDATE payment_attempts SET provider = 'another', next_look_at = now() - interval '1 hour' WHERE id = $1",
+        unknown.latest.id,
+    )
+    await observing.measure(desk.payments)
+    assert 3_600 <= count(metrics.render(), "provider_look_lag_seconds") < 3_700

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from core import metrics
 from core.errors import Refusal
-from core.payments import refunds
+from core.payments import observing, refunds
 from core.payments.accounts import clearing_account
 from core.payments.payments import Payment
 from core.payments.refunds import Refund, find_refund, refund
+from core.payments.rules import Dispute
 from core.payments.states import State
 from core.payments.writing import Report
 from core.providers.protocol import (
@@ -23,6 +25,7 @@ from core.providers.protocol import (
     UnsentError,
 )
 from tests.core.payments.conftest import Desk
+from tests.core.payments.test_events import count
 
 PAID = Sight(Standing.PAID, amount=100, currency="EUR")
 
@@ -113,6 +116,46 @@ async def test_an_end_that_is_not_known_keeps_its_amount_aside(
     assert (await desk.again(payment)).refunded == 0
 
 
+@pytest.mark.parametrize(
+    ("before", "end", "after", "left"),
+    [
+        # The level of a provider may count a refund that it has not finished; it is one refund all the same.
+        ([], RefundSight(None, "re_1"), [PAID._replace(refunded=40)], 60),
+        # One that was made at the provider is another.
+        ([PAID._replace(refunded=40)], RefundSight(None, "re_1"), [], 20),
+        ([PAID._replace(refunded=40)], UnknownError("?"), [PAID._replace(refunded=80)], 20),
+        ([PAID._replace(refunded=40)], RefundSight(True, "re_1"), [PAID._replace(refunded=80)], 20),
+        # Money that a bank has taken back for the payer is not there to be given back.
+        ([Dispute("dp", 50)], RefundSight(True, "re_1"), [], 10),
+        ([Dispute("dp", 50), Dispute("dp", -50)], RefundSight(True, "re_1"), [], 60),
+        ([], RefundSight(True, "re_1"), [Dispute("dp", 100)], 0),
+    ],
+)
+async def test_money_goes_back_once_by_whichever_way(
+    desk: Desk,
+    before: list[Sight | Dispute],
+    end: RefundSight | Exception,
+    after: list[Sight | Dispute],
+    left: int,
+) -> None:
+    payment = await paid(desk)
+
+    async def see(seen: Sight | Dispute) -> None:
+        await desk.payments.applier.apply(payment.id, payment.latest.id, Report(seen, "event:2"))
+
+    for seen in before:
+        await see(seen)
+    desk.one.refund_script.append(end)
+    await give_back(desk, payment, "r1", 40)
+    for seen in after:
+        await see(seen)
+    with pytest.raises(Refusal) as refused:
+        await give_back(desk, payment, "r2", left + 1)
+    assert (refused.value.code, refused.value.extra["left"]) == ("refund_exceeds", left)
+    if left:
+        assert (await give_back(desk, payment, "r2")).amount == left
+
+
 async def test_a_refund_that_timed_out_is_repeated_only_while_its_key_is_known(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,6 +192,31 @@ async def test_a_process_that_dies_before_the_answer_leaves_a_refund_to_be_found
     await due(desk)
     assert (await desk.again(payment)).refunded == 40
     assert payment.state is State.PAID
+
+
+async def test_refunds_that_fail_or_that_nobody_knows_of_are_measured(desk: Desk) -> None:
+    observing.prepare(["one"])
+    names = [
+        f'provider_refunds_total{{provider="one",state="{state}",surface="orders"}}'
+        for state in ("failed", "unknown", "done", "pending")
+    ]
+    before = [count(metrics.render(), name) for name in names]
+    assert min(before) >= 0
+    payment = await paid(desk, surface="orders")
+    desk.one.refund_script.extend([DeclinedError("No."), UnknownError("?")])
+    for number in range(3):
+        await give_back(desk, payment, f"r{number}", 10)
+    after = [count(metrics.render(), name) for name in names]
+    assert [now - was for now, was in zip(after, before, strict=True)] == [1, 1, 1, 0]
+    await desk.owner.execute(
+        "UPDATE payment_refunds SET created_at = now() - interval '1 hour', next_look_at = now() - interval '1 minute'"
+        " WHERE state = 'unknown'"
+    )
+    await observing.measure(desk.payments)
+    text = metrics.render()
+    assert count(text, "provider_refunds_unknown") == 1
+    assert 3_600 <= count(text, "provider_refunds_unknown_age_seconds") < 3_700
+    assert 60 <= count(text, "provider_refund_look_lag_seconds") < 160
 
 
 async def lost(*_: object) -> Refund:

@@ -1,17 +1,21 @@
 """A named person's word: what it may be about, what it moves, and who is named for it."""
 
+import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from core.errors import Refusal
 from core.payments.accounts import clearing_account, suspense_account
+from core.payments.notices import take
 from core.payments.payments import Payment
-from core.payments.refunds import refund
-from core.payments.resolving import Said, Word, list_payments, list_unknown_refunds, resolve, resolve_refund
+from core.payments.refunds import ask, find_refund, refund
+from core.payments.resolving import Said, Word, list_payments, list_refunds, resolve, resolve_refund
+from core.payments.rules import Dispute
 from core.payments.states import State
 from core.payments.writing import Report
-from core.providers.protocol import Sight, Standing, UnknownError
+from core.providers.protocol import REMEMBERED, Notice, RefundSight, Sight, Standing, UnknownError
 from tests.core.payments.conftest import Desk
 
 pytestmark = pytest.mark.shared
@@ -88,6 +92,10 @@ async def test_an_unknown_attempt_gets_the_end_that_a_person_knows(
         ([100, 150], Word.RETURNED, State.PAID, [100, 0, -100]),
         ([60], Word.REFUNDED, State.MISMATCHED, [0, 0, 0]),
         ([100, 150], Word.REFUNDED, State.PAID, [100, 0, -100]),
+        # A bank has taken a part back for the payer.
+        ([150, -50], Word.ACCEPTED, State.PAID, [100, 0, -100]),
+        ([150, -50], Word.RETURNED, State.MISMATCHED, [0, 0, 0]),
+        ([150, -50], Word.REFUNDED, State.MISMATCHED, [0, 0, 0]),
     ],
 )
 async def test_money_in_suspense_goes_where_a_person_says(
@@ -96,8 +104,13 @@ async def test_money_in_suspense_goes_where_a_person_says(
     account = await desk.account()
     codes = account, SUSPENSE, CLEARING
     before = await desk.balance(*codes)
-    seen = [Sight(Standing.PAID, amount=amount, currency="EUR") for amount in sights]
+    seen = [Sight(Standing.PAID, amount=amount, currency="EUR") for amount in sights if amount > 0]
     payment = await see(desk, await desk.create(account=account), *seen)
+    for amount in sights:
+        if amount < 0:
+            await desk.payments.applier.apply(
+                payment.id, payment.latest.id, Report(Dispute("dp_1", -amount), "event:2")
+            )
     resolved = await say(desk, payment, word)
     assert (resolved.state, await moved(desk, before, *codes)) == (state, balances)
     assert any(
@@ -107,8 +120,7 @@ async def test_money_in_suspense_goes_where_a_person_says(
     with pytest.raises(Refusal):
         await say(desk, payment, word)
     # What is told again, without an amount too, moves nothing.
-    again = Sight(Standing.PAID, amount=sights[-1], currency="EUR")
-    await see(desk, payment, again, Sight(Standing.PAID))
+    await see(desk, payment, seen[-1], Sight(Standing.PAID))
     assert await moved(desk, before, *codes) == balances
 
 
@@ -124,6 +136,35 @@ async def test_money_in_another_currency_can_only_be_returned(desk: Desk) -> Non
     await say(desk, payment, Word.RETURNED)
     await see(desk, payment, foreign)
     assert await moved(desk, before, *codes) == [0, 0]
+
+
+async def test_a_dispute_is_in_the_currency_that_was_paid(desk: Desk) -> None:
+    codes = suspense_account("JPY"), clearing_account("one", "JPY"), SUSPENSE, CLEARING
+    before = await desk.balance(*codes)
+    foreign = Sight(Standing.PAID, amount=90, currency="JPY", names={"dispute": "dp_7"})
+    payment = await desk.create(account=await desk.account())
+    name = str(payment.latest.provider_id)
+    await see(desk, payment, foreign)
+
+    async def disputed(amount: int, event: str, currency: str = "JPY") -> None:
+        notice = Notice([name], foreign, dispute=amount, dispute_currency=currency)
+        assert await take(desk.payments, "one", f"{name}-{event}", notice) is not None
+
+    for amount, event, left in ((60, "1", 30), (60, "2", 30), (-60, "3", 90), (60, "4", 90)):
+        await disputed(amount, event)
+        assert await moved(desk, before, *codes) == [left, -left, 0, 0], event
+    assert (await desk.steps(payment))[-1].data["currency"] == "JPY"
+    await say(desk, payment, Word.RETURNED)
+    assert await moved(desk, before, *codes) == [0, 0, 0, 0]
+    # All of it has gone back, so there is nothing that a person could return.
+    foreign = foreign._replace(names={"dispute": "dp_8"})
+    other = await see(desk, await desk.create(), foreign)
+    name = str(other.latest.provider_id)
+    await disputed(90, "5")
+    assert await moved(desk, before, *codes) == [0, 0, 0, 0]
+    with pytest.raises(Refusal):
+        await say(desk, other, Word.RETURNED)
+    assert (await desk.again(payment)).disputed == 0
 
 
 async def test_money_that_came_twice_is_given_back_alone(desk: Desk) -> None:
@@ -157,7 +198,7 @@ async def test_a_refund_that_nobody_knows_of(desk: Desk) -> None:
         desk.one.refund_script.append(UnknownError("?"))
         asked = await refund(desk.payments, payment.id, "r-1", 40, "caller")
         assert asked.state == "unknown"
-        assert asked in await list_unknown_refunds(desk.service.database, before=None, limit=10)
+        assert asked in await list_refunds(desk.service.database, before=None, limit=10)
         with pytest.raises(Refusal):
             await resolve_refund(desk.payments, payment.id, "another", "Ann", "OPS-1", done=done)
         told = await resolve_refund(desk.payments, payment.id, "r-1", "Ann", "OPS-1", done=done)
@@ -167,6 +208,48 @@ async def test_a_refund_that_nobody_knows_of(desk: Desk) -> None:
         assert (await desk.balance(str(payment.account)))[0] == left
         with pytest.raises(Refusal):
             await resolve_refund(desk.payments, payment.id, "r-1", "Ann", "OPS-1", done=not done)
+
+
+async def test_a_word_on_a_refund_that_is_being_asked_for(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused while the first call is out; the provider's word on a later call beats it."""
+    monkeypatch.setitem(REMEMBERED, "one", timedelta(hours=24))
+    payment = await see(
+        desk,
+        await desk.create(account=await desk.account()),
+        Sight(Standing.PAID, amount=100, currency="EUR"),
+    )
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> RefundSight:
+        begun.set()
+        await go.wait()
+        return RefundSight(True, "re_1")
+
+    desk.one.refund_script.append(slow)
+    calling = asyncio.create_task(refund(desk.payments, payment.id, "slow-1", 30, "caller"))
+    await begun.wait()
+    with pytest.raises(Refusal, match="created"):
+        await resolve_refund(desk.payments, payment.id, "slow-1", "Ann", "OPS-1", done=False)
+    go.set()
+    assert (await calling).state == "done"
+
+    desk.one.refund_script.extend([UnknownError("?"), slow])
+    asked = await refund(desk.payments, payment.id, "slow-2", 50, "caller")
+    begun.clear()
+    go.clear()
+    calling = asyncio.create_task(ask(desk.payments, asked, "reconcile"))
+    await begun.wait()
+    told = await resolve_refund(desk.payments, payment.id, "slow-2", "Ann", "OPS-1", done=False)
+    assert told.state == "failed"
+    go.set()
+    assert (await calling).state == "done"
+    known = await find_refund(desk.payments, payment.id, "slow-2")
+    assert known is not None
+    assert (known.state, (await desk.again(payment)).refunded) == ("done", 80)
+    (line,) = [step for step in await desk.steps(payment) if step.data.get("note")]
+    assert (line.kind, line.data["note"]) == ("refund_done", "failed was seen as done afterwards")
 
 
 @pytest.mark.parametrize("said", [("", "why"), ("Ann", " "), ("Ann", "two\nlines"), ("A" * 101, "why")])

@@ -56,6 +56,8 @@ class FakeStripe:
         add("GET", "/v1/payment_links/{id}", self.show)
         add("POST", "/v1/payment_links/{id}", self.update_link)
         add("POST", "/v1/refunds", self.create_refund)
+        add("GET", "/v1/invoices/{id}", self.show)
+        add("POST", "/v1/invoices/{id}/void", self.void)
         add("GET", "/v1/invoice_payments", self.invoice_payments)
         return app
 
@@ -103,6 +105,15 @@ class FakeStripe:
             }
         else:
             session["payment_intent"] = intent["id"]
+
+    def renew(self, status: str) -> dict[str, Any]:
+        """A subscription's next invoice, whose charge is paid or has failed."""
+        charge = self.made("ch", amount=1_990, amount_refunded=0, currency="usd")
+        intent = self.made("pi", object="payment_intent", latest_charge=charge)
+        paid = 1_990 if status == "paid" else 0
+        return self.made(
+            "in", object="invoice", status=status, amount_paid=paid, currency="usd", intent=intent["id"]
+        )
 
     def visit(self, link: dict[str, Any]) -> dict[str, Any]:
         """A payer opens a link."""
@@ -159,6 +170,12 @@ class FakeStripe:
             )
         session |= {"status": "expired", "url": None}
         return session
+
+    async def void(self, _form: dict[str, Any], request: web.Request) -> dict[str, Any]:
+        invoice = self._found(request)
+        if invoice["status"] not in {"open", "uncollectible"}:
+            raise Failure(400, "invalid_request_error", None, "You can only void open invoices.")
+        return invoice | {"status": "void"}
 
     def create_part(self, prefix: str) -> Any:
         async def create(form: dict[str, Any], _: web.Request) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class Bank:
         self.troubles = Troubles()
         self.calls: list[tuple[str, Any]] = []
         self.payments: dict[int, dict[str, Any]] = {}
+        self.quoted = ""
 
     def application(self) -> web.Application:
         app = spoiled(self.troubles)
@@ -51,6 +52,8 @@ class Bank:
 
     async def create(self, request: web.Request) -> web.Response:
         body = await self.heard(request)
+        if self.quoted:
+            return said(-7, self.quoted)
         if body.get("DeviceToken") != DEVICE:
             return said(-1501, "Device not found")
         number = 12_800_000_000 + len(self.payments)
@@ -215,6 +218,9 @@ async def test_a_refusal_and_an_unclear_answer(tmp_path: Path) -> None:
         assert (
             await refused(kaspi.create(no_device), DeclinedError)
         ).detail == "Device not found (code: -1501)"
+        bank.quoted = f"No {DEVICE} at http://x.test/?DeviceToken={DEVICE}"
+        assert (await refused(kaspi.create(by_phone()), DeclinedError)).detail == "No *** at *** (code: -7)"
+        bank.quoted = ""
         for changes in ({"method": Method.HOSTED_CARD}, {"currency": "USD"}):
             assert (
                 await refused(kaspi.create(by_phone(**changes)), DeclinedError)

@@ -224,7 +224,8 @@ def test_events_name_the_payment_and_tell_how_it_stands() -> None:
         assert {key: getattr(notice.sight, key) for key in fields} == fields, kind
         refunded = kind.endswith("REFUNDED")
         assert notice.refund == (RefundSight(True, "REF-1", 250, "COMPLETED") if refunded else None)
-        assert notice.dispute == (250 if kind.endswith("REVERSED") else None)
+        disputed = (250, "EUR") if kind.endswith("REVERSED") else (None, None)
+        assert (notice.dispute, notice.dispute_currency) == disputed
 
 
 @pytest.mark.parametrize(

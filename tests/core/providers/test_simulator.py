@@ -131,7 +131,7 @@ async def test_a_payment_from_order_to_refund() -> None:
         assert refunded is not None
         assert disputed is not None
         assert refunded.refund == RefundSight(True, once.provider_id, 990, "succeeded")
-        assert disputed.dispute == 1_000
+        assert (disputed.dispute, disputed.dispute_currency) == (1_000, disputed.sight.currency)
         report = list(csv.DictReader((await scene.ask("GET", "/v1/report.csv")).splitlines()))
         assert [(row["attempt"], row["amount"], row["refunded"]) for row in report] == [
             (str(order.attempt), "1990", "990")
@@ -315,6 +315,16 @@ async def test_links_of_merchants_orders_are_paid_once_and_told_of() -> None:
             statuses = [(await session.post(f"{made.url}/accept")).status for _ in range(2)]
             assert statuses == [200, 409]
             assert (await session.post(f"{url}/payments/none/accept")).status == 409
+            for fault, error in (
+                ("create:decline", DeclinedError),
+                ("create:busy", UnsentError),
+                ("create:error", UnknownError),
+                ("create:html", UnknownError),
+            ):
+                async with session.put(f"{url}/faults", json={"rules": [{"fault": fault}]}) as answer:
+                    assert answer.status == 200
+                with pytest.raises(error):
+                    await links.create(an_order(reference="42", terms={"merchant_id": "7", "alias": "a"}))
             await links.close()
     body = b'{"payment_id":41,"status":"finished"}'
     assert told == [(body, hmac.digest(b"internal-secret", body, "sha256").hex())]

@@ -106,6 +106,26 @@ async def test_a_payment_that_repeats() -> None:
         assert (await stripe.refund(handle(order, made.provider_id), "r", 5)).done
 
 
+async def test_a_renewal_is_looked_at_and_closed_as_an_invoice() -> None:
+    async with running() as (fake, stripe):
+        order = an_order(recurrence=Recurrence("month", 1))
+        for status, looked, canceled in (
+            ("draft", Standing.OPEN, Standing.OPEN),
+            ("open", Standing.OPEN, Standing.CANCELED),
+            ("paid", Standing.PAID, Standing.PAID),
+            ("uncollectible", Standing.FAILED, Standing.CANCELED),
+            ("void", Standing.CANCELED, Standing.CANCELED),
+        ):
+            known = handle(order, fake.renew(status)["id"])
+            sight = await stripe.look(known)
+            assert (sight.standing, sight.amount) == (looked, 1_990 if status == "paid" else None)
+            assert (await stripe.cancel(known)).standing is canceled
+        paid = handle(order, fake.renew("paid")["id"])
+        assert (await stripe.refund(paid, "r", 90)).done
+        with pytest.raises(UnknownError):
+            await stripe.look(handle(order, fake.renew("teleported")["id"]))
+
+
 async def test_a_payment_link_is_paid_once() -> None:
     async with running() as (fake, stripe):
         order = an_order(method=Method.PAYMENT_LINK)
@@ -172,9 +192,11 @@ async def test_a_session_that_is_given_up_or_lost() -> None:
         made = await stripe.create(order)
         assert (await stripe.cancel(handle(order, made.provider_id))).standing is Standing.CANCELED
         assert (await stripe.cancel(handle(order, made.provider_id))).standing is Standing.EXPIRED
-        for lost in ("cs_test_other", "plink_other", None):
-            with pytest.raises(UnknownError):
+        for lost in ("cs_test_other", "plink_other", "in_other", None):
+            with pytest.raises(UnknownError) as unknown:
                 await stripe.look(handle(order, lost))
+            # Stripe has answered, so that the breaker does not count it (`core.payments.calls`).
+            assert unknown.value.code == "provider_cannot_tell"
         fake.objects[str(made.provider_id)]["status"] = "teleported"
         with pytest.raises(UnknownError):
             await stripe.look(handle(order, made.provider_id))
@@ -286,7 +308,8 @@ def test_events_name_the_payment_and_tell_how_it_stands() -> None:
 def test_money_that_events_take_back_and_payments_that_repeat() -> None:
     found = {kind: read(kind, one) for kind, one, names, *_ in EVENTS if names}
     disputes = [found[f"charge.dispute.funds_{word}"] for word in ("withdrawn", "reinstated")]
-    assert [notice and notice.dispute for notice in disputes] == [300, -300]
+    told = [notice and (notice.dispute, notice.dispute_currency) for notice in disputes]
+    assert told == [(300, "USD"), (-300, "USD")]
     assert [notice and notice.sight.names["dispute"] for notice in disputes] == ["dp_1", "dp_1"]
     refund, cycle = found["refund.updated"], found["invoice.payment_failed"]
     assert refund is not None

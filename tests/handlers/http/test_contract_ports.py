@@ -225,10 +225,11 @@ async def test_reports_need_a_token_from_elsewhere_and_on_the_common_port(
             assert (await answer(client, path))[0] == 401, path
             assert (await answer(client, path, X_Admin_Token="wrong"))[0] == 401, path
             assert (await answer(client, path, **ADMIN))[0] == 200, path
-    async with port("inbox_port", settings, service, **changes | {"trusted_networks": "127.0.0.0/8"}) as (
-        _,
-        beside,
-    ):
+    near = {"trusted_networks": "127.0.0.0/8", "allowed_origins": "*,http://ours.test"}
+    async with port("inbox_port", settings, service, **changes | near) as (client, beside):
+        # A page in the browser of somebody in the network is nobody to trust, but for those that are listed by name.
+        for origin, status in (("http://evil.test", 401), ("http://ours.test", 200)):
+            assert (await answer(client, "/admin/events", Origin=origin))[0] == status
         for path in ("/reconciliation/summary", "/admin/events"):
             assert (await answer(beside, path))[0] == 401, path
             assert (await answer(beside, path, **ADMIN))[0] == 200, path

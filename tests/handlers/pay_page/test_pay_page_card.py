@@ -7,8 +7,10 @@ from typing import Any
 import aiohttp
 import pytest
 
+from core.errors import Refusal
 from core.payments import refunds
 from core.payments.payments import find
+from core.payments.resolving import ask_again, list_refunds
 from core.payments.states import State
 from core.payments.writing import Report
 from core.providers.protocol import Sight, Standing
@@ -106,6 +108,49 @@ async def test_a_code_that_is_paid_by_wallet_and_two_cards_is_paid_once_and_the_
         assert (payment.paid, payment.refunded) == (10_000, 10_000)
     texts = [(await each.get(page.path)).words for each, page in zip(visitors, pages, strict=True)]
     assert sum("Your money goes back to your card." in text for text in texts) == len(returned)
+
+
+async def test_a_card_that_does_not_take_its_money_back_waits_for_a_person(
+    shop: Person, browser: OpenBrowser, owner: Any, simulator: str
+) -> None:
+    code, anns = await link(shop, 10_000), browser()
+    page = await card_page(anns, code)
+    await pay_at(page)
+    await owner.execute("UPDATE payables SET state = 'canceled' WHERE state = 'open'")
+    await look(shop.client, owner)
+    payments = shop.client.app[PARTS].payments
+    payment_id = await owner.fetchval("SELECT id FROM payments")
+
+    async def give_back(*rules: str) -> str:
+        async with aiohttp.ClientSession() as person:
+            body = {"rules": [{"fault": rule, "share": 1} for rule in rules]}
+            async with person.put(f"{simulator}/faults", json=body) as told:
+                assert told.status == 200, await told.text()
+        await owner.execute("UPDATE payment_refunds SET next_look_at = now() WHERE next_look_at IS NOT NULL")
+        await refunds.step(payments)
+        return (await anns.get(page.path)).words
+
+    async def waiting() -> list[str]:
+        return [one.request_id for one in await list_refunds(payments.database, before=None, limit=10)]
+
+    async def again(request_id: str) -> str:
+        return (await ask_again(payments, payment_id, request_id, "Ann Lee", "OPS-17")).state
+
+    assert "A person looks at it." in await give_back("refund:decline")
+    assert await waiting() == ["code_not_payable"]
+    assert await again("code_not_payable") == "failed"
+    (second,) = await waiting()
+    assert second.startswith("code_not_payable:")
+    assert "A person looks at it." in await give_back()
+    assert await again(second) == "done"
+    assert await waiting() == []
+    assert "Your money goes back to your card." in (await anns.get(page.path)).words
+    assert [row["balance"] for row in await owner.fetch(
+        "SELECT balance FROM accounts WHERE code LIKE 'system:payments_collected:%'"
+    )] == [-250]  # fmt: skip
+    for wrong in (second, "code_not_payable", "another"):
+        with pytest.raises(Refusal):
+            await again(wrong)
 
 
 async def test_money_that_has_gone_back_already_pays_no_code(

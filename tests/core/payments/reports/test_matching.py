@@ -12,6 +12,7 @@ import pytest
 
 from core import metrics
 from core.database import Database, open_database
+from core.errors import Refusal
 from core.payments.payments import Payment
 from core.payments.reports.mapping import changed, preset
 from core.payments.reports.matching import Class, Difference, Period, Summary, match
@@ -227,8 +228,12 @@ async def test_payouts_and_fees_settle_the_clearing_account_once(bench: Bench) -
     assert await bench.classes(rows) == {"matched": 1, "missing_here": 4}
     assert await settled(dry_run=True) == ["planned"] * 3
     assert await bench.classes(rows) == {"matched": 1, "missing_here": 4}
-    assert await settled() == ["posted"] * 3
+    rows.insert(2, broken(row.but(row="po_3", type="payout")))
+    assert await settled() == ["posted", "unreadable", "posted", "posted"]
+    del rows[2]
     assert await settled() == ["known"] * 3
+    with pytest.raises(Refusal):
+        await settle(bench.desk.service.database, "nosuch", reader(rows), dry_run=False)
     assert await bench.classes(rows) == {"matched": 4, "missing_here": 1}
     codes = ("provider:one:clearing:EUR", "system:bank:EUR", "system:provider_fees:EUR")
     assert await bench.desk.balance(*codes) == [-1000 + 30 + 850 + 20, -850, -20]

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -34,6 +34,7 @@ class Proxy:
         self.calls: list[tuple[str, dict[str, str]]] = []
         self.words: dict[str, str] = {}
         self.answers: dict[str, Any] = {}
+        self.quoting: Callable[[web.Request], str] | None = None
 
     def application(self) -> web.Application:
         app = spoiled(self.troubles)
@@ -42,6 +43,9 @@ class Proxy:
 
     async def answered(self, request: web.Request) -> web.Response:
         endpoint, query = request.match_info["endpoint"], dict(request.query)
+        if self.quoting:
+            said = {"data": {"errors": {"E-7": self.quoting(request)}}}
+            return web.json_response({"status": False, **said})
         assert query.pop("access_token") == ACCESS
         self.calls.append((endpoint, query))
         if endpoint in self.answers:

@@ -255,9 +255,10 @@ async def test_who_may_call(
 
 
 async def test_a_strange_page_in_a_trusted_browser_is_not_trusted(settings: Settings) -> None:
-    async with standing(settings, allowed_origins=" http://a.test , http://b.test") as stand:
-        for origin, status in (("http://b.test", 200), ("http://evil.test", 401)):
-            assert (await stand.call("GET", "/admin/configs", Origin=origin))[0] == status
+    async with standing(settings, allowed_origins=" http://a.test , http://b.test/, *") as stand:
+        for origin, status in (("http://B.test", 200), ("http://evil.test", 401), ("null", 401), ("*", 401)):
+            for path in ("/admin/configs", "/payments/kaspi/status/1"):
+                assert ((await stand.call("GET", path, Origin=origin))[0] == 401) is (status == 401), origin
 
 
 async def test_production_trusts_nobody_with_administration(settings: Settings) -> None:

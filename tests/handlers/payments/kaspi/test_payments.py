@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import aiohttp
 import pytest
+from aiohttp import ClientSession
 
 from core.payments.kaspi.configs import terms
 from core.payments.kaspi.words import caller_of
@@ -377,12 +379,31 @@ async def test_the_simulator_takes_the_place_of_a_bank_that_is_not_set_up(settin
         shop = await stand.shop()
         status, told = await stand.create(shop, amount=10)
         assert (status, told["status"]) == (200, "Wait")
+        # The log has the bank's words for what the simulator calls open, paid and failed.
+        for outcome in ("paid", "failed"):
+            _, told = await stand.create(shop, amount=10, message=outcome)
+            name = told["external_id"]
+            async with ClientSession() as session:
+                await session.post(f"{url}/v1/payments/{name}/pay", json={"outcome": outcome})
+            found = await stand.owner.fetchrow(
+                "SELECT payment_id, id FROM payment_attempts WHERE provider_id = $1", name
+            )
+            await stand.payments.look_at(*found, "reconcile")
+        assert [row[3] for row in await stand.log(shop)] == ["Wait", "Wait", "Processed", "Wait", "Error"]
         link = {"shop_id": shop, "amount": 5, "message": "m"}
         status, linked = await stand.call("POST", "/payments/kaspi/create-link", link)
         assert (status, linked["payment_link"][:4]) == (200, "http")
         assert (await stand.call("GET", f"/payments/kaspi/status/{linked['payment_id']}"))[1]["status"] == (
             "QrTokenCreated"
         )
+        async with aiohttp.request("PUT", f"{url}/faults", json={"rules": [{"fault": "decline"}]}) as answer:
+            assert answer.status == 200
+        assert await stand.create(shop, amount=11) == (
+            500,
+            {"detail": "Failed to create payment: The simulator has declined. (code: declined)"},
+        )
+        async with aiohttp.request("PUT", f"{url}/faults", json={}) as answer:
+            assert answer.status == 200
         new = NewPayment(
             surface="tests", caller=f"shop:{shop}", request_id="r", amount=100, currency="KZT",
             method=Method.PHONE, title="m", reference="r", phone="1",

@@ -203,6 +203,17 @@ async def test_refusals_have_the_contracts_codes_and_words(contract: Contract, c
     await contract.simulate("PUT", "/faults", {})
     large = contract.order(metadata={"a": "x" * 2**20})
     assert (await client.refused(*create, **large))[0] == "RESOURCE_EXHAUSTED"
+    # Bytes that are no message are the caller's mistake; it hears of no part of ours, and its request id all the same.
+    async with served(contract) as (_, port), grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        raw: Any = channel.unary_unary(f"/{NAME}/CreatePayment")
+        call = raw(b"\xff\xff", metadata=(request, key))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        assert (caught.value.code().name, caught.value.details()) == (
+            "INVALID_ARGUMENT",
+            "the message is no CreatePaymentRequest",
+        )
+        assert dict(await call.initial_metadata())["x-request-id"] == "g-2"
     counted = metrics.totals("grpc_requests_total", "code")
     assert counted["OK"] > 0
     assert counted["INVALID_ARGUMENT"] > 0

@@ -11,6 +11,7 @@ import pytest
 
 from core.access.rates import RateLimited, a_minute
 from core.errors import Unavailable
+from tests.handlers.payments.bytewise import send, spoiled
 from tests.handlers.payments.orchestration.conftest import BASE, SERVICE, Contract, Said
 
 pytestmark = pytest.mark.shared
@@ -185,8 +186,13 @@ async def test_request_id_key_and_access_are_asked_for_in_this_order(contract: C
             assert error(said) == (401, "invalid or expired api key")
             said = await contract.ask(method, path, caller="nobody", common=common)
             assert error(said) == (403, "forbidden")
-    said = await contract.ask("GET", "/payments", headers={"X-Request-ID": "an id of theirs"})
-    assert (said.status, said.headers["X-Request-ID"]) == (200, "an id of theirs")
+    for given in ("an id of theirs", "réq", "заказ №1", "\U0001f9fe\xa0x"):
+        for path in ("/payments", "/payments?limit=-1"):
+            said = await contract.ask("GET", path, headers={"X-Request-ID": given})
+            assert said.headers["X-Request-ID"] == given
+    for given, most in (("x" * 1025, 32), ("a\x85b", 32)):
+        said = await contract.ask("GET", "/payments", headers={"X-Request-ID": given})
+        assert len(said.headers["X-Request-ID"]) == most
 
 
 async def test_the_contracts_own_port_speaks_its_dialect(contract: Contract) -> None:
@@ -256,22 +262,38 @@ async def test_cancelling_asks_the_provider_and_leaves_closed_payments_alone(con
     assert (await contract.ask("GET", path)).payment["status"] == 10
 
 
+async def callbacks(contract: Contract, **wanted: Any) -> list[dict[str, Any]]:
+    rows = await contract.owner.fetch(
+        "SELECT convert_from(e.body, 'UTF8') AS body FROM outbox_events AS e WHERE e.event_type = 'callback'"
+        " ORDER BY e.created_at, e.id"
+    )
+    found = [json.loads(row["body"])["payment"] for row in rows]
+    return [one for one in found if wanted.items() <= one.items()]
+
+
 async def test_the_caller_is_told_of_the_end_by_the_bytes_of_an_answer(contract: Contract) -> None:
     payment = await contract.create()
-
-    async def told() -> list[dict[str, Any]]:
-        rows = await contract.owner.fetch(
-            "SELECT convert_from(e.body, 'UTF8') AS body FROM outbox_events AS e WHERE e.event_type = 'callback'"
-            " ORDER BY e.created_at, e.id"
-        )
-        found = [json.loads(row["body"])["payment"] for row in rows]
-        return [one for one in found if one["id"] == payment["id"]]
-
-    assert await told() == []
+    assert await callbacks(contract, id=payment["id"]) == []
     await contract.event(payment)
     await contract.event(payment, "checkout.session.expired", status="expired", payment_status="unpaid")
-    (body,) = await told()
+    (body,) = await callbacks(contract, id=payment["id"])
     assert body == (await contract.ask("GET", f"/payments/{payment['id']}")).payment
+
+
+async def test_a_failure_is_told_unless_the_answer_to_the_creation_was_one(contract: Contract) -> None:
+    for first, late in (("create:decline", False), ("create:error_before", True)):
+        asked = contract.order()
+        await contract.simulate("PUT", "/faults", {"rules": [{"fault": first}]})
+        said = await contract.ask("POST", "/payments", asked)
+        await contract.simulate("PUT", "/faults", {"rules": [{"fault": "create:decline"}]})
+        if late:
+            assert said.payment["status"] == 3
+            row = await contract.parts.desk.row_of_hash(1, said.payment["provider_callback_hash"])
+            assert row is not None
+            await contract.parts.payments.look_at(row["payment_id"], row["attempt_id"], "reconcile")
+        await contract.simulate("PUT", "/faults", {})
+        told = await callbacks(contract, request_id=asked["request_id"])
+        assert [one["status"] for one in told] == [20] * late
 
 
 async def test_the_call_of_the_page_is_a_call(contract: Contract) -> None:
@@ -299,3 +321,21 @@ async def test_overload_has_the_contracts_form(contract: Contract, monkeypatch: 
     monkeypatch.setattr(contract.parts.callers, "authenticate", away)
     said = await contract.ask("GET", "/payments")
     assert (error(said)[0], said.headers["Retry-After"]) == (503, "1")
+
+
+async def test_bytes_that_are_no_text_are_no_mistake_of_ours(contract: Contract) -> None:
+    given = {
+        "X-API-Key": (await contract.key("gateway")).encode(),
+        "X-Request-ID": b"r",
+        "Content-Type": b"application/json",
+    }
+    body = json.dumps(contract.order(request_id="")).encode()
+    for client in (contract.own, contract.common):
+        for method, target in (
+            ("POST", b"/payments"),
+            ("GET", b"/payments"),
+            ("POST", b"/webhooks/providers/stripe/x"),
+        ):
+            for where, headers in spoiled(given, target):
+                status, answer = await send(client, method, where, headers, body)
+                assert status < 500, (method, where, headers, answer)
