@@ -12,7 +12,6 @@ import pytest
 from aiohttp import ClientSession
 
 from core.payments.kaspi.configs import terms
-from core.payments.kaspi.words import caller_of
 from core.payments.payments import NewPayment
 from core.providers.protocol import Method
 from core.settings import Settings
@@ -192,20 +191,6 @@ async def test_an_answer_that_makes_no_sense_is_a_502_and_one_row(stand: Stand) 
             assert (status, told["type"]) == (502, "/problems/kaspi_unreadable"), (answer, told)
             before += 1
             assert len(await stand.log(shop)) == before
-
-
-async def test_an_id_that_the_bank_gives_twice_pays_one_payment(stand: Stand) -> None:
-    shop = await stand.shop()
-    told = {"status": True, "data": {"externalId": 777, "status": "Wait"}, "http_code": 200}
-    stand.proxy.answers["create"] = told
-    assert (await stand.create(shop, message="one"))[1]["external_id"] == "777"
-    status, told = await stand.create(shop, message="two")
-    assert (status, told["type"]) == (502, "/problems/kaspi_unreadable")
-    stand.proxy.words["777"] = "Processed"
-    assert (await stand.call("GET", "/payments/kaspi/status/777"))[1]["status"] == "Processed"
-    assert (await stand.create(shop, message="two"))[1]["status"] == "Wait"
-    rows = await stand.owner.fetch("SELECT state FROM payments WHERE caller = $1", caller_of(shop))
-    assert sorted(row["state"] for row in rows) == ["paid", "unknown"]
 
 
 async def test_a_refusal_of_the_bank(stand: Stand) -> None:
