@@ -51,8 +51,8 @@ def statements(rows: int) -> list[str]:
         ),
         (
             "INSERT INTO payments (id, surface, caller, request_id, fingerprint, amount, scale, currency, method,"
-            f" state, routes, paid, revision) SELECT {PAYMENT}::uuid, 'bench', 'c', 'r' || n, sha256('x'), 1000 + n % 5000,"
-            f" 2, 'EUR', 'hosted_card', 'paid', '{{stripe}}', 1000 + n % 5000, 1 {numbers}"
+            f" state, routes, paid, revision) SELECT {PAYMENT}::uuid, 'bench', 'c', 'r' || n, sha256('x'),"
+            f" 1000 + n % 5000, 2, 'EUR', 'hosted_card', 'paid', '{{stripe}}', 1000 + n % 5000, 1 {numbers}"
         ),
         (
             "INSERT INTO payment_attempts (id, payment_id, number, provider, provider_id, names, state, received, fee)"
