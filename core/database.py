@@ -315,8 +315,7 @@ async def open_database(
                 "idle_in_transaction_session_timeout": "60000",
                 # Our statements are short; compiling them costs more than it saves.
                 "jit": "off",
-                # Only commands of the owner make temporary tables; a report of a million rows fills hundreds of MB.
-                **({"temp_buffers": "256MB"} if role is None else _FIRM_PLANS),
+                **({} if role is None else _FIRM_PLANS),
             },
             init=prepare,
             reset=keep,

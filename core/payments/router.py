@@ -15,6 +15,7 @@ from core.payments.orchestration import status_callbacks
 from core.payments.orders.orders import SURFACE as ORDERS
 from core.payments.orders.telling import armed
 from core.payments.routing import Rule, Wanted, route
+from core.payments.rules import NO_CURRENCY
 from core.payments.telling import Arming
 from core.payments.terms import Terms
 from core.providers import kaspi_words as kaspi
@@ -45,7 +46,7 @@ _OWN_RULES: Final = {
         methods=frozenset({Method.PHONE, Method.PAYMENT_LINK}),
     ),
     # Links have no currency.
-    links.NAME: Rule(provider=links.NAME, currencies=frozenset({"XXX"})),
+    links.NAME: Rule(provider=links.NAME, currencies=frozenset({NO_CURRENCY})),
     # The simulator comes last: whoever has set a real provider up wants to try that.
     simulator.NAME: Rule(provider=simulator.NAME, rank=9),
 }

@@ -13,6 +13,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import orjson
 import pydantic
+from aiohttp import web
 
 from core.errors import Refusal
 from handlers.http import bounds
@@ -111,6 +112,15 @@ def parse_json(raw: bytes, content_type: str | None) -> Any:
         place, said = _as_the_contract_says(raw, error)
         told = {"type": "json_invalid", "loc": ["body", place], "msg": "JSON decode error", "input": {}}
         raise invalid([{**told, "ctx": {"error": said}}]) from None
+
+
+def pairs(request: web.Request) -> dict[str, str]:
+    """Return the query. The last value of a name counts, as with the contracts' framework."""
+    if "?" not in request.raw_path:
+        return {}
+    found = dict(request.query.items())
+    refuse_nul(found, "query")
+    return found
 
 
 def refuse_nul_in(raw: bytes, value: Any) -> None:

@@ -28,7 +28,7 @@ from handlers.http.middleware import EXCHANGE
 from handlers.http.problems import ProblemType
 from handlers.http.route import MAX_PATH_VALUE, Call, Route
 from handlers.http.surface import Handler, Json, Surface
-from handlers.http.validation import invalid, parse_json, refuse_nul, refuse_nul_in, validator_of
+from handlers.http.validation import invalid, pairs, parse_json, refuse_nul_in, validator_of
 from handlers.wallets.contract import find_kept_keys
 from handlers.wallets.problems import JSON_TYPE, PROBLEM_SCHEMA, PROBLEM_TYPES, refused
 
@@ -150,7 +150,7 @@ def _checker(route: Route, parts: Parts) -> Callable[[web.Request], Awaitable[Ca
         # All faults are told at once, in the contract's order: path, query, body.
         errors: list[Mapping[str, Any]] = []
         path = read_path(request, errors) if read_path is not None else _NO_PATH
-        asked = query.read(_pairs(request), errors) if query is not None else None
+        asked = query.read(pairs(request), errors) if query is not None else None
         value = body.read(parsed, errors) if body is not None else None
         if errors:
             raise invalid(errors)
@@ -230,15 +230,6 @@ async def admit(
         limit = a_minute(min(per_minute, AUTH_PER_MINUTE), "address")
         return await parts.guard.admit_address("auth", address, limit)
     return await parts.guard.admit_address("address", address, a_minute(per_minute, "address"))
-
-
-def _pairs(request: web.Request) -> dict[str, str]:
-    """Return the query. The last value of a name counts, as with the contract's framework."""
-    if "?" not in request.raw_path:
-        return {}
-    pairs = dict(request.query.items())
-    refuse_nul(pairs, "query")
-    return pairs
 
 
 def _path_reader(

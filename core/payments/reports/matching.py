@@ -24,6 +24,18 @@ if TYPE_CHECKING:
 
 _sql = queries(__name__)
 
+PARTS: Final = {
+    "payment.paid": "paid",
+    "payment.foreign": "paid",
+    "payment.refunded": "refunded",
+    "payment.foreign_returned": "refunded",
+    "payment.dispute_taken": "disputed",
+    "payment.dispute_returned": "disputed",
+    "provider.payout": "payout",
+    "provider.fee": "fee",
+}
+"""The part of a report that tells of each kind of posting at a clearing account. Fees of payments are levels."""
+
 # A report is told of as it is read, once for so many rows.
 PROGRESS_ROWS: Final = 100_000
 # A report of more rows is joined with whole tables, which takes seconds; a smaller one by look-ups.
@@ -123,6 +135,7 @@ async def match(
     async with database.transaction() as connection:
         await connection.execute(_sql.report_snapshot)
         await connection.execute(_sql.report_memory)
+        await connection.execute(_sql.report_buffers)
         for table in _TABLES:
             await connection.execute(table)
         period, rows, most_names = await _load(connection, lines, period, on_progress)
@@ -197,6 +210,7 @@ async def _compare(
 ) -> None:
     clearing = clearing_account(provider, "")
     await connection.execute(_sql.analyze_lines)
+    kinds, parts = list(PARTS), list(PARTS.values())
     await connection.execute(_sql.find_by_own_id, provider)
     for place in range(1, most_names + 1):
         await connection.execute(_sql.analyze_found)
@@ -205,12 +219,12 @@ async def _compare(
     await connection.execute(_sql.analyze_found)
     await connection.execute(_sql.fill_report_rows)
     await connection.execute(_sql.analyze_rows)
-    await connection.execute(_sql.find_period_transfers, provider, *period)
+    await connection.execute(_sql.find_period_transfers, provider, *period, kinds, parts)
     await connection.execute(_sql.analyze_transfers)
     await connection.execute(_sql.fill_report_moves, clearing, *period, 1)
     # The period explains most rows, and the postings of the others are few.
     await connection.execute(_sql.report_lookups)
-    await connection.execute(_sql.find_other_transfers, provider)
+    await connection.execute(_sql.find_other_transfers, provider, kinds, parts)
     await connection.execute(_sql.fill_report_moves, clearing, *period, 2)
     await connection.execute(joins)
     await connection.execute(_sql.fill_moves_without_currency, provider, *period)

@@ -13,7 +13,7 @@ import io
 import itertools
 import re
 from collections import deque
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import IO, TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
@@ -57,6 +57,7 @@ _AMOUNTS: Final = {
 }
 _DELIMITERS: Final = (",", ";", "\t", "|")
 _SECONDS: Final = re.compile(r"\d{10}(?:\.\d+)?")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECONDS: Final = re.compile(r"\d{13}")
 
 
@@ -347,9 +348,10 @@ def _time(text: str, *, zone: ZoneInfo, formats: Sequence[str]) -> datetime | No
         return None
     try:
         if _SECONDS.fullmatch(text):
-            return datetime.fromtimestamp(float(text), UTC)
+            # A float would round the microsecond up at times.
+            return _EPOCH + timedelta(microseconds=int(Decimal(text) * 1_000_000))
         if _MILLISECONDS.fullmatch(text):
-            return datetime.fromtimestamp(int(text) / 1000, UTC)
+            return _EPOCH + timedelta(milliseconds=int(text))
         found = _parsed(text, formats)
         if found.tzinfo is not None:
             return found

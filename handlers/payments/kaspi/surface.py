@@ -20,7 +20,7 @@ from handlers.http.middleware import EXCHANGE
 from handlers.http.problems import MEDIA_TYPE, ProblemType
 from handlers.http.route import MAX_PATH_VALUE, Call, Route
 from handlers.http.surface import Handler, Json, Surface
-from handlers.http.validation import invalid, refuse_nul, validator_of
+from handlers.http.validation import invalid, pairs, refuse_nul, validator_of
 from handlers.payments.kaspi.bodies import read_json
 from handlers.payments.kaspi.problems import PROBLEM_SCHEMA, PROBLEM_TYPES, refused
 
@@ -116,7 +116,7 @@ def _checker(route: Route, parts: Parts, *, own_port: bool) -> Callable[[web.Req
             for name, kind in paths.items()
         }
         refuse_nul(path, "path")
-        asked = None if query is None else query.read(_pairs(request), errors)
+        asked = None if query is None else query.read(pairs(request), errors)
         value = None
         if body is not None:
             parsed = read_json(raw, request.headers.get(hdrs.CONTENT_TYPE))
@@ -155,10 +155,3 @@ async def _admitted(
 def _token(request: web.Request) -> str | None:
     scheme, token = authorization_of(request.headers) or ("", None)
     return token if scheme == BEARER else request.headers.get(API_KEY)
-
-
-def _pairs(request: web.Request) -> dict[str, str]:
-    """Return the query. The last value of a name counts, as with the contract's framework."""
-    pairs = dict(request.query.items())
-    refuse_nul(pairs, "query")
-    return pairs

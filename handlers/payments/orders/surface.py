@@ -21,11 +21,12 @@ from core.errors import Refusal
 from core.payments.orders.merchants import merchant_of_key
 from core.payments.orders.orders import MOST_NUMBER
 from handlers.http.decoding import body_at_hand, path_text, read_body
+from handlers.http.dispatch import API_KEY
 from handlers.http.middleware import EXCHANGE
 from handlers.http.problems import ProblemType
 from handlers.http.route import Call, Route
 from handlers.http.surface import Handler, Json, Surface
-from handlers.http.validation import invalid, missing, refuse_nul, refuse_nul_in, validator_of
+from handlers.http.validation import invalid, missing, pairs, refuse_nul_in, validator_of
 from handlers.payments.orders.bodies import OrderBody, OrderOfCaller, TrustedOrder, parse_exactly
 from handlers.payments.orders.problems import (
     CREATE_TYPES,
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-API_KEY: Final = istr("X-API-Key")
 MERCHANT_ID: Final = istr("X-Merchant-Id")
 SIGNATURE: Final = istr("X-Internal-Signature")
 _NUMBER: Final = re.compile(r"[0-9]{1,19}")
@@ -163,7 +163,7 @@ def _checker(route: Route, parts: Parts, *, core: bool) -> Callable[[web.Request
         asked = None
         if query is not None:
             errors: list[Mapping[str, Any]] = []
-            asked = query.read(_pairs(request), errors)
+            asked = query.read(pairs(request), errors)
             if errors:
                 raise invalid(errors)
         path = {name: _number_in(path_text(request, name)) for name in route.path_names}
@@ -233,10 +233,3 @@ def _body(route: Route, raw: bytes, content_type: str | None, *, by_key: bool) -
     if errors:
         raise invalid(errors)
     return value
-
-
-def _pairs(request: web.Request) -> dict[str, str]:
-    """Return the query. The last value of a name counts, as with the contract's framework."""
-    pairs = dict(request.query.items())
-    refuse_nul(pairs, "query")
-    return pairs

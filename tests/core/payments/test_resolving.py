@@ -119,7 +119,7 @@ async def test_money_in_suspense_goes_where_a_person_says(
     assert ("refund" in desk.one.calls) == (word is Word.REFUNDED)
     with pytest.raises(Refusal):
         await say(desk, payment, word)
-    # What is told again, without an amount too, moves nothing.
+    # A dispute that is told again, without an amount too, moves nothing.
     await see(desk, payment, seen[-1], Sight(Standing.PAID))
     assert await moved(desk, before, *codes) == balances
 

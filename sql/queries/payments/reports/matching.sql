@@ -6,6 +6,11 @@ SET LOCAL transaction_isolation = 'repeatable read';
 -- Let sorts of a large report stay in memory for the most part.
 SET LOCAL work_mem = '96MB';
 
+-- name: report_buffers
+-- Let temporary tables of a large report stay in memory. A session takes this before it has used one, so a later run in
+-- the same session says the same again.
+SET temp_buffers = '256MB';
+
 -- name: report_joins
 -- Let a large report be joined as a whole. Look-ups of single rows, which suit a small one, would read the indexes of
 -- all payments in random order, a million times each.
@@ -200,20 +205,12 @@ LEFT JOIN twins AS t ON l.part = t.part AND l.row_id = t.row_id
 WHERE l.problem IS NULL;
 
 -- name: find_period_transfers
--- Find the postings about the provider $1 that were recorded about the period from $2 to before $3.
+-- Find the postings about the provider $1 that were recorded about the period from $2 to before $3: those of the kinds
+-- $4, which stand for rows of the parts $5.
 WITH kinds AS (
     SELECT
         k.kind, k.part
-    FROM (
-        VALUES
-        ('payment.paid', 'paid'),
-        ('payment.foreign', 'paid'),
-        ('payment.refunded', 'refunded'),
-        ('payment.dispute_taken', 'disputed'),
-        ('payment.dispute_returned', 'disputed'),
-        ('provider.payout', 'payout'),
-        ('provider.fee', 'fee')
-    ) AS k (kind, part)
+    FROM unnest($4::text[], $5::text[]) AS k (kind, part)
 )
 
 INSERT INTO report_transfers (no, part, key, wave)
@@ -228,7 +225,8 @@ INNER JOIN transfers AS t
 WHERE t.metadata ->> 'provider' = $1;
 
 -- name: find_other_transfers
--- Find the postings about the provider $1 that the period has not, for rows whose level it does not explain.
+-- Find the postings about the provider $1 that the period has not, for rows whose level it does not explain: those of
+-- the kinds $2, which stand for rows of the parts $3.
 WITH here AS (
     SELECT
         m.part, m.key, m.currency, sum(m.amount) AS amount
@@ -247,16 +245,7 @@ wanted AS (
 kinds AS (
     SELECT
         k.kind, k.part
-    FROM (
-        VALUES
-        ('payment.paid', 'paid'),
-        ('payment.foreign', 'paid'),
-        ('payment.refunded', 'refunded'),
-        ('payment.dispute_taken', 'disputed'),
-        ('payment.dispute_returned', 'disputed'),
-        ('provider.payout', 'payout'),
-        ('provider.fee', 'fee')
-    ) AS k (kind, part)
+    FROM unnest($2::text[], $3::text[]) AS k (kind, part)
 )
 
 INSERT INTO report_transfers (no, part, key, wave)

@@ -67,7 +67,7 @@ async def test_a_refund_that_nobody_knows_of_is_never_sent_again(stand: Stand, t
         assert (status, told["detail"][:22]) == (503, "Max retries exceeded: ")
     assert len(stand.proxy.asked("refund")) == 1
     assert [row[:4] for row in await stand.log(shop)][1:] == [("refund", paid, 700, "Wait")]
-    # What may be on its way back cannot be given back a second time.
+    # Money that may be on its way back cannot be given back a second time.
     assert (await stand.refund(shop, paid, 1_990.5))[0] == 400
 
 
