@@ -184,6 +184,25 @@ def _dispatcher(surface: ApiSurface, route: Route, parts: Parts) -> Handler:
     return dispatch
 
 
+def refusing(
+    handle: Callable[[Call], Awaitable[web.StreamResponse]],
+    checked: Callable[[web.Request], Awaitable[Call]],
+    refuse: Callable[[Refusal], web.Response],
+) -> Handler:
+    """Return the aiohttp handler of a contract's route: `checked` makes the call, and `refuse` answers refusals."""
+
+    async def dispatch(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handle(await checked(request))
+        except RateLimited as limited:
+            request[EXCHANGE].rate_headers = limited.headers
+            return refuse(limited)
+        except Refusal as refusal:
+            return refuse(refusal)
+
+    return dispatch
+
+
 def _check_administrator(route: Route, parts: Parts, request: web.Request) -> None:
     if not (route.trusting and parts.trusts(request)):
         parts.administrators.check(request)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from aiohttp import hdrs, web
 
-from core.access.rates import RateLimited, a_minute
+from core.access.rates import a_minute
 from core.errors import Refusal
 from core.identity.tokens import Claims, Tokens, counts
 from core.ledger.items import SYSTEM_PRINCIPAL
@@ -23,7 +23,7 @@ from core.payables.payables import ToPay
 from core.wallets.users import User
 from handlers.http.admin_token import ADMIN_TOKEN
 from handlers.http.decoding import BEARER, authorization_of, body_at_hand, path_text, read_body
-from handlers.http.dispatch import IDEMPOTENCY_KEY
+from handlers.http.dispatch import IDEMPOTENCY_KEY, refusing
 from handlers.http.middleware import EXCHANGE
 from handlers.http.problems import ProblemType
 from handlers.http.route import MAX_PATH_VALUE, Call, Route
@@ -69,19 +69,7 @@ class WalletSurface(Surface):
 
     def handler(self, route: Route, parts: Parts) -> Handler:
         """Return the aiohttp handler of `route`."""
-        handle = route.handler
-        checked = _checker(route, parts)
-
-        async def dispatch(request: web.Request) -> web.StreamResponse:
-            try:
-                return await handle(await checked(request))
-            except RateLimited as limited:
-                request[EXCHANGE].rate_headers = limited.headers
-                return refused(limited)
-            except Refusal as refusal:
-                return refused(refusal)
-
-        return dispatch
+        return refusing(route.handler, _checker(route, parts), refused)
 
     def refuse(self, refusal: Refusal) -> web.Response:
         """Answer with the contract's sentence, inside problem details."""

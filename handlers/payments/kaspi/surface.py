@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from aiohttp import hdrs, web
 
-from core.access.rates import RateLimited
 from core.errors import Refusal
 from handlers.http.decoding import BEARER, authorization_of, body_at_hand, path_text, read_body
-from handlers.http.dispatch import API_KEY
+from handlers.http.dispatch import API_KEY, refusing
 from handlers.http.middleware import EXCHANGE
 from handlers.http.problems import MEDIA_TYPE, ProblemType
 from handlers.http.route import MAX_PATH_VALUE, Call, Route
@@ -45,19 +44,7 @@ class KaspiSurface(Surface):
 
     def handler(self, route: Route, parts: Parts) -> Handler:
         """Return the aiohttp handler of `route`."""
-        handle = route.handler
-        checked = _checker(route, parts, own_port=self.own_port)
-
-        async def dispatch(request: web.Request) -> web.StreamResponse:
-            try:
-                return await handle(await checked(request))
-            except RateLimited as limited:
-                request[EXCHANGE].rate_headers = limited.headers
-                return self.refuse(limited)
-            except Refusal as refusal:
-                return self.refuse(refusal)
-
-        return dispatch
+        return refusing(route.handler, _checker(route, parts, own_port=self.own_port), self.refuse)
 
     def refuse(self, refusal: Refusal) -> web.Response:
         """Answer with the contract's sentence in `detail`."""

@@ -34,7 +34,7 @@ Int32 = Annotated[int, msgspec.Meta(ge=-MOST_INT32 - 1, le=MOST_INT32)]
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
-class OrderBody(msgspec.Struct, frozen=True):
+class OrderBody(NewOrder, frozen=True, kw_only=True):
     """A payment that is asked for.
 
     `request_id` may be left out where the header X-Request-ID has it. `payment_method` is 1 (hosted card) or 2 (payment
@@ -43,22 +43,11 @@ class OrderBody(msgspec.Struct, frozen=True):
     `status_callback_url`.
     """
 
-    request_id: str = ""
-    caller_service: str = ""
-    resource_type: str = ""
-    resource_id: str = ""
-    customer_ref: str = ""
     amount_cents: Int64 = 0
-    currency: str = ""
     payment_method: Int32 = 0
     payment_type: Int32 = 0
     provider: Int32 = 0
-    recurring_interval: str = ""
     recurring_interval_count: Int32 = 0
-    status_callback_url: str = ""
-    success_url: str = ""
-    cancel_url: str = ""
-    metadata: dict[str, str] = {}
 
     def order(self, request_id: str) -> NewOrder:
         """Return the order; `request_id` is that of the header."""

@@ -16,12 +16,11 @@ import structlog
 from aiohttp import hdrs, web
 from multidict import istr
 
-from core.access.rates import RateLimited
 from core.errors import Refusal
 from core.payments.orders.merchants import merchant_of_key
 from core.payments.orders.orders import MOST_NUMBER
 from handlers.http.decoding import body_at_hand, path_text, read_body
-from handlers.http.dispatch import API_KEY
+from handlers.http.dispatch import API_KEY, refusing
 from handlers.http.middleware import EXCHANGE
 from handlers.http.problems import ProblemType
 from handlers.http.route import Call, Route
@@ -69,19 +68,7 @@ class OrderSurface(Surface):
 
     def handler(self, route: Route, parts: Parts) -> Handler:
         """Return the aiohttp handler of `route`."""
-        handle = route.handler
-        checked = _checker(route, parts, core=self.core)
-
-        async def dispatch(request: web.Request) -> web.StreamResponse:
-            try:
-                return await handle(await checked(request))
-            except RateLimited as limited:
-                request[EXCHANGE].rate_headers = limited.headers
-                return self.refuse(limited)
-            except Refusal as refusal:
-                return self.refuse(refusal)
-
-        return dispatch
+        return refusing(route.handler, _checker(route, parts, core=self.core), self.refuse)
 
     def refuse(self, refusal: Refusal) -> web.Response:
         """Answer with the contract's sentence, inside problem details."""
