@@ -1,8 +1,10 @@
 """A report against payments and ledger: each row in one class, whatever is done to a report that was right."""
 
 import csv
+import inspect
 import io
 import random
+import re
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -13,9 +15,10 @@ import pytest
 from core import metrics
 from core.database import Database, open_database
 from core.errors import Refusal
+from core.payments import rules
 from core.payments.payments import Payment
 from core.payments.reports.mapping import changed, preset
-from core.payments.reports.matching import Class, Difference, Period, Summary, match
+from core.payments.reports.matching import PARTS, Class, Difference, Period, Summary, match
 from core.payments.reports.reading import Reader
 from core.payments.reports.settling import settle
 from core.payments.rules import Dispute
@@ -264,3 +267,14 @@ async def test_metrics_tell_the_last_comparison(bench: Bench) -> None:
     assert told("provider_report_rows", {"provider": "one", "class": "matched"}) == 1
     assert told("provider_report_rows", {"provider": "one", "class": "missing_there"}) == 0
     assert told("provider_report_last_run_timestamp", {"provider": "one"})
+
+
+def test_every_posting_at_a_clearing_account_stands_for_a_part_of_a_report() -> None:
+    """A kind that is not in the table would be money that a report has and the comparison never finds."""
+    source = inspect.getsource(rules)
+    kinds = set(re.findall(r'"(payment\.[a-z_]+)"', source)) | {
+        "payment.dispute_taken",
+        "payment.dispute_returned",
+    }
+    # A late fee is compared as a level of its attempt; a correction moves nothing at the provider.
+    assert kinds - PARTS.keys() == {"payment.fee", "payment.corrected"}

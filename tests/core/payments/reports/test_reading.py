@@ -1,10 +1,12 @@
 """Reports are read as they come: encodings, preambles, amounts, signs, and rows that nobody can read."""
 
 import io
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from core.errors import Refusal
+from core.payments.reports import reading
 from core.payments.reports.mapping import changed, preset
 from core.payments.reports.reading import Line, Reader
 
@@ -149,3 +151,14 @@ def test_the_simulators_report_tells_payments_and_refunds() -> None:
     assert money(lines) == [(2, "paid", 100, 3, "EUR"), (2, "refunded", 30, None, "EUR")]
     assert str(lines[0].own) == "01a22930-bac5-7480-925e-18318d9cd8c9"
     assert ignored == 1
+
+
+def test_times_in_seconds_are_floored_to_the_microsecond() -> None:
+    for text, micro in (
+        ("1764464531.1234567", 123456),
+        ("1764464531.9999999", 999999),
+        ("1764464531123", 123000),
+    ):
+        found = reading._time(text, zone=ZoneInfo("UTC"), formats=())
+        assert found is not None
+        assert (found.second, found.microsecond) == (11, micro)
