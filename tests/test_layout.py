@@ -77,6 +77,8 @@ TOP_LEVEL = {
     ".ci",
     ".dockerignore",
     ".env.example",
+    # GitHub reads workflows from nowhere else.
+    ".github",
     ".gitignore",
     "CHANGELOG.md",
     "Dockerfile",

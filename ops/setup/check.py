@@ -41,6 +41,12 @@ def commands() -> dict[str, list[str]]:
         "sql": ["sqlfluff", "lint", "--disable-progress-bar", "--processes", "0", "sql"],
         "shell": ["shellcheck", *shell_scripts()],
         "dockerfile": ["hadolint", "Dockerfile"],
+        "workflow": [
+            "check-jsonschema",
+            "--builtin-schema",
+            "vendor.github-workflows",
+            ".github/workflows/ci.yml",
+        ],
         "compose": ["check-jsonschema", "--builtin-schema", "vendor.compose-spec", "docker-compose.yml"],
     }
 
