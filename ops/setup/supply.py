@@ -126,7 +126,7 @@ def licenses() -> int:
 
 def harmless(license_: str) -> bool:
     """Whether a licence is one of those that may be served with."""
-    # Of a choice one is enough; of several that hold together, each counts.
+    # One licence of a choice is enough; of several that hold together, each counts.
     return any(
         all(_allowed(part) for part in re.split(r"\bAND\b|;", choice.strip("() ")))
         for choice in re.split(r"\bOR\b", license_)
