@@ -1,7 +1,7 @@
 # Thin names for what ./tallystick and ops/setup do; see `./tallystick --help` for everything else.
 # Arguments go in ARGS: make test ARGS="tests/core -x".
 
-.PHONY: help up test drill fuzz chaos check format lock bench demo e2e cash-demo load clean sbom audit licenses verify
+.PHONY: help up test drill fuzz chaos check format lock bench demo e2e cash-demo load clean docs sbom audit licenses verify
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ chaos: ## kill, pause and wipe the parts of a service under load; nothing may be
 
 check: ## check format, lint (Python, SQL, shell, Dockerfile, compose) and types
 	@./tallystick check $(ARGS)
+
+docs: ## write the documentation as a site with a Postman collection: build/site/
+	@./tallystick docs $(ARGS)
 
 sbom: ## write the bill of materials of the packages that are served with: build/sbom.json
 	@./tallystick supply sbom

@@ -95,6 +95,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "ops.commands.develop.pos:pos",
             "Be a till: show QR codes, wait for their payment, ask a customer.",
         ),
+        "docs": (
+            "ops.commands.develop.site:docs",
+            "Write the documentation as a site, with a Postman collection.",
+        ),
         "bench": ("ops.commands.develop.bench:bench", "Measure the speed, beside the floors that bound it."),
         "load": (
             "ops.commands.develop.load:load",
