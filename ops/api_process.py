@@ -158,6 +158,7 @@ def _grpc_server(parts: Parts, address: str | None) -> Beside | None:
 def main() -> int:
     """Serve with the settings of the environment. The exit code is 2 for settings that are refused."""
     # The imports stand here because the supervisor's tests serve a smaller application.
+    from core import tracing
     from core.log import configure_logging
     from core.settings import SettingsError, load_settings
     from handlers.app import LISTENERS, contract_app, create_app
@@ -185,6 +186,7 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     configure_logging(settings)
+    tracing.start(settings)
 
     common = create_app(settings)
 
@@ -207,6 +209,7 @@ def main() -> int:
                 beside=_grpc_server(common[PARTS], options.grpc),
             )
         )
+    tracing.stop()
     return 0
 
 
