@@ -71,7 +71,7 @@ def test_a_secret_and_its_file_exclude_each_other_within_one_source(
     monkeypatch.setenv("INTERNAL_API_SECRET_FILE", str(file))
     env_file.write_text("INTERNAL_API_SECRET=from-dot-env\n")
     # The environment wins over .env, as for every other key.
-    assert load_settings(env_file=env_file).internal_api_secret == "from-the-file"
+    assert load_settings(env_file=env_file).internal_api_secret == (Secret("from-the-file"),)
     monkeypatch.setenv("INTERNAL_API_SECRET", "both-are-set")
     with pytest.raises(SettingsError) as caught:
         load_settings(env_file=env_file)
