@@ -21,6 +21,7 @@ from ops.listening import BACKLOG
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from core.settings import Settings
     from handlers.http.parts import Parts
 
 # After the signal to stop, a client that keeps its connection hears on its next answer that it ends; one that is idle
@@ -161,8 +162,6 @@ def main() -> int:
     from core import tracing
     from core.log import configure_logging
     from core.settings import SettingsError, load_settings
-    from handlers.app import LISTENERS, contract_app, create_app
-    from handlers.http.parts import PARTS
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -188,6 +187,17 @@ def main() -> int:
     configure_logging(settings)
     tracing.start(settings)
 
+    try:
+        _serve_apps(settings, options)
+    finally:
+        tracing.stop()
+    return 0
+
+
+def _serve_apps(settings: Settings, options: argparse.Namespace) -> None:
+    from handlers.app import LISTENERS, contract_app, create_app
+    from handlers.http.parts import PARTS
+
     common = create_app(settings)
 
     def leave() -> None:
@@ -209,8 +219,6 @@ def main() -> int:
                 beside=_grpc_server(common[PARTS], options.grpc),
             )
         )
-    tracing.stop()
-    return 0
 
 
 if __name__ == "__main__":

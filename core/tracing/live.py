@@ -85,9 +85,10 @@ class Live:
             ),
             shutdown_on_exit=False,
         )
+        self._exporter = exporter_of(settings)
         self._provider.add_span_processor(
             BatchSpanProcessor(
-                exporter_of(settings),
+                self._exporter,
                 max_queue_size=MAX_QUEUE,
                 max_export_batch_size=MAX_BATCH,
                 schedule_delay_millis=EXPORT_EVERY_MS,
@@ -103,6 +104,8 @@ class Live:
         closing = threading.Thread(target=self._provider.shutdown, name="tracing-stop", daemon=True)
         closing.start()
         closing.join(STOP_SECONDS)
+        if closing.is_alive():
+            self._exporter.shutdown()  # no further try
 
     # --- Calls that come in
 

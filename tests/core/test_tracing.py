@@ -1,13 +1,16 @@
 """Tracing itself: off it is nothing; on, it is told what the settings say, and no collector can hurt the service."""
 
 import ast
+import io
+import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
-from core import tracing
+from core import log, tracing
 from core.settings import Settings, load_settings
 from core.tracing import live
 from core.tracing.outgoing import Outgoing
@@ -78,6 +81,26 @@ def test_calls_in_and_out_are_told_without_their_paths(collector: Collector) -> 
     (paypal,) = collector.named("POST paypal")
     assert paypal.attributes["error.type"] == "OSError"
     assert "secret" not in str(collector.spans)
+
+
+def test_lines_of_the_log_have_the_trace_while_traces_are_made(
+    collector: Collector, logging_as_before: None
+) -> None:
+    settings = traced(collector.url)
+    out = io.BytesIO()
+    log.configure_logging(settings, out)
+    tracing.start(settings)
+    assert tracing.active is not None
+    scope = tracing.active.request("GET", "/ready", f"00-{'a' * 32}-{'b' * 16}-01")
+    log.begin_exchange("request-1", scope.traceparent)
+    log.access_log("GET", "/ready", 200, 0.001)
+    structlog.get_logger("core").info("event")
+    scope.end()
+    tracing.stop()
+    log.access_log("GET", "/ready", 200, 0.001)
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [line.get("trace_id") for line in lines] == ["a" * 32, "a" * 32, None]
+    assert lines[0]["traceparent"] == lines[2]["traceparent"] == scope.traceparent
 
 
 @pytest.mark.parametrize(
