@@ -105,7 +105,7 @@ class Live:
         closing.start()
         closing.join(STOP_SECONDS)
         if closing.is_alive():
-            self._exporter.shutdown()  # no further try
+            self._exporter.shutdown()  # type: ignore[no-untyped-call] # no further try
 
     # --- Calls that come in
 
