@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import re
+import sys
 import time
 from contextlib import asynccontextmanager
 from importlib import resources
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import asyncpg
 import structlog
 
-from core import metrics
+from core import metrics, tracing
 from core.errors import Refusal, Unavailable
 
 if TYPE_CHECKING:
@@ -269,6 +270,7 @@ class translated:  # noqa: N801 - reads as a word: `with translated():`
 
 async def _timed(name: str, work: Awaitable[Result]) -> Result:
     started = time.perf_counter()
+    span = None if tracing.active is None else tracing.active.query(name)
     ok = False
     try:
         result = await work
@@ -276,6 +278,16 @@ async def _timed(name: str, work: Awaitable[Result]) -> Result:
         return result
     finally:
         metrics.observe_query(name, time.perf_counter() - started, ok=ok)
+        if span is not None:
+            if not ok:
+                span.set_attribute("error.type", _kind_of_error())
+            span.end()
+
+
+def _kind_of_error() -> str:
+    """Return a word for the error that is being handled; its text may have values in it."""
+    error = sys.exception()
+    return getattr(error, "sqlstate", None) or type(error).__name__
 
 
 def _log_statement(ran: asyncpg.connection.LoggedQuery) -> None:

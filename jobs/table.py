@@ -26,6 +26,7 @@ from core.recurring import autopay, charging
 from core.wallets import retention, settlement
 from core.work import wakeup
 from core.work.progress import Progress
+from core.work.traces import prune_traces
 from jobs.backfill import askable, backfill
 from jobs.sweep import sweep
 
@@ -167,6 +168,11 @@ JOBS: Final[Mapping[str, Job]] = {
             "prune_inbox", "Remove old events of providers that are finished.",
             lambda tools: prune_events(tools.database, tools.settings.inbox_retention_days),
             poll_seconds=lambda _: PRUNE_SECONDS,
+        ),
+        Job(
+            "prune_traces", "Remove old traces of events, while traces are made.",
+            lambda tools: prune_traces(tools.database), poll_seconds=lambda _: PRUNE_SECONDS,
+            wanted=lambda settings: settings.otel_exporter_otlp_endpoint,
         ),
         Job(
             "seal", "Number and seal committed transfers.", lambda tools: seal_once(tools.database),

@@ -21,6 +21,7 @@ from ops.listening import BACKLOG
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from core.settings import Settings
     from handlers.http.parts import Parts
 
 # After the signal to stop, a client that keeps its connection hears on its next answer that it ends; one that is idle
@@ -158,10 +159,9 @@ def _grpc_server(parts: Parts, address: str | None) -> Beside | None:
 def main() -> int:
     """Serve with the settings of the environment. The exit code is 2 for settings that are refused."""
     # The imports stand here because the supervisor's tests serve a smaller application.
+    from core import tracing
     from core.log import configure_logging
     from core.settings import SettingsError, load_settings
-    from handlers.app import LISTENERS, contract_app, create_app
-    from handlers.http.parts import PARTS
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -185,6 +185,18 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     configure_logging(settings)
+    tracing.start(settings)
+
+    try:
+        _serve_apps(settings, options)
+    finally:
+        tracing.stop()
+    return 0
+
+
+def _serve_apps(settings: Settings, options: argparse.Namespace) -> None:
+    from handlers.app import LISTENERS, contract_app, create_app
+    from handlers.http.parts import PARTS
 
     common = create_app(settings)
 
@@ -207,7 +219,6 @@ def main() -> int:
                 beside=_grpc_server(common[PARTS], options.grpc),
             )
         )
-    return 0
 
 
 if __name__ == "__main__":

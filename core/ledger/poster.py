@@ -58,7 +58,12 @@ class Poster:
         self._locked: set[str] = set()
         self._lane, self._aside = (
             Lane[Unit, list[Outcome]](
-                self._send, max_batch=MAX_CALL_LEGS, max_waiting=max_waiting, weigh=_weight, share=SHARE
+                self._send,
+                max_batch=MAX_CALL_LEGS,
+                max_waiting=max_waiting,
+                weigh=_weight,
+                share=SHARE,
+                name="ledger.post",
             )
             for _ in range(2)
         )

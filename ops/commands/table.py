@@ -23,6 +23,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "Compare wallets' balances with their entries; correct them if asked.",
         ),
         "keys": ("ops.commands.keys:keys", "Create, list and revoke API keys."),
+        "secrets": (
+            "ops.commands.secrets.command:secrets",
+            "List secrets, make fresh ones, check those that are set.",
+        ),
         "agents": ("ops.commands.agents:agents", "Appoint, suspend, bound and list cash agents."),
         "events": ("ops.commands.events:events", "Look at the events that came in, and what became of them."),
         "payments": (
