@@ -98,9 +98,13 @@ def spawn(  # noqa: PLR0913 - each with a name, most with a default
 
 
 def python_environment(**extra: str) -> dict[str, str]:
-    """Return the environment of a Python child of ours: our own, with this checkout importable from anywhere."""
+    """Return the environment of a Python child of ours: our own, with this checkout importable from anywhere.
+
+    A value in `extra` replaces the file of that secret, since settings refuse to have both.
+    """
     paths = [str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **extra}
+    kept = {name: text for name, text in os.environ.items() if name.removesuffix("_FILE") not in extra}
+    return {**kept, "PYTHONPATH": os.pathsep.join(paths), **extra}
 
 
 def stop(process: subprocess.Popen[bytes], *steps: tuple[signal.Signals, float]) -> int:
