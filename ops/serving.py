@@ -135,6 +135,7 @@ def serve_api(settings: Settings) -> None:
             [api_program(settings, grpc=grpc)],
             listeners,
             report=report,
+            drain_seconds=settings.shutdown_drain_secs,
             environment={**found, "PROMETHEUS_MULTIPROC_DIR": str(folder)},
             on_ready=lambda: log.info("serving", host=settings.app_host, port=ports.pop("app_port"), **ports),
             on_exit=lambda pid: forget_process(pid, str(folder)),
