@@ -103,8 +103,7 @@ class Ports(BaseModel):
     )
     orders_port: int = key(
         0,
-        "Port of APP_HOST on which only the contract of merchants' orders answers, as the old service did on 8000; 0:"
-        " none",
+        "Port of APP_HOST on which only the contract of merchants' orders answers, as once on 8000; 0: none",
         ge=0,
         le=65535,
     )

@@ -27,7 +27,7 @@ address() { # CONTAINER: its address in the network that nginx is in
 
 tell_nginx() { # standard input becomes the list of servers; requests in progress end at the old ones
     docker compose exec -T nginx sh -c '
-        cat >/run/tallystick/new && mv /run/tallystick/new /run/tallystick/upstream.conf
+        cat >/tmp/upstream.new && mv /tmp/upstream.new /tmp/upstream.conf
         nginx -q -t -c /etc/nginx/tallystick/nginx.conf && nginx -c /etc/nginx/tallystick/nginx.conf -s reload' </dev/stdin
 }
 
