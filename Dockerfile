@@ -33,7 +33,7 @@ ENV ENV=prod \
 USER 10001
 EXPOSE 8080 9090
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
-    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['APP_PORT'] + '/health', timeout=2)"]
+HEALTHCHECK --interval=5s --timeout=5s --start-period=90s \
+    CMD ["sh", "-c", "exec python -IS /app/ops/deploy/healthy.py \"$APP_PORT\" /health"]
 ENTRYPOINT ["tallystick"]
 CMD ["serve"]

@@ -15,8 +15,7 @@ drained_within=70
 say() { echo "roll: $*" >&2; }
 
 is_ready() { # CONTAINER
-    docker exec "$1" python -c \
-        "import urllib.request as u; u.urlopen('http://127.0.0.1:8080/ready', timeout=5)" 2>/dev/null
+    docker exec "$1" python -IS /app/ops/deploy/healthy.py 8080 /ready 2>/dev/null
 }
 
 address() { # CONTAINER: its address in the network that nginx is in
