@@ -39,7 +39,7 @@ class Process(BaseModel):
     )
     app_port: int = key(
         8080,
-        "Port of the HTTP API; `up` moves on from a busy one and says so",
+        "Port of the HTTP API; outside prod a busy default moves on and says so",
         also=("HTTP_PORT", "PORT"),
         ge=0,
         le=65535,

@@ -67,7 +67,9 @@ give_up_at=$((SECONDS + ready_within))
 mapfile -t new < <(docker compose ps --quiet api | grep --invert-match --fixed-strings "$(printf '%s\n' "${old[@]}")")
 for container in "${new[@]}"; do
     until is_ready "$container"; do
-        if ((SECONDS > give_up_at)) || [ "$(docker inspect --format '{{.State.Running}}' "$container")" != true ]; then
+        # One that ends is started again by Docker, so a second start means that it cannot run.
+        if ((SECONDS > give_up_at)) || [ "$(docker inspect --format '{{.RestartCount}}' "$container")" != 0 ]; then
+            docker inspect --format '{{json .State}}' "$container" >&2
             docker logs --tail 5 "$container" >&2
             docker rm --force "${new[@]}" >/dev/null
             say "a new process is not ready; the old ones go on"

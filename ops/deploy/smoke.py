@@ -32,11 +32,11 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = "tallystick-smoke"
 IMAGE, NEXT = "tallystick:smoke", "tallystick:smoke-next"
 SCOPES = ("accounts:read", "accounts:write", "transfers:write")
-CLIENTS = 8
+CLIENTS = 4
 REPLICAS = 3
-PAUSE_SECONDS = 0.05
+PAUSE_SECONDS = 0.1
 # Each wait has a bound: a container that hangs must end the run.
-UP_SECONDS = 300
+UP_SECONDS = 240
 EFFECT_SECONDS = 30.0
 
 
@@ -75,6 +75,7 @@ class Stage:
             "NGINX_HTTPS_PORT": str(https),
             "EDGE_SUBNET": "10.203.114.0/24",
             "STRIPE_SIGNING_SECRET_FILE": "/etc/tallystick/stripe",
+            "READY_WITHIN_SECONDS": str(UP_SECONDS),
         }
         self.run(str(ROOT / "ops/deploy/secrets.sh"), str(self.folder))
         secret = self.folder / "service" / "stripe"
@@ -91,7 +92,7 @@ class Stage:
             stdout=subprocess.PIPE,
             stderr=None if os.environ.get("VERBOSE") else subprocess.PIPE,
             text=True,
-            timeout=UP_SECONDS,
+            timeout=3 * UP_SECONDS,
             check=False,
         )
         if done.returncode:
@@ -252,7 +253,8 @@ def main(arguments: Sequence[str] = ()) -> int:
             asyncio.run(use(stage))
         except (SmokeError, subprocess.TimeoutExpired) as error:
             say(str(error))
-            say(stage.compose("logs", "--tail", "20"))
+            say(stage.compose("ps", "--all"))
+            say(stage.compose("logs", "--no-color", "--tail", "3"))
             return 1
         finally:
             if "--keep" not in arguments:
