@@ -2,7 +2,7 @@ FROM python:3.13-slim AS packages
 WORKDIR /app
 # Only what decides on the packages, so that this layer is kept when nothing but sources change.
 COPY tallystick ./
-COPY ops/setup ops/setup
+COPY ops/setup/__init__.py ops/setup/bootstrap.py ops/setup/progress.py ops/setup/words.py ops/setup/
 COPY ops/lock ops/lock
 COPY ops/deploy/slim.py ops/deploy/slim.py
 # PostgreSQL and Redis are services of their own here; the embedded ones stay out of the image.
