@@ -2,9 +2,10 @@
 # Arguments go in ARGS: make test ARGS="tests/core -x".
 
 .PHONY: help up test drill fuzz chaos check format lock bench demo e2e cash-demo load clean docs sbom audit licenses verify
+.PHONY: dev run lint cov perf db-upgrade pm2-start pm2-stop observability docker-smoke
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: ## start everything: embedded PostgreSQL and Redis, migrations, API, worker
 	@./tallystick up $(ARGS)
@@ -68,6 +69,39 @@ cash-demo: ## cash in and out through an agent, against the same
 
 load: ## run the Locust suites against their budgets
 	@./tallystick load $(ARGS)
+
+# Names of the services before this one.
+dev: up ## the same as up
+
+run: ## serve the API alone, on the servers of DATABASE_URL and REDIS_URL
+	@./tallystick serve $(ARGS)
+
+lint: ## check lint of Python, SQL and shell
+	@./tallystick check lint sql shell $(ARGS)
+
+cov: ## run the tests, and list the lines that none reaches
+	@./tallystick setup --dev
+	@.venv/bin/python -m coverage run --branch --source=core,handlers,jobs,ops -m pytest -q -m "not drill" $(ARGS)
+	@.venv/bin/python -m coverage report --show-missing --skip-covered
+
+perf: load ## the same as load
+
+db-upgrade: ## bring the schema of DATABASE_URL up to date
+	@./tallystick migrate $(ARGS)
+
+pm2-start: ## start the API and the worker under PM2 (npm install --global pm2)
+	@./tallystick setup
+	@pm2 start ops/pm2/ecosystem.config.cjs $(ARGS)
+
+pm2-stop: ## stop them, and take them from PM2's list
+	@pm2 delete ops/pm2/ecosystem.config.cjs $(ARGS)
+
+observability: ## start Prometheus, Alertmanager and Grafana beside docker-compose.yml's services
+	@docker compose --profile observability up --detach --wait prometheus alertmanager grafana $(ARGS)
+
+docker-smoke: ## build the image, and try docker-compose.yml: up, a transfer, a webhook, a roll under load, down
+	@./tallystick setup --dev
+	@.venv/bin/python -m ops.deploy.smoke $(ARGS)
 
 clean: ## remove .venv and caches; data in .state stays
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

@@ -39,7 +39,7 @@ class Process(BaseModel):
     )
     app_port: int = key(
         8080,
-        "Port of the HTTP API; `up` moves on from a busy one and says so",
+        "Port of the HTTP API; outside prod a busy default moves on and says so",
         also=("HTTP_PORT", "PORT"),
         ge=0,
         le=65535,
@@ -50,6 +50,7 @@ class Process(BaseModel):
     shutdown_timeout_secs: int = key(
         10, "How long requests in progress may take to end at a stop or reload", unit="seconds", ge=0, le=300
     )
+    shutdown_drain_secs: int = key(0, "How long `serve` goes on at a stop", unit="seconds", ge=0, le=300)
     state_dir: str = key(
         ".state",
         "Folder of the embedded servers' data, of logs and of keys made for development; unset: .state in the"
@@ -102,8 +103,7 @@ class Ports(BaseModel):
     )
     orders_port: int = key(
         0,
-        "Port of APP_HOST on which only the contract of merchants' orders answers, as the old service did on 8000; 0:"
-        " none",
+        "Port of APP_HOST on which only the contract of merchants' orders answers, as once on 8000; 0: none",
         ge=0,
         le=65535,
     )

@@ -47,8 +47,16 @@ def commands() -> dict[str, list[str]]:
             "vendor.github-workflows",
             ".github/workflows/ci.yml",
         ],
-        "compose": ["check-jsonschema", "--builtin-schema", "vendor.compose-spec", "docker-compose.yml"],
+        "compose": ["check-jsonschema", "--builtin-schema", "vendor.compose-spec", *compose_files()],
     }
+
+
+def compose_files() -> list[str]:
+    """Return the checkout's compose files."""
+    return [
+        "docker-compose.yml",
+        *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("ops/compose/*.yml")),
+    ]
 
 
 def shell_scripts() -> Iterator[str]:
