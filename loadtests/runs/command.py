@@ -7,6 +7,7 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,6 +72,8 @@ class Plan(NamedTuple):
 
 def main(plan: Plan, *, parent: Path | None = None) -> int:
     """Do it, and return the exit code: 0 within the budgets, 1 a breach, 130 interrupted. Raises Fault."""
+    if find_spec("locust") is None:
+        raise Fault("Locust is not installed here. A checkout installs it with `./tallystick setup --dev`.")
     console = Console()
     console = console if console.is_terminal else Console(width=PIPED_WIDTH)
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 GROWTH = 1.5
 #: Half as many users again have to get at least a tenth more done, or the service has no more to give.
 LEAST_GAIN = 0.1
+FLAT_STEPS = 2
 MOST_STEPS = 16
 #: Beyond this a process runs out of descriptors as systems usually allow them.
 MOST_USERS = 1_000
@@ -46,21 +47,24 @@ def next_users(users: int) -> int:
 
 
 def find_knee(steps: Sequence[Step]) -> Knee | None:
-    """Return the knee, or None as long as the load may rise. Only the last step can be the one that is not good."""
-    if not steps:
+    """Return the knee, or None as long as the load may rise: no step but the last has breached a budget.
+
+    One step that gains little may be chance, two in a row are not.
+    """
+    best: Step | None = None
+    flat = 0
+    for step in steps:
+        if step.breaches:
+            return Knee(best, f"at {step.users} users, {step.breaches[0]}")
+        if best is None or step.per_second >= best.per_second * (1 + LEAST_GAIN):
+            best, flat = step, 0
+        else:
+            flat += 1
+    if best is None:
         return None
-    *earlier, last = steps
-    before = earlier[-1] if earlier else None
-    if last.breaches:
-        return Knee(before, f"at {last.users} users, {last.breaches[0]}")
-    if before is not None:
-        gain = last.per_second / before.per_second - 1 if before.per_second else 1.0
-        if gain < LEAST_GAIN:
-            return Knee(
-                before,
-                f"{last.users} users get {gain:+.0%} done of what {before.users} users get: {last.per_second:.0f} and "
-                f"{before.per_second:.0f} requests a second",
-            )
+    last = steps[-1]
+    if flat >= FLAT_STEPS:
+        return Knee(best, f"{last.users} users get {last.per_second:,.0f} requests a second done")
     if len(steps) >= MOST_STEPS or next_users(last.users) > MOST_USERS:
-        return Knee(last, f"the load was not raised beyond {last.users} users")
+        return Knee(best, f"the load was not raised beyond {last.users} users")
     return None

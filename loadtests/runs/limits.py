@@ -14,6 +14,8 @@ BUSY_MACHINE = 0.9
 NOISE_CORES = 0.3
 #: As does a host that gives this share of the time to others.
 NOISE_STOLEN = 0.1
+#: Events that may wait at the end, as they come in batches.
+MOST_BEHIND = 100
 #: So many sessions that wait for one thing, on average, are a queue before it.
 QUEUE = 1.0
 #: Parts that run on one core a process, in the order in which they are looked at, with what helps.
@@ -60,7 +62,8 @@ class Wait(msgspec.Struct, frozen=True):
 class Usage(msgspec.Struct, frozen=True):
     """The use of one machine during a load. `here` tells that the service runs on it, below a process of ours.
 
-    `other` are the cores of everything else, None where the system does not tell; `stolen` is the host's share.
+    `other` are the cores of everything else, None where the system does not tell; `stolen` is the host's share;
+    `behind` is by how many events the worker fell behind meanwhile.
     """
 
     cores: int
@@ -68,7 +71,8 @@ class Usage(msgspec.Struct, frozen=True):
     roles: dict[str, RoleUse]
     other: float | None
     stolen: float
-    waits: tuple[Wait, ...]
+    waits: tuple[Wait, ...] = ()
+    behind: int = 0
 
     @property
     def used(self) -> float:
@@ -155,4 +159,8 @@ def doubts(usage: Usage) -> list[str]:
         found.append(f"Other programs used {usage.other:.2f} of {usage.cores} cores meanwhile.")
     if usage.stolen > NOISE_STOLEN:
         found.append(f"The host gave {usage.stolen:.0%} of the time to others.")
+    if usage.behind > MOST_BEHIND:
+        found.append(
+            f"The worker fell behind by {usage.behind:,} events: what came in is not what gets done."
+        )
     return found

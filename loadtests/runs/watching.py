@@ -41,18 +41,24 @@ WAITS = """
         AND backend_type = 'client backend'
     GROUP BY 1, 2
 """
+#: Events that the worker has not come to yet; with so many, it does not matter how many more.
+BEHIND = """
+    SELECT count(*)
+    FROM (SELECT FROM inbox_events WHERE state = 'pending' AND due_at <= now() ORDER BY due_at LIMIT 10000) AS due
+"""
 
 
 Waiting: TypeAlias = "Counter[tuple[str, str]]"
 
 
 class Sample(NamedTuple):
-    """One look: the processor seconds of each process by part, of the machine, and what sessions waited for."""
+    """One look: the processor seconds of each process by part, of the machine; what sessions and events wait for."""
 
     at: float
     machine: CpuTimes | None
     parts: Mapping[str, Mapping[int, float]]
     waits: Waiting | None
+    behind: int
 
 
 class Watcher:
@@ -90,7 +96,8 @@ class Watcher:
 
     async def _look_on(self, connection: Connection | None) -> None:
         while True:
-            self._samples.append(Sample(time.time(), cpu_times(), self._parts(), await _waits(connection)))
+            waits, behind = await _waits(connection)
+            self._samples.append(Sample(time.time(), cpu_times(), self._parts(), waits, behind))
             await asyncio.sleep(PAUSE_SECONDS)
 
     def _parts(self) -> dict[str, dict[int, float]]:
@@ -122,7 +129,7 @@ class Watcher:
             within = self._samples[-2:]
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         if len(within) < 2:
-            return Usage(cores, self._pid is not None, {}, None, 0.0, ())
+            return Usage(cores, self._pid is not None, {}, None, 0.0)
         first, last = within[0], within[-1]
         seconds = last.at - first.at
         roles = {
@@ -132,17 +139,19 @@ class Watcher:
         other, stolen = _rest(
             first.machine, last.machine, seconds, sum(each.cores for each in roles.values())
         )
-        return Usage(cores, self._pid is not None, roles, other, stolen, _mean_waits(within))
+        here = self._pid is not None
+        return Usage(cores, here, roles, other, stolen, _mean_waits(within), last.behind - first.behind)
 
 
-async def _waits(connection: Connection | None) -> Waiting | None:
+async def _waits(connection: Connection | None) -> tuple[Waiting | None, int]:
     if connection is None:
-        return None
+        return None, 0
     try:
         rows = await connection.fetch(WAITS, timeout=5)
+        behind: int = await connection.fetchval(BEHIND, timeout=5)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
-        return None  # an overloaded server may refuse; the next look tries again
-    return Counter({(row["kind"], row["event"]): row["sessions"] for row in rows})
+        return None, 0  # an overloaded server may refuse; the next look tries again
+    return Counter({(row["kind"], row["event"]): row["sessions"] for row in rows}), behind
 
 
 def _mean_waits(samples: list[Sample]) -> tuple[Wait, ...]:

@@ -57,10 +57,11 @@ def test_processes_that_begin_or_end_between_two_looks_count_once() -> None:
 
 def test_company_and_a_busy_host_make_figures_doubtful() -> None:
     assert doubts(usage()) == []
-    busy = Usage(2, True, {}, 0.5, 0.2, ())
+    busy = Usage(2, True, {}, 0.5, 0.2, behind=1500)
     assert doubts(busy) == [
         "Other programs used 0.50 of 2 cores meanwhile.",
         "The host gave 20% of the time to others.",
+        "The worker fell behind by 1,500 events: what came in is not what gets done.",
     ]
 
 
@@ -78,10 +79,11 @@ def test_the_load_rises_as_long_as_it_pays() -> None:
 
 
 def test_the_knee_is_the_last_step_before_a_breach_or_a_flat_throughput() -> None:
-    flat = find_knee(steps((10, 100), (15, 140), (22, 145)))
+    assert find_knee(steps((10, 100), (15, 140), (22, 145))) is None  # it may be chance
+    flat = find_knee(steps((10, 100), (15, 140), (22, 145), (33, 150)))
     assert flat is not None
     assert flat.step == Step(15, 140, [])
-    assert "22 users get +4% done of what 15 users get" in flat.reason
+    assert flat.reason == "33 users get 150 requests a second done"
     breach = find_knee([*steps((10, 100), (15, 140)), Step(22, 200, [SLOW])])
     assert breach is not None
     assert breach.step == Step(15, 140, [])
