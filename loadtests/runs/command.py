@@ -56,7 +56,7 @@ class Fault(click.ClickException):
 
 
 class Plan(NamedTuple):
-    """What is to be done. `service` is one that runs; None: one of our own with so many `api_processes`."""
+    """The run that is asked for. `service` is one that runs; None: one of our own with so many `api_processes`."""
 
     suites: Sequence[str]
     users: int

@@ -1,4 +1,4 @@
-"""What limits a load: computed from who used the processors, and from what PostgreSQL's sessions waited for."""
+"""The limit of a load: computed from who used the processors, and from what PostgreSQL's sessions waited for."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ONE_CORE = {
     "simulator": "the provider's simulator is not the service",
 }
 GENERATOR = "load generator"
-#: What sessions wait for, by kind and the beginning of the event, and what it means.
+#: Queues inside of PostgreSQL, by kind and the beginning of the event, and what each means.
 QUEUES = (
     ("Lock", "", "sessions wait for each other's rows: one account or wallet is hot"),
     ("IO", "Wal", "commits wait for the disk (write-ahead log)"),
@@ -81,7 +81,7 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class Limit(msgspec.Struct, frozen=True):
-    """What keeps the load from going higher: a part, and a sentence about it."""
+    """The part that keeps the load from going higher, and a sentence about it."""
 
     part: str
     sentence: str

@@ -40,7 +40,7 @@ NEEDS_PAYMENTS = {"payments", "mixed"}
 
 
 class Preparer:
-    """Makes data at one service. What was made for one run serves the next, which may need more of it."""
+    """Makes data at one service. The data of one run serves the next, which may need more of it."""
 
     def __init__(self, service: Service) -> None:
         self._service = service

@@ -1,4 +1,4 @@
-"""What Locust's process measured, as it writes it down."""
+"""The figures that Locust's process measured, as it writes them down."""
 
 from pathlib import Path
 

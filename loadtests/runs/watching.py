@@ -1,4 +1,4 @@
-"""Who used the processors during a load, from /proc, and what PostgreSQL's sessions waited for, from its own views."""
+"""The use of processors during a load, from /proc, and what PostgreSQL's sessions waited for, from its own views."""
 
 from __future__ import annotations
 

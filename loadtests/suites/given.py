@@ -1,4 +1,4 @@
-"""What a suite is given: where the service is, who calls it, and what was prepared there before the load began."""
+"""The data that a suite is given: who calls the service, and what was prepared there before the load began."""
 
 from pathlib import Path
 
