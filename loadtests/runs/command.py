@@ -33,7 +33,7 @@ from loadtests.runs.limits import limit_of
 from loadtests.runs.locusts import Load, run_locust
 from loadtests.runs.preparing import Preparer
 from loadtests.runs.report import Report
-from loadtests.runs.service import RunError, Service, is_ready, own_service
+from loadtests.runs.service import RunError, Service, disagreements, is_ready, own_service
 from loadtests.runs.watching import Watcher
 from loadtests.suites import SUITES
 from ops.process import PROJECT, StartError
@@ -118,8 +118,17 @@ class _Runner:
             for suite in self._plan.suites:
                 take = self._find_knee if self._plan.step else self._hold
                 kept &= await take(suite, service, preparer)
+            if service.pid is not None:
+                kept &= await self._books_agree(service)
         self._console.print(f"reports: {self._folder}", soft_wrap=True, highlight=False)
         return kept
+
+    async def _books_agree(self, service: Service) -> bool:
+        """Check the books of a service of our own, in which everything is known to be ours."""
+        found = await disagreements(service)
+        for text in found or ["The books agree."]:
+            self._console.print(text, soft_wrap=True, markup=False, highlight=False)
+        return not found
 
     @contextlib.asynccontextmanager
     async def _service(self) -> AsyncIterator[Service]:

@@ -26,11 +26,11 @@ ONE_CORE = {
     "simulator": "the provider's simulator is not the service",
 }
 GENERATOR = "load generator"
-#: Queues inside of PostgreSQL, by kind and the beginning of the event, and what each means.
+#: Queues inside of PostgreSQL, by kind and the beginning of the event in small letters, and what each means.
 QUEUES = (
     ("Lock", "", "sessions wait for each other's rows: one account or wallet is hot"),
-    ("IO", "Wal", "commits wait for the disk (write-ahead log)"),
-    ("LWLock", "WAL", "commits wait for the write-ahead log"),
+    ("IO", "wal", "commits wait for the disk (write-ahead log)"),
+    ("LWLock", "wal", "commits wait for the write-ahead log"),
     ("IO", "", "sessions wait for the disk"),
     ("LWLock", "", "sessions wait inside of PostgreSQL"),
 )
@@ -99,10 +99,18 @@ def limit_of(usage: Usage) -> Limit:
             "Give it more (-- --processes 2) or run it on other machines.",
         )
     if not usage.here:
-        return Limit(
-            "unknown (remote)", "The service runs elsewhere, so its processors are not seen from here."
-        )
+        return _elsewhere(usage, generator)
     return _full_process(usage) or _queue(usage) or _full_machine(usage) or _nothing(usage)
+
+
+def _elsewhere(usage: Usage, generator: RoleUse) -> Limit:
+    if usage.used < BUSY_MACHINE * usage.cores:
+        return Limit("unknown (remote)", "The service was not started here, so its processors are not seen.")
+    return Limit(
+        "this machine",
+        f"All {usage.cores} cores of this machine are in use: {generator.cores:.2f} by the load generator, "
+        f"{usage.other:.2f} by everything else. Nothing is known of a service on another machine.",
+    )
 
 
 def _full_process(usage: Usage) -> Limit | None:
@@ -117,7 +125,7 @@ def _queue(usage: Usage) -> Limit | None:
     """Find a queue inside of PostgreSQL that is longer than the sessions that compute."""
     running = sum(wait.sessions for wait in usage.waits if wait.kind == "CPU")
     for kind, event, meaning in QUEUES:
-        found = [each for each in usage.waits if each.kind == kind and each.event.startswith(event)]
+        found = [each for each in usage.waits if each.kind == kind and each.event.lower().startswith(event)]
         waiting = sum(each.sessions for each in found)
         if waiting >= max(QUEUE, running):
             worst = max(found, key=lambda each: each.sessions)
@@ -155,7 +163,8 @@ def _nothing(usage: Usage) -> Limit:
 def doubts(usage: Usage) -> list[str]:
     """Return sentences about what makes the figures of a run doubtful."""
     found = []
-    if usage.other is not None and usage.other > NOISE_CORES and usage.here:
+    if usage.other is not None and usage.other > NOISE_CORES:
+        # A service that was not started here may be among them.
         found.append(f"Other programs used {usage.other:.2f} of {usage.cores} cores meanwhile.")
     if usage.stolen > NOISE_STOLEN:
         found.append(f"The host gave {usage.stolen:.0%} of the time to others.")

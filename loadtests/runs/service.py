@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import aiohttp
 from aiohttp import web
 
+from core.database import open_database
+from core.ledger.verify import verify
+from core.settings import load_settings
 from loadtests.bench.stand import HOST, child_environment, wait_until
 from loadtests.rates import UNREACHED
 from ops.process import open_log, spawn, stop
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from ops.state import Running
 
 READY_SECONDS = 120.0
+# A range takes a fraction of a second; the bound allows for a disk that has to be read from anew.
+VERIFY_STATEMENT_MS = 120_000
 STOP_SECONDS = 30.0
 LOG_TAIL = 1_500
 SETTINGS: Mapping[str, str] = {
@@ -85,6 +90,22 @@ async def own_service(parent: Path, api_processes: int) -> AsyncIterator[Service
             await asyncio.to_thread(stop, process, (signal.SIGTERM, STOP_SECONDS))
     finally:
         shutil.rmtree(state, ignore_errors=True)
+
+
+async def disagreements(service: Service) -> list[str]:
+    """Return what `tallystick verify` finds wrong with the books, one sentence a check; speed is worth nothing then."""
+    settings = load_settings(
+        env_file=None,
+        env="dev",
+        database_url=service.database_url,
+        database_statement_timeout_ms=VERIFY_STATEMENT_MS,
+    )
+    database = await open_database(settings, role=None, size=2)
+    try:
+        findings = await verify(database)
+    finally:
+        await database.close()
+    return [f"{each.check}: {each.count:,} rows, first {each.subject}: {each.detail}." for each in findings]
 
 
 @contextlib.asynccontextmanager

@@ -29,7 +29,12 @@ def usage(
     [
         (usage(load_generator=0.95, API=0.95), "load generator", "is the limit, not the server"),
         (usage(load_generator=0.95, here=False), "load generator", "is the limit, not the server"),
-        (usage(here=False), "unknown (remote)", "runs elsewhere"),
+        (usage(here=False), "unknown (remote)", "was not started here"),
+        (
+            usage(here=False, cores=2, other=1.6),
+            "this machine",
+            "0.30 by the load generator, 1.60 by everything else",
+        ),
         (usage(other=None), "unknown", "does not tell"),
         (usage(API=0.93, PostgreSQL=1.2), "API", "SERVE_WORKERS"),
         (usage(API=0.5, Redis=0.97), "Redis", "one core"),

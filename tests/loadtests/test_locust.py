@@ -119,6 +119,7 @@ async def test_smoke_every_suite_makes_each_of_its_requests_at_a_service_of_its_
     code, output = await load("--suite", "all", "--smoke")
 
     assert code == 0, output
+    assert "The books agree." in output
     for suite, told in SUITES.items():
         (found,) = (folder / "out").glob(f"*/{suite}-3")
         report = json.loads((found / "report.json").read_text())
@@ -152,7 +153,10 @@ async def test_signed_events_come_with_a_share_of_duplicates_and_a_breached_budg
     assert code == 1, output
     assert "budget breached: POST /webhooks/stripe: p95" in output
     assert "is over 5 ms" in output
-    assert "Limit: The service runs elsewhere" in output or "Limit: The load generator" in output
+    # A busy machine may be at its own limit.
+    assert re.search(
+        r"Limit: (The service was not started here|The load generator|All \d+ cores of this)", output
+    )
     ids = [event["id"] for event in stub.events()]
     again = 1 - len(set(ids)) / len(ids)
     assert 0.05 < again < 0.5, again
