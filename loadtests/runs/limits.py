@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -26,13 +26,12 @@ ONE_CORE = {
     "simulator": "the provider's simulator is not the service",
 }
 GENERATOR = "load generator"
-#: Queues inside of PostgreSQL, by kind and the beginning of the event in small letters, and what each means.
-QUEUES = (
-    ("Lock", "", "sessions wait for each other's rows: one account or wallet is hot"),
-    ("IO", "wal", "commits wait for the disk (write-ahead log)"),
-    ("LWLock", "wal", "commits wait for the write-ahead log"),
-    ("IO", "", "sessions wait for the disk"),
-    ("LWLock", "", "sessions wait inside of PostgreSQL"),
+#: Queues inside of PostgreSQL: waits by kind and the beginning of the event in small letters, and the meaning of them.
+QUEUES: Sequence[tuple[Sequence[tuple[str, str]], str]] = (
+    ((("Lock", ""),), "sessions wait for each other's rows: one account or wallet is hot"),
+    ((("IO", "wal"), ("LWLock", "wal")), "commits wait for the write-ahead log and its disk"),
+    ((("IO", ""),), "sessions wait for the disk"),
+    ((("LWLock", ""),), "sessions wait inside of PostgreSQL"),
 )
 
 
@@ -124,14 +123,18 @@ def _full_process(usage: Usage) -> Limit | None:
 def _queue(usage: Usage) -> Limit | None:
     """Find a queue inside of PostgreSQL that is longer than the sessions that compute."""
     running = sum(wait.sessions for wait in usage.waits if wait.kind == "CPU")
-    for kind, event, meaning in QUEUES:
-        found = [each for each in usage.waits if each.kind == kind and each.event.lower().startswith(event)]
+    for kinds, meaning in QUEUES:
+        found = [
+            each
+            for each in usage.waits
+            if any(each.kind == kind and each.event.lower().startswith(event) for kind, event in kinds)
+        ]
         waiting = sum(each.sessions for each in found)
         if waiting >= max(QUEUE, running):
             worst = max(found, key=lambda each: each.sessions)
             return Limit(
                 "PostgreSQL",
-                f"{meaning[0].upper()}{meaning[1:]} ({kind} {worst.event}; {waiting:.1f} on average).",
+                f"{meaning[0].upper()}{meaning[1:]} ({worst.kind} {worst.event}; {waiting:.1f} on average).",
             )
     return None
 

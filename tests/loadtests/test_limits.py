@@ -8,7 +8,7 @@ from loadtests.runs.limits import RoleUse, Usage, Wait, doubts, limit_of
 from loadtests.runs.page import curve, sentence
 
 LOCKS = (Wait("Lock", "transactionid", 3.0), Wait("CPU", "running", 0.8))
-DISK = (Wait("IO", "WalSync", 1.5), Wait("CPU", "running", 0.5))
+DISK = (Wait("IO", "WalSync", 1.0), Wait("LWLock", "WALWrite", 0.5), Wait("CPU", "running", 0.5))
 
 
 def usage(
@@ -40,7 +40,11 @@ def usage(
         (usage(API=0.5, Redis=0.97), "Redis", "one core"),
         (usage(API=0.5, worker=0.97), "worker", "add workers"),
         (usage(API=0.5, waits=LOCKS), "PostgreSQL", "hot (Lock transactionid; 3.0 on average)"),
-        (usage(API=0.5, waits=DISK), "PostgreSQL", "write-ahead log) (IO WalSync; 1.5 on average)"),
+        (
+            usage(API=0.5, waits=DISK),
+            "PostgreSQL",
+            "write-ahead log and its disk (IO WalSync; 1.5 on average)",
+        ),
         # Sessions that compute more than they wait are no queue.
         (usage(API=0.5, waits=(Wait("CPU", "running", 4.0), *DISK[:1])), "none", "more users may do more"),
         (usage(cores=2, API=0.6, PostgreSQL=0.8), "PostgreSQL", "the most by the PostgreSQL"),
