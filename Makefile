@@ -67,8 +67,8 @@ e2e: ## pay in every way once, against the development service that runs here, o
 cash-demo: ## cash in and out through an agent, against the same
 	@examples/cash_demo.sh
 
-load: ## run the Locust suites against their budgets
-	@./tallystick load $(ARGS)
+load: ## load a service and hold it to its budgets (SUITE=qr USERS=20, ARGS=--step for the knee)
+	@./tallystick load $(if $(SUITE),--suite $(SUITE)) $(if $(USERS),--users $(USERS)) $(ARGS)
 
 # Names of the services before this one.
 dev: up ## the same as up

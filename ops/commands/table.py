@@ -106,7 +106,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "bench": ("ops.commands.develop.bench:bench", "Measure the speed, beside the floors that bound it."),
         "load": (
             "ops.commands.develop.load:load",
-            "Load a running service and hold it to its latency budgets.",
+            "Put a load on the service and hold it to its latency budgets.",
         ),
         "chaos": (
             "ops.commands.develop.chaos:chaos",

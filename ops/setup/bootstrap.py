@@ -101,7 +101,7 @@ def main(arguments: list[str]) -> None:
 
 
 def asks_for_help(arguments: list[str]) -> bool:
-    """Whether help is all that is wanted. Arguments of `test` and of `load` after the first go to other programs."""
+    """Whether help is all that is wanted. Arguments of the script's own words after the first go to other programs."""
     return not arguments or bool(HELP & set(arguments[:2] if arguments[0] in words.OWN else arguments))
 
 
