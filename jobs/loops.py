@@ -60,6 +60,8 @@ async def run_loop(loop: Loop, alarm: Alarm, stopping: asyncio.Event) -> None:
         if done:  # an empty look is no run
             metrics.JOB_RUNS.add(loop.name, "failed" if done < 0 else "success")
             metrics.JOB_SECONDS.observe(time.perf_counter() - started, loop.name)
+        if done >= 0:
+            metrics.JOB_LAST_SUCCESS.labels(loop.name).set_to_current_time()
         if done < 0:
             pause = full_jitter(failures, base_seconds=0.1, cap_seconds=MAX_PAUSE_SECONDS)
             await _sleep(pause, stopping)
@@ -109,6 +111,8 @@ async def drain(
         metrics.JOB_SECONDS.observe(time.perf_counter() - started, job.name)
         total = total.and_then(done)
         on_step(total)
+    if not total.failed:
+        metrics.JOB_LAST_SUCCESS.labels(job.name).set_to_current_time()
     if total.any:
         log.info("job.done", job=job.name, done=total.done, failed=total.failed)
     return total
