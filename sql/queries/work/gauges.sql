@@ -13,9 +13,14 @@ WITH told AS (
 
 SELECT
     (
-        SELECT coalesce(extract(EPOCH FROM clock_timestamp() - min(b.recorded_at)), 0)::float8
-        FROM batches AS b
-        WHERE b.seq > (SELECT h.batch FROM feed_head AS h)
+        -- The first ones in their order: the index by time would be read from the beginning of all history.
+        SELECT coalesce(extract(EPOCH FROM clock_timestamp() - min(first.recorded_at)), 0)::float8
+        FROM (
+            SELECT b.recorded_at FROM batches AS b
+            WHERE b.seq > (SELECT h.batch FROM feed_head AS h)
+            ORDER BY b.seq
+            LIMIT 100
+        ) AS first
     ) AS feed_lag_seconds,
     (
         SELECT coalesce(extract(EPOCH FROM clock_timestamp() - max(w.seen_at))::float8, 'Infinity')

@@ -52,8 +52,13 @@ UPDATE accounts SET balance = balance + 1 WHERE code = 'drill:a';
 """
 PAYMENT = """
 WITH made AS (
-    INSERT INTO payments (id, surface, caller, request_id, fingerprint, amount, scale, currency, method, state, routes, details)
-    VALUES ($1, 'orders', 'drill', $3, sha256('x'), 100, 2, 'USD', 'payment_link', 'unknown', '{simulator}', '{"title": "Tea"}')
+    INSERT INTO payments (
+        id, surface, caller, request_id, fingerprint, amount, scale, currency, method, state, routes, details
+    )
+    VALUES (
+        $1, 'orders', 'drill', $3, sha256('x'), 100, 2, 'USD', 'payment_link', 'unknown', '{simulator}',
+        '{"title": "Tea"}'
+    )
 )
 INSERT INTO payment_attempts (id, payment_id, number, provider, provider_id, state, next_look_at, created_at)
 VALUES ($2, $1, 1, 'simulator', $3, 'unknown', now() - interval '1 hour', now() - interval '2 hours')
