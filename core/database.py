@@ -154,6 +154,7 @@ class Connections:
         self.pool = pool
         self._at_hand: list[RawConnection] = []
         self._waiting = 0
+        metrics.POOL_SIZE.inc(pool.get_max_size())
 
     async def take(self) -> RawConnection:
         """Return a connection for one use. Raises TimeoutError after ACQUIRE_TIMEOUT_SECONDS."""
@@ -163,10 +164,17 @@ class Connections:
                 return raw
             await self.pool.release(raw)
         self._waiting += 1
+        metrics.POOL_WAITING.inc()
+        started = time.perf_counter()
         try:
             return await self.pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS)
+        except TimeoutError:
+            metrics.POOL_TIMEOUTS.add()
+            raise
         finally:
             self._waiting -= 1
+            metrics.POOL_WAITING.dec()
+            metrics.POOL_WAIT.observe(time.perf_counter() - started)
 
     async def give_back(self, raw: RawConnection, *, sound: bool) -> None:
         """Take a connection back. A connection whose use failed goes to the pool, which checks it."""
@@ -177,6 +185,7 @@ class Connections:
 
     async def close(self) -> None:
         """End all connections; those that do not end within five seconds are cut."""
+        metrics.POOL_SIZE.dec(self.pool.get_max_size())
         try:
             async with asyncio.timeout(5.0):
                 while self._at_hand:

@@ -63,6 +63,11 @@ async def pending(database_url: str) -> list[str]:
     return _outstanding(await _applied(database_url))
 
 
+def outstanding(applied: dict[str, str]) -> list[str]:
+    """Return the files that are not among `applied` (name: checksum), or in another version. Raises as `pending`."""
+    return _outstanding(applied)
+
+
 async def unknown(database_url: str) -> list[str]:
     """Return the applied files that this code does not have, because a later version applied them."""
     return sorted((await _applied(database_url)).keys() - migration_files().keys())

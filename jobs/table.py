@@ -48,6 +48,10 @@ PRUNE_SECONDS: Final = 60.0
 PACED: Final = 1_000_000
 
 
+# Seconds over which arq's units recur, the longest first; a job of hours begins once in its hour, or again and again.
+_SPANS: Final = {"hour": 86_400.0, "minute": 3_600.0, "second": 60.0}
+
+
 async def _nothing() -> int:
     return 0
 
@@ -104,6 +108,12 @@ class Job:
     timeout_seconds: float = 300
     wanted: Callable[[Settings], object] = lambda _: True
     command: bool = False
+
+    def interval_seconds(self, settings: Settings) -> float:
+        """Return the longest time between two runs that is planned."""
+        of_clock = [day / len(self.clock[unit]) for unit, day in _SPANS.items() if unit in self.clock]
+        polled = self.poll_seconds(settings)
+        return min([*of_clock[:1], *([polled] if polled else [])], default=0.0)
 
 
 def _outbox_poll(settings: Settings) -> float:

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSou
 from core.settings.brand import Brand
 from core.settings.files import with_files
 from core.settings.kinds import Secret, expectation, extra_of, has_marks, names_of, shown, text_of
+from core.settings.measuring import Measuring
 from core.settings.production import RULES, doubts
 from core.settings.providers import Orchestration, Upstreams
 from core.settings.retired import UNREMARKABLE_DATABASE_URL, back_doors, effect_notices, retired_notices
@@ -19,8 +20,8 @@ from core.settings.tracing import Tracing
 from core.settings.wallets import Money, SignIn, Tokens
 
 GROUPS = (
-    Process, Ports, Network, Storage, AtRest, Limits, Ledger, Inbox, Outbox, Upstreams, Orchestration, Tokens, SignIn,
-    Money, Brand, Tracing,
+    Process, Measuring, Ports, Network, Storage, AtRest, Limits, Ledger, Inbox, Outbox, Upstreams, Orchestration,
+    Tokens, SignIn, Money, Brand, Tracing,
 )  # fmt: skip
 
 # Words that mean prod; a message says of any other word that it counts as prod.
@@ -38,7 +39,7 @@ class SettingsError(Exception):
 class Settings(
     # pydantic lists the fields of the last base first.
     BaseSettings, Tracing, Brand, Money, SignIn, Tokens, Orchestration, Upstreams, Outbox, Inbox, Ledger, Limits,
-    AtRest, Storage, Network, Ports, Process,
+    AtRest, Storage, Network, Ports, Measuring, Process,
 ):  # fmt: skip
     """Every setting, frozen. `load_settings` alone reads and makes them. Unset texts are empty."""
 

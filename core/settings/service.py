@@ -74,16 +74,6 @@ class Process(BaseModel):
         ge=1,
         le=67_108_864,
     )
-    prometheus_multiproc_dir: str = key(
-        "",
-        "Folder in which the processes of one port share their metrics; the supervisor sets it for its children",
-    )
-    worker_metrics_port: int = key(
-        0,
-        "Port of APP_HOST on which the worker shows its own metrics to anybody; 0: none",
-        ge=0,
-        le=65535,
-    )
 
 
 class Ports(BaseModel):

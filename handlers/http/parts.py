@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from core.platform import Platform
     from core.service import Service
     from core.settings import Settings
+    from core.work.gauges import Collector
     from handlers.http.route import Route
     from handlers.webhooks.inbox_receive import Inbound
     from handlers.webhooks.outbox_parts import Outbound
@@ -54,6 +55,7 @@ class Parts:
         "administrators",
         "api_keys",
         "callers",
+        "collector",
         "desk",
         "guard",
         "identity",
@@ -79,6 +81,7 @@ class Parts:
     identity: Identity
     payments: Payments
     callers: InternalCallers
+    collector: Collector
     desk: Desk
     provider_events: EventDesk
 
