@@ -338,7 +338,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Tell the parts left out since a program is not on this machine and, after a long run, the costs of its tests.
 
-    A test tells what it left out by the property `left_out`.
+    A test tells what it left out by the property `left_out`, and what it has measured or counted by `shown`.
     """
     reports = [
         report
@@ -346,14 +346,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         if isinstance(report, pytest.TestReport)
     ]
     told = {
-        str(value)
-        for report in reports
-        if report.passed
-        for name, value in report.user_properties
-        if name == "left_out"
+        (name, str(value)) for report in reports if report.passed for name, value in report.user_properties
     }
-    for sentence in sorted(told):
-        terminalreporter.write_line(f"LEFT OUT: {sentence}", yellow=True)
+    for name, sentence in sorted(told):
+        if name == "left_out":
+            terminalreporter.write_line(f"LEFT OUT: {sentence}", yellow=True)
+        elif name == "shown":
+            terminalreporter.write_line(f"SHOWN: {sentence}")
     if sum(report.duration for report in reports) > LONG_RUN_SECONDS:
         for line in costs_of(reports):
             terminalreporter.write_line(line)

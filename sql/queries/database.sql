@@ -4,7 +4,7 @@ SELECT
     s.name,
     s.setting
 FROM pg_settings AS s
-WHERE s.name = ANY($1::text [])
+WHERE lower(s.name) = ANY($1::text [])
 UNION ALL
 SELECT
     'role',
