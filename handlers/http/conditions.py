@@ -51,11 +51,11 @@ def reader(call: Call, kind: Kind, until: datetime | None = None) -> Database:
     newest = datetime.now(UTC) - timedelta(milliseconds=call.parts.settings.replica_max_lag_ms) - CLOCKS
     if until is not None and until > newest:
         return primary
+    age = replica.age
     database = replica.reader(kind)
     if database is not primary:
         exchange = call.request[EXCHANGE]
-        age = str(math.ceil(replica.age * 1000))
-        exchange.rate_headers = (*exchange.rate_headers, (DATA_AGE, age))
+        exchange.rate_headers = (*exchange.rate_headers, (DATA_AGE, str(math.ceil(age * 1000))))
     return database
 
 
