@@ -1,7 +1,7 @@
 # Thin names for what ./tallystick and ops/setup do; see `./tallystick --help` for everything else.
 # Arguments go in ARGS: make test ARGS="tests/core -x".
 
-.PHONY: help up test drill fuzz chaos check format lock bench demo e2e cash-demo load clean
+.PHONY: help up test drill matrix fuzz chaos check format lock bench demo e2e cash-demo load clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,10 @@ lock: ## write ops/lock/*.txt from pyproject.toml (ARGS=--upgrade for newer vers
 
 proto: ## write the messages of gRPC in core/wire/ from docs/proto/*.proto
 	@.venv/bin/python -m grpc_tools.protoc -Idocs/proto --python_out=core/wire --pyi_out=core/wire docs/proto/*.proto
+
+matrix: ## run the chosen tests on each PostgreSQL and Redis of this machine, and print the table (minutes)
+	@./tallystick setup --dev
+	@.venv/bin/python -m tests.database.matrix
 
 bench: ## run the benchmark; the report goes to loadtests/results/
 	@./tallystick bench $(ARGS)

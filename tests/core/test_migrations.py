@@ -63,7 +63,7 @@ CATALOGUE = {
         UNION ALL
         SELECT format('%s %s of %s.%s', a.grantee::regrole, a.privilege_type, t.attrelid::regclass, t.attname)
         FROM pg_attribute AS t JOIN pg_class AS c ON c.oid = t.attrelid, aclexplode(t.attacl) AS a
-        WHERE c.relnamespace = 'public'::regnamespace
+        WHERE c.relnamespace = 'public'::regnamespace AND NOT t.attisdropped
         UNION ALL
         SELECT format('%s EXECUTE of %s', r.role, p.proname)
         FROM pg_proc AS p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS g
@@ -100,6 +100,14 @@ def with_files(monkeypatch: pytest.MonkeyPatch, **changes: str) -> None:
     monkeypatch.setattr(migrations, "migration_files", lambda: ordered)
 
 
+def plainly(lines: list[str]) -> list[str]:
+    """Return the lines without the pair of parentheses around an index's expression that some versions write."""
+    return [
+        line.replace("(((", "((").replace(")))", "))") if line.startswith("index ") else line
+        for line in lines
+    ]
+
+
 async def exists(owner: Raw, table: str) -> bool:
     return bool(await owner.fetchval("SELECT to_regclass($1) IS NOT NULL", table))
 
@@ -113,7 +121,12 @@ async def test_all_together_are_the_committed_schema(owner: Raw, tmp_path: Path)
     (tmp_path / "schema.txt").write_text(found)
     difference = "\n".join(
         difflib.unified_diff(
-            SCHEMA.read_text().splitlines(), lines, "tests/core/schema.txt", "migrated", lineterm="", n=0
+            plainly(SCHEMA.read_text().splitlines()),
+            plainly(lines),
+            "tests/core/schema.txt",
+            "migrated",
+            lineterm="",
+            n=0,
         )
     )
     assert not difference, f"{difference}\n\nIf that is meant: cp {tmp_path / 'schema.txt'} {SCHEMA}"
