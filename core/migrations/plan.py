@@ -54,7 +54,7 @@ _TAKES_AWAY = re.compile(r"\bDROP COLUMN|\bRENAME\b")
 
 
 class Online(NamedTuple):
-    """What a migration says of itself: whether it may run beside traffic, and why, or why not."""
+    """The statement of a migration about itself: whether it may run beside traffic, and why, or why not."""
 
     yes: bool
     why: str

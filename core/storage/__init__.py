@@ -1,1 +1,1 @@
-"""What stands beside the primary database: a pooler before it, and a replica behind it."""
+"""The standby beside the primary database."""

@@ -1,5 +1,5 @@
 -- name: primary_position
--- How far this server's log is on the disk, in bytes. Whatever has been committed is before that.
+-- How far this server's log is on the disk, in bytes. All that has been committed is before that.
 SELECT pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::bigint;
 
 -- name: replica_position
