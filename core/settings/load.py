@@ -183,11 +183,6 @@ def _remarks(settings: Settings, values: Mapping[str, Any]) -> list[str]:
         )
     if settings.env == "prod":
         remarks += doubts(settings)
-    if settings.database_pooler and not settings.database_direct_url:
-        remarks.append(
-            "DATABASE_POOLER is set without DATABASE_DIRECT_URL: migrations and operators' commands go through the"
-            " pooler, which does not keep their locks."
-        )
     if settings.dlq_backend == "redis":
         remarks.append("DLQ_BACKEND=redis announces dead letters there, too; they are kept in PostgreSQL.")
     if (

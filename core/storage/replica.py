@@ -84,7 +84,11 @@ class Replica:
             READS.add("primary", "late" if self.database is not None else "away")
             return self._primary
         READS.add("replica", "")
-        return Reader(self.database, self._primary)
+        return Reader(self, self.database, self._primary)
+
+    def distrust(self) -> None:
+        """Read the primary until the next look has found the standby again: a connection to nowhere takes seconds."""
+        self._as_of = float("-inf")
 
     async def watch(self) -> None:
         """Look at the standby again and again; this ends only when it is cancelled."""
@@ -115,7 +119,7 @@ class Replica:
         row = await self.database.fetchrow(SQL.replica_position)
         if row is None or row["epoch"] != self._epoch:
             # A standby that was promoted, or one of another database, has a history of its own from now on.
-            self._as_of = float("-inf")
+            self.distrust()
             return
         while self._positions and self._positions[0][1] <= row["replayed"]:
             self._as_of, _ = self._positions.popleft()
@@ -136,8 +140,9 @@ class Reader(Database):
     The primary is never older than the standby, so that pages which follow miss nothing.
     """
 
-    def __init__(self, replica: Database, primary: Database) -> None:
-        super().__init__(replica.connections)
+    def __init__(self, replica: Replica, database: Database, primary: Database) -> None:
+        super().__init__(database.connections)
+        self._replica = replica
         self._primary = primary
         self._failed = False
 
@@ -145,9 +150,11 @@ class Reader(Database):
         if not self._failed:
             try:
                 return await super()._once(work)
-            except Unavailable:
+            except Unavailable as error:
                 # The standby went away, or cancelled the statement because it held up the replay.
                 self._failed = True
+                if error.code == "database_unavailable":
+                    self._replica.distrust()
                 READS.add("primary", "failed")
         return await self._primary._once(work)  # noqa: SLF001 - a Database, too
 

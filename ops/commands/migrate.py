@@ -48,7 +48,12 @@ def migrate(*, check: bool, show_plan: bool, online_only: bool) -> int:
     from ops.reach import reaching_database
     from ops.state import operator_settings
 
-    url = operator_settings(redis_needed=False).database_url
+    settings = operator_settings(redis_needed=False)
+    if settings.database_pooler:
+        raise click.UsageError(
+            "DATABASE_POOLER is set: migrations need DATABASE_DIRECT_URL, past the pooler."
+        )
+    url = settings.database_url
     with reaching_database(url):
         if check:
             return asyncio.run(_check(url))

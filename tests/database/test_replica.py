@@ -7,12 +7,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
 
 from core import metrics
+from core.service import open_service
+from handlers.app import create_app
 from handlers.http.conditions import DATA_AGE
+from handlers.http.parts import PARTS
 from ops.embedded import EmbeddedServers
 from tests.database.day import Day, day_at, settings_of_day
 from tests.database.standby import standby_of
+from tests.handlers.wallets.conftest import ADMIN
 
 Wait = Callable[..., Awaitable[Any]]
 
@@ -36,6 +41,27 @@ def lag() -> float:
     found = re.search(r"^replica_lag_seconds (\S+)$", metrics.render().decode(), re.MULTILINE)
     assert found is not None
     return float(found[1])
+
+
+async def test_a_server_that_is_no_standby_is_never_read(
+    database_url: str, redis_url: str, tmp_path: Path, eventually: Wait
+) -> None:
+    """The primary stands for a standby that was promoted: it is out of recovery."""
+    settings = settings_of_day(
+        database_url, redis_url, tmp_path, database_replica_url=database_url, replica_reads="lists"
+    )
+    admin = {"X-Admin-Token": ADMIN}
+    async with (
+        open_service(settings) as service,
+        TestClient(TestServer(create_app(settings, service))) as client,
+    ):
+        assert client.app is not None
+        replica = client.app[PARTS].replica
+        assert replica is not None
+        await eventually(lambda: replica.database is not None)
+        async with client.get("/admin/events", headers=admin) as response:
+            assert (response.status, response.headers.get(DATA_AGE)) == (200, None)
+        assert lag() == float("inf")
 
 
 @pytest.mark.drill
