@@ -1,8 +1,8 @@
 # Thin names for what ./tallystick and ops/setup do; see `./tallystick --help` for everything else.
 # Arguments go in ARGS: make test ARGS="tests/core -x".
 
-.PHONY: help up test drill fuzz chaos check format lock bench demo e2e cash-demo load clean docs sbom audit licenses verify
-.PHONY: dev run lint cov perf db-upgrade pm2-start pm2-stop observability docker-smoke
+.PHONY: help up test drill matrix fuzz chaos check format lock bench demo e2e cash-demo load clean docs sbom audit licenses
+.PHONY: verify dev run lint cov perf db-upgrade pm2-start pm2-stop observability docker-smoke
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,10 @@ lock: ## write ops/lock/*.txt from pyproject.toml (ARGS=--upgrade for newer vers
 
 proto: ## write the messages of gRPC in core/wire/ from docs/proto/*.proto
 	@.venv/bin/python -m grpc_tools.protoc -Idocs/proto --python_out=core/wire --pyi_out=core/wire docs/proto/*.proto
+
+matrix: ## run the chosen tests on each PostgreSQL and Redis of this machine, and print the table (minutes)
+	@./tallystick setup --dev
+	@.venv/bin/python -m tests.database.matrix
 
 bench: ## run the benchmark; the report goes to loadtests/results/
 	@./tallystick bench $(ARGS)

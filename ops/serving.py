@@ -125,9 +125,8 @@ def serve_api(settings: Settings) -> None:
     listeners = _listen(settings)
     grpc = reserve_grpc(settings, settings.grpc_host, lambda text: log.warning("grpc.port", notice=text))
     if settings.auto_create_schema:
-        database_url = str(settings.database_url)
-        with reaching_database(database_url):
-            asyncio.run(migrate(database_url))
+        with reaching_database(settings.owner_url):
+            asyncio.run(migrate(str(settings.owner_url)))
     given = load_settings()
     # Addresses found at a running instance are handed over, since children cannot read them. A reload reads the rest.
     found = {

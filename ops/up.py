@@ -87,8 +87,9 @@ def run_everything(settings: Settings, *, verbose: bool) -> None:
             servers.append(stack.enter_context(postgres))
             database_url = postgres.url()
         # The database comes before anything else is started: without it there is nothing to run.
-        with reaching_database(settings.database_url or database_url):
-            asyncio.run(migrate(database_url, on_progress=lambda name: say(f"Applying {name}", "dim")))
+        owner_url = str(settings.database_direct_url) or database_url
+        with reaching_database(settings.owner_url or database_url):
+            asyncio.run(migrate(owner_url, on_progress=lambda name: say(f"Applying {name}", "dim")))
         if redis_url:
             if problem := redis_problem(settings):
                 say(problem, "yellow")

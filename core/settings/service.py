@@ -11,8 +11,6 @@ from core.settings.kinds import (
     LogLevel,
     Lower,
     Networks,
-    PostgresUrl,
-    RedisUrl,
     Secret,
     Secrets,
     Switch,
@@ -122,32 +120,6 @@ class Network(BaseModel):
         "Private hosts, addresses and networks that outgoing calls may reach, comma separated; public ones always"
         " may; prod refuses wildcards and metadata addresses",
         dev="localhost,127.0.0.0/8,::1",
-    )
-
-
-class Storage(BaseModel):
-    """PostgreSQL and Redis."""
-
-    database_url: PostgresUrl = key(
-        "",
-        "PostgreSQL, as postgresql://user:password@host:5432/database; unset: an embedded server",
-        also=("DB_URL", "PAYMENTS_DB_URL"),
-    )
-    database_pool_size: int = key(
-        8, "Connections of one process, its posting lane's included", unit="connections", ge=2, le=200
-    )
-    database_statement_timeout_ms: int = key(
-        10_000, "A statement that runs longer is cancelled", unit="milliseconds", ge=100, le=600_000
-    )
-    database_lock_timeout_ms: int = key(
-        2_000, "A wait for a lock that lasts longer is given up", unit="milliseconds", ge=10, le=60_000
-    )
-    database_prepared_statements: Switch = key(
-        True, "Keep prepared statements; off behind a pooler in transaction mode that does not know them"
-    )
-    auto_create_schema: Switch = key(False, "Development toggle: migrate when the API starts", dev="true")
-    redis_url: RedisUrl = key(
-        "", "Redis or Valkey, as redis://:password@host:6379/0; unset: an embedded server"
     )
 
 

@@ -10,6 +10,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "Process events, deliveries and everything else that is due.",
         ),
         "migrate": ("ops.commands.migrate:migrate", "Bring the database's schema up to date."),
+        "pooler": (
+            "ops.commands.database:pooler",
+            "Print the statements that let a login serve through a pooler.",
+        ),
         "import": (
             "ops.commands.importing:import_",
             "Carry over the database of a service before this one.",
