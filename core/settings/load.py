@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
+from core.settings.archive import Archive
 from core.settings.brand import Brand
 from core.settings.kinds import Secret, expectation, extra_of, has_marks, names_of, shown, text_of
 from core.settings.production import RULES, doubts
@@ -17,8 +18,8 @@ from core.settings.service import AtRest, Inbox, Ledger, Limits, Network, Outbox
 from core.settings.wallets import Money, SignIn, Tokens
 
 GROUPS = (
-    Process, Ports, Network, Storage, AtRest, Limits, Ledger, Inbox, Outbox, Upstreams, Orchestration, Tokens, SignIn,
-    Money, Brand,
+    Process, Ports, Network, Storage, AtRest, Limits, Ledger, Inbox, Outbox, Archive, Upstreams, Orchestration, Tokens,
+    SignIn, Money, Brand,
 )  # fmt: skip
 
 # Words that mean prod; a message says of any other word that it counts as prod.
@@ -35,8 +36,8 @@ class SettingsError(Exception):
 
 class Settings(
     # pydantic lists the fields of the last base first.
-    BaseSettings, Brand, Money, SignIn, Tokens, Orchestration, Upstreams, Outbox, Inbox, Ledger, Limits, AtRest,
-    Storage, Network, Ports, Process,
+    BaseSettings, Brand, Money, SignIn, Tokens, Orchestration, Upstreams, Archive, Outbox, Inbox, Ledger, Limits,
+    AtRest, Storage, Network, Ports, Process,
 ):  # fmt: skip
     """Every setting, frozen. `load_settings` alone reads and makes them. Unset texts are empty."""
 
