@@ -105,7 +105,7 @@ async def archive(database: Database, store: Store, epoch: str, part: Detached) 
     name = f"{epoch}/{part.parent}/{part.name}.jsonl.gz"
     written = Tally()
     await store.put(name, _compressed(_lines(database, part.name), written))
-    await check(store, name, written)
+    await check(store, name, written.rows, written.sha256)
     columns = await database.fetch(_sql.partition_columns, f"public.{part.name}")
     manifest = Manifest(
         FORMAT, part.name, part.parent, epoch, part.from_at, part.to_at, written.rows, written.size, written.sha256,
@@ -123,16 +123,16 @@ async def archive(database: Database, store: Store, epoch: str, part: Detached) 
     return noted
 
 
-async def check(store: Store, name: str, written: Tally) -> None:
-    """Read an object back. Raises Refusal `archive_damaged` unless it has these bytes and so many lines."""
+async def check(store: Store, name: str, rows: int, sha256: str) -> None:
+    """Read an object. Raises Refusal `archive_damaged` unless it has this digest and so many rows."""
     found = Tally()
     async for _ in plain_lines(store.get(name), found):
         pass
-    if (found.rows, found.size, found.sha256) != (written.rows, written.size, written.sha256):
+    if (found.rows, found.sha256) != (rows, sha256):
         raise Refusal(
             "archive_damaged",
-            f"{store.location(name)} has {found.rows} rows with digest {found.sha256}; {written.rows} rows with"
-            f" {written.sha256} were written. Nothing is removed from the database.",
+            f"{store.location(name)} has {found.rows} rows with digest {found.sha256}; {rows} rows with {sha256} were"
+            " archived. Nothing is changed in the database.",
         )
 
 

@@ -8,7 +8,7 @@ import asyncpg
 
 from core.database import queries
 from core.errors import Refusal
-from core.partitions.archiving import Tally, plain_lines
+from core.partitions.archiving import Tally, check, plain_lines
 from core.partitions.stores import open_store
 
 if TYPE_CHECKING:
@@ -50,18 +50,14 @@ async def restore(
     if found is None or found.state != "archived" or found.location is None:
         raise Refusal("not_archived", f"{name} is no partition that lies in the archive alone.")
     folder, _, file = found.location.rpartition("/")
+    store = open_store(folder)
+    await check(store, file, found.row_count or 0, found.sha256 or "")
     read = Tally()
     async with database.transaction() as connection:
         await connection.fetchval(_sql.reopen_partition, name)
-        async for lines in plain_lines(open_store(folder).get(file), read):
+        async for lines in plain_lines(store.get(file), read):
             await connection.fetchval(_sql.fill_partition, name, [line.decode() for line in lines])
             on_page(read.rows)
-        if (read.rows, read.sha256) != (found.row_count, found.sha256):
-            raise Refusal(
-                "archive_damaged",
-                f"{found.location} has {read.rows} rows with digest {read.sha256}; {found.row_count} rows with"
-                f" {found.sha256} were archived.",
-            )
         if attach:
             await connection.fetchval(_sql.attach_partition, name)
     return read.rows
