@@ -43,7 +43,7 @@ FOREIGN = {
 # The rooms of core, from the floor up: at run time a module imports from its own room and from those before it. Modules
 # that stand directly in core are the floor, unless they are named here.
 ROOMS = (
-    "floor", "work", "ledger", "audit", "closing", "access", "outbox", "inbox",
+    "floor", "work", "partitions", "ledger", "audit", "closing", "access", "outbox", "inbox",
     "providers", "payments", "wallets", "identity", "payables", "recurring",
     "importing",
 )  # fmt: skip

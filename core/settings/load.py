@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
+from core.settings.archive import Archive
 from core.settings.brand import Brand
 from core.settings.files import with_files
 from core.settings.kinds import Dsn, Secret, expectation, extra_of, has_marks, names_of, shown, text_of
@@ -21,8 +22,8 @@ from core.settings.tracing import Tracing
 from core.settings.wallets import Money, SignIn, Tokens
 
 GROUPS = (
-    Process, Measuring, Ports, Network, Storage, AtRest, Limits, Ledger, Inbox, Outbox, Upstreams, Orchestration,
-    Tokens, SignIn, Money, Brand, Tracing,
+    Process, Measuring, Ports, Network, Storage, AtRest, Limits, Ledger, Inbox, Outbox, Archive, Upstreams,
+    Orchestration, Tokens, SignIn, Money, Brand, Tracing,
 )  # fmt: skip
 
 # Words that mean prod; a message says of any other word that it counts as prod.
@@ -39,8 +40,8 @@ class SettingsError(Exception):
 
 class Settings(
     # pydantic lists the fields of the last base first.
-    BaseSettings, Tracing, Brand, Money, SignIn, Tokens, Orchestration, Upstreams, Outbox, Inbox, Ledger, Limits,
-    AtRest, Storage, Network, Ports, Measuring, Process,
+    BaseSettings, Tracing, Brand, Money, SignIn, Tokens, Orchestration, Upstreams, Archive, Outbox, Inbox, Ledger,
+    Limits, AtRest, Storage, Network, Ports, Measuring, Process,
 ):  # fmt: skip
     """Every setting, frozen. `load_settings` alone reads and makes them. Unset texts are empty."""
 

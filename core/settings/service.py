@@ -336,8 +336,8 @@ class Outbox(BaseModel):
     )
     webhook_deliveries_days: int = key(
         30,
-        "How long a delivery that is delivered or failed is kept, and can be sent again; its attempts go with it;"
-        " 0: for ever",
+        "How long a delivery that is delivered or failed is kept, and can be sent again; its attempts go with it"
+        " if they are kept for longer; 0: for ever",
         unit="days",
         ge=0,
         le=3_650,

@@ -76,6 +76,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "ops.commands.wallet_jobs:retain",
             "Remove audit records and sign-ins whose time is over.",
         ),
+        "archive": (
+            "ops.commands.partitions.archive:archive",
+            "Archive old attempts and audit records, list and restore them.",
+        ),
     },
     "Develop": {
         "env": (
