@@ -309,6 +309,11 @@ WORKER_HEARTBEAT_AGE = Gauge(
     registry=REGISTRY, multiprocess_mode="livemostrecent",
 )  # fmt: skip
 
+BACKUP_AGE = Gauge(
+    "backup_age_seconds", "Age of what the newest finished backup holds; infinite without one",
+    registry=REGISTRY, multiprocess_mode="livemostrecent",
+)  # fmt: skip
+
 _UP = Gauge("application_up", "1 while the process runs", registry=REGISTRY, multiprocess_mode="livemax")
 _READY = Gauge(
     "application_ready", "1 after /ready said so", registry=REGISTRY, multiprocess_mode="livemostrecent"

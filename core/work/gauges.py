@@ -34,6 +34,7 @@ async def measure(database: Database) -> None:
     row = await ask(database.fetchrow(_sql.pulse))
     metrics.FEED_LAG_SECONDS.set(math.nan if row is None else row["feed_lag_seconds"])
     metrics.WORKER_HEARTBEAT_AGE.set(math.nan if row is None else row["heartbeat_age_seconds"])
+    metrics.BACKUP_AGE.set(math.nan if row is None else row["backup_age_seconds"])
     metrics.DLQ_PENDING.set(math.nan if row is None else row["dead_letters"])
     if row is None:
         return  # the other questions would wait as long, and what was told of reports stays true
