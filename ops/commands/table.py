@@ -26,6 +26,18 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "ops.commands.reconcile:reconcile",
             "Compare wallets' balances with their entries; correct them if asked.",
         ),
+        "backup": (
+            "ops.commands.data.backup:backup",
+            "Back up the database to a folder or a bucket; list and check backups.",
+        ),
+        "restore": (
+            "ops.commands.data.restore:restore",
+            "Restore a backup into an empty database, and verify it.",
+        ),
+        "recovered": (
+            "ops.commands.data.restore:recovered",
+            "Verify a database that PostgreSQL has recovered, and begin a new epoch.",
+        ),
         "keys": ("ops.commands.keys:keys", "Create, list and revoke API keys."),
         "secrets": (
             "ops.commands.secrets.command:secrets",
