@@ -26,7 +26,8 @@ async def test_a_short_full_run_loses_nothing_and_doubles_nothing(
     record_property: Callable[[str, object], None],
 ) -> None:
     said: list[str] = []
-    plan = Plan(seed=4, kills=8, events_a_second=15, transfers_a_second=10, checkpoints=1)
+    # The seed has a full disk and a moved clock among its few faults.
+    plan = Plan(seed=39, kills=8, events_a_second=15, transfers_a_second=10, checkpoints=1)
     report = await run_full(plan, parent=parent, say=said.append, postgres_options=POSTGRES_OPTIONS)
     for fault, reason in report.left_out.items():
         record_property("left_out", f"the chaos of {fault}: {reason}")
@@ -92,7 +93,7 @@ async def test_a_link_fails_in_its_way_and_is_well_again(way: str) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", link.port)
         writer.write(b"before")
         assert await reader.readexactly(6) == b"before"
-        failing = asyncio.create_task(link.ways[way](0.2))
+        failing = asyncio.ensure_future(link.ways[way](0.2))
         await asyncio.sleep(0)
         with contextlib.suppress(OSError):
             writer.write(b"during" * 10)

@@ -48,6 +48,7 @@ def show(report: Report, console: Console) -> None:
     totals.add_column(justify="right")
     rows = {
         "seed": report.plan.seed,
+        "steps": report.steps,
         "kills": report.kills,
         "other faults": report.others,
         "checkpoints": report.checkpoints,
@@ -66,11 +67,9 @@ def show(report: Report, console: Console) -> None:
     promise = "Every acknowledged write is there exactly once, every event was delivered under one id."
     verdict(report.findings, CHECKS, promise, console)
     if report.state:
-        console.print(
-            f"The state is kept in {report.state}. Its logs are in logs/. To look into the data:\n"
-            f"  mount -o loop {report.state}/disk.img {report.state}/postgresql-18   # where there is a disk.img\n"
-            f"  STATE_DIR={report.state} tallystick up",
-            style="red",
-            markup=False,
-            highlight=False,
-        )
+        how = f"The state is kept in {report.state}, its logs in {report.state}/logs. To look into the data:"
+        for place in Path(report.state).glob("postgres-*"):
+            if not any(place.iterdir()):
+                how += f"\n  mount -o loop {report.state}/disk.img {place}"
+        how += f"\n  STATE_DIR={report.state} tallystick up"
+        console.print(how, style="red", markup=False, highlight=False, soft_wrap=True)

@@ -18,7 +18,7 @@ AT_ONCE = 64
 ANSWER_SECONDS = 10.0
 #: Waits between two tries, doubled from the first to the last.
 FIRST_WAIT_SECONDS, LAST_WAIT_SECONDS = 0.1, 2.0
-#: The share of holds; the rest are transfers. What is done with a hold, with its share; `expire` does nothing.
+#: The share of holds; the rest are transfers. The deeds that follow a hold, with their shares; `expire` does nothing.
 HOLDS = 0.35
 DEEDS = {"capture": 0.4, "void": 0.2, "late": 0.2, "expire": 0.2}
 HOLD_SECONDS = 6

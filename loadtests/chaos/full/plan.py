@@ -70,6 +70,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     checkpoints: int = 5
     #: The first steps of the script are left out: a run that goes on where another one was stopped.
     first_step: int = 1
+    #: After so many seconds no further step begins; None: all of them do.
+    seconds: float | None = None
     #: For so long nothing may get on before the rest counts as lost.
     patience_seconds: float = 90.0
 

@@ -51,6 +51,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     kills: int
     others: int
     steps: int
+    """The steps that were made. The one after them is the first of a run that goes on."""
     faults: dict[str, Recovery]
     left_out: dict[str, str]
     checkpoints: int
@@ -75,7 +76,7 @@ async def run_full(
     postgres_options: Mapping[str, str] | None = None,
 ) -> Report:
     """Do a whole run on a stage below `parent` and report it. All processes are stopped however it ends."""
-    started_at, started = now(), time.monotonic()
+    started_at, started, commit = now(), time.monotonic(), machine.commit()
     say("starting PostgreSQL, Valkey, the API, workers, tills, the provider and the receiver")
     async with contextlib.AsyncExitStack() as stack:
         stage = FullStage(plan.seed, parent=parent, say=say, postgres_options=postgres_options)
@@ -98,12 +99,12 @@ async def run_full(
         return Report(
             started_at=started_at,
             seconds=round(time.monotonic() - started, 1),
-            commit=machine.commit(),
+            commit=commit,
             machine=machine.facts(),
             plan=plan,
             kills=run.made(kills=True),
             others=run.made(kills=False),
-            steps=len(run.script),
+            steps=run.steps,
             faults={name: _recovery(took) for name, took in sorted(run.recoveries.items())},
             left_out=run.faults.left_out(),
             checkpoints=run.checkpoints,

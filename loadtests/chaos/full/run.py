@@ -1,6 +1,7 @@
 """A full run: three loads flow, step follows step, and the books are audited on the way, beside the traffic."""
 
 import asyncio
+import math
 import sys
 import time
 from collections import defaultdict
@@ -20,7 +21,7 @@ from loadtests.chaos.payments.run import TROUBLES
 from loadtests.chaos.plan import Fault
 
 POLL_SECONDS = 0.02
-#: A checkpoint comes after so many steps at the soonest.
+#: A short script has one checkpoint for so many steps, and one at least.
 MOST_OFTEN = 5
 
 
@@ -38,6 +39,7 @@ class Run:
         )
         self.recoveries: defaultdict[str, list[float]] = defaultdict(list)
         self.no_comeback: list[str] = []
+        self.steps = 0
         self.checkpoints = 0
         self.broken: dict[str, list[str]] = {}
         self._began = time.monotonic()
@@ -47,15 +49,19 @@ class Run:
         loads = self._loads
         await loads.trouble(TROUBLES)
         await loads.provider.release(sys.maxsize)
-        every = max(MOST_OFTEN, len(self.script) // (self._plan.checkpoints + 1))
+        wanted = min(self._plan.checkpoints, max(1, len(self.script) // MOST_OFTEN))
+        every = max(1, len(self.script) // (wanted + 1))
         flows = [asyncio.create_task(flow) for flow in loads.run()]
         try:
             for number, step in enumerate(self.script, 1):
+                if time.monotonic() - self._began > (self._plan.seconds or math.inf):
+                    break
                 await self._make(number, step)
+                self.steps += 1
                 for flow in flows:
                     if flow.done():
                         await flow
-                if number % every == 0 and self.checkpoints < self._plan.checkpoints:
+                if number % every == 0 and self.checkpoints < wanted:
                     await self._check()
             loads.finish()
             self._say("the faults are over; waiting until every request is answered")
@@ -128,7 +134,7 @@ class Run:
         await loads.book.put("/faults", {})
         await loads.book.post("/webhooks/release")
         if stage.host.clock is not None:
-            # What was put off by a clock that was ahead is due at that time, and no earlier.
+            # Work that a clock that was ahead has put off is due at that time, and no earlier.
             stage.host.clock.move(stage.host.clock.furthest + 1)
         await stage.wait_ready()
         seen, since = "", time.monotonic()

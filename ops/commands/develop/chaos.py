@@ -19,6 +19,7 @@ FULL_KILLS, SMALL_KILLS = 1_000, 50
     help="How often something is killed: 1,000, and 50 with --events or --payments. Other faults come on top.",
 )
 @click.option("--step", type=click.IntRange(1), default=1, help="Begin with this step of the seed's script.")
+@click.option("--seconds", type=click.FloatRange(1), help="Begin no further step after so long.")
 @click.option("--events", type=click.IntRange(10, 10_000_000), help="Instead: so many events alone.")
 @click.option(
     "--rate",
@@ -38,11 +39,12 @@ FULL_KILLS, SMALL_KILLS = 1_000, 50
     type=click.Path(dir_okay=False, path_type=Path),
     help="Where the JSON goes; loadtests/results/<date>-<commit>-chaos-full-<seed>.json.",
 )
-def chaos(
+def chaos(  # noqa: PLR0913 - an option each
     *,
     seed: int,
     kills: int | None,
     step: int,
+    seconds: float | None,
     events: int | None,
     rate: float,
     payments: int | None,
@@ -77,7 +79,7 @@ def chaos(
         pay(Plan(seed=seed, payments=payments, kills=kills or SMALL_KILLS, told=not untold), output)
         return
     if events is None:
-        full(FullPlan(seed=seed, kills=kills or FULL_KILLS, first_step=step), output)
+        full(FullPlan(seed=seed, kills=kills or FULL_KILLS, first_step=step, seconds=seconds), output)
         return
     kills = kills or SMALL_KILLS
     if events < EVENTS_A_KILL * kills:
