@@ -35,6 +35,7 @@ from handlers.http.protocol import Runner
 from ops.embedded import EmbeddedServers, embedded_servers
 from tests import commands
 from tests.costs import costs_of
+from tests.databases import Databases
 from tests.sharing import Part, Parts, alone, named
 
 if TYPE_CHECKING:
@@ -159,6 +160,16 @@ async def template(servers: EmbeddedServers, administer: Administer) -> str:
     return TEMPLATE
 
 
+@pytest.fixture(scope="session")
+async def databases(
+    servers: EmbeddedServers, template: str, administer: Administer
+) -> AsyncIterator[Databases]:
+    """Return the copies of the migrated schema."""
+    copies = Databases(template, administer, servers.postgres.url)
+    yield copies
+    await copies.close()
+
+
 @pytest.fixture(scope="module")
 async def parts_of_module() -> AsyncIterator[Parts]:
     """Open the parts that the tests of a module share, each for the first test that asks for it."""
@@ -174,19 +185,9 @@ def part(request: pytest.FixtureRequest, parts_of_module: Parts) -> Part:
 
 
 @pytest.fixture
-async def database_url(
-    servers: EmbeddedServers, template: str, administer: Administer, part: Part
-) -> AsyncIterator[str]:
-    """Return the owner's DSN of a fresh copy of the migrated schema."""
-
-    @asynccontextmanager
-    async def copied() -> AsyncIterator[str]:
-        name = f"test_{next(_copies)}"
-        await administer(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
-        yield servers.postgres.url(name)
-        await administer(f"DROP DATABASE {name} WITH (FORCE)")
-
-    async with part("database", copied) as url:
+async def database_url(databases: Databases, part: Part) -> AsyncIterator[str]:
+    """Return the owner's DSN of a copy of the migrated schema without rows."""
+    async with part("database", databases.copy) as url:
         yield url
 
 
