@@ -69,7 +69,7 @@ OPEN = {
 def exported() -> dict[str, set[str]]:
     """Return every series name that the API or a worker exports, with its labels."""
     assert SURFACES  # with the modules of both programs, all metrics are defined
-    assert jobs.worker
+    assert jobs.worker.work is not None
     found: dict[str, set[str]] = dict(OF_PROMETHEUS)
     for one in metrics.DEFINED:
         labels = set(one.labels) | EVERYWHERE
