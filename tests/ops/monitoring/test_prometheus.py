@@ -163,7 +163,7 @@ async def test_each_alert_fires_under_its_fault(
             assert wrong.returncode == 1, wrong.stderr
             await drill.fire("LedgerDrift")
             servers.valkey.kill()
-            await stand.call("GET", "/v1/accounts/drill:a", key)
+            await drill.transfer("without Redis")
             await drill.fire("RedisAway")
             servers.postgres.kill()
             await drill.fire("DatabaseUnreachable")
@@ -253,6 +253,11 @@ class Drill:
             )
             await self.fire("PaymentsUnknown", "RefundsUnknown", "MigrationsPending", "JobNotRun", "JobFails")
 
+    async def transfer(self, key: str) -> int:
+        legs = [{"account": "drill:a", "amount": -1}, {"account": "drill:b", "amount": 1}]
+        headers = {"Idempotency-Key": key}
+        return await self.stand.call("POST", "/v1/transfers", self.key, json={"legs": legs}, headers=headers)
+
     async def forge(self) -> None:
         wrong = {"Stripe-Signature": f"t={int(time.time())},v1={'0' * 64}"}
         await self.stand.call("POST", "/webhooks/stripe", json={"id": "evt_x"}, headers=wrong)
@@ -260,15 +265,11 @@ class Drill:
     async def the_database_hangs(self) -> None:
         """Rows are locked, so that calls wait, queue and fail; meanwhile the API is held up for a moment, too."""
         stand, key = self.stand, self.key
-        transfer = {"legs": [{"account": "drill:a", "amount": -1}, {"account": "drill:b", "amount": 1}]}
         # The process knows the key from here; it would else wait for that alone.
         assert await stand.call("GET", "/v1/accounts/drill:a", key) == 200
         async with locked(self.database_url, "accounts, keys"):
             calls = [stand.call("GET", "/v1/accounts/drill:a/entries", key) for _ in range(30)]
-            calls += [
-                stand.call("POST", "/v1/transfers", key, json=transfer, headers={"Idempotency-Key": f"k{n}"})
-                for n in range(20)
-            ]
+            calls += [self.transfer(f"k{number}") for number in range(20)]
             ended = asyncio.gather(*calls)
             await asyncio.sleep(7)
         assert {503} <= set(await ended)
