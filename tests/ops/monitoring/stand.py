@@ -80,7 +80,7 @@ class Stand:
         )  # fmt: skip
 
     def configure(self, *jobs: str) -> None:
-        """Write the configuration of ops/prometheus, as if service discovery found one process of each of these jobs."""
+        """Write the configuration of ops/prometheus, as if discovery found one process of each of these jobs."""
         config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
         config["global"] = {
             "scrape_interval": f"{SCRAPE_SECONDS}s",

@@ -8,6 +8,7 @@ import yaml
 
 import jobs.worker
 from core import metrics
+from core.settings import Settings
 from handlers.app import SURFACES
 from ops.grafana.boards import BOARDS
 from ops.grafana.panels import COLUMNS, text_of
@@ -114,7 +115,7 @@ def test_names_are_found_in_an_expression(expression: str, found: dict[str, set[
     assert parse("", expression).metrics == found
 
 
-async def test_contract_names_and_labels_stand_and_begin_at_zero(api: Any) -> None:
+async def test_contract_names_and_labels_stand_and_begin_at_zero(api: Any, settings: Settings) -> None:
     defined = {one.name: one for one in metrics.DEFINED}
     assert {
         name: labels
@@ -127,7 +128,7 @@ async def test_contract_names_and_labels_stand_and_begin_at_zero(api: Any) -> No
     assert of_this_process - begun == set()
     for series in (
         'http_requests_total{endpoint="/v1/transfers",method="POST",path="/v1/transfers",status="500",status_code="500"}',
-        'payments_refunds_cents_total{currency="USD"}',
+        f'payments_refunds_cents_total{{currency="{settings.default_currency}"}}',
         'webhook_signature_validations_total{provider="paypal",result="invalid",valid="false"}',
         'dlq_messages_total{action="discarded"}',
         'ledger_transfers_total{outcome="insufficient_funds"}',
