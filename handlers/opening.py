@@ -26,6 +26,7 @@ from core.payments.orchestration.provider_events import EventDesk
 from core.payments.router import open_engine
 from core.platform import open_platform
 from core.service import Service, open_service
+from core.storage.replica import open_replica
 from core.work.gauges import Collector
 from core.work.retries import half_jitter
 from handlers.http.parts import Parts
@@ -67,6 +68,9 @@ async def _try(parts: Parts, stack: AsyncExitStack, service: Service | None = No
         parts.missing = Unavailable(f"PostgreSQL answers: {error}.")
         return False
     parts.service = service
+    parts.replica = await stack.enter_async_context(
+        open_replica(service.database, parts.settings, service.epoch)
+    )
     parts.guard = Guard(service.redis, parts.settings, service.epoch)
     stack.push_async_callback(parts.guard.close)
     parts.api_keys = ApiKeys(service.database, parts.settings.api_key_cache_secs)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
-from core import metrics
+from core import metrics, tracing
 from core.errors import Refusal
 from core.work.progress import Progress
 from core.work.retries import full_jitter
@@ -59,7 +59,10 @@ async def run_loop(loop: Loop, alarm: Alarm, stopping: asyncio.Event) -> None:
             done = -1
         if done:  # an empty look is no run
             metrics.JOB_RUNS.add(loop.name, "failed" if done < 0 else "success")
-            metrics.JOB_SECONDS.observe(time.perf_counter() - started, loop.name)
+            seconds = time.perf_counter() - started
+            metrics.JOB_SECONDS.observe(seconds, loop.name)
+            if tracing.active is not None:
+                tracing.active.ran(loop.name, seconds, failed=done < 0)
         if done >= 0:
             metrics.JOB_LAST_SUCCESS.labels(loop.name).set_to_current_time()
         if done < 0:

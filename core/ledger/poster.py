@@ -64,6 +64,7 @@ class Poster:
                 max_waiting=max_waiting,
                 weigh=_weight,
                 share=SHARE,
+                name="ledger.post",
                 waited=metrics.LEDGER_LANE_WAIT.observe,
             )
             for _ in range(2)

@@ -296,6 +296,7 @@ PROVIDER_REPORT_LAST_RUN = level(
 WORKER_HEARTBEAT_AGE = level(
     "worker_heartbeat_age_seconds", "Time since any worker's last heartbeat; infinite without a worker"
 )
+BACKUP_AGE = level("backup_age_seconds", "Age of what the newest finished backup holds; infinite without one")
 
 _UP = level("application_up", "1 while the process runs", share="livemax")
 _READY = level("application_ready", "1 after /ready said so")

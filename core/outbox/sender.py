@@ -30,6 +30,7 @@ from core.outbox.ordering import Turn
 from core.outbox.recording import Records, Result, Written, result_of
 from core.outbox.schedule import Schedule
 from core.outbox.signing import Sealed, Signers, message_id
+from core.outbox.wire.sending import sent
 from core.vault import SealedError, Vault
 
 if TYPE_CHECKING:
@@ -370,9 +371,7 @@ class Sender:
             body=message.body,
             timestamp=int(time.time()),
         )
-        if message.request is not None:
-            return await self._courier.post(self._egress, message.request, message.body, signed)
-        return await self._egress.post(row["url"], body=message.body, headers=own | signed)
+        return await sent(self._egress, self._courier, message, own, signed)
 
     async def _note_health(self, message: Message, result: Result) -> None:
         row = message.row

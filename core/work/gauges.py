@@ -89,6 +89,7 @@ async def measure(database: Database) -> bool:
 _OF_PULSE: Final = {
     "feed_lag_seconds": metrics.FEED_LAG_SECONDS,
     "heartbeat_age_seconds": metrics.WORKER_HEARTBEAT_AGE,
+    "backup_age_seconds": metrics.BACKUP_AGE,
     "dead_letters": metrics.DLQ_PENDING,
     "dead_letter_seconds": metrics.DLQ_OLDEST,
     "inbox_events": metrics.INBOX_PENDING,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from core.platform import Platform
     from core.service import Service
     from core.settings import Settings
+    from core.storage.replica import Replica
     from core.work.gauges import Collector
     from handlers.http.route import Route
     from handlers.webhooks.inbox_receive import Inbound
@@ -66,6 +67,7 @@ class Parts:
         "payments",
         "platform",
         "provider_events",
+        "replica",
         "service",
         "settings",
         "stopping",
@@ -94,6 +96,7 @@ class Parts:
         self.administrators = Administrators(settings)
         self.tokens = Tokens(settings)
         self.missing: Refusal | None = None
+        self.replica: Replica | None = None
         # /ready remembers both: a process that stops, and a schema that was found whole once.
         self.stopping = False
         self.migrated = False

@@ -1,9 +1,9 @@
 -- name: pulse
 -- One row with numbers, each counted up to 10,000, and ages in seconds, each 0 where there is nothing: the oldest batch
--- that is not in the feed yet; any worker's last heartbeat, infinite when there is no worker; dead letters, and the one
--- that came first; events that are due; events without their deliveries; deliveries that are due; open holds that have
--- an end, and the one whose end is longest ago. At last the time of the last reconciliation, 0 before the first, and
--- what it has found.
+-- that is not in the feed yet; any worker's last heartbeat and the newest backup, infinite when there is none; dead
+-- letters, and the one that came first; events that are due; events without their deliveries; deliveries that are due;
+-- open holds that have an end, and the one whose end is longest ago. At last the time of the last reconciliation, 0
+-- before the first, and what it has found.
 WITH told AS (
     SELECT a.created_at, a.data FROM audit_events AS a
     WHERE a.type = 'ledger.reconciled'
@@ -26,6 +26,10 @@ SELECT
         SELECT coalesce(extract(EPOCH FROM clock_timestamp() - max(w.seen_at))::float8, 'Infinity')
         FROM workers AS w
     ) AS heartbeat_age_seconds,
+    (
+        SELECT coalesce(extract(EPOCH FROM clock_timestamp() - max(k.taken_at))::float8, 'Infinity')
+        FROM backups AS k
+    ) AS backup_age_seconds,
     (
         SELECT count(*) FROM (
             SELECT 1 FROM inbox_events

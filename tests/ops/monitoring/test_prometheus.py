@@ -48,6 +48,7 @@ INSERT INTO holds (no, id, source_id, amount, expires_at, principal_id, kind, le
 VALUES (1, gen_random_uuid(), 1, 1, now() - interval '1 hour', 1, 'x', '{}', '{}');
 INSERT INTO provider_reports (provider, file, counts) VALUES ('stripe', 'x.csv', '{"matched": 3, "missing_here": 1}');
 UPDATE workers SET seen_at = now() - interval '1 hour';
+UPDATE payment_attempts SET next_look_at = now() - interval '1 hour';
 UPDATE accounts SET balance = balance + 1 WHERE code = 'drill:a';
 """
 PAYMENT = """
