@@ -63,6 +63,8 @@ async def run_loop(loop: Loop, alarm: Alarm, stopping: asyncio.Event) -> None:
             metrics.JOB_SECONDS.observe(seconds, loop.name)
             if tracing.active is not None:
                 tracing.active.ran(loop.name, seconds, failed=done < 0)
+        if done >= 0:
+            metrics.JOB_LAST_SUCCESS.labels(loop.name).set_to_current_time()
         if done < 0:
             pause = full_jitter(failures, base_seconds=0.1, cap_seconds=MAX_PAUSE_SECONDS)
             await _sleep(pause, stopping)
@@ -112,6 +114,8 @@ async def drain(
         metrics.JOB_SECONDS.observe(time.perf_counter() - started, job.name)
         total = total.and_then(done)
         on_step(total)
+    if not total.failed:
+        metrics.JOB_LAST_SUCCESS.labels(job.name).set_to_current_time()
     if total.any:
         log.info("job.done", job=job.name, done=total.done, failed=total.failed)
     return total

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from core import ids, tasks, tracing
+from core import ids, metrics, tasks, tracing
 from core.database import ClaimGoneError, queries
 from core.errors import Refusal, Unavailable
 from core.inbox.applying import Batch, BatchApplier, Idle, Posted, failure_of
@@ -150,9 +150,10 @@ class Processor:
         look = self._due_window.look()
         ended = self._ended
         try:
-            rows = await self._database.fetch(
-                _sql.claim_inbox_events, BATCH, self._worker.id, token, LEASE_SECONDS, look.seconds
-            )
+            with metrics.CLAIM_SECONDS.timed("inbox"):
+                rows = await self._database.fetch(
+                    _sql.claim_inbox_events, BATCH, self._worker.id, token, LEASE_SECONDS, look.seconds
+                )
         except BaseException:
             self._left_behind = True
             raise

@@ -200,16 +200,16 @@ class Sender:
     async def _claim(self, token: UUID) -> list[Row]:
         """Claim from endpoints that wait until a delivery is found or no endpoint is left whose turn it could be."""
         while asked := self._choose():
-            rows = await self._database.fetch(
-                _sql.claim_deliveries,
-                list(asked),
-                [share.most for share in asked.values()],
-                [share.batches for share in asked.values()],
-                [self._backlog[endpoint_id].since for endpoint_id in asked],
-                self._worker.id,
-                token,
-                self._lease_seconds,
-            )
+            with metrics.CLAIM_SECONDS.timed("deliveries"):
+                rows = await self._database.fetch(
+                    _sql.claim_deliveries,
+                    list(asked),
+                    *map(list, zip(*asked.values(), strict=True)),
+                    [self._backlog[endpoint_id].since for endpoint_id in asked],
+                    self._worker.id,
+                    token,
+                    self._lease_seconds,
+                )
             self._backlog.note(asked, rows)
             if rows:
                 return rows

@@ -8,19 +8,22 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
+from core.settings.archive import Archive
 from core.settings.brand import Brand
 from core.settings.files import with_files
-from core.settings.kinds import Secret, expectation, extra_of, has_marks, names_of, shown, text_of
+from core.settings.kinds import Dsn, Secret, expectation, extra_of, has_marks, names_of, shown, text_of
+from core.settings.measuring import Measuring
 from core.settings.production import RULES, doubts
 from core.settings.providers import Orchestration, Upstreams
 from core.settings.retired import UNREMARKABLE_DATABASE_URL, back_doors, effect_notices, retired_notices
-from core.settings.service import AtRest, Inbox, Ledger, Limits, Network, Outbox, Ports, Process, Storage
+from core.settings.service import AtRest, Inbox, Ledger, Limits, Network, Outbox, Ports, Process
+from core.settings.storage import Storage
 from core.settings.tracing import Tracing
 from core.settings.wallets import Money, SignIn, Tokens
 
 GROUPS = (
-    Process, Ports, Network, Storage, AtRest, Limits, Ledger, Inbox, Outbox, Upstreams, Orchestration, Tokens, SignIn,
-    Money, Brand, Tracing,
+    Process, Measuring, Ports, Network, Storage, AtRest, Limits, Ledger, Inbox, Outbox, Archive, Upstreams,
+    Orchestration, Tokens, SignIn, Money, Brand, Tracing,
 )  # fmt: skip
 
 # Words that mean prod; a message says of any other word that it counts as prod.
@@ -37,8 +40,8 @@ class SettingsError(Exception):
 
 class Settings(
     # pydantic lists the fields of the last base first.
-    BaseSettings, Tracing, Brand, Money, SignIn, Tokens, Orchestration, Upstreams, Outbox, Inbox, Ledger, Limits,
-    AtRest, Storage, Network, Ports, Process,
+    BaseSettings, Tracing, Brand, Money, SignIn, Tokens, Orchestration, Upstreams, Archive, Outbox, Inbox, Ledger,
+    Limits, AtRest, Storage, Network, Ports, Measuring, Process,
 ):  # fmt: skip
     """Every setting, frozen. `load_settings` alone reads and makes them. Unset texts are empty."""
 
@@ -53,6 +56,11 @@ class Settings(
             return given
         extras = {name: extra_of(field).get("dev") for name, field in cls.model_fields.items()}
         return {name: value for name, value in extras.items() if value is not None} | given
+
+    @property
+    def owner_url(self) -> Dsn:
+        """The address at which migrations find PostgreSQL itself."""
+        return self.database_direct_url or self.database_url
 
     def __init__(self, **values: Any) -> None:
         """Take the given values alone: `load_settings` has chosen among the sources and the names of a key before."""
@@ -80,7 +88,7 @@ def load_settings(*, env_file: str | os.PathLike[str] | None = ".env", **overrid
         problems.append("GRPC_TLS_CERT_FILE and GRPC_TLS_KEY_FILE belong together: set both or none.")
     if problems:
         raise SettingsError(problems)
-    for attribute in ("database_url", "redis_url"):
+    for attribute in ("database_url", "database_direct_url", "database_replica_url", "redis_url"):
         getattr(settings, attribute).given_as = given_as.get(attribute, "")
     notices = [
         *retired_notices(environment),

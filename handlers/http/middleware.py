@@ -41,7 +41,7 @@ _SAFE_METHODS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
 
 _EXPOSED = (
     "X-Request-ID, X-Trace-Id, traceparent, Location, ETag, Retry-After,"
-    " RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset"
+    " RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, X-Data-Age-Ms"
 )
 _log = structlog.get_logger(__name__)
 

@@ -86,6 +86,7 @@ class Service:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the methods as the server takes them."""
+        metrics.begin_grpc(METHODS, sorted({code.name for code in (grpc.StatusCode.OK, *CODES.values())}))
         behaviors: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             name: grpc.unary_unary_rpc_method_handler(
                 self._answering(name, method),
