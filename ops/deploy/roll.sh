@@ -34,7 +34,7 @@ wait_for_old_workers() {
     for ((waited = 0; waited < drained_within; waited++)); do
         # The reload takes a moment to reach the workers, so the first look comes after one.
         sleep 1
-        docker compose exec -T nginx sh -c 'grep -qs "shutting down" /proc/[0-9]*/cmdline' || return 0
+        docker compose exec -T nginx sh -c 'grep -qs "[s]hutting down" /proc/[0-9]*/cmdline' || return 0
     done
 }
 
