@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Put another image in the place of the running one, while requests go on: roll.sh IMAGE
 #
-# New processes of the API start beside the old ones. When all of them are ready, nginx is told to use these alone; when
-# nothing is under way at the old ones any more, they end. The worker comes last: its work waits meanwhile. A new process
+# New processes of the API start beside the old ones, and nginx keeps to the old ones. When all of the new ones are ready,
+# nginx is told to use these alone; when nothing is under way at the old ones any more, they end. The worker comes last: its work waits meanwhile. A new process
 # that does not become ready is taken away, and the old ones go on. COMPOSE_FILE and COMPOSE_PROJECT_NAME are read.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -61,6 +61,8 @@ fi
 say "migrations"
 docker compose run --rm --no-deps migrate
 
+# The name stands for every container, also for one that is just starting.
+only "${old[@]}" | tell_nginx
 say "${#old[@]} new processes beside ${#old[@]} old ones"
 docker compose up --detach --no-build --no-deps --no-recreate --scale "api=$((2 * ${#old[@]}))" api
 give_up_at=$((SECONDS + ready_within))
@@ -72,6 +74,7 @@ for container in "${new[@]}"; do
             docker inspect --format '{{json .State}}' "$container" >&2
             docker logs --tail 5 "$container" >&2
             docker rm --force "${new[@]}" >/dev/null
+            tell_nginx <ops/nginx/upstream.conf
             say "a new process is not ready; the old ones go on"
             exit 1
         fi
