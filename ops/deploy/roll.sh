@@ -63,6 +63,8 @@ docker compose run --rm --no-deps migrate
 
 # The name stands for every container, also for one that is just starting.
 only "${old[@]}" | tell_nginx
+# However this ends, the name is right again: a container that is started anew gets another address.
+trap 'tell_nginx <ops/nginx/upstream.conf' EXIT
 say "${#old[@]} new processes beside ${#old[@]} old ones"
 docker compose up --detach --no-build --no-deps --no-recreate --scale "api=$((2 * ${#old[@]}))" api
 give_up_at=$((SECONDS + ready_within))
@@ -74,7 +76,6 @@ for container in "${new[@]}"; do
             docker inspect --format '{{json .State}}' "$container" >&2
             docker logs --tail 5 "$container" >&2
             docker rm --force "${new[@]}" >/dev/null
-            tell_nginx <ops/nginx/upstream.conf
             say "a new process is not ready; the old ones go on"
             exit 1
         fi
@@ -89,7 +90,6 @@ wait_for_old_workers
 say "the old ones end"
 docker stop --time 30 "${old[@]}" >/dev/null
 docker rm "${old[@]}" >/dev/null
-tell_nginx <ops/nginx/upstream.conf
 
 say "the worker"
 docker compose up --detach --no-build --no-deps worker
