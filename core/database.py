@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import re
+import sys
 import time
 from contextlib import asynccontextmanager
 from importlib import resources
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import asyncpg
 import structlog
 
-from core import metrics
+from core import metrics, tracing
 from core.errors import Refusal, Unavailable
 
 if TYPE_CHECKING:
@@ -153,6 +154,7 @@ class Connections:
         self.pool = pool
         self._at_hand: list[RawConnection] = []
         self._waiting = 0
+        metrics.POOL_SIZE.inc(pool.get_max_size())
 
     async def take(self) -> RawConnection:
         """Return a connection for one use. Raises TimeoutError after ACQUIRE_TIMEOUT_SECONDS."""
@@ -162,10 +164,17 @@ class Connections:
                 return raw
             await self.pool.release(raw)
         self._waiting += 1
+        metrics.POOL_WAITING.inc()
+        started = time.perf_counter()
         try:
             return await self.pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS)
+        except TimeoutError:
+            metrics.POOL_TIMEOUTS.add()
+            raise
         finally:
             self._waiting -= 1
+            metrics.POOL_WAITING.dec()
+            metrics.POOL_WAIT.observe(time.perf_counter() - started)
 
     async def give_back(self, raw: RawConnection, *, sound: bool) -> None:
         """Take a connection back. A connection whose use failed goes to the pool, which checks it."""
@@ -176,6 +185,7 @@ class Connections:
 
     async def close(self) -> None:
         """End all connections; those that do not end within five seconds are cut."""
+        metrics.POOL_SIZE.dec(self.pool.get_max_size())
         try:
             async with asyncio.timeout(5.0):
                 while self._at_hand:
@@ -269,6 +279,7 @@ class translated:  # noqa: N801 - reads as a word: `with translated():`
 
 async def _timed(name: str, work: Awaitable[Result]) -> Result:
     started = time.perf_counter()
+    span = None if tracing.active is None else tracing.active.query(name)
     ok = False
     try:
         result = await work
@@ -276,6 +287,16 @@ async def _timed(name: str, work: Awaitable[Result]) -> Result:
         return result
     finally:
         metrics.observe_query(name, time.perf_counter() - started, ok=ok)
+        if span is not None:
+            if not ok:
+                span.set_attribute("error.type", _kind_of_error())
+            span.end()
+
+
+def _kind_of_error() -> str:
+    """Return a word for the error that is being handled; its text may have values in it."""
+    error = sys.exception()
+    return getattr(error, "sqlstate", None) or type(error).__name__
 
 
 def _log_statement(ran: asyncpg.connection.LoggedQuery) -> None:

@@ -84,7 +84,17 @@ def migration_files() -> dict[str, str]:
 
 async def pending(database_url: str) -> list[str]:
     """Return the files that are not applied, or in another version. Raises Refusal on a changed migration."""
-    return _outstanding(await _applied(database_url))
+    return outstanding(await _applied(database_url))
+
+
+def outstanding(applied: dict[str, str]) -> list[str]:
+    """Return the files that are not among `applied` (name: checksum), or in another version. Raises as `pending`."""
+    if changed := _altered(applied):
+        raise Refusal(
+            "migration_changed",
+            f"{', '.join(changed)} was applied and reads differently now. Add a new one instead.",
+        )
+    return [name for name, text in migration_files().items() if applied.get(name) != _checksum(text)]
 
 
 async def altered(database_url: str) -> list[str]:
@@ -103,7 +113,7 @@ async def planned(database_url: str) -> list[Step]:
     try:
         files = migration_files()
         steps = []
-        for name in _outstanding(await _applied_of(connection)):
+        for name in outstanding(await _applied_of(connection)):
             text = files[name]
             names = plan.function_names(text)
             if name.startswith("functions/"):
@@ -141,7 +151,7 @@ async def migrate(
         await connection.execute(_BOOKKEEPING)
         applied = []
         files = migration_files()
-        for name in _outstanding(await _applied_of(connection)):
+        for name in outstanding(await _applied_of(connection)):
             text = files[name]
             is_function = name.startswith("functions/")
             if online_only and not is_function and not plan.online(name, text).yes:
@@ -276,15 +286,6 @@ def _altered(applied: dict[str, str]) -> list[str]:
         for name, text in migration_files().items()
         if name.startswith("migrations/") and applied.get(name) not in (None, _checksum(text))
     ]
-
-
-def _outstanding(applied: dict[str, str]) -> list[str]:
-    if changed := _altered(applied):
-        raise Refusal(
-            "migration_changed",
-            f"{', '.join(changed)} was applied and reads differently now. Add a new one instead.",
-        )
-    return [name for name, text in migration_files().items() if applied.get(name) != _checksum(text)]
 
 
 def _checksum(text: str) -> str:

@@ -20,6 +20,11 @@ class Storage(BaseModel):
         "PostgreSQL past the pooler, with the owner's login: migrations and operators' commands go there; unset:"
         " DATABASE_URL",
     )
+    backup_to: str = key(
+        "",
+        "Place of backups, a folder or s3://bucket/folder (with AWS_ACCESS_KEY_ID and the like); unset: `backups` in"
+        " the state directory",
+    )
     database_pool_size: int = key(
         8, "Connections of one process, its posting lane's included", unit="connections", ge=2, le=200
     )

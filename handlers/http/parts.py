@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from core.service import Service
     from core.settings import Settings
     from core.storage.replica import Replica
+    from core.work.gauges import Collector
     from handlers.http.route import Route
     from handlers.webhooks.inbox_receive import Inbound
     from handlers.webhooks.outbox_parts import Outbound
@@ -55,6 +56,7 @@ class Parts:
         "administrators",
         "api_keys",
         "callers",
+        "collector",
         "desk",
         "guard",
         "identity",
@@ -81,6 +83,7 @@ class Parts:
     identity: Identity
     payments: Payments
     callers: InternalCallers
+    collector: Collector
     desk: Desk
     provider_events: EventDesk
 

@@ -48,6 +48,8 @@ Cursor = Annotated[
     ),
 ]
 
+for _word in ("replayed", *OUTCOMES_BY_CODE):
+    metrics.LEDGER_TRANSFERS.begin(_word)
 _REFUSALS = tuple(code for code in OUTCOMES_BY_CODE if code != "posted")
 _TRANSFER_REFUSALS = tuple(
     code

@@ -30,6 +30,7 @@ CATALOGUE = {
         FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p', 'v', 'm')
         LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
         WHERE c.relnamespace = 'public'::regnamespace AND a.attnum > 0 AND NOT a.attisdropped
+            AND NOT c.relispartition
     """,
     "storage": """
         SELECT format('%s %s', relname, o) FROM pg_class, unnest(reloptions) AS o
@@ -38,8 +39,19 @@ CATALOGUE = {
     "constraint": """
         SELECT format('%s: %s', conrelid::regclass, pg_get_constraintdef(oid)) FROM pg_constraint
         WHERE connamespace = 'public'::regnamespace AND contype <> 'n'
+            AND conrelid NOT IN (SELECT inhrelid FROM pg_inherits)
     """,
-    "index": "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'",
+    "index": """
+        SELECT pg_get_indexdef(i.indexrelid) FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indrelid
+        WHERE c.relnamespace = 'public'::regnamespace AND i.indexrelid NOT IN (SELECT inhrelid FROM pg_inherits)
+    """,
+    # Their bounds are those of the day of the migration.
+    "partition": """
+        SELECT format('%s by %s: %s', p.partrelid::regclass, pg_get_partkeydef(p.partrelid),
+            (SELECT string_agg(h.inhrelid::regclass::text, ' ' ORDER BY h.inhrelid::regclass::text)
+                FROM pg_inherits AS h WHERE h.inhparent = p.partrelid))
+        FROM pg_partitioned_table AS p
+    """,
     "sequence": """
         SELECT format('%s %s from %s to %s by %s, cache %s', sequencename, data_type, min_value, max_value,
             increment_by, cache_size)
