@@ -130,7 +130,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "chaos": (
             "ops.commands.develop.chaos:chaos",
-            "Kill and pause the parts of a service under load, then check the books.",
+            "Kill, cut and fill the parts of a service under load, then check the books.",
         ),
     },
 }
