@@ -35,14 +35,14 @@ _log = structlog.get_logger(__name__)
 
 LAG = metrics.level(
     "replica_lag_seconds",
-    "How old the data of the standby may be; infinite while nobody knows",
+    "How old the data of the standby may be; infinite while nobody knows, 0 without a standby",
     share="livemax",
 )
 READS = metrics.Count(
     "replica_reads_total",
     "Lists and reports by what they were read from, and why from the primary: late, away or failed",
     ("source", "reason"),
-    [("replica", ""), *metrics.each(("primary",), ("late", "away", "failed"))],
+    [("replica", ""), *metrics.each(["primary"], ["late", "away", "failed"])],
 )
 
 # The age is looked at so often that a look takes a fifth of the bound at most; a second's look costs nothing.
