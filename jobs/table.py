@@ -27,6 +27,7 @@ from core.recurring import autopay, charging
 from core.wallets import retention, settlement
 from core.work import wakeup
 from core.work.progress import Progress
+from core.work.traces import prune_traces
 from jobs.backfill import askable, backfill
 from jobs.sweep import sweep
 
@@ -46,6 +47,10 @@ STALLED_SECONDS: Final = 5.0
 PRUNE_SECONDS: Final = 60.0
 # A step never does so much, so its loop always waits for the next poll.
 PACED: Final = 1_000_000
+
+
+# Seconds over which arq's units recur, the longest first; a job of hours begins once in its hour, or again and again.
+_SPANS: Final = {"hour": 86_400.0, "minute": 3_600.0, "second": 60.0}
 
 
 async def _nothing() -> int:
@@ -104,6 +109,12 @@ class Job:
     timeout_seconds: float = 300
     wanted: Callable[[Settings], object] = lambda _: True
     command: bool = False
+
+    def interval_seconds(self, settings: Settings) -> float:
+        """Return the longest time between two runs that is planned."""
+        of_clock = [day / len(self.clock[unit]) for unit, day in _SPANS.items() if unit in self.clock]
+        polled = self.poll_seconds(settings)
+        return min([*of_clock[:1], *([polled] if polled else [])], default=0.0)
 
 
 def _outbox_poll(settings: Settings) -> float:
@@ -178,6 +189,11 @@ JOBS: Final[Mapping[str, Job]] = {
             "prune_inbox", "Remove old events of providers that are finished.",
             lambda tools: prune_events(tools.database, tools.settings.inbox_retention_days),
             poll_seconds=lambda _: PRUNE_SECONDS,
+        ),
+        Job(
+            "prune_traces", "Remove old traces of events, while traces are made.",
+            lambda tools: prune_traces(tools.database), poll_seconds=lambda _: PRUNE_SECONDS,
+            wanted=lambda settings: settings.otel_exporter_otlp_endpoint,
         ),
         Job(
             "partitions", "Make the next partitions of attempts and of the audit, and measure them.",
