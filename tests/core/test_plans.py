@@ -19,7 +19,7 @@ from tests.queries import OF_SOURCES, QUERIES
 # Tables that grow with what a service does, and not with how many merchants, endpoints and settings it has.
 LARGE = {
     "account_events", "account_profiles", "accounts", "audit_events", "autopay_failures", "autopay_notices",
-    "backdated_entries", "batches", "callbacks", "entries", "feed", "hold_events", "holds", "inbox_actions",
+    "backdated_entries", "batches", "callbacks", "entries", "event_traces", "feed", "hold_events", "holds", "inbox_actions",
     "inbox_bodies", "inbox_events", "inbox_failures", "internal_signatures", "kaspi_log", "keys", "mandates",
     "merchant_api_signatures", "orchestration_payments", "order_payments", "order_requests", "outbox_events",
     "payables", "payment_attempts", "payment_names", "payment_refunds", "payment_timeline", "payments", "refusals",
@@ -28,7 +28,7 @@ LARGE = {
 }  # fmt: skip
 # Tables of which a whole read is a read of little.
 SMALL = {
-    "account_windows", "agents", "api_keys", "blocked_senders", "closed_dates", "epochs", "feed_gaps", "feed_head",
+    "account_windows", "agents", "api_keys", "backups", "blocked_senders", "closed_dates", "epochs", "feed_gaps", "feed_head",
     "imports", "inbox_claims", "inbox_sources", "internal_callers", "kaspi_configs", "merchant_api_keys",
     "order_aliases", "order_keys", "order_merchants", "order_plans", "order_subscriptions", "outbox_positions",
     "partitions", "passkeys", "platform_settings", "principals", "provider_reports", "reconciliation_log", "replays",
