@@ -50,7 +50,6 @@ _READS_ROWS = re.compile(
     r"\bCHECK \(|\bSET NOT NULL|\bREFERENCES\b|\bPRIMARY KEY|\bUNIQUE\b|\bTYPE\b|GENERATED ALWAYS|\bclock_timestamp\(|"
     r"\bgen_random_uuid\(|\bFOREIGN KEY"
 )
-_RENAMED = re.compile(rf"\bALTER TABLE {_NAME} RENAME TO (\w+)")
 _TAKES_AWAY = re.compile(r"\bDROP COLUMN|\bRENAME\b")
 
 
@@ -114,10 +113,8 @@ def locks(text: str) -> dict[str, str]:
     A dropped index stands as `index <name>`: its table, which the text does not name, is locked with it.
     """
     text = _plain(text)
-    renamed = dict(_RENAMED.findall(text))
-    made = set(_CREATED.findall(text)) | set(renamed.values())
-    # A table that gives its name to one that the text makes is locked under that name.
-    found = dict.fromkeys(renamed, MODES[-1])
+    made = set(_CREATED.findall(text))
+    found: dict[str, str] = {}
     for table, mode in _taken(text):
         if table not in made and MODES.index(mode) >= MODES.index(found.get(table, MODES[0])):
             found[table] = mode
@@ -130,10 +127,7 @@ def blocking(text: str) -> list[str]:
     Statements about tables that the text makes itself, or that have a few rows, hold nobody up.
     """
     text = _plain(text)
-    renamed = dict(_RENAMED.findall(text))
-    made = set(_CREATED.findall(text)) | SMALL | set(renamed.values())
-    # The version before finds a table under a name that was given away, if the text makes one of that name.
-    replaced = (renamed.keys() & made) | set(renamed.values())
+    made = set(_CREATED.findall(text)) | SMALL
     found = []
     for concurrently, index, table in _INDEX.findall(text):
         if table not in made and not concurrently:
@@ -142,7 +136,7 @@ def blocking(text: str) -> list[str]:
         gentle = _GENTLE.match(change) or "NOT VALID" in change
         if table not in made and not gentle and _READS_ROWS.search(change):
             found.append(f"{table} is read as a whole while nobody else may use it")
-        if _TAKES_AWAY.search(change) and table not in replaced:
+        if _TAKES_AWAY.search(change):
             found.append(f"the version before misses what is gone from {table}")
     for updated, deleted, _ in _ROWS.findall(text):
         if (table := updated or deleted) and table not in made:

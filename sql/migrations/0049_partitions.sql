@@ -1,7 +1,6 @@
 -- Partitions by time, step 3 of 3: attempts by their own time, the audit by its ids, which are in the order of time.
--- online: yes, the tables of before become partitions as they are, within some milliseconds
 --
--- The tables of before become the first partitions under new names. No row is moved, read or copied, since
+-- Online. The tables of before become the first partitions under new names. No row is moved, read or copied, since
 -- the checks of step 1 prove that all of them belong there and the indexes are there already: both tables are locked
 -- for some milliseconds. Statements that wait meanwhile find the new tables by their names. A worker of the version
 -- before may go on: for the first days all rows are in the first partition, so a row's place (ctid) names one row
