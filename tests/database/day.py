@@ -151,7 +151,7 @@ class Day:
         )
 
         async def all_done() -> bool:
-            return await self.owner.fetchval(waiting) == 0
+            return bool(await self.owner.fetchval(waiting) == 0)
 
         await eventually(all_done, timeout=60)
         assert await self.owner.fetchval("SELECT count(*) FROM webhook_deliveries") > 0
