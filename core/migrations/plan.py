@@ -25,9 +25,17 @@ MODES: Final = (
     "EXCLUSIVE",
     "ACCESS EXCLUSIVE",
 )
-# Tables with a row for each endpoint, source or currency, or with one row: to read them takes milliseconds.
+# Tables with a row for each endpoint, source, currency or restored backup, or with one: to read them takes milliseconds.
 SMALL: Final = frozenset(
-    {"agents", "feed_head", "inbox_sources", "kaspi_configs", "platform_settings", "webhook_endpoints"}
+    {
+        "agents",
+        "epochs",
+        "feed_head",
+        "inbox_sources",
+        "kaspi_configs",
+        "platform_settings",
+        "webhook_endpoints",
+    }
 )
 _STATEMENT = re.compile(r"^-- online: (yes|no), (\S.*)$", re.MULTILINE)
 
@@ -50,7 +58,8 @@ _READS_ROWS = re.compile(
     r"\bCHECK \(|\bSET NOT NULL|\bREFERENCES\b|\bPRIMARY KEY|\bUNIQUE\b|\bTYPE\b|GENERATED ALWAYS|\bclock_timestamp\(|"
     r"\bgen_random_uuid\(|\bFOREIGN KEY"
 )
-_TAKES_AWAY = re.compile(r"\bDROP COLUMN|\bRENAME\b")
+_TAKES_AWAY = re.compile(r"\bDROP COLUMN|\bRENAME (?!CONSTRAINT\b)")
+_RENAMED = re.compile(rf"\bALTER TABLE {_NAME} RENAME TO (\w+)")
 
 
 class Online(NamedTuple):
@@ -113,7 +122,7 @@ def locks(text: str) -> dict[str, str]:
     A dropped index stands as `index <name>`: its table, which the text does not name, is locked with it.
     """
     text = _plain(text)
-    made = set(_CREATED.findall(text))
+    made = _made(text)
     found: dict[str, str] = {}
     for table, mode in _taken(text):
         if table not in made and MODES.index(mode) >= MODES.index(found.get(table, MODES[0])):
@@ -127,7 +136,10 @@ def blocking(text: str) -> list[str]:
     Statements about tables that the text makes itself, or that have a few rows, hold nobody up.
     """
     text = _plain(text)
-    made = set(_CREATED.findall(text)) | SMALL
+    # A new table may stand under the name of one that was renamed. Nobody has rows in it yet, and the version before
+    # finds it.
+    replaced = set(_CREATED.findall(text))
+    made = _made(text) | replaced | SMALL
     found = []
     for concurrently, index, table in _INDEX.findall(text):
         if table not in made and not concurrently:
@@ -136,7 +148,7 @@ def blocking(text: str) -> list[str]:
         gentle = _GENTLE.match(change) or "NOT VALID" in change
         if table not in made and not gentle and _READS_ROWS.search(change):
             found.append(f"{table} is read as a whole while nobody else may use it")
-        if _TAKES_AWAY.search(change):
+        if _TAKES_AWAY.search(change) and not (change.startswith("RENAME TO") and table in replaced):
             found.append(f"the version before misses what is gone from {table}")
     for updated, deleted, _ in _ROWS.findall(text):
         if (table := updated or deleted) and table not in made:
@@ -178,6 +190,12 @@ def _type_words(text: str) -> str:
     text = re.sub(r"\s+DEFAULT [^,]+", "", _plain(text), flags=re.IGNORECASE).lower()
     text = text.replace("timestamptz", "timestamp with time zone")
     return re.sub(r"\s*([(),\[\]])\s*", r"\1", text).strip()
+
+
+def _made(text: str) -> set[str]:
+    """Return the names of tables that nobody else knows yet: made here, or the new names of old ones."""
+    renamed = _RENAMED.findall(text)
+    return (set(_CREATED.findall(text)) - {old for old, _ in renamed}) | {new for _, new in renamed}
 
 
 def _taken(text: str) -> Iterator[tuple[str, str]]:
