@@ -36,7 +36,7 @@ from ops.embedded import EmbeddedServers, embedded_servers
 from tests import commands
 from tests.copies import Databases, in_memory
 from tests.costs import costs_of
-from tests.database.programs import options_for, use_named_programs
+from tests.database.programs import cheap_password, options_for, use_named_programs
 from tests.sharing import Part, Parts, alone, named
 
 if TYPE_CHECKING:
@@ -62,7 +62,6 @@ test_utils.AppRunner = Runner  # type: ignore[attr-defined]
 POLL_SECONDS = 0.01
 TEMPLATE = "tallystick_template"
 REDIS_DATABASES = 64
-KNOWS_SCRAM_ITERATIONS = 16
 # The disk is not tested: without fsync a copy of the template takes 20 ms in place of 100. Tests that kill -9 a server
 # still hold, since only a crash of the machine could lose a commit.
 POSTGRES_OPTIONS = {
@@ -154,10 +153,7 @@ async def administer(servers: EmbeddedServers) -> AsyncIterator[Administer]:
 @pytest.fixture(scope="session")
 async def template(servers: EmbeddedServers, administer: Administer) -> str:
     """Return the name of a database with the migrated schema and no rows; the cluster has its roles from then on."""
-    # The password's 4,096 rounds are a quarter of the time of a connection, of which each test has several.
-    password = servers.postgres.password
-    few = "SET scram_iterations = 1; " if servers.postgres.program.major >= KNOWS_SCRAM_ITERATIONS else ""
-    await administer(f"{few}ALTER ROLE tallystick PASSWORD '{password}'")
+    await administer(cheap_password(servers.postgres))
     await administer(f"CREATE DATABASE {TEMPLATE}")
     await migrate(servers.postgres.url(TEMPLATE))
     return TEMPLATE
