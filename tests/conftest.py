@@ -217,14 +217,8 @@ async def redis_url(servers: EmbeddedServers, part: Part) -> AsyncIterator[str]:
 @pytest.fixture
 def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
     """Return the settings of a test: its own database, Redis and state directory, all others at their defaults."""
-    return load_settings(
-        env_file=None,
-        env="test",
-        database_url=database_url,
-        redis_url=redis_url,
-        state_dir=str(tmp_path),
-        metrics_interval_secs=0,
-    )
+    given = {"database_url": database_url, "redis_url": redis_url, "state_dir": str(tmp_path)}
+    return load_settings(env_file=None, env="test", metrics_interval_secs=0, **given)
 
 
 @pytest.fixture

@@ -5,21 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from core.database import queries
-from core.metrics.instruments import level
+from core.metrics import level
 
 if TYPE_CHECKING:
     from core.database import Database
 
 _sql = queries(__name__)
 
-_TABLE = ("table",)
-
-AHEAD = level("partition_ahead_seconds", "For how long the partitions last that were made ahead", _TABLE)
+AHEAD = level("partition_ahead_seconds", "For how long the partitions last that were made ahead", ("table",))
 STRAYS = level(
-    "partition_stray_rows", "Rows that came when there was no partition for their time, up to 1,000", _TABLE
+    "partition_stray_rows",
+    "Rows that came when there was no partition for their time, up to 1,000",
+    ("table",),
 )
 DETACHED = level(
-    "partition_detached", "Partitions that were taken off and wait to be archived and dropped", _TABLE
+    "partition_detached", "Partitions that were taken off and wait to be archived and dropped", ("table",)
 )
 
 
