@@ -143,11 +143,6 @@ class Storage(BaseModel):
         "PostgreSQL, as postgresql://user:password@host:5432/database; unset: an embedded server",
         also=("DB_URL", "PAYMENTS_DB_URL"),
     )
-    backup_to: str = key(
-        "",
-        "Place of backups, a folder or s3://bucket/folder (with AWS_ACCESS_KEY_ID and the like); unset: `backups` in"
-        " the state directory",
-    )
     database_pool_size: int = key(
         8, "Connections of one process, its posting lane's included", unit="connections", ge=2, le=200
     )

@@ -53,6 +53,7 @@ def restore(source: str, into: str, jobs: int, *, replace: bool) -> int:
         settings = operator_settings(redis_needed=False, **bounds)
     else:
         settings = load_settings(database_url=into, **bounds)
+        settings.database_url.given_as = "--into"
     options = restoring.Options(jobs, replace, staging)
     with reaching_database(settings.database_url):
         try:

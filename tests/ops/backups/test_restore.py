@@ -109,7 +109,7 @@ async def readers_are_told(settings: Settings, key: str, old: str, shared: int, 
             status, told = await read(**query)
             assert (status, told["error"]["code"], told["epoch"]) == (
                 409,
-                "feed_epoch_changed",
+                "epoch_changed",
                 service.epoch,
             )
             assert told["position"] == (0 if query.get("epoch") == "stranger" else shared)
