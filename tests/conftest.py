@@ -35,6 +35,7 @@ from handlers.http.protocol import Runner
 from ops.embedded import EmbeddedServers, embedded_servers
 from tests import commands
 from tests.costs import costs_of
+from tests.database.programs import options_for, use_named_programs
 from tests.sharing import Part, Parts, alone, named
 
 if TYPE_CHECKING:
@@ -52,12 +53,15 @@ os.environ["SSL_CERT_FILE"] = os.devnull
 # No server of the tests has TLS; asking for it costs a connection a millisecond.
 os.environ["PGSSLMODE"] = "disable"
 
+use_named_programs()
+
 # Answers leave through the connections that the service has.
 test_utils.AppRunner = Runner  # type: ignore[attr-defined]
 
 POLL_SECONDS = 0.01
 TEMPLATE = "tallystick_template"
 REDIS_DATABASES = 64
+KNOWS_SCRAM_ITERATIONS = 16
 # A run of the whole suite fills less than a third of this.
 MEMORY_BYTES = 2 * 1024**3
 # The disk is not tested: without fsync a copy of the template takes 20 ms in place of 100. Tests that kill -9 a server
@@ -123,7 +127,7 @@ def servers() -> Iterator[EmbeddedServers]:
     folder.chmod(0o755)
     try:
         with embedded_servers(
-            folder, postgres_options=POSTGRES_OPTIONS, redis_databases=REDIS_DATABASES
+            folder, postgres_options=options_for(POSTGRES_OPTIONS), redis_databases=REDIS_DATABASES
         ) as running:
             yield running
     finally:
@@ -153,7 +157,8 @@ async def template(servers: EmbeddedServers, administer: Administer) -> str:
     """Return the name of a database with the migrated schema and no rows; the cluster has its roles from then on."""
     # The password's 4,096 rounds are a quarter of the time of a connection, of which each test has several.
     password = servers.postgres.password
-    await administer(f"SET scram_iterations = 1; ALTER ROLE tallystick PASSWORD '{password}'")
+    few = "SET scram_iterations = 1; " if servers.postgres.program.major >= KNOWS_SCRAM_ITERATIONS else ""
+    await administer(f"{few}ALTER ROLE tallystick PASSWORD '{password}'")
     await administer(f"CREATE DATABASE {TEMPLATE}")
     await migrate(servers.postgres.url(TEMPLATE))
     return TEMPLATE
@@ -214,7 +219,12 @@ async def redis_url(servers: EmbeddedServers, part: Part) -> AsyncIterator[str]:
 def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
     """Return the settings of a test: its own database, Redis and state directory, all others at their defaults."""
     return load_settings(
-        env_file=None, env="test", database_url=database_url, redis_url=redis_url, state_dir=str(tmp_path)
+        env_file=None,
+        env="test",
+        database_url=database_url,
+        redis_url=redis_url,
+        state_dir=str(tmp_path),
+        metrics_interval_secs=0,
     )
 
 
@@ -338,7 +348,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Tell the parts left out since a program is not on this machine and, after a long run, the costs of its tests.
 
-    A test tells what it left out by the property `left_out`.
+    A test tells what it left out by the property `left_out`, and what it has measured or counted by `shown`.
     """
     reports = [
         report
@@ -346,14 +356,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         if isinstance(report, pytest.TestReport)
     ]
     told = {
-        str(value)
-        for report in reports
-        if report.passed
-        for name, value in report.user_properties
-        if name == "left_out"
+        (name, str(value)) for report in reports if report.passed for name, value in report.user_properties
     }
-    for sentence in sorted(told):
-        terminalreporter.write_line(f"LEFT OUT: {sentence}", yellow=True)
+    for name, sentence in sorted(told):
+        if name == "left_out":
+            terminalreporter.write_line(f"LEFT OUT: {sentence}", yellow=True)
+        elif name == "shown":
+            terminalreporter.write_line(f"SHOWN: {sentence}")
     if sum(report.duration for report in reports) > LONG_RUN_SECONDS:
         for line in costs_of(reports):
             terminalreporter.write_line(line)

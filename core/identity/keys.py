@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from core.pem import LEAST_RSA_BITS, private_keys
+from core.rotation import uses
 
 if TYPE_CHECKING:
     from core.settings import Settings
@@ -46,6 +47,13 @@ class KeyRing(NamedTuple):
         earlier = (str(key.verifying).encode() for key in self.keys if key.algorithm == "HS256")
         rings = (self._replace(material=material) for material in earlier if material != self.material)
         return (self.derive(purpose), *(ring.derive(purpose) for ring in rings))
+
+    def note_use(self, key: Key) -> None:
+        """Count that a token was signed with a key; of each kind the first one is current."""
+        kind = [one for one in self.keys if one.algorithm == key.algorithm]
+        # After a change of the algorithm all secrets of the other one are previous.
+        later = self.keys[0].algorithm != key.algorithm
+        uses.used(uses.JWT if key.algorithm == "HS256" else uses.JWT_RSA, kind.index(key) + later)
 
     def candidates(self, algorithm: str | None, key_id: str | None) -> list[Key]:
         """Return the keys that a token with this header may be signed with, the likeliest first."""

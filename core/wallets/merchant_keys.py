@@ -182,7 +182,7 @@ async def reseal(database: Database, settings: Settings) -> Resealed:
 def _keys(settings: Settings) -> Iterator[bytes]:
     """Yield the keys, newest first; the tokens' keys come last, for secrets sealed before there were others."""
     keys = (*settings.secrets_keys, *settings.merchant_secret_keys)
-    for text in (*keys, settings.jwt_secret, settings.jwt_rs_private_pem):
+    for text in (*keys, settings.jwt_secret, settings.jwt_rs_private_pem, *settings.jwt_secret_previous):
         if text:
             yield hashlib.blake2b(text.encode(), digest_size=32, person=_PURPOSE).digest()
 

@@ -64,9 +64,7 @@ def pay(plan: payments.Plan, output: Path | None) -> None:
     for label, value in rows.items():
         table.add_row(label, f"{value:,}")
     console.print(table)
-    _verdict(
-        report.findings, PAYMENT_CHECKS, "Every payment stands as at the provider, to the unit.", console
-    )
+    verdict(report.findings, PAYMENT_CHECKS, "Every payment stands as at the provider, to the unit.", console)
     console.print(f"written: {path}", highlight=False, markup=False)
     if report.findings:
         raise click.exceptions.Exit(1)
@@ -129,10 +127,11 @@ def show(report: Report, console: Console) -> None:
         totals.add_row(name, f"{value:,}")
     console.print(totals)
     promise = "Every acknowledged event was posted once, and every emitted event delivered under one id."
-    _verdict(report.findings, CHECKS, promise, console)
+    verdict(report.findings, CHECKS, promise, console)
 
 
-def _verdict(findings: Sequence[Finding], checks: Mapping[str, str], promise: str, console: Console) -> None:
+def verdict(findings: Sequence[Finding], checks: Mapping[str, str], promise: str, console: Console) -> None:
+    """Prints each broken promise with its first cases, or the promise that was kept."""
     for finding in findings:
         console.print(f"{finding.count:,} × {checks[finding.check]}:", style="red", markup=False)
         for example in finding.examples:

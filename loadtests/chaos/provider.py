@@ -61,6 +61,7 @@ class Provider:
         self._session = session
         self._random = random.Random(f"sending {plan.seed}")
         self._released = 0
+        self._finished = False
         self._turn = asyncio.Condition()
         self._slots = asyncio.Semaphore(MAX_SENDING)
         self._stopped_at: float | None = None
@@ -75,12 +76,18 @@ class Provider:
         """Send nothing again from now on: the service does not come back."""
         self._stopped_at = time.monotonic()
 
+    def finish(self) -> None:
+        """Begin with no further event."""
+        self._finished = True
+
     async def run(self) -> None:
         """Send the whole stream, as it is released, and return when each event is acknowledged or given up."""
         interval, due = 1 / self._plan.rate, time.monotonic()
         async with asyncio.TaskGroup() as group:
             for event in self._stream:
                 await self._released_past(event.number)
+                if self._finished:
+                    break
                 await self._slots.acquire()
                 due = max(due + interval, time.monotonic() - 1.0)
                 await asyncio.sleep(due - time.monotonic())

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -112,7 +113,9 @@ class Stage:
         # The servers' user must be able to enter what root made.
         self.folder.chmod(0o755)
         self._seed = seed
-        self._context = embedded_servers(self.folder, postgres_options=postgres_options, say=say)
+        self.keep = False
+        """Whether the state folder stays, for somebody to look into."""
+        self._context = self._servers(postgres_options, say)
         # The servers end with the thread that started them.
         self._thread = ThreadPoolExecutor(1)
         self._read_to = 0
@@ -137,6 +140,11 @@ class Stage:
     async def do(self, work: Callable[[], Any]) -> Any:
         """Let the servers' thread do what takes a while, such as a start."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def _servers(
+        self, postgres_options: Mapping[str, str] | None, say: Callable[[str], None]
+    ) -> AbstractContextManager[EmbeddedServers]:
+        return embedded_servers(self.folder, postgres_options=postgres_options, say=say)
 
     async def _start(self) -> None:
         await self._start_service()
@@ -176,18 +184,27 @@ class Stage:
         return {}
 
     async def _start_rest(self) -> None:
-        """Start the others who play: here shops, and the receiver of their webhooks."""
+        """Start the others who play."""
+        await self._start_shops()
+
+    async def _start_shops(self) -> None:
+        """Open the shops, and start the receiver of their webhooks."""
         hooks = choose_port(None)
-        self._keys = await self._make_keys()
+        self.keys = await self._make_keys()
         self.received = self.folder / "received.jsonl"
+        reached = self._hooks_port(hooks)
         secrets = [
-            await self._open_shop(shop, f"http://{HOST}:{hooks}/hooks/{shop}") for shop in range(SHOPS)
+            await self._open_shop(shop, f"http://{HOST}:{reached}/hooks/{shop}") for shop in range(SHOPS)
         ]
         receiver = [*PYTHON, "loadtests.chaos.receiver", f"--port={hooks}", f"--log={self.received}"]
         receiver.append(f"--seed={self._seed}")
         self.receiver = self.member("receiver", receiver, {}, msgspec.json.encode(secrets))
         if not await wait_until(self._receiver_listens, READY_SECONDS):
             raise StandError(f"the receiver did not start{self.log_tails()}")
+
+    def _hooks_port(self, port: int) -> int:
+        """Return the port at which the receiver on `port` is reached."""
+        return port
 
     def member(
         self, name: str, command: Sequence[str], settings: Mapping[str, str], feed: bytes = b""
@@ -221,7 +238,7 @@ class Stage:
         }
 
     async def _call(self, shop: int, method: str, path: str, body: Any = None) -> Any:
-        headers = {"Authorization": f"Bearer {self._keys[shop]}"}
+        headers = {"Authorization": f"Bearer {self.keys[shop]}"}
         if body is not None:
             headers["Idempotency-Key"] = f"chaos:{path}:{shop}"
         async with (
@@ -302,7 +319,8 @@ class Stage:
         with contextlib.suppress(StartError):
             await self.do(lambda: self._context.__exit__(None, None, None))
         self._thread.shutdown()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if not self.keep:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def send(pids: Sequence[int], number: signal.Signals) -> None:

@@ -51,13 +51,19 @@ class Buyers:
         self._provider = provider
         self._session = session
         self._stopped_at: float | None = None
+        self._finished = False
+        self.asked = 0
 
     def give_up(self) -> None:
         """Try nothing again from now on: the service does not come back."""
         self._stopped_at = time.monotonic()
 
-    async def run(self) -> None:
-        """Let all of them buy."""
+    def finish(self) -> None:
+        """Let no further buyer come."""
+        self._finished = True
+
+    async def run(self, pause_seconds: float = 0.0) -> None:
+        """Let all of them buy, one after each pause."""
         slots = asyncio.Semaphore(AT_ONCE)
 
         async def one(number: int) -> None:
@@ -66,7 +72,12 @@ class Buyers:
 
         async with asyncio.TaskGroup() as group:
             for number in range(self._plan.payments):
+                if self._finished:
+                    break
+                self.asked += 1
                 group.create_task(one(number))
+                if pause_seconds:
+                    await asyncio.sleep(pause_seconds)
 
     async def _buy(self, number: int) -> None:
         draw = random.Random(f"buyer {self._plan.seed} {number}")

@@ -81,7 +81,7 @@ async def run_payments(
                 connector=aiohttp.TCPConnector(limit=4 * AT_ONCE),
             )
         )
-        provider = _Provider(stage.provider_url, session)
+        provider = Book(stage.provider_url, session)
         rules = [{"fault": fault, "share": share} for fault, share in TROUBLES.items()]
         await provider.put("/faults", {"seed": plan.seed, "rules": rules})
         buyers = Buyers(plan, stage.till_urls, stage.provider_url, session)
@@ -165,9 +165,7 @@ async def _patiently(plan: Plan, buyers: Buyers, question: Callable[[], bool]) -
         await asyncio.sleep(POLL_SECONDS)
 
 
-async def _settle(
-    plan: Plan, stage: PaymentStage, provider: "_Provider", say: Callable[[str], None]
-) -> Evidence:
+async def _settle(plan: Plan, stage: PaymentStage, provider: "Book", say: Callable[[str], None]) -> Evidence:
     """Wait until all is known, as long as anything gets on; return the last evidence."""
     seen, since = -1, time.monotonic()
     await stage.wait_ready()
@@ -184,7 +182,7 @@ async def _settle(
             await asyncio.sleep(LOOK_SECONDS)
 
 
-class _Provider:
+class Book:
     """The simulator's switches and book."""
 
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
@@ -192,10 +190,12 @@ class _Provider:
         self._session = session
 
     async def put(self, path: str, body: dict[str, Any]) -> None:
+        """Set a switch."""
         async with self._session.put(self._url + path, json=body) as response:
             response.raise_for_status()
 
     async def post(self, path: str) -> None:
+        """Push a button."""
         async with self._session.post(self._url + path) as response:
             response.raise_for_status()
 

@@ -43,11 +43,15 @@ class PaymentStage(Stage):
         self.provider_url = f"http://{HOST}:{self.provider_port}"
         hooks = {"SIMULATOR_WEBHOOK_URL": f"{self.url}/webhooks/simulator"} if self.told else {}
         return {
-            "SIMULATOR_URL": self.provider_url,
+            "SIMULATOR_URL": f"http://{HOST}:{self._reached_port(self.provider_port)}",
             "SIMULATOR_TIMEOUT": str(ANSWER_SECONDS),
             "SIMULATOR_WEBHOOK_SECRET": new_secret(),
             **hooks,
         }
+
+    def _reached_port(self, port: int) -> int:
+        """Return the port at which our service reaches the provider on `port`."""
+        return port
 
     async def _start_rest(self) -> None:
         command = [*PYTHON, "ops.cli", "simulator", "--port", str(self.provider_port)]

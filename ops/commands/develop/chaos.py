@@ -8,68 +8,80 @@ import click
 
 # So many events have to come between two faults.
 EVENTS_A_KILL = 20
+FULL_KILLS, SMALL_KILLS = 1_000, 50
 
 
 @click.command()
-@click.option("--seed", type=int, default=1, show_default=True, help="What everything is drawn from.")
-@click.option(
-    "--events", type=click.IntRange(10, 10_000_000), default=20_000, show_default=True, help="How many."
-)
+@click.option("--seed", type=int, default=12, show_default=True, help="What everything is drawn from.")
 @click.option(
     "--kills",
     type=click.IntRange(1, 10_000),
-    default=50,
-    show_default=True,
-    help="How often something is killed; half as many other faults come on top.",
+    help="How often something is killed: 1,000, and 50 with --events or --payments. Other faults come on top.",
 )
+@click.option("--step", type=click.IntRange(1), default=1, help="Begin with this step of the seed's script.")
+@click.option("--seconds", type=click.FloatRange(1), help="Begin no further step after so long.")
+@click.option("--events", type=click.IntRange(10, 10_000_000), help="Instead: so many events alone.")
 @click.option(
-    "--rate", type=click.FloatRange(1, 10_000), default=200, show_default=True, help="New events a second."
+    "--rate",
+    type=click.FloatRange(1, 10_000),
+    default=200,
+    show_default=True,
+    help="With --events: new ones a second.",
 )
 @click.option(
     "--payments",
     type=click.IntRange(10, 100_000),
-    help="Instead of events: so many payments through a provider that loses answers and events.",
+    help="Instead: so many payments alone, through a provider that loses answers and events.",
 )
 @click.option("--untold", is_flag=True, help="With --payments: no event of the provider ever comes.")
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where the JSON goes; loadtests/results/<date>-<commit>-chaos-<seed>.json.",
+    help="Where the JSON goes; loadtests/results/<date>-<commit>-chaos-full-<seed>.json.",
 )
-def chaos(
+def chaos(  # noqa: PLR0913 - an option each
     *,
     seed: int,
-    events: int,
-    kills: int,
+    kills: int | None,
+    step: int,
+    seconds: float | None,
+    events: int | None,
     rate: float,
     payments: int | None,
     untold: bool,
     output: Path | None,
 ) -> None:
-    """Kill, pause, restart and wipe the parts of a service under load; exit with 1 if anything was lost or doubled.
+    """Kill, cut, fill, move and wipe the parts of a service under load; exit with 1 if anything was lost or doubled.
 
-    Starts PostgreSQL, Valkey, the API, two workers and a receiver in a state folder of its own, and streams signed
-    Stripe events through them, each sent until it is acknowledged, some of them twice or again later. At the end
-    every acknowledged event must be in the ledger exactly once, every emitted event delivered under one id, and the
-    ledger verified. The seed fixes the faults, their order and the events; the state that they meet differs from run to
-    run. In full it takes about ten minutes. docs/webhooks.md says how to read the report.
+    Starts PostgreSQL, Valkey, the API, two workers, two tills, a provider and a receiver in a state folder of its own,
+    and lets signed events, transfers, holds and payments flow through them, each repeated until it is answered.
+    Processes are killed; links to PostgreSQL, Valkey, the receiver and the provider lose, cut and delay; the database's
+    disk fills up and its clock is moved. At the end every acknowledged write must be in the ledger exactly once, every
+    event delivered under one id, every payment stand as at the provider, and the books verified. The seed fixes the
+    faults and their order; the state that they meet differs from run to run. In full it takes about 40 minutes.
+    docs/chaos.md says how to read the report.
 
-    With --payments, tills create payments at the simulator while they, the API, the workers and the servers are killed.
-    The simulator loses a fifth of its answers after the charge, and doubles, drops and shuffles its events. At the end
-    every payment must stand as in its book, and the ledger agree with it to the unit.
+    With --events or --payments only one of the loads flows, and only processes are killed and paused.
 
     \b
     Examples:
       tallystick chaos
+      tallystick chaos --seed 7 --kills 50
+      tallystick chaos --events 2000 --kills 10
       tallystick chaos --payments 2000 --kills 30
-      tallystick chaos --seed 7 --events 2000 --kills 10
     """  # noqa: D301 - `\b` is how click is told not to wrap
     from loadtests.chaos.command import main, pay
+    from loadtests.chaos.full.command import main as full
+    from loadtests.chaos.full.plan import Plan as FullPlan
     from loadtests.chaos.payments.buyers import Plan
 
     if payments is not None:
-        pay(Plan(seed=seed, payments=payments, kills=kills, told=not untold), output)
+        pay(Plan(seed=seed, payments=payments, kills=kills or SMALL_KILLS, told=not untold), output)
         return
+    if events is None:
+        full(FullPlan(seed=seed, kills=kills or FULL_KILLS, first_step=step, seconds=seconds), output)
+        return
+    kills = kills or SMALL_KILLS
     if events < EVENTS_A_KILL * kills:
         raise click.UsageError(
             f"give at least {EVENTS_A_KILL} events a kill: without a stream nothing can go wrong"
