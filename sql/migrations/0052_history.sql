@@ -1,3 +1,4 @@
+-- online: yes, a column with a default that no row is read for, and a table of its own
 -- The lineage of the history, and the last good backup of each place.
 
 -- Up to this position of the feed the epoch has the events of the one before it; what that one had above it is lost.
