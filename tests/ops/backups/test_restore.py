@@ -181,9 +181,9 @@ async def test_a_run_that_is_broken_off_leaves_no_backup(
             env=python_environment(DATABASE_URL=url),
             stderr=asyncio.subprocess.PIPE,
         )
-        waiting = "SELECT count(*) = 2 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        waiting = "SELECT count(*) >= 2 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
         # Both wait for the lock: pg_dump, and the session that counts.
-        await eventually(lambda: asked(url, waiting))
+        await eventually(lambda: asked(url, waiting), timeout=60)
         assert [path.suffix for path in place.iterdir()] == [".part"]
         run.send_signal(number)
         await run.communicate()
