@@ -14,7 +14,7 @@ from core import metrics
 from core.work.gauges import MEASURE_SECONDS, Collector
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Iterable
 
     from prometheus_client import Metric
 
@@ -29,9 +29,8 @@ ANSWER_SECONDS: Final = 2 * MEASURE_SECONDS + 2.0
 class _Current(Collecting):
     """The current metrics: the event loop's thread hands them over at each scrape, which runs in another thread."""
 
-    def __init__(self, collector: Collector, tell: Callable[[], None]) -> None:
+    def __init__(self, collector: Collector) -> None:
         self._collector = collector
-        self._tell = tell
         self._loop = asyncio.get_running_loop()
 
     def collect(self) -> Iterable[Metric]:
@@ -40,22 +39,18 @@ class _Current(Collecting):
 
     async def _hand_over(self) -> None:
         await self._collector.collect()
-        self._tell()
         metrics.flush()
 
 
 @asynccontextmanager
-async def metrics_listener(service: Service, tell: Callable[[], None]) -> AsyncIterator[None]:
-    """Listen on WORKER_METRICS_PORT of APP_HOST meanwhile, unless it is 0. Raises OSError when the port is taken.
-
-    `tell` sets gauges and is called for each scrape.
-    """
+async def metrics_listener(service: Service) -> AsyncIterator[None]:
+    """Listen on WORKER_METRICS_PORT of APP_HOST meanwhile, unless it is 0. Raises OSError when the port is taken."""
     settings = service.settings
     if not settings.worker_metrics_port:
         yield
         return
     registry = CollectorRegistry()
-    registry.register(_Current(Collector(service.database, settings.metrics_interval_secs), tell))
+    registry.register(_Current(Collector(service.database, settings.metrics_interval_secs)))
     server, thread = start_http_server(settings.worker_metrics_port, settings.app_host, registry)
     log.info("worker.metrics", host=settings.app_host, port=settings.worker_metrics_port)
     try:

@@ -84,7 +84,7 @@ async def work(settings: Settings, stopping: asyncio.Event, *, retries: Retries 
             shift = _Shift(
                 service, platform, payments, worker, egress, alarm, retries or Retries.of(settings)
             )
-            async with metrics_listener(service, shift.tell):
+            async with metrics_listener(service):
                 await shift.run(stopping)
         finally:
             await egress.close()
@@ -179,7 +179,7 @@ class _Shift:
             task.result()
             raise RuntimeError(f"the task {task.get_name()} ended by itself")
 
-    def tell(self) -> None:
+    def _tell(self) -> None:
         """Set the gauges that only this worker knows."""
         open_, trial = self._breakers.left_alone()
         metrics.BREAKERS.labels("open").set(len(open_))
@@ -187,6 +187,7 @@ class _Shift:
 
     def _begin_metrics(self) -> None:
         """Show every job of this worker before its first run."""
+        self._tell()
         intervals = {
             job.name: job.interval_seconds(self._settings)
             for job in JOBS.values()
@@ -228,6 +229,7 @@ class _Shift:
     def _heart(self) -> Loop:
         async def beat() -> int:
             await self._worker.beat(self._database)
+            self._tell()
             if taken := await take_over_inbox_events(self._database, self._retries, self._stream):
                 log.warning("worker.took_over", events=taken)
                 self._wake(wakeup.INBOX)

@@ -34,6 +34,7 @@ from core.settings.kinds import names_of
 from handlers.http.protocol import Runner
 from ops.embedded import EmbeddedServers, embedded_servers
 from tests import commands
+from tests.copies import Databases, in_memory
 from tests.costs import costs_of
 from tests.database.programs import options_for, use_named_programs
 from tests.sharing import Part, Parts, alone, named
@@ -62,8 +63,6 @@ POLL_SECONDS = 0.01
 TEMPLATE = "tallystick_template"
 REDIS_DATABASES = 64
 KNOWS_SCRAM_ITERATIONS = 16
-# A run of the whole suite fills less than a third of this.
-MEMORY_BYTES = 2 * 1024**3
 # The disk is not tested: without fsync a copy of the template takes 20 ms in place of 100. Tests that kill -9 a server
 # still hold, since only a crash of the machine could lose a commit.
 POSTGRES_OPTIONS = {
@@ -164,6 +163,16 @@ async def template(servers: EmbeddedServers, administer: Administer) -> str:
     return TEMPLATE
 
 
+@pytest.fixture(scope="session")
+async def databases(
+    servers: EmbeddedServers, template: str, administer: Administer
+) -> AsyncIterator[Databases]:
+    """Return the copies of the migrated schema."""
+    copies = Databases(template, administer, servers.postgres.url)
+    yield copies
+    await copies.close()
+
+
 @pytest.fixture(scope="module")
 async def parts_of_module() -> AsyncIterator[Parts]:
     """Open the parts that the tests of a module share, each for the first test that asks for it."""
@@ -179,19 +188,9 @@ def part(request: pytest.FixtureRequest, parts_of_module: Parts) -> Part:
 
 
 @pytest.fixture
-async def database_url(
-    servers: EmbeddedServers, template: str, administer: Administer, part: Part
-) -> AsyncIterator[str]:
-    """Return the owner's DSN of a fresh copy of the migrated schema."""
-
-    @asynccontextmanager
-    async def copied() -> AsyncIterator[str]:
-        name = f"test_{next(_copies)}"
-        await administer(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
-        yield servers.postgres.url(name)
-        await administer(f"DROP DATABASE {name} WITH (FORCE)")
-
-    async with part("database", copied) as url:
+async def database_url(databases: Databases, part: Part) -> AsyncIterator[str]:
+    """Return the owner's DSN of a copy of the migrated schema without rows."""
+    async with part("database", databases.copy) as url:
         yield url
 
 
@@ -218,14 +217,8 @@ async def redis_url(servers: EmbeddedServers, part: Part) -> AsyncIterator[str]:
 @pytest.fixture
 def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
     """Return the settings of a test: its own database, Redis and state directory, all others at their defaults."""
-    return load_settings(
-        env_file=None,
-        env="test",
-        database_url=database_url,
-        redis_url=redis_url,
-        state_dir=str(tmp_path),
-        metrics_interval_secs=0,
-    )
+    given = {"database_url": database_url, "redis_url": redis_url, "state_dir": str(tmp_path)}
+    return load_settings(env_file=None, env="test", metrics_interval_secs=0, **given)
 
 
 @pytest.fixture
@@ -298,13 +291,6 @@ def eventually() -> Callable[..., Awaitable[Any]]:
             await asyncio.sleep(POLL_SECONDS)
 
     return wait
-
-
-def in_memory() -> Path | None:
-    """Return a folder whose files cost no disk, if there is room: a disk would slow down the databases of the tests."""
-    memory = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a folder of our own in it
-    roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > MEMORY_BYTES
-    return memory if roomy else None
 
 
 async def _still_there(connection: "asyncpg.Connection[asyncpg.Record]") -> bool:

@@ -354,7 +354,8 @@ def observe_signature(provider: str, *, valid: bool) -> None:
 
 def begin_route(method: str, path: str) -> None:
     """Show that no request of a route has failed yet, since the first one that does must show as a change."""
-    HTTP_REQUESTS.begin(method, path, path, "500", "500")
+    for status in ("500", "503"):
+        HTTP_REQUESTS.begin(method, path, path, status, status)
 
 
 def begin_grpc(methods: Iterable[str], codes: Iterable[str]) -> None:

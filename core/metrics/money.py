@@ -63,7 +63,7 @@ QR_PAYMENTS = Count(
 )
 MERCHANT_GROSS = Count(
     "payments_merchant_gross_cents_total",
-    "What merchants were paid by QR code, in minor units",
+    "Sums that merchants were paid by QR code, in minor units",
     ("currency",),
 )
 MERCHANT_FEES = Count("payments_merchant_fees_cents_total", "Fees on that, in minor units", ("currency",))

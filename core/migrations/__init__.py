@@ -36,7 +36,7 @@ LOCK_WAITS_MS: Final = (500, 500, 1_500)
 # With the pauses between them, so many tries take about two minutes; traffic catches up in each pause.
 LOCK_TRIES = 60
 LOCK_PAUSE_SECONDS: Final = (0.5, 2.0)
-# Statements of a migration that is online end within a moment; of others, one may read or write all of a large table.
+# Statements of a migration that is online and holds somebody up end within a moment. Others may read all of a table.
 ONLINE_STATEMENT_MS = 5_000
 STATEMENT_MS = 3_600_000
 # The modes for which neither reader nor writer waits need not be taken before.
@@ -55,6 +55,12 @@ SELECT
     pg_get_function_identity_arguments(p.oid) AS arguments, pg_get_function_result(p.oid) AS result
 FROM pg_proc AS p
 WHERE p.pronamespace = current_schema()::regnamespace AND p.proname = ANY ($1::text [])
+"""
+# An index has no lock of its own to take, and a table may be a view by now.
+_TABLES = """
+SELECT w.name FROM unnest($1::text []) WITH ORDINALITY AS w (name, place)
+INNER JOIN pg_class AS c ON c.oid = to_regclass(quote_ident(w.name)) AND c.relkind IN ('r', 'p')
+ORDER BY w.place
 """
 _BROKEN_INDEX = """
 SELECT format('DROP INDEX CONCURRENTLY %I', $1::text) AS drop FROM pg_index AS i
@@ -192,11 +198,9 @@ async def _apply_in_turn(
 async def _take_table_locks(connection: Raw, text: str, within_ms: int) -> None:
     """Take the locks of a file in one statement, so that one time bounds them all. Raises LockNotAvailableError."""
     await connection.execute(f"SET LOCAL lock_timeout = {within_ms}")
-    wanted = [
-        f"LOCK TABLE {table} IN {mode} MODE;"
-        for table, mode in plan.locks(text).items()
-        if mode not in _FREE_MODES and not table.startswith("index ")
-    ]
+    modes = {table: mode for table, mode in plan.locks(text).items() if mode not in _FREE_MODES}
+    there = await connection.fetch(_TABLES, list(modes))
+    wanted = [f"LOCK TABLE {row['name']} IN {modes[row['name']]} MODE;" for row in there]
     if wanted:
         await connection.execute(f"SET LOCAL statement_timeout = {within_ms}")
         try:
@@ -208,9 +212,9 @@ async def _take_table_locks(connection: Raw, text: str, within_ms: int) -> None:
 async def _apply(connection: Raw, name: str, text: str) -> None:
     """Run a file within the transaction that has its locks, and write it into the book."""
     is_function = name.startswith("functions/")
-    gentle = is_function or plan.online(name, text).yes
+    brief = is_function or (plan.online(name, text).yes and not plan.is_gentle(text))
     await connection.execute(
-        f"SET LOCAL statement_timeout = {ONLINE_STATEMENT_MS if gentle else STATEMENT_MS}"
+        f"SET LOCAL statement_timeout = {ONLINE_STATEMENT_MS if brief else STATEMENT_MS}"
     )
     if is_function:
         await _replace_functions(connection, text)

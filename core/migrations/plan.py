@@ -27,7 +27,15 @@ MODES: Final = (
 )
 # Tables with a row for each endpoint, source or currency, or with one row: to read them takes milliseconds.
 SMALL: Final = frozenset(
-    {"agents", "feed_head", "inbox_sources", "kaspi_configs", "platform_settings", "webhook_endpoints"}
+    {
+        "agents",
+        "epochs",
+        "feed_head",
+        "inbox_sources",
+        "kaspi_configs",
+        "platform_settings",
+        "webhook_endpoints",
+    }
 )
 _STATEMENT = re.compile(r"^-- online: (yes|no), (\S.*)$", re.MULTILINE)
 
@@ -50,7 +58,8 @@ _READS_ROWS = re.compile(
     r"\bCHECK \(|\bSET NOT NULL|\bREFERENCES\b|\bPRIMARY KEY|\bUNIQUE\b|\bTYPE\b|GENERATED ALWAYS|\bclock_timestamp\(|"
     r"\bgen_random_uuid\(|\bFOREIGN KEY"
 )
-_TAKES_AWAY = re.compile(r"\bDROP COLUMN|\bRENAME\b")
+_TAKES_AWAY = re.compile(r"\bDROP COLUMN|\bRENAME (?!TO |CONSTRAINT )")
+_RENAMED = re.compile(r"\bALTER TABLE \w+ RENAME TO (\w+)")
 
 
 class Online(NamedTuple):
@@ -112,13 +121,17 @@ def locks(text: str) -> dict[str, str]:
 
     A dropped index stands as `index <name>`: its table, which the text does not name, is locked with it.
     """
-    text = _plain(text)
-    made = set(_CREATED.findall(text))
     found: dict[str, str] = {}
-    for table, mode in _taken(text):
-        if table not in made and MODES.index(mode) >= MODES.index(found.get(table, MODES[0])):
-            found[table] = mode
+    for statement, made in _statements(text):
+        for table, mode in _taken(statement):
+            if table not in made and MODES.index(mode) >= MODES.index(found.get(table, MODES[0])):
+                found[table] = mode
     return found
+
+
+def is_gentle(text: str) -> bool:
+    """Whether readers and writers of all tables that were there before go on while the text runs, however long."""
+    return all(mode in MODES[:2] for mode in locks(text).values())
 
 
 def blocking(text: str) -> list[str]:
@@ -126,23 +139,45 @@ def blocking(text: str) -> list[str]:
 
     Statements about tables that the text makes itself, or that have a few rows, hold nobody up.
     """
-    text = _plain(text)
-    made = set(_CREATED.findall(text)) | SMALL
-    found = []
-    for concurrently, index, table in _INDEX.findall(text):
-        if table not in made and not concurrently:
-            found.append(f"writes to {table} wait while the index {index} is built")
-    for table, change in _ALTER.findall(text):
+    successors = set(_CREATED.findall(_plain(text)))
+    return [
+        why
+        for statement, made in _statements(text)
+        for why in (*_waits(statement, made | SMALL), *_misses(statement, successors))
+    ]
+
+
+def _waits(statement: str, free: set[str]) -> Iterator[str]:
+    """Yield why others wait for a statement; nobody does for tables that are `free`."""
+    for concurrently, index, table in _INDEX.findall(statement):
+        if table not in free and not concurrently:
+            yield f"writes to {table} wait while the index {index} is built"
+    for table, change in _ALTER.findall(statement):
         gentle = _GENTLE.match(change) or "NOT VALID" in change
-        if table not in made and not gentle and _READS_ROWS.search(change):
-            found.append(f"{table} is read as a whole while nobody else may use it")
-        if _TAKES_AWAY.search(change):
-            found.append(f"the version before misses what is gone from {table}")
-    for updated, deleted, _ in _ROWS.findall(text):
-        if (table := updated or deleted) and table not in made:
-            found.append(f"rows of {table} are changed in one transaction, and stay locked until its end")
-    found += [f"the version before misses {table}" for table in re.findall(rf"\bDROP TABLE {_NAME}", text)]
-    return found
+        if table not in free and not gentle and _READS_ROWS.search(change):
+            yield f"{table} is read as a whole while nobody else may use it"
+    for updated, deleted, _ in _ROWS.findall(statement):
+        if (table := updated or deleted) and table not in free:
+            yield f"rows of {table} are changed in one transaction, and stay locked until its end"
+
+
+def _misses(statement: str, successors: set[str]) -> Iterator[str]:
+    """Yield the losses of the version before; a table that makes room for a successor of its name is none."""
+    for table, change in _ALTER.findall(statement):
+        renamed = change.startswith("RENAME TO ") and table not in successors
+        if renamed or _TAKES_AWAY.search(change):
+            yield f"the version before misses what is gone from {table}"
+    for table in re.findall(rf"\bDROP TABLE {_NAME}", statement):
+        yield f"the version before misses {table}"
+
+
+def _statements(text: str) -> Iterator[tuple[str, set[str]]]:
+    """Yield each statement with the tables that the text has made by then, the statement's own among them."""
+    made: set[str] = set()
+    for statement in _plain(text).split(";"):
+        made |= set(_CREATED.findall(statement))
+        yield statement, made
+        made |= set(_RENAMED.findall(statement))
 
 
 def is_concurrent(text: str) -> bool:

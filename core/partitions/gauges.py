@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
-from prometheus_client import Gauge
-
 from core.database import queries
-from core.metrics import REGISTRY
+from core.metrics import level
 
 if TYPE_CHECKING:
     from core.database import Database
 
 _sql = queries(__name__)
 
-_Newest = partial(Gauge, labelnames=("table",), registry=REGISTRY, multiprocess_mode="livemostrecent")
-
-AHEAD = _Newest("partition_ahead_seconds", "For how long the partitions last that were made ahead")
-STRAYS = _Newest(
-    "partition_stray_rows", "Rows that came when there was no partition for their time, up to 1,000"
+AHEAD = level("partition_ahead_seconds", "For how long the partitions last that were made ahead", ("table",))
+STRAYS = level(
+    "partition_stray_rows",
+    "Rows that came when there was no partition for their time, up to 1,000",
+    ("table",),
 )
-DETACHED = _Newest("partition_detached", "Partitions that were taken off and wait to be archived and dropped")
+DETACHED = level(
+    "partition_detached", "Partitions that were taken off and wait to be archived and dropped", ("table",)
+)
 
 
 async def measure(database: Database) -> None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from core.database import queries
 from core.errors import Unavailable
@@ -14,7 +14,7 @@ from core.errors import Unavailable
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from core.database import Database
+    from core.database import Database, Query
     from core.settings import Settings
 
 _sql = queries(__name__)
@@ -68,11 +68,11 @@ def _kept(table: str, days: int) -> Kept:
 async def make_ahead(database: Database, settings: Settings) -> int:
     """Make the next partition of each table that has too few ahead; return how many were made.
 
-    Raises Unavailable where a table was busy; nothing of that table happened.
+    Raises Unavailable where a table was busy, time and again; nothing of that table happened.
     """
     made = 0
     for kept in kept_tables(settings):
-        name = await database.fetchval(_sql.make_partition, kept.table, kept.span, kept.days_ahead)
+        name = await _patiently(database, _sql.make_partition, kept.table, kept.span, kept.days_ahead)
         made += name is not None
     return made
 
@@ -83,7 +83,10 @@ async def detach_old(database: Database, settings: Settings) -> str | None:
     Raises Unavailable where its table was busy, time and again.
     """
     for kept in kept_tables(settings):
-        if kept.days and (name := await _detach(database, kept)) is not None:
+        if not kept.days:
+            continue
+        name = await _patiently(database, _sql.detach_partition, kept.table, kept.days)
+        if name is not None:
             return name
     return None
 
@@ -99,14 +102,16 @@ async def drop(database: Database, name: str, *, unarchived: bool) -> bool:
     return dropped
 
 
-async def _detach(database: Database, kept: Kept) -> str | None:
-    for tries_left in reversed(range(BUSY_TRIES)):
+async def _patiently(database: Database, query: Query, *arguments: Any) -> str | None:
+    """Run a statement that gives way to readers and writers, until it has its turn."""
+    for _ in range(BUSY_TRIES - 1):
         try:
-            name: str | None = await database.fetchval(_sql.detach_partition, kept.table, kept.days)
+            return await _name(database, query, *arguments)
         except Unavailable:
-            if not tries_left:
-                raise
             await asyncio.sleep(BUSY_PAUSE_SECONDS)
-        else:
-            return name
-    return None
+    return await _name(database, query, *arguments)
+
+
+async def _name(database: Database, query: Query, *arguments: Any) -> str | None:
+    name: str | None = await database.fetchval(query, *arguments)
+    return name

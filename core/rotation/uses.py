@@ -31,10 +31,12 @@ COUNTED: Final = (
     ADMIN_TOKEN, CLOUDPAYMENTS, INTERNAL_API, INTERNAL_WEBHOOK, JWT, JWT_RSA, OTP_STORAGE, SECRETS_KEYS, SOURCE, STRIPE,
 )  # fmt: skip
 
-_USES = Count("secret_used_total", "Uses of secrets by age: current, or previous", ("secret", "age"))
-for _name in COUNTED:
-    for _age in (CURRENT, PREVIOUS):
-        _USES.add(_name, _age, by=0)
+_USES = Count(
+    "secret_used_total",
+    "Uses of secrets by age: current or previous",
+    ("secret", "age"),
+    start=[(name, age) for name in COUNTED for age in (CURRENT, PREVIOUS)],
+)
 
 
 def used(secret: str, place: int) -> None:

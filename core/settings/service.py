@@ -48,7 +48,14 @@ class Process(BaseModel):
     shutdown_timeout_secs: int = key(
         10, "How long requests in progress may take to end at a stop or reload", unit="seconds", ge=0, le=300
     )
-    shutdown_drain_secs: int = key(0, "How long `serve` goes on at a stop", unit="seconds", ge=0, le=300)
+    shutdown_drain_secs: int = key(
+        0,
+        "How long `serve` goes on serving at a stop while /ready says that it stops, so that a load balancer which asks"
+        " there sends its requests elsewhere",
+        unit="seconds",
+        ge=0,
+        le=300,
+    )
     state_dir: str = key(
         ".state",
         "Folder of the embedded servers' data, of logs and of keys made for development; unset: .state in the"

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import asyncpg
 import structlog
-from prometheus_client import Gauge
 
 from core import metrics, tasks
 from core.database import Database, open_database, queries
@@ -34,16 +33,16 @@ Kind = Literal["report", "list"]
 SQL = queries(__name__)
 _log = structlog.get_logger(__name__)
 
-LAG = Gauge(
+LAG = metrics.level(
     "replica_lag_seconds",
-    "How old the data of the standby may be; infinite while nobody knows",
-    registry=metrics.REGISTRY,
-    multiprocess_mode="livemax",
+    "How old the data of the standby may be; infinite while nobody knows, 0 without a standby",
+    share="livemax",
 )
 READS = metrics.Count(
     "replica_reads_total",
     "Lists and reports by what they were read from, and why from the primary: late, away or failed",
     ("source", "reason"),
+    [("replica", ""), *metrics.each(["primary"], ["late", "away", "failed"])],
 )
 
 # The age is looked at so often that a look takes a fifth of the bound at most; a second's look costs nothing.

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Put another image in the place of the running one, while requests go on: roll.sh IMAGE
 #
-# New processes of the API start beside the old ones. When all of them are ready, nginx is told to use these alone; when
-# nothing is under way at the old ones any more, they end. The worker comes last: its work waits meanwhile. A new process
+# New processes of the API start beside the old ones, and nginx keeps to the old ones. When all of the new ones are ready,
+# nginx is told to use these alone; when nothing is under way at the old ones any more, they end. The worker comes last: its work waits meanwhile. A new process
 # that does not become ready is taken away, and the old ones go on. COMPOSE_FILE and COMPOSE_PROJECT_NAME are read.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -34,7 +34,7 @@ wait_for_old_workers() {
     for ((waited = 0; waited < drained_within; waited++)); do
         # The reload takes a moment to reach the workers, so the first look comes after one.
         sleep 1
-        docker compose exec -T nginx sh -c 'grep -qs "shutting down" /proc/[0-9]*/cmdline' || return 0
+        docker compose exec -T nginx sh -c 'grep -qs "[s]hutting down" /proc/[0-9]*/cmdline' || return 0
     done
 }
 
@@ -61,6 +61,10 @@ fi
 say "migrations"
 docker compose run --rm --no-deps migrate
 
+# The name stands for every container, also for one that is just starting.
+only "${old[@]}" | tell_nginx
+# However this ends, the name is right again: a container that is started anew gets another address.
+trap 'tell_nginx <ops/nginx/upstream.conf' EXIT
 say "${#old[@]} new processes beside ${#old[@]} old ones"
 docker compose up --detach --no-build --no-deps --no-recreate --scale "api=$((2 * ${#old[@]}))" api
 give_up_at=$((SECONDS + ready_within))
@@ -86,7 +90,6 @@ wait_for_old_workers
 say "the old ones end"
 docker stop --time 30 "${old[@]}" >/dev/null
 docker rm "${old[@]}" >/dev/null
-tell_nginx <ops/nginx/upstream.conf
 
 say "the worker"
 docker compose up --detach --no-build --no-deps worker

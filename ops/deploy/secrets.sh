@@ -5,7 +5,7 @@
 # numbers that this machine does not know. Files that are there stay: to rotate one, see docs/deploy.md.
 set -euo pipefail
 
-folder=${1:-${SECRETS_DIR:-secrets}}
+folder=${1:-${SECRETS_DIR:-.secrets}}
 umask 077
 mkdir -p "$folder"
 # Further secrets of the service, and addresses of Alertmanager's receivers. The containers' users go in.

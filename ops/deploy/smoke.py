@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import secrets
 import ssl
 import subprocess
@@ -254,6 +255,8 @@ def main(arguments: Sequence[str] = ()) -> int:
         except (SmokeError, subprocess.TimeoutExpired) as error:
             say(str(error))
             say(stage.compose("ps", "--all"))
+            refused = re.findall(r'\{.*"status":5.*', stage.compose("logs", "--no-color", "nginx"))
+            say("\n".join(["of nginx:", *refused[-10:]]))
             say(stage.compose("logs", "--no-color", "--tail", "3"))
             return 1
         finally:

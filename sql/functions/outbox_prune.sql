@@ -3,8 +3,8 @@
 -- behind the `last` one that was looked at; null: there are no others that could be old. The serving role cannot
 -- otherwise remove a delivery, and none that was done within a day. Their attempts go with them where they would be
 -- kept for longer (`with_attempts`); all others go with the partition of their day, which costs nothing for each.
-CREATE OR REPLACE FUNCTION outbox_prune_deliveries(
-    days integer, after uuid, before uuid, most integer, with_attempts boolean DEFAULT TRUE
+CREATE OR REPLACE FUNCTION outbox_prune_done(
+    days integer, after uuid, before uuid, most integer, with_attempts boolean
 )
 RETURNS TABLE (removed integer, last uuid)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -70,6 +70,13 @@ BEGIN
 END
 $$;
 
+-- The same as the version before calls it, and with the attempts of each delivery.
+CREATE OR REPLACE FUNCTION outbox_prune_deliveries(days integer, after uuid, before uuid, most integer)
+RETURNS TABLE (removed integer, last uuid)
+LANGUAGE sql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+AS $$ SELECT pruned.removed, pruned.last FROM outbox_prune_done(days, after, before, most, TRUE) AS pruned $$;
+
 -- Remove old events in the same way, with their bodies: those that were fanned out, have no delivery any more, and are
 -- older than `days` days. The first position of each principal moves on in the same transaction; rows of positions are
 -- locked in the order of the principals, as a fan-out does, and last.
@@ -131,7 +138,9 @@ BEGIN
 END
 $$;
 
+REVOKE EXECUTE ON FUNCTION outbox_prune_done FROM public;
 REVOKE EXECUTE ON FUNCTION outbox_prune_deliveries FROM public;
 REVOKE EXECUTE ON FUNCTION outbox_prune_events FROM public;
+GRANT EXECUTE ON FUNCTION outbox_prune_done TO tallystick_serving;
 GRANT EXECUTE ON FUNCTION outbox_prune_deliveries TO tallystick_serving;
 GRANT EXECUTE ON FUNCTION outbox_prune_events TO tallystick_serving;

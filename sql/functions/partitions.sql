@@ -1,9 +1,10 @@
 -- Partitions by time (docs/retention.md). The serving role can make the next one, detach one whose rows are all old,
 -- note that it is archived, and drop it then; it can touch no row. Each call does one thing in one short transaction.
 --
--- A new partition is made beside the table and attached, which holds up neither readers nor writers. A partition that
--- is detached needs the table for itself for a moment: a call gives up after 200 ms, so that no payment waits longer
--- behind it, and is repeated. (DETACH ... CONCURRENTLY holds nobody up, but is not to be had beside a default one.)
+-- A new partition is made beside the table and attached, which holds up neither readers nor writers while its time
+-- lies ahead. A partition that is detached needs the table for itself for a moment: a call gives up after 200 ms, so
+-- that no payment waits longer behind it, and is repeated. (DETACH ... CONCURRENTLY holds nobody up, but is not to be
+-- had beside a default one.)
 
 -- The tables that have partitions: the key, whether that is an id and no time, the column of the rows' own time, the
 -- columns that give rows their order, and the days that nothing can take from them.
@@ -65,6 +66,11 @@ BEGIN
         'CREATE TABLE public.%I (LIKE public.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE)',
         made, rule.parent
     );
+    -- A row on its way to the rest is refused there once its time has a partition. Where rows of that time may come by
+    -- now, no writer may be between its look at the partitions and its row.
+    IF last_at < clock_timestamp() + interval '1 day' THEN
+        EXECUTE format('LOCK TABLE public.%I IN ACCESS EXCLUSIVE MODE', rule.parent);
+    END IF;
     EXECUTE format('LOCK TABLE public.%I IN ACCESS EXCLUSIVE MODE', rule.parent || '_rest');
     EXECUTE format(
         'WITH moved AS (DELETE FROM public.%I WHERE %s RETURNING *) INSERT INTO public.%I SELECT * FROM moved',

@@ -1,6 +1,8 @@
 -- Partitions by time, step 1 of 3: the book of partitions, and a bound on what the tables of today will hold.
 --
--- Online. A table of today becomes the first partition of its successor, with all its rows and indexes where they are
+-- online: yes, the checks are not valid yet, so no row is read
+--
+-- A table of today becomes the first partition of its successor, with all its rows and indexes where they are
 -- (step 3). A partition needs an end, so each table gets one that lies ahead, as a check that no row of before is
 -- asked for here (NOT VALID). Step 2 asks them without holding anybody up. Rows of after that end would be refused
 -- while step 3 is outstanding, so the steps belong together; the end is eight days away, and a month for the audit.

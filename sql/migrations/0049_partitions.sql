@@ -1,6 +1,8 @@
 -- Partitions by time, step 3 of 3: attempts by their own time, the audit by its ids, which are in the order of time.
 --
--- Online. The tables of before become the first partitions under new names. No row is moved, read or copied, since
+-- online: yes, tables change their names and no row is moved or read
+--
+-- The tables of before become the first partitions under new names. No row is moved, read or copied, since
 -- the checks of step 1 prove that all of them belong there and the indexes are there already: both tables are locked
 -- for some milliseconds. Statements that wait meanwhile find the new tables by their names. A worker of the version
 -- before may go on: for the first days all rows are in the first partition, so a row's place (ctid) names one row

@@ -1,5 +1,6 @@
--- online: yes, a column with a default that no row is read for, and a table of its own
 -- The lineage of the history, and the last good backup of each place.
+--
+-- online: yes, a column of a table of a few rows, and a table of its own
 
 -- Up to this position of the feed the epoch has the events of the one before it; what that one had above it is lost.
 ALTER TABLE epochs ADD COLUMN position bigint NOT NULL DEFAULT 0 CHECK (position >= 0);

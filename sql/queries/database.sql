@@ -4,8 +4,8 @@ SELECT
     s.name,
     s.setting
 FROM pg_settings AS s
-WHERE lower(s.name) = ANY($1::text [])
+WHERE lower(s.name) = ANY($1::text[])
 UNION ALL
 SELECT
-    'role',
-    current_user;
+    'role' AS name,
+    current_user AS setting;

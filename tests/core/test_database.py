@@ -218,10 +218,10 @@ async def test_row_that_stays_locked_is_busy(settings: Settings, owner: Database
 
 
 async def test_pool_that_is_exhausted(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database_module, "ACQUIRE_TIMEOUT_SECONDS", 0.05)
     database = await open_database(settings, size=2)
     try:
         async with database.transaction(), database.transaction():
+            monkeypatch.setattr(database_module, "ACQUIRE_TIMEOUT_SECONDS", 0.05)
             with pytest.raises(Unavailable):
                 await database.ping()
         await database.ping()

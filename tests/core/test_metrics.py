@@ -94,6 +94,7 @@ def test_a_spread_tells_what_the_clients_own_histogram_tells(seen: list[float], 
         registry, theirs_in = CollectorRegistry(), CollectorRegistry()
         patch.setattr(instruments, "REGISTRY", registry)
         patch.setattr(instruments, "_METRICS", [])
+        patch.setattr(instruments, "DEFINED", [])
         ours = metrics.Spread("lengths", "Lengths", ("kind",), BOUNDS)
         theirs = Histogram("lengths", "Lengths", ("kind",), buckets=BOUNDS, registry=theirs_in)
         for number in seen:

@@ -56,6 +56,7 @@ class Day:
         self.receiver = receiver
         self.errors: list[tuple[str, int, str]] = []
         self.done = 0
+        self.begins_work = asyncio.Event()
         assert api.app is not None
         self.parts = api.app[PARTS]
         self.tokens = Tokens(self.parts.settings)
@@ -151,7 +152,7 @@ class Day:
         )
 
         async def all_done() -> bool:
-            return await self.owner.fetchval(waiting) == 0
+            return bool(await self.owner.fetchval(waiting) == 0)
 
         await eventually(all_done, timeout=60)
         assert await self.owner.fetchval("SELECT count(*) FROM webhook_deliveries") > 0
@@ -159,8 +160,11 @@ class Day:
 
 
 @asynccontextmanager
-async def day_at(settings: Settings) -> AsyncIterator[Day]:
-    """Open an application and a worker on `settings`, and prepare a day there."""
+async def day_at(settings: Settings, *, at_work: bool = True) -> AsyncIterator[Day]:
+    """Open an application on `settings`, with a worker that is `at_work`, and prepare a day there.
+
+    A worker that is not at work from the start begins with `day.begins_work`.
+    """
     owner = await asyncpg.connect(str(settings.owner_url))
     receiver = Receiver()
     stopping = asyncio.Event()
@@ -172,11 +176,20 @@ async def day_at(settings: Settings) -> AsyncIterator[Day]:
         ):
             day = Day(api, owner, receiver)
             await day.prepare()
-            worker = asyncio.create_task(work(settings, stopping))
+            if at_work:
+                day.begins_work.set()
+            worker = asyncio.create_task(_work(settings, day.begins_work, stopping))
             try:
                 yield day
             finally:
                 stopping.set()
+                day.begins_work.set()
                 await worker
     finally:
         await owner.close()
+
+
+async def _work(settings: Settings, begins: asyncio.Event, stopping: asyncio.Event) -> None:
+    await begins.wait()
+    if not stopping.is_set():
+        await work(settings, stopping)

@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,29 +34,23 @@ CHOSEN = (
 )
 
 
-def servers() -> Iterator[Program]:
-    """Return each server of this machine once, the wheels' first."""
+def servers() -> Iterator[tuple[Program, Program]]:
+    """Yield pairs of servers: those of the wheels, then each other of this machine beside one of the wheels."""
+    postgres, valkey = programs.find_postgres(), programs.find_valkey()
+    yield postgres, valkey
+    seen = {postgres.version, valkey.version}
     named = [Path(path) for path in os.environ.get("TALLYSTICK_MATRIX", "").split(":") if path]
-    system = [path.resolve() for path in programs._system_postgres()]
-    redis = [Path(path) for name in ("redis-server", "valkey-server") if (path := shutil.which(name))]
-    seen = {}
-    for found in (
-        programs.find_postgres(),
-        programs.find_valkey(),
-        *(
-            program(path, "postgres" if path.name == "postgres" else "redis")
-            for path in (*named, *system, *redis)
-        ),
-    ):
+    redis = [Path(there) for name in ("redis-server", "valkey-server") if (there := shutil.which(name))]
+    for path in (*named, *(path.resolve() for path in programs._system_postgres()), *redis):
+        found = program(path, "postgres" if path.name == "postgres" else path.name.partition("-")[0])
         oldest = OLDEST_POSTGRES if found.name == "postgres" else OLDEST_REDIS
-        if found.major >= oldest:
-            seen.setdefault((found.name, found.version), found)
-    yield from seen.values()
+        if found.major >= oldest and found.version not in seen:
+            seen.add(found.version)
+            yield (found, valkey) if found.name == "postgres" else (postgres, found)
 
 
-def run(server: Program) -> tuple[bool, str]:
-    """Run the chosen tests with this server in the place of the wheel's; return whether all passed, and how many."""
-    variable = POSTGRES if server.name == "postgres" else REDIS
+def run(postgres: Program, redis: Program) -> tuple[bool, str]:
+    """Run the chosen tests on a pair of servers; return whether all passed, and how many."""
     ended = subprocess.run(
         [
             sys.executable,
@@ -72,7 +65,7 @@ def run(server: Program) -> tuple[bool, str]:
             *CHOSEN,
         ],
         cwd=ROOT,
-        env={**os.environ, variable: str(server.path)},
+        env={**os.environ, POSTGRES: str(postgres.path), REDIS: str(redis.path)},
         check=False,
         capture_output=True,
         text=True,
@@ -89,15 +82,14 @@ def _say(text: str) -> None:
 
 
 def main() -> int:
-    """Print a line of the table for each server; return 1 if a test failed on one."""
+    """Print a line of the table for each pair; return 1 if a test failed on one."""
     failed = 0
-    _say("| server | result |\n|---|---|")
-    for server in servers():
-        started = time.monotonic()
-        passed, said = run(server)
+    _say("| PostgreSQL | Redis | result |\n|---|---|---|")
+    for postgres, redis in servers():
+        passed, said = run(postgres, redis)
         failed += not passed
         word = re.sub(r" in .*", "", said) if passed else f"FAILED: {said}"
-        _say(f"| {server.name} {server.version} | {word}, {time.monotonic() - started:.0f} s |")
+        _say(f"| {postgres.version} | {redis.name} {redis.version} | {word} |")
     return 1 if failed else 0
 
 

@@ -18,15 +18,17 @@ def use_named_programs() -> None:
     """Let the embedded servers of this process be those that the environment names."""
     if POSTGRES in os.environ:
         named = program(Path(os.environ[POSTGRES]), "postgres")
-        postgres.find_postgres = lambda: named
+        vars(postgres)["find_postgres"] = lambda: named
     if REDIS in os.environ:
-        other = program(Path(os.environ[REDIS]), "redis")
-        valkey.find_valkey = lambda: other
+        path = Path(os.environ[REDIS])
+        # The name of a folder of state is made of it.
+        other = program(path, path.name.partition("-")[0])
+        vars(valkey)["find_valkey"] = lambda: other
 
 
 def options_for(options: dict[str, str]) -> dict[str, str]:
     """Return the options that the chosen PostgreSQL knows."""
-    major = postgres.find_postgres().major
+    major: int = vars(postgres)["find_postgres"]().major
     return {name: value for name, value in options.items() if NEW_OPTIONS.get(name, 0) <= major}
 
 

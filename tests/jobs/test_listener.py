@@ -67,5 +67,5 @@ async def test_a_worker_shows_its_metrics(
 
 async def test_without_the_setting_nothing_listens(service: Service) -> None:
     threads = threading.active_count()
-    async with metrics_listener(service, lambda: None):
+    async with metrics_listener(service):
         assert threading.active_count() == threads

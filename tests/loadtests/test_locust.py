@@ -20,7 +20,7 @@ from aiohttp import web
 from loadtests.suites import SUITES
 from ops.process import PROJECT
 from ops.state import Running, announced, state_lock
-from tests.conftest import in_memory
+from tests.copies import in_memory
 
 # A run starts a service and Locust: seconds each on a machine that is busy otherwise.
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(300)]

@@ -6,7 +6,7 @@ SELECT partition_prune('webhook_attempts', $1::integer, $2::integer) AS removed;
 -- Remove old deliveries of those between ids $2 and $3, looking at up to $4: removed, and last, the id to go on from.
 -- $5: their attempts, too.
 SELECT pruned.removed, pruned.last
-FROM outbox_prune_deliveries($1::integer, $2::uuid, $3::uuid, $4::integer, $5::boolean) AS pruned;
+FROM outbox_prune_done($1::integer, $2::uuid, $3::uuid, $4::integer, $5::boolean) AS pruned;
 
 -- name: prune_events
 -- Remove old events of those between ids $2 and $3, looking at up to $4: removed, and last, the id to go on from.

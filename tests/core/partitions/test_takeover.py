@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from core import migrations
+from core.errors import Refusal
 from core.migrations import migrate, migration_files
 from ops.embedded import EmbeddedServers
 from tests.core.partitions.aging import attempt, audited, rows_of
@@ -83,13 +84,13 @@ async def test_rows_stay_where_they_are_and_writers_go_on(
 async def test_a_migration_that_finds_its_tables_busy_changes_nothing_and_is_repeated(
     before: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(migrations, "LOCK_TIMEOUT", "50ms")
+    monkeypatch.setattr(migrations, "LOCK_TRIES", 1)
     owner: Any = await asyncpg.connect(before)
     await attempt(owner, 3)
     for step in ("0048", "0049", "0050"):
         async with owner.transaction():
             await owner.execute("LOCK TABLE webhook_attempts IN SHARE UPDATE EXCLUSIVE MODE")
-            with _known(monkeypatch, step), pytest.raises(asyncpg.LockNotAvailableError):
+            with _known(monkeypatch, step), pytest.raises(Refusal, match="migration_busy"):
                 await migrate(before)
             await attempt(owner, 2)
         with _known(monkeypatch, step):

@@ -68,13 +68,10 @@ def test_the_selectors_of_services_budgets_and_policies_find_pods(found: dict[tu
     labels = {name: pod["metadata"]["labels"] for name, pod in pods(found).items()}
     for (kind, name), each in found.items():
         spec = each.get("spec", {})
-        selector = {
-            "Service": lambda spec: spec["selector"],
-            "PodDisruptionBudget": lambda spec: spec["selector"]["matchLabels"],
-            "NetworkPolicy": lambda spec: spec["podSelector"].get("matchLabels"),
-            "Deployment": lambda spec: spec["selector"]["matchLabels"],
-        }.get(kind, lambda _: None)(spec)
-        if selector is not None:
+        selector = spec.get("selector") or spec.get("podSelector")
+        if selector and kind != "Service":
+            selector = selector["matchLabels"]
+        if selector:
             assert selector.items() <= labels[name].items(), (kind, name)
     scaled = found["HorizontalPodAutoscaler", "api"]["spec"]
     assert ("Deployment", scaled["scaleTargetRef"]["name"]) in found

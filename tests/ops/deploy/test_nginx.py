@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import grpc
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from core.settings import Settings
 from handlers.app import create_app
@@ -45,28 +47,30 @@ def missing() -> bool:
     return shutil.which("nginx") is None or shutil.which("openssl") is None
 
 
-def written(folder: Path, upstream: int) -> tuple[int, int]:
-    """Write the configuration for this machine, and return the ports of HTTP and TLS."""
+def written(folder: Path, upstream: int, of_grpc: int) -> tuple[int, int, int]:
+    """Write the configuration for this machine, and return the ports of HTTP, TLS and gRPC."""
     told = subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=True).stderr
     version = tuple(map(int, re.findall(r"\d+", told)[:3]))
     subprocess.run([ROOT / "ops/deploy/secrets.sh", folder / "secrets"], check=True, capture_output=True)
-    plain, tls, grpc, inside = (choose_port(None) for _ in range(4))
+    plain, tls, calls, inside = (choose_port(None) for _ in range(4))
     for source in (ROOT / "ops/nginx").glob("*.conf"):
         text = source.read_text()
         for line, since in SINCE.items():
             if version < since:
                 text = re.sub(rf"^ *{re.escape(line)}.*$", "", text, flags=re.MULTILINE)
+        if version < SINCE["http2 on;"]:
+            text = text.replace("ssl default_server;", "ssl http2 default_server;")
         if source.name == "upstream.conf":
             text = re.sub(r"^resolver .*$", "", text, flags=re.MULTILINE)
             text = text.replace("server api:8080 resolve", f"server 127.0.0.1:{upstream}")
-            text = text.replace("server api:9090 resolve", "server 127.0.0.1:9")
+            text = text.replace("server api:9090 resolve", f"server 127.0.0.1:{of_grpc}")
         if source.name == "real_ip.conf":
             text = re.sub(r"^# (set_real_ip_from|real_ip)", r"\1", text, flags=re.MULTILINE)
             text = text.replace("192.0.2.0/24", BALANCER)
         for given, here in (
             ("listen 8080", f"listen {plain}"),
             ("listen 8443", f"listen {tls}"),
-            ("listen 8444", f"listen {grpc}"),
+            ("listen 8444", f"listen {calls}"),
             ("127.0.0.1:8081", f"127.0.0.1:{inside}"),
             # The container's own folders; the second path has the first one in it.
             ("/tmp/", f"{folder}/"),  # noqa: S108
@@ -74,14 +78,15 @@ def written(folder: Path, upstream: int) -> tuple[int, int]:
         ):
             text = text.replace(given, here)
         (folder / source.name).write_text(text)
-    return plain, tls
+    return plain, tls, calls
 
 
 class Proxy:
     """A running nginx."""
 
-    def __init__(self, plain: int, tls: int, certificate: Path) -> None:
+    def __init__(self, plain: int, tls: int, calls: int, certificate: Path) -> None:
         self.plain, self.url = f"http://127.0.0.1:{plain}", f"https://127.0.0.1:{tls}"
+        self.grpc, self.certificate = f"127.0.0.1:{calls}", certificate
         self.trusting = ssl.create_default_context(cafile=str(certificate))
 
     async def ask(
@@ -97,17 +102,17 @@ class Proxy:
 
 
 @asynccontextmanager
-async def proxied(app: web.Application, folder: Path) -> AsyncIterator[Proxy]:
+async def proxied(app: web.Application, folder: Path, of_grpc: int = 9) -> AsyncIterator[Proxy]:
     """Serve an application behind nginx."""
     async with TestServer(app) as server:
         assert server.port is not None
-        plain, tls = written(folder, server.port)
+        ports = written(folder, server.port, of_grpc)
         # Workers of root become another user, who cannot read the folder.
         words = "daemon off;" + (" user root;" if os.geteuid() == 0 else "")
         command = ["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf"), "-g", words]
         with (folder / "log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log)
-        proxy = Proxy(plain, tls, folder / "secrets" / "tls_certificate")
+        proxy = Proxy(*ports, folder / "secrets" / "tls_certificate")
         try:
             for _ in range(500):
                 assert process.returncode is None, (folder / "log").read_text()
@@ -232,7 +237,18 @@ async def test_what_nginx_says_of_a_client(
         "X-Forwarded-Host": "evil.example",
         "X-Forwarded-Proto": "http",
     }
-    async with proxied(app, tmp_path) as proxy:
+    calls = grpc.aio.server()
+    healthy = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, calls)
+    port = calls.add_insecure_port("127.0.0.1:0")
+    await calls.start()
+    async with proxied(app, tmp_path, port) as proxy:
+        trusted = grpc.ssl_channel_credentials(proxy.certificate.read_bytes())
+        async with grpc.aio.secure_channel(proxy.grpc, trusted) as channel:
+            told = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+            assert told.status == health_pb2.HealthCheckResponse.SERVING
+        await calls.stop(0)
+
         for client, seen in ((CLIENT, CLIENT), (BALANCER, "198.51.100.9")):
             for path in (
                 "/v1/accounts",

@@ -80,7 +80,7 @@ class Stand:
         )  # fmt: skip
 
     def configure(self, *jobs: str) -> None:
-        """Write the configuration of ops/prometheus, with addresses of this stand for those of service discovery."""
+        """Write the configuration of ops/prometheus, as if discovery found one process of each of these jobs."""
         config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
         config["global"] = {
             "scrape_interval": f"{SCRAPE_SECONDS}s",
@@ -89,10 +89,11 @@ class Stand:
         }
         del config["alerting"]
         ports = {"payments-api": self.api_port, "worker": self.worker_port}
-        config["scrape_configs"] = [one for one in config["scrape_configs"] if one["job_name"] in jobs]
+        config["scrape_configs"] = [one for one in config["scrape_configs"] if one["job_name"] in ports]
         for one in config["scrape_configs"]:
             del one["dns_sd_configs"]
-            one["static_configs"] = [{"targets": [f"127.0.0.1:{ports[one['job_name']]}"]}]
+            found = [f"127.0.0.1:{ports[one['job_name']]}"] if one["job_name"] in jobs else []
+            one["static_configs"] = [{"targets": found}]
             if "authorization" in one:
                 one["authorization"]["credentials_file"] = f"{self.folder}/token"
         (self.folder / "prometheus.yml").write_text(yaml.safe_dump(config))

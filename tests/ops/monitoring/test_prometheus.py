@@ -48,6 +48,7 @@ INSERT INTO holds (no, id, source_id, amount, expires_at, principal_id, kind, le
 VALUES (1, gen_random_uuid(), 1, 1, now() - interval '1 hour', 1, 'x', '{}', '{}');
 INSERT INTO provider_reports (provider, file, counts) VALUES ('stripe', 'x.csv', '{"matched": 3, "missing_here": 1}');
 UPDATE workers SET seen_at = now() - interval '1 hour';
+UPDATE payment_attempts SET next_look_at = now() - interval '1 hour';
 UPDATE accounts SET balance = balance + 1 WHERE code = 'drill:a';
 """
 PAYMENT = """
@@ -57,7 +58,7 @@ WITH made AS (
     )
     VALUES (
         $1, 'orders', 'drill', $3, sha256('x'), 100, 2, 'USD', 'payment_link', 'unknown', '{simulator}',
-        '{"title": "Tea"}'
+        '{"title": "Tea", "reference": "1"}'
     )
 )
 INSERT INTO payment_attempts (id, payment_id, number, provider, provider_id, state, next_look_at, created_at)
@@ -163,7 +164,7 @@ async def test_each_alert_fires_under_its_fault(
             assert wrong.returncode == 1, wrong.stderr
             await drill.fire("LedgerDrift")
             servers.valkey.kill()
-            await stand.call("GET", "/v1/accounts/drill:a", key)
+            await drill.transfer("without Redis")
             await drill.fire("RedisAway")
             servers.postgres.kill()
             await drill.fire("DatabaseUnreachable")
@@ -215,7 +216,7 @@ class Drill:
             assert await stand.call("POST", "/v1/accounts", self.key, json=account) == 201
         began = time.monotonic()
         while time.monotonic() < began + 8:
-            assert await stand.call("GET", "/v1/accounts/drill:a", self.key) == 200
+            assert await stand.call("GET", "/v1/accounts/drill:a/entries", self.key) == 200
             await asyncio.sleep(0.2)
         assert await stand.firing() - OF_TIME == {"Watchdog"}
         stand.fired = {"Watchdog"}
@@ -253,6 +254,11 @@ class Drill:
             )
             await self.fire("PaymentsUnknown", "RefundsUnknown", "MigrationsPending", "JobNotRun", "JobFails")
 
+    async def transfer(self, key: str) -> int:
+        legs = [{"account": "drill:a", "amount": -1}, {"account": "drill:b", "amount": 1}]
+        headers = {"Idempotency-Key": key}
+        return await self.stand.call("POST", "/v1/transfers", self.key, json={"legs": legs}, headers=headers)
+
     async def forge(self) -> None:
         wrong = {"Stripe-Signature": f"t={int(time.time())},v1={'0' * 64}"}
         await self.stand.call("POST", "/webhooks/stripe", json={"id": "evt_x"}, headers=wrong)
@@ -260,13 +266,11 @@ class Drill:
     async def the_database_hangs(self) -> None:
         """Rows are locked, so that calls wait, queue and fail; meanwhile the API is held up for a moment, too."""
         stand, key = self.stand, self.key
-        transfer = {"legs": [{"account": "drill:a", "amount": -1}, {"account": "drill:b", "amount": 1}]}
-        async with locked(self.database_url, "accounts, keys, api_keys"):
-            calls = [stand.call("GET", "/v1/accounts/drill:a", key) for _ in range(30)]
-            calls += [
-                stand.call("POST", "/v1/transfers", key, json=transfer, headers={"Idempotency-Key": f"k{n}"})
-                for n in range(20)
-            ]
+        # The process knows the key from here; it would else wait for that alone.
+        assert await stand.call("GET", "/v1/accounts/drill:a", key) == 200
+        async with locked(self.database_url, "accounts, keys"):
+            calls = [stand.call("GET", "/v1/accounts/drill:a/entries", key) for _ in range(30)]
+            calls += [self.transfer(f"k{number}") for number in range(20)]
             ended = asyncio.gather(*calls)
             await asyncio.sleep(7)
         assert {503} <= set(await ended)
