@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import re
+import sys
 import time
 from contextlib import asynccontextmanager
 from importlib import resources
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import asyncpg
 import structlog
 
-from core import metrics
+from core import metrics, tracing
 from core.errors import Refusal, Unavailable
 
 if TYPE_CHECKING:
@@ -153,6 +154,7 @@ class Connections:
         self.pool = pool
         self._at_hand: list[RawConnection] = []
         self._waiting = 0
+        metrics.POOL_SIZE.inc(pool.get_max_size())
 
     async def take(self) -> RawConnection:
         """Return a connection for one use. Raises TimeoutError after ACQUIRE_TIMEOUT_SECONDS."""
@@ -162,10 +164,17 @@ class Connections:
                 return raw
             await self.pool.release(raw)
         self._waiting += 1
+        metrics.POOL_WAITING.inc()
+        started = time.perf_counter()
         try:
             return await self.pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS)
+        except TimeoutError:
+            metrics.POOL_TIMEOUTS.add()
+            raise
         finally:
             self._waiting -= 1
+            metrics.POOL_WAITING.dec()
+            metrics.POOL_WAIT.observe(time.perf_counter() - started)
 
     async def give_back(self, raw: RawConnection, *, sound: bool) -> None:
         """Take a connection back. A connection whose use failed goes to the pool, which checks it."""
@@ -176,6 +185,7 @@ class Connections:
 
     async def close(self) -> None:
         """End all connections; those that do not end within five seconds are cut."""
+        metrics.POOL_SIZE.dec(self.pool.get_max_size())
         try:
             async with asyncio.timeout(5.0):
                 while self._at_hand:
@@ -269,6 +279,7 @@ class translated:  # noqa: N801 - reads as a word: `with translated():`
 
 async def _timed(name: str, work: Awaitable[Result]) -> Result:
     started = time.perf_counter()
+    span = None if tracing.active is None else tracing.active.query(name)
     ok = False
     try:
         result = await work
@@ -276,6 +287,16 @@ async def _timed(name: str, work: Awaitable[Result]) -> Result:
         return result
     finally:
         metrics.observe_query(name, time.perf_counter() - started, ok=ok)
+        if span is not None:
+            if not ok:
+                span.set_attribute("error.type", _kind_of_error())
+            span.end()
+
+
+def _kind_of_error() -> str:
+    """Return a word for the error that is being handled; its text may have values in it."""
+    error = sys.exception()
+    return getattr(error, "sqlstate", None) or type(error).__name__
 
 
 def _log_statement(ran: asyncpg.connection.LoggedQuery) -> None:
@@ -283,40 +304,75 @@ def _log_statement(ran: asyncpg.connection.LoggedQuery) -> None:
     log.debug("sql", statement=ran.query, duration_ms=round(ran.elapsed * 1000, 3))
 
 
+def session_settings(settings: Settings, role: str | None) -> dict[str, str]:
+    """Return what every session of `role` has set, in PostgreSQL's names and own units."""
+    return {
+        "timezone": "UTC",
+        "statement_timeout": str(settings.database_statement_timeout_ms),
+        "lock_timeout": str(settings.database_lock_timeout_ms),
+        "idle_in_transaction_session_timeout": "60000",
+        # Our statements are short; compiling them costs more than it saves.
+        "jit": "off",
+        **({} if role is None else _FIRM_PLANS),
+    }
+
+
+async def _check_session(connection: asyncpg.Connection[Row], wanted: dict[str, str]) -> None:
+    rows = await connection.fetch(queries(__name__).session.text, list(wanted))
+    found = {row["name"].lower(): row["setting"] for row in rows}
+    missing = [
+        f"{name} = {found.get(name, '')} in place of {value}"
+        for name, value in wanted.items()
+        if found.get(name) != value
+    ]
+    if missing:
+        raise Refusal(
+            "session_not_set",
+            f"The login behind the pooler has {', '.join(missing)}. Run the statements of `tallystick pooler LOGIN`,"
+            " then RECONNECT the pooler.",
+        )
+
+
 async def open_database(
     settings: Settings, *, role: str | None = SERVING_ROLE, size: int | None = None
 ) -> Database:
-    """Open a pool whose connections take on `role` (None keeps the login role, for administration)."""
+    """Open a pool whose connections take on `role` (None keeps the login role, for administration).
+
+    Behind a pooler nothing can be set for a session, because the next transaction has another one. The login brings
+    the settings there, and a connection that meets a session without them raises Refusal `session_not_set`.
+    """
+    # Administration keeps state for a session, so it goes past the pooler.
+    pooled = bool(settings.database_pooler) and role is not None
+    wanted = session_settings(settings, role)
 
     async def prepare(connection: asyncpg.Connection[Row]) -> None:
         if settings.debug:
             connection.add_query_logger(_log_statement)
-        if role is not None:
+        if pooled:
+            await _check_session(connection, {"role": str(role), **wanted})
+        elif role is not None:
             await connection.execute(f'SET ROLE "{role}"')
 
     async def keep(_connection: asyncpg.Connection[Row]) -> None:
         # The pool's own RESET ALL costs a round trip a use; no statement of ours leaves session state behind.
         return
 
+    prepared = settings.database_prepared_statements and (
+        not pooled or "database_prepared_statements" in settings.model_fields_set
+    )
     with translated():
         pool = await asyncpg.create_pool(
-            str(settings.database_url),
+            str(settings.owner_url if role is None else settings.database_url),
             min_size=1,
             max_size=size or settings.database_pool_size,
             timeout=CONNECT_TIMEOUT_SECONDS,
             command_timeout=settings.database_statement_timeout_ms / 1000 + 1,
-            statement_cache_size=100 if settings.database_prepared_statements else 0,
+            statement_cache_size=100 if prepared else 0,
             max_inactive_connection_lifetime=300,
-            server_settings={
-                "application_name": "tallystick",
-                "timezone": "UTC",
-                "statement_timeout": str(settings.database_statement_timeout_ms),
-                "lock_timeout": str(settings.database_lock_timeout_ms),
-                "idle_in_transaction_session_timeout": "60000",
-                # Our statements are short; compiling them costs more than it saves.
-                "jit": "off",
-                **({} if role is None else _FIRM_PLANS),
-            },
+            # These two a pooler carries from one session to the next; others it refuses or forgets.
+            server_settings={"application_name": "tallystick", "timezone": "UTC"}
+            if pooled
+            else {"application_name": "tallystick", **wanted},
             init=prepare,
             reset=keep,
         )

@@ -7,16 +7,24 @@ caller pays no delay, and a thousand callers share the cost of one round trip.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
+from core import tracing
 from core.errors import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from opentelemetry.trace import Span
+
+    from core.tracing.live import Scope
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+# An item, the future of its result, and when it came.
+_Waiting: TypeAlias = tuple[Item, asyncio.Future[Result], float]
 
 
 class Lane(Generic[Item, Result]):
@@ -28,7 +36,9 @@ class Lane(Generic[Item, Result]):
     come back at once, and both sides would wait for each other in turns.
 
     `send` returns one result or exception an item, in the same order; an exception that it raises goes to every item.
+    `waited` is told how many seconds the first item of each batch has waited.
     A `patient` lane lets the event loop turn once before it sends when idle, so that items that have arrived go along.
+    A lane with a `name` shows in traces: the wait of each item, and the batch that has served it.
     """
 
     def __init__(
@@ -40,6 +50,8 @@ class Lane(Generic[Item, Result]):
         weigh: Callable[[Item], int] | None = None,
         share: int | None = None,
         patient: bool = False,
+        waited: Callable[[float], None] | None = None,
+        name: str = "",
     ) -> None:
         self._send = send
         self._max_batch = max_batch
@@ -47,7 +59,11 @@ class Lane(Generic[Item, Result]):
         self._weigh = weigh
         self._share = share
         self._patient = patient
-        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._waited = waited
+        self._name = name
+        # The spans of items that wait, while traces are made.
+        self._spans: dict[asyncio.Future[Result], Span] = {}
+        self._waiting: deque[_Waiting[Item, Result]] = deque()
         self._runner: asyncio.Task[None] | None = None
         self._closing = False
 
@@ -69,7 +85,11 @@ class Lane(Generic[Item, Result]):
                 "overloaded", "Too many calls are waiting. Repeat the call a little later.", retry_after=1.0
             )
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
+        self._waiting.append((item, future, time.perf_counter()))
+        if tracing.active is not None and self._name:
+            span = tracing.active.wait(self._name)
+            if span is not None:
+                self._spans[future] = span
         if self._runner is None:
             self._runner = asyncio.create_task(self._run())
         return future
@@ -90,18 +110,36 @@ class Lane(Generic[Item, Result]):
                 await asyncio.sleep(0)
             while self._waiting:
                 batch = self._take()
+                if self._waited is not None:
+                    self._waited(time.perf_counter() - batch[0][2])
+                scope = None if tracing.active is None else self._traced(batch)
                 try:
-                    results = await self._send([item for item, _ in batch])
+                    results = await self._send([item for item, _, _ in batch])
                     if len(results) != len(batch):
                         raise RuntimeError(f"{len(results)} results for {len(batch)} items")
                 except Exception as error:  # noqa: BLE001 - every waiter of this batch gets it; the lane itself goes on
                     results = [error] * len(batch)
-                for (_, future), result in zip(batch, results, strict=True):
+                if scope is not None:
+                    self._end(scope, batch)
+                for (_, future, _), result in zip(batch, results, strict=True):
                     _settle(future, result)
         finally:
             self._runner = None
 
-    def _take(self) -> list[tuple[Item, asyncio.Future[Result]]]:
+    def _traced(self, batch: Sequence[_Waiting[Item, Result]]) -> Scope | None:
+        """Begin the span of a batch, also of one that nobody traces: this task may come from a request long gone."""
+        if tracing.active is None:
+            return None
+        spans = [self._spans.get(future) for _, future, _ in batch]
+        return tracing.active.batch(self._name, spans, len(batch))
+
+    def _end(self, scope: Scope, batch: Sequence[_Waiting[Item, Result]]) -> None:
+        scope.end()
+        for _, future, _ in batch:
+            if (span := self._spans.pop(future, None)) is not None:
+                span.end()
+
+    def _take(self) -> list[_Waiting[Item, Result]]:
         waiting, weigh = self._waiting, self._weigh
         most = len(waiting) if self._share is None else max(self._share, len(waiting) // 4)
         if weigh is None:

@@ -24,6 +24,7 @@ import orjson
 import structlog
 from structlog.contextvars import get_contextvars
 
+from core import tracing
 from core.masking import mask_fields
 
 if TYPE_CHECKING:
@@ -156,7 +157,9 @@ def _ids() -> str:
     request_id = exchange["request_id"]
     if '"' in request_id or "\\" in request_id:
         request_id = _dumps({"": request_id})[5:-2].decode()
-    return f'"request_id":"{request_id}","traceparent":"{exchange["traceparent"]}",'
+    traceparent = exchange["traceparent"]
+    trace = "" if tracing.active is None else f'"trace_id":"{traceparent[3:35]}",'
+    return f'"request_id":"{request_id}","traceparent":"{traceparent}",{trace}'
 
 
 @functools.lru_cache(MAX_OPERATIONS)
@@ -192,7 +195,10 @@ def _mask(_logger: Any, _method: str, event: EventDict) -> EventDict:
 
 def _add_context(logger: Any, _method: str, event: EventDict) -> EventDict:
     """Add the bound values after the masking, because they were checked where they came in."""
-    return {"logger": logger.module, **_exchange.get(), **get_contextvars(), **event}
+    told = {"logger": logger.module, **_exchange.get(), **get_contextvars(), **event}
+    if tracing.active is not None and (trace_id := tracing.active.trace_id()) is not None:
+        told.setdefault("trace_id", trace_id)
+    return told
 
 
 def _render(_logger: Any, _method: str, event: EventDict) -> bytes:

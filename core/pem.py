@@ -13,6 +13,11 @@ _PEM = re.compile(r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?-----END \1-----", re
 LEAST_RSA_BITS: Final = 2048
 
 
+def blocks_of(pem: str) -> list[str]:
+    """Return the texts of the keys in a PEM text, each as it is written there; a text of one key is that text."""
+    return [block[0] for block in _PEM.finditer(pem)]
+
+
 def private_keys(pem: str) -> list[rsa.RSAPrivateKey]:
     r"""Return the RSA keys in a PEM text, whose line ends may be written as `\n`. Raises ValueError."""
     found = []

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from core import metrics
 from core.errors import Refusal
 from core.payables.limits import unreachable
 from core.payables.payables import Payables
@@ -93,6 +94,7 @@ async def open_platform(service: Service) -> AsyncIterator[Platform]:
     if hidden := unreachable(service.settings):
         _log.warning("platform.limits_unreachable", limits=hidden)
     waker = Waker(service.redis, service.epoch)
+    metrics.begin_currency(service.settings.default_currency)
     await config.open()
     try:
         yield Platform(service, users, payables, config, waker)

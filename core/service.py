@@ -14,6 +14,7 @@ from core.ledger.ledger import Ledger
 from core.ledger.poster import Poster
 from core.ledger.posting import EffectiveSpan
 from core.redis import open_redis
+from core.work.traces import traces_kept
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -47,7 +48,8 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
         span = EffectiveSpan(settings.effective_max_past_days, settings.effective_max_future_days)
         poster = Poster(database, max_waiting=settings.poster_max_waiting, effective_span=span)
         try:
-            yield Service(settings, database, redis, epoch, Ledger(database, poster))
+            async with traces_kept(settings):
+                yield Service(settings, database, redis, epoch, Ledger(database, poster))
         finally:
             await poster.close()
     finally:

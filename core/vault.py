@@ -17,6 +17,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from core.errors import Unavailable
+from core.rotation import uses
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -77,12 +78,14 @@ class Vault:
         """Return the text of `owner`; one that was stored as it is comes back as it is. Raises SealedError."""
         if not stored.startswith(PREFIX):
             return stored
-        for cipher in self._ciphers:
+        for place, cipher in enumerate(self._ciphers):
             try:
                 sealed = base64.b64decode(stored.removeprefix(PREFIX), validate=True)
-                return cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], owner.encode()).decode()
+                text = cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], owner.encode()).decode()
             except (InvalidTag, ValueError):  # another key, or a text that was cut or altered
                 continue
+            uses.used(uses.SECRETS_KEYS, place)
+            return text
         log.error("secret.sealed_under_another_key", owner=owner)
         raise SealedError
 

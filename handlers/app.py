@@ -11,6 +11,7 @@ from typing import Any
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from core import metrics
 from core.errors import Unavailable
 from core.service import Service
 from core.settings import Settings
@@ -129,6 +130,7 @@ def _table(surfaces: tuple[Surface, ...]) -> tuple[web.AbstractResource, ...]:
     for route in _routes(surfaces):
         handler = around(route.path, next(numbers))
         for method in _methods(route):
+            metrics.begin_route(method, route.path)
             table.add_route(method, route.path, handler)
     for path in _allowed(surfaces):
         table.add_route(hdrs.METH_ANY, path, around(path, next(numbers)))

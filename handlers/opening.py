@@ -18,12 +18,16 @@ from core.access.internal_callers import InternalCallers
 from core.errors import Refusal, Unavailable
 from core.identity.identity import open_identity
 from core.inbox.rules import Admission
+from core.metrics.loop import watch_loop
 from core.payables.cards import codes
+from core.payments import observing
 from core.payments.orchestration.desk import Desk
 from core.payments.orchestration.provider_events import EventDesk
 from core.payments.router import open_engine
 from core.platform import open_platform
 from core.service import Service, open_service
+from core.storage.replica import open_replica
+from core.work.gauges import Collector
 from core.work.retries import half_jitter
 from handlers.http.parts import Parts
 from handlers.webhooks.inbox_receive import open_inbound
@@ -39,7 +43,9 @@ RETRY_LIMIT_SECONDS = 5.0
 async def opened(parts: Parts, service: Service | None) -> AsyncIterator[None]:
     """Fill `parts` from `service`, or from one opened here, and keep them for the life of the application."""
     metrics.mark_started(parts.settings.env)
+    watching = asyncio.create_task(watch_loop())
     async with AsyncExitStack() as stack:
+        stack.push_async_callback(tasks.end, watching)
         retrying: asyncio.Task[None] | None = None
         # The parts open before the application listens, so that a successor is ready before its predecessor goes.
         if not await _try(parts, stack, service):
@@ -62,6 +68,9 @@ async def _try(parts: Parts, stack: AsyncExitStack, service: Service | None = No
         parts.missing = Unavailable(f"PostgreSQL answers: {error}.")
         return False
     parts.service = service
+    parts.replica = await stack.enter_async_context(
+        open_replica(service.database, parts.settings, service.epoch)
+    )
     parts.guard = Guard(service.redis, parts.settings, service.epoch)
     stack.push_async_callback(parts.guard.close)
     parts.api_keys = ApiKeys(service.database, parts.settings.api_key_cache_secs)
@@ -70,6 +79,11 @@ async def _try(parts: Parts, stack: AsyncExitStack, service: Service | None = No
     parts.platform = await stack.enter_async_context(open_platform(service))
     onward = {codes.SURFACE: codes.CardMoney(parts.platform)}
     parts.payments = await stack.enter_async_context(open_engine(service, parts.platform.waker, onward))
+    parts.collector = Collector(
+        service.database,
+        parts.settings.metrics_interval_secs,
+        lambda answers: observing.measure(parts.payments, answers=answers),
+    )
     _open_orchestration(parts, stack)
     parts.identity = await stack.enter_async_context(open_identity(parts.platform, parts.tokens))
     parts.missing = None

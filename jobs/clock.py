@@ -19,7 +19,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import BusyLoadingError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from core import tasks
+from core import tasks, tracing
 from jobs.loops import drain
 from jobs.table import JOBS
 
@@ -73,7 +73,14 @@ def _arq(redis: ArqRedis, tools: Tools) -> ArqWorker:
 
 def _cron(job: Job, tools: Tools, name: str) -> CronJob:
     async def run_job(ctx: dict[Any, Any], *_: Any, **__: Any) -> None:  # noqa: ARG001 - what arq calls
-        await drain(tools, job)
+        scope = None if tracing.active is None else tracing.active.job(job.name)
+        error: str | None = "failed"
+        try:
+            await drain(tools, job)
+            error = None
+        finally:
+            if scope is not None:
+                scope.end(error)
 
     # No run is tried again: the next one comes in any case.
     return cron(run_job, name=name, timeout=job.timeout_seconds, keep_result=0, max_tries=1, **job.clock)

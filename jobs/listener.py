@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.registry import Collector
+from prometheus_client.registry import Collector as Collecting
 
 from core import metrics
-from core.work import gauges
+from core.work.gauges import MEASURE_SECONDS, Collector
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 # The database answers within this time; a loop that does not come to ask is stuck, and the scrape fails, as it should.
-ANSWER_SECONDS: Final = gauges.MEASURE_SECONDS + 2.0
+ANSWER_SECONDS: Final = 2 * MEASURE_SECONDS + 2.0
 
 
-class _Current(Collector):
+class _Current(Collecting):
     """The current metrics: the event loop's thread hands them over at each scrape, which runs in another thread."""
 
-    def __init__(self, service: Service, loop: asyncio.AbstractEventLoop) -> None:
-        self._service = service
-        self._loop = loop
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+        self._loop = asyncio.get_running_loop()
 
     def collect(self) -> Iterable[Metric]:
         asyncio.run_coroutine_threadsafe(self._hand_over(), self._loop).result(ANSWER_SECONDS)
         return metrics.REGISTRY.collect()
 
     async def _hand_over(self) -> None:
-        await gauges.measure(self._service.database)
+        await self._collector.collect()
         metrics.flush()
 
 
@@ -50,7 +50,7 @@ async def metrics_listener(service: Service) -> AsyncIterator[None]:
         yield
         return
     registry = CollectorRegistry()
-    registry.register(_Current(service, asyncio.get_running_loop()))
+    registry.register(_Current(Collector(service.database, settings.metrics_interval_secs)))
     server, thread = start_http_server(settings.worker_metrics_port, settings.app_host, registry)
     log.info("worker.metrics", host=settings.app_host, port=settings.worker_metrics_port)
     try:

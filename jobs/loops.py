@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
-from core import metrics
+from core import metrics, tracing
 from core.errors import Refusal
 from core.work.progress import Progress
 from core.work.retries import full_jitter
@@ -59,7 +59,12 @@ async def run_loop(loop: Loop, alarm: Alarm, stopping: asyncio.Event) -> None:
             done = -1
         if done:  # an empty look is no run
             metrics.JOB_RUNS.add(loop.name, "failed" if done < 0 else "success")
-            metrics.JOB_SECONDS.observe(time.perf_counter() - started, loop.name)
+            seconds = time.perf_counter() - started
+            metrics.JOB_SECONDS.observe(seconds, loop.name)
+            if tracing.active is not None:
+                tracing.active.ran(loop.name, seconds, failed=done < 0)
+        if done >= 0:
+            metrics.JOB_LAST_SUCCESS.labels(loop.name).set_to_current_time()
         if done < 0:
             pause = full_jitter(failures, base_seconds=0.1, cap_seconds=MAX_PAUSE_SECONDS)
             await _sleep(pause, stopping)
@@ -109,6 +114,8 @@ async def drain(
         metrics.JOB_SECONDS.observe(time.perf_counter() - started, job.name)
         total = total.and_then(done)
         on_step(total)
+    if not total.failed:
+        metrics.JOB_LAST_SUCCESS.labels(job.name).set_to_current_time()
     if total.any:
         log.info("job.done", job=job.name, done=total.done, failed=total.failed)
     return total

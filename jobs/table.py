@@ -20,12 +20,14 @@ from core.inbox.retention import prune_events
 from core.ledger.holds import expire_due
 from core.ledger.sealing import seal_once
 from core.outbox.fanout import BATCH
+from core.partitions import archiving, gauges, keeping
 from core.payables import expiry, reconcile
 from core.payments import reconciling
 from core.recurring import autopay, charging
 from core.wallets import retention, settlement
 from core.work import wakeup
 from core.work.progress import Progress
+from core.work.traces import prune_traces
 from jobs.backfill import askable, backfill
 from jobs.sweep import sweep
 
@@ -45,6 +47,10 @@ STALLED_SECONDS: Final = 5.0
 PRUNE_SECONDS: Final = 60.0
 # A step never does so much, so its loop always waits for the next poll.
 PACED: Final = 1_000_000
+
+
+# Seconds over which arq's units recur, the longest first; a job of hours begins once in its hour, or again and again.
+_SPANS: Final = {"hour": 86_400.0, "minute": 3_600.0, "second": 60.0}
 
 
 async def _nothing() -> int:
@@ -104,6 +110,12 @@ class Job:
     wanted: Callable[[Settings], object] = lambda _: True
     command: bool = False
 
+    def interval_seconds(self, settings: Settings) -> float:
+        """Return the longest time between two runs that is planned."""
+        of_clock = [day / len(self.clock[unit]) for unit, day in _SPANS.items() if unit in self.clock]
+        polled = self.poll_seconds(settings)
+        return min([*of_clock[:1], *([polled] if polled else [])], default=0.0)
+
 
 def _outbox_poll(settings: Settings) -> float:
     return settings.webhook_process_interval_secs or POLL_SECONDS
@@ -128,6 +140,16 @@ async def _expire_payments(tools: Tools) -> Progress:
     if tools.payments is None:
         return Progress()
     return await reconciling.expire(tools.payments, batch=tools.settings.payments_job_batch_size)
+
+
+async def _make_partitions(tools: Tools) -> int:
+    made = await keeping.make_ahead(tools.database, tools.settings)
+    await gauges.measure(tools.database)
+    return made
+
+
+async def _archive(tools: Tools) -> Progress:
+    return await archiving.step(tools.database, tools.settings, tools.platform.service.epoch)
 
 
 async def _release_stalled(tools: Tools) -> int:
@@ -167,6 +189,20 @@ JOBS: Final[Mapping[str, Job]] = {
             "prune_inbox", "Remove old events of providers that are finished.",
             lambda tools: prune_events(tools.database, tools.settings.inbox_retention_days),
             poll_seconds=lambda _: PRUNE_SECONDS,
+        ),
+        Job(
+            "prune_traces", "Remove old traces of events, while traces are made.",
+            lambda tools: prune_traces(tools.database), poll_seconds=lambda _: PRUNE_SECONDS,
+            wanted=lambda settings: settings.otel_exporter_otlp_endpoint,
+        ),
+        Job(
+            "partitions", "Make the next partitions of attempts and of the audit, and measure them.",
+            _make_partitions, poll_seconds=lambda _: PRUNE_SECONDS,
+        ),
+        # At night, an hour before balances are compared; a run that is cut off leaves one partition for the next.
+        Job(
+            "archive", "Archive partitions of which every row is old, and drop them.", _archive,
+            clock={"hour": {2}, "minute": {13}, "second": {43}}, timeout_seconds=7_200,
         ),
         Job(
             "seal", "Number and seal committed transfers.", lambda tools: seal_once(tools.database),

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import structlog
 import uvloop
 
-from core import tasks
+from core import metrics, tasks
 from core.inbox.dead_letters import DeadLetterStream
 from core.inbox.processing import Processor, Retries, take_over_inbox_events
 from core.inbox.rules import Admission
+from core.metrics.loop import watch_loop
 from core.outbox.breakers import Breakers
 from core.outbox.callbacks import Courier
 from core.outbox.destinations import Destinations
@@ -80,10 +81,10 @@ async def work(settings: Settings, stopping: asyncio.Event, *, retries: Retries 
         listening = open_redis(settings)
         alarm = Alarm(listening, service.epoch)
         try:
+            shift = _Shift(
+                service, platform, payments, worker, egress, alarm, retries or Retries.of(settings)
+            )
             async with metrics_listener(service):
-                shift = _Shift(
-                    service, platform, payments, worker, egress, alarm, retries or Retries.of(settings)
-                )
                 await shift.run(stopping)
         finally:
             await egress.close()
@@ -124,12 +125,13 @@ class _Shift:
             stream=self._stream,
             engine=Notices(payments),
         )
+        self._breakers = Breakers(service.settings.webhook_breaker_open_secs)
         self._sender = Sender(
             service.database,
             egress,
             worker,
             self._schedule,
-            breakers=Breakers(service.settings.webhook_breaker_open_secs),
+            breakers=self._breakers,
             patience=Patience.of(service.settings),
             vault=Vault.of(service.settings),
             courier=self._courier,
@@ -149,12 +151,14 @@ class _Shift:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Start everything, wait for the stop, and end in an order that loses nothing."""
+        self._begin_metrics()
         # The heart beats until all leases are given back, or others would take over work that is being finished.
         retired = asyncio.Event()
         helpers = [
             asyncio.create_task(self._alarm.listen(), name="listen"),
             asyncio.create_task(run_loop(self._heart(), self._alarm, retired), name="heart"),
             asyncio.create_task(keep_clock(self._tools), name="clock"),
+            asyncio.create_task(watch_loop(), name="lag"),
         ]
         loops = [
             asyncio.create_task(run_loop(loop, self._alarm, stopping), name=loop.name)
@@ -174,6 +178,26 @@ class _Shift:
             task = ended.pop()
             task.result()
             raise RuntimeError(f"the task {task.get_name()} ended by itself")
+
+    def _tell(self) -> None:
+        """Set the gauges that only this worker knows."""
+        open_, trial = self._breakers.left_alone()
+        metrics.BREAKERS.labels("open").set(len(open_))
+        metrics.BREAKERS.labels("trial").set(len(trial))
+
+    def _begin_metrics(self) -> None:
+        """Show every job of this worker before its first run."""
+        self._tell()
+        intervals = {
+            job.name: job.interval_seconds(self._settings)
+            for job in JOBS.values()
+            if job.wanted(self._settings)
+        }
+        for name, seconds in {"heart": HEARTBEAT_SECONDS, **intervals}.items():
+            if seconds:
+                metrics.begin_job(name)
+                metrics.JOB_INTERVAL.labels(name).set(seconds)
+                metrics.JOB_LAST_SUCCESS.labels(name).set_to_current_time()
 
     async def _finish(self, loops: Sequence[asyncio.Task[None]]) -> None:
         grace = self._settings.shutdown_timeout_secs
@@ -205,6 +229,7 @@ class _Shift:
     def _heart(self) -> Loop:
         async def beat() -> int:
             await self._worker.beat(self._database)
+            self._tell()
             if taken := await take_over_inbox_events(self._database, self._retries, self._stream):
                 log.warning("worker.took_over", events=taken)
                 self._wake(wakeup.INBOX)

@@ -21,6 +21,7 @@ from ops.listening import BACKLOG
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from core.settings import Settings
     from handlers.http.parts import Parts
 
 # After the signal to stop, a client that keeps its connection hears on its next answer that it ends; one that is idle
@@ -59,16 +60,24 @@ async def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT; then accept no more, let requests in progress finish within the bound, return.
 
+    SIGUSR1 comes some time before, if SHUTDOWN_DRAIN_SECS says so: from then on each answer ends its connection.
+
     The first application of `sites` lives longest: the others, and the server `beside`, may share its parts. A byte is
     written to `ready_fd` when connections are accepted, and once a second from then on.
     """
-    stop = asyncio.Event()
+    stop, leaving = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def leave() -> None:
+        leaving.set()
+        on_stop()
+
+    loop.add_signal_handler(signal.SIGUSR1, leave)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
 
     async def say_farewell(_request: web.Request, response: web.StreamResponse) -> None:
-        if stop.is_set():
+        if stop.is_set() or leaving.is_set():
             # aiohttp has written its own headers by now, so that its `force_close` alone would hang up unannounced.
             response.headers[hdrs.CONNECTION] = "close"
             response.force_close()
@@ -91,11 +100,7 @@ async def serve(
             await web.SockSite(runner, listener, backlog=BACKLOG).start()
         if beside is not None:
             await beside.start()
-        # Objects that exist now stay for good: the collector need not look at them again.
-        gc.collect()
-        gc.freeze()
-        # A request makes hundreds of objects and no cycles; at the default the looks for them took 6 % of the time.
-        gc.set_threshold(GC_ALLOCATIONS)
+        _spare_the_collector()
         beat = asyncio.create_task(_beat(ready_fd))
         await stop.wait()
         for runner in runners:
@@ -113,6 +118,14 @@ async def serve(
         await runners[0].cleanup()
         if beat is not None:
             beat.cancel()
+
+
+def _spare_the_collector() -> None:
+    # Objects that exist now stay for good: the collector need not look at them again.
+    gc.collect()
+    gc.freeze()
+    # A request makes hundreds of objects and no cycles; at the default the looks for them took 6 % of the time.
+    gc.set_threshold(GC_ALLOCATIONS)
 
 
 async def _beat(ready_fd: int) -> None:
@@ -158,10 +171,9 @@ def _grpc_server(parts: Parts, address: str | None) -> Beside | None:
 def main() -> int:
     """Serve with the settings of the environment. The exit code is 2 for settings that are refused."""
     # The imports stand here because the supervisor's tests serve a smaller application.
+    from core import tracing
     from core.log import configure_logging
     from core.settings import SettingsError, load_settings
-    from handlers.app import LISTENERS, contract_app, create_app
-    from handlers.http.parts import PARTS
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -185,6 +197,18 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     configure_logging(settings)
+    tracing.start(settings)
+
+    try:
+        _serve_apps(settings, options)
+    finally:
+        tracing.stop()
+    return 0
+
+
+def _serve_apps(settings: Settings, options: argparse.Namespace) -> None:
+    from handlers.app import LISTENERS, contract_app, create_app
+    from handlers.http.parts import PARTS
 
     common = create_app(settings)
 
@@ -207,7 +231,6 @@ def main() -> int:
                 beside=_grpc_server(common[PARTS], options.grpc),
             )
         )
-    return 0
 
 
 if __name__ == "__main__":

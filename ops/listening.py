@@ -12,7 +12,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
-from ops.process import StartError, is_free, release_port, take_next_port, take_port
+from ops.process import StartError, is_free, release_port, take_api_port, take_next_port, take_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,6 +154,23 @@ def _busy(host: str, port: int, setting: str) -> StartError:
     return StartError(
         f"Port {port} on {host} is busy. Stop its server, or set {setting.upper()} to another one."
     )
+
+
+def listen_where_free(
+    settings: Settings, host: str, say: Callable[[str], object], *, moves: bool
+) -> list[Listeners]:
+    """Listen as `listen` does. The default port may move on to a free one, and `say` is told.
+
+    A port that somebody has set does not move, and neither do the ports of contracts: their clients know no others.
+    """
+    wanted = port = settings.app_port
+    taken = contract_ports(settings).values()
+    # A default that is the port of a contract is an error, which `listen` tells.
+    if moves and "app_port" not in settings.model_fields_set and wanted not in taken:
+        port = take_api_port(host, wanted, taken)
+        if port != wanted:
+            say(f"Port {wanted} is busy; the API uses {port}.")
+    return listen(settings, host, port)
 
 
 def listen(settings: Settings, host: str, port: int) -> list[Listeners]:

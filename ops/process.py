@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).resolve().parent.parent
 # A busy port moves on by so many at most; more busy ports mean that something else is wrong.
 PORTS_TO_TRY = 100
+# The API goes there from a busy default port. The inbox before this one chose among the same, and left out the ports
+# that developers' tools take.
+API_PORTS = tuple(port for port in range(8065, 8100) if port not in {8080, 9000})
 # A server without a port of its own gets one of these, above the ports that programs are known by.
 SERVERS_PORTS = (20_000, 32_768)
 # Two processes that choose at the same time shall not choose the same port; the choice is no secret.
@@ -98,9 +101,13 @@ def spawn(  # noqa: PLR0913 - each with a name, most with a default
 
 
 def python_environment(**extra: str) -> dict[str, str]:
-    """Return the environment of a Python child of ours: our own, with this checkout importable from anywhere."""
+    """Return the environment of a Python child of ours: our own, with this checkout importable from anywhere.
+
+    A value in `extra` replaces the file of that secret, since settings refuse to have both.
+    """
     paths = [str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **extra}
+    kept = {name: text for name, text in os.environ.items() if name.removesuffix("_FILE") not in extra}
+    return {**kept, "PYTHONPATH": os.pathsep.join(paths), **extra}
 
 
 def stop(process: subprocess.Popen[bytes], *steps: tuple[signal.Signals, float]) -> int:
@@ -177,6 +184,14 @@ def take_next_port(host: str, preferred: int, avoided: Collection[int] = ()) -> 
     while port in avoided or not take_port(host, port):
         port = choose_port(port + 1, host)
     return port
+
+
+def take_api_port(host: str, preferred: int, avoided: Collection[int] = ()) -> int:
+    """Take the first port that is free and none of `avoided`: `preferred`, those of API_PORTS, and what comes after."""
+    for port in (preferred, *API_PORTS):
+        if port not in avoided and take_port(host, port):
+            return port
+    return take_next_port(host, API_PORTS[-1] + 1, avoided)
 
 
 def choose_port(preferred: int | None, host: str = "127.0.0.1") -> int:

@@ -19,7 +19,7 @@ from core.log import configure_logging
 from core.metrics import forget_process
 from core.migrations import migrate
 from core.settings import load_settings
-from ops.listening import listen, reserve_grpc
+from ops.listening import listen_where_free, reserve_grpc
 from ops.reach import reaching_database
 from ops.supervisor import Program, Supervisor
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from core.settings import Settings
-    from ops.listening import Reserved
+    from ops.listening import Listeners, Reserved
 
 log = structlog.get_logger(__name__)
 
@@ -107,17 +107,26 @@ def report(event: str, **fields: object) -> None:
     log.log(ALARMS.get(event, logging.INFO), event, **fields)
 
 
+def _listen(settings: Settings) -> list[Listeners]:
+    """Listen on APP_PORT. In prod the default does not move on either, since a proxy would not follow."""
+    return listen_where_free(
+        settings,
+        settings.app_host,
+        lambda text: log.warning("app.port", notice=text),
+        moves=settings.env != "prod",
+    )
+
+
 def serve_api(settings: Settings) -> None:
     """Serve the API with SERVE_WORKERS processes until SIGTERM or SIGINT; return when all have ended."""
     configure_logging(settings)
     for notice in settings.notices:
         log.warning("settings.notice", notice=notice)
-    listeners = listen(settings, settings.app_host, settings.app_port)
+    listeners = _listen(settings)
     grpc = reserve_grpc(settings, settings.grpc_host, lambda text: log.warning("grpc.port", notice=text))
     if settings.auto_create_schema:
-        database_url = str(settings.database_url)
-        with reaching_database(database_url):
-            asyncio.run(migrate(database_url))
+        with reaching_database(settings.owner_url):
+            asyncio.run(migrate(str(settings.owner_url)))
     given = load_settings()
     # Addresses found at a running instance are handed over, since children cannot read them. A reload reads the rest.
     found = {
@@ -126,6 +135,8 @@ def serve_api(settings: Settings) -> None:
         if not getattr(given, name)
     }
     ports = {each.setting: each.port for each in listeners}
+    if ports["app_port"] != settings.app_port:
+        found["APP_PORT"] = str(ports["app_port"])
     if grpc is not None:
         # The auth service is never asked at our own port, which the processes know from here.
         ports["grpc_port"] = grpc.port
@@ -135,6 +146,7 @@ def serve_api(settings: Settings) -> None:
             [api_program(settings, grpc=grpc)],
             listeners,
             report=report,
+            drain_seconds=settings.shutdown_drain_secs,
             environment={**found, "PROMETHEUS_MULTIPROC_DIR": str(folder)},
             on_ready=lambda: log.info("serving", host=settings.app_host, port=ports.pop("app_port"), **ports),
             on_exit=lambda pid: forget_process(pid, str(folder)),

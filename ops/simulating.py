@@ -70,7 +70,7 @@ def simulate(settings: Settings, folder: Path, taken: Collection[int]) -> Simula
     return Simulated(
         port,
         settings.simulator_webhook_secret or _kept(folder / "simulator_webhook_secret", new_secret()),
-        settings.internal_webhook_secret
+        next(iter(settings.internal_webhook_secret), "")
         or _kept(folder / "internal_webhook_secret", secrets.token_urlsafe(KEY_BYTES)),
     )
 

@@ -125,10 +125,11 @@ def find_running(folder: Path) -> Running | None:
 def operator_settings(*, redis_needed: bool = True, **overrides: Any) -> Settings:
     """Return the settings for a command that needs the servers: the given ones, else those of a running instance.
 
-    `overrides` are settings by attribute. Raises SettingsError; MissingServerError where neither a setting names a
+    `overrides` are settings by attribute. A command that needs no Redis is an operator's, and goes past the pooler, to
+    DATABASE_DIRECT_URL. Raises SettingsError; MissingServerError where neither a setting names a
     server nor an instance runs it; StartError for a state directory that cannot be used.
     """
-    settings = load_settings(**overrides)
+    settings = _past_pooler(load_settings(**overrides), redis_needed=redis_needed)
     served = bool(settings.database_url and settings.redis_url)
     try:
         folder = state_dir(settings)
@@ -139,7 +140,7 @@ def operator_settings(*, redis_needed: bool = True, **overrides: Any) -> Setting
         return settings
     missing = {} if running is None else _missing(settings, running)
     if missing:
-        settings = load_settings(**overrides, **missing)
+        settings = _past_pooler(load_settings(**overrides, **missing), redis_needed=redis_needed)
     wanted = {"DATABASE_URL": settings.database_url} | (
         {"REDIS_URL": settings.redis_url} if redis_needed else {}
     )
@@ -148,6 +149,12 @@ def operator_settings(*, redis_needed: bool = True, **overrides: Any) -> Setting
         named = ", ".join(f"{name} unset" for name in unset)
         raise MissingServerError(f"{named}, and {nobody_runs(folder)} Or set {' and '.join(unset)}.")
     return settings
+
+
+def _past_pooler(settings: Settings, *, redis_needed: bool) -> Settings:
+    if redis_needed or not settings.database_direct_url:
+        return settings
+    return settings.model_copy(update={"database_url": settings.database_direct_url, "database_pooler": ""})
 
 
 def _missing(settings: Settings, running: Running) -> dict[str, str]:

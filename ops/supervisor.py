@@ -119,7 +119,10 @@ class Supervisor:
     on_ready: Callable[[], object] = lambda: None
     # SIGHUP replaces each process (True), or stops all (False).
     hangup_reloads: bool = True
+    # So long the processes that serve say that they will stop, and go on serving, before they are stopped.
+    drain_seconds: float = 0.0
     stopping: bool = False
+    _stop_at: float | None = None
     _slots: list[Slot] = field(default_factory=list)
     _signals: deque[int] = field(default_factory=deque)
     _reload: deque[Slot] = field(default_factory=deque)
@@ -163,10 +166,16 @@ class Supervisor:
             while self._signals:
                 number = self._signals.popleft()
                 if number in {signal.SIGTERM, signal.SIGINT}:
+                    if self.drain_seconds and not asked_to_stop and self._stop_at is None:
+                        self._drain()
+                        continue
                     self._stop_all(at_once=asked_to_stop)
                     asked_to_stop = True
                 elif number == signal.SIGHUP and not self.stopping:
                     self._begin_reload()
+            if self._stop_at is not None and time.monotonic() >= self._stop_at and not asked_to_stop:
+                self._stop_all(at_once=False)
+                asked_to_stop = True
             for slot in self._slots:
                 self._look_after(slot, listened)
             if asked_to_stop and not any(slot.children for slot in self._slots):
@@ -189,7 +198,8 @@ class Supervisor:
         if self._signals:
             return
         now = time.monotonic()
-        due = [slot.start_at - now for slot in self._slots if slot.current is None and not self.stopping]
+        due = [] if self._stop_at is None else [self._stop_at - now]
+        due += [slot.start_at - now for slot in self._slots if slot.current is None and not self.stopping]
         due += [
             child.kill_at - now
             for slot in self._slots
@@ -316,6 +326,16 @@ class Supervisor:
                 os.close(pass_fds[-1])
         self.report("process.started", process=program.name, pid=process.pid)
         return Child(process, time.monotonic(), reader, ready=reader is None)
+
+    def _drain(self) -> None:
+        """Let the processes that serve say that they will stop: load balancers hear it, and go elsewhere."""
+        self.report("draining", seconds=self.drain_seconds)
+        self._reload.clear()
+        self._stop_at = time.monotonic() + self.drain_seconds
+        for slot in self._slots:
+            if slot.program.serves:
+                for child in slot.children:
+                    child.process.send_signal(signal.SIGUSR1)
 
     def _stop_all(self, *, at_once: bool) -> None:
         """Ask every process to end; when asked a second time, make it."""

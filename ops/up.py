@@ -22,8 +22,15 @@ from core.metrics import forget_process
 from core.migrations import migrate
 from core.outbox.signing import new_secret
 from ops.embedded import Postgres, Valkey
-from ops.listening import Listeners, Reserved, check_contract_ports, contract_ports, listen, reserve_grpc
-from ops.process import StartError, take_next_port, trim_log
+from ops.listening import (
+    Listeners,
+    Reserved,
+    check_contract_ports,
+    contract_ports,
+    listen_where_free,
+    reserve_grpc,
+)
+from ops.process import StartError, trim_log
 from ops.reach import reaching_database, redis_problem
 from ops.serving import api_program, metrics_folder, worker_program
 from ops.simulating import Simulated, simulate
@@ -80,8 +87,9 @@ def run_everything(settings: Settings, *, verbose: bool) -> None:
             servers.append(stack.enter_context(postgres))
             database_url = postgres.url()
         # The database comes before anything else is started: without it there is nothing to run.
-        with reaching_database(settings.database_url or database_url):
-            asyncio.run(migrate(database_url, on_progress=lambda name: say(f"Applying {name}", "dim")))
+        owner_url = str(settings.database_direct_url) or database_url
+        with reaching_database(settings.owner_url or database_url):
+            asyncio.run(migrate(owner_url, on_progress=lambda name: say(f"Applying {name}", "dim")))
         if redis_url:
             if problem := redis_problem(settings):
                 say(problem, "yellow")
@@ -306,19 +314,8 @@ async def _known_or_new_key(settings: Settings, kept: str | None) -> str:
 
 
 def _listen(settings: Settings) -> list[Listeners]:
-    """Listen on APP_PORT, and on loopback alone unless APP_HOST was given.
-
-    The default port moves on to the next free one. A port that somebody has set does not, and neither do the ports of
-    contracts: their clients know no others.
-    """
-    host = _host(settings)
-    wanted = port = settings.app_port
-    taken = contract_ports(settings).values()
-    moves = "app_port" not in settings.model_fields_set
-    # A default that is the port of a contract is an error, which `listen` tells.
-    if moves and wanted not in taken and (port := take_next_port(host, wanted, taken)) != wanted:
-        say(f"Port {wanted} is busy; the API uses {port}.", "yellow")
-    return listen(settings, host, port)
+    """Listen on APP_PORT, and on loopback alone unless APP_HOST was given."""
+    return listen_where_free(settings, _host(settings), lambda text: say(text, "yellow"), moves=True)
 
 
 def _reserve_grpc(settings: Settings) -> Reserved | None:

@@ -34,7 +34,9 @@ from core.settings.kinds import names_of
 from handlers.http.protocol import Runner
 from ops.embedded import EmbeddedServers, embedded_servers
 from tests import commands
+from tests.copies import Databases, in_memory
 from tests.costs import costs_of
+from tests.database.programs import options_for, use_named_programs
 from tests.sharing import Part, Parts, alone, named
 
 if TYPE_CHECKING:
@@ -52,14 +54,15 @@ os.environ["SSL_CERT_FILE"] = os.devnull
 # No server of the tests has TLS; asking for it costs a connection a millisecond.
 os.environ["PGSSLMODE"] = "disable"
 
+use_named_programs()
+
 # Answers leave through the connections that the service has.
 test_utils.AppRunner = Runner  # type: ignore[attr-defined]
 
 POLL_SECONDS = 0.01
 TEMPLATE = "tallystick_template"
 REDIS_DATABASES = 64
-# A run of the whole suite fills less than a third of this.
-MEMORY_BYTES = 2 * 1024**3
+KNOWS_SCRAM_ITERATIONS = 16
 # The disk is not tested: without fsync a copy of the template takes 20 ms in place of 100. Tests that kill -9 a server
 # still hold, since only a crash of the machine could lose a commit.
 POSTGRES_OPTIONS = {
@@ -123,7 +126,7 @@ def servers() -> Iterator[EmbeddedServers]:
     folder.chmod(0o755)
     try:
         with embedded_servers(
-            folder, postgres_options=POSTGRES_OPTIONS, redis_databases=REDIS_DATABASES
+            folder, postgres_options=options_for(POSTGRES_OPTIONS), redis_databases=REDIS_DATABASES
         ) as running:
             yield running
     finally:
@@ -153,10 +156,21 @@ async def template(servers: EmbeddedServers, administer: Administer) -> str:
     """Return the name of a database with the migrated schema and no rows; the cluster has its roles from then on."""
     # The password's 4,096 rounds are a quarter of the time of a connection, of which each test has several.
     password = servers.postgres.password
-    await administer(f"SET scram_iterations = 1; ALTER ROLE tallystick PASSWORD '{password}'")
+    few = "SET scram_iterations = 1; " if servers.postgres.program.major >= KNOWS_SCRAM_ITERATIONS else ""
+    await administer(f"{few}ALTER ROLE tallystick PASSWORD '{password}'")
     await administer(f"CREATE DATABASE {TEMPLATE}")
     await migrate(servers.postgres.url(TEMPLATE))
     return TEMPLATE
+
+
+@pytest.fixture(scope="session")
+async def databases(
+    servers: EmbeddedServers, template: str, administer: Administer
+) -> AsyncIterator[Databases]:
+    """Return the copies of the migrated schema."""
+    copies = Databases(template, administer, servers.postgres.url)
+    yield copies
+    await copies.close()
 
 
 @pytest.fixture(scope="module")
@@ -174,19 +188,9 @@ def part(request: pytest.FixtureRequest, parts_of_module: Parts) -> Part:
 
 
 @pytest.fixture
-async def database_url(
-    servers: EmbeddedServers, template: str, administer: Administer, part: Part
-) -> AsyncIterator[str]:
-    """Return the owner's DSN of a fresh copy of the migrated schema."""
-
-    @asynccontextmanager
-    async def copied() -> AsyncIterator[str]:
-        name = f"test_{next(_copies)}"
-        await administer(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
-        yield servers.postgres.url(name)
-        await administer(f"DROP DATABASE {name} WITH (FORCE)")
-
-    async with part("database", copied) as url:
+async def database_url(databases: Databases, part: Part) -> AsyncIterator[str]:
+    """Return the owner's DSN of a copy of the migrated schema without rows."""
+    async with part("database", databases.copy) as url:
         yield url
 
 
@@ -213,9 +217,8 @@ async def redis_url(servers: EmbeddedServers, part: Part) -> AsyncIterator[str]:
 @pytest.fixture
 def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
     """Return the settings of a test: its own database, Redis and state directory, all others at their defaults."""
-    return load_settings(
-        env_file=None, env="test", database_url=database_url, redis_url=redis_url, state_dir=str(tmp_path)
-    )
+    given = {"database_url": database_url, "redis_url": redis_url, "state_dir": str(tmp_path)}
+    return load_settings(env_file=None, env="test", metrics_interval_secs=0, **given)
 
 
 @pytest.fixture
@@ -290,13 +293,6 @@ def eventually() -> Callable[..., Awaitable[Any]]:
     return wait
 
 
-def in_memory() -> Path | None:
-    """Return a folder whose files cost no disk, if there is room: a disk would slow down the databases of the tests."""
-    memory = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a folder of our own in it
-    roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > MEMORY_BYTES
-    return memory if roomy else None
-
-
 async def _still_there(connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
     try:
         await connection.execute("SELECT 1")
@@ -338,7 +334,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Tell the parts left out since a program is not on this machine and, after a long run, the costs of its tests.
 
-    A test tells what it left out by the property `left_out`.
+    A test tells what it left out by the property `left_out`, and what it has measured or counted by `shown`.
     """
     reports = [
         report
@@ -346,14 +342,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         if isinstance(report, pytest.TestReport)
     ]
     told = {
-        str(value)
-        for report in reports
-        if report.passed
-        for name, value in report.user_properties
-        if name == "left_out"
+        (name, str(value)) for report in reports if report.passed for name, value in report.user_properties
     }
-    for sentence in sorted(told):
-        terminalreporter.write_line(f"LEFT OUT: {sentence}", yellow=True)
+    for name, sentence in sorted(told):
+        if name == "left_out":
+            terminalreporter.write_line(f"LEFT OUT: {sentence}", yellow=True)
+        elif name == "shown":
+            terminalreporter.write_line(f"SHOWN: {sentence}")
     if sum(report.duration for report in reports) > LONG_RUN_SECONDS:
         for line in costs_of(reports):
             terminalreporter.write_line(line)

@@ -41,6 +41,9 @@ def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
         jwt_secret="test-jwt-secret-of-32-characters",
         rate_limit_per_minute=1_000_000,
         merchant_fee_bps=150,
+        stripe_signing_secrets=("whsec_examples",),
+        paypal_mode="demo_hmac",
+        demo_hmac_secret="demo-secret-of-the-examples",
     )
 
 
@@ -185,3 +188,15 @@ async def test_links_lead_to_their_page(
         async with aiohttp.ClientSession() as session, session.get(page) as response:
             assert response.status == 200
             assert "SYP\u00a025.50" in await response.text()
+
+
+@pytest.mark.parametrize("provider", ["stripe", "paypal"])
+async def test_an_event_of_a_provider_passes_verification(provider: str, base_url: str, run: Run) -> None:
+    script = f"examples/{provider}_event.py"
+    right = {"STRIPE_SIGNING_SECRET": "whsec_examples", "DEMO_HMAC_SECRET": "demo-secret-of-the-examples"}
+    assert "received" in await run(sys.executable, script, "something.happened", "evt_of_an_example", **right)
+    assert "duplicate" in await run(
+        sys.executable, script, "something.happened", "evt_of_an_example", **right
+    )
+    with pytest.raises(AssertionError, match="HTTP Error 400"):
+        await run(sys.executable, script, "something.happened", **dict.fromkeys(right, "another-secret"))

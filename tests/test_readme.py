@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from ops.process import choose_port
-from tests.conftest import in_memory
+from tests.copies import in_memory
 from tests.handlers.pay_page.chromium import find_chromium, open_tab
 
 # The shell of a person who reads: a service of its own, and a hundred programs.

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from core import tracing
 from core.access.internal_callers import MOST_NAME, InternalCaller
 from core.errors import Unavailable
+from core.tracing.outgoing import Outgoing
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -58,12 +60,13 @@ class GrpcAuthService:
             response_deserializer=auth_pb2.ValidateInternalAccessResponse.FromString,
         )
         try:
-            async with asyncio.timeout(ANSWER_WITHIN_SECONDS), self._slots:
-                told = await ask(
-                    auth_pb2.ValidateInternalAccessRequest(api_key=key),
-                    metadata=(("x-api-key", self._own_key),),
-                    timeout=ANSWER_WITHIN_SECONDS,
-                )
+            with Outgoing("auth service", "gRPC", f"//{self._address}"):
+                async with asyncio.timeout(ANSWER_WITHIN_SECONDS), self._slots:
+                    told = await ask(
+                        auth_pb2.ValidateInternalAccessRequest(api_key=key),
+                        metadata=(("x-api-key", self._own_key), *_traces()),
+                        timeout=ANSWER_WITHIN_SECONDS,
+                    )
         except (grpc.aio.AioRpcError, TimeoutError, UnicodeEncodeError) as error:
             if isinstance(error, grpc.aio.AioRpcError) and error.code().name in REFUSALS:
                 return None
@@ -77,3 +80,9 @@ class GrpcAuthService:
         """Close the connection."""
         if self._channel is not None:
             await self._channel.close()
+
+
+def _traces() -> tuple[tuple[str, str], ...]:
+    """Return the trace that the auth service, which is one of the operator's own, may go on with."""
+    traceparent = tracing.current()
+    return () if traceparent is None else (("traceparent", traceparent),)

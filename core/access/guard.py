@@ -21,7 +21,6 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 import msgspec
-from prometheus_client import Gauge
 
 from core import metrics
 from core.access import rates
@@ -63,12 +62,7 @@ FIRST_POLL_SECONDS = 0.005
 # Finished answers ride on the next round trip, or on one of their own after this.
 FLUSH_SECONDS = 0.01
 
-FALLBACK = Gauge(
-    "guard_fallback",
-    "Processes that do without Redis at the moment",
-    registry=metrics.REGISTRY,
-    multiprocess_mode="livesum",
-)
+FALLBACK = metrics.level("guard_fallback", "Processes that do without Redis at the moment", share="livesum")
 
 _pack = msgspec.msgpack.Encoder().encode
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from core.database import queries
 from core.errors import Refusal
+from core.rotation import uses
 from core.times import from_seconds
 
 if TYPE_CHECKING:
@@ -56,8 +57,7 @@ def signature_of(secret: str, ts: str, payload: Any) -> str:
     >>> signature_of("secret", "1700000000", {"phone": "+963900000001"})[:16]
     'b88a8754c2a97b7c'
     """
-    message = _bytes(ts) + json.dumps(payload, separators=(",", ":")).encode("ascii")
-    return hmac.new(_bytes(secret), message, hashlib.sha256).hexdigest()
+    return _signature_of(_bytes(secret), ts, payload)
 
 
 def check(
@@ -67,16 +67,29 @@ def check(
 
     The plain secret does not count beside a signature with its time. Raises Refusal `forbidden`.
     """
-    secret = str(settings.internal_api_secret)
-    if not secret:
+    secrets = settings.internal_api_secret
+    if not secrets:
         raise Refusal("not_found", "There is no internal API here.")
     sign, ts, plain = credentials
     if not sign or not ts:
-        if plain and not settings.internal_require_hmac and _same(plain, secret):
+        if (
+            plain
+            and not settings.internal_require_hmac
+            and uses.matching(
+                uses.INTERNAL_API, secrets, lambda secret: hmac.compare_digest(_bytes(plain), secret)
+            )
+        ):
             return None
         raise _forbidden()
-    good = [expected for payload in payloads if _same(sign, expected := signature_of(secret, ts, payload))]
-    if not good:
+    good: list[str] = []
+
+    def signs(secret: bytes) -> bool:
+        found = [_signature_of(secret, ts, payload) for payload in payloads]
+        right = [expected for expected in found if _same(sign, expected)]
+        good.extend(right)
+        return bool(right)
+
+    if uses.matching(uses.INTERNAL_API, secrets, signs) is None:
         raise _forbidden()
     forget_at = None
     if _UNIX_SECONDS.fullmatch(ts):
@@ -116,6 +129,11 @@ async def use(
 async def forget_signatures(database: Database) -> int:
     """Forget signatures that are too old to be accepted again, a bounded number at a time; return the number."""
     return await database.execute(_sql.forget_signatures, FORGET_BATCH)
+
+
+def _signature_of(secret: bytes, ts: str, payload: Any) -> str:
+    message = _bytes(ts) + json.dumps(payload, separators=(",", ":")).encode("ascii")
+    return hmac.new(secret, message, hashlib.sha256).hexdigest()
 
 
 def _same(given: str, expected: str) -> bool:

@@ -1,7 +1,7 @@
 -- One try at a sign-in code, as a whole, so that of two tries at the same time one sees the other done. KEYS[1]: the
 -- prefix of the phone's names. ARGV: session (empty: the newest), digest of the typed code, most tries, seconds for
--- which failures are counted, and the one who tries (a digest of the address). Returns {0, 0} right, {1, 0} wrong or not
--- there, {2, milliseconds} locked.
+-- which failures are counted, and the one who tries (a digest of the address). Returns {0, 0} right, {1, 0} wrong,
+-- {2, milliseconds} locked, {3, 0} not there.
 local of_phone, session, tried, trier = KEYS[1], ARGV[1], ARGV[2], ARGV[5]
 local named = session ~= ''
 if not named then
@@ -21,7 +21,10 @@ local locked = redis.call('PTTL', counter .. 'lock')
 if locked > 0 then
     return {2, locked}
 end
-if not found[1] or tonumber(tries) >= tonumber(ARGV[3]) then
+if not found[1] then
+    return {3, 0}
+end
+if tonumber(tries) >= tonumber(ARGV[3]) then
     return {1, 0}
 end
 redis.call('HINCRBY', code, owner and 'tries' or 'guesses', 1)

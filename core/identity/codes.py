@@ -18,6 +18,7 @@ from core.access.addresses import bucket
 from core.errors import Refusal
 from core.identity.memory import limited
 from core.phones import normalized, western
+from core.rotation import uses
 
 if TYPE_CHECKING:
     from core.identity.memory import Memory
@@ -34,7 +35,7 @@ SEND_SECONDS: Final = 900
 FAILURE_SECONDS: Final = 3_600
 
 _CODE = re.compile(rf"[0-9]{{{DIGITS}}}")
-_RIGHT, _WRONG, _LOCKED = range(3)  # as in code_check.lua
+_RIGHT, _WRONG, _LOCKED, _ABSENT = range(4)  # as in code_check.lua
 
 
 class Codes:
@@ -43,8 +44,9 @@ class Codes:
     def __init__(self, settings: Settings, tokens: Tokens, memory: Memory) -> None:
         self._settings = settings
         self._memory = memory
-        secret = str(settings.otp_storage_secret).encode()
-        self._key = secret or tokens.keys.derive("sign-in codes")
+        own = tuple(str(secret).encode() for secret in settings.otp_storage_secret)
+        # The first key stores; a code that was stored under another one counts as long as that is named.
+        self._keys = own or tokens.keys.derive_all("sign-in codes")
 
     @property
     def dev(self) -> bool:
@@ -103,33 +105,44 @@ class Codes:
             raise limited("otp_locked", "Too many wrong codes from this address.", wait)
         if len(session) > MAX_SESSION_CHARACTERS:
             raise wrong_code()
-        verdict, locked_ms = await self._memory.run(
-            "code_check",
-            self._name(phone),
-            session,
-            self._digest(phone, typed),
-            settings.otp_max_attempts,
-            FAILURE_SECONDS,
-            self._asker(address),
-        )
+        verdict, locked_ms = await self._try(phone, typed, session, address)
         if verdict == _LOCKED:
             raise limited("otp_locked", "Too many wrong codes for this phone.", locked_ms / 1000)
         if verdict != _RIGHT:
             await self._memory.bound(client, most, FAILURE_SECONDS, add=True)
             raise wrong_code()
 
-    def _name(self, phone: str) -> str:
+    async def _try(self, phone: str, typed: str, session: str, address: str) -> tuple[int, int]:
+        """Try a code under the first key, and under each earlier one where nothing is stored under those before it."""
+        verdict, locked_ms = _ABSENT, 0
+        for place, key in enumerate(self._keys):
+            verdict, locked_ms = await self._memory.run(
+                "code_check",
+                self._name(phone, key),
+                session,
+                self._digest(phone, typed, key),
+                self._settings.otp_max_attempts,
+                FAILURE_SECONDS,
+                self._asker(address, key),
+            )
+            if verdict == _RIGHT:
+                uses.used(uses.OTP_STORAGE, place)
+            if verdict != _ABSENT:
+                break
+        return verdict, locked_ms
+
+    def _name(self, phone: str, key: bytes | None = None) -> str:
         """Return a phone's name in Redis, a digest, because Redis keeps no personal data."""
-        return f"phone:{self._mac(normalized(phone))[:32]}"
+        return f"phone:{self._mac(normalized(phone), key)[:32]}"
 
-    def _asker(self, address: str) -> str:
-        return self._mac(f"address:{bucket(address)}")[:16]
+    def _asker(self, address: str, key: bytes | None = None) -> str:
+        return self._mac(f"address:{bucket(address)}", key)[:16]
 
-    def _digest(self, phone: str, code: str) -> str:
-        return self._mac(f"{normalized(phone)}|{code}")
+    def _digest(self, phone: str, code: str, key: bytes | None = None) -> str:
+        return self._mac(f"{normalized(phone)}|{code}", key)
 
-    def _mac(self, text: str) -> str:
-        return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()
+    def _mac(self, text: str, key: bytes | None = None) -> str:
+        return hmac.new(key or self._keys[0], text.encode(), hashlib.sha256).hexdigest()
 
 
 def _plain(code: str) -> str:

@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from core.pem import LEAST_RSA_BITS, private_keys
+from core.pem import LEAST_RSA_BITS, blocks_of, private_keys
+from core.rotation import uses
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from core.settings import Settings
 
 DEV_KEY_FILE: Final = "jwt-rs256.pem"
@@ -32,10 +35,14 @@ class Key(NamedTuple):
 
 
 class KeyRing(NamedTuple):
-    """The keys in force: the first signs, and each one's tokens count. `material` is the secret of derived keys."""
+    """The keys in force: the first signs, and each one's tokens count. `material` is the secret of derived keys.
+
+    `earlier` are the secrets that it was before, as long as they count.
+    """
 
     keys: tuple[Key, ...]
     material: bytes
+    earlier: tuple[bytes, ...] = ()
 
     def derive(self, purpose: str) -> bytes:
         """Return a key of 32 bytes for another purpose; processes with the same settings derive the same one."""
@@ -43,9 +50,15 @@ class KeyRing(NamedTuple):
 
     def derive_all(self, purpose: str) -> tuple[bytes, ...]:
         """Return the key of `derive`, and those that it returned under the earlier secrets that still count."""
-        earlier = (str(key.verifying).encode() for key in self.keys if key.algorithm == "HS256")
-        rings = (self._replace(material=material) for material in earlier if material != self.material)
+        rings = (self._replace(material=material) for material in self.earlier if material != self.material)
         return (self.derive(purpose), *(ring.derive(purpose) for ring in rings))
+
+    def note_use(self, key: Key) -> None:
+        """Count that a token was signed with a key; of each kind the first one is current."""
+        kind = [one for one in self.keys if one.algorithm == key.algorithm]
+        # After a change of the algorithm all secrets of the other one are previous.
+        later = self.keys[0].algorithm != key.algorithm
+        uses.used(uses.JWT if key.algorithm == "HS256" else uses.JWT_RSA, kind.index(key) + later)
 
     def candidates(self, algorithm: str | None, key_id: str | None) -> list[Key]:
         """Return the keys that a token with this header may be signed with, the likeliest first."""
@@ -74,7 +87,7 @@ def load_keys(settings: Settings) -> KeyRing:
     previous = [Key("HS256", None, str(old), None) for old in settings.jwt_secret_previous]
     if settings.jwt_alg == "HS256":
         keys = [Key("HS256", secret, secret, None), *previous] if secret else []
-        return KeyRing(tuple(keys), secret.encode())
+        return KeyRing(tuple(keys), secret.encode(), _bytes_of(settings.jwt_secret_previous))
     pem = str(settings.jwt_rs_private_pem)
     if not pem and settings.env != "prod":
         pem = _dev_key(Path(settings.state_dir).expanduser())
@@ -86,7 +99,17 @@ def load_keys(settings: Settings) -> KeyRing:
         for private, name in zip(found, names, strict=False)
     ]
     # After a change to RS256, tokens of HS256 count only as long as their secret is named as a previous one.
-    return KeyRing((*keys, *previous) if keys else (), (secret or pem).encode())
+    # A key's own text, and not that of all keys: another one beside it must not change what is derived from it.
+    current, *earlier = [secret] if secret else blocks_of(pem) or [pem]
+    return KeyRing(
+        (*keys, *previous) if keys else (),
+        current.encode(),
+        _bytes_of((*earlier, *settings.jwt_secret_previous)),
+    )
+
+
+def _bytes_of(texts: Iterable[str]) -> tuple[bytes, ...]:
+    return tuple(str(text).encode() for text in texts)
 
 
 def thumbprint(key: rsa.RSAPublicKey) -> str:

@@ -126,7 +126,8 @@ async def renew(
     given = _read(refresh_token)
     if given is None:
         raise _invalid()
-    following = given.following(tokens.keys.derive("refresh tokens"))
+    # A process with the tokens' secret of before may have given out the successor of that one.
+    following, *earlier = [given.following(key) for key in tokens.keys.derive_all("refresh tokens")]
     async with database.transaction() as connection:
         row = await connection.fetchrow(
             _sql.rotate_refresh,
@@ -136,15 +137,17 @@ async def renew(
             following.own_hash,
             float(settings.session_refresh_days * DAY_SECONDS + settings.jwt_clock_skew_secs),
             REPEAT_SECONDS,
+            [one.own_hash for one in earlier],
         )
         if row is not None and not row["live"]:
             await _audit(connection, "auth.refresh_reused", row["user_id"], given.session_id)
     user = None if row is None or not row["live"] else await users.by_id(row["user_id"])
-    if user is None:
+    if row is None or user is None:
         metrics.SIGN_INS.add("refresh", "refused")
         raise _invalid()
     metrics.SIGN_INS.add("refresh", "success")
-    return _tokens(tokens, settings, user, given.session_id, following)
+    given_out = next((one for one in earlier if one.own_hash == row["refresh_hash"]), following)
+    return _tokens(tokens, settings, user, given.session_id, given_out)
 
 
 async def end(database: Database, user: User, session_id: UUID) -> None:

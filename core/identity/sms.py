@@ -11,6 +11,7 @@ from aiohttp import hdrs
 from core import metrics
 from core.errors import Refusal
 from core.phones import masked
+from core.tracing.outgoing import Outgoing
 
 if TYPE_CHECKING:
     from core.settings import Settings
@@ -78,9 +79,11 @@ class HttpSender:
         body = {"to": phone, "message": text, "sender": self._sender}
         headers = self._headers | {"Idempotency-Key": message_id}
         try:
-            async with self._opened().post(
-                self._url, json=body, headers=headers, allow_redirects=False
-            ) as answer:
+            with Outgoing("sms", "POST", self._url) as told:
+                async with self._opened().post(
+                    self._url, json=body, headers=headers, allow_redirects=False
+                ) as answer:
+                    told.status = answer.status
                 if 200 <= answer.status < 300:
                     return
                 raise NotSentError(f"it answers {answer.status}")

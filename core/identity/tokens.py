@@ -123,6 +123,7 @@ class Tokens:
                 )
             except jwt.InvalidSignatureError:
                 continue
+            self.keys.note_use(key)
             return payload
         raise jwt.InvalidSignatureError("none of our keys has signed it")
 

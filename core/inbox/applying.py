@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
+    from opentelemetry.trace import Span
+
     from core.database import Database
     from core.inbox.rules import Ignored, InboxEvent, Post
     from core.ledger.items import Outcome
@@ -64,6 +66,8 @@ class Batch:
         self.failed: list[tuple[InboxEvent, Failed]] = []
         self.wakes = False
         self.has_ended = False
+        # The spans of those events whose traces are kept.
+        self.spans: dict[UUID, Span] = {}
 
     def fail(self, event: InboxEvent, failure: Failed) -> None:
         """Note a failure."""

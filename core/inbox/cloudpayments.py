@@ -32,6 +32,7 @@ from core.inbox.verifying import (
     tokens_of,
     unreadable,
 )
+from core.rotation import uses
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,12 +85,14 @@ def check_signature(body: bytes, headers: Mapping[str, str], secrets: Sequence[s
     is_form = named and not _is_json(body) and not _is_json(decoded)
     if is_form and decoded != body and decoded.count(b"&") == body.count(b"&"):
         messages.append(decoded)
-    for secret in secrets:
-        for message in messages if secret else ():
-            expected = hmac.digest(secret.encode(), message, "sha256")
-            if any(hmac.compare_digest(expected, signature) for signature in signatures):
-                return
-    raise NotGenuine("signature_mismatch")
+
+    def signs(secret: bytes) -> bool:
+        expected = [hmac.digest(secret, message, "sha256") for message in messages]
+        # A list, and not a generator: all are compared.
+        return True in [hmac.compare_digest(one, signature) for one in expected for signature in signatures]
+
+    if uses.matching(uses.CLOUDPAYMENTS, secrets, signs) is None:
+        raise NotGenuine("signature_mismatch")
 
 
 def read_fields(body: bytes) -> Fields:

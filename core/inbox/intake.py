@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 import structlog
 
-from core import ids
+from core import ids, tracing
 from core.arrays import texts, texts_or_nulls, uuids
 from core.database import queries
 from core.errors import Unavailable
@@ -38,7 +38,8 @@ MAX_WAITING: Final = 5_000
 class NewEvent(NamedTuple):
     """One verified event that is to be stored.
 
-    `headers` are those needed to verify `body` again; `occurred_at` is by the provider's clock.
+    `headers` are those needed to verify `body` again; `occurred_at` is by the provider's clock. `traceparent` is that
+    of the request that brought it, where traces are made.
     """
 
     provider: str
@@ -48,6 +49,7 @@ class NewEvent(NamedTuple):
     occurred_at: datetime | None
     headers: Mapping[str, str]
     body: bytes
+    traceparent: str | None = None
 
 
 class Intake:
@@ -63,6 +65,7 @@ class Intake:
             weigh=lambda event: len(event.body) + ROW_BYTES,
             # Events that have arrived together are stored together: the guard lets each through by itself.
             patient=True,
+            name="inbox.store",
         )
 
     async def receive(self, event: NewEvent) -> bool:
@@ -70,6 +73,8 @@ class Intake:
 
         Raises Unavailable when its fate is unknown, and Refusal `overloaded`; the sender has to come again.
         """
+        if tracing.active is not None:
+            event = event._replace(traceparent=tracing.active.current())
         return await self._lane.submit(event)
 
     async def close(self) -> None:
@@ -99,6 +104,10 @@ class Intake:
 
     async def _insert(self, events: Sequence[NewEvent]) -> list[bool]:
         new_ids = [ids.new_uuid() for _ in events]
+        if tracing.active is not None:
+            for new_id, event in zip(new_ids, events, strict=True):
+                tracing.active.note(new_id, event.traceparent)
+            await tracing.active.keep_noted()
         rows = await self._database.fetch(
             _sql.store_inbox_events,
             uuids(new_ids),

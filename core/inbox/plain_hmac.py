@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 
 from core.inbox.verifying import NotGenuine, tokens_of
+from core.rotation import uses
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,9 +46,10 @@ def verify(body: bytes, headers: Mapping[str, str], scheme: Scheme, secrets: Seq
     signatures = _signatures(header, scheme)
     if not signatures:
         raise NotGenuine("header_malformed")
-    for secret in secrets:
+    for place, secret in enumerate(secrets):
         expected = hmac.digest(secret.encode(), body, scheme.algorithm)
         if any(hmac.compare_digest(expected, signature) for signature in signatures):
+            uses.used(uses.SOURCE, place)
             return
     raise NotGenuine("signature_mismatch")
 

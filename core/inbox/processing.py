@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from core import ids, tasks
+from core import ids, metrics, tasks, tracing
 from core.database import ClaimGoneError, queries
 from core.errors import Refusal, Unavailable
 from core.inbox.applying import Batch, BatchApplier, Idle, Posted, failure_of
 from core.inbox.dead_letters import say_dead
 from core.inbox.rules import Failed, Ignored, InboxEvent, Named, Post, Transition, read_event
+from core.inbox.traced import traced
 from core.inbox.transitions import Moved, apply_transitions
 from core.work import wakeup
 from core.work.due_window import DueWindow
@@ -149,9 +150,10 @@ class Processor:
         look = self._due_window.look()
         ended = self._ended
         try:
-            rows = await self._database.fetch(
-                _sql.claim_inbox_events, BATCH, self._worker.id, token, LEASE_SECONDS, look.seconds
-            )
+            with metrics.CLAIM_SECONDS.timed("inbox"):
+                rows = await self._database.fetch(
+                    _sql.claim_inbox_events, BATCH, self._worker.id, token, LEASE_SECONDS, look.seconds
+                )
         except BaseException:
             self._left_behind = True
             raise
@@ -180,6 +182,10 @@ class Processor:
             raise
 
     async def _work_off(self, batch: Batch) -> None:
+        async with traced(batch):
+            await self._apply_and_tell(batch)
+
+    async def _apply_and_tell(self, batch: Batch) -> None:
         word = "left_behind"
         try:
             await self._apply(batch)
@@ -207,7 +213,7 @@ class Processor:
         posts: list[Posted] = []
         idle: list[Idle] = []
         moved: list[Moved] = []
-        for event, decision in await self._decide(batch.events):
+        for event, decision in await self._decide(batch):
             if isinstance(decision, Post):
                 posts.append(Posted(event, decision))
             elif isinstance(decision, Ignored):
@@ -220,14 +226,18 @@ class Processor:
             await apply_transitions(self._engine, batch, moved, last=not (posts or idle))
         await self._applier.apply(batch, posts, idle)
 
-    async def _decide(self, events: Sequence[InboxEvent]) -> list[tuple[InboxEvent, Decision]]:
+    async def _decide(self, batch: Batch) -> list[tuple[InboxEvent, Decision]]:
         """Read all events, then the rows that they name, then decide on each."""
-        read = [(event, self._read(event)) for event in events]
+        read = [(event, self._read(event)) for event in batch.events]
         targets = await self._targets_of(
             [(event, found) for event, found in read if isinstance(found, Named)]
         )
         owners = await self._owners_of({code for _, found in read for code in _accounts_of(found)})
-        return [(event, _decision(event, found, targets.get(event.id), owners)) for event, found in read]
+        decided = []
+        for event, found in read:
+            with tracing.within(batch.spans.get(event.id)):
+                decided.append((event, _decision(event, found, targets.get(event.id), owners)))
+        return decided
 
     def _read(self, event: InboxEvent) -> Named | Reading | Ignored | Failed:
         try:

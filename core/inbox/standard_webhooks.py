@@ -17,6 +17,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from core.inbox.verifying import NotGenuine
+from core.rotation import uses
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -116,8 +117,9 @@ def verify(body: bytes, headers: Mapping[str, str], keys: Sequence[Key], now: fl
         raise NotGenuine("timestamp_outside_tolerance")
     signatures = _signatures(signature)
     content = f"{message_id}.{timestamp}.".encode() + body
-    for key in keys:
+    for place, key in enumerate(keys):
         if any(key.version == version and key.matches(raw, content) for version, raw in signatures):
+            uses.used(uses.SOURCE, place)
             return Signed(message_id, int(timestamp))
     raise NotGenuine("signature_mismatch")
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from core.inbox.intake import NewEvent
 from core.inbox.verifying import NotGenuine, identified, kept, moment_in, object_named, read_object
+from core.rotation import uses
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -121,6 +122,7 @@ class StripeVerifier:
         )
         if isinstance(verdict, Refused):
             raise NotGenuine(verdict.reason)
+        uses.used(uses.STRIPE, verdict.secret_index)
         return read_event(body, header)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from core import tracing
 from core.database import queries
 from core.errors import Refusal
 from core.inbox.applying import concerns_all, failure_of
@@ -68,7 +69,8 @@ async def apply_transitions(engine: Engine, batch: Batch, moved: Sequence[Moved]
             continue
         ends = last and number == len(moved) and not batch.failed
         try:
-            await _apply(engine, batch, one, ends=ends)
+            with tracing.within(batch.spans.get(one.event.id)):
+                await _apply(engine, batch, one, ends=ends)
         except Refusal as refusal:
             if concerns_all(refusal):
                 raise

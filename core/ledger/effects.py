@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from core import ids
+from core import ids, tracing
 from core.ledger.items import Audited, Told
 
 if TYPE_CHECKING:
@@ -47,4 +47,8 @@ _FINISHES_NOTHING = (None,) * 5
 def _columns(kind: type[Told | Audited], of_items: Sequence[Sequence[Told | Audited]]) -> list[Any]:
     """Return an array for the item's place, one for new ids, and one for each field of `kind`; nulls without rows."""
     rows = [(place, ids.new_uuid(), *one) for place, some in enumerate(of_items, 1) for one in some]
+    if tracing.active is not None:
+        told = [one for some in of_items for one in some]
+        for row, one in zip(rows, told, strict=True):
+            tracing.active.note(row[1], getattr(one, "traceparent", None))
     return [list(column) for column in zip(*rows, strict=True)] if rows else [None] * (2 + len(kind._fields))

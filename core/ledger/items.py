@@ -82,6 +82,12 @@ class Told(NamedTuple):
     body: bytes
 
 
+class TracedTold(Told):
+    """An event that was made while a trace was; `traceparent` is no column of it."""
+
+    traceparent: str | None = None
+
+
 class Audited(NamedTuple):
     """An audit record, written only if the item is posted. `actor`: user:<id>, admin, internal, system:<job>."""
 

@@ -56,9 +56,16 @@ class Poster:
         # Accounts whose rows somebody kept locked for longer than the bound. A unit that names one goes aside, so
         # that all others do not wait with it; the first call that gets through takes its accounts out again.
         self._locked: set[str] = set()
+        metrics.LEDGER_LANE_ROOM.set(max_waiting)
         self._lane, self._aside = (
             Lane[Unit, list[Outcome]](
-                self._send, max_batch=MAX_CALL_LEGS, max_waiting=max_waiting, weigh=_weight, share=SHARE
+                self._send,
+                max_batch=MAX_CALL_LEGS,
+                max_waiting=max_waiting,
+                weigh=_weight,
+                share=SHARE,
+                name="ledger.post",
+                waited=metrics.LEDGER_LANE_WAIT.observe,
             )
             for _ in range(2)
         )
@@ -74,15 +81,23 @@ class Poster:
         Raises Refusal `overloaded` or `shutting_down`, and Unavailable when it cannot be known whether it was done:
         a later call with the same key tells.
         """
-        unit = [posting]
-        return (await self._lane_of(unit).submit(unit))[0]
+        return (await self._submit([posting]))[0]
 
     async def submit_many(self, postings: Sequence[Posting]) -> list[Outcome]:
         """Post items in order, in parts between which others get their turn; a group is never split."""
         outcomes: list[Outcome] = []
         for chunk in chunks(postings):
-            outcomes += await self._lane_of(chunk).submit(chunk)
+            outcomes += await self._submit(chunk)
         return outcomes
+
+    async def _submit(self, unit: Unit) -> list[Outcome]:
+        try:
+            queued = self._lane_of(unit).enqueue(unit)
+        except Refusal as refusal:
+            if refusal.code == "overloaded":
+                metrics.LEDGER_LANE_REFUSED.add()
+            raise
+        return await queued
 
     async def dry_run(self, postings: Sequence[Posting]) -> list[Outcome]:
         """Return the outcomes of these items if they came next; nothing is kept and no key is used up.

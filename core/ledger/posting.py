@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from core import tracing
 from core.arrays import numbers, texts, uuids
 from core.database import queries
 from core.ledger.effects import pack_effects
@@ -51,6 +52,8 @@ async def post(
     if len(postings) > MAX_CALL_ITEMS or sum([len(posting.legs) for posting in postings]) > MAX_CALL_LEGS:
         raise ValueError("more than one call of ledger_post takes")
     packed = _pack(postings, finishing)
+    if tracing.active is not None and packed.effects is not None and not dry_run:
+        await tracing.active.keep_noted()
     # The bounds are sent where an item has an effective time, so that all other calls send a null.
     packed.extras.append(effective_span if packed.has_effective_times else None)
     if packed.effects is None or dry_run:

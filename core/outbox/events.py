@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from core import ids
+from core import ids, tracing
 from core.database import queries
 from core.errors import Refusal
-from core.ledger.items import Told
+from core.ledger.items import Told, TracedTold
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -102,7 +102,11 @@ def new_event(
     body = encode(event_type, data)
     if len(body) > MAX_BODY_BYTES:
         raise Refusal("event_too_large", f"An event of {len(body)} bytes is longer than {MAX_BODY_BYTES}.")
-    return Told(principal_id, event_type, object_id, body)
+    if tracing.active is None:
+        return Told(principal_id, event_type, object_id, body)
+    told = TracedTold(principal_id, event_type, object_id, body)
+    told.traceparent = tracing.active.current()
+    return told
 
 
 async def write_events(
@@ -117,6 +121,10 @@ async def write_events(
     if not events:
         return []
     event_ids = [ids.new_uuid() for _ in events]
+    if tracing.active is not None:
+        for event_id, event in zip(event_ids, events, strict=True):
+            tracing.active.note(event_id, getattr(event, "traceparent", None))
+        await tracing.active.keep_noted()
     columns = zip(*events, strict=True)
     await connection.execute(_sql.write_events, event_ids, *map(list, columns), for_one_endpoint)
     return event_ids

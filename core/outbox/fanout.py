@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from uuid import UUID
 
-from core import ids
+from core import ids, metrics
 from core.database import queries
 from core.outbox.ordering import Turn, release
 from core.work.due_window import WHOLE_SECONDS, DueWindow
@@ -167,7 +167,8 @@ async def _fan_out(
     database: Database, limit: int, since: UUID, room: Room
 ) -> tuple[_FannedOut, Sequence[Row]]:
     """Do one step; return what was done, and the deliveries that were handed over."""
-    rows = await database.fetch(_sql.fan_out, limit, since, *room)
+    with metrics.CLAIM_SECONDS.timed("fan_out"):
+        rows = await database.fetch(_sql.fan_out, limit, since, *room)
     if not rows:
         return _FannedOut(), ()
     whole = rows[0]

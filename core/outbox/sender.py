@@ -30,6 +30,7 @@ from core.outbox.ordering import Turn
 from core.outbox.recording import Records, Result, Written, result_of
 from core.outbox.schedule import Schedule
 from core.outbox.signing import Sealed, Signers, message_id
+from core.outbox.wire.sending import sent
 from core.vault import SealedError, Vault
 
 if TYPE_CHECKING:
@@ -199,16 +200,16 @@ class Sender:
     async def _claim(self, token: UUID) -> list[Row]:
         """Claim from endpoints that wait until a delivery is found or no endpoint is left whose turn it could be."""
         while asked := self._choose():
-            rows = await self._database.fetch(
-                _sql.claim_deliveries,
-                list(asked),
-                [share.most for share in asked.values()],
-                [share.batches for share in asked.values()],
-                [self._backlog[endpoint_id].since for endpoint_id in asked],
-                self._worker.id,
-                token,
-                self._lease_seconds,
-            )
+            with metrics.CLAIM_SECONDS.timed("deliveries"):
+                rows = await self._database.fetch(
+                    _sql.claim_deliveries,
+                    list(asked),
+                    *map(list, zip(*asked.values(), strict=True)),
+                    [self._backlog[endpoint_id].since for endpoint_id in asked],
+                    self._worker.id,
+                    token,
+                    self._lease_seconds,
+                )
             self._backlog.note(asked, rows)
             if rows:
                 return rows
@@ -370,9 +371,7 @@ class Sender:
             body=message.body,
             timestamp=int(time.time()),
         )
-        if message.request is not None:
-            return await self._courier.post(self._egress, message.request, message.body, signed)
-        return await self._egress.post(row["url"], body=message.body, headers=own | signed)
+        return await sent(self._egress, self._courier, message, own, signed)
 
     async def _note_health(self, message: Message, result: Result) -> None:
         row = message.row

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import structlog
 
 from core import ids, metrics
-from core.audit import audited
+from core.audit import audited, record
 from core.database import queries
 from core.errors import Refusal
 from core.ledger.accounts import Limits, Opening, open_accounts
@@ -36,6 +36,8 @@ _log = structlog.get_logger(__name__)
 CORRECTIONS: Final = "corrections"
 KIND: Final = "reconcile.correction"
 ACTOR: Final = "system:reconcile"
+# The type of the audit record that the end of each look leaves.
+RECONCILED: Final = "ledger.reconciled"
 
 # A range of this size is read in a fraction of a second, whatever the size of the ledger.
 RANGE_ACCOUNTS: Final = 1_000
@@ -109,10 +111,9 @@ async def reconcile(database: Database, on_progress: Callable[[str, int], None])
 
 
 async def watch(platform: Platform) -> Progress:
-    """Reconcile once, and put the findings into the log and a metric. Nothing is changed: a person decides."""
+    """Reconcile once; tell the findings to the log and the metrics. No money is changed: a person decides."""
     findings = await reconcile(platform.database, lambda _stage, _done: None)
-    metrics.RECONCILE_FINDINGS.labels("balances").set(findings.mismatch_count)
-    metrics.RECONCILE_FINDINGS.labels("transfers").set(findings.issue_count)
+    await remember(platform.database, findings.mismatch_count, findings.issue_count, ACTOR)
     if findings.mismatch_count or findings.issue_count:
         _log.error(
             "reconcile.found",
@@ -121,6 +122,13 @@ async def watch(platform: Platform) -> Progress:
             first=[mismatch.account for mismatch in findings.mismatches[:5]],
         )
     return Progress()
+
+
+async def remember(database: Database, balances: int, transfers: int, actor: str) -> None:
+    """Write down how many balances and transfers are wrong now, for the metrics of all processes."""
+    await record(database, audited(RECONCILED, actor, {"balances": balances, "transfers": transfers}))
+    metrics.RECONCILE_FINDINGS.labels("balances").set(balances)
+    metrics.RECONCILE_FINDINGS.labels("transfers").set(transfers)
 
 
 async def correct(database: Database, account: str) -> Correction | None:

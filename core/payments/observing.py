@@ -27,13 +27,14 @@ OUTCOMES: Final = ("answered", "declined", "unsent", "unknown")
 def prepare(providers: Iterable[str]) -> None:
     """Let the series of these providers begin at 0."""
     for provider in providers:
+        metrics.PROVIDER_SECONDS.begin(provider)
         for outcome in OUTCOMES:
-            metrics.PROVIDER_CALLS.add(provider, outcome, by=0)
+            metrics.PROVIDER_CALLS.begin(provider, outcome)
         for surface in SURFACES:
             for state in State:
-                metrics.PAYMENT_STATES.add(surface, provider, state, by=0)
+                metrics.PAYMENT_STATES.begin(surface, provider, state)
             for ended in REFUND_STATES:
-                metrics.REFUND_STATES.add(surface, provider, ended, by=0)
+                metrics.REFUND_STATES.begin(surface, provider, ended)
 
 
 def note_created(surface: str, provider: str) -> None:
@@ -60,16 +61,16 @@ def note_call(provider: str, outcome: str, seconds: float) -> None:
     metrics.PROVIDER_SECONDS.observe(seconds, provider)
 
 
-async def measure(payments: Payments) -> None:
-    """Set the gauges; to NaN where the database does not answer in time. Raises nothing."""
+async def measure(payments: Payments, *, answers: bool = True) -> None:
+    """Set the gauges; to NaN where the database does not answer in time, or is known not to. Raises nothing."""
     failing = await payments.failing(payments.providers)
     for name in payments.providers:
         metrics.PROVIDER_BREAKER.labels(name).set(name in failing)
-    row = await ask(payments.database.fetchrow(_sql.payments_waiting))
+    row = await ask(payments.database.fetchrow(_sql.payments_waiting)) if answers else None
     metrics.PAYMENTS_UNKNOWN.set(math.nan if row is None else row["unknown"])
     metrics.PAYMENTS_UNKNOWN_AGE.set(math.nan if row is None else row["unknown_seconds"])
     metrics.PAYMENTS_LOOK_LAG.set(math.nan if row is None else row["late_seconds"])
-    row = await ask(payments.database.fetchrow(_sql.refunds_waiting))
+    row = await ask(payments.database.fetchrow(_sql.refunds_waiting)) if answers else None
     metrics.REFUNDS_UNKNOWN.set(math.nan if row is None else row["unknown"])
     metrics.REFUNDS_UNKNOWN_AGE.set(math.nan if row is None else row["unknown_seconds"])
     metrics.REFUNDS_LOOK_LAG.set(math.nan if row is None else row["late_seconds"])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from core import metrics
 from core.database import queries
 from core.errors import Refusal
 from core.payments import refunds
@@ -88,7 +89,8 @@ async def _reconcile(
 ) -> Progress:
     query = _sql.claim_attempts if stale_seconds is None else _sql.claim_stale_attempts
     stale = () if stale_seconds is None else (stale_seconds,)
-    claimed = await payments.database.fetch(query, provider, budget, LEASE_SECONDS, *stale)
+    with metrics.CLAIM_SECONDS.timed("payments"):
+        claimed = await payments.database.fetch(query, provider, budget, LEASE_SECONDS, *stale)
 
     async def look(payment_id: UUID, attempt_id: UUID) -> bool:
         payment = await payments.look_at(payment_id, attempt_id, "reconcile")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
-from core import ids
+from core import ids, metrics
 from core.database import queries
 from core.errors import Refusal
 from core.payments import witness
@@ -135,7 +135,8 @@ async def refund_of(source: Connection | Database, payment_id: UUID, request_id:
 
 async def step(payments: Payments) -> Progress:
     """Ask about up to 20 refunds whose end is not known, where that cannot refund twice."""
-    rows = await payments.database.fetch(_sql.claim_refunds, BATCH, LEASE_SECONDS)
+    with metrics.CLAIM_SECONDS.timed("refunds"):
+        rows = await payments.database.fetch(_sql.claim_refunds, BATCH, LEASE_SECONDS)
     done = failed = 0
     for refund_ in map(_refund, rows):
         try:

@@ -15,6 +15,7 @@ from aiohttp import hdrs
 from core.providers.protocol import DeclinedError, UnknownError, UnsentError
 from core.providers.reading import decoded
 from core.times import seconds_of_retry_after
+from core.tracing.outgoing import Outgoing
 
 if TYPE_CHECKING:
     import ssl
@@ -144,8 +145,10 @@ class Caller:
         progress = SimpleNamespace(connected=False)
         problem: Refusal
         try:
-            async with asyncio.timeout(self._total_seconds):
-                reply = await self._exchange(progress, method, path, headers, query, body)
+            with Outgoing(self.provider, method, self.base_url) as told:
+                async with asyncio.timeout(self._total_seconds):
+                    reply = await self._exchange(progress, method, path, headers, query, body)
+                told.status = reply.status
             return self._judged(reply)
         except (UnknownError, UnsentError):
             raise

@@ -5,6 +5,7 @@ from textwrap import wrap
 
 from pydantic.fields import FieldInfo
 
+from core.settings.files import SUFFIX, is_secret
 from core.settings.kinds import Secret, bounds_of, extra_of, names_of, text_of
 from core.settings.load import GROUPS
 from core.settings.retired import RETIRED
@@ -14,6 +15,8 @@ _HEAD = """\
 # Settings of Tallystick. Copy to .env and uncomment what should differ; the environment wins over the file.
 # An empty value means "unset". Lists are comma separated. Switches take 1/true/yes/on and 0/false/no/off.
 # Where a key has several names, the first one that is set counts.
+# A secret can stand in a file, as Docker and Kubernetes hand secrets over: NAME_FILE is its path, and NAME is left out.
+# Several secrets stand there one a line, or comma separated.
 # This file is printed by `python -m core.settings`.
 """
 
@@ -45,6 +48,8 @@ def _lines(attribute: str, field: FieldInfo) -> Iterator[str]:
         sentences.append(f"Default in dev: {_shown(field, extra['dev'])}.")
     if others:
         sentences.append(f"Also read: {', '.join(others)}.")
+    if is_secret(field):
+        sentences.append(f"In a file: {name}{SUFFIX}.")
     yield from _comment(" ".join(sentences))
     yield f"#{name}={text_of(field.default)}"
 

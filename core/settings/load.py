@@ -8,17 +8,22 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
+from core.settings.archive import Archive
 from core.settings.brand import Brand
-from core.settings.kinds import Secret, expectation, extra_of, has_marks, names_of, shown, text_of
+from core.settings.files import with_files
+from core.settings.kinds import Dsn, Secret, expectation, extra_of, has_marks, names_of, shown, text_of
+from core.settings.measuring import Measuring
 from core.settings.production import RULES, doubts
 from core.settings.providers import Orchestration, Upstreams
 from core.settings.retired import UNREMARKABLE_DATABASE_URL, back_doors, effect_notices, retired_notices
-from core.settings.service import AtRest, Inbox, Ledger, Limits, Network, Outbox, Ports, Process, Storage
+from core.settings.service import AtRest, Inbox, Ledger, Limits, Network, Outbox, Ports, Process
+from core.settings.storage import Storage
+from core.settings.tracing import Tracing
 from core.settings.wallets import Money, SignIn, Tokens
 
 GROUPS = (
-    Process, Ports, Network, Storage, AtRest, Limits, Ledger, Inbox, Outbox, Upstreams, Orchestration, Tokens, SignIn,
-    Money, Brand,
+    Process, Measuring, Ports, Network, Storage, AtRest, Limits, Ledger, Inbox, Outbox, Archive, Upstreams,
+    Orchestration, Tokens, SignIn, Money, Brand, Tracing,
 )  # fmt: skip
 
 # Words that mean prod; a message says of any other word that it counts as prod.
@@ -35,8 +40,8 @@ class SettingsError(Exception):
 
 class Settings(
     # pydantic lists the fields of the last base first.
-    BaseSettings, Brand, Money, SignIn, Tokens, Orchestration, Upstreams, Outbox, Inbox, Ledger, Limits, AtRest,
-    Storage, Network, Ports, Process,
+    BaseSettings, Tracing, Brand, Money, SignIn, Tokens, Orchestration, Upstreams, Archive, Outbox, Inbox, Ledger,
+    Limits, AtRest, Storage, Network, Ports, Measuring, Process,
 ):  # fmt: skip
     """Every setting, frozen. `load_settings` alone reads and makes them. Unset texts are empty."""
 
@@ -52,6 +57,11 @@ class Settings(
         extras = {name: extra_of(field).get("dev") for name, field in cls.model_fields.items()}
         return {name: value for name, value in extras.items() if value is not None} | given
 
+    @property
+    def owner_url(self) -> Dsn:
+        """The address at which migrations find PostgreSQL itself."""
+        return self.database_direct_url or self.database_url
+
     def __init__(self, **values: Any) -> None:
         """Take the given values alone: `load_settings` has chosen among the sources and the names of a key before."""
         BaseModel.__init__(self, **values)
@@ -65,11 +75,12 @@ def load_settings(*, env_file: str | os.PathLike[str] | None = ".env", **overrid
     unknown = overrides.keys() - Settings.model_fields.keys()
     if unknown:
         raise TypeError(f"there is no setting {', '.join(sorted(unknown))}")
-    layers = _read(env_file)
+    layers, unread = _read(env_file)
     values, given_as = _choose(layers)
     values |= {name: value for name, value in overrides.items() if value is not None}
     environment = {name: value for layer in reversed(layers) for name, value in layer.items()}
     settings, broken = _build(values, given_as)
+    broken = unread | broken
     problems = [*back_doors(environment), *broken.values()]
     if settings.env == "prod":
         problems += _broken_rules(settings, _environment_word(values), broken, given_as)
@@ -77,7 +88,7 @@ def load_settings(*, env_file: str | os.PathLike[str] | None = ".env", **overrid
         problems.append("GRPC_TLS_CERT_FILE and GRPC_TLS_KEY_FILE belong together: set both or none.")
     if problems:
         raise SettingsError(problems)
-    for attribute in ("database_url", "redis_url"):
+    for attribute in ("database_url", "database_direct_url", "database_replica_url", "redis_url"):
         getattr(settings, attribute).given_as = given_as.get(attribute, "")
     notices = [
         *retired_notices(environment),
@@ -88,18 +99,29 @@ def load_settings(*, env_file: str | os.PathLike[str] | None = ".env", **overrid
     return settings.model_copy(update={"notices": tuple(notices)})
 
 
-def _read(env_file: str | os.PathLike[str] | None) -> tuple[Mapping[str, str], ...]:
-    """Return the values that are set, by source; the first wins. Names are in upper case; empty values are dropped."""
+def _read(
+    env_file: str | os.PathLike[str] | None,
+) -> tuple[tuple[Mapping[str, str], ...], dict[str, str]]:
+    """Return the values that are set, by source, and a line for each attribute whose secret's file cannot be used.
+
+    The first source wins. Names are in upper case; empty values are dropped.
+    """
     sources = [EnvSettingsSource(Settings)]
     if env_file is not None and Path(env_file).is_file():
         try:
             sources.append(DotEnvSettingsSource(Settings, env_file=Path(env_file)))
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError([f"{env_file} cannot be read: {error}"]) from error
-    return tuple(
-        {name.upper(): value.strip() for name, value in source.env_vars.items() if value and value.strip()}
-        for source in sources
-    )
+    layers = []
+    problems: dict[str, str] = {}
+    for source in sources:
+        given = {
+            name.upper(): value.strip() for name, value in source.env_vars.items() if value and value.strip()
+        }
+        layer, unread = with_files(given, Settings.model_fields)
+        layers.append(layer)
+        problems = unread | problems
+    return tuple(layers), problems
 
 
 def _choose(layers: Iterable[Mapping[str, str]]) -> tuple[dict[str, Any], dict[str, str]]:

@@ -155,7 +155,7 @@ def _has_wallets(settings: "Settings") -> bool:
 RULES: tuple[Rule, ...] = (
     Rule("jwt_secret", lambda s: _weak_key(s.jwt_secret), _KEY),
     Rule("jwt_secret_previous", lambda s: _weak_key(*s.jwt_secret_previous), _KEY),
-    Rule("internal_api_secret", lambda s: _weak_key(s.internal_api_secret), _KEY),
+    Rule("internal_api_secret", lambda s: _weak_key(*s.internal_api_secret), _KEY),
     Rule("secrets_keys", lambda s: _weak_key(*s.secrets_keys), _KEY),
     Rule("merchant_secret_keys", lambda s: _weak_key(*s.merchant_secret_keys), _KEY),
     Rule(
@@ -173,7 +173,7 @@ RULES: tuple[Rule, ...] = (
     Rule("dev_reset_user_state_on_login", lambda s: s.dev_reset_user_state_on_login, "false"),
     Rule("dev_disable_otp", lambda s: s.dev_disable_otp, "false"),
     Rule("otp_mode", lambda s: s.otp_mode != "redis", "redis"),
-    Rule("otp_storage_secret", lambda s: _weak_key(s.otp_storage_secret), _KEY),
+    Rule("otp_storage_secret", lambda s: _weak_key(*s.otp_storage_secret), _KEY),
     Rule("rate_limit_backend", lambda s: s.rate_limit_backend != "redis", "redis"),
     Rule("rate_limit_enabled", lambda s: not s.rate_limit_enabled, "true"),
     Rule("passkeys_dev_unsafe", lambda s: s.passkeys_dev_unsafe, "false"),
@@ -212,7 +212,7 @@ RULES: tuple[Rule, ...] = (
         lambda s: _weak_token(*s.stripe_signing_secrets),
         "unset, or the secrets that Stripe shows for the endpoint",
     ),
-    Rule("internal_webhook_secret", lambda s: _weak_key(s.internal_webhook_secret), _KEY),
+    Rule("internal_webhook_secret", lambda s: _weak_key(*s.internal_webhook_secret), _KEY),
     Rule(
         "outbound_allow_hosts",
         lambda s: any(open_door(host) for host in s.outbound_allow_hosts),

@@ -66,7 +66,11 @@ class Upstreams(BaseModel):
     )
     provider_url: BaseUrl = key("", "Base URL of the provider of payment links for merchants' orders")
     payment_url_base_webhook: Url = key("", "Where the simulator of merchants' links sends its webhooks")
-    internal_webhook_secret: Secret = key("", "Key of X-Internal-Signature on provider webhooks")
+    internal_webhook_secret: Secrets = key(
+        "",
+        "Keys of X-Internal-Signature on provider webhooks, comma separated during a rotation: all count; the simulator"
+        " signs with the first",
+    )
     orders_currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")] = key(
         "XXX",
         "Currency of merchants' orders, in which the alias stripe is asked at Stripe itself; XXX: none, so that every"

@@ -45,10 +45,6 @@ RETIRED = (
         ("RATE_LIMIT_REDIS_PREFIX",),
         "keys in Redis carry the database's epoch, so that deployments may share a Redis",
     ),
-    Retired(
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_SERVICE_NAME"),
-        "no traces are exported; a request's traceparent stands in the log and goes on with deliveries",
-    ),
 )
 
 

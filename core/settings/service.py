@@ -11,8 +11,6 @@ from core.settings.kinds import (
     LogLevel,
     Lower,
     Networks,
-    PostgresUrl,
-    RedisUrl,
     Secret,
     Secrets,
     Switch,
@@ -39,7 +37,7 @@ class Process(BaseModel):
     )
     app_port: int = key(
         8080,
-        "Port of the HTTP API; `up` moves on from a busy one and says so",
+        "Port of the HTTP API; outside prod a busy default moves on and says so",
         also=("HTTP_PORT", "PORT"),
         ge=0,
         le=65535,
@@ -49,6 +47,14 @@ class Process(BaseModel):
     )
     shutdown_timeout_secs: int = key(
         10, "How long requests in progress may take to end at a stop or reload", unit="seconds", ge=0, le=300
+    )
+    shutdown_drain_secs: int = key(
+        0,
+        "How long `serve` goes on serving at a stop while /ready says that it stops, so that a load balancer which asks"
+        " there sends its requests elsewhere",
+        unit="seconds",
+        ge=0,
+        le=300,
     )
     state_dir: str = key(
         ".state",
@@ -73,16 +79,6 @@ class Process(BaseModel):
         ge=1,
         le=67_108_864,
     )
-    prometheus_multiproc_dir: str = key(
-        "",
-        "Folder in which the processes of one port share their metrics; the supervisor sets it for its children",
-    )
-    worker_metrics_port: int = key(
-        0,
-        "Port of APP_HOST on which the worker shows its own metrics to anybody; 0: none",
-        ge=0,
-        le=65535,
-    )
 
 
 class Ports(BaseModel):
@@ -102,8 +98,7 @@ class Ports(BaseModel):
     )
     orders_port: int = key(
         0,
-        "Port of APP_HOST on which only the contract of merchants' orders answers, as the old service did on 8000; 0:"
-        " none",
+        "Port of APP_HOST on which only the contract of merchants' orders answers, as once on 8000; 0: none",
         ge=0,
         le=65535,
     )
@@ -132,32 +127,6 @@ class Network(BaseModel):
         "Private hosts, addresses and networks that outgoing calls may reach, comma separated; public ones always"
         " may; prod refuses wildcards and metadata addresses",
         dev="localhost,127.0.0.0/8,::1",
-    )
-
-
-class Storage(BaseModel):
-    """PostgreSQL and Redis."""
-
-    database_url: PostgresUrl = key(
-        "",
-        "PostgreSQL, as postgresql://user:password@host:5432/database; unset: an embedded server",
-        also=("DB_URL", "PAYMENTS_DB_URL"),
-    )
-    database_pool_size: int = key(
-        8, "Connections of one process, its posting lane's included", unit="connections", ge=2, le=200
-    )
-    database_statement_timeout_ms: int = key(
-        10_000, "A statement that runs longer is cancelled", unit="milliseconds", ge=100, le=600_000
-    )
-    database_lock_timeout_ms: int = key(
-        2_000, "A wait for a lock that lasts longer is given up", unit="milliseconds", ge=10, le=60_000
-    )
-    database_prepared_statements: Switch = key(
-        True, "Keep prepared statements; off behind a pooler in transaction mode that does not know them"
-    )
-    auto_create_schema: Switch = key(False, "Development toggle: migrate when the API starts", dev="true")
-    redis_url: RedisUrl = key(
-        "", "Redis or Valkey, as redis://:password@host:6379/0; unset: an embedded server"
     )
 
 
@@ -374,8 +343,8 @@ class Outbox(BaseModel):
     )
     webhook_deliveries_days: int = key(
         30,
-        "How long a delivery that is delivered or failed is kept, and can be sent again; its attempts go with it;"
-        " 0: for ever",
+        "How long a delivery that is delivered or failed is kept, and can be sent again; its attempts go with it"
+        " if they are kept for longer; 0: for ever",
         unit="days",
         ge=0,
         le=3_650,

@@ -55,9 +55,10 @@ class Tokens(BaseModel):
     jwt_validate_iss: Switch = key(False, "Whether iss is compared")
     jwt_validate_aud: Switch = key(False, "Whether aud is compared")
     jwt_clock_skew_secs: int = key(0, "Leeway on a token's times", unit="seconds", ge=0, le=3_600)
-    internal_api_secret: Secret = key(
+    internal_api_secret: Secrets = key(
         "",
-        "Key of /internal, 32 characters or more; unset outside dev: /internal is off",
+        "Keys of /internal, 32 characters or more, comma separated during a rotation: all count; unset outside dev:"
+        " /internal is off",
         dev="dev_secret",
     )
     internal_require_hmac: Switch = key(True, "Whether /internal refuses the plain X-Internal-Secret")
@@ -84,9 +85,10 @@ class SignIn(BaseModel):
     otp_ttl_secs: int = key(300, "Life of a sign-in code", unit="seconds", ge=1, le=86_400)
     otp_max_attempts: int = key(5, "Tries at one sign-in code", unit="tries", ge=1, le=100)
     otp_dev_code: Secret = key("123456", "The fixed code of OTP_MODE=dev")
-    otp_storage_secret: Secret = key(
+    otp_storage_secret: Secrets = key(
         "",
-        "Key under which sign-in codes are stored, 32 characters or more; unset: one derived from the tokens' key",
+        "Keys under which sign-in codes are stored, 32 characters or more, comma separated during a rotation: the first"
+        " stores, all count; unset: one derived from the tokens' key",
     )
     otp_client_sends: int = key(
         300,

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from core.audit import audited, by_user, record
 from core.database import queries
 from core.errors import Refusal, Unavailable
+from core.pem import blocks_of
 from core.vault import RESEALED, Resealed
 from core.wallets.merchants import require_merchant
 from core.wallets.notifications import tell, write
@@ -181,8 +182,10 @@ async def reseal(database: Database, settings: Settings) -> Resealed:
 
 def _keys(settings: Settings) -> Iterator[bytes]:
     """Yield the keys, newest first; the tokens' keys come last, for secrets sealed before there were others."""
-    keys = (*settings.secrets_keys, *settings.merchant_secret_keys)
-    for text in (*keys, settings.jwt_secret, settings.jwt_rs_private_pem):
+    pem = settings.jwt_rs_private_pem
+    keys = (*settings.secrets_keys, *settings.merchant_secret_keys, settings.jwt_secret)
+    # Once secrets were sealed under the text of all RSA keys together.
+    for text in (*keys, *blocks_of(pem), pem, *settings.jwt_secret_previous):
         if text:
             yield hashlib.blake2b(text.encode(), digest_size=32, person=_PURPOSE).digest()
 

@@ -1,5 +1,7 @@
 """The removal of old rows: audit records, where AUDIT_RETENTION_DAYS is set, and ended sign-ins.
 
+Audit records go as whole months (`core.partitions.keeping`); those removed here stand outside such a partition.
+
 Entries, transfers and their keys stay for ever. Payables stay with their codes, so that a code that was paid years ago
 is still known as paid.
 """
@@ -25,7 +27,10 @@ LEAST_AUDIT_DAYS: Final = 30
 
 async def step(platform: Platform) -> Progress:
     """Do one step of `prune` with AUDIT_RETENTION_DAYS."""
-    return Progress(await prune(platform.database, platform.settings.audit_retention_days))
+    settings = platform.settings
+    # Nothing goes before it is in the archive.
+    days = 0 if settings.archive_url else settings.audit_retention_days
+    return Progress(await prune(platform.database, days))
 
 
 async def prune(database: Database, audit_days: int) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from multidict import istr
 
 from core.errors import Refusal
+from core.rotation import uses
 from handlers.http.decoding import BEARER, authorization_of
 
 if TYPE_CHECKING:
@@ -25,10 +26,11 @@ class Administrators:
     """The digests of the active tokens. All digests have one length, so that no comparison tells a token's."""
 
     def __init__(self, settings: Settings) -> None:
-        self._active = tuple(
-            [hashlib.sha256(str(token).encode()).digest() for token in settings.admin_token if token]
-            + [bytes.fromhex(known) for known in settings.admin_token_sha256]
-        )
+        tokens = [hashlib.sha256(str(token).encode()).digest() for token in settings.admin_token if token]
+        digests = [bytes.fromhex(known) for known in settings.admin_token_sha256]
+        self._active = (*tokens, *digests)
+        # Either list begins with its current token.
+        self._places = (*range(len(tokens)), *range(len(digests)))
 
     @property
     def active(self) -> bool:
@@ -43,7 +45,10 @@ class Administrators:
             presented = token if scheme == BEARER else ""
         digest = hashlib.sha256(presented.encode("utf-8", "surrogateescape")).digest()
         matches = [hmac.compare_digest(digest, known) for known in self._active]
-        return any(matches)
+        if True not in matches:
+            return False
+        uses.used(uses.ADMIN_TOKEN, self._places[matches.index(True)])
+        return True
 
     def check(self, request: web.Request) -> None:
         """Raise Refusal `unauthorized` for a caller who is no administrator."""

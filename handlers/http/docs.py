@@ -25,7 +25,7 @@ _UI = Path(str(metadata.distribution("offapi").locate_file("offapi")))
 _OWN = Path(str(resources.files("handlers.http"))) / "static"
 _CSS, _SCRIPT = "text/css; charset=utf-8", "text/javascript; charset=utf-8"
 # The page's files: name to path and media type.
-_FILES = {
+FILES = {
     "swagger-ui.css": (_UI / "swagger_style.css", _CSS),
     "swagger-ui-bundle.js": (_UI / "swagger_bundle.js", _SCRIPT),
     "docs.css": (_OWN / "docs.css", _CSS),
@@ -39,7 +39,7 @@ _POLICY = (
 _WHOLE = "all"
 
 
-def _page(names: Sequence[str], shown: str, files: str) -> bytes:
+def page(names: Sequence[str], shown: str, files: str) -> bytes:
     """Return the page that shows the document of `shown`, with links to those of `names`; without names, the only one.
 
     `files` is the way from the page to the folder of its parts: links between parts are relative, as everywhere here.
@@ -100,9 +100,9 @@ def _page_answer(body: bytes) -> web.Response:
 
 async def show_file(call: Call) -> web.StreamResponse:
     """Answer one of the page's files."""
-    if call.path("file") not in _FILES:
+    if call.path("file") not in FILES:
         raise web.HTTPNotFound  # told as each port tells it
-    path, media_type = _FILES[call.path("file")]
+    path, media_type = FILES[call.path("file")]
     return web.FileResponse(path, headers={hdrs.CONTENT_TYPE: media_type})
 
 
@@ -155,8 +155,8 @@ def documented(surfaces: Sequence[Surface], *more_pages: str, **about: str) -> A
         return await show_document(call, call.path("audience"))
 
     names = () if about else (*BY_NAME, _WHOLE)
-    first = _page(names, names[0] if names else _WHOLE, "docs/")
-    pages = {name: _page(names, name, "") for name in names}
+    first = page(names, names[0] if names else _WHOLE, "docs/")
+    pages = {name: page(names, name, "") for name in names}
 
     async def show_page(_call: Call) -> web.Response:
         return _page_answer(first)

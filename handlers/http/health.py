@@ -14,9 +14,7 @@ from redis.exceptions import RedisError
 from core import __version__, metrics, migrations
 from core.access.redis_script import PROBE_MS, PROBE_NAME
 from core.errors import Refusal
-from core.payments import observing
 from core.settings import Settings
-from core.work import gauges
 from handlers.http.admin_token import ADMIN_TOKEN
 from handlers.http.dispatch import ApiSurface
 from handlers.http.parts import passed_on
@@ -99,8 +97,7 @@ async def show_metrics(call: Call) -> web.Response:
 async def metrics_page(call: Call, media_type: str = metrics.CONTENT_TYPE) -> web.Response:
     """Answer the metrics to a reader who may see them."""
     # The database tells the workers' state: a worker that hangs cannot, and its last word is no longer true.
-    await gauges.measure(call.service.database)
-    await observing.measure(call.parts.payments)
+    await call.parts.collector.collect()
     # The gauge is set when a batch leaves, too; but while the database hangs none leaves.
     metrics.LEDGER_LANE_WAITING.set(call.service.ledger.poster.waiting)
     return web.Response(body=metrics.render(), headers={hdrs.CONTENT_TYPE: media_type})

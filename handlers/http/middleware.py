@@ -16,7 +16,7 @@ import structlog
 from aiohttp import hdrs, web
 from multidict import CIMultiDict, CIMultiDictProxy, istr
 
-from core import ids, log, metrics
+from core import ids, log, metrics, tracing
 from core.access.rates import Headers
 from handlers.http import problems
 from handlers.http.protocol import READY_HEADERS, is_plain
@@ -24,6 +24,7 @@ from handlers.http.protocol import READY_HEADERS, is_plain
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from core.tracing.live import Scope
     from handlers.http.surface import Refuse
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -40,7 +41,7 @@ _SAFE_METHODS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
 
 _EXPOSED = (
     "X-Request-ID, X-Trace-Id, traceparent, Location, ETag, Retry-After,"
-    " RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset"
+    " RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, X-Data-Age-Ms"
 )
 _log = structlog.get_logger(__name__)
 
@@ -108,10 +109,11 @@ class Exchange:
 
     __slots__ = ("counted", "rate_headers", "request_id", "trace_id", "traced", "traceparent")
 
-    def __init__(self, request: web.Request, *, own_id: bool = False) -> None:
+    def __init__(self, request: web.Request, *, own_id: bool = False, traceparent: str | None = None) -> None:
         """Take over a sane request id and trace, or begin new ones. Every log line on the way then carries both.
 
-        With `own_id` the request id is a new UUID whatever the caller sent.
+        With `own_id` the request id is a new UUID whatever the caller sent. A `traceparent` is that of a span which
+        goes on with the caller's trace already.
         """
         headers = request.headers
         given_id, parent = headers.get(X_REQUEST_ID), headers.get(X_TRACEPARENT)
@@ -121,6 +123,8 @@ class Exchange:
             self.request_id, self.traceparent = ids.new_exchange()
         else:
             self.request_id, self.traceparent = ids.request_id_of(given_id), ids.continue_trace(parent)
+        if traceparent is not None:
+            self.traceparent = traceparent
         if own_id:
             self.request_id = str(ids.new_uuid())
         self.trace_id = ids.trace_id_of(headers.get(X_TRACE_ID), self.traceparent if self.traced else None)
@@ -210,7 +214,14 @@ def around(template: str, number: int) -> Handler:
     async def answered(request: web.Request) -> web.StreamResponse:
         started = perf_counter()
         edge = request.app[EDGE]
-        exchange = request[EXCHANGE] = Exchange(request, own_id=edge.own_ids)
+        scope = None
+        if tracing.active is None:
+            exchange = request[EXCHANGE] = Exchange(request, own_id=edge.own_ids)
+        else:
+            scope = tracing.active.request(request.method, template, request.headers.get(X_TRACEPARENT))
+            exchange = request[EXCHANGE] = Exchange(
+                request, own_id=edge.own_ids, traceparent=scope.traceparent
+            )
         response: web.StreamResponse | None = None
         try:
             if request.method == hdrs.METH_OPTIONS:
@@ -233,11 +244,19 @@ def around(template: str, number: int) -> Handler:
             seconds = perf_counter() - started
             metrics.observe_request(request.method, template, status, seconds, request.content_length or 0)
             log.access_log(request.method, template, status, seconds)
+            if scope is not None:
+                _end(scope, status, exchange)
         if hdrs.ORIGIN not in request.headers and is_plain(request, response):
             request[READY_HEADERS] = _ready_headers(request, response, exchange)
         return response
 
     return answered
+
+
+def _end(scope: Scope, status: int, exchange: Exchange) -> None:
+    """End the span of a request. Refusals are answers, and no errors of ours."""
+    error = str(status) if status >= 500 else None
+    scope.end(error, http__response__status_code=status, tallystick__request_id=exchange.request_id)
 
 
 def _ready_headers(request: web.Request, response: web.StreamResponse, exchange: Exchange) -> bytes:

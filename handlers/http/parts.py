@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from core.platform import Platform
     from core.service import Service
     from core.settings import Settings
+    from core.storage.replica import Replica
+    from core.work.gauges import Collector
     from handlers.http.route import Route
     from handlers.webhooks.inbox_receive import Inbound
     from handlers.webhooks.outbox_parts import Outbound
@@ -54,6 +56,7 @@ class Parts:
         "administrators",
         "api_keys",
         "callers",
+        "collector",
         "desk",
         "guard",
         "identity",
@@ -64,6 +67,7 @@ class Parts:
         "payments",
         "platform",
         "provider_events",
+        "replica",
         "service",
         "settings",
         "stopping",
@@ -79,6 +83,7 @@ class Parts:
     identity: Identity
     payments: Payments
     callers: InternalCallers
+    collector: Collector
     desk: Desk
     provider_events: EventDesk
 
@@ -91,6 +96,7 @@ class Parts:
         self.administrators = Administrators(settings)
         self.tokens = Tokens(settings)
         self.missing: Refusal | None = None
+        self.replica: Replica | None = None
         # /ready remembers both: a process that stops, and a schema that was found whole once.
         self.stopping = False
         self.migrated = False

@@ -18,7 +18,7 @@ from core.ledger.movements import moment
 from core.ledger.transfers import NEWEST
 from core.money import MAX_AMOUNT_MINOR
 from handlers.http.accepting import JSON_TYPE, preferred
-from handlers.http.conditions import etag, expected_revision
+from handlers.http.conditions import etag, expected_revision, reader
 from handlers.http.route import Call, Route, answer, cut, table
 from handlers.http.times import Time
 from handlers.ledger.access import check_reserved
@@ -163,7 +163,7 @@ async def list_accounts(call: Call) -> web.Response:
     """List accounts."""
     query: AccountQuery = call.query
     found = await accounts.list_accounts(
-        call.service.database, after=query.cursor, currency=query.currency, state=query.state, prefix=query.prefix,
+        reader(call, "list"), after=query.cursor, currency=query.currency, state=query.state, prefix=query.prefix,
         limit=query.limit + 1,
     )  # fmt: skip
     page, more = cut(found, query.limit)
@@ -181,7 +181,7 @@ async def get_balance(call: Call) -> web.Response:
 async def get_entries(call: Call) -> web.StreamResponse:
     """Show an account's statement."""
     query: StatementQuery = call.query
-    database = call.service.database
+    database = reader(call, "report" if _wants_csv(call) else "list", moment(query.recorded_before))
     account = await accounts.get_account(database, call.path("account"))
     descending = query.order == "descending"
     after, before = await accounts.statement_span(

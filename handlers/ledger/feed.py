@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from core.ledger import feed
+from core.ledger import feed, history
 from core.ledger.feed import MAX_PAGE_EVENTS, FeedEvent
 from core.ledger.transfers import NEWEST
 from handlers.http.route import Call, Route, answer, table
@@ -29,11 +29,15 @@ class FeedPage(msgspec.Struct, frozen=True):
 
 
 class FeedQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The position to begin after, the number of events, and the seconds to wait while there is none."""
+    """The position to begin after, the number of events, the seconds to wait while there is none, and the epoch.
+
+    `epoch` is that of the page before, by which a reader is told when a backup was restored meanwhile.
+    """
 
     after: Annotated[int, Meta(ge=0, le=NEWEST)] = 0
     limit: Annotated[int, Meta(ge=1, le=MAX_PAGE_EVENTS)] = 100
     wait: Annotated[int, Meta(ge=0, le=MAX_WAIT_SECONDS, description="Seconds.")] = 0
+    epoch: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
 
 
 async def read_feed(call: Call) -> web.Response:
@@ -41,6 +45,7 @@ async def read_feed(call: Call) -> web.Response:
     query: FeedQuery = call.query
     database = call.service.database
     head = await feed.feed_head(database)
+    await history.check_reader(database, call.service.epoch, query.epoch, query.after, head)
     for _ in range(int(query.wait / WAIT_STEP_SECONDS)):
         if head > query.after:
             break
@@ -58,7 +63,8 @@ ROUTES = table(
         "GET", "/v1/feed", read_feed, "read_feed", "Read the feed",
         scope="feed:read", query=FeedQuery, answers={200: FeedPage},
         description="Every event of the ledger in commit order, numbered without gaps. With `wait` the call "
-        "answers as soon as there is an event, or after that many seconds.",
+        "answers as soon as there is an event, or after that many seconds. With the `epoch` of the page before, a "
+        "reader of events that a restored backup has taken back is refused and told where to go on.",
     ),
     tag="Feed",
 )  # fmt: skip

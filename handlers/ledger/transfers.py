@@ -20,7 +20,7 @@ from core.ledger.items import Outcome, Posting, operation_id, sentence
 from core.ledger.movements import BatchPart, moment
 from core.ledger.outcomes import OUTCOMES_BY_CODE
 from core.ledger.transfers import NEWEST, ListedTransfer, Transfer, TransferFilter
-from handlers.http.conditions import etag, expected_revision
+from handlers.http.conditions import etag, expected_revision, reader
 from handlers.http.route import MIB, Call, Route, answer, table
 from handlers.http.times import Time
 from handlers.ledger.access import check_debits
@@ -48,6 +48,8 @@ Cursor = Annotated[
     ),
 ]
 
+for _word in ("replayed", *OUTCOMES_BY_CODE):
+    metrics.LEDGER_TRANSFERS.begin(_word)
 _REFUSALS = tuple(code for code in OUTCOMES_BY_CODE if code != "posted")
 _TRANSFER_REFUSALS = tuple(
     code
@@ -180,7 +182,7 @@ async def get_transfer(call: Call) -> web.Response:
 async def list_transfers(call: Call) -> web.Response:
     """List transfers."""
     query: TransferQuery = call.query
-    database = call.service.database
+    database = reader(call, "list", moment(query.recorded_before))
     wanted = TransferFilter(
         account=await accounts.get_account(database, query.account) if query.account is not None else None,
         recorded_from=moment(query.recorded_from),

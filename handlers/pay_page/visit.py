@@ -49,6 +49,7 @@ _KEPT: Final = ("code", "proof")
 MAX_KEPT: Final = 100
 _NAME = re.compile(r"[A-Za-z0-9_-]{22}")
 _YEAR_SECONDS: Final = 365 * 86_400
+_FORMS: Final = "forms of the payment page"
 _RECEIPTS: Final = "receipts of the payment page"
 
 
@@ -82,14 +83,18 @@ class Visit:
     @property
     def token(self) -> str:
         """The proof in our forms that they were given to this visitor, in this sign-in."""
-        key = self._keys.derive("forms of the payment page")
-        return hmac.new(key, f"{self.visitor} {self.session_id}".encode(), hashlib.sha256).hexdigest()
+        return self._form_proof(self._keys.derive(_FORMS))
 
     def check_form(self) -> None:
         """Raise Refusal `form_too_old` unless the request sends a form that this visitor got from us."""
         given = self.fields.get("form", "").encode()
-        if self.foreign or not hmac.compare_digest(given, self.token.encode()):
+        # A form may have been given out under the tokens' key of before.
+        proofs = [self._form_proof(key).encode() for key in self._keys.derive_all(_FORMS)]
+        if self.foreign or True not in [hmac.compare_digest(given, proof) for proof in proofs]:
             raise Refusal("form_too_old", "This form is not one that we gave to this browser.")
+
+    def _form_proof(self, key: bytes) -> str:
+        return hmac.new(key, f"{self.visitor} {self.session_id}".encode(), hashlib.sha256).hexdigest()
 
     def renew(self) -> None:
         """Give the visitor another name, so that forms from before do nothing."""

@@ -84,7 +84,9 @@ class Simulator:
             webhook_secret=settings.simulator_webhook_secret,
             public_url=settings.simulator_url,
         )
-        made.links = LinkDesk(settings.payment_url_base_webhook, settings.internal_webhook_secret)
+        made.links = LinkDesk(
+            settings.payment_url_base_webhook, next(iter(settings.internal_webhook_secret), "")
+        )
         return made
 
     def application(self) -> web.Application:

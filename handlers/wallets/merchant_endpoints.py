@@ -16,6 +16,7 @@ from core.outbox.deliveries import Delivery, Filter
 from core.outbox.endpoints import MAX_ENDPOINTS
 from core.outbox.send_now import send_all_due, send_due
 from core.wallets import merchant_endpoints
+from handlers.http.conditions import reader
 from handlers.http.route import Call, Route, answer, table
 from handlers.http.validation import invalid
 from handlers.wallets.contract import MAX_PAGE, Body, Detail, PageQuery, cut, linked, platform_of, timestamp
@@ -157,7 +158,7 @@ async def list_deliveries(call: Call) -> web.Response:
     query: DeliveriesQuery = call.query
     most = (query.limit or LISTED) + 1
     wanted = Filter(principal_id=call.user.principal_id)
-    found = await deliveries.list_deliveries(call.service.database, wanted, before=query.before, limit=most)
+    found = await deliveries.list_deliveries(reader(call, "list"), wanted, before=query.before, limit=most)
     items, last = cut(found, most - 1)
     said = answer(200, [_shown(delivery) for delivery in items])
     return linked(call, said, str(last.id)) if query.model_fields_set and last is not None else said

@@ -21,6 +21,7 @@ from core.payables.payables import Purpose
 from core.wallets import merchants, statements
 from core.wallets.kyc import require_kyc
 from core.wallets.statements import Line
+from handlers.http.conditions import reader
 from handlers.http.route import Call, Route, answer, table
 from handlers.wallets.contract import (
     Body,
@@ -267,7 +268,7 @@ async def get_statement(call: Call) -> web.StreamResponse:
     since = _moment(query.from_ts or query.since) or until - DEFAULT_SPAN
     if since > until:
         raise Refusal("invalid_time_range", "The span begins after its end.")
-    database = platform_of(call).database
+    database = reader(call, "report", until)
     span = await statements.span_of(database, call.user.account, since, until)
     lines = statements.lines_of(database, span)
     if query.format.lower() == "csv":

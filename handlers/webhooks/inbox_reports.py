@@ -20,6 +20,7 @@ from core.errors import Refusal
 from core.inbox import reports, story
 from core.inbox.reports import Summary
 from core.inbox.story import Story
+from handlers.http.conditions import reader
 from handlers.http.route import Call, Route, answer, table
 
 TAG = "Webhooks received"
@@ -69,7 +70,8 @@ async def show_summary(call: Call) -> web.Response:
     started = time.perf_counter()
     done = False
     try:
-        summary = await reports.summarize(call.service.database, hours_back=hours, keep=keep)
+        database = call.service.database if keep else reader(call, "report")
+        summary = await reports.summarize(database, hours_back=hours, keep=keep)
         done = True
     finally:
         metrics.JOB_RUNS.add(JOB, "success" if done else "failed")
@@ -84,7 +86,7 @@ async def list_events(call: Call) -> web.Response:
     provider = query.get("provider") or None
     # A text that cannot be a provider's name finds nothing; PostgreSQL would refuse a NUL or half a surrogate pair.
     found = (
-        await reports.recent_events(call.service.database, provider=provider, limit=limit)
+        await reports.recent_events(reader(call, "report"), provider=provider, limit=limit)
         if provider is None or provider.isprintable()
         else []
     )

@@ -14,6 +14,7 @@ from core.outbox import cursor, deliveries, endpoints
 from core.outbox.cursor import MAX_PAGE, Event
 from core.outbox.deliveries import REPLAYED, Attempt, Delivery, Filter
 from core.outbox.events import check_patterns
+from handlers.http.conditions import reader
 from handlers.http.route import Call, Route, answer, cut, table
 from handlers.http.times import Time
 from handlers.webhooks.outbox_parts import EventPattern, EventType
@@ -127,7 +128,7 @@ async def list_deliveries(call: Call) -> web.Response:
         until=query.until,
     )
     found = await deliveries.list_deliveries(
-        call.service.database, wanted, before=query.after, limit=query.limit + 1
+        reader(call, "list"), wanted, before=query.after, limit=query.limit + 1
     )
     page, more = cut(found, query.limit)
     return answer(200, DeliveryPage(page, page[-1].id if more else None))

@@ -8,9 +8,15 @@ from loadtests.bench.stand import STOP_SECONDS, Stand, StandError, wait_until
 from loadtests.bench.subject import Connection
 
 SIZES = """
-    SELECT c.relname, pg_table_size(c.oid) AS table_bytes, pg_indexes_size(c.oid) AS index_bytes
-    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    SELECT
+        whole.relname, sum(pg_table_size(c.oid))::bigint AS table_bytes,
+        sum(pg_indexes_size(c.oid))::bigint AS index_bytes
+    FROM pg_class AS c
+    JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    LEFT JOIN pg_inherits AS part ON part.inhrelid = c.oid
+    JOIN pg_class AS whole ON whole.oid = coalesce(part.inhparent, c.oid)
     WHERE c.relkind IN ('r', 'm') AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
+    GROUP BY whole.relname
 """
 UPDATES = "SELECT coalesce(sum(n_tup_upd), 0) AS updates, coalesce(sum(n_tup_hot_upd), 0) AS hot"
 ACCOUNT_UPDATES = f"{UPDATES} FROM pg_stat_user_tables WHERE relname = 'accounts'"

@@ -1,10 +1,12 @@
-"""The database of a command that needs no other part of the service."""
+"""The database of a command that needs no other part of the service, and `tallystick pooler`."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 from typing import TYPE_CHECKING, TypeVar
+
+import click
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -38,3 +40,26 @@ def with_database(work: Callable[[Database], Awaitable[Result]]) -> Result:
 
     with reaching_database(settings.database_url):
         return asyncio.run(run())
+
+
+@click.command()
+@click.argument("login")
+def pooler(login: str) -> None:
+    """Print the statements after which LOGIN can serve through a pooler in transaction mode.
+
+    Such a pooler lends a session for one transaction, so nothing can be set for a session. PostgreSQL sets what we need
+    at the start of each session of LOGIN. The values are those of the settings; run the statements again when
+    DATABASE_STATEMENT_TIMEOUT_MS or DATABASE_LOCK_TIMEOUT_MS changes, as the owner, and then RECONNECT the pooler.
+
+    \b
+    Examples:
+      tallystick pooler tallystick_pooled
+      tallystick pooler tallystick_pooled | psql "$DATABASE_DIRECT_URL"
+    """  # noqa: D301 - `\b` is how click is told not to wrap
+    from core.database import SERVING_ROLE, session_settings
+    from core.settings import load_settings
+
+    quoted = '"' + login.replace('"', '""') + '"'
+    click.echo(f'GRANT "{SERVING_ROLE}" TO {quoted};')
+    for name, value in {"role": SERVING_ROLE, **session_settings(load_settings(), SERVING_ROLE)}.items():
+        click.echo(f"ALTER ROLE {quoted} SET {name} = '{value}';")

@@ -63,21 +63,23 @@ def reconcile(*, fix_balances: bool, once: bool, worker: bool) -> int:
 async def _run(settings: Settings, *, fix: bool) -> int:
     from core.database import open_database
     from core.payables.reconcile import reconcile as look
+    from core.payables.reconcile import remember
     from core.service import open_migrated
 
     reader, _ = await open_migrated(settings, size=2)
     try:
         findings = await look(reader, _show_progress)
+        _print(findings)
+        left = findings.mismatch_count
+        if fix and findings.mismatches:
+            owner = await open_database(settings, role=None, size=2)
+            try:
+                left -= await _fix(owner, findings)
+            finally:
+                await owner.close()
+        await remember(reader, left, findings.issue_count, "admin")
     finally:
         await reader.close()
-    _print(findings)
-    left = findings.mismatch_count
-    if fix and findings.mismatches:
-        owner = await open_database(settings, role=None, size=2)
-        try:
-            left -= await _fix(owner, findings)
-        finally:
-            await owner.close()
     return FAILED if left or findings.issue_count else 0
 
 

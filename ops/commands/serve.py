@@ -17,6 +17,8 @@ import click
 def serve(*, workers: int | None, worker: bool) -> None:  # noqa: ARG001 - see above
     """Serve the HTTP API on APP_HOST and APP_PORT until SIGTERM or Ctrl-C.
 
+    Outside of prod, without APP_PORT, a busy 8080 moves on to the first free port of 8065 to 8099.
+
     Every process is replaced if it dies or hangs. SIGHUP replaces them one by one, with the settings and the code as
     they are then, and no request fails meanwhile. At the end, requests in progress have SHUTDOWN_TIMEOUT_SECS to end.
 

@@ -10,6 +10,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "Process events, deliveries and everything else that is due.",
         ),
         "migrate": ("ops.commands.migrate:migrate", "Bring the database's schema up to date."),
+        "pooler": (
+            "ops.commands.database:pooler",
+            "Print the statements that let a login serve through a pooler.",
+        ),
         "import": (
             "ops.commands.importing:import_",
             "Carry over the database of a service before this one.",
@@ -22,7 +26,23 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "ops.commands.reconcile:reconcile",
             "Compare wallets' balances with their entries; correct them if asked.",
         ),
+        "backup": (
+            "ops.commands.data.backup:backup",
+            "Back up the database to a folder or a bucket; list and check backups.",
+        ),
+        "restore": (
+            "ops.commands.data.restore:restore",
+            "Restore a backup into an empty database, and verify it.",
+        ),
+        "recovered": (
+            "ops.commands.data.restore:recovered",
+            "Verify a database that PostgreSQL has recovered, and begin a new epoch.",
+        ),
         "keys": ("ops.commands.keys:keys", "Create, list and revoke API keys."),
+        "secrets": (
+            "ops.commands.secrets.command:secrets",
+            "List secrets, make fresh ones, check those that are set.",
+        ),
         "agents": ("ops.commands.agents:agents", "Appoint, suspend, bound and list cash agents."),
         "events": ("ops.commands.events:events", "Look at the events that came in, and what became of them."),
         "payments": (
@@ -68,6 +88,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "ops.commands.wallet_jobs:retain",
             "Remove audit records and sign-ins whose time is over.",
         ),
+        "archive": (
+            "ops.commands.partitions.archive:archive",
+            "Archive old attempts and audit records, list and restore them.",
+        ),
     },
     "Develop": {
         "env": (
@@ -95,10 +119,14 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "ops.commands.develop.pos:pos",
             "Be a till: show QR codes, wait for their payment, ask a customer.",
         ),
+        "docs": (
+            "ops.commands.develop.site:docs",
+            "Write the documentation as a site, with a Postman collection.",
+        ),
         "bench": ("ops.commands.develop.bench:bench", "Measure the speed, beside the floors that bound it."),
         "load": (
             "ops.commands.develop.load:load",
-            "Load a running service and hold it to its latency budgets.",
+            "Put a load on the service and hold it to its latency budgets.",
         ),
         "chaos": (
             "ops.commands.develop.chaos:chaos",

@@ -15,8 +15,9 @@ def up(*, workers: int | None, verbose: bool) -> None:
 
     The servers are embedded ones, unless DATABASE_URL or REDIS_URL name others. Data, logs and the development key stay
     in STATE_DIR, so that the next start goes on where this one ended. Ctrl-C stops everything. The API listens on
-    127.0.0.1 unless APP_HOST says otherwise; a busy port moves on to the next free one. Outside of production a
-    simulator of a payment provider runs beside it, unless SIMULATOR_URL names one.
+    127.0.0.1 unless APP_HOST says otherwise; without APP_PORT it takes 8080 or, where that is busy, the first free port
+    of 8065 to 8099. Outside of production a simulator of a payment provider runs beside it, unless SIMULATOR_URL names
+    one.
 
     \b
     Examples:

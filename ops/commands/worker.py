@@ -16,10 +16,15 @@ def worker() -> None:
     Example:
       DATABASE_URL=postgresql://... REDIS_URL=redis://... tallystick worker
     """  # noqa: D301 - `\b` is how click is told not to wrap
+    from core import tracing
     from core.log import configure_logging
     from jobs.worker import run
     from ops.state import operator_settings
 
     settings = operator_settings()
     configure_logging(settings)
-    run(settings)
+    tracing.start(settings, "worker")
+    try:
+        run(settings)
+    finally:
+        tracing.stop()

@@ -45,7 +45,7 @@ FIRST_CHANGES = ("Installing collected packages", "Prepared ", "Uninstalled ", "
 
 HELP = {"-h", "--help"}
 # These need the tools of the dev lock; every other command runs on what is served.
-DEV_COMMANDS = {"check", "drill", "load", "test"}
+DEV_COMMANDS = {"check", "drill", "gates", "load", "supply", "test"}
 # Three processes with servers of their own, for two cores: a test often waits. A file stays whole, as its tests share
 # parts, and files are taken in the order of tests/conftest.py. A test that is out of time ends its process and with it
 # the run: a new process would hang at the same file.
@@ -93,23 +93,23 @@ def main(arguments: list[str]) -> None:
     elif command == "drill":
         os.chdir(ROOT)
         become(PYTHON, "-m", "pytest", *DRILLS, *arguments[1:])
-    elif command == "check":
+    elif command in words.SCRIPTS:
         os.chdir(ROOT)
-        become(PYTHON, HERE / "check.py", *arguments[1:])
+        become(PYTHON, HERE / f"{command}.py", *arguments[1:])
     else:
         become(PYTHON, VENV / "bin" / "tallystick", *arguments)
 
 
 def asks_for_help(arguments: list[str]) -> bool:
-    """Whether help is all that is wanted. Arguments of `test` and of `load` after the first go to other programs."""
+    """Whether help is all that is wanted. Arguments of the script's own words after the first go to other programs."""
     return not arguments or bool(HELP & set(arguments[:2] if arguments[0] in words.OWN else arguments))
 
 
 def show_help(arguments: list[str]) -> NoReturn:
     """Show the help of a word and end; nothing is installed for that."""
     word = next((word for word in arguments if word not in HELP), "--help")
-    if word == "check":
-        become(sys.executable, "-I", HERE / "check.py", "--help")
+    if word in words.SCRIPTS:
+        become(sys.executable, "-I", HERE / f"{word}.py", "--help")
     if word in words.OWN:
         print(words.OWN[word], end="")
     elif (stamp := read_stamp()) is None or not belongs_here(stamp):

@@ -41,8 +41,22 @@ def commands() -> dict[str, list[str]]:
         "sql": ["sqlfluff", "lint", "--disable-progress-bar", "--processes", "0", "sql"],
         "shell": ["shellcheck", *shell_scripts()],
         "dockerfile": ["hadolint", "Dockerfile"],
-        "compose": ["check-jsonschema", "--builtin-schema", "vendor.compose-spec", "docker-compose.yml"],
+        "workflow": [
+            "check-jsonschema",
+            "--builtin-schema",
+            "vendor.github-workflows",
+            ".github/workflows/ci.yml",
+        ],
+        "compose": ["check-jsonschema", "--builtin-schema", "vendor.compose-spec", *compose_files()],
     }
+
+
+def compose_files() -> list[str]:
+    """Return the checkout's compose files."""
+    return [
+        "docker-compose.yml",
+        *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("ops/compose/*.yml")),
+    ]
 
 
 def shell_scripts() -> Iterator[str]:

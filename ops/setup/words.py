@@ -13,7 +13,12 @@ In a checkout, besides the commands below:
   test [ARGS]     run the tests (ARGS go to pytest)
   drill [ARGS]    run the drills: the tests that drive browsers, load generators, fuzzers and installers
   check           format, lint and types
+  supply          bill of materials, known weaknesses and licences of the packages
+  gates           all of these, with a summary
 """
+
+# Scripts beside this one, each with a help of its own.
+SCRIPTS = ("check", "gates", "supply")
 
 # The words that are the script's own, with their help.
 OWN = {
@@ -43,8 +48,7 @@ Usage: ./tallystick drill [ARGS]
   Example:
     ./tallystick drill tests/loadtests -x
 """,
-    "check": "",  # check.py has its own
-}
+} | dict.fromkeys(SCRIPTS, "")
 
 
 def groups() -> Mapping[str, Mapping[str, tuple[str, str]]]:

@@ -1,8 +1,11 @@
--- Remove old deliveries with their attempts: of the `most` next ones behind id `after`, those that were done more than
--- `days` days ago. Ids are made in the order of time, so the oldest stand at the beginning of the primary key, and a
--- caller goes on behind the `last` one that was looked at; null: there are no others that could be old. The serving
--- role cannot otherwise remove a delivery, and none that was done within a day.
-CREATE OR REPLACE FUNCTION outbox_prune_deliveries(days integer, after uuid, before uuid, most integer)
+-- Remove old deliveries: of the `most` next ones behind id `after`, those that were done more than `days` days ago.
+-- Ids are made in the order of time, so the oldest stand at the beginning of the primary key, and a caller goes on
+-- behind the `last` one that was looked at; null: there are no others that could be old. The serving role cannot
+-- otherwise remove a delivery, and none that was done within a day. Their attempts go with them where they would be
+-- kept for longer (`with_attempts`); all others go with the partition of their day, which costs nothing for each.
+CREATE OR REPLACE FUNCTION outbox_prune_done(
+    days integer, after uuid, before uuid, most integer, with_attempts boolean
+)
 RETURNS TABLE (removed integer, last uuid)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
@@ -15,6 +18,8 @@ AS $$
 DECLARE
     looked uuid[];
     gone uuid[];
+    first_at timestamptz;
+    last_at timestamptz;
 BEGIN
     IF days < 1 THEN
         RAISE EXCEPTION 'deliveries are kept for a day at least' USING ERRCODE = 'check_violation';
@@ -38,7 +43,7 @@ BEGIN
         WHERE delivery.id = any(array(SELECT old.id FROM old))
         RETURNING
             delivery.id, delivery.state, delivery.attempts, delivery.last_status, delivery.last_error,
-            delivery.finished_at
+            delivery.created_at, delivery.finished_at
     ),
 
     -- A callback is remembered as long as its object.
@@ -51,12 +56,26 @@ BEGIN
         WHERE callback.delivery_id = deleted.id
     )
 
-    SELECT array_agg(deleted.id) INTO gone FROM deleted;
-    DELETE FROM webhook_attempts AS attempt WHERE attempt.delivery_id = any(gone);
+    SELECT array_agg(deleted.id), min(deleted.created_at), max(deleted.finished_at) INTO gone, first_at, last_at
+    FROM deleted;
+    -- The times name the partitions; the hour is for the clock of the sender.
+    IF with_attempts AND gone IS NOT NULL THEN
+        DELETE FROM webhook_attempts AS attempt
+        WHERE
+            attempt.delivery_id = any(gone)
+            AND attempt.at BETWEEN first_at - interval '1 hour' AND last_at + interval '1 hour';
+    END IF;
     RETURN QUERY
     SELECT coalesce(cardinality(gone), 0), CASE WHEN cardinality(looked) = most THEN looked[most] END;
 END
 $$;
+
+-- The same as the version before calls it, and with the attempts of each delivery.
+CREATE OR REPLACE FUNCTION outbox_prune_deliveries(days integer, after uuid, before uuid, most integer)
+RETURNS TABLE (removed integer, last uuid)
+LANGUAGE sql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+AS $$ SELECT pruned.removed, pruned.last FROM outbox_prune_done(days, after, before, most, TRUE) AS pruned $$;
 
 -- Remove old events in the same way, with their bodies: those that were fanned out, have no delivery any more, and are
 -- older than `days` days. The first position of each principal moves on in the same transaction; rows of positions are
@@ -119,7 +138,9 @@ BEGIN
 END
 $$;
 
+REVOKE EXECUTE ON FUNCTION outbox_prune_done FROM public;
 REVOKE EXECUTE ON FUNCTION outbox_prune_deliveries FROM public;
 REVOKE EXECUTE ON FUNCTION outbox_prune_events FROM public;
+GRANT EXECUTE ON FUNCTION outbox_prune_done TO tallystick_serving;
 GRANT EXECUTE ON FUNCTION outbox_prune_deliveries TO tallystick_serving;
 GRANT EXECUTE ON FUNCTION outbox_prune_events TO tallystick_serving;

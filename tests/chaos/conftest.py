@@ -23,7 +23,7 @@ from core.settings import load_settings
 from ops.embedded import embedded_servers
 from ops.process import choose_port, python_environment
 from tests.chaos.load import Load, Serving, Stand
-from tests.conftest import in_memory
+from tests.copies import in_memory
 
 # As in the tests' other servers: a kill of a process, which is what is tested, loses nothing without fsync either.
 POSTGRES_OPTIONS = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB"}

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from core import database as database_module
-from core.database import SERVING_ROLE, Database, Query, open_database, queries
+from core.database import SERVING_ROLE, Database, Query, open_database, queries, session_settings
 from core.errors import Refusal, Unavailable
 from core.log import configure_logging
 from core.settings import Settings, load_settings
@@ -103,6 +103,26 @@ async def test_session_is_set_up(database: Database, settings: Settings) -> None
         "isolation": "read committed",
     }  # fmt: skip
     assert (settings.database_lock_timeout_ms, settings.database_statement_timeout_ms) == (2_000, 10_000)
+
+
+async def test_session_behind_a_pooler_is_looked_at_and_not_set(settings: Settings, owner: Database) -> None:
+    """The login of this server stands for the one behind a pooler: no session of it has our settings by itself."""
+    behind = settings.model_copy(update={"database_pooler": "transaction"})
+    with pytest.raises(Refusal) as refused:
+        await open_database(behind)
+    assert refused.value.code == "session_not_set"
+    assert "enable_seqscan = on in place of off" in refused.value.detail
+    name = settings.database_url.rsplit("/", 1)[1]
+    for setting, value in {"role": SERVING_ROLE, **session_settings(settings, SERVING_ROLE)}.items():
+        await owner.execute(
+            Query("set", f"ALTER ROLE tallystick IN DATABASE {name} SET {setting} = '{value}'")
+        )
+    opened = await open_database(behind)
+    try:
+        assert await opened.fetchval(Query("role", "SELECT current_user")) == SERVING_ROLE
+        assert await opened.fetchval(Query("kept", "SELECT count(*) FROM pg_prepared_statements")) == 0
+    finally:
+        await opened.close()
 
 
 async def test_serving_role_cannot_change_what_was_written(database: Database) -> None:
@@ -198,10 +218,10 @@ async def test_row_that_stays_locked_is_busy(settings: Settings, owner: Database
 
 
 async def test_pool_that_is_exhausted(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database_module, "ACQUIRE_TIMEOUT_SECONDS", 0.05)
     database = await open_database(settings, size=2)
     try:
         async with database.transaction(), database.transaction():
+            monkeypatch.setattr(database_module, "ACQUIRE_TIMEOUT_SECONDS", 0.05)
             with pytest.raises(Unavailable):
                 await database.ping()
         await database.ping()

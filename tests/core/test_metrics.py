@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from core import __version__, metrics
+from core.metrics import instruments
 
 ROOT = Path(__file__).parents[2]
 BOUNDS = (0.5, 1.0, 2.5)
@@ -91,8 +92,9 @@ def test_the_text_is_the_format_that_prometheus_reads() -> None:
 def test_a_spread_tells_what_the_clients_own_histogram_tells(seen: list[float], data: st.DataObject) -> None:
     with pytest.MonkeyPatch.context() as patch:
         registry, theirs_in = CollectorRegistry(), CollectorRegistry()
-        patch.setattr(metrics, "REGISTRY", registry)
-        patch.setattr(metrics, "_METRICS", [])
+        patch.setattr(instruments, "REGISTRY", registry)
+        patch.setattr(instruments, "_METRICS", [])
+        patch.setattr(instruments, "DEFINED", [])
         ours = metrics.Spread("lengths", "Lengths", ("kind",), BOUNDS)
         theirs = Histogram("lengths", "Lengths", ("kind",), buckets=BOUNDS, registry=theirs_in)
         for number in seen:
@@ -110,8 +112,9 @@ import asyncio, sys
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from core import metrics
+from core.metrics import instruments
 
-metrics.FLUSH_SECONDS = 0.05
+instruments.FLUSH_SECONDS = 0.05
 
 def shared():
     together = CollectorRegistry()
@@ -141,14 +144,15 @@ if len(sys.argv) > 1:
 FULL = """
 import asyncio, sys
 from core import metrics
+from core.metrics import instruments
 
-metrics.FLUSH_SECONDS = 0.05
+instruments.FLUSH_SECONDS = 0.05
 
 async def main():
-    room, metrics.ROOM_BYTES = metrics.ROOM_BYTES, 2**62
+    room, instruments.ROOM_BYTES = instruments.ROOM_BYTES, 2**62
     metrics.observe_request("GET", "/x", 200, 0.003)
     assert b"/x" not in metrics.render(), "a disk without room was written to"
-    metrics.ROOM_BYTES = room
+    instruments.ROOM_BYTES = room
     async with asyncio.timeout(10):
         while b"/x" not in metrics.render():
             await asyncio.sleep(0.01)

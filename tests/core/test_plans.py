@@ -2,21 +2,51 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from importlib import resources
 from typing import Any
 
+import asyncpg
 import pytest
 
+from core import ids
+from core.database import queries
+from core.partitions.keeping import make_ahead
 from core.service import Service
-from tests.queries import QUERIES
+from tests.core.partitions.aging import age, days_ago, id_at
+from tests.queries import OF_SOURCES, QUERIES
 
+# Tables that grow with what a service does, and not with how many merchants, endpoints and settings it has.
 LARGE = {
-    "accounts", "audit_events", "callbacks", "entries", "inbox_events", "keys", "orchestration_payments",
-    "outbox_events", "payables", "payment_attempts", "payment_names", "payment_refunds", "payment_timeline", "payments",
-    "sessions", "transfers", "users", "webhook_attempts", "webhook_deliveries", "window_usage",
+    "account_events", "account_profiles", "accounts", "audit_events", "autopay_failures", "autopay_notices",
+    "backdated_entries", "batches", "callbacks", "entries", "event_traces", "feed", "hold_events", "holds",
+    "inbox_actions", "inbox_bodies", "inbox_events", "inbox_failures", "internal_signatures", "kaspi_log", "keys",
+    "mandates",
+    "merchant_api_signatures", "orchestration_payments", "order_payments", "order_requests", "outbox_events",
+    "payables", "payment_attempts", "payment_names", "payment_refunds", "payment_timeline", "payments", "refusals",
+    "reversed_amounts", "sessions", "settlements", "transfers", "users", "webhook_attempts", "webhook_deliveries",
+    "window_usage",
 }  # fmt: skip
-# What runs for every call, event and delivery.
+# Tables of which a whole read is a read of little.
+SMALL = {
+    "account_windows", "agents", "api_keys", "backups", "blocked_senders", "closed_dates", "epochs", "feed_gaps",
+    "feed_head", "imports", "inbox_claims", "inbox_sources", "internal_callers", "kaspi_configs", "merchant_api_keys",
+    "order_aliases", "order_keys", "order_merchants", "order_plans", "order_subscriptions", "outbox_positions",
+    "partitions", "passkeys", "platform_settings", "principals", "provider_reports", "reconciliation_log", "replays",
+    "schema_migrations", "settlement_days", "subscriptions", "webhook_endpoints", "workers",
+}  # fmt: skip
+# The statements of administration that read much, and whose plans are none of the serving role's.
+READS_MUCH = {
+    "core.ledger.verify": "verify reads everything, range by range",
+    "core.payments.reports.matching": "a comparison reads a report and its period, into tables of its own",
+}
+# The statements that may read a whole table, or a whole index, and why that is little or meant.
+READS_ALL = {
+    "balances": "a backup and its restore compare the sums of all accounts",
+    "is_any_due": "the indexes have what is due or under way",
+    "form_batches": "the index has the deliveries that are under way",
+    "voucher_summary": "the sum of all; its plan is made for the creator that is given, who has an index",
+}
 HOT = (
     "store_inbox_events",
     "account_owners",
@@ -26,7 +56,6 @@ HOT = (
     "endpoints_due_lately",
     "claim_deliveries",
     "record_deliveries",
-    "prune_attempts",
     "get_account",
     "find_item",
     "get_transfers",
@@ -96,25 +125,130 @@ async def plan_of(service: Service, name: str) -> list[dict[str, Any]]:
     return list(nodes(json.loads(plan)[0]["Plan"]))
 
 
-@pytest.mark.parametrize("name", HOT)
-async def test_a_plan_for_empty_tables_is_one_for_full_ones(service: Service, name: str) -> None:
-    for node in await plan_of(service, name):
-        scans = [below for below in nodes(node) if below.get("Relation Name") in LARGE]
-        assert not (node["Node Type"] == "Seq Scan" and scans), node
+def table_of(node: dict[str, Any]) -> str:
+    """Return the table that a node reads; a partition counts as the whole."""
+    return re.sub(r"_(first|rest|\d{8})$", "", node.get("Relation Name", ""))
+
+
+def reads_whole(plan: dict[str, Any], *, bounded: bool = False) -> Iterator[str]:
+    """Yield the scans below a node that read a whole large table or index; below a LIMIT an index is in its order."""
+    bounded = bounded or plan["Node Type"] == "Limit"
+    kind, table = plan["Node Type"], table_of(plan)
+    if table in LARGE:
+        if kind == "Seq Scan":
+            yield f"all of {table}"
+        elif kind in {"Index Scan", "Index Only Scan"} and "Index Cond" not in plan and not bounded:
+            yield f"all of {plan['Index Name']}"
+    for below in plan.get("Plans", []):
+        yield from reads_whole(below, bounded=bounded)
+
+
+def joins_whole(plan: dict[str, Any]) -> Iterator[str]:
+    """Yield the hash and merge joins below a node of which one side is a large table and not a few rows of it."""
+    for node in nodes(plan):
         if node["Node Type"] in {"Hash Join", "Merge Join"}:
-            # One side of it may be a few rows by their index, as the other is.
-            assert all(scan["Node Type"] == "Bitmap Heap Scan" or "Index Cond" in scan for scan in scans), (
-                node
-            )
+            for scan in nodes(node):
+                if table_of(scan) in LARGE and not (
+                    scan["Node Type"] == "Bitmap Heap Scan" or "Index Cond" in scan
+                ):
+                    yield f"{node['Node Type']} over {table_of(scan)}"
+
+
+async def plans_of(owner: Any, names: Iterable[str]) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    """Yield the generic plan of each statement, made as the serving role's are: without reading tables as a whole."""
+    await owner.execute("SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off")
+    for name in names:
+        text = QUERIES[name].text
+        numbers = [*map(int, re.findall(r"\$(\d+)", text))]
+        given = f"({', '.join(['NULL'] * max(numbers))})" if numbers else ""
+        await owner.execute(f"PREPARE kept AS {text}")
+        plan = await owner.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE kept{given}")
+        await owner.execute("DEALLOCATE kept")
+        if "Plan" in (found := json.loads(plan)[0]):  # a utility statement has none
+            yield name, found["Plan"]
+
+
+@pytest.fixture
+async def owner(database_url: str) -> AsyncIterator[Any]:
+    connection = await asyncpg.connect(database_url, statement_cache_size=0)
+    yield connection
+    await connection.close()
+
+
+async def test_no_statement_reads_a_large_table_as_a_whole(owner: Any) -> None:
+    """Every statement of the product by its name, but for those of administration: an index serves what it asks."""
+    known = await owner.fetch(
+        "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND NOT relispartition"
+        " AND relnamespace = 'public'::regnamespace"
+    )
+    assert {row["relname"] for row in known} == LARGE | SMALL, "say of each new table whether it grows"
+    much = {query.name for module in READS_MUCH for query in queries(module)}
+    planned = re.compile(r"\s*(SELECT|WITH|INSERT|UPDATE|DELETE)\b")
+    asked = [
+        name
+        for name, query in QUERIES.items()
+        if name not in OF_SOURCES | much and planned.match(re.sub(r"--[^\n]*\n", "", query.text))
+    ]
+    assert len(asked) > 400
+    faults = {name: found async for name, plan in plans_of(owner, asked) if (found := [*reads_whole(plan)])}
+
+    assert {name: found for name, found in faults.items() if name not in READS_ALL} == {}
+    assert faults.keys() == READS_ALL.keys(), "what reads little now needs no reason"
+    joins = {name: found async for name, plan in plans_of(owner, HOT) if (found := [*joins_whole(plan)])}
+    assert joins == {}
+
+
+async def test_a_statement_reads_the_partitions_of_its_time_alone(service: Service, owner: Any) -> None:
+    """Forty days of attempts and six months of the audit: the partitions that a statement really opens."""
+    for table, days in (("webhook_attempts", 33), ("audit_events", 180)):
+        await age(owner, table, days)
+    while await make_ahead(service.database, service.settings):
+        pass
+    endpoint, event = ids.new_uuid(), ids.new_uuid()
+    delivery, then = id_at(days_ago(5)), days_ago(5)
+    await owner.execute(
+        "INSERT INTO webhook_deliveries (id, event_id, endpoint_id, created_at) VALUES ($1, $2, $3, $4)",
+        delivery, event, endpoint, then,
+    )  # fmt: skip
+    await owner.execute(
+        "INSERT INTO callbacks (delivery_id, surface, object_id, created_at) VALUES ($1, 'a', 'b', $2)",
+        delivery,
+        then,
+    )
+    nothing = ids.span_of(None, None)[::-1]
+    for name, arguments, most in (
+        ("delivery_attempts", (delivery, 10), 15),  # five days ago to seven ahead, and the rest
+        ("callback_attempts", ("a", "b", 10), 15),
+        (
+            "audit_events",
+            (None, None, None, None, id_at(days_ago(60)), id_at(days_ago(80)), 10, None, None),
+            2,
+        ),
+        ("audit_events", (None, None, None, None, *nothing, 10, None, None), 11),
+    ):
+        for mode in ("force_generic_plan", "force_custom_plan"):
+            await owner.execute(f"SET plan_cache_mode = {mode}; SET enable_seqscan = off")
+            types = {"audit_events": "text, uuid, text, text, uuid, uuid, bigint, timestamptz, timestamptz"}
+            kinds = f"({types[name]})" if name in types else ""
+            await owner.execute(f"PREPARE kept{kinds} AS {QUERIES[name].text}")
+            given = ", ".join("NULL" if value is None else f"'{value}'" for value in arguments)
+            plan = await owner.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE kept({given})")
+            await owner.execute("DEALLOCATE kept")
+            opened = {
+                node["Relation Name"]
+                for node in nodes(json.loads(plan)[0]["Plan"])
+                if table_of(node) in {"webhook_attempts", "audit_events"} and node["Actual Loops"]
+            }
+            assert len(opened) <= most, (name, mode, sorted(opened))
 
 
 @pytest.mark.parametrize(
     ("name", "column"),
     [
-        ("prune_attempts", "at"),
         ("prune_sessions", "expires_at"),
         ("forget_signatures", "expires_at"),
         ("subscriptions_due", "try_at"),
+        ("expire_payables", "expires_at"),
         ("claim_attempts", "next_look_at"),
         ("claim_refunds", "next_look_at"),
     ],

@@ -37,6 +37,7 @@ async def test_a_worker_shows_its_metrics(
         "DATABASE_URL": str(settings.database_url),
         "REDIS_URL": str(settings.redis_url),
         "WORKER_METRICS_PORT": str(port),
+        "METRICS_INTERVAL_SECS": "0",
     }
     environment.pop("PROMETHEUS_MULTIPROC_DIR", None)
     worker = await asyncio.create_subprocess_exec(sys.executable, "-m", "ops.cli", "worker", env=environment)

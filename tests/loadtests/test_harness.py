@@ -22,7 +22,7 @@ from loadtests.bench.show import show
 from loadtests.bench.tallystick import Tallystick
 from loadtests.bench.targets import TARGETS
 from ops.process import PROJECT, spawn
-from tests.conftest import in_memory
+from tests.copies import in_memory
 from tests.loadtests.stub_bench import FORKING, Hasty, Stubbed, tiny
 
 # A run starts servers, databases and thirty programs: seconds each on a machine that is busy otherwise.

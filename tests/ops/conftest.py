@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import in_memory
+from tests.copies import in_memory
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A master that keeps processes of the small service: `small_master.py <port file> <workers> <metrics> <silence>`."""
+"""A master of the small service: `small_master.py <port file> <workers> <metrics> <silence> <drain>`."""
 
 import json
 import signal
@@ -9,7 +9,7 @@ from ops.listening import Listeners
 from ops.supervisor import Program, Supervisor
 
 
-def be_the_master(port_file: Path, workers: int, folder: str, silence_limit: float) -> None:
+def be_the_master(port_file: Path, workers: int, folder: str, silence_limit: float, drain: float) -> None:
     listeners = Listeners("127.0.0.1", 0)
     command = (sys.executable, str(Path(__file__).with_name("small_service.py")))
     program = Program(
@@ -26,6 +26,7 @@ def be_the_master(port_file: Path, workers: int, folder: str, silence_limit: flo
         [listeners],
         report=_report,
         environment={"PROMETHEUS_MULTIPROC_DIR": folder},
+        drain_seconds=drain,
         on_ready=lambda: port_file.write_text(str(listeners.port)),
     )
     supervisor.run()
@@ -37,4 +38,4 @@ def _report(event: str, **fields: object) -> None:
 
 
 if __name__ == "__main__":
-    be_the_master(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], float(sys.argv[4]))
+    be_the_master(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], float(sys.argv[4]), float(sys.argv[5]))

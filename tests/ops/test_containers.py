@@ -17,11 +17,9 @@ from core.settings.kinds import names_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {"core", "handlers", "jobs", "loadtests", "ops", "sql"}
-GIVEN = {
-    "POSTGRES_PASSWORD": "p" * 32,
-    "ADMIN_TOKEN": "5f0c2b9e7d1a4836c2f7e90b1d6a8453",
-    "ALLOWED_ORIGINS": "https://shop.example",
-}
+GIVEN = {"PUBLIC_BASE_URL": "https://pay.example", "ALLOWED_ORIGINS": "https://shop.example"}
+COMPOSE_FILES = ("docker-compose.yml", "ops/compose/dev.yml")
+OURS = ("migrate", "api", "worker")
 
 
 def tool(name: str) -> str:
@@ -58,9 +56,9 @@ def test_hadolint_accepts_the_dockerfile() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_the_schema_accepts_the_compose_file() -> None:
+def test_the_schema_accepts_the_compose_files() -> None:
     done = subprocess.run(
-        [tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", "docker-compose.yml"],
+        [tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", *COMPOSE_FILES],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -98,9 +96,13 @@ def test_the_image_follows_the_rules_of_production() -> None:
     assert re.search(r"^ENV ENV=prod\b", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
 
 
-def test_compose_bounds_what_the_service_fills(compose: Any) -> None:
-    for name in ("migrate", "api", "worker"):
-        assert [mount.partition(":")[0] for mount in compose["services"][name]["tmpfs"]] == ["/tmp"]  # noqa: S108
+def test_compose_lets_nobody_write_but_where_it_is_bounded(compose: Any) -> None:
+    for name in (*OURS, "nginx"):
+        service = compose["services"][name]
+        assert service["read_only"]
+        assert service["cap_drop"] == ["ALL"]
+        assert [mount.partition(":")[0] for mount in service["tmpfs"]] == ["/tmp"]  # noqa: S108
+        assert all("size=" in mount for mount in service["tmpfs"])
     assert "--maxmemory" in compose["services"]["redis"]["command"]
 
 
@@ -116,22 +118,35 @@ def test_composes_worker_shows_its_metrics_to_its_health_check(compose: Any) -> 
     port = worker["environment"]["WORKER_METRICS_PORT"]
 
     assert worker["environment"] == api["environment"] | {"WORKER_METRICS_PORT": port}
-    assert f":{port}/metrics" in worker["healthcheck"]["test"][-1]
+    assert worker["healthcheck"]["test"][-2:] == [port, "/metrics"]
     assert int(port) > 0
 
 
-def test_compose_publishes_the_api_alone(compose: Any) -> None:
-    assert [name for name, service in compose["services"].items() if "ports" in service] == ["api"]
+def test_compose_publishes_nginx_and_to_this_machine_the_monitors(compose: Any) -> None:
+    published = {
+        name: service["ports"] for name, service in compose["services"].items() if "ports" in service
+    }
+    assert published.keys() == {"nginx", "prometheus", "alertmanager", "grafana"}
+    for name in published.keys() - {"nginx"}:
+        assert compose["services"][name]["profiles"] == ["observability"]
+        assert [port.split(":")[0] for port in published[name]] == ["127.0.0.1"]
     for name in ("postgres", "redis"):
         assert compose["services"][name]["networks"] == ["data"]
     assert compose["networks"]["data"] == {"internal": True}
+    # TRUSTED_PROXIES is this network, so nothing else may be in it.
+    assert {name for name, each in compose["services"].items() if "edge" in each["networks"]} == {
+        "nginx",
+        "api",
+    }
 
 
 def test_composes_settings_are_ours_and_good_enough_for_production(
-    compose: Any, monkeypatch: pytest.MonkeyPatch
+    compose: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    subprocess.run([ROOT / "ops/deploy/secrets.sh", tmp_path], check=True, capture_output=True)
     environment = {
-        name: interpolate(text) for name, text in compose["services"]["api"]["environment"].items()
+        name: interpolate(text).replace("/run/secrets", str(tmp_path))
+        for name, text in compose["services"]["api"]["environment"].items()
     }
     known = {
         name for attribute, field in Settings.model_fields.items() for name in names_of(attribute, field)
@@ -141,18 +156,21 @@ def test_composes_settings_are_ours_and_good_enough_for_production(
 
     settings = load_settings(env_file=None)
 
-    assert set(environment) - known == set()
+    assert {name.removesuffix("_FILE") for name in environment} - known == set()
     assert settings.env == "prod"
-    assert (
-        settings.database_url
-        == f"postgresql://tallystick:{GIVEN['POSTGRES_PASSWORD']}@postgres:5432/tallystick"
-    )
+    password = (tmp_path / "postgres_password").read_text().strip()
+    assert settings.database_url == f"postgresql://tallystick:{password}@postgres:5432/tallystick"
 
 
-def test_composes_secrets_have_no_default(compose: Any) -> None:
+def test_composes_secrets_are_files_that_the_script_makes(compose: Any, tmp_path: Path) -> None:
+    """A secret in the environment shows in `docker inspect`."""
+    script = ROOT / "ops/deploy/secrets.sh"
+    subprocess.run([script, tmp_path], check=True, capture_output=True)
+    made = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    subprocess.run([script, tmp_path], check=True, capture_output=True)
+
+    assert set(compose["secrets"]) == set(made)
+    assert {name: (tmp_path / name).read_bytes() for name in made} == made
+    assert tmp_path.stat().st_mode & 0o077 == 0 or tmp_path.owner() == "root"
     text = (ROOT / "docker-compose.yml").read_text()
-
     assert set(re.findall(r"\$\{(\w+):\?", text)) == set(GIVEN)
-    assert compose["services"]["postgres"]["environment"]["POSTGRES_PASSWORD"].startswith(
-        "${POSTGRES_PASSWORD:?"
-    )

@@ -19,7 +19,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from core.settings import Settings, load_settings
 from ops.listening import contract_ports, listen, reserve_grpc
-from ops.process import StartError, choose_port, is_free, python_environment, release_port, take_port
+from ops.process import (
+    API_PORTS,
+    StartError,
+    choose_port,
+    is_free,
+    python_environment,
+    release_port,
+    take_port,
+)
+from ops.serving import _listen as _serve_listen
 from ops.up import _listen
 from tests.ops.test_cli import Start, command, run, start_up
 
@@ -167,24 +176,44 @@ def test_equal_ports_of_two_contracts_are_an_error() -> None:
     assert is_free("127.0.0.1", common)
 
 
-@pytest.mark.parametrize("given", [True, False])
-def test_only_the_default_port_moves_on_from_a_busy_one(*, given: bool) -> None:
-    busy = next(port for port in free_ports(20) if is_free("127.0.0.1", port + 1))
-    settings = load_settings(env_file=None, inbox_port=busy + 1).model_copy(update={"app_port": busy})
+@pytest.mark.parametrize(
+    ("start", "env", "given", "moves"),
+    [
+        (_listen, "dev", False, True),
+        (_listen, "dev", True, False),
+        (_serve_listen, "dev", False, True),
+        (_serve_listen, "dev", True, False),
+        # A proxy in front knows one port.
+        (_serve_listen, "prod", False, False),
+    ],
+)
+def test_only_the_default_port_moves_on_from_a_busy_one(
+    start: Callable[[Settings], list[Any]], env: str, *, given: bool, moves: bool
+) -> None:
+    (busy,) = free_ports(1)
+    for_contract = next(port for port in API_PORTS if is_free("127.0.0.1", port))
+    changes = {"app_port": busy, "env": env, "app_host": "127.0.0.1"}
+    settings = load_settings(env_file=None, inbox_port=for_contract).model_copy(update=changes)
     if not given:
         settings.model_fields_set.discard("app_port")
     with socket.socket() as other:
         other.bind(("127.0.0.1", busy))
         other.listen()
-        if given:
+        if not moves:
             with pytest.raises(StartError, match=f"Port {busy} on 127.0.0.1 is busy. .* set APP_PORT"):
-                _listen(settings)
-        else:
-            found = _listen(settings)
-            for listeners in found:
-                listeners.close_all()
-            # The port that is taken for a contract is passed over.
-            assert found[0].port > busy + 1
+                start(settings)
+            return
+        found = start(settings)
+        for listeners in found:
+            listeners.close_all()
+        # The port that is taken for a contract is passed over, and those of developers' tools are.
+        assert found[0].port > for_contract
+        assert found[0].port in API_PORTS or found[0].port > API_PORTS[-1]
+
+
+def test_the_ports_that_the_api_chooses_from_are_those_of_the_inbox_before_it() -> None:
+    skipped = {3000, 5173, 8000, 8080, 9000}
+    assert list(API_PORTS) == [port for port in range(8065, 8100) if port not in skipped]
 
 
 @pytest.mark.parametrize("env", ["dev", "prod"])

@@ -235,6 +235,7 @@ def test_help_for_the_words_of_a_checkout_comes_before_any_set_up(
         (["-h"], 0, "setup [--dev]", ""),
         (["keys", "create", "--help"], 0, "Create, list and revoke API keys.", ""),
         (["up", "--workers", "2", "-h"], 0, "Usage: ./tallystick up ", ""),
+        (["load", "--suite", "qr", "--help"], 0, "Usage: ./tallystick load [OPTIONS]", ""),
         (["kyes", "--help"], 0, "Usage: ./tallystick [OPTIONS] COMMAND", ""),
         (["kyes", "list"], 2, "", "No such command 'kyes'. Did you mean 'keys'?"),
         (["chekc"], 2, "", "Did you mean 'check'"),

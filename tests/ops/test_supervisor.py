@@ -50,15 +50,24 @@ def silence_limit() -> float:
 
 
 @pytest.fixture
+def drain_seconds() -> float:
+    """How long the processes say that they will stop before they are stopped."""
+    return 0.0
+
+
+@pytest.fixture
 async def master(
-    tmp_path: Path, eventually: Callable[..., Awaitable[Any]], silence_limit: float
+    tmp_path: Path,
+    eventually: Callable[..., Awaitable[Any]],
+    silence_limit: float,
+    drain_seconds: float,
 ) -> AsyncIterator[Running]:
     """Two processes of the small service, on a free port."""
     port_file, log, metrics = tmp_path / "port", tmp_path / "log", tmp_path / "metrics"
     metrics.mkdir()
     with log.open("wb") as output:
         child = subprocess.Popen(  # noqa: ASYNC220 - its signals and its end are what is tested
-            [sys.executable, SMALL_MASTER, port_file, "2", metrics, str(silence_limit)],
+            [sys.executable, SMALL_MASTER, port_file, "2", metrics, str(silence_limit), str(drain_seconds)],
             stdout=output,
             stderr=subprocess.STDOUT,
             env=python_environment(),
@@ -162,6 +171,31 @@ async def test_a_stop_lets_the_request_in_progress_finish(
     (tmp_path / "finish").touch()
     # It knew that it was to stop (which is when /ready turns to 503), and said that the connection ends.
     assert await answer == {"stopping": True}
+    assert await asyncio.to_thread(master.process.wait, 20) == 0
+    assert not master.told("process.killed")
+
+
+@pytest.mark.parametrize("drain_seconds", [600.0])
+async def test_a_stop_with_a_drain_serves_on_until_load_balancers_have_gone(
+    master: Running, tmp_path: Path, eventually: Callable[..., Awaitable[Any]]
+) -> None:
+    connector = aiohttp.TCPConnector(limit=1)
+    async with aiohttp.ClientSession(connector=connector) as kept:
+
+        async def ends_connection() -> bool:
+            async with kept.get(master.url) as response:
+                return response.status == 200 and response.headers.get("Connection") == "close"
+
+        assert not await ends_connection()
+        master.process.send_signal(signal.SIGTERM)
+        # The old connection is ended by an answer; new ones are still accepted.
+        await eventually(ends_connection)
+        assert await ends_connection()
+    (tmp_path / "finish").touch()
+    assert await master.get(f"/slow?folder={tmp_path}") == {"stopping": True}
+    assert [told["seconds"] for told in master.told("draining")] == [600.0]
+    # A second signal ends the drain, and not the requests.
+    master.process.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(master.process.wait, 20) == 0
     assert not master.told("process.killed")
 

@@ -17,6 +17,8 @@ from cryptography import x509
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.verification import Store
 
+from core.tracing.outgoing import Outgoing
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -55,19 +57,15 @@ class Client:
     ) -> tuple[int, bytes]:
         """Return the status and the body. Raises UnreachableError."""
         try:
-            async with (
-                asyncio.timeout(TIMEOUT_SECONDS),
-                self._opened().request(
-                    method, url, data=body, headers=headers, allow_redirects=False
-                ) as response,
-            ):
-                received = bytearray()
-                while chunk := await response.content.read(MAX_BYTES):
-                    received += chunk
-                    if len(received) > MAX_BYTES:
-                        response.close()
-                        raise UnreachableError(f"the answer is longer than {MAX_BYTES} bytes")
-                return response.status, bytes(received)
+            with Outgoing("paypal", method, url) as told:
+                async with (
+                    asyncio.timeout(TIMEOUT_SECONDS),
+                    self._opened().request(
+                        method, url, data=body, headers=headers, allow_redirects=False
+                    ) as response,
+                ):
+                    told.status = response.status
+                    return response.status, await _body_of(response)
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             raise UnreachableError(f"{type(error).__name__}: {error}") from None
 
@@ -90,6 +88,16 @@ class Client:
             connector = aiohttp.TCPConnector(limit=CONNECTIONS, ssl=context)
             self._session = aiohttp.ClientSession(connector=connector, **options)
         return self._session
+
+
+async def _body_of(response: aiohttp.ClientResponse) -> bytes:
+    received = bytearray()
+    while chunk := await response.content.read(MAX_BYTES):
+        received += chunk
+        if len(received) > MAX_BYTES:
+            response.close()
+            raise UnreachableError(f"the answer is longer than {MAX_BYTES} bytes")
+    return bytes(received)
 
 
 def _certificates(roots: bytes) -> list[x509.Certificate]:

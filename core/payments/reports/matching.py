@@ -135,7 +135,6 @@ async def match(
     async with database.transaction() as connection:
         await connection.execute(_sql.report_snapshot)
         await connection.execute(_sql.report_memory)
-        await connection.execute(_sql.report_buffers)
         for table in _TABLES:
             await connection.execute(table)
         period, rows, most_names = await _load(connection, lines, period, on_progress)
@@ -222,15 +221,16 @@ async def _compare(
     await connection.execute(_sql.find_period_transfers, provider, *period, kinds, parts)
     await connection.execute(_sql.analyze_transfers)
     await connection.execute(_sql.fill_report_moves, clearing, *period, 1)
-    # The period explains most rows, and the postings of the others are few.
-    await connection.execute(_sql.report_lookups)
-    await connection.execute(_sql.find_other_transfers, provider, kinds, parts)
-    await connection.execute(_sql.fill_report_moves, clearing, *period, 2)
-    await connection.execute(joins)
     await connection.execute(_sql.fill_moves_without_currency, provider, *period)
     await connection.execute(_sql.analyze_moves)
     await connection.execute(_sql.fill_report_sums)
     await connection.execute(_sql.analyze_sums)
+    # The period explains most rows, and the postings of the others are few.
+    await connection.execute(_sql.report_lookups)
+    await connection.execute(_sql.find_other_transfers, provider, kinds, parts)
+    await connection.execute(_sql.fill_report_moves, clearing, *period, 2)
+    await connection.execute(_sql.add_other_sums)
+    await connection.execute(joins)
     await connection.execute(_sql.pair_equal_amounts)
     await connection.execute(_sql.pair_other_amounts)
     await connection.execute(_sql.analyze_pairs)

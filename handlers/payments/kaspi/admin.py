@@ -12,6 +12,7 @@ from core.errors import Refusal
 from core.payments.kaspi import log
 from core.payments.kaspi.log import LogFilter, NewRow
 from handlers.http.admin_token import ACTOR
+from handlers.http.conditions import reader
 from handlers.http.route import Call, Route, answer, table
 from handlers.payments.kaspi.bodies import (
     KaspiConfigChanges,
@@ -135,7 +136,7 @@ async def list_log(call: Call) -> web.Response:
     """List the audit log, newest first: 1,000 rows at most, whatever `limit` says."""
     query: KaspiLogQuery = call.query
     wanted = LogFilter(query.shop_id or None, query.operation_type or None)
-    rows = await log.listed(call.service.database, wanted, limit=query.limit, skip=query.skip)
+    rows = await log.listed(reader(call, "report"), wanted, limit=query.limit, skip=query.skip)
     return answer(200, [_row(row) for row in rows])
 
 

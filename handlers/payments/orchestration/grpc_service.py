@@ -12,7 +12,7 @@ import msgspec
 import structlog
 from google.protobuf.message import DecodeError
 
-from core import ids, log, metrics
+from core import ids, log, metrics, tracing
 from core.errors import Refusal
 from core.payments.orchestration.asking import NewOrder, Wanted
 from core.payments.orchestration.provider_events import PROCESSED, ProviderEvent
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from core.payments.orchestration.desk import Viewer
     from core.payments.orchestration.shown import PaymentOut
+    from core.tracing.live import Scope
     from handlers.http.parts import Parts
 
     Handle = Callable[["Service", Viewer, Any], Awaitable[Any]]
@@ -51,6 +52,13 @@ CODES: Final[Mapping[str, grpc.StatusCode]] = {
     "overloaded": grpc.StatusCode.UNAVAILABLE,
     "shutting_down": grpc.StatusCode.UNAVAILABLE,
 }
+# The codes that OpenTelemetry counts as errors of a server.
+_OUR_FAULTS: Final = frozenset(
+    {
+        grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.DATA_LOSS,
+    }
+)  # fmt: skip
 _BROKEN: Final = "internal server error"
 
 
@@ -78,6 +86,7 @@ class Service:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the methods as the server takes them."""
+        metrics.begin_grpc(METHODS, sorted({code.name for code in (grpc.StatusCode.OK, *CODES.values())}))
         behaviors: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             name: grpc.unary_unary_rpc_method_handler(
                 self._answering(name, method),
@@ -95,6 +104,7 @@ class Service:
     def _answering(self, name: str, method: Method) -> Callable[[Any, Any], Awaitable[Any]]:
         async def answer(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             started = perf_counter()
+            scope = _traced(name, context)
             code, text = grpc.StatusCode.CANCELLED, ""
             try:
                 found = await self._bounded(method, request, context)
@@ -115,6 +125,9 @@ class Service:
                 seconds = perf_counter() - started
                 metrics.observe_grpc(name, code.name, seconds)
                 _log.info("grpc.request", method=name, code=code.name, duration_ms=round(seconds * 1000, 3))
+                if scope is not None:
+                    error = code.name if code in _OUR_FAULTS else None
+                    scope.end(error, rpc__grpc__status_code=code.value[0])
             return await context.abort(code, text)
 
         return answer
@@ -125,7 +138,8 @@ class Service:
         """Answer in a task of its own: a caller who hangs up must not cancel a commit."""
         metadata = {key: text for key, text in context.invocation_metadata() or () if isinstance(text, str)}
         given = metadata.get(REQUEST_ID, "").strip()
-        log.begin_exchange(ids.request_id_of(given), ids.continue_trace(metadata.get("traceparent")))
+        traceparent = tracing.current() or ids.continue_trace(metadata.get("traceparent"))
+        log.begin_exchange(ids.request_id_of(given), traceparent)
         if given.isascii() and given.isprintable() and given:  # gRPC takes no other text
             await context.send_initial_metadata(((REQUEST_ID, given),))
         task = asyncio.create_task(self._answer(method, request, metadata, address_of(context.peer())))
@@ -146,6 +160,14 @@ class Service:
         # The caller may have gone, and then the error must not become a "never retrieved" warning.
         if not task.cancelled():
             task.exception()
+
+
+def _traced(name: str, context: grpc.aio.ServicerContext[Any, Any]) -> Scope | None:
+    if tracing.active is None:
+        return None
+    metadata = dict(context.invocation_metadata() or ())
+    given = metadata.get("traceparent")
+    return tracing.active.call(NAME, name, given if isinstance(given, str) else None)
 
 
 def address_of(peer: str) -> str:

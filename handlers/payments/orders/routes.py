@@ -19,6 +19,7 @@ from core.payments.orders.tracking import events_of
 from core.payments.orders.webhooks import take_webhook
 from core.payments.payments import find, timeline
 from handlers.http import health
+from handlers.http.conditions import reader
 from handlers.http.dispatch import ApiSurface
 from handlers.http.docs import documented
 from handlers.http.route import Call, Route, answer, table
@@ -90,7 +91,7 @@ async def list_payments(call: Call) -> web.Response:
     merchant_id, page, limit = call.merchant_id, call.query.page, call.query.limit
     found = Page([], 0)
     if merchant_id is not None:
-        found = await list_orders(call.service.database, merchant_id, page, limit)
+        found = await list_orders(reader(call, "list"), merchant_id, page, limit)
     items = [item(order) for order in found.orders]
     return answer(200, OrderPage(page, limit, found.total, page * limit < found.total, items))
 

@@ -19,6 +19,7 @@ from multidict import istr
 from core.errors import Refusal
 from core.payments.orders.merchants import merchant_of_key
 from core.payments.orders.orders import MOST_NUMBER
+from core.rotation import uses
 from handlers.http.decoding import body_at_hand, path_text, read_body
 from handlers.http.dispatch import API_KEY, refusing
 from handlers.http.middleware import EXCHANGE
@@ -145,7 +146,7 @@ def _checker(route: Route, parts: Parts, *, core: bool) -> Callable[[web.Request
                 found = await read_body(request, limit)
             raw = found
             if route.caller == _SIGNED:
-                _require_signed(str(parts.settings.internal_webhook_secret), request, raw)
+                _require_signed(parts.settings.internal_webhook_secret, request, raw)
             body = _body(route, raw, request.headers.get(hdrs.CONTENT_TYPE), by_key=by_key)
         asked = None
         if query is not None:
@@ -198,13 +199,17 @@ def _number_in(text: str) -> int | None:
     return int(text)
 
 
-def _require_signed(secret: str, request: web.Request, raw: bytes) -> None:
+def _require_signed(secrets: Sequence[str], request: web.Request, raw: bytes) -> None:
     """Raise Refusal `webhook_not_genuine` unless the body is signed: hex HMAC-SHA256. Without a secret nothing is."""
     try:
         given = bytes.fromhex(request.headers.get(SIGNATURE, ""))
     except ValueError:
         given = b""
-    if not secret or not hmac.compare_digest(hmac.digest(secret.encode(), raw, "sha256"), given):
+
+    def signs(secret: bytes) -> bool:
+        return hmac.compare_digest(hmac.digest(secret, raw, "sha256"), given)
+
+    if uses.matching(uses.INTERNAL_WEBHOOK, secrets, signs) is None:
         raise Refusal("webhook_not_genuine", "The signature is not valid.")
 
 

@@ -14,6 +14,7 @@ from core.audit import AuditFilter
 from core.times import floored
 from core.wallets.administration import ADMIN
 from core.wallets.config import MAX_BASIS_POINTS, MAX_RATE, PlatformConfig, in_force
+from handlers.http.conditions import reader
 from handlers.http.route import Call, Route, answer, table
 from handlers.wallets import refunds
 from handlers.wallets.admin import agents, endpoints, people
@@ -166,7 +167,9 @@ async def list_audit(call: Call) -> web.Response:
     """List audit records."""
     query: AuditQuery = call.query
     wanted = AuditFilter(query.type, query.user, query.actor, query.object, query.since, query.until)
-    found = await audit.list_events(call.service.database, wanted, before=query.before, limit=query.limit + 1)
+    found = await audit.list_events(
+        reader(call, "report"), wanted, before=query.before, limit=query.limit + 1
+    )
     items = [
         AuditOut(
             str(event.id),

@@ -91,7 +91,10 @@ COPIED: Mapping[str, Copied] = {
 #: The posting function fills these, and the sequencer the last.
 POSTED = frozenset({"keys", "batches", "transfers", "entries", "feed"})
 
-_TABLES = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+_TABLES = """
+    SELECT relname FROM pg_class
+    WHERE relkind IN ('r', 'p') AND NOT relispartition AND relnamespace = 'public'::regnamespace
+"""
 _COLUMNS = """
     SELECT attname FROM pg_attribute
     WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''

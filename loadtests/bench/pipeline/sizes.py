@@ -6,14 +6,20 @@ import msgspec
 
 from loadtests.bench.subject import Connection
 
+# A table's partitions count as the table.
 SIZES = """
     SELECT
-        c.relname, c.oid::regclass AS name,
-        pg_table_size(c.oid) - coalesce(pg_total_relation_size(nullif(c.reltoastrelid, 0)), 0) AS heap,
-        coalesce(pg_total_relation_size(nullif(c.reltoastrelid, 0)), 0) AS toast,
-        pg_indexes_size(c.oid) AS indexes
+        whole.relname,
+        sum(
+            pg_table_size(c.oid) - coalesce(pg_total_relation_size(nullif(c.reltoastrelid, 0)), 0)
+        )::bigint AS heap,
+        sum(coalesce(pg_total_relation_size(nullif(c.reltoastrelid, 0)), 0))::bigint AS toast,
+        sum(pg_indexes_size(c.oid))::bigint AS indexes
     FROM pg_class AS c
+    LEFT JOIN pg_inherits AS part ON part.inhrelid = c.oid
+    JOIN pg_class AS whole ON whole.oid = coalesce(part.inhparent, c.oid)
     WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace
+    GROUP BY whole.relname
 """
 
 

@@ -5,9 +5,10 @@ INSERT INTO sessions (id, user_id, client, expires_at, refresh_hash, family_hash
 VALUES ($1, $2, $3, clock_timestamp() + make_interval(secs => $4), $5, $6);
 
 -- name: rotate_refresh
--- One row when the sign-in $1 is live and its family's hash is $2: the user, and `live`. The hash of the newest token
--- becomes $4 for $5 seconds where it was $3. A token with another hash was used before, which ends the sign-in, unless
--- it was used in the last $6 seconds and its successor $4 is the newest one still: then its answer was lost.
+-- One row when the sign-in $1 is live and its family's hash is $2: the user, `live`, and the hash of the newest token.
+-- That becomes $4 for $5 seconds where it was $3. A token with another hash was used before, which ends the sign-in,
+-- unless it was used in the last $6 seconds and its successor, $4 or one of $7, is the newest one still: then its answer
+-- was lost.
 UPDATE sessions AS s SET
     refresh_hash = CASE WHEN s.refresh_hash = $3 THEN $4 ELSE s.refresh_hash END,
     used_hash = CASE WHEN s.refresh_hash = $3 THEN $3 ELSE s.used_hash END,
@@ -15,7 +16,7 @@ UPDATE sessions AS s SET
     revoked_at = CASE
         WHEN s.refresh_hash = $3 THEN NULL
         WHEN
-            s.used_hash = $3 AND s.refresh_hash = $4
+            s.used_hash = $3 AND (s.refresh_hash = $4 OR s.refresh_hash = any($7::bytea[]))
             AND s.rotated_at > clock_timestamp() - make_interval(secs => $6) THEN NULL
         ELSE clock_timestamp()
     END,
@@ -24,7 +25,7 @@ UPDATE sessions AS s SET
         WHEN s.refresh_hash = $3 THEN clock_timestamp() + make_interval(secs => $5) ELSE s.expires_at
     END
 WHERE s.id = $1 AND s.family_hash = $2 AND s.revoked_at IS NULL AND s.expires_at > clock_timestamp()
-RETURNING s.user_id, s.revoked_at IS NULL AS live;
+RETURNING s.user_id, s.refresh_hash, s.revoked_at IS NULL AS live;
 
 -- name: end_session
 -- End the sign-in $1 of user $2, and return its id; no row for an unknown or ended one.

@@ -13,22 +13,28 @@ LIMIT $2;
 SELECT h.position FROM feed_head AS h;
 
 -- name: feed_account_events
--- The account events of these batches.
-SELECT e.no, e.kind, e.data, a.code, r.recorded_at
+-- The account events of these batches. Accounts are sought one by one: a join could read all of them.
+SELECT
+    e.no, e.kind, e.data, (SELECT a.code FROM accounts AS a WHERE a.id = e.account_id) AS code, r.recorded_at
 FROM unnest($1::bigint[]) AS b (batch)
 INNER JOIN account_events AS e ON e.no BETWEEN item_no(b.batch, 0) AND last_no(b.batch)
-INNER JOIN accounts AS a ON e.account_id = a.id
 INNER JOIN batches AS r ON b.batch = r.seq;
 
 -- name: feed_hold_events
 -- The hold events of these batches.
 SELECT
-    e.no, e.id, e.operation, e.amount, e.captured, e.expires_at, h.id AS hold, h.amount AS hold_amount, a.code,
-    r.recorded_at
+    e.no, e.id, e.operation, e.amount, e.captured, e.expires_at, h.id AS hold, h.amount AS hold_amount,
+    (SELECT a.code FROM accounts AS a WHERE a.id = h.source_id) AS code, r.recorded_at
 FROM unnest($1::bigint[]) AS b (batch)
 INNER JOIN hold_events AS e ON e.no BETWEEN item_no(b.batch, 0) AND last_no(b.batch)
-INNER JOIN holds AS h ON e.hold = h.no
-INNER JOIN accounts AS a ON h.source_id = a.id
+CROSS JOIN
+    -- OFFSET 0 keeps it a seek for each event.
+    LATERAL (
+        SELECT f.id, f.amount, f.source_id FROM holds AS f
+        WHERE f.no = e.hold
+        ORDER BY f.no
+        OFFSET 0
+    ) AS h
 INNER JOIN batches AS r ON b.batch = r.seq;
 
 -- name: feed_transfers

@@ -116,6 +116,9 @@ FROM callbacks AS callback
 INNER JOIN webhook_attempts AS attempt ON callback.delivery_id = attempt.delivery_id
 INNER JOIN webhook_deliveries AS delivery ON callback.delivery_id = delivery.id
 INNER JOIN outbox_events AS told ON delivery.event_id = told.id
-WHERE callback.surface = $1 AND callback.object_id = $2
+WHERE
+    callback.surface = $1 AND callback.object_id = $2
+    -- The time names the partitions; the hour is for the clock of the sender.
+    AND attempt.at >= callback.created_at - interval '1 hour'
 ORDER BY callback.delivery_id, attempt.at
 LIMIT $3;

@@ -53,11 +53,14 @@ LEFT JOIN callbacks AS callback ON delivery.id = callback.delivery_id
 WHERE delivery.id = $2 AND ($1::integer IS NULL OR endpoint.principal_id = $1);
 
 -- name: delivery_attempts
--- The last $2 attempts at delivery $1, or at the batch that it is in, that are kept, newest first.
-SELECT at, status, latency_ms, excerpt, error
-FROM webhook_attempts
-WHERE delivery_id = (SELECT coalesce(d.batch_id, d.id) FROM webhook_deliveries AS d WHERE d.id = $1)
-ORDER BY at DESC
+-- The last $2 attempts at delivery $1, or at the batch that it is in, that are kept, newest first. No attempt is older
+-- than its delivery, but for the clock of the sender: partitions of before are not read.
+SELECT attempt.at, attempt.status, attempt.latency_ms, attempt.excerpt, attempt.error
+FROM webhook_deliveries AS asked
+INNER JOIN webhook_deliveries AS sent ON coalesce(asked.batch_id, asked.id) = sent.id
+INNER JOIN webhook_attempts AS attempt ON sent.id = attempt.delivery_id
+WHERE asked.id = $1 AND attempt.at >= sent.created_at - interval '1 hour'
+ORDER BY attempt.at DESC
 LIMIT $2;
 
 -- name: resend_deliveries

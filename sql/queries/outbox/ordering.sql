@@ -87,6 +87,8 @@ SELECT
             other.endpoint_id = found.endpoint_id
             AND other.ordered_object = found.ordered_object
             AND other.state IN ('pending', 'leased')
+        -- Without this the planner may read all that are due once, in place of a seek for each object.
+        OFFSET 0 -- noqa: AM09
     ) AS stalled
 FROM found
 -- Objects are found in this order, so nothing is sorted: a sort would visit all of them first.

@@ -39,8 +39,9 @@ UPDATE webhook_deliveries AS delivery
 SET state = 'failed', finished_at = clock_timestamp()
 FROM callbacks AS callback
 WHERE
-    callback.delivery_id = any($1::uuid[]) AND callback.superseded
-    AND delivery.id = callback.delivery_id AND delivery.state = 'pending'
+    callback.delivery_id = any($1::uuid[]) AND callback.superseded AND delivery.id = any($1::uuid[])
+    -- Written so that the index of all that are pending does not serve it: these few are found by their ids.
+    AND delivery.id = callback.delivery_id AND coalesce(delivery.state, '') = 'pending'
 RETURNING delivery.id;
 
 -- name: take_over_deliveries

@@ -7,5 +7,7 @@ SELECT clock_timestamp();
 SELECT
     EXISTS (SELECT 1 FROM outbox_events WHERE fanned_out_at IS NULL AND created_at <= $1)
     OR EXISTS (
-        SELECT 1 FROM webhook_deliveries WHERE state IN ('pending', 'leased') AND due_at <= $1
-    ) AS due;
+        SELECT 1 FROM webhook_deliveries
+        WHERE state = 'pending' AND due_at AT TIME ZONE 'UTC' <= $1::timestamptz AT TIME ZONE 'UTC'
+    )
+    OR EXISTS (SELECT 1 FROM webhook_deliveries WHERE state = 'leased' AND due_at <= $1) AS due;

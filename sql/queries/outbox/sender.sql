@@ -82,8 +82,7 @@ WITH closed AS (
 
 due AS (
     SELECT delivery.id FROM webhook_deliveries AS delivery
-    INNER JOIN closed ON delivery.endpoint_id = closed.id
-    WHERE delivery.state = 'pending'
+    WHERE delivery.endpoint_id = $1 AND delivery.state = 'pending' AND EXISTS (SELECT FROM closed)
     ORDER BY delivery.due_at
     LIMIT $3
     FOR UPDATE OF delivery SKIP LOCKED
@@ -91,8 +90,9 @@ due AS (
 
 behind AS (
     SELECT delivery.id FROM webhook_deliveries AS delivery
-    INNER JOIN closed ON delivery.endpoint_id = closed.id
-    WHERE delivery.state = 'waiting' AND delivery.ordered_object IS NOT NULL
+    WHERE
+        delivery.endpoint_id = $1 AND delivery.state = 'waiting' AND delivery.ordered_object IS NOT NULL
+        AND EXISTS (SELECT FROM closed)
     ORDER BY delivery.ordered_object, delivery.event_id
     LIMIT $3
     FOR UPDATE OF delivery SKIP LOCKED

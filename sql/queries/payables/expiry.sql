@@ -3,7 +3,8 @@
 -- moment are left to the next round.
 WITH due AS (
     SELECT id FROM payables
-    WHERE state = 'open' AND expires_at <= clock_timestamp()
+    -- The time is that of the transaction: no index serves a comparison with a clock that moves while it is read.
+    WHERE state = 'open' AND expires_at <= now()
     ORDER BY expires_at
     LIMIT $1
     FOR UPDATE SKIP LOCKED

@@ -22,8 +22,10 @@ LIMIT $2;
 WITH mandate AS (
     SELECT m.id, m.payer_id, m.issuer_id, m.max_amount
     FROM mandates AS m
-    INNER JOIN payables AS p ON m.payer_id = p.payer_id AND m.issuer_id = p.payee_id
-    WHERE p.id = $1 AND m.autopay AND m.state = 'active'
+    WHERE
+        m.payer_id = (SELECT asked.payer_id FROM payables AS asked WHERE asked.id = $1)
+        AND m.issuer_id = (SELECT asked.payee_id FROM payables AS asked WHERE asked.id = $1)
+        AND m.autopay AND m.state = 'active'
     FOR NO KEY UPDATE OF m
 )
 

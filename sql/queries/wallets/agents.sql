@@ -31,7 +31,7 @@ LIMIT $2;
 
 -- name: user_of_phone
 -- The id of the user whose phone is one of the spellings $1.
-SELECT id FROM users
-WHERE phone = any($1::text[])
-ORDER BY id
+SELECT u.id FROM users AS u
+WHERE u.id = any(array(SELECT called.id FROM users AS called WHERE called.phone = any($1::text[])))
+ORDER BY u.id
 LIMIT 1;

@@ -126,14 +126,17 @@ async def test_metrics_are_closed_to_what_a_proxy_of_this_machine_passes_on(
 async def test_metrics_tell_how_far_the_workers_are(
     api: Any, service: Service, servers: Any, eventually: Any
 ) -> None:
-    async def figures() -> tuple[float, float, float]:
+    async def figures() -> tuple[float, float, float, float]:
         text = await (await api.get("/metrics")).text()
         values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-        names = ("feed_lag_seconds", "worker_heartbeat_age_seconds", "dlq_messages_pending")
-        lag, age, dead = (float(values[name]) for name in names)
-        return lag, age, dead
+        names = (
+            *("feed_lag_seconds", "worker_heartbeat_age_seconds"),
+            *("backup_age_seconds", "dlq_messages_pending"),
+        )
+        lag, age, backup, dead = (float(values[name]) for name in names)
+        return lag, age, backup, dead
 
-    assert await figures() == (0, math.inf, 0)
+    assert await figures() == (0, math.inf, math.inf, 0)
     await _administer(
         service, "INSERT INTO batches VALUES (nextval('batch_seq'), clock_timestamp() - interval '1 hour', 1)"
     )
@@ -142,8 +145,11 @@ async def test_metrics_tell_how_far_the_workers_are(
         "INSERT INTO workers (id, name, seen_at)"
         " VALUES (gen_random_uuid(), 'hangs', clock_timestamp() - interval '1 day')",
     )
-    lag, age, dead = await figures()
-    assert 3_600 <= lag < 86_400 <= age < math.inf
+    await _administer(
+        service, "INSERT INTO backups VALUES ('/b', 'b', clock_timestamp() - interval '3 days', 1, 1)"
+    )
+    lag, age, backup, dead = await figures()
+    assert 3_600 <= lag < 86_400 <= age < 3 * 86_400 <= backup < math.inf
     assert dead == 0
     servers.postgres.kill()
     assert all(math.isnan(figure) for figure in await figures())

@@ -85,7 +85,8 @@ WITH found AS (
     SELECT q.id, q.agent_id, coalesce(q.payee_id, q.payer_id) AS customer_id
     FROM payables AS q
     WHERE
-        q.code = $1 AND q.state = 'open' AND q.kind IN ('cash_in', 'cash_out')
+        q.id = any(array(SELECT coded.id FROM payables AS coded WHERE coded.code = $1))
+        AND q.state = 'open' AND q.kind IN ('cash_in', 'cash_out')
         AND (q.expires_at > clock_timestamp() OR q.expires_at IS NULL)
     FOR NO KEY UPDATE
 )

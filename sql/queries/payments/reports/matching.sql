@@ -6,11 +6,6 @@ SET LOCAL transaction_isolation = 'repeatable read';
 -- Let sorts of a large report stay in memory for the most part.
 SET LOCAL work_mem = '96MB';
 
--- name: report_buffers
--- Let temporary tables of a large report stay in memory. A session takes this before it has used one, so a later run in
--- the same session says the same again.
-SET temp_buffers = '256MB';
-
 -- name: report_joins
 -- Let a large report be joined as a whole. Look-ups of single rows, which suit a small one, would read the indexes of
 -- all payments in random order, a million times each.
@@ -68,6 +63,7 @@ CREATE TEMPORARY TABLE report_transfers (
 -- name: make_report_moves
 -- Make the table of the provider's money as the ledger has it; `due` is set within the period of the report.
 CREATE TEMPORARY TABLE report_moves (
+    wave integer NOT NULL,
     no bigint NOT NULL,
     part text NOT NULL,
     key uuid NOT NULL,
@@ -83,6 +79,7 @@ CREATE TEMPORARY TABLE report_sums (
     part text NOT NULL,
     key uuid NOT NULL,
     currency text NOT NULL,
+    level bigint,
     there numeric,
     there_fee numeric,
     here numeric,
@@ -227,19 +224,12 @@ WHERE t.metadata ->> 'provider' = $1;
 -- name: find_other_transfers
 -- Find the postings about the provider $1 that the period has not, for rows whose level it does not explain: those of
 -- the kinds $2, which stand for rows of the parts $3.
-WITH here AS (
-    SELECT
-        m.part, m.key, m.currency, sum(m.amount) AS amount
-    FROM report_moves AS m
-    GROUP BY m.part, m.key, m.currency
-),
-
-wanted AS (
+WITH wanted AS (
     SELECT DISTINCT coalesce(r.payment_id::text, l.row_id) AS reference
-    FROM report_rows AS r
+    FROM report_sums AS s
+    INNER JOIN report_rows AS r ON s.part = r.part AND s.key = r.key AND s.currency = r.currency
     INNER JOIN report_lines AS l ON r.no = l.no
-    LEFT JOIN here AS h ON r.part = h.part AND r.key = h.key AND r.currency = h.currency
-    WHERE h.amount IS NULL OR (r.attempt_id IS NOT NULL AND h.amount <> r.level)
+    WHERE s.there IS NOT NULL AND (s.here IS NULL OR s.here <> s.level)
 ),
 
 kinds AS (
@@ -259,15 +249,8 @@ WHERE
     AND NOT EXISTS (SELECT FROM report_transfers AS known WHERE known.no = t.no);
 
 -- name: fill_report_moves
--- Read the entries of wave $4 on the provider's clearing accounts, whose codes begin with $1; due from $2 to before $3.
-WITH clearing AS (
-    SELECT
-        c.id, c.currency
-    FROM accounts AS c
-    WHERE starts_with(c.code, $1)
-),
-
-moved AS (
+-- Read the entries of wave $4 on the clearing accounts, whose codes begin with $1; due from $2 to before $3.
+WITH moved AS (
     SELECT
         t.no, t.part, t.key, e.account_id,
         CASE
@@ -277,25 +260,26 @@ moved AS (
         END AS amount
     FROM report_transfers AS t
     INNER JOIN entries AS e ON batch_of(e.no) = batch_of(t.no) AND item_of(e.no) = t.no
-    WHERE t.wave = $4 AND e.account_id IN (SELECT c.id FROM clearing AS c)
+    -- A list of numbers is asked for before the join, and a join with the accounts after it.
+    WHERE t.wave = $4 AND e.account_id = any(array(SELECT c.id FROM accounts AS c WHERE starts_with(c.code, $1)))
     GROUP BY t.no, t.part, t.key, e.account_id
 )
 
-INSERT INTO report_moves (no, part, key, currency, amount, recorded_at, due)
+INSERT INTO report_moves (wave, no, part, key, currency, amount, recorded_at, due)
 SELECT
-    m.no, m.part, m.key, c.currency, m.amount, b.recorded_at,
+    $4 AS wave, m.no, m.part, m.key, c.currency, m.amount, b.recorded_at,
     coalesce(b.recorded_at >= $2 AND b.recorded_at < $3, FALSE) AS due
 FROM moved AS m
-INNER JOIN clearing AS c ON m.account_id = c.id
+INNER JOIN accounts AS c ON m.account_id = c.id
 INNER JOIN batches AS b ON b.seq = batch_of(m.no);
 
 -- name: fill_moves_without_currency
 -- Add payments at the provider $1 without a currency, and so without a posting: of the report, and from $2 to $3. Their
 -- numbers are negative.
-INSERT INTO report_moves (no, part, key, currency, amount, recorded_at, due)
+INSERT INTO report_moves (wave, no, part, key, currency, amount, recorded_at, due)
 SELECT
-    -row_number() OVER (ORDER BY a.id, v.part) AS no, v.part, a.id AS key, p.currency, v.amount, a.updated_at,
-    coalesce(a.updated_at >= $2 AND a.updated_at < $3, FALSE) AS due
+    1 AS wave, -row_number() OVER (ORDER BY a.id, v.part) AS no, v.part, a.id AS key, p.currency, v.amount,
+    a.updated_at AS recorded_at, coalesce(a.updated_at >= $2 AND a.updated_at < $3, FALSE) AS due
 FROM payment_attempts AS a
 INNER JOIN payments AS p ON a.payment_id = p.id AND p.currency = 'XXX'
 CROSS JOIN LATERAL (VALUES ('paid', a.received), ('refunded', a.refunded)) AS v (part, amount)
@@ -310,7 +294,7 @@ WHERE
 -- Sum both sides for each attempt, part and currency.
 WITH there AS (
     SELECT
-        r.part, r.key, r.currency, sum(r.amount) AS amount, sum(r.fee) AS fee
+        r.part, r.key, r.currency, max(r.level) AS level, sum(r.amount) AS amount, sum(r.fee) AS fee
     FROM report_rows AS r
     WHERE NOT r.copy
     GROUP BY r.part, r.key, r.currency
@@ -323,12 +307,28 @@ here AS (
     GROUP BY m.part, m.key, m.currency
 )
 
-INSERT INTO report_sums (part, key, currency, there, there_fee, here, here_at)
+INSERT INTO report_sums (part, key, currency, level, there, there_fee, here, here_at)
 SELECT
     coalesce(t.part, h.part) AS part, coalesce(t.key, h.key) AS key, coalesce(t.currency, h.currency) AS currency,
-    t.amount AS there, t.fee AS there_fee, h.amount AS here, h.at AS here_at
+    t.level, t.amount AS there, t.fee AS there_fee, h.amount AS here, h.at AS here_at
 FROM there AS t
 FULL JOIN here AS h ON t.part = h.part AND t.key = h.key AND t.currency = h.currency;
+
+-- name: add_other_sums
+-- Add the movements of the second wave to the sums; they are few.
+MERGE INTO report_sums AS s
+USING (
+    SELECT
+        m.part, m.key, m.currency, sum(m.amount) AS amount, max(m.recorded_at) AS at
+    FROM report_moves AS m
+    WHERE m.wave = 2
+    GROUP BY m.part, m.key, m.currency
+) AS h
+    ON s.part = h.part AND s.key = h.key AND s.currency = h.currency
+WHEN MATCHED THEN
+    UPDATE SET here = coalesce(s.here, 0) + h.amount, here_at = greatest(s.here_at, h.at)
+WHEN NOT MATCHED THEN
+    INSERT (part, key, currency, here, here_at) VALUES (h.part, h.key, h.currency, h.amount, h.at);
 
 -- name: pair_equal_amounts
 -- Pair rows and movements of one attempt and amount, where the sums differ.

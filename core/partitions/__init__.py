@@ -1,0 +1,1 @@
+"""Tables in partitions by time: made ahead, taken off when old, archived, brought back."""

@@ -1,0 +1,61 @@
+"""Secrets by file: `NAME_FILE` in place of `NAME`, as Docker and Kubernetes hand secrets over.
+
+The environment of a process shows in `docker inspect`, in crash reports and to each child; a file does not.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from pydantic.fields import FieldInfo
+
+from core.settings.kinds import Dsn, Secret, names_of
+
+SUFFIX: Final = "_FILE"
+# A key of RSA with 16,384 bits has 13 KB in PEM; what is longer is no secret but a wrong path.
+MAX_BYTES: Final = 64 * 1024
+_LISTS: Final = frozenset({tuple[Secret, ...]})
+_SECRETS: Final = frozenset({Secret, Dsn, *_LISTS})
+
+
+def is_secret(field: FieldInfo) -> bool:
+    """Whether a key holds a secret, or an address with a password in it: such a key has a `NAME_FILE`, too."""
+    return field.annotation in _SECRETS
+
+
+def with_files(
+    layer: Mapping[str, str], fields: Mapping[str, FieldInfo]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the values of one source with those that stand in files, and a problem for each attribute that has one."""
+    values = dict(layer)
+    problems: dict[str, str] = {}
+    for attribute, field in fields.items():
+        for name in names_of(attribute, field) if is_secret(field) else ():
+            path = layer.get(name + SUFFIX)
+            if path is None:
+                continue
+            if name in layer:
+                problems[attribute] = f"{name} and {name}{SUFFIX} are both set: leave one out"
+                continue
+            try:
+                values[name] = _text_in(Path(path).expanduser(), several=field.annotation in _LISTS)
+            except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: `~name` of nobody
+                reason = error.strerror if isinstance(error, OSError) else error
+                problems[attribute] = f"{name}{SUFFIX}={path} cannot be used: {reason}"
+    return values, problems
+
+
+def _text_in(path: Path, *, several: bool) -> str:
+    """Return the secret in a file, without the space around it; several stand one a line, or comma separated."""
+    with path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"it has more than {MAX_BYTES // 1024} KiB")
+    try:
+        text = data.decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        raise ValueError("it is no text in UTF-8") from None
+    # An empty variable is unset. A file that was named and is empty was lost, and some keys protect by being set.
+    if not text:
+        raise ValueError("it is empty")
+    return ",".join(text.splitlines()) if several else text

@@ -1,0 +1,1 @@
+"""The standby beside the primary database."""

@@ -1,0 +1,1 @@
+"""How the service is put on machines: what the image and the compose file are made and rolled with."""

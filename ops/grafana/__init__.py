@@ -1,0 +1,1 @@
+"""The dashboards for Grafana, and the files by which it finds them."""
