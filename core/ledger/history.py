@@ -42,21 +42,37 @@ class Picture(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def check_reader(database: Database, present: str, named: str | None, after: int, head: int) -> None:
-    """Raise Refusal `feed_epoch_changed` for a reader who has read what a restore has taken back.
+    """Raise Refusal `epoch_changed` for a reader of the feed who has read what a restore has taken back.
 
-    The reader names the epoch of its last page, or none; `present` is the epoch of the database. Up to the `position`
-    that the refusal tells both have the same events. A reader without an epoch is found out while it is ahead of the
-    feed, which it can be in a restored history alone.
+    The reader names the epoch of its last page, or none; `present` is the epoch of the database. A reader without an
+    epoch is found out while it is ahead of the feed, which it can be in a restored history alone.
     """
     if named is not None and named != present:
-        shared: int | None = await database.fetchval(SQL.shared, named)
+        expect_shared(present, after, await database.fetchval(SQL.shared, named))
     elif named is None and after > head:
-        shared = await database.fetchval(SQL.restored_at)
-    else:
-        return
-    if shared is not None and after > shared:
+        begin = await database.fetchrow(SQL.present)
+        expect_shared(present, after, after if begin is None else begin["position"])
+
+
+async def parted_at(database: Database, present: str, named: str | None, *, ahead: bool) -> datetime | None:
+    """Return the time until which a reader of events has read the same history; None where it still does.
+
+    The reader names the epoch of its last page, or none; `ahead` says that it has read beyond the last event.
+    """
+    if named is not None and named != present:
+        parted: datetime = await database.fetchval(SQL.parted_at, named)
+        return parted
+    if named is None and ahead:
+        begin = await database.fetchrow(SQL.present)
+        return None if begin is None else begin["started_at"]
+    return None
+
+
+def expect_shared(present: str, after: int, shared: int) -> None:
+    """Raise Refusal `epoch_changed` unless all that a reader has read is in the present history, too."""
+    if after > shared:
         raise Refusal(
-            "feed_epoch_changed",
+            "epoch_changed",
             f"A backup was restored: positions above {shared} mean other events now. Undo what was read above it,"
             f" and go on with `after={shared}` and `epoch={present}`.",
             epoch=present,

@@ -9,6 +9,7 @@ import msgspec
 
 from core.database import queries
 from core.errors import Refusal
+from core.ledger import history
 from core.outbox.signing import message_id
 
 if TYPE_CHECKING:
@@ -86,6 +87,22 @@ async def read_events(
         for row in rows
     ]
     return Page(events, events[-1].position if len(events) == limit else until, head)
+
+
+async def check_reader(
+    database: Database, present: str, named: str | None, *, principal_id: int, after: int
+) -> None:
+    """Raise Refusal `epoch_changed` for a reader who has read events that a restore has taken back.
+
+    The reader names the epoch of its last page, or none; `present` is the epoch of the database.
+    """
+    if named == present:
+        return
+    head, _ = await _ends(database, principal_id)
+    parted = await history.parted_at(database, present, named, ahead=after > head)
+    if parted is not None:
+        shared: int = await database.fetchval(_sql.shared_position, principal_id, parted)
+        history.expect_shared(present, after, shared)
 
 
 async def _ends(database: Database, principal_id: int) -> tuple[int, int]:

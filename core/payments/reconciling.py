@@ -54,7 +54,12 @@ async def reconcile(payments: Payments, *, budget: int = BUDGET, patience: float
     done, _ = await asyncio.wait(under_way.values(), timeout=patience)
     for name in [name for name, task in under_way.items() if task in done]:
         del under_way[name]
-    parts = [task.result() for task in done]
+    # All ends are read before the first error is raised: an error that nobody reads is told by the loop, late and bare.
+    ends = await asyncio.gather(*done, return_exceptions=True)
+    failures = [end for end in ends if isinstance(end, BaseException)]
+    if failures:
+        raise failures[0]
+    parts = [end for end in ends if isinstance(end, Progress)]
     return Progress(sum(one.done for one in parts), sum(one.failed for one in parts))
 
 

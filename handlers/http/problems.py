@@ -52,7 +52,7 @@ PROBLEMS: Mapping[str, ProblemType] = {
     "ambiguous_event": ProblemType(409, "Several events have this id"),
     # The outbox.
     "endpoint_missing": ProblemType(409, "The endpoint is gone"),
-    "feed_epoch_changed": ProblemType(409, "A backup was restored, and the events are other ones"),
+    "epoch_changed": ProblemType(409, "A backup was restored, and the events are other ones"),
     "events_removed": ProblemType(410, "The events are not kept any more"),
     "endpoint_disabled": ProblemType(409, "The endpoint is switched off"),
     "endpoint_unverified": ProblemType(409, "The endpoint's URL is not verified"),

@@ -61,7 +61,7 @@ async def read_feed(call: Call) -> web.Response:
 ROUTES = table(
     Route(
         "GET", "/v1/feed", read_feed, "read_feed", "Read the feed",
-        scope="feed:read", query=FeedQuery, answers={200: FeedPage},
+        scope="feed:read", query=FeedQuery, answers={200: FeedPage}, problems=("epoch_changed",),
         description="Every event of the ledger in commit order, numbered without gaps. With `wait` the call "
         "answers as soon as there is an event, or after that many seconds. With the `epoch` of the page before, a "
         "reader of events that a restored backup has taken back is refused and told where to go on.",

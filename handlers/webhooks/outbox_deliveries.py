@@ -96,21 +96,24 @@ class ReplayView(msgspec.Struct, frozen=True):
 class EventQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The position to begin behind, the number of events, and their types (comma separated; requests.* is a pattern).
 
-    With `wait` the call answers as soon as there is anything behind `after`, or after that many seconds.
+    With `wait` the call answers as soon as there is anything behind `after`, or after that many seconds. `epoch` is
+    that of the page before, by which a reader is told when a backup was restored meanwhile.
     """
 
     after: Annotated[int, msgspec.Meta(ge=0, le=NEWEST_POSITION)] = 0
     limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)] = 100
     types: Annotated[str, msgspec.Meta(max_length=2000)] | None = None
     wait: Annotated[int, msgspec.Meta(ge=0, le=MAX_WAIT_SECONDS, description="Seconds.")] = 0
+    epoch: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] | None = None
 
 
 class EventPage(msgspec.Struct, frozen=True):
-    """Events in order. Pass `next` as `after` to go on; `head` is the position of the last event there is."""
+    """Events in order. Pass `next` as `after` to go on, and `epoch`; `head` is the position of the last event."""
 
     data: list[Event]
     next: int
     head: int
+    epoch: str
 
 
 async def list_deliveries(call: Call) -> web.Response:
@@ -194,6 +197,14 @@ async def read_events(call: Call) -> web.Response:
     """Read the caller's own events."""
     query: EventQuery = call.query
     types = _patterns(query.types)
+    if query.after:
+        await cursor.check_reader(
+            call.service.database,
+            call.service.epoch,
+            query.epoch,
+            principal_id=call.caller.id,
+            after=query.after,
+        )
     looks = 1 + int(query.wait / WAIT_STEP_SECONDS)
     while True:
         page = await cursor.read_events(
@@ -207,7 +218,7 @@ async def read_events(call: Call) -> web.Response:
         if page.head > query.after or not looks:
             break
         await asyncio.sleep(WAIT_STEP_SECONDS)
-    return answer(200, EventPage(page.events, page.next, page.head))
+    return answer(200, EventPage(page.events, page.next, page.head, call.service.epoch))
 
 
 def _patterns(text: str | None) -> list[str]:
@@ -262,7 +273,7 @@ ROUTES = table(
         description="The events that endpoints are sent, for readers that cannot receive. Positions count each "
         "principal's events from 1 and become visible in order: keep `next`, pass it as `after`, and nothing is "
         "missed. Events are kept for WEBHOOK_EVENTS_DAYS, 30 days by default; a reader that comes later is told so.",
-        problems=("events_removed",),
+        problems=("events_removed", "epoch_changed"),
     ),
     tag="webhooks out", parameters=_DELIVERY_ID,
 )  # fmt: skip

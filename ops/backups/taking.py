@@ -62,6 +62,7 @@ async def take(url: str, place: Place, staging: Path, progress: Progress) -> Man
     """
     folder = place if isinstance(place, Folder) else Folder(staging)
     folder.create()
+    place.names()  # a bucket that does not answer is found out before hours of work, and not after them
     began = time.monotonic()
     async with (
         session(url) as connection,
@@ -100,8 +101,12 @@ async def note(url: str, place: Place, manifest: Manifest) -> bool:
     try:
         async with session(url) as connection:
             await history.note_backup(connection, place.title, manifest.name, manifest.taken_at, figures)
-    except (asyncpg.UndefinedTableError, asyncpg.ReadOnlySQLTransactionError):
-        return False  # a schema of an older version, or a standby
+    except (
+        asyncpg.UndefinedTableError,  # a schema of an older version
+        asyncpg.ReadOnlySQLTransactionError,  # a standby
+        asyncpg.InsufficientPrivilegeError,  # a login that may only read
+    ):
+        return False
     return True
 
 

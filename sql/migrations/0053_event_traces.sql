@@ -1,6 +1,7 @@
 -- The traces in which events were stored, for a service that traces: a worker goes on with the trace when it applies an
 -- event or delivers it. The table is unlogged: a crash of the server empties it, which costs nothing but the link
 -- between two parts of some traces, and no commit waits for it.
+--
 -- online: yes, its table is its own
 
 CREATE UNLOGGED TABLE event_traces (

@@ -27,7 +27,8 @@ def test_each_secret_can_stand_in_a_file_under_each_of_its_names(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = tmp_path / "secret"
-    texts = {"database_url": "postgresql://u:p@h/d", "redis_url": "redis://:p@h", "jwt_rs_private_pem": ""}
+    texts = {"redis_url": "redis://:p@h", "jwt_rs_private_pem": ""}
+    texts |= {attribute: "postgresql://u:p@h/d" for attribute in SECRETS if attribute.startswith("database_")}
     for attribute, names in SECRETS.items():
         several = Settings.model_fields[attribute].annotation == tuple[Secret, ...]
         text = texts.get(attribute, "one, two\nthree" if several else "one two")

@@ -10,6 +10,7 @@ from core import tracing
 from core.ledger.accounts import Limits, Opening, open_account
 from core.ledger.items import SYSTEM_PRINCIPAL
 from core.settings import Settings
+from core.work import traces
 from tests.collector import Collector, Seen, collecting
 from tests.jobs.merchant import Thread, payment
 
@@ -25,7 +26,11 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture
-async def settings(settings: Settings, collector: Collector) -> AsyncIterator[Settings]:
+async def settings(
+    settings: Settings, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Settings]:
+    # A busy machine must not make the store forget.
+    monkeypatch.setattr(traces, "WITHIN_SECONDS", 20.0)
     traced = settings.model_copy(
         update={"otel_exporter_otlp_endpoint": collector.url, "otel_exporter_otlp_headers": "x-token=a%20b"}
     )
@@ -47,6 +52,11 @@ async def test_one_trace_from_a_providers_event_to_its_delivery(
     stopping = start_worker()
     await thread.send(payment("pi_1", "shop:main", 1500))
     (delivery,) = await eventually(lambda: thread.receiver.deliveries)
+
+    async def recorded() -> bool:
+        return [row["state"] for row in await thread.deliveries()] == ["delivered"]
+
+    await eventually(recorded)  # the span of the delivery has ended by then
     stopping.set()
     await asyncio.to_thread(tracing.stop)
 
@@ -77,7 +87,7 @@ async def test_transfers_go_on_with_their_callers_traces(thread: Thread, collect
     await thread.open_account("a:1")
     opening = Opening("cash", "USD", Limits(floor=None))
     await open_account(thread.service.database, opening, SYSTEM_PRINCIPAL)
-    traces = [f"{number:032x}" for number in range(1, 9)]
+    ids = [f"{number:032x}" for number in range(1, 9)]
 
     async def transfer(trace: str, flag: str = "01") -> str:
         answer = await thread.api.post(
@@ -92,12 +102,12 @@ async def test_transfers_go_on_with_their_callers_traces(thread: Thread, collect
         assert answer.status == 201, await answer.text()
         return answer.headers["traceparent"]
 
-    told = await asyncio.gather(*map(transfer, traces))
+    told = await asyncio.gather(*map(transfer, ids))
     await transfer(UNSAMPLED, "00")
     await asyncio.to_thread(tracing.stop)
     requests = {span.trace: span for span in collector.named("POST /v1/transfers")}
-    assert requests.keys() == set(traces)
-    for trace, header in zip(traces, told, strict=True):
+    assert requests.keys() == set(ids)
+    for trace, header in zip(ids, told, strict=True):
         assert (requests[trace].parent, header) == (CALLER, f"00-{trace}-{requests[trace].id}-01")
         assert "ledger.post" in collector.under(requests[trace])
     # A transfer that went alone has the statement below it; those of a batch have the batch in theirs, or a link to it.

@@ -71,6 +71,7 @@ class Run:
         finally:
             for flow in flows:
                 flow.cancel()
+            await asyncio.gather(*flows, return_exceptions=True)
 
     async def _make(self, number: int, step: Sequence[Fault]) -> None:
         left_out = self.faults.left_out()

@@ -36,7 +36,7 @@ def backup(context: click.Context, /, place: str | None, *, as_json: bool, **kee
     that an option names; the newest whole one always stays. Redis decides nothing and is not backed up.
 
     A backup holds all that the database does, and is not encrypted: keep the place as closed as the database. Secrets
-    in it that are sealed need the service's SECRETS_KEY again, which belongs into another place.
+    in it that are sealed need the service's SECRETS_KEYS again, which belong into another place.
 
     \b
     Examples:

@@ -52,7 +52,8 @@ def restore(source: str, into: str, jobs: int, *, replace: bool) -> int:
     if into == "DATABASE_URL":
         settings = operator_settings(redis_needed=False, **bounds)
     else:
-        settings = load_settings(database_url=into, **bounds)
+        settings = load_settings(database_url=into, database_direct_url="", database_pooler="", **bounds)
+        settings.database_url.given_as = "--into"
     options = restoring.Options(jobs, replace, staging)
     with reaching_database(settings.database_url):
         try:

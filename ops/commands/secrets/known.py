@@ -101,6 +101,8 @@ KNOWN: Final = {
     "OTP_SMS_HTTP_AUTH_TOKEN": Known(("otp_sms_http_auth_token",), GIVEN, _key),
     "OTEL_EXPORTER_OTLP_HEADERS": Known(("otel_exporter_otlp_headers",), GIVEN),
     "DATABASE_URL": Known(("database_url",), LOGIN, _key),
+    "DATABASE_DIRECT_URL": Known(("database_direct_url",), LOGIN, _key),
+    "DATABASE_REPLICA_URL": Known(("database_replica_url",), LOGIN, _key),
     "REDIS_URL": Known(("redis_url",), LOGIN, _key),
     "DEMO_HMAC_SECRET": Known(("demo_hmac_secret",), DEVELOPMENT, _key),
     "SIMULATOR_WEBHOOK_SECRET": Known(("simulator_webhook_secret",), DEVELOPMENT),

@@ -9,9 +9,16 @@ FROM epochs AS known
 INNER JOIN epochs AS later ON known.started_at < later.started_at
 WHERE known.epoch = $1;
 
--- name: restored_at
--- The position at which the present epoch began, no row where it is the first.
-SELECT e.position
+-- name: parted_at
+-- The time at which the epoch after $1 began; that of the first epoch for one that this database does not know.
+SELECT coalesce(min(later.started_at), (SELECT min(e.started_at) FROM epochs AS e)) AS parted_at
+FROM epochs AS known
+INNER JOIN epochs AS later ON known.started_at < later.started_at
+WHERE known.epoch = $1;
+
+-- name: present
+-- The present epoch's begin, no row where it is the first.
+SELECT e.started_at, e.position
 FROM epochs AS e
 WHERE EXISTS (SELECT 1 FROM epochs AS f WHERE f.started_at < e.started_at)
 ORDER BY e.started_at DESC

@@ -18,6 +18,12 @@ WHERE
 ORDER BY told.position
 LIMIT $5;
 
+-- name: shared_position
+-- The position of principal $1's last event that had one at time $2; 0 where none had, or none of them is kept.
+SELECT coalesce(max(told.position), 0) AS position
+FROM outbox_events AS told
+WHERE told.principal_id = $1 AND told.position > 0 AND told.fanned_out_at < $2;
+
 -- name: events_head
 -- The positions of the last event of principal $1, and of the first one that is kept; no row when it has none.
 SELECT last_position, first_position FROM outbox_positions

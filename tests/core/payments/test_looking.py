@@ -1,11 +1,17 @@
-"""The times at which providers are asked."""
+"""The times at which providers are asked, and looks that fail together."""
 
+import asyncio
+import gc
 from datetime import timedelta
+from typing import Any
 
+import asyncpg
 import pytest
 
 from core.payments.looking import CALL_SECONDS, LAST_LOOK_SECONDS, seconds_to_look
+from core.payments.reconciling import reconcile
 from core.payments.states import Effect, State
+from tests.core.payments.conftest import Desk
 
 KASPI = "kaspi"
 
@@ -42,3 +48,12 @@ def test_others_are_asked_ever_less_often() -> None:
         seconds = seconds_to_look(State.PENDING, (), looks, giving_up=False, provider="stripe", nameless=True)
         assert seconds is not None
         assert 0 < seconds <= LAST_LOOK_SECONDS
+
+
+async def test_providers_whose_looks_fail_together_leave_no_error_unread(desk: Desk) -> None:
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    with pytest.raises(asyncpg.PostgresError):
+        await reconcile(desk.payments, budget=-1)
+    gc.collect()
+    assert told == []

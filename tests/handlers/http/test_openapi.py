@@ -38,6 +38,7 @@ NOT_OVER_HTTP = {
     "migration_locked",
     "not_migrated",
     "entries_disagree",
+    "database_in_use",
     "event_too_large",
     # A database that `tallystick import` reads.
     "source_unreachable",
