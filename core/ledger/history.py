@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from core.database import Connection, Database
 
 SQL = queries(__name__)
+
+# The server needs a moment to end a session whose client has gone, our own of the step before included.
+SESSIONS_END_WITHIN_LOOKS = 30
+LOOK_SECONDS = 0.1
 
 
 class Epoch(NamedTuple):
@@ -105,8 +110,15 @@ async def expect_alone(connection: Connection) -> None:
 
 
 async def strangers(connection: Connection) -> int:
-    """Return the number of other sessions in the database."""
-    count: int = await connection.fetchval(SQL.strangers)
+    """Return the number of other sessions in the database, once those that are just ending have had their time."""
+    count = 0
+    for _ in range(SESSIONS_END_WITHIN_LOOKS):
+        count = await connection.fetchval(SQL.strangers)
+        if not count:
+            break
+        # A transaction sees the sessions of its first look until it is told to look again.
+        await connection.fetchval(SQL.look_again)
+        await asyncio.sleep(LOOK_SECONDS)
     return count
 
 

@@ -103,6 +103,7 @@ PROBLEMS: Mapping[str, ProblemType] = {
     "internal_error": ProblemType(500, "Internal error"),
     "busy": ProblemType(503, "Busy"),
     "database_unavailable": ProblemType(503, "The database cannot be reached"),
+    "session_not_set": ProblemType(503, "The database's login is not set up for its pooler"),
     "overloaded": ProblemType(503, "Overloaded"),
     "shutting_down": ProblemType(503, "Shutting down"),
 }

@@ -57,6 +57,10 @@ SELECT count(*)
 FROM pg_stat_activity AS s
 WHERE s.datname = current_database() AND s.pid <> pg_backend_pid() AND s.backend_type = 'client backend';
 
+-- name: look_again
+-- Forget what this transaction has seen of other sessions.
+SELECT pg_stat_clear_snapshot();
+
 -- name: holds_anything
 -- Whether the schema has a table, a sequence, a view or a function.
 SELECT

@@ -37,6 +37,13 @@ NOT_OVER_HTTP = {
     "migration_changed",
     "migration_locked",
     "not_migrated",
+    "migration_unsaid",
+    "migration_busy",
+    # The archive of partitions, which commands alone ask for.
+    "archive_not_set",
+    "archive_damaged",
+    "not_archived",
+    "not_restored",
     "entries_disagree",
     "database_in_use",
     "event_too_large",
