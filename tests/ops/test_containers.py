@@ -171,7 +171,7 @@ def test_composes_secrets_are_files_that_the_script_makes(compose: Any, tmp_path
 
     assert set(compose["secrets"]) == set(made)
     assert {name: (tmp_path / name).read_bytes() for name in made} == made
-    # During a rotation the service's file holds two tokens. Prometheus sends its own file as it stands, so that has one.
+    # During a rotation the service's file holds two tokens. Prometheus sends its own as it stands, so that has one.
     for name in ("admin_token", "prometheus_token"):
         (tmp_path / name).unlink()
     for text in ("new,old\n", "new\r\nold\r\n"):
