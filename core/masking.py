@@ -23,16 +23,20 @@ _SHAPES = (
     (re.compile(r"(://[^\s/:@]*:)[^\s/\"]+@"), rf"\1{MASKED}@"),
     (re.compile(r"(?<![\w.%+-])[\w.%+-]+@[\w-]+(?:\.[\w-]+)+"), "***EMAIL***"),
     (re.compile(r"(?i)(?<!\w)(bearer)\s+[\w.~+/=-]+"), r"\1 ***TOKEN***"),
+    # A user's token, wherever it stands.
+    (re.compile(r"(?<![\w-])eyJ[\w-]{6,}\.[\w-]{6,}(?:\.[\w-]*)?"), "***TOKEN***"),
+    # A pair of a query, of a form or of a server's words about a login.
+    (re.compile(r"(?i)(?<!\w)(\w*(?:password|secret|token|signature|key)=)[^\s&\"',;]+"), rf"\1{MASKED}"),
     # The secret of an API key of ours may hold a hyphen.
     (re.compile(r"(?<![A-Za-z0-9])tsk_[\w-]{8,}"), "***TOKEN***"),
-    (re.compile(r"(?<![A-Za-z0-9])(?:sk|pk|tk|rk|whsec)_[A-Za-z0-9_]{8,}"), "***TOKEN***"),
+    (re.compile(r"(?<![A-Za-z0-9])(?:sk|pk|tk|rk|whsec)_[A-Za-z0-9_]{8,}[A-Za-z0-9_+/=]*"), "***TOKEN***"),
     (re.compile(r"(?<![A-Za-z0-9])[A-Za-z0-9]{40,}"), "***TOKEN***"),
     (re.compile(r"(?<![\w-])\d{4}[ -]?\d{4}[ -]?\d{4}[ -]?\d{4}(?![\w-])"), "***CARD***"),
     (re.compile(r"(?<![\w-])\d{4}[ -]?\d{6}[ -]?\d{5}(?![\w-])"), "***CARD***"),
     (re.compile(r"(?<!\w)(?:\+|00)\d(?:[ -]?\d){6,14}(?!\d)"), "***PHONE***"),
 )
 # Every text that a shape may match has one of these signs: one look tells of most texts that nothing is to be masked.
-_SIGNS = re.compile(r"[@_]|(?i:bearer)|\d{4}|(?:\+|00)\d|(?<![A-Za-z0-9])[A-Za-z0-9]{40}")
+_SIGNS = re.compile(r"[@_=]|(?i:bearer)|eyJ|\d{4}|(?:\+|00)\d|(?<![A-Za-z0-9])[A-Za-z0-9]{40}")
 
 
 def mask_text(text: str) -> str:

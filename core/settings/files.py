@@ -14,6 +14,7 @@ from core.settings.kinds import Dsn, Secret, names_of
 SUFFIX: Final = "_FILE"
 # A key of RSA with 16,384 bits has 13 KB in PEM; what is longer is no secret but a wrong path.
 MAX_BYTES: Final = 64 * 1024
+_PEM: Final = "-----BEGIN "
 _LISTS: Final = frozenset({tuple[Secret, ...]})
 _SECRETS: Final = frozenset({Secret, Dsn, *_LISTS})
 
@@ -58,4 +59,13 @@ def _text_in(path: Path, *, several: bool) -> str:
     # An empty variable is unset. A file that was named and is empty was lost, and some keys protect by being set.
     if not text:
         raise ValueError("it is empty")
-    return ",".join(text.splitlines()) if several else text
+    if several:
+        text = ",".join(text.splitlines())
+    # Such a secret would go into a header or an address, where it fails at its first use, and with a traceback.
+    if not text.startswith(_PEM) and any(_is_control(character) for character in text):
+        raise ValueError("it has a line break or another control character within the secret")
+    return text
+
+
+def _is_control(character: str) -> bool:
+    return (character < " " and character != "\t") or character == "\x7f"

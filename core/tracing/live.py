@@ -34,6 +34,9 @@ STOP_SECONDS: Final = 2.0
 # A batch may have a thousand members, and a span with a thousand links helps nobody.
 MAX_LINKS: Final = 64
 
+# A stranger may write any word as the method; names of spans are few, as those of metrics.
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
 _current: ContextVar[Span] = ContextVar("span", default=INVALID_SPAN)
 
 
@@ -111,10 +114,11 @@ class Live:
 
     def request(self, method: str, route: str, traceparent: str | None) -> Scope:
         """Begin the span of an HTTP request. Its path is the route's template: a real one may hold a phone."""
+        method = method if method in _METHODS else "_OTHER"
         attributes = {
             "http.request.method": method, "http.route": route, "url.path": route, "url.scheme": "http",
         }  # fmt: skip
-        return self._serve(f"{method} {route}", traceparent, attributes)
+        return self._serve(f"{'HTTP' if method == '_OTHER' else method} {route}", traceparent, attributes)
 
     def call(self, service: str, method: str, traceparent: str | None) -> Scope:
         """Begin the span of a gRPC call."""

@@ -48,6 +48,7 @@ def test_a_file_that_holds_no_secret_is_refused_with_its_name(
         "empty": (b" \n", "it is empty"),
         "long": (b"x" * (MAX_BYTES + 1), "more than 64 KiB"),
         "binary": (b"\xff\xfe", "no text in UTF-8"),
+        "nul": (b"one\0two", "control character"),
     }
     for name, (data, reason) in cases.items():
         path = tmp_path / name
@@ -62,6 +63,22 @@ def test_a_file_that_holds_no_secret_is_refused_with_its_name(
         (problem,) = caught.value.problems
         assert problem.startswith(f"ADMIN_TOKEN_FILE={path} cannot be used: "), problem
         assert reason in problem
+
+
+def test_a_single_secret_of_two_lines_is_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "secret"
+    for name, text in (
+        ("DATABASE_URL", "postgresql://u:s3cret@h/d\r\n# the old one\r\n"),
+        ("STRIPE_SECRET_KEY", "sk_s3cret\nsk_old"),
+    ):
+        file.write_bytes(text.encode())
+        with monkeypatch.context() as patch:
+            patch.setenv(name + SUFFIX, str(file))
+            with pytest.raises(SettingsError, match="line break") as caught:
+                load_settings(env_file=None, env="test")
+            assert "s3cret" not in str(caught.value)
 
 
 def test_a_secret_and_its_file_exclude_each_other_within_one_source(

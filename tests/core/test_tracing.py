@@ -70,6 +70,7 @@ def test_calls_in_and_out_are_told_without_their_paths(collector: Collector) -> 
     with pytest.raises(OSError, match="away"), Outgoing("paypal", "POST", "https://[broken"):
         raise OSError("away")
     call.end("INTERNAL", rpc__grpc__status_code=13)
+    tracing.active.request("X" * 4_000, "/v1/transfers", None).end()
     tracing.stop()
 
     (server,) = collector.named("payments.PaymentsService/GetPayment")
@@ -80,6 +81,8 @@ def test_calls_in_and_out_are_told_without_their_paths(collector: Collector) -> 
     assert (stripe.attributes["server.address"], stripe.attributes["server.port"]) == ("api.stripe.com", 8443)
     (paypal,) = collector.named("POST paypal")
     assert paypal.attributes["error.type"] == "OSError"
+    # A stranger's word for a method is none of ours.
+    assert collector.named("HTTP /v1/transfers")[0].attributes["http.request.method"] == "_OTHER"
     assert "secret" not in str(collector.spans)
 
 

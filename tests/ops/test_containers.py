@@ -171,6 +171,17 @@ def test_composes_secrets_are_files_that_the_script_makes(compose: Any, tmp_path
 
     assert set(compose["secrets"]) == set(made)
     assert {name: (tmp_path / name).read_bytes() for name in made} == made
+    # During a rotation the service's file holds two tokens. Prometheus sends its own as it stands, so that has one.
+    for name in ("admin_token", "prometheus_token"):
+        (tmp_path / name).unlink()
+    for text in ("new,old\n", "new\r\nold\r\n"):
+        (tmp_path / "admin_token").write_text(text)
+        subprocess.run([script, tmp_path], check=True, capture_output=True)
+        assert (tmp_path / "prometheus_token").read_text() == "new\n"
+        (tmp_path / "prometheus_token").unlink()
+    assert compose["services"]["prometheus"]["secrets"] == [
+        {"source": "prometheus_token", "target": "admin_token"}
+    ]
     assert tmp_path.stat().st_mode & 0o077 == 0 or tmp_path.owner() == "root"
     text = (ROOT / "docker-compose.yml").read_text()
     assert set(re.findall(r"\$\{(\w+):\?", text)) == set(GIVEN)

@@ -168,10 +168,12 @@ async def test_refused_and_unreachable(api: ApiClient, tmp_path: Path) -> None:
     for changes, code, sentence in (
         ({"TALLYSTICK_URL": "http://127.0.0.1:9"}, 1, "does not answer"),
         ({"TALLYSTICK_URL": "127.0.0.1:8080"}, 2, "is no address of a service"),
+        ({"TALLYSTICK_URL": "http://ann:s3cret@127.0.0.1:9"}, 2, "takes no user and no password"),
         ({"STRIPE_SIGNING_SECRET": ""}, 2, "STRIPE_SIGNING_SECRET"),
     ):
         done = await perform(sent, environment | {"STRIPE_SIGNING_SECRET": SECRET} | changes, folder=tmp_path)
         assert (done.returncode, sentence in done.stderr) == (code, True), done.stderr
+        assert "s3cret" not in done.stdout + done.stderr
 
 
 async def test_a_strangers_words_do_not_speak_to_the_terminal(service: Service, settings: Settings) -> None:

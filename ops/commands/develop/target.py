@@ -99,9 +99,14 @@ def check_address(url: str) -> None:
     """Refuse what is no address of a service. Raises UsageError."""
     try:
         parts = urlsplit(url)
-        good = parts.scheme in {"http", "https"} and bool(parts.hostname)
-    except ValueError:  # brackets that hold no IPv6 address
-        good = False
+        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        named = "@" in parts.netloc
+    except ValueError:  # brackets that hold no IPv6 address, or a port that is no number
+        good, named = False, "@" in url
+    if named:
+        raise click.UsageError(
+            "The address of a service (TALLYSTICK_URL) takes no user and no password: its key is --token."
+        )
     if not good:
         raise click.UsageError(f"{url!r} is no address of a service (TALLYSTICK_URL).")
 
