@@ -10,9 +10,12 @@ import json
 import os
 import sys
 import time
+import urllib.error
 import urllib.request
 import uuid
 
+if len(sys.argv) < 2 or not {"TALLYSTICK_URL", "STRIPE_SIGNING_SECRET"} <= set(os.environ):
+    sys.exit(__doc__)
 kind, name = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else f"evt_{uuid.uuid4().hex}"
 now = int(time.time())
 data = {"object": {"id": f"obj_{uuid.uuid4().hex}", "object": "example"}}
@@ -22,5 +25,10 @@ body = json.dumps(event).encode()
 digest = hmac.digest(os.environ["STRIPE_SIGNING_SECRET"].encode(), b"%d." % now + body, "sha256").hex()
 headers = {"Content-Type": "application/json", "Stripe-Signature": f"t={now},v1={digest}"}
 request = urllib.request.Request(os.environ["TALLYSTICK_URL"] + "/webhooks/stripe", body, headers)
-with urllib.request.urlopen(request, timeout=15) as response:
-    print(name, response.read().decode())
+try:
+    with urllib.request.urlopen(request, timeout=15) as response:
+        print(name, response.read().decode())
+except urllib.error.HTTPError as refusal:
+    sys.exit(f"{refusal}: {refusal.read().decode()}")
+except OSError as error:
+    sys.exit(f"{request.host} does not answer: {error}")

@@ -247,7 +247,7 @@ def expectation(field: FieldInfo) -> str:
     extra = extra_of(field)
     if get_origin(field.annotation) is Literal:
         choices = [choice for choice in get_args(field.annotation) if choice]
-        return f"{', '.join(choices[:-1])} or {choices[-1]}"
+        return " or ".join(filter(None, (", ".join(choices[:-1]), choices[-1])))
     if field.annotation is bool:
         return "1/true/yes/on or 0/false/no/off"
     if field.annotation not in {int, float, int | None, float | None}:

@@ -28,7 +28,7 @@ SERVICES = {
 
 
 @click.command("import")
-@click.argument("service", type=click.Choice(list(SERVICES)))
+@click.argument("service", metavar="SERVICE", type=click.Choice(list(SERVICES)))
 @click.option(
     "--from",
     "source",
@@ -50,6 +50,8 @@ def import_(
     service: str, source: str, *, dry_run: bool, phones_proven: bool, verify: bool, as_json: bool
 ) -> int:
     """Carry the database of SERVICE over, of one of the five before this one. Exit with 1 if a row was refused.
+
+    SERVICE is wallets, inbox, orders, orders_logs, kaspi or orchestration.
 
     The old service is stopped meanwhile; its database is read in one snapshot and never written to. Everything keeps
     its id, so a second run changes nothing, and a run that was ended goes on where it was. docs/migration.md has the

@@ -2,8 +2,9 @@
 # Put another image in the place of the running one, while requests go on: roll.sh IMAGE
 #
 # New processes of the API start beside the old ones, and nginx keeps to the old ones. When all of the new ones are ready,
-# nginx is told to use these alone; when nothing is under way at the old ones any more, they end. The worker comes last: its work waits meanwhile. A new process
-# that does not become ready is taken away, and the old ones go on. COMPOSE_FILE and COMPOSE_PROJECT_NAME are read.
+# nginx is told to use these alone; when nothing is under way at the old ones any more, they end. The worker comes last: its
+# work waits meanwhile. A new process that does not become ready is taken away, and the old ones go on. COMPOSE_FILE and
+# COMPOSE_PROJECT_NAME are read.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 

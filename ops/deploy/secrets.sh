@@ -2,7 +2,7 @@
 # Make the secrets that docker-compose.yml reads, those that are missing: secrets.sh [FOLDER]
 #
 # The folder is its owner's alone. Its files can be read by anybody who is in it, since the users of the containers have
-# numbers that this machine does not know. Files that are there stay: to rotate one, see docs/deploy.md.
+# numbers that this machine does not know. Files that are there stay: to rotate one, see ops/secrets/ROTATION.md.
 set -euo pipefail
 
 folder=${1:-${SECRETS_DIR:-.secrets}}

@@ -198,6 +198,7 @@ def test_words_for_off(word: str) -> None:
         ("payments_job_batch_size", "99999", "expected a whole number up to 10000 (payments)"),
         ("rl_auth_boost_override", "x", "expected a whole number from 1 to 1000"),
         ("otp_mode", "rediss", "OTP_MODE=rediss: expected dev or redis"),
+        ("database_pooler", "session", "DATABASE_POOLER=session: expected transaction"),
         (
             "otp_sms_provider",
             "mtn",

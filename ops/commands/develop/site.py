@@ -20,7 +20,12 @@ def docs(*, out: Path) -> None:
 
     The pages need no server of ours: open index.html. The collection is api/postman.json; its variables `url` and
     `token` say where the service is, and who calls.
-    """
+
+    \b
+    Examples:
+      tallystick docs
+      tallystick docs --out /srv/www/tallystick
+    """  # noqa: D301 - `\b` is how click is told not to wrap
     from ops.site.pages import ROOT, build
 
     if not (ROOT / "docs").is_dir():

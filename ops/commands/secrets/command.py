@@ -45,12 +45,12 @@ def list_(*, as_json: bool) -> None:
 
 
 @secrets.command()
-@click.argument("name", type=click.Choice(list(KNOWN), case_sensitive=False))
+@click.argument("name", metavar="NAME", type=click.Choice(list(KNOWN), case_sensitive=False))
 def new(name: str) -> None:
     """Make a fresh value of the secret NAME and print it, with the steps by which it takes over.
 
     The value alone goes to standard output, so that a script can capture it; it is kept nowhere. A secret that somebody
-    else makes, such as a provider, has its steps only.
+    else makes, such as a provider, has its steps only. `tallystick secrets list` has the names.
 
     \b
     Example:
