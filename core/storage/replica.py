@@ -38,6 +38,11 @@ LAG = metrics.level(
     "How old the data of the standby may be; infinite while nobody knows, 0 without a standby",
     share="livemax",
 )
+BOUND = metrics.level(
+    "replica_max_lag_seconds",
+    "How old the data of the standby may be to be read (REPLICA_MAX_LAG_MS), 0 without a standby",
+    share="livemax",
+)
 READS = metrics.Count(
     "replica_reads_total",
     "Lists and reports by what they were read from, and why from the primary: late, away or failed",
@@ -64,6 +69,7 @@ class Replica:
         )
         self._epoch = epoch
         self._most = settings.replica_max_lag_ms / 1000
+        BOUND.set(self._most)
         self._lists = settings.replica_reads == "lists"
         self._positions: deque[tuple[float, int]] = deque(maxlen=MOST_POSITIONS)
         self._as_of = float("-inf")

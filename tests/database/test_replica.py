@@ -36,9 +36,9 @@ async def listed(day: Day, **headers: str) -> tuple[int | None, list[str]]:
     return None if age is None else int(age), [transfer["reference"] for transfer in data]
 
 
-def lag() -> float:
-    """Return the metric."""
-    found = re.search(r"^replica_lag_seconds (\S+)$", metrics.render().decode(), re.MULTILINE)
+def told(name: str) -> float:
+    """Return a metric."""
+    found = re.search(rf"^{name} (\S+)$", metrics.render().decode(), re.MULTILINE)
     assert found is not None
     return float(found[1])
 
@@ -61,7 +61,8 @@ async def test_a_server_that_is_no_standby_is_never_read(
         await eventually(lambda: replica.database is not None)
         async with client.get("/admin/events", headers=admin) as response:
             assert (response.status, response.headers.get(DATA_AGE)) == (200, None)
-        assert lag() == float("inf")
+        assert told("replica_lag_seconds") == float("inf")
+        assert told("replica_max_lag_seconds") == settings.replica_max_lag_ms / 1000
 
 
 @pytest.mark.drill
@@ -99,7 +100,7 @@ async def test_lists_come_from_a_standby_within_its_bound(
                 return age is not None and found[:1] == ["first"]
 
             await eventually(caught_up)
-            await eventually(lambda: lag() < MOST_MS / 1000)
+            await eventually(lambda: told("replica_lag_seconds") < MOST_MS / 1000)
             # A caller who asks for the newest has the primary's.
             assert (await listed(day, **{"Cache-Control": "no-cache"}))[0] is None
 
@@ -108,7 +109,7 @@ async def test_lists_come_from_a_standby_within_its_bound(
             await pay("unseen there")
             await eventually(from_primary)
             assert (await listed(day))[1][0] == "unseen there"
-            await eventually(lambda: lag() > MOST_MS / 1000)
+            await eventually(lambda: told("replica_lag_seconds") > MOST_MS / 1000)
             await standby.do("SELECT pg_wal_replay_resume()")
             await eventually(from_standby)
 

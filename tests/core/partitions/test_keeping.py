@@ -8,6 +8,7 @@ import pytest
 
 from core.errors import Unavailable
 from core.partitions import gauges, keeping
+from core.platform import open_platform
 from core.service import Service
 from core.settings import Settings
 from jobs.loops import drain
@@ -21,6 +22,16 @@ async def make_all(service: Service) -> int:
     while more := await keeping.make_ahead(service.database, service.settings):
         made += more
     return made
+
+
+async def test_a_table_that_gets_no_partition_is_measured_all_the_same(service: Service, owner: Any) -> None:
+    """The next partition would lie over the last one, so that it is refused."""
+    await owner.execute("UPDATE partitions SET to_at = now() + interval '2 days' WHERE to_at IS NOT NULL")
+    gauges.AHEAD.labels("webhook_attempts").set(7 * 86_400)
+    async with open_platform(service) as platform:
+        with pytest.raises(asyncpg.PostgresError):
+            await drain(Tools(platform), JOBS["partitions"])
+    assert gauges.AHEAD.labels("webhook_attempts")._value.get() < 2 * 86_400
 
 
 async def test_partitions_are_made_ahead_and_take_what_came_before_them(service: Service, owner: Any) -> None:
@@ -145,8 +156,6 @@ async def test_the_number_of_partitions_is_bounded(
 async def test_the_worker_makes_partitions_and_removes_them_at_night(
     service: Service, owner: Any, tmp_path: Path
 ) -> None:
-    from core.platform import open_platform  # noqa: PLC0415
-
     await age(owner, "webhook_attempts", 33)
     await attempt(owner, 50)
     async with open_platform(service) as platform:

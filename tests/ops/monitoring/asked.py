@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,13 +45,14 @@ def parse(where: str, expression: str) -> Asked:
     return Asked(where, metrics, groupings)
 
 
-def rules() -> Iterator[dict[str, Any]]:
-    """Yield every rule of ops/prometheus/rules."""
-    for path in sorted((PROMETHEUS / "rules").glob("*.yml")):
-        for group in yaml.safe_load(path.read_text())["groups"]:
-            yield from group["rules"]
+@cache
+def rules() -> tuple[dict[str, Any], ...]:
+    """Return every rule of ops/prometheus/rules."""
+    files = [yaml.safe_load(path.read_text()) for path in sorted((PROMETHEUS / "rules").glob("*.yml"))]
+    return tuple(rule for file in files for group in file["groups"] for rule in group["rules"])
 
 
+@cache
 def alerts() -> dict[str, dict[str, Any]]:
     """Return every alert by its name."""
     return {rule["alert"]: rule for rule in rules() if "alert" in rule}

@@ -65,6 +65,9 @@ class Stand:
 
     async def start_service(self) -> None:
         await self.start("api", sys.executable, "-m", "ops.cli", "serve")
+        await self.start_worker()
+
+    async def start_worker(self) -> None:
         await self.start("worker", sys.executable, "-m", "ops.cli", "worker")
 
     async def start_prometheus(self, program: str) -> None:

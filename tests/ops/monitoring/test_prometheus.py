@@ -51,6 +51,15 @@ UPDATE workers SET seen_at = now() - interval '1 hour';
 UPDATE payment_attempts SET next_look_at = now() - interval '1 hour';
 UPDATE accounts SET balance = balance + 1 WHERE code = 'drill:a';
 """
+# No partition can be made, since it would lie over the last one.
+STORAGE_FAULTS = """
+UPDATE backups SET taken_at = now() - interval '3 days';
+UPDATE partitions SET to_at = now() + interval '1 day' WHERE to_at > now();
+INSERT INTO partitions (name, parent, from_at, to_at, detached_at)
+VALUES ('audit_events_x', 'audit_events', now() - interval '3 years', now() - interval '2 years', now());
+INSERT INTO audit_events_rest (id, type, actor, data, created_at)
+VALUES ('ffffffff-0000-7000-8000-000000000000', 'x', 'drill', '{}', '2400-01-01');
+"""
 PAYMENT = """
 WITH made AS (
     INSERT INTO payments (
@@ -153,24 +162,29 @@ async def test_each_alert_fires_under_its_fault(
             "DATABASE_URL": database_url, "REDIS_URL": redis_url, "DATABASE_POOL_SIZE": "2", "POSTER_MAX_WAITING": "4",
             "DATABASE_LOCK_TIMEOUT_MS": "6000", "SIMULATOR_URL": deaf, "SIMULATOR_TIMEOUT": "0.5",
             "STRIPE_SIGNING_SECRET": "whsec_drill",
+            # The standby is away from the beginning.
+            "DATABASE_REPLICA_URL": "postgresql://nobody@127.0.0.1:9/nothing",
         }  # fmt: skip
+        await owner.execute("INSERT INTO backups VALUES ('/drill', 'newest', now(), 0, 1)")
         async with standing(tmp_path, **environment) as stand:
             drill = Drill(stand, owner, database_url, key, eventually)
             await drill.is_quiet_while_all_is_well()
-            await drill.work_fails()
-            await drill.the_database_hangs()
+            await drill.storage_fails()
+            async with locked(database_url, "replays"):
+                await drill.work_fails()
+                await drill.the_database_hangs()
+                await drill.fire("JobNotRun", "JobFails")
             await drill.the_worker_dies()
-            wrong = await tallystick("reconcile", DATABASE_URL=database_url, REDIS_URL=redis_url)
+            wrong, _ = await asyncio.gather(
+                tallystick("reconcile", DATABASE_URL=database_url, REDIS_URL=redis_url), drill.work_is_late()
+            )
             assert wrong.returncode == 1, wrong.stderr
             await drill.fire("LedgerDrift")
             servers.valkey.kill()
             await drill.transfer("without Redis")
             await drill.fire("RedisAway")
             servers.postgres.kill()
-            await drill.fire("DatabaseUnreachable")
-            stand.configure("payments-api")
-            await stand.reload_prometheus()
-            await drill.fire("TargetsMissing")
+            await drill.fire("DatabaseUnreachable", "TargetsMissing")
         drill.told()
     assert alerts().keys() - stand.fired == set()
 
@@ -218,12 +232,20 @@ class Drill:
         while time.monotonic() < began + 8:
             assert await stand.call("GET", "/v1/accounts/drill:a/entries", self.key) == 200
             await asyncio.sleep(0.2)
-        assert await stand.firing() - OF_TIME == {"Watchdog"}
-        stand.fired = {"Watchdog"}
-        self.lines.append(f"{time.monotonic() - self.began:5.1f} s  all is well, and only Watchdog fires")
+        assert await stand.firing() - OF_TIME == {"Watchdog", "StandbyLate"}
+        stand.fired = {"Watchdog", "StandbyLate"}
+        self.lines.append(f"{time.monotonic() - self.began:5.1f} s  only Watchdog and StandbyLate fire")
+
+    async def storage_fails(self) -> None:
+        """Backups get old, partitions run out, go astray and are not archived; a worker measures them as it starts."""
+        await self.stand.kill("worker")
+        await self.owner.execute(STORAGE_FAULTS)
+        await self.stand.start_worker()
+        await self.fire("BackupLate", "BackupMissing")
+        await self.fire("PartitionsRunOut", "RowsWithoutPartition", "PartitionsNotArchived")
 
     async def work_fails(self) -> None:
-        """Receivers are down, signatures wrong, a provider deaf, a job's table locked; the schema lacks a file."""
+        """Receivers are down, signatures wrong, a provider deaf; the schema lacks a file."""
         function = next(name for name in migrations.migration_files() if "ledger_seal" in name)
         await self.owner.execute("DELETE FROM schema_migrations WHERE name = $1", function)
         os.kill(self.stand.pid("api"), signal.SIGHUP)
@@ -237,22 +259,21 @@ class Drill:
             " SELECT gen_random_uuid(), 1, 'http://127.0.0.1:9/' || n, '{}', '{whsec_ZHJpbGxkcmlsbGRyaWxsZHJpbGw=}'"
             " FROM generate_series(1, 8) AS n"
         )
-        async with locked(self.database_url, "replays"):
-            for _ in range(12):
-                await self.owner.execute(
-                    "INSERT INTO outbox_events (id, principal_id, event_type, body)"
-                    " SELECT $1, id, 'x', '{}' FROM principals WHERE id = 1",
-                    new_uuid(),
-                )
-                await self.forge()
-            await self.fire(
-                "SignaturesRefused",
-                "DeliveriesFail",
-                "ReceiversLeftAlone",
-                "ProviderBreakerOpen",
-                "ProviderAnswersUnclear",
+        for _ in range(12):
+            await self.owner.execute(
+                "INSERT INTO outbox_events (id, principal_id, event_type, body)"
+                " SELECT $1, id, 'x', '{}' FROM principals WHERE id = 1",
+                new_uuid(),
             )
-            await self.fire("PaymentsUnknown", "RefundsUnknown", "MigrationsPending", "JobNotRun", "JobFails")
+            await self.forge()
+        await self.fire(
+            "SignaturesRefused",
+            "DeliveriesFail",
+            "ReceiversLeftAlone",
+            "ProviderBreakerOpen",
+            "ProviderAnswersUnclear",
+        )
+        await self.fire("PaymentsUnknown", "RefundsUnknown", "MigrationsPending")
 
     async def transfer(self, key: str) -> int:
         legs = [{"account": "drill:a", "amount": -1}, {"account": "drill:b", "amount": 1}]
@@ -294,10 +315,15 @@ class Drill:
         await self.stand.kill("worker")
         await self.owner.execute("SET session_replication_role = replica")
         await self.owner.execute(OLD_WORK)
+
+    async def work_is_late(self) -> None:
         await self.fire("TargetDown", "WorkerGone", "InboxStuck", "OutboxStuck", "DeliveriesLate", "SealLag")
         await self.fire(
             "HoldsOverdue", "DeadLettersGrow", "DeadLettersWait", "PaymentsNotLookedAt", "ReportDiffers"
         )
+        # Prometheus needs some seconds to see that a target is gone: other faults are made meanwhile.
+        self.stand.configure("payments-api")
+        await self.stand.reload_prometheus()
 
 
 @asynccontextmanager
