@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -28,6 +29,8 @@ _NOT_THE_WAY_IN = (
     asyncpg.TooManyConnectionsError,
 )
 
+_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
+
 
 @contextmanager
 def reaching_database(database_url: str) -> Iterator[None]:
@@ -41,12 +44,17 @@ def reaching_database(database_url: str) -> Iterator[None]:
         cause = error.__cause__ or error
         # The address is not at fault for busy rows, a statement that took too long, or a pipe that nobody reads.
         busy = isinstance(error, Unavailable) and error.code != "database_unavailable"
-        if busy or isinstance(cause, asyncpg.QueryCanceledError | BrokenPipeError):
+        if busy or isinstance(cause, asyncpg.QueryCanceledError | BrokenPipeError) or _is_of_a_file(cause):
             raise
         name = getattr(database_url, "given_as", "") or "DATABASE_URL"
         raise StartError(
             f"PostgreSQL at {mask_url(database_url)} ({name}) cannot be reached: {_reason(cause)}."
         ) from error
+
+
+def _is_of_a_file(error: BaseException) -> bool:
+    """Whether a file or a folder is at fault, as a full disk under a backup, and no server."""
+    return isinstance(error, OSError) and (error.filename is not None or error.errno in _OF_DISKS)
 
 
 def redis_problem(settings: Settings) -> str:

@@ -94,13 +94,30 @@ async def pending(database_url: str) -> list[str]:
 
 
 def outstanding(applied: dict[str, str]) -> list[str]:
-    """Return the files that are not among `applied` (name: checksum), or in another version. Raises as `pending`."""
+    """Return the files that are not among `applied` (name: checksum), or in another version. Raises as `pending`.
+
+    Where a later version has migrated, its version of a function is the right one, and is not outstanding.
+    """
     if changed := _altered(applied):
         raise Refusal(
             "migration_changed",
             f"{', '.join(changed)} was applied and reads differently now. Add a new one instead.",
         )
-    return [name for name, text in migration_files().items() if applied.get(name) != _checksum(text)]
+    files = migration_files()
+    # The functions of a later version serve its schema. Ours would undo what they mend, as a prune that knows of no
+    # partitions would; and an old process that starts anew while the new version is rolled out would never be ready.
+    theirs = applied.keys() if _is_later(applied, files) else frozenset[str]()
+    return [
+        name
+        for name, text in files.items()
+        if applied.get(name) != _checksum(text) and not (name in theirs and name.startswith("functions/"))
+    ]
+
+
+def _is_later(applied: dict[str, str], files: dict[str, str]) -> bool:
+    """Whether a migration behind all of ours was applied. Migrations are never taken away, as functions may be."""
+    newest = max((name for name in files if name.startswith("migrations/")), default="")
+    return any(name.startswith("migrations/") and name > newest for name in applied)
 
 
 async def altered(database_url: str) -> list[str]:
@@ -149,7 +166,8 @@ async def migrate(
     online, and everything after it, stays outstanding.
 
     Raises Refusal `migration_changed` when a migration that was applied reads differently now, `migration_locked` when
-    another process holds the lock for more than two minutes, and `migration_busy` when a table stays in use as long.
+    another process holds the lock for more than two minutes, `migration_busy` when a table stays in use as long, and
+    `migration_unfit` when rows do not fit.
     """
     connection = await _connect(database_url)
     try:
@@ -167,7 +185,14 @@ async def migrate(
             if plan.is_concurrent(text):
                 await _build_index(connection, name, text)
             else:
-                await _apply_in_turn(connection, name, text, on_wait)
+                try:
+                    await _apply_in_turn(connection, name, text, on_wait)
+                except asyncpg.IntegrityConstraintViolationError as error:
+                    raise Refusal(
+                        "migration_unfit",
+                        f"{name} was not applied, since rows that are there do not fit it: {error}."
+                        ' docs/migrations.md says what to do, under "Rows that do not fit".',
+                    ) from error
             applied.append(name)
         return applied
     finally:

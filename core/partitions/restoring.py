@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from core.database import Database
+    from core.database import Connection, Database
 
 _sql = queries(__name__)
 
@@ -44,7 +44,8 @@ async def restore(
     """Bring an archived partition back; return its rows. With `attach` its table has them again, else they stand alone.
 
     No job removes it, until `forget`. Raises Refusal `not_archived` for a partition that is not in the archive or still
-    there, and `archive_damaged` when its bytes are not those that were written: nothing is brought back then.
+    there, `archive_damaged` when its bytes are not those that were written, and `rows_in_the_way` when newer rows have
+    a time of its own: nothing is brought back then.
     """
     found = next((part for part in await list_partitions(database) if part.name == name), None)
     if found is None or found.state != "archived" or found.location is None:
@@ -59,8 +60,19 @@ async def restore(
             await connection.fetchval(_sql.fill_partition, name, [line.decode() for line in lines])
             on_page(read.rows)
         if attach:
-            await connection.fetchval(_sql.attach_partition, name)
+            await _attach(connection, found)
     return read.rows
+
+
+async def _attach(connection: Connection, part: Partition) -> None:
+    try:
+        await connection.fetchval(_sql.attach_partition, part.name)
+    except asyncpg.CheckViolationError as error:
+        # They stay where they are: in the partition they would be gone once it is forgotten, and in no archive.
+        raise Refusal(
+            "rows_in_the_way",
+            f"{part.parent}_rest has rows of that time, which came after {part.name} was taken off. Say --beside.",
+        ) from error
 
 
 async def forget(database: Database, name: str) -> None:

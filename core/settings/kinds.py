@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
 _PASSWORD_IN_URL = re.compile(r"(?<=://)([^/@:]*):.*@")
+_PASSWORD_OF_KEYWORDS = re.compile(r"(?i)(password\s*=\s*)('(?:[^'\\]|\\.)*'?|\S*)")
 _SECRET_IN_QUERY = re.compile(r"(?i)([?&](?:password|access_token|token|key)=)[^&]*")
 
 
@@ -22,6 +23,7 @@ def mask_url(url: str) -> str:
     """Return `url` without its password, for messages and logs."""
     if "://" not in url:  # a slip of the pen: the text before the @ may be a password
         url = re.sub(r"^([a-z+]*:)?.*@", r"\1***@", url)
+        url = _PASSWORD_OF_KEYWORDS.sub(r"\1***", url)  # libpq's other form: host=db password=secret
     return _SECRET_IN_QUERY.sub(r"\1***", _PASSWORD_IN_URL.sub(r"\1:***@", url))
 
 

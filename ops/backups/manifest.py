@@ -47,6 +47,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         """The name of the epoch that was present when the backup was taken."""
         return str(self.lineage[-1]["epoch"]) if self.lineage else ""
 
+    @property
+    def epochs(self) -> frozenset[str]:
+        """The names of all its epochs. Those of an earlier backup of the same database are among them."""
+        return frozenset(str(epoch["epoch"]) for epoch in self.lineage)
+
 
 def name_of(database: str, taken_at: datetime) -> str:
     """Return the name of a backup, which sorts by time. Letters that no file's name should have become underscores."""

@@ -238,8 +238,13 @@ class _Counted:
 
 def place_of(text: str) -> Place:
     """Return the place that a person names: s3://bucket/folder, or a folder."""
-    if "://" in text and not text.startswith("s3://"):
-        raise StartError(f"{text} is no place of backups. A place is a folder, or s3://bucket/folder.")
+    scheme, behind, rest = text.partition("://")
+    # Text before an @ may be a secret: it is neither shown nor taken, since the place is shown and noted ever after.
+    if behind and (scheme != "s3" or "@" in rest.split("/", 1)[0]):
+        raise StartError(
+            f"{scheme}://{rest.rpartition('@')[2]} is no place of backups. A place is a folder, or s3://bucket/folder;"
+            " keys belong into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+        )
     return Bucket(text) if text.startswith("s3://") else Folder(Path(text).expanduser().resolve())
 
 

@@ -62,13 +62,19 @@ async def take(url: str, place: Place, staging: Path, progress: Progress) -> Man
     """
     folder = place if isinstance(place, Folder) else Folder(staging)
     folder.create()
-    place.names()  # a bucket that does not answer is found out before hours of work, and not after them
+    taken = (
+        place.names()
+    )  # a bucket that does not answer is found out before hours of work, and not after them
     began = time.monotonic()
     async with (
         session(url) as connection,
         connection.raw.transaction(isolation="repeatable_read", readonly=True),
     ):
         manifest = await _described(connection)
+        if manifest.name in taken:
+            raise StartError(
+                f"{place.title} has a backup {manifest.name} already, which is not written over."
+            )
         part = folder.path / f"{manifest.name}{DUMP}{PARTIAL}"
         try:
             # A second run within the same second finds the file and gives way.
@@ -110,11 +116,12 @@ async def note(url: str, place: Place, manifest: Manifest) -> bool:
     return True
 
 
-def prune(place: Place, database: str, keep: Keep) -> list[str]:
-    """Remove the backups of a database that `keep` does not name, and return their names.
+def prune(place: Place, taken: Manifest, keep: Keep) -> list[str]:
+    """Remove the backups of the database of `taken` that `keep` does not name, and return their names.
 
-    Only whole backups count, and only they are removed: the newest whole one always stays, and a damaged one is left
-    for a person to look at.
+    Only whole backups count, and only they are removed: the newest whole one always stays, `taken` does even where a
+    clock has put others behind it, and a damaged one is left for a person to look at. Two databases may have one name
+    and one place (a stage and production): epochs that `taken` does not know tell another one's backups.
     """
     whole = {}
     for name in place.names():
@@ -122,10 +129,11 @@ def prune(place: Place, database: str, keep: Keep) -> list[str]:
             manifest = place.manifest(name)
         except StartError:
             continue
-        if manifest.database == database and place.size(name) == manifest.bytes:
+        ours = manifest.database == taken.database and manifest.epochs <= taken.epochs
+        if ours and place.size(name) == manifest.bytes:
             whole[name] = manifest.taken_at
     staying = kept(whole.values(), keep)
-    removed = [name for name, taken_at in whole.items() if taken_at not in staying]
+    removed = [name for name, taken_at in whole.items() if taken_at not in staying and name != taken.name]
     for name in removed:
         place.remove(name)
     return removed

@@ -203,6 +203,41 @@ async def test_function_is_applied_again_when_it_changes(
     assert steps[2].online.why == "the version before calls answer in another way"
 
 
+async def test_functions_of_a_later_version_stay_as_they_are(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, owner: Raw
+) -> None:
+    later = {"migrations__9999_later": YES + "CREATE TABLE later ()"}
+    file = "CREATE OR REPLACE FUNCTION answer() RETURNS integer LANGUAGE sql AS 'SELECT {}';"
+    with monkeypatch.context() as new:
+        with_files(new, functions__answer=file.format(2), **later)
+        assert len(await migrate(database_url)) == 2
+    # The old code starts anew while the new one is rolled out, or after it was taken back, and migrates as ever.
+    with_files(monkeypatch, functions__answer=file.format(1))
+    assert await pending(database_url) == await migrate(database_url) == []
+    assert await planned(database_url) == []
+    assert await owner.fetchval("SELECT answer()") == 2
+    with_files(
+        monkeypatch,
+        functions__answer=file.format(1),
+        functions__new=file.replace("answer", "other").format(3),
+    )
+    assert await migrate(database_url) == ["functions/new.sql"]
+
+
+async def test_rows_that_do_not_fit_are_named(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, owner: Raw
+) -> None:
+    with_files(
+        monkeypatch,
+        migrations__9998_rows=YES + "CREATE TABLE fit AS SELECT 5 AS n",
+        migrations__9999_check=YES + "ALTER TABLE fit ADD CONSTRAINT below_five CHECK (n < 5)",
+    )
+    with pytest.raises(Refusal, match=r"9999_check\.sql was not applied, since rows") as refused:
+        await migrate(database_url)
+    assert refused.value.code == "migration_unfit"
+    assert await exists(owner, "fit")
+
+
 async def test_migration_that_fails_leaves_nothing_and_stops_there(
     database_url: str, monkeypatch: pytest.MonkeyPatch, owner: Raw
 ) -> None:

@@ -22,6 +22,12 @@ from core.settings import SettingsError, load_settings
             "postgresql://u:hunter2@a,b:65536/x",
             "DATABASE_URL=postgresql://u:***@a,b:65536/x: ",
         ),
+        (
+            "database_url",
+            "host=db password=hunter2 user=u",
+            "DATABASE_URL=host=db password=*** user=u: expected",
+        ),
+        ("database_replica_url", "Password = 'a hunter2'", "DATABASE_REPLICA_URL=Password = ***: expected"),
         ("database_url", "postgresql:/u:hunter2@h/x", "DATABASE_URL=postgresql:***@h/x: expected PostgreSQL"),
     ],
 )

@@ -146,6 +146,7 @@ async def test_version() -> None:
         (["migrate"], {"DATABASE_URL": "mysql://localhost/x"}, 2, "DATABASE_URL="),
         (["up"], {"APP_PORT": "eighty"}, 2, "APP_PORT=eighty: expected a whole number"),
         (["migrate"], {"DATABASE_URL": "postgresql://u:p@127.0.0.1:1/x"}, 1, "127.0.0.1"),
+        (["restore", "books", "--into", " "], {}, 2, "--into is empty"),
     ],
 )
 async def test_a_mistake_ends_in_a_sentence(

@@ -137,7 +137,7 @@ def _take(named: str | None, keep: dict[str, int], *, as_json: bool) -> None:
         manifest = run_to_end(taking.take(url, place, staging, Progress()))
         noted = run_to_end(taking.note(url, place, manifest))
     wanted = Keep(**{name.removeprefix("keep_"): number for name, number in keep.items()})
-    removed = taking.prune(place, manifest.database, wanted)
+    removed = taking.prune(place, manifest, wanted)
     if as_json:
         print_json(manifest)
         return

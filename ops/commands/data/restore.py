@@ -47,6 +47,9 @@ def restore(source: str, into: str, jobs: int, *, replace: bool) -> int:
     from ops.reach import reaching_database
     from ops.state import operator_settings
 
+    if not into.strip():
+        # An empty address would mean the server of PGHOST, which nobody has named here.
+        raise click.UsageError("--into is empty. It takes the address of a database.")
     place, name, staging = source_of(source)
     bounds: dict[str, Any] = {"database_statement_timeout_ms": STATEMENT_TIMEOUT_MS, "log_level": "warning"}
     if into == "DATABASE_URL":

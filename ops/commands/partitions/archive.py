@@ -11,6 +11,7 @@ import click
 from ops.commands.database import with_database
 
 if TYPE_CHECKING:
+    from core.database import Database
     from core.partitions.restoring import Partition
     from core.settings import Settings
     from core.work.progress import Progress
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
 
 @click.group(invoke_without_command=True)
 @click.option("--once", is_flag=True, help="Do one partition and not all that are old.")
+@click.option("--without-copy", is_flag=True, help="Drop without a copy, though others have one.")
 @click.pass_context
-def archive(context: click.Context, *, once: bool) -> None:
+def archive(context: click.Context, *, once: bool, without_copy: bool) -> None:
     """Take off partitions of which every row is old, copy them to ARCHIVE_URL, and drop them.
 
-    A partition is dropped only after its copy was read back whole. Without ARCHIVE_URL it is dropped without a copy.
+    A partition is dropped only after its copy was read back whole. Without ARCHIVE_URL it is dropped without a copy;
+    where others lie in an archive, this wants --without-copy, since a shell may lack the worker's settings.
     The worker does the same each night. An interrupted run is gone on with by the next one.
 
     \b
@@ -39,6 +42,11 @@ def archive(context: click.Context, *, once: bool) -> None:
     settings = operator_settings(log_level="warning")
     # Standard output is for the result.
     configure_logging(settings, sys.stderr.buffer)
+    if not settings.archive_url and not without_copy and any(p.location for p in with_database(_listed)):
+        raise click.UsageError(
+            "ARCHIVE_URL is not set, and partitions lie in an archive. Set it as the worker has it, or say"
+            " --without-copy."
+        )
     done = asyncio.run(_run(settings, once=once))
     where = (
         f"copied to {settings.archive_url} and dropped" if settings.archive_url else "dropped without a copy"
@@ -106,6 +114,12 @@ def _line(part: Partition) -> str:
     span = "what no other takes" if to_at is None else f"{from_at or 'the beginning'} to {to_at}"
     rows = "" if part.row_count is None else f", {part.row_count} rows"
     return f"{part.name}: {part.state}, {span}{rows}{'' if part.location is None else f', {part.location}'}"
+
+
+async def _listed(database: Database) -> list[Partition]:
+    from core.partitions.restoring import list_partitions
+
+    return await list_partitions(database)
 
 
 async def _run(settings: Settings, *, once: bool) -> Progress:

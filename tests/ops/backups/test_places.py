@@ -23,6 +23,7 @@ from ops.backups.places import Bucket, Folder, Place, place_of, split_source
 from ops.backups.taking import prune
 from ops.backups.tools import Address, find_tool
 from ops.process import StartError
+from ops.reach import reaching_database
 from tests.ops.backups import bucket as stub
 
 DAY = datetime(2026, 3, 1, 3, tzinfo=UTC)
@@ -55,7 +56,7 @@ def test_a_calendar_of_backups() -> None:
     assert sorted(f"{time:%m-%d}" for time in staying) == ["03-31", "04-26", "04-28", "04-29", "04-30"]
 
 
-def made(taken_at: datetime, dump: bytes, database: str = "books") -> Manifest:
+def made(taken_at: datetime, dump: bytes, database: str = "books", *epochs: str) -> Manifest:
     return Manifest(
         name=manifests.name_of(database, taken_at),
         database=database,
@@ -65,15 +66,17 @@ def made(taken_at: datetime, dump: bytes, database: str = "books") -> Manifest:
         server_major=18,
         migrations={},
         roles=[],
-        lineage=[],
+        lineage=[{"epoch": epoch} for epoch in ("first", *epochs)],
         picture=Picture(position=1, digest="", rows={}, balances={}),
         bytes=len(dump),
         sha256=hashlib.sha256(dump).hexdigest(),
     )
 
 
-def keep_in(place: Place, folder: Path, taken_at: datetime, dump: bytes, database: str = "books") -> str:
-    part, told = folder / f"{next(_parts)}.part", made(taken_at, dump, database)
+def keep_in(
+    place: Place, folder: Path, taken_at: datetime, dump: bytes, database: str = "books", *epochs: str
+) -> str:
+    part, told = folder / f"{next(_parts)}.part", made(taken_at, dump, database, *epochs)
     part.write_bytes(dump)
     place.keep(part, told, lambda _done, _total: None)
     assert not part.exists()
@@ -89,9 +92,20 @@ def test_only_whole_backups_of_the_same_database_are_removed(tmp_path: Path) -> 
     other = keep_in(place, tmp_path, DAY, b"y", database="others")
     (tmp_path / f"{names[4]}.dump").write_bytes(b"x")  # the newest is damaged, so it does not count as one
     (tmp_path / f"{names[0]}.json").write_text("{")
-    assert prune(place, "books", Keep(last=1)) == names[1:3]
-    assert place.names() == sorted([names[0], names[3], names[4], other])
-    assert prune(place, "books", Keep()) == []
+    told = made(DAY, b"", "books", "restored")
+    # A stage may have the name of production: a backup with an epoch that the database never had is another one's.
+    stage = keep_in(place, tmp_path, DAY + timedelta(hours=1), b"z", "books", "of a stage")
+    assert prune(place, told, Keep(last=1)) == names[1:3]
+    assert place.names() == sorted([names[0], names[3], names[4], other, stage])
+    assert prune(place, told, Keep()) == []
+
+
+def test_a_backup_is_never_removed_by_its_own_run(tmp_path: Path) -> None:
+    place = Folder(tmp_path)
+    ahead = keep_in(place, tmp_path, DAY + timedelta(days=400), b"x")  # the clock was wrong that day
+    fresh = keep_in(place, tmp_path, DAY, b"x")
+    assert prune(place, place.manifest(fresh), Keep(last=1)) == []
+    assert place.names() == sorted([ahead, fresh])
 
 
 @pytest.fixture
@@ -171,6 +185,10 @@ def test_places_and_names() -> None:
         with pytest.raises(StartError):
             split_source(wrong)
     assert isinstance(place_of("s3://b/c"), Bucket)
+    for told in ("s3://key:hunter2@b/c", "s3://hunter2@b", "ftp://u:hunter2@h/x"):
+        with pytest.raises(StartError) as refused:
+            place_of(told)
+        assert "hunter2" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -183,6 +201,16 @@ def test_places_and_names() -> None:
 )
 def test_no_command_line_has_a_password(url: str, shown: str, password: str) -> None:
     assert Address.of(url) == (shown, password)
+
+
+@pytest.mark.parametrize(
+    "error", [FileExistsError(17, "File exists", "/backups"), OSError(28, "No space left")]
+)
+def test_a_place_that_takes_nothing_is_no_server_that_is_away(error: OSError) -> None:
+    with pytest.raises(OSError, match=str(error.strerror)), reaching_database("postgresql://db/books"):
+        raise error
+    with pytest.raises(StartError, match="cannot be reached"), reaching_database("postgresql://db/books"):
+        raise ConnectionRefusedError(111, "Connection refused")
 
 
 def test_a_tool_that_fits_the_server_is_wanted() -> None:
