@@ -53,7 +53,7 @@ def state_dir(settings: Settings) -> Path:
         try:
             return Path(settings.state_dir).expanduser().resolve()
         except (OSError, RuntimeError) as error:  # RuntimeError: `~name` of nobody
-            raise _unusable(settings.state_dir, error) from None
+            raise unusable(settings.state_dir, error) from None
     if os.geteuid() == 0:
         digest = hashlib.sha256(str(PROJECT).encode()).hexdigest()[:8]
         return ROOTS_STATE / f"{PROJECT.name}-{digest}"
@@ -73,11 +73,11 @@ def overlooked_state(settings: Settings, folder: Path, checkout: Path = PROJECT)
 @contextmanager
 def state_lock(folder: Path) -> Iterator[None]:
     """Lock `folder`, created if absent, for one launcher; the kernel unlocks it however the launcher ends."""
-    _create(folder)
+    make_state(folder)
     try:
         file = (folder / "lock").open("a+")
     except OSError as error:
-        raise _unusable(folder, error) from None
+        raise unusable(folder, error) from None
     with file as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -115,7 +115,7 @@ def find_running(folder: Path) -> Running | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise _unusable(folder, error) from None
+        raise unusable(folder, error) from None
     try:
         return Running(**orjson.loads((folder / "running.json").read_bytes()))
     except (OSError, TypeError):  # TypeError: an instance of another version wrote other fields
@@ -182,7 +182,7 @@ def write_secret(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def _create(folder: Path) -> None:
+def make_state(folder: Path) -> None:
     """Create the directory and its missing parents. Others can enter root's, because the servers' user must."""
     mode = 0o755 if os.geteuid() == 0 else 0o700
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -191,9 +191,10 @@ def _create(folder: Path) -> None:
             path.mkdir(exist_ok=True)
             path.chmod(mode)
     except OSError as error:
-        raise _unusable(folder, error) from None
+        raise unusable(folder, error) from None
 
 
-def _unusable(folder: Path | str, error: Exception) -> StartError:
+def unusable(folder: Path | str, error: Exception) -> StartError:
+    """Return the sentence about a state directory that cannot be used."""
     reason = error.strerror if isinstance(error, OSError) else error
     return StartError(f"The state directory {folder} (STATE_DIR) cannot be used: {str(reason).rstrip('.')}.")

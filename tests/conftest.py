@@ -34,7 +34,7 @@ from core.settings.kinds import names_of
 from handlers.http.protocol import Runner
 from ops.embedded import EmbeddedServers, embedded_servers
 from tests import commands
-from tests.copies import Databases, in_memory
+from tests.copies import Copies, in_memory
 from tests.costs import costs_of
 from tests.database.programs import cheap_password, options_for, use_named_programs
 from tests.sharing import Part, Parts, alone, named
@@ -160,13 +160,11 @@ async def template(servers: EmbeddedServers, administer: Administer) -> str:
 
 
 @pytest.fixture(scope="session")
-async def databases(
-    servers: EmbeddedServers, template: str, administer: Administer
-) -> AsyncIterator[Databases]:
-    """Return the copies of the migrated schema."""
-    copies = Databases(template, administer, servers.postgres.url)
-    yield copies
-    await copies.close()
+async def copies(servers: EmbeddedServers, administer: Administer) -> AsyncIterator[Copies]:
+    """Return the databases of tests."""
+    made = Copies(administer, servers.postgres.url)
+    yield made
+    await made.close()
 
 
 @pytest.fixture(scope="module")
@@ -184,9 +182,12 @@ def part(request: pytest.FixtureRequest, parts_of_module: Parts) -> Part:
 
 
 @pytest.fixture
-async def database_url(databases: Databases, part: Part) -> AsyncIterator[str]:
+async def database_url(
+    copies: Copies, template: str, part: Part, request: pytest.FixtureRequest
+) -> AsyncIterator[str]:
     """Return the owner's DSN of a copy of the migrated schema without rows."""
-    async with part("database", databases.copy) as url:
+    fresh = request.node.get_closest_marker("fresh") is not None
+    async with part("database", lambda: copies.copy(template, fresh=fresh)) as url:
         yield url
 
 

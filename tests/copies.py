@@ -49,7 +49,7 @@ SELECT c.relname FROM pg_class AS c
 WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace AND pg_relation_size(c.oid) > 0
 """
 
-# The rows that migrations have written come back from copies, which only the connection sees.
+# The rows that the template has come back from copies, which only the connection sees.
 _EMPTY = f"""
 DO $$
 DECLARE
@@ -76,31 +76,34 @@ WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.backend
 class _Copy(NamedTuple):
     """A database that waits for a test, with the connection that empties it."""
 
+    template: str
     name: str
     connection: "Connection"
     schema: str
     uses: int
 
 
-class Databases:
-    """Copies of one template. `administer` runs a statement as the superuser; `url` names a database of the server."""
+class Copies:
+    """Copies of templates. `administer` runs a statement as the superuser; `url` names a database of the server."""
 
-    def __init__(
-        self, template: str, administer: Callable[[str], Awaitable[None]], url: Callable[[str], str]
-    ) -> None:
-        self._template = template
+    def __init__(self, administer: Callable[[str], Awaitable[None]], url: Callable[[str], str]) -> None:
         self._administer = administer
         self._url = url
         self._waiting: list[_Copy] = []
         self._numbers = itertools.count(1)
 
     @asynccontextmanager
-    async def copy(self) -> AsyncIterator[str]:
-        """Give the DSN of a database with the migrated schema and no rows."""
-        copy = self._waiting.pop() if self._waiting else await self._made()
-        if copy.connection.is_closed():
-            await self._drop(copy)
-            copy = await self._made()
+    async def copy(self, template: str, *, fresh: bool = False) -> AsyncIterator[str]:
+        """Give the DSN of a database with the schema and the rows of `template`; a `fresh` one had never others."""
+        waiting = () if fresh else self._waiting
+        copy = next((each for each in waiting if each.template == template), None)
+        if copy is not None:
+            self._waiting.remove(copy)
+            if copy.connection.is_closed():
+                await self._drop(copy)
+                copy = None
+        if copy is None:
+            copy = await self._made(template)
         yield self._url(copy.name)
         if await _emptied(copy):
             self._waiting.append(copy._replace(uses=copy.uses + 1))
@@ -112,15 +115,15 @@ class Databases:
         for copy in self._waiting:
             copy.connection.terminate()
 
-    async def _made(self) -> _Copy:
+    async def _made(self, template: str) -> _Copy:
         name = f"test_{next(self._numbers)}"
-        await self._administer(f"CREATE DATABASE {name} TEMPLATE {self._template} STRATEGY file_copy")
+        await self._administer(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         connection = await asyncpg.connect(self._url(name))
         await connection.execute("SET jit = off")
         for row in await connection.fetch(_FILLED):
             table = row["relname"]
             await connection.execute(f'CREATE TEMPORARY TABLE "{table}" AS TABLE public."{table}"')
-        return _Copy(name, connection, await connection.fetchval(_SCHEMA), 1)
+        return _Copy(template, name, connection, await connection.fetchval(_SCHEMA), 1)
 
     async def _drop(self, copy: _Copy) -> None:
         copy.connection.terminate()

@@ -21,7 +21,7 @@ from core.settings import load_settings
 from loadtests.bench.stand import HOST, child_environment, wait_until
 from loadtests.rates import UNREACHED
 from ops.process import open_log, spawn, stop
-from ops.state import find_running
+from ops.state import find_running, make_state, unusable
 
 if TYPE_CHECKING:
     import subprocess
@@ -128,8 +128,11 @@ async def _callbacks() -> AsyncIterator[str]:
 
 
 def _fresh(parent: Path) -> Path:
-    parent.mkdir(parents=True, exist_ok=True)
-    state = Path(tempfile.mkdtemp(prefix="load-", dir=parent))
+    make_state(parent)
+    try:
+        state = Path(tempfile.mkdtemp(prefix="load-", dir=parent))
+    except OSError as error:
+        raise unusable(parent, error) from None
     # The servers' user must be able to enter what root made.
     state.chmod(0o755)
     return state

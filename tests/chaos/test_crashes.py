@@ -8,6 +8,8 @@ import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
+
 from tests.chaos.load import Serving, Stand
 
 Wait = Callable[..., Awaitable[Any]]
@@ -15,6 +17,7 @@ Wait = Callable[..., Awaitable[Any]]
 TRANSFERS = 600
 
 
+@pytest.mark.drill
 async def test_api_is_killed(serving: Serving, eventually: Wait) -> None:
     load = serving.load
     first = serving.workers()

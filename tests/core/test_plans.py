@@ -16,6 +16,8 @@ from core.service import Service
 from tests.core.partitions.aging import age, days_ago, id_at
 from tests.queries import OF_SOURCES, QUERIES
 
+pytestmark = pytest.mark.fresh
+
 # Tables that grow with what a service does, and not with how many merchants, endpoints and settings it has.
 LARGE = {
     "account_events", "account_profiles", "accounts", "audit_events", "autopay_failures", "autopay_notices",

@@ -208,6 +208,7 @@ async def test_serve_serves_with_several_processes_and_stops(
             await process.wait()
 
 
+@pytest.mark.drill
 async def test_a_reload_reads_the_servers_anew_and_a_kill_leaves_no_folder_for_long(
     servers: EmbeddedServers,
     template: str,
@@ -273,6 +274,7 @@ async def test_a_database_without_a_schema_is_told_in_a_sentence(
     assert (code, err) == (1, sentence)
 
 
+@pytest.mark.drill
 async def test_up_runs_everything_and_leaves_nothing(
     state: Path, start_up: Start, eventually: Wait, nothing_runs_on: Callable[[Path], Awaitable[Any]]
 ) -> None:
@@ -307,6 +309,7 @@ async def test_up_runs_everything_and_leaves_nothing(
     await nothing_runs_on(state)
 
 
+@pytest.mark.drill
 async def test_up_uses_the_servers_it_is_given_and_tells_others_where_it_is(
     state: Path, database_url: str, redis_url: str, start_up: Start, eventually: Wait
 ) -> None:

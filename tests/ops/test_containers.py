@@ -56,6 +56,7 @@ def test_hadolint_accepts_the_dockerfile() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.drill
 def test_the_schema_accepts_the_compose_files() -> None:
     done = subprocess.run(
         [tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", *COMPOSE_FILES],

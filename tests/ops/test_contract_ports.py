@@ -81,6 +81,7 @@ def told(log: Path, event: str) -> list[dict[str, Any]]:
     return [line for line in lines if line["event"] == event]
 
 
+@pytest.mark.drill
 async def test_the_processes_serve_all_ports_through_a_reload_and_to_the_stop(
     database_url: str, redis_url: str, tmp_path: Path, eventually: Wait
 ) -> None:
@@ -296,6 +297,7 @@ except StartError as error:
     assert started()[0] == str(mine)
 
 
+@pytest.mark.drill
 async def test_up_opens_the_ports_and_makes_an_admin_token(
     start_up: Start, database_url: str, redis_url: str, eventually: Wait
 ) -> None:

@@ -85,6 +85,7 @@ async def until(process: asyncio.subprocess.Process, words: str) -> str:
     return said
 
 
+@pytest.mark.drill
 async def test_an_event_is_triggered_heard_listed_and_told(
     api: ApiClient, worker: None, shop: str, settings: Settings, tmp_path: Path
 ) -> None:

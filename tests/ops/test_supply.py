@@ -59,6 +59,7 @@ def test_an_audit_without_an_answer_is_no_all_clear(
     assert told in out.out + out.err
 
 
+@pytest.mark.drill
 def test_every_package_of_the_lock_is_in_the_bill_and_has_a_harmless_licence() -> None:
     for gate in ("sbom", "licenses"):
         ran = subprocess.run(

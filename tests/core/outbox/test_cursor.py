@@ -16,7 +16,8 @@ async def test_events_are_read_in_order_and_are_what_is_delivered(office: Office
     await office.listen(receiver)
     for number in range(7):
         await office.emit("a.b", {"number": number, "text": "Zürich ✓"})
-    assert await office.get("/v1/events") == {"data": [], "next": 0, "head": 0}
+    none = {"data": [], "next": 0, "head": 0, "epoch": office.service.epoch}
+    assert await office.get("/v1/events") == none
     await office.deliver()
     seen = []
     after = 0
@@ -73,9 +74,9 @@ async def test_types_are_chosen_and_a_rare_one_reads_no_whole_history(
         await office.emit("rare.one" if number == 11 else "common.one", {"number": number})
     await office.fan_out()
     page = await office.get("/v1/events?types=rare.*")
-    assert page == {"data": [], "next": 5, "head": 12}
+    assert page == {"data": [], "next": 5, "head": 12, "epoch": office.service.epoch}
     page = await office.get(f"/v1/events?types=rare.*&after={page['next']}")
-    assert page == {"data": [], "next": 10, "head": 12}
+    assert page == {"data": [], "next": 10, "head": 12, "epoch": office.service.epoch}
     page = await office.get(f"/v1/events?types=rare.*,nothing&after={page['next']}")
     assert [event["data"]["number"] for event in page["data"]] == [11]
     assert page["next"] == 12
@@ -105,9 +106,11 @@ async def test_nobody_reads_the_events_of_others(office: Office, open_office: Op
     await office.emit()
     await office.fan_out()
     other = await open_office("another shop")
-    assert await other.get("/v1/events") == {"data": [], "next": 0, "head": 0}
+    epoch = office.service.epoch
+    assert await other.get("/v1/events") == {"data": [], "next": 0, "head": 0, "epoch": epoch}
     assert await office.get("/v1/events?after=9223372036854775807") == {
         "data": [],
         "next": 2**63 - 1,
         "head": 1,
+        "epoch": epoch,
     }

@@ -21,6 +21,8 @@ from tests.core.outbox.office import Office
 from tests.jobs.merchant import Receiver
 from tests.queries import QUERIES
 
+pytestmark = pytest.mark.fresh
+
 TAKEN = 4_000
 # Pages that a claim of a single row reads where nothing is in its way: some levels of some indexes.
 FEW = 60

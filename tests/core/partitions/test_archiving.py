@@ -19,6 +19,8 @@ from core.settings import Settings
 from tests.core.partitions.aging import age, attempt, audited, rows_of
 from tests.core.partitions.test_keeping import make_all
 
+pytestmark = pytest.mark.fresh
+
 TABLES = ("webhook_attempts", "audit_events")
 
 

@@ -13,6 +13,8 @@ from core.migrations import migrate, migration_files
 from ops.embedded import EmbeddedServers
 from tests.core.partitions.aging import attempt, audited, rows_of
 
+pytestmark = pytest.mark.fresh
+
 TABLES = ("webhook_attempts", "audit_events")
 FILES = "SELECT pg_relation_filenode($1::text::regclass)"
 

@@ -39,11 +39,13 @@ NOT_OVER_HTTP = {
     "not_migrated",
     "migration_unsaid",
     "migration_busy",
+    "migration_unfit",
     # The archive of partitions, which commands alone ask for.
     "archive_not_set",
     "archive_damaged",
     "not_archived",
     "not_restored",
+    "rows_in_the_way",
     "entries_disagree",
     "database_in_use",
     "event_too_large",
