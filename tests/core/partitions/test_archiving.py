@@ -112,7 +112,7 @@ async def test_what_leaves_the_database_is_in_the_archive_and_comes_back(
         lines = gzip.decompress(good)
         for bad in (
             good[:-9],
-            good[:40] + b"\0" + good[41:],
+            good[:40] + bytes([good[40] ^ 255]) + good[41:],
             gzip.compress(lines + lines),
             b"",
             gzip.compress(b""),
