@@ -27,7 +27,7 @@ random | keep postgres_password
 printf 'postgresql://tallystick:%s@postgres:5432/tallystick\n' "$(cat "$folder/postgres_password")" | keep database_url
 random | keep admin_token
 # Prometheus shows one token, and that file may hold two.
-tr ',\r' '\n\n' <"$folder/admin_token" | sed '/^[[:space:]]*$/d' | head -n 1 | keep prometheus_token
+tr -d '\r' <"$folder/admin_token" | tr ',' '\n' | sed '/^[[:space:]]*$/d' | head -n 1 | keep prometheus_token
 random | keep grafana_password
 if [ ! -e "$folder/tls_certificate" ]; then
     name=${TLS_NAME:-localhost}

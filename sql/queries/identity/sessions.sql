@@ -7,8 +7,8 @@ VALUES ($1, $2, $3, clock_timestamp() + make_interval(secs => $4), $5, $6);
 -- name: rotate_refresh
 -- One row when the sign-in $1 is live and its family's hash is $2: the user, `live`, and the hash of the newest token.
 -- That becomes $4 for $5 seconds where it was $3. A token with another hash was used before, which ends the sign-in,
--- unless it was used in the last $6 seconds and its successor, $4 or one of $7, is the newest one still: then its answer
--- was lost.
+-- unless it was used in the last $6 seconds and its successor, $4 or one of $7, is still the newest one: then its
+-- answer was lost.
 UPDATE sessions AS s SET
     refresh_hash = CASE WHEN s.refresh_hash = $3 THEN $4 ELSE s.refresh_hash END,
     used_hash = CASE WHEN s.refresh_hash = $3 THEN $3 ELSE s.used_hash END,
