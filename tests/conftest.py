@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
+import certifi
 import pytest
 import structlog
 import uvloop
@@ -209,6 +210,12 @@ async def redis_url(servers: EmbeddedServers, part: Part) -> AsyncIterator[str]:
 
     async with part("redis", emptied) as url:
         yield url
+
+
+@pytest.fixture
+def authorities(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let clients of object storage find certificates; they do not start without, even for an address without TLS."""
+    monkeypatch.setenv("SSL_CERT_FILE", certifi.where())
 
 
 @pytest.fixture

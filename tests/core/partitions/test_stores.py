@@ -58,6 +58,7 @@ class Storage:
         return web.Response(body=self.objects[path], headers=headers)
 
 
+@pytest.mark.usefixtures("authorities")
 async def test_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
     storage = Storage()
     app = web.Application(client_max_size=PART_BYTES * 4)

@@ -109,7 +109,7 @@ def test_a_backup_is_never_removed_by_its_own_run(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-async def bucket(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[stub.Bucket]:
+async def bucket(monkeypatch: pytest.MonkeyPatch, authorities: None) -> AsyncIterator[stub.Bucket]:
     served = stub.Bucket()
     async with TestServer(served.app()) as server:
         for name, value in {
@@ -173,6 +173,7 @@ async def test_an_upload_that_is_broken_off_is_no_backup(
     assert (tmp_path / "dump").exists()
 
 
+@pytest.mark.usefixtures("authorities")
 def test_places_and_names() -> None:
     for text, place, name in (
         ("/b/books-20260131T030000Z.dump", "/b", "books-20260131T030000Z"),
