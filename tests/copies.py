@@ -94,7 +94,10 @@ class Copies:
 
     @asynccontextmanager
     async def copy(self, template: str, *, fresh: bool = False) -> AsyncIterator[str]:
-        """Give the DSN of a database with the schema and the rows of `template`; a `fresh` one had never others."""
+        """Give the DSN of a database with the schema and the rows of `template`; a `fresh` one never had others.
+
+        A template with rows wants fresh ones, since the numbers of its sequences are not restored.
+        """
         waiting = () if fresh else self._waiting
         copy = next((each for each in waiting if each.template == template), None)
         if copy is not None:
