@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # A run of the whole suite fills less than a third of this.
 MEMORY_BYTES = 2 * 1024**3
-# What was deleted stays in the files until then, and every look at a table reads it.
+# Deleted rows stay in the files until the database goes, and every look at a table reads them.
 MOST_USES = 60
 # A connection that its test closed ends a moment later.
 ENDING_MILLISECONDS = 2_000

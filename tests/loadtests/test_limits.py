@@ -1,4 +1,4 @@
-"""What limits a load, and where its knee is: computed from values."""
+"""The limit of a load and its knee, computed from values."""
 
 import pytest
 

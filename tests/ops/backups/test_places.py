@@ -46,7 +46,7 @@ def test_what_is_kept(taken: list[datetime], keep: Keep) -> None:
     days = {time.date() for time in taken}
     for day in sorted(days)[-keep.daily :] if keep.daily else ():
         assert max(time for time in taken if time.date() == day) in staying
-    # What a run keeps the next run does not regret: to prune twice is to prune once.
+    # A second run removes nothing more: to prune twice is to prune once.
     assert kept(staying, keep) == staying
 
 

@@ -110,7 +110,7 @@ def test_the_units_and_pm2_give_each_program_the_time_that_it_takes_to_stop() ->
 
 @pytest.mark.drill
 def test_the_tools_accept_the_files(tmp_path: Path, record_property: LeftOut) -> None:
-    """What reads the files in the end: kubectl, the schemas of Kubernetes, systemd, Node.js."""
+    """The readers of the files: kubectl, the schemas of Kubernetes, systemd, Node.js."""
 
     def ran(*command: str | Path) -> str:
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)

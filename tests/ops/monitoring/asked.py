@@ -1,4 +1,4 @@
-"""What rules and dashboards ask Prometheus for: the metrics that an expression names, with their labels."""
+"""The metrics that rules and dashboards ask Prometheus for, with the labels that an expression names."""
 
 import json
 import re
