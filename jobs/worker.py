@@ -115,16 +115,6 @@ class _Shift:
         self._stream = DeadLetterStream(service.redis, service.epoch) if on_stream else None
         self._schedule = Schedule.of(service.settings)
         self._courier = Courier.of(service.settings)
-        self._processor = Processor(
-            service.database,
-            service.ledger,
-            worker,
-            wake=self._wake,
-            retries=retries,
-            admission=Admission.of(service.settings),
-            stream=self._stream,
-            engine=Notices(payments),
-        )
         self._breakers = Breakers(service.settings.webhook_breaker_open_secs)
         self._sender = Sender(
             service.database,
@@ -137,6 +127,17 @@ class _Shift:
             courier=self._courier,
             on_free=lambda: alarm.ring([wakeup.DELIVERIES]),
             on_event=lambda: self._wake(wakeup.OUTBOX),
+        )
+        self._processor = Processor(
+            service.database,
+            service.ledger,
+            worker,
+            wake=self._wake,
+            retries=retries,
+            admission=Admission.of(service.settings),
+            stream=self._stream,
+            engine=Notices(payments),
+            sender=self._sender,
         )
         self._tools = Tools(
             platform,
