@@ -2,19 +2,33 @@
 
 import asyncio
 import contextlib
+import io
+import os
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import msgspec
 import pytest
+from click.testing import CliRunner
+from rich.console import Console
 
+from loadtests.bench.stand import StandError
+from loadtests.chaos.audit import Finding
+from loadtests.chaos.command import execute
+from loadtests.chaos.ending import Ending
+from loadtests.chaos.full import command
 from loadtests.chaos.full.audit import Ledger, in_the_end
 from loadtests.chaos.full.links import Link
 from loadtests.chaos.full.movers import ACCOUNTS, Book, Moved
-from loadtests.chaos.full.plan import KILLS, KINDS, OTHERS, Plan, steps
-from loadtests.chaos.full.report import Report, run_full
+from loadtests.chaos.full.plan import KILLS, KINDS, OTHERS, WAYS, Plan, steps
+from loadtests.chaos.full.proxies import Proxies
+from loadtests.chaos.full.report import Recovery, Report, run_full
+from ops.commands.develop.chaos import chaos
+from ops.process import children_of, command_line_of
 from tests.chaos.conftest import POSTGRES_OPTIONS
 from tests.chaos.test_chaos import parent  # noqa: F401 - a fixture
 
@@ -112,6 +126,165 @@ async def test_a_link_fails_in_its_way_and_is_well_again(way: str) -> None:
         writer.write(b"after")
         assert await reader.readexactly(5) == b"after"
         writer.close()
+
+
+@pytest.fixture
+async def proxies(tmp_path: Path) -> AsyncIterator[Proxies]:
+    """The links' process, whose link `one` leads to an echo."""
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := await reader.read(1_000):
+                writer.write(chunk)
+        writer.close()
+
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    proxies = Proxies(("one", "other"), tmp_path)
+    try:
+        await proxies.start()
+        proxies.aim("one", server.sockets[0].getsockname()[1])
+        yield proxies
+    finally:
+        await proxies.close()
+        server.close()
+    assert proxies.pid is not None
+    assert not command_line_of(proxies.pid)
+
+
+async def test_links_fail_in_a_process_of_their_own_as_they_are_told(proxies: Proxies) -> None:
+    assert set(WAYS) == Link().ways.keys()
+    async with asyncio.timeout(60):
+        for way in WAYS:
+            reader, writer = await asyncio.open_connection("127.0.0.1", proxies.ports["one"])
+            writer.write(b"before")
+            assert await reader.readexactly(6) == b"before"
+            await proxies.fail("one", way, 0.05)
+            if way not in {"slow", "stall"}:
+                # The connection is reset; a torn one waits for an answer until its time is over.
+                with contextlib.suppress(ConnectionError):
+                    assert await reader.read() == b""
+            else:
+                writer.write(b"after")
+                assert await reader.readexactly(5) == b"after"
+            writer.close()
+        assert 0 <= await proxies.lag() < 60
+        with pytest.raises(
+            StandError, match=r"the harness failed, not the service: other-link\.burn .*KeyError"
+        ):
+            await proxies.fail("other", "burn", 0.0)
+
+
+async def test_links_whose_process_dies_are_an_error_of_the_harness(proxies: Proxies) -> None:
+    proxies.check()
+    failing = asyncio.ensure_future(proxies.fail("one", "stall", 3_600.0))
+    await proxies.lag()
+    assert proxies.pid is not None
+    os.kill(proxies.pid, signal.SIGKILL)
+    words = "the harness failed, not the service: the process of its links ended with exit code -9"
+    with pytest.raises(StandError, match=words):
+        await failing
+    with pytest.raises(StandError, match=words):
+        proxies.check()
+    with pytest.raises(StandError, match=words):
+        await proxies.fail("one", "cut", 0.0)
+
+
+def kill_the_links() -> None:
+    """End the process of the links of the run that goes on in this process."""
+    (links,) = [pid for pid in children_of(os.getpid()) if "chaos.full.proxies" in command_line_of(pid)]
+    os.kill(links, signal.SIGKILL)
+
+
+async def test_a_run_whose_links_die_finds_nothing_and_says_so(parent: Path) -> None:  # noqa: F811
+
+    def say(text: str) -> None:
+        if text.startswith("[  1/"):
+            kill_the_links()
+
+    plan = Plan(seed=2, kills=40, payments_a_second=0.1)
+    ending = Ending()
+    with pytest.raises(StandError, match="the harness failed, not the service"):
+        await run_full(plan, parent=parent, say=say, postgres_options=POSTGRES_OPTIONS, ending=ending)
+    # The logs stay, for somebody to see why.
+    assert Path(ending.state, "logs", "links.log").exists()
+
+
+async def test_a_run_that_is_told_to_end_is_audited_and_reports_its_steps(parent: Path) -> None:  # noqa: F811
+    ending = Ending()
+
+    def say(text: str) -> None:
+        if text.startswith("[  2/"):
+            ending.reason = "SIGTERM"
+
+    plan = Plan(seed=2, kills=40, payments_a_second=0.1)
+    report = await run_full(plan, parent=parent, say=say, postgres_options=POSTGRES_OPTIONS, ending=ending)
+    assert report.findings == []
+    assert (report.ended_early, report.steps, report.steps_planned) == ("SIGTERM", 2, len(steps(plan)))
+    assert report.events["sent"] == report.events["acknowledged"] > 0
+    assert report.longest_lags.keys() == {"loads", "links"}
+    assert list(parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signals", [1, 2])
+def test_the_first_signal_ends_a_run_in_good_order_and_the_second_one_at_once(
+    tmp_path: Path, number: signal.Signals, signals: int
+) -> None:
+    ending = Ending(state="/kept")
+
+    async def run(_: Plan, **_more: Any) -> str:
+        for _sent in range(signals):
+            os.kill(os.getpid(), number)
+        while signals > 1 or not ending.reason:  # noqa: ASYNC110 - a signal is what is waited for
+            await asyncio.sleep(0.01)
+        return "reported"
+
+    console = Console(file=io.StringIO(), width=200)
+    said = console.file.getvalue  # type: ignore[attr-defined]
+    if signals == 1:
+        assert execute(Plan(), run, parent=tmp_path, console=console, ending=ending) == "reported"
+        assert f"{number.name}: the step is finished, then comes the audit" in said()
+    else:
+        with pytest.raises(click.exceptions.Exit) as ended:
+            execute(Plan(), run, parent=tmp_path, console=console, ending=ending)
+        assert ended.value.exit_code == 130
+        assert "stopped; nothing was written\nThe state is kept in /kept." in said()
+    assert ending.reason == number.name
+
+
+@pytest.mark.parametrize(
+    ("reason", "findings", "code"), [("", 0, 0), ("--seconds", 0, 0), ("SIGTERM", 0, 130), ("SIGTERM", 1, 1)]
+)
+def test_the_command_writes_a_report_however_the_run_ends(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reason: str, findings: int, code: int
+) -> None:
+    found = [Finding(check="move_lost", count=1, examples=["move-1"])] * findings
+    report = a_report(ended_early=reason, findings=found)
+
+    def execute(_plan: Plan, _run: Any, *, ending: Ending, **_more: Any) -> Report:
+        ending.reason = reason
+        return report
+
+    monkeypatch.setattr(command, "execute", execute)
+    output = tmp_path / "folder" / "chaos.json"
+    result = CliRunner().invoke(chaos, ["--step", "5", "--output", str(output)])
+    assert result.exit_code == code, result.output
+    assert msgspec.json.decode(output.read_bytes(), type=Report) == report
+    words = f"ENDED EARLY by {reason}: 3 of 9 steps were made; `--step 8` goes on"
+    assert (words in result.output) is bool(reason)
+    assert ("move-1" in result.output) is bool(findings)
+
+
+def a_report(**changes: Any) -> Report:
+    empty: dict[str, Any] = {name: {} for name in ("machine", "left_out", "answers", "ended_by_themselves")}
+    counts: dict[str, Any] = {name: {"sent": 1} for name in ("events", "transfers", "payments")}
+    faults = {"api.kill": Recovery(times=1, p50=0.1, p95=0.2, longest=0.2)}
+    figures: dict[str, Any] = {
+        "started_at": "2026-11-30T00:00:00Z", "commit": "abc", "plan": Plan(first_step=5), "seconds": 1.0, "kills": 1,
+        "others": 0, "steps": 3, "steps_planned": 9, "checkpoints": 0, "disk_full_errors": 0, "faults": faults,
+        "seconds_until_settled": 0.5,
+    }  # fmt: skip
+    return Report(**{**empty, **counts, **figures, **changes})
 
 
 def test_each_broken_promise_of_the_movers_is_found() -> None:
