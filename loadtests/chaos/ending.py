@@ -29,11 +29,13 @@ def stop_on_signals(ending: Ending | None, say: Callable[[str], None]) -> None:
     A shell lets what it starts with `&` ignore SIGINT, and it stays ignored.
     """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    left = [] if task is None else [task]
 
     def told(number: signal.Signals) -> None:
         if ending is None or ending.by_signal:
-            if task is not None:
-                task.cancel()
+            # A third signal must not cut off the end of the parts.
+            while left:
+                left.pop().cancel()
             return
         ending.reason = number.name
         say(f"{number.name}: the step is finished, then comes the audit; the next signal stops all at once")

@@ -1,12 +1,11 @@
-"""A short run of `make chaos` as a whole, what its seed decides, what its links do and what its audit finds."""
+"""A short run of `make chaos` as a whole, what its seed decides, what its audit finds."""
 
 import asyncio
-import contextlib
 import io
 import os
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,8 @@ from loadtests.chaos.command import execute
 from loadtests.chaos.ending import Ending
 from loadtests.chaos.full import command
 from loadtests.chaos.full.audit import Ledger, in_the_end
-from loadtests.chaos.full.links import Link
 from loadtests.chaos.full.movers import ACCOUNTS, Book, Moved
-from loadtests.chaos.full.plan import KILLS, KINDS, OTHERS, WAYS, Plan, steps
-from loadtests.chaos.full.proxies import Proxies
+from loadtests.chaos.full.plan import KILLS, KINDS, OTHERS, Plan, steps
 from loadtests.chaos.full.report import Recovery, Report, run_full
 from ops.commands.develop.chaos import chaos
 from ops.process import children_of, command_line_of
@@ -76,117 +73,6 @@ def test_a_full_run_has_every_fault_and_a_thousand_kills() -> None:
             assert all(
                 KINDS[fault.name].shortest <= fault.seconds <= KINDS[fault.name].longest for fault in step
             )
-
-
-@contextlib.asynccontextmanager
-async def an_echo_behind(link: Link) -> AsyncIterator[list[bytes]]:
-    """A server behind the link that notes what it hears and sends it back."""
-    heard: list[bytes] = []
-
-    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while chunk := await reader.read(1_000):
-                heard.append(chunk)
-                writer.write(chunk)
-        writer.close()
-
-    server = await asyncio.start_server(echo, "127.0.0.1", 0)
-    link.target = server.sockets[0].getsockname()[1]
-    await link.start()
-    try:
-        yield heard
-    finally:
-        await link.close()
-        server.close()
-
-
-@pytest.mark.parametrize("way", sorted(Link().ways))
-async def test_a_link_fails_in_its_way_and_is_well_again(way: str) -> None:
-    link = Link()
-    async with an_echo_behind(link) as heard, asyncio.timeout(10):
-        reader, writer = await asyncio.open_connection("127.0.0.1", link.port)
-        writer.write(b"before")
-        assert await reader.readexactly(6) == b"before"
-        failing = asyncio.ensure_future(link.ways[way](0.2))
-        await asyncio.sleep(0)
-        with contextlib.suppress(OSError):
-            writer.write(b"during" * 10)
-        try:
-            answer = await reader.read(1_000)
-        except OSError:
-            answer = b""
-        await failing
-        survives = way in {"slow", "stall"}
-        assert (answer == b"during" * 10) is survives
-        assert answer == (b"during" * 10)[:40] or way != "tear"
-        # The server has heard it though the caller does not know.
-        assert (b"during" * 10 in heard) or way not in {"mute", "tear", "slow", "stall"}
-        writer.close()
-        reader, writer = await asyncio.open_connection("127.0.0.1", link.port)
-        writer.write(b"after")
-        assert await reader.readexactly(5) == b"after"
-        writer.close()
-
-
-@pytest.fixture
-async def proxies(tmp_path: Path) -> AsyncIterator[Proxies]:
-    """The links' process, whose link `one` leads to an echo."""
-
-    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while chunk := await reader.read(1_000):
-                writer.write(chunk)
-        writer.close()
-
-    server = await asyncio.start_server(echo, "127.0.0.1", 0)
-    proxies = Proxies(("one", "other"), tmp_path)
-    try:
-        await proxies.start()
-        proxies.aim("one", server.sockets[0].getsockname()[1])
-        yield proxies
-    finally:
-        await proxies.close()
-        server.close()
-    assert proxies.pid is not None
-    assert not command_line_of(proxies.pid)
-
-
-async def test_links_fail_in_a_process_of_their_own_as_they_are_told(proxies: Proxies) -> None:
-    assert set(WAYS) == Link().ways.keys()
-    async with asyncio.timeout(60):
-        for way in WAYS:
-            reader, writer = await asyncio.open_connection("127.0.0.1", proxies.ports["one"])
-            writer.write(b"before")
-            assert await reader.readexactly(6) == b"before"
-            await proxies.fail("one", way, 0.05)
-            if way not in {"slow", "stall"}:
-                # The connection is reset; a torn one waits for an answer until its time is over.
-                with contextlib.suppress(ConnectionError):
-                    assert await reader.read() == b""
-            else:
-                writer.write(b"after")
-                assert await reader.readexactly(5) == b"after"
-            writer.close()
-        assert 0 <= await proxies.lag() < 60
-        with pytest.raises(
-            StandError, match=r"the harness failed, not the service: other-link\.burn .*KeyError"
-        ):
-            await proxies.fail("other", "burn", 0.0)
-
-
-async def test_links_whose_process_dies_are_an_error_of_the_harness(proxies: Proxies) -> None:
-    proxies.check()
-    failing = asyncio.ensure_future(proxies.fail("one", "stall", 3_600.0))
-    await proxies.lag()
-    assert proxies.pid is not None
-    os.kill(proxies.pid, signal.SIGKILL)
-    words = "the harness failed, not the service: the process of its links ended with exit code -9"
-    with pytest.raises(StandError, match=words):
-        await failing
-    with pytest.raises(StandError, match=words):
-        proxies.check()
-    with pytest.raises(StandError, match=words):
-        await proxies.fail("one", "cut", 0.0)
 
 
 def kill_the_links() -> None:

@@ -11,7 +11,7 @@ from core.settings import load_settings
 from loadtests.bench.command import make_console
 from loadtests.chaos import audit as events_audit
 from loadtests.chaos.command import execute, totals, verdict, write
-from loadtests.chaos.ending import Ending
+from loadtests.chaos.ending import TIME_IS_UP, Ending
 from loadtests.chaos.full import audit
 from loadtests.chaos.full.plan import KINDS, Plan
 from loadtests.chaos.full.report import Report, run_full
@@ -31,7 +31,7 @@ def main(plan: Plan, output: Path | None) -> None:
     show(report, console)
     if report.findings:
         raise click.exceptions.Exit(1)
-    if ending.by_signal:
+    if report.ended_early not in {"", TIME_IS_UP}:
         raise click.exceptions.Exit(130)
 
 

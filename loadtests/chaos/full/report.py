@@ -68,7 +68,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     answers: dict[str, dict[str, int]]
     seconds_until_settled: float
     longest_lags: dict[str, float] = {}
-    """For how many seconds the process of the loads and that of the links waited for their turn at most."""
+    """For how many seconds the process of the loads and that of the links waited for their turn at most, under load."""
     ended_by_themselves: dict[str, int]
     findings: list[Finding]
     state: str = ""
@@ -103,6 +103,7 @@ async def run_full(
         for beside in (loads.movers.read_feed(), lag.measure()):
             stack.callback(asyncio.create_task(beside).cancel)
         await run.play()
+        lags = {"loads": round(lag.longest, 2), "links": round(await stage.links.lag(), 2)}
         ended = time.monotonic()
         evidence = await run.settle()
         settled = time.monotonic() - ended
@@ -119,14 +120,14 @@ async def run_full(
             others=run.made(kills=False),
             steps=run.steps,
             steps_planned=len(run.script),
-            ended_early=ending.reason,
+            ended_early=run.ended_early,
             faults={name: _recovery(took) for name, took in sorted(run.recoveries.items())},
             left_out=run.faults.left_out(),
             checkpoints=run.checkpoints,
             disk_full_errors=_no_room(stage.servers.postgres.log),
             **_counts(loads, evidence),
             seconds_until_settled=round(settled, 1),
-            longest_lags={"loads": round(lag.longest, 2), "links": round(await stage.links.lag(), 2)},
+            longest_lags=lags,
             ended_by_themselves={member.name: member.ends for member in stage.members if member.ends},
             findings=findings,
             state=str(stage.folder) if findings else "",

@@ -46,6 +46,7 @@ class Run:
         self.no_comeback: list[str] = []
         self.steps = 0
         self.checkpoints = 0
+        self.ended_early = ""
         self.broken: dict[str, list[str]] = {}
         self._began = time.monotonic()
 
@@ -82,7 +83,8 @@ class Run:
         """Whether no further step is to begin, since somebody has said so or the time is up."""
         if not self._ending.reason and time.monotonic() - self._began > (self._plan.seconds or math.inf):
             self._ending.reason = TIME_IS_UP
-        return bool(self._ending.reason)
+        self.ended_early = self._ending.reason
+        return bool(self.ended_early)
 
     async def _make(self, number: int, step: Sequence[Fault]) -> None:
         left_out = self.faults.left_out()
