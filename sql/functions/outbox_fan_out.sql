@@ -45,7 +45,9 @@ BEGIN
             ON
                 given.principal_id = endpoint.principal_id
                 AND endpoint.deleted_at IS NULL
-                AND given.created_at >= endpoint.created_at
+                -- Ids have the time of the API's clocks. An event is after the endpoint if either clock says so: a
+                -- database whose clock is moved back must not hide events from it.
+                AND (given.created_at >= endpoint.created_at OR given.id >= endpoint.id)
                 AND (
                     endpoint.event_types = '{}'
                     OR given.event_type = any(endpoint.event_types)
