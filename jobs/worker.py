@@ -31,7 +31,7 @@ from core.payments.notices import Notices
 from core.payments.router import open_engine
 from core.platform import open_platform
 from core.redis import open_redis
-from core.service import open_service
+from core.service import open_service, spare_the_collector
 from core.vault import Vault
 from core.work import wakeup
 from core.work.leases import HEARTBEAT_SECONDS, Worker
@@ -64,10 +64,16 @@ async def _main(settings: Settings) -> None:
         # Under nohup the worker stays when its terminal goes.
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             loop.add_signal_handler(number, stopping.set)
-    await work(settings, stopping)
+    await work(settings, stopping, on_started=spare_the_collector)
 
 
-async def work(settings: Settings, stopping: asyncio.Event, *, retries: Retries | None = None) -> None:
+async def work(
+    settings: Settings,
+    stopping: asyncio.Event,
+    *,
+    retries: Retries | None = None,
+    on_started: Callable[[], None] = lambda: None,
+) -> None:
     """Do a worker's work until `stopping` is set; then finish the work in hand, within SHUTDOWN_TIMEOUT_SECS."""
     async with (
         open_service(settings) as service,
@@ -85,6 +91,7 @@ async def work(settings: Settings, stopping: asyncio.Event, *, retries: Retries 
                 service, platform, payments, worker, egress, alarm, retries or Retries.of(settings)
             )
             async with metrics_listener(service):
+                on_started()
                 await shift.run(stopping)
         finally:
             await egress.close()

@@ -88,7 +88,7 @@ class Handover(Protocol):
 
 
 class Handed:
-    """The deliveries that a transaction has handed over within `room`: the rows of `outbox_deliver` behind the first."""
+    """The deliveries that a transaction hands over within `room`: the rows of `outbox_deliver` behind the first."""
 
     def __init__(self, room: Room) -> None:
         self.room = room
