@@ -1,6 +1,6 @@
 """A lane gathers the items of many callers and sends them as one batch.
 
-A lane never waits to gather: it sends at once when idle, and while a batch is in flight the next one grows. So a single
+A lane waits for no clock: it sends at once when idle, and while a batch is in flight the next one grows. So a single
 caller pays no delay, and a thousand callers share the cost of one round trip.
 """
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+# A patient lane lets the event loop turn so many times at most, so that arrivals without an end do not hold a batch up.
+PATIENT_TURNS = 3
 # An item, the future of its result, and when it came.
 _Waiting: TypeAlias = tuple[Item, asyncio.Future[Result], float]
 
@@ -37,7 +39,8 @@ class Lane(Generic[Item, Result]):
 
     `send` returns one result or exception an item, in the same order; an exception that it raises goes to every item.
     `waited` is told how many seconds the first item of each batch has waited.
-    A `patient` lane lets the event loop turn once before it sends when idle, so that items that have arrived go along.
+    A `patient` lane lets the event loop turn before it sends, so that items that have arrived go along. A turn that
+    brings none is the last one, so that nobody waits for what is not there.
     A lane with a `name` shows in traces: the wait of each item, and the batch that has served it.
     """
 
@@ -106,9 +109,9 @@ class Lane(Generic[Item, Result]):
 
     async def _run(self) -> None:
         try:
-            if self._patient:
-                await asyncio.sleep(0)
             while self._waiting:
+                if self._patient:
+                    await self._gather()
                 batch = self._take()
                 if self._waited is not None:
                     self._waited(time.perf_counter() - batch[0][2])
@@ -125,6 +128,14 @@ class Lane(Generic[Item, Result]):
                     _settle(future, result)
         finally:
             self._runner = None
+
+    async def _gather(self) -> None:
+        """Let the event loop turn once, and then again as long as turns bring items."""
+        for _ in range(PATIENT_TURNS):
+            known = len(self._waiting)
+            await asyncio.sleep(0)
+            if len(self._waiting) == known:
+                return
 
     def _traced(self, batch: Sequence[_Waiting[Item, Result]]) -> Scope | None:
         """Begin the span of a batch, also of one that nobody traces: this task may come from a request long gone."""
