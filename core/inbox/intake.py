@@ -75,7 +75,7 @@ class Intake:
         """
         if tracing.active is not None:
             event = event._replace(traceparent=tracing.active.current())
-        return await self._lane.submit(event)
+        return await self._lane.enqueue(event)
 
     async def close(self) -> None:
         """Finish what was accepted."""
