@@ -132,6 +132,8 @@ PROBLEM_SCHEMA: dict[str, Any] = {
 
 # Bodies of refusals that are kept, since most come again. A sentence with a stranger's word pushes an old one out.
 MAX_KEPT = 500
+# A longer sentence holds more than ours, so its body is not kept.
+MAX_KEPT_SENTENCE = 300
 
 _OF_PROBLEM = CIMultiDictProxy(CIMultiDict({hdrs.CONTENT_TYPE: MEDIA_TYPE}))
 _OF_UNAUTHORIZED = CIMultiDictProxy(CIMultiDict({**_OF_PROBLEM, hdrs.WWW_AUTHENTICATE: "Bearer"}))
@@ -181,7 +183,7 @@ def problem_details(problem: Problem) -> bytes:
 
 def refused(refusal: Refusal, write: Callable[[Problem], bytes] = problem_details) -> web.Response:
     """Answer an expected refusal, with the body that `write` makes of it."""
-    if refusal.extra or refusal.code not in PROBLEMS:
+    if refusal.extra or refusal.code not in PROBLEMS or len(refusal.detail) > MAX_KEPT_SENTENCE:
         response = problem_response(problem_of(refusal.code, refusal.detail, refusal.extra), write)
     else:
         response = _answer(*_kept_problem(refusal.code, refusal.detail, write))
