@@ -1,7 +1,7 @@
 """A lane gathers the items of many callers and sends them as one batch.
 
-A lane waits for no clock: it sends at once when idle, and while a batch is in flight the next one grows. So a single
-caller pays no delay, and a thousand callers share the cost of one round trip.
+A lane sends at once when idle, and while a batch is in flight the next one grows. So a single caller pays no delay, and
+a thousand callers share the cost of one round trip. Only a lane that nobody waits for has time to gather.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-# A patient lane lets the event loop turn so many times at most, so that arrivals without an end do not hold a batch up.
+# A lane with the patience 0 lets the loop turn so many times at most. Arrivals without an end hold no batch up.
 PATIENT_TURNS = 3
 # An item, the future of its result, and when it came.
 _Waiting: TypeAlias = tuple[Item, asyncio.Future[Result], float]
@@ -39,8 +39,9 @@ class Lane(Generic[Item, Result]):
 
     `send` returns one result or exception an item, in the same order; an exception that it raises goes to every item.
     `waited` is told how many seconds the first item of each batch has waited.
-    A `patient` lane lets the event loop turn before it sends, so that items that have arrived go along. A turn that
-    brings none is the last one, so that nobody waits for what is not there.
+    A lane that is idle waits for `patience` seconds before it sends, so that more items go along; None sends at once.
+    With 0 it lets the event loop turn before each batch, for items that have arrived; a turn that brings none is the
+    last one.
     A lane with a `name` shows in traces: the wait of each item, and the batch that has served it.
     """
 
@@ -52,7 +53,7 @@ class Lane(Generic[Item, Result]):
         max_waiting: int,
         weigh: Callable[[Item], int] | None = None,
         share: int | None = None,
-        patient: bool = False,
+        patience: float | None = None,
         waited: Callable[[float], None] | None = None,
         name: str = "",
     ) -> None:
@@ -61,7 +62,7 @@ class Lane(Generic[Item, Result]):
         self._max_waiting = max_waiting
         self._weigh = weigh
         self._share = share
-        self._patient = patient
+        self._patience = patience
         self._waited = waited
         self._name = name
         # The spans of items that wait, while traces are made.
@@ -109,8 +110,10 @@ class Lane(Generic[Item, Result]):
 
     async def _run(self) -> None:
         try:
+            if self._patience:
+                await asyncio.sleep(self._patience)
             while self._waiting:
-                if self._patient:
+                if self._patience == 0:
                     await self._gather()
                 batch = self._take()
                 if self._waited is not None:

@@ -31,7 +31,7 @@ from core.payments.notices import Notices
 from core.payments.router import open_engine
 from core.platform import open_platform
 from core.redis import open_redis
-from core.service import open_service
+from core.service import open_service, spare_the_collector
 from core.vault import Vault
 from core.work import wakeup
 from core.work.leases import HEARTBEAT_SECONDS, Worker
@@ -64,10 +64,16 @@ async def _main(settings: Settings) -> None:
         # Under nohup the worker stays when its terminal goes.
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             loop.add_signal_handler(number, stopping.set)
-    await work(settings, stopping)
+    await work(settings, stopping, on_started=spare_the_collector)
 
 
-async def work(settings: Settings, stopping: asyncio.Event, *, retries: Retries | None = None) -> None:
+async def work(
+    settings: Settings,
+    stopping: asyncio.Event,
+    *,
+    retries: Retries | None = None,
+    on_started: Callable[[], None] = lambda: None,
+) -> None:
     """Do a worker's work until `stopping` is set; then finish the work in hand, within SHUTDOWN_TIMEOUT_SECS."""
     async with (
         open_service(settings) as service,
@@ -85,6 +91,7 @@ async def work(settings: Settings, stopping: asyncio.Event, *, retries: Retries 
                 service, platform, payments, worker, egress, alarm, retries or Retries.of(settings)
             )
             async with metrics_listener(service):
+                on_started()
                 await shift.run(stopping)
         finally:
             await egress.close()
@@ -115,16 +122,6 @@ class _Shift:
         self._stream = DeadLetterStream(service.redis, service.epoch) if on_stream else None
         self._schedule = Schedule.of(service.settings)
         self._courier = Courier.of(service.settings)
-        self._processor = Processor(
-            service.database,
-            service.ledger,
-            worker,
-            wake=self._wake,
-            retries=retries,
-            admission=Admission.of(service.settings),
-            stream=self._stream,
-            engine=Notices(payments),
-        )
         self._breakers = Breakers(service.settings.webhook_breaker_open_secs)
         self._sender = Sender(
             service.database,
@@ -137,6 +134,17 @@ class _Shift:
             courier=self._courier,
             on_free=lambda: alarm.ring([wakeup.DELIVERIES]),
             on_event=lambda: self._wake(wakeup.OUTBOX),
+        )
+        self._processor = Processor(
+            service.database,
+            service.ledger,
+            worker,
+            wake=self._wake,
+            retries=retries,
+            admission=Admission.of(service.settings),
+            stream=self._stream,
+            engine=Notices(payments),
+            sender=self._sender,
         )
         self._tools = Tools(
             platform,
