@@ -62,7 +62,8 @@ def list_(
     """List payments, newest first.
 
     Those that wait for a person are `unknown` for long, or `mismatched`; `tallystick payments resolve` says what became
-    of them.
+    of them. A payment is unknown while one of its attempts is, and then the age is that attempt's: the alert
+    PaymentsUnknown counts the same.
 
     \b
     Examples:
