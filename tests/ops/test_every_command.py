@@ -1,4 +1,4 @@
-"""Commands on a database without a schema, or with an older one: each says so in a sentence."""
+"""Rules of every command: a missing or older schema is told in a sentence, and texts that are kept have bounds."""
 
 import importlib
 from collections.abc import AsyncIterator, Iterator
@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from ops.cli import FAILURE, _explain, cli
 from ops.commands.table import COMMANDS, GROUPS
+from ops.commands.texts import Text
 from ops.embedded import EmbeddedServers
 from tests.commands import tallystick
 
@@ -92,16 +93,18 @@ OTHERS = {
     "secrets list", "secrets new", "serve", "up", "version", "worker",
 }  # fmt: skip
 DEVELOP = {*GROUPS["Develop"]} - {"seed"}
+# Options that are kept as they are typed, for people.
+KEPT = {"reason", "description", "by", "device"}
 
 
-def leaves(name: str) -> Iterator[str]:
+def leaves(name: str) -> Iterator[tuple[str, click.Command]]:
     module, attribute = COMMANDS[name][0].split(":")
     waiting = [(name, getattr(importlib.import_module(module), attribute))]
     for words, one in waiting:
         if isinstance(one, click.Group):
             waiting += [(f"{words} {each}", one.commands[each]) for each in one.commands]
         if not isinstance(one, click.Group) or one.invoke_without_command:
-            yield words
+            yield words, one
 
 
 def told_by(line: list[str]) -> tuple[int, str]:
@@ -109,7 +112,7 @@ def told_by(line: list[str]) -> tuple[int, str]:
     done = CliRunner().invoke(cli, line, standalone_mode=False)
     error = done.exception
     if isinstance(error, click.ClickException):
-        return error.exit_code, error.message
+        return error.exit_code, error.format_message()
     return _explain(error) if isinstance(error, Exception) else (done.exit_code, done.output)
 
 
@@ -130,7 +133,7 @@ def test_every_command_tells_of_a_database_without_a_schema(
     report = tmp_path / "report.csv"
     report.write_text(REPORT)
     lines = LINES.strip().splitlines()
-    known = {words for name in COMMANDS if name not in DEVELOP for words in leaves(name)} - OTHERS
+    known = {words for name in COMMANDS if name not in DEVELOP for words, _ in leaves(name)} - OTHERS
     assert {
         words for words in known if not any(f"{line} ".startswith(f"{words} ") for line in lines)
     } == set()
@@ -161,3 +164,24 @@ async def test_an_older_schema_is_told_in_a_sentence(
     done = await tallystick(*line.split(), DATABASE_URL=database_url, REDIS_URL=redis_url)
     sentence = f"is older than this program: {name} was not applied. Run `tallystick migrate` first."
     assert (done.returncode, sentence in done.stderr) == (FAILURE, True), done.stderr
+
+
+def test_texts_that_are_kept_have_bounds() -> None:
+    found = {
+        f"{words} {option.name}": option
+        for name in COMMANDS
+        if name not in DEVELOP
+        for words, command in leaves(name)
+        for option in command.params
+        if option.name in KEPT
+        and (words, option.name) not in {("dlq list", "reason"), ("dlq replay", "reason")}
+    }
+    assert {"recovered reason", "closing move reason", "dlq discard reason"} <= found.keys()
+    assert [name for name, option in found.items() if not isinstance(option.type, Text)] == []
+    reason, description = found["recovered reason"].type, found["keys create description"].type
+    for text in ("x", "x" * 500, "two\nlines"):
+        assert reason.convert(text, None, None) == text
+    assert description.convert("", None, None) == ""
+    for text in ("", "x" * 501, " \n", "\udcff"):
+        code, sentence = told_by(["recovered", "--reason", text])
+        assert (code, "Invalid value for '--reason'" in sentence) == (2, True), (text, sentence)
