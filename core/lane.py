@@ -1,7 +1,7 @@
 """A lane gathers the items of many callers and sends them as one batch.
 
-A lane never waits to gather: it sends at once when idle, and while a batch is in flight the next one grows. So a single
-caller pays no delay, and a thousand callers share the cost of one round trip.
+A lane sends at once when idle, and while a batch is in flight the next one grows. So a single caller pays no delay, and
+a thousand callers share the cost of one round trip. Only a lane that nobody waits for has time to gather.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Lane(Generic[Item, Result]):
 
     `send` returns one result or exception an item, in the same order; an exception that it raises goes to every item.
     `waited` is told how many seconds the first item of each batch has waited.
-    A `patient` lane lets the event loop turn once before it sends when idle, so that items that have arrived go along.
+    A lane that is idle waits for `patience` seconds before it sends, so that more items go along: 0 lets the event loop
+    turn once, for those that have arrived; None sends at once.
     A lane with a `name` shows in traces: the wait of each item, and the batch that has served it.
     """
 
@@ -49,7 +50,7 @@ class Lane(Generic[Item, Result]):
         max_waiting: int,
         weigh: Callable[[Item], int] | None = None,
         share: int | None = None,
-        patient: bool = False,
+        patience: float | None = None,
         waited: Callable[[float], None] | None = None,
         name: str = "",
     ) -> None:
@@ -58,7 +59,7 @@ class Lane(Generic[Item, Result]):
         self._max_waiting = max_waiting
         self._weigh = weigh
         self._share = share
-        self._patient = patient
+        self._patience = patience
         self._waited = waited
         self._name = name
         # The spans of items that wait, while traces are made.
@@ -106,8 +107,8 @@ class Lane(Generic[Item, Result]):
 
     async def _run(self) -> None:
         try:
-            if self._patient:
-                await asyncio.sleep(0)
+            if self._patience is not None:
+                await asyncio.sleep(self._patience)
             while self._waiting:
                 batch = self._take()
                 if self._waited is not None:

@@ -26,7 +26,7 @@ class Lookup(Generic[Found]):
         self._statement = statement
         self._read = read
         self._lane: Lane[tuple[Any, ...], Found | None] = Lane(
-            self._send, max_batch=MAX_BATCH, max_waiting=MAX_WAITING, patient=True, name=statement.name
+            self._send, max_batch=MAX_BATCH, max_waiting=MAX_WAITING, patience=0, name=statement.name
         )
 
     async def find(self, *key: Any) -> Found | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from core.settings import Settings
+
+
+# Objects made and not freed before the collector looks for cycles among them; 700 by default.
+GC_ALLOCATIONS: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,15 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
     finally:
         await redis.aclose()
         await database.close()
+
+
+def spare_the_collector() -> None:
+    """Tell the collector of this process, once it has started, that hardly anything here is for it."""
+    # Objects that exist now stay for good: the collector need not look at them again.
+    gc.collect()
+    gc.freeze()
+    # A request makes hundreds of objects and no cycles; at the default the looks for them took 6 % of the time.
+    gc.set_threshold(GC_ALLOCATIONS)
 
 
 async def open_migrated(settings: Settings, *, size: int | None = None) -> tuple[Database, str]:

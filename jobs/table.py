@@ -18,7 +18,7 @@ from core.inbox import replays
 from core.inbox.processing import BATCH as INBOX_BATCH
 from core.inbox.retention import prune_events
 from core.ledger.holds import expire_due
-from core.ledger.sealing import seal_once
+from core.ledger.sealing import ROUND_BATCHES, seal_once
 from core.outbox.fanout import BATCH
 from core.partitions import archiving, gauges, keeping
 from core.payables import expiry, reconcile
@@ -209,7 +209,7 @@ JOBS: Final[Mapping[str, Job]] = {
         ),
         Job(
             "seal", "Number and seal committed transfers.", lambda tools: seal_once(tools.database),
-            poll_seconds=lambda settings: settings.seal_interval_ms / 1000,
+            poll_seconds=lambda settings: settings.seal_interval_ms / 1000, full=ROUND_BATCHES,
         ),
         Job(
             "forget_signatures", "Forget signatures of /internal that are too old to be replayed.",

@@ -32,7 +32,7 @@ from core.payments.notices import Notices
 from core.payments.router import open_engine
 from core.platform import open_platform
 from core.redis import open_redis
-from core.service import open_service
+from core.service import open_service, spare_the_collector
 from core.vault import Vault
 from core.work import wakeup
 from core.work.leases import HEARTBEAT_SECONDS, Worker
@@ -73,10 +73,16 @@ async def _main(settings: Settings) -> None:
         refusal = await migrations.lacking(str(settings.database_url))
     if refusal is not None:
         raise refusal
-    await work(settings, stopping)
+    await work(settings, stopping, on_started=spare_the_collector)
 
 
-async def work(settings: Settings, stopping: asyncio.Event, *, retries: Retries | None = None) -> None:
+async def work(
+    settings: Settings,
+    stopping: asyncio.Event,
+    *,
+    retries: Retries | None = None,
+    on_started: Callable[[], None] = lambda: None,
+) -> None:
     """Do a worker's work until `stopping` is set; then finish the work in hand, within SHUTDOWN_TIMEOUT_SECS."""
     async with (
         open_service(settings) as service,
@@ -94,6 +100,7 @@ async def work(settings: Settings, stopping: asyncio.Event, *, retries: Retries 
                 service, platform, payments, worker, egress, alarm, retries or Retries.of(settings)
             )
             async with metrics_listener(service):
+                on_started()
                 await shift.run(stopping)
         finally:
             await egress.close()
@@ -124,16 +131,6 @@ class _Shift:
         self._stream = DeadLetterStream(service.redis, service.epoch) if on_stream else None
         self._schedule = Schedule.of(service.settings)
         self._courier = Courier.of(service.settings)
-        self._processor = Processor(
-            service.database,
-            service.ledger,
-            worker,
-            wake=self._wake,
-            retries=retries,
-            admission=Admission.of(service.settings),
-            stream=self._stream,
-            engine=Notices(payments),
-        )
         self._breakers = Breakers(service.settings.webhook_breaker_open_secs)
         self._sender = Sender(
             service.database,
@@ -146,6 +143,17 @@ class _Shift:
             courier=self._courier,
             on_free=lambda: alarm.ring([wakeup.DELIVERIES]),
             on_event=lambda: self._wake(wakeup.OUTBOX),
+        )
+        self._processor = Processor(
+            service.database,
+            service.ledger,
+            worker,
+            wake=self._wake,
+            retries=retries,
+            admission=Admission.of(service.settings),
+            stream=self._stream,
+            engine=Notices(payments),
+            sender=self._sender,
         )
         self._tools = Tools(
             platform,

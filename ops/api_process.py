@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import os
 import signal
 import socket
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import uvloop
 from aiohttp import hdrs, web
 
+from core.service import spare_the_collector
 from handlers.http.protocol import Runner
 from ops.listening import BACKLOG
 
@@ -34,8 +34,6 @@ CANCELLED_SECONDS = 1.0
 CLEANUP_SECONDS = 5
 # The supervisor hears so often that the loop turns.
 BEAT_SECONDS = 1.0
-# Objects made and not freed before the collector looks for cycles among them; 700 by default.
-GC_ALLOCATIONS = 20_000
 # Longer than the 60 s for which the usual proxies keep an idle connection: the proxy must be the one that closes it.
 KEEPALIVE_SECONDS = 75.0
 
@@ -100,7 +98,7 @@ async def serve(
             await web.SockSite(runner, listener, backlog=BACKLOG).start()
         if beside is not None:
             await beside.start()
-        _spare_the_collector()
+        spare_the_collector()
         beat = asyncio.create_task(_beat(ready_fd))
         await stop.wait()
         for runner in runners:
@@ -118,14 +116,6 @@ async def serve(
         await runners[0].cleanup()
         if beat is not None:
             beat.cancel()
-
-
-def _spare_the_collector() -> None:
-    # Objects that exist now stay for good: the collector need not look at them again.
-    gc.collect()
-    gc.freeze()
-    # A request makes hundreds of objects and no cycles; at the default the looks for them took 6 % of the time.
-    gc.set_threshold(GC_ALLOCATIONS)
 
 
 async def _beat(ready_fd: int) -> None:

@@ -57,6 +57,9 @@ os.environ["PGSSLMODE"] = "disable"
 
 use_named_programs()
 
+# A traceback in colours takes a second to print, in which the event loop of a test stands still.
+structlog.get_config()["processors"][-1]._exception_formatter = structlog.dev.plain_traceback
+
 # Answers leave through the connections that the service has.
 test_utils.AppRunner = Runner  # type: ignore[attr-defined]
 

@@ -112,7 +112,7 @@ class Guard:
         script = resources.files("core.access").joinpath("guard.lua").read_text()
         self._script = RedisScript(redis, script, on_change=lambda up: FALLBACK.set(not up))
         self._lane: Lane[Question, Reply] = Lane(
-            self._send, max_batch=MAX_BATCH, max_waiting=MAX_WAITING, patient=True
+            self._send, max_batch=MAX_BATCH, max_waiting=MAX_WAITING, patience=0
         )
         self._leases = Leases()
         self._memory = MemoryBuckets()

@@ -16,7 +16,8 @@ from core.database import ClaimGoneError, queries
 from core.errors import Unavailable
 from core.inbox.rules import ALREADY_APPLIED, APPLIED, IGNORED, Failed
 from core.ledger.accounts import Limits, Opening, open_accounts
-from core.ledger.items import SYSTEM_PRINCIPAL, Finishing
+from core.ledger.items import SYSTEM_PRINCIPAL, Delivering, Finishing
+from core.outbox.fanout import handing_over, waiting_since
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from core.inbox.rules import Ignored, InboxEvent, Post
     from core.ledger.items import Outcome
     from core.ledger.ledger import Ledger
+    from core.outbox.fanout import Handover
 
 log = structlog.get_logger(__name__)
 _sql = queries(__name__)
@@ -36,6 +38,9 @@ _sql = queries(__name__)
 MAX_REASON: Final = 500
 # Events are applied again at once where their effects needed accounts that had to be opened first, this often at most.
 MAX_OPENINGS: Final = 3
+# A call of so few events fans out what it tells. In a backlog a step of its own does that for 200 at a time, and the
+# money does not wait for it.
+MOST_AT_ONCE: Final = 32
 
 
 class Posted(NamedTuple):
@@ -55,7 +60,8 @@ class Idle(NamedTuple):
 class Batch:
     """The events of one claim, and what has become of them so far.
 
-    `words` has a word for each event that is done, `failed` those that are not.
+    `words` has a word for each event that is done, `failed` those that are not. Its commits have left events to be
+    fanned out where it `wakes`, and deliveries to be claimed where it `has_due`.
     The claim `has_ended` with the last event that was done, if none had failed by then.
     """
 
@@ -65,6 +71,7 @@ class Batch:
         self.words: dict[UUID, str] = {}
         self.failed: list[tuple[InboxEvent, Failed]] = []
         self.wakes = False
+        self.has_due = False
         self.has_ended = False
         # The spans of those events whose traces are kept.
         self.spans: dict[UUID, Span] = {}
@@ -77,9 +84,10 @@ class Batch:
 class BatchApplier:
     """Applies decided events. Raises ClaimGoneError, and Unavailable when the server is gone."""
 
-    def __init__(self, database: Database, ledger: Ledger) -> None:
+    def __init__(self, database: Database, ledger: Ledger, sender: Handover | None = None) -> None:
         self._database = database
         self._ledger = ledger
+        self._sender = sender
 
     async def apply(self, batch: Batch, posts: Sequence[Posted], idle: Sequence[Idle]) -> None:
         """Post, tell and finish; open the system accounts that are missing, and go on with what needed them."""
@@ -166,7 +174,15 @@ class BatchApplier:
             [*[None] * len(posts), *[_reason(one) for one in idle]],
             ends,
         )
-        outcomes = await self._ledger.post_finishing([one.post.posting for one in posts], finishing)
+        postings = [one.post.posting for one in posts]
+        if self._sender is None or len(posts) > MOST_AT_ONCE:
+            outcomes, _ = await self._ledger.post_finishing(postings, finishing)
+        else:
+            with handing_over(self._sender, 2 * len(posts)) as handed:
+                delivering = Delivering(waiting_since(), handed.room)
+                outcomes, rows = await self._ledger.post_finishing(postings, finishing, delivering)
+                handed.rows = rows[1:]
+            batch.has_due |= bool(rows) and rows[0]["due_deliveries"] > 0
         self._note(batch, idle)
         return outcomes
 

@@ -64,7 +64,7 @@ class Intake:
             max_waiting=MAX_WAITING,
             weigh=lambda event: len(event.body) + ROW_BYTES,
             # Events that have arrived together are stored together: the guard lets each through by itself.
-            patient=True,
+            patience=0,
             name="inbox.store",
         )
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from core.inbox.rules import Admission, Decision, Owners, Reading, Target
     from core.inbox.transitions import Engine
     from core.ledger.ledger import Ledger
+    from core.outbox.fanout import Handover
     from core.settings import Settings
     from core.work.leases import Worker
 
@@ -78,10 +79,11 @@ class Retries:
 class Processor:
     """The part of one worker that applies events. `wake` gets the topics that have work after a commit.
 
-    With an `engine` the events of its payments are transitions of theirs; without one they have no effect.
+    With an `engine` the events of its payments are transitions of theirs; without one they have no effect. A `sender`
+    gets what few events tell with their commit; without one that is left to the fan-out.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the tools of a worker; most have a harmless default
         self,
         database: Database,
         ledger: Ledger,
@@ -92,6 +94,7 @@ class Processor:
         engine: Engine | None = None,
         retries: Retries | None = None,
         stream: DeadLetterStream | None = None,
+        sender: Handover | None = None,
     ) -> None:
         self._database = database
         self._worker = worker
@@ -99,7 +102,7 @@ class Processor:
         self._retries = retries or Retries()
         self._admission = admission
         self._engine = engine
-        self._applier = BatchApplier(database, ledger)
+        self._applier = BatchApplier(database, ledger, sender)
         self._stream = stream
         self._left_behind = False
         self._has_skipped = False
@@ -201,6 +204,8 @@ class Processor:
             word = "not_recorded"
         if batch.wakes:
             self._wake(wakeup.OUTBOX)
+        if batch.has_due:
+            self._wake(wakeup.DELIVERIES)
         for event in batch.events:
             batch.words.setdefault(event.id, word)
         log.info("inbox.batch", events=len(batch.events), **Counter(batch.words.values()))

@@ -124,6 +124,16 @@ class Finishing(NamedTuple):
     ends: bool
 
 
+class Delivering(NamedTuple):
+    """The leave to fan out events at once: where none waits from id `since` on, into the `room` of a sender.
+
+    `room` has the arguments of `outbox_deliver` behind the events.
+    """
+
+    since: UUID
+    room: Sequence[Any]
+
+
 _encode = msgspec.json.Encoder().encode
 
 # The parts of a body, in the order of the eight one-byte hashes that are kept to name a difference.

@@ -13,6 +13,7 @@ from core.ledger.effects import pack_effects
 from core.ledger.items import (
     MAX_CALL_ITEMS,
     MAX_CALL_LEGS,
+    Delivering,
     EntryLine,
     Finishing,
     ItemLimits,
@@ -38,20 +39,16 @@ async def post(
     *,
     dry_run: bool = False,
     effective_span: EffectiveSpan | None = None,
-    finishing: Finishing | None = None,
 ) -> list[Outcome]:
     """Post up to 1,000 items of up to 4,000 legs, in order, and return the outcome of each.
 
     An item that takes effect outside of `effective_span` is refused; None: at any time.
     With a Connection the call is part of the caller's transaction and takes the same locks in the same order as any
-    other posting; else it is a transaction of its own, in one round trip. A dry run writes nothing. A call that is
-    `finishing` events raises ClaimGoneError when they belong to another worker.
+    other posting; else it is a transaction of its own, in one round trip. A dry run writes nothing.
     """
     if not postings:
         return []
-    if len(postings) > MAX_CALL_ITEMS or sum([len(posting.legs) for posting in postings]) > MAX_CALL_LEGS:
-        raise ValueError("more than one call of ledger_post takes")
-    packed = _pack(postings, finishing)
+    packed = _pack(postings, None)
     if tracing.active is not None and packed.effects is not None and not dry_run:
         await tracing.active.keep_noted()
     # The bounds are sent where an item has an effective time, so that all other calls send a null.
@@ -68,6 +65,26 @@ async def post(
         postings, packed, row, wakes=packed.effects is not None and not dry_run and row["due"] > 0
     )
     return await _with_replays(source, postings, outcomes)
+
+
+async def post_and_finish(
+    database: Database, postings: Sequence[Posting], finishing: Finishing, delivering: Delivering | None
+) -> tuple[list[Outcome], list[Row]]:
+    """Post items as `post` does, in the one transaction that finishes events and may be `delivering` what it tells.
+
+    Return the outcomes, and the rows of `outbox_deliver`. Raises ClaimGoneError when the claim is another worker's.
+    """
+    packed = _pack(postings, finishing)
+    if tracing.active is not None:
+        await tracing.active.keep_noted()
+    arguments = [*packed.arguments, False, *packed.extras, None, *(packed.effects or ())]
+    if delivering is None:
+        rows = await database.fetch(SQL.post_with_effects, *arguments)
+    else:
+        rows = await database.fetch(SQL.post_and_deliver, *arguments, delivering.since, *delivering.room)
+    row, *delivered = rows
+    outcomes = _read(postings, packed, row, wakes=row["due"] > 0)
+    return await _with_replays(database, postings, outcomes), delivered
 
 
 class EffectiveSpan(NamedTuple):
@@ -96,6 +113,8 @@ class _Packed(NamedTuple):
 
 
 def _pack(postings: Sequence[Posting], finishing: Finishing | None) -> _Packed:
+    if len(postings) > MAX_CALL_ITEMS or sum([len(posting.legs) for posting in postings]) > MAX_CALL_LEGS:
+        raise ValueError("more than one call of ledger_post takes")
     places: dict[str, int] = {}  # the place of each account's code, from 1
     place_of = places.setdefault
     first_leg: list[int] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from core.database import queries
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 SQL = queries(__name__)
 # One round's transaction stays within tens of milliseconds: sealing costs about 10 us an entry.
-ROUND_BATCHES = 200
+ROUND_BATCHES: Final = 200
 
 
 async def seal_once(database: Database) -> int:

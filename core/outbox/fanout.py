@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from uuid import UUID
@@ -25,7 +26,7 @@ from core.outbox.ordering import Turn, release
 from core.work.due_window import WHOLE_SECONDS, DueWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from core.database import Connection, Database, Row
 
@@ -36,6 +37,9 @@ BATCH: Final = 200
 # An id bears the time of the process that wrote the event, whose clock may be behind ours; beside the slack for late
 # commits (`core.work.due_window`), a look goes back as far as clocks that are kept by NTP can differ.
 CLOCKS_APART: Final = timedelta(seconds=4)
+
+# Events of the last minute that wait are looked for before a later one is fanned out at once.
+WAITING_FOR: Final = timedelta(seconds=60)
 
 _START: Final = UUID(int=0)
 
@@ -73,14 +77,39 @@ class Room(NamedTuple):
 class Handover(Protocol):
     """A sender that takes deliveries from the fan-out of its own process."""
 
-    def offer(self) -> Room:
-        """Return the room there is; it is kept until `take`, which comes in any case."""
+    def offer(self, most: int | None = None) -> Room:
+        """Return the room there is, for `most` deliveries (None: any); it is kept until `take`, which comes anyway."""
 
     def take(self, room: Room, rows: Sequence[Row]) -> None:
         """Begin to send the deliveries that were handed over; none if the fan-out has failed."""
 
     def give_back(self, token: UUID) -> None:
         """Give back, soon, what may be leased under a token that nobody works on."""
+
+
+class Handed:
+    """The deliveries that a transaction hands over within `room`: the rows of `outbox_deliver` behind the first."""
+
+    def __init__(self, room: Room) -> None:
+        self.room = room
+        self.rows: Sequence[Row] = ()
+
+
+@contextmanager
+def handing_over(sender: Handover, most: int | None = None) -> Iterator[Handed]:
+    """Keep room of the sender for the transaction inside, and have it send what that has handed over.
+
+    After an exception it gives back what may be leased: the commit may have come through, and its deliveries would wait
+    for the end of their lease.
+    """
+    handed = Handed(sender.offer(most))
+    try:
+        yield handed
+    except BaseException:
+        sender.give_back(handed.room.token)
+        raise
+    finally:
+        sender.take(handed.room, handed.rows)
 
 
 class _FannedOut(NamedTuple):
@@ -90,6 +119,14 @@ class _FannedOut(NamedTuple):
     last: UUID | None = None
     due: int = 0
     turns: frozenset[Turn] = frozenset()
+
+
+def waiting_since() -> UUID:
+    """Return the id from which an event that waits for its fan-out keeps later ones from being fanned out at once.
+
+    An older one waits in a backlog; looking for it would walk over all events that were fanned out since long ago.
+    """
+    return ids.first_uuid_at(datetime.now(UTC) - WAITING_FOR)
 
 
 async def create_deliveries(connection: Connection, new: Sequence[NewDelivery]) -> list[UUID]:
@@ -132,16 +169,8 @@ class FanOut:
             self._look = self._due_window.look()
             self._began = time.monotonic()
             self._after = None
-        room = self._sender.offer()
-        rows: Sequence[Row] = ()
-        try:
-            done, rows = await _fan_out(self._database, self._limit, self._since(), room)
-        except BaseException:
-            # The commit may have come through, and its deliveries would wait for the end of their lease.
-            self._sender.give_back(room.token)
-            raise
-        finally:
-            self._sender.take(room, rows)
+        with handing_over(self._sender) as handed:
+            done, handed.rows = await _fan_out(self._database, self._limit, self._since(), handed.room)
         if done.due:
             self._on_due()
         # A full step may have left events behind it, and the next one goes on there.

@@ -143,14 +143,15 @@ class Sender:
         self._forsaken.add(token)
         self._on_free()
 
-    def offer(self) -> Room:
+    def offer(self, most: int | None = None) -> Room:
         """Return the room for deliveries that a fan-out hands over: those of endpoints for which none waits.
 
-        Endpoints that wait for a claim get their share of the slots first.
+        Endpoints that wait for a claim get their share of the slots first. The room is for `most` deliveries, if given.
         """
         free = SLOTS - len(self._sending) - self._offered
         free -= sum(share.batches for share in self._choose().values())
         free = 0 if self._waits is not None else max(0, free)
+        free = free if most is None else min(free, most)
         self._offered += free
         nothing, one = self._breakers.left_alone()
         excluded = {*nothing, *one, *self._backlog}

@@ -137,6 +137,8 @@ async def verified(database_url: str) -> list[str]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env=child_environment({"ENV": "test", "DATABASE_URL": database_url}),
+        # A Ctrl-C that ends the run must not look like a fault of the ledger.
+        start_new_session=True,
     )
     output, said = await process.communicate()
     try:

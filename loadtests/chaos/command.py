@@ -1,7 +1,6 @@
 """The chaos run as a command: from its options to its exit code."""
 
 import asyncio
-import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from core.settings import load_settings
 from loadtests.bench.command import RESULTS, make_console
 from loadtests.bench.stand import StandError
 from loadtests.chaos.audit import CHECKS, Finding
+from loadtests.chaos.ending import Ending, stop_on_signals
 from loadtests.chaos.payments import buyers as payments
 from loadtests.chaos.payments.audit import CHECKS as PAYMENT_CHECKS
 from loadtests.chaos.payments.run import run_payments
@@ -30,11 +30,8 @@ def main(*, seed: int, events: int, kills: int, rate: float, output: Path | None
     console = make_console()
     plan = Plan(seed=seed, events=events, kills=kills, rate=rate)
     report = execute(plan, parent=state_dir(load_settings(env_file=None)), console=console)
-    path = output or RESULTS / f"{report.started_at[:10]}-{report.commit}-chaos-{seed}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+    write(report, output, "chaos", console)
     show(report, console)
-    console.print(f"written: {path}", highlight=False, markup=False)
     if report.findings:
         raise click.exceptions.Exit(1)
 
@@ -43,13 +40,7 @@ def pay(plan: payments.Plan, output: Path | None) -> None:
     """The run of payments, as `main` does the other one."""
     console = make_console()
     report = execute(plan, run_payments, parent=state_dir(load_settings(env_file=None)), console=console)
-    name = f"{report.started_at[:10]}-{report.commit}-chaos-payments-{plan.seed}.json"
-    path = output or RESULTS / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
-    table = Table(title="payments", title_justify="left", show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
+    write(report, output, "chaos-payments", console)
     rows = {
         "seed": plan.seed,
         "asked for": plan.payments,
@@ -61,19 +52,33 @@ def pay(plan: payments.Plan, output: Path | None) -> None:
         "seconds until all was known": report.seconds_until_known,
         "seconds": report.seconds,
     }
-    for label, value in rows.items():
-        table.add_row(label, f"{value:,}")
-    console.print(table)
+    totals("payments", rows, console)
     verdict(report.findings, PAYMENT_CHECKS, "Every payment stands as at the provider, to the unit.", console)
-    console.print(f"written: {path}", highlight=False, markup=False)
     if report.findings:
         raise click.exceptions.Exit(1)
 
 
+def write(report: Any, output: Path | None, kind: str, console: Console) -> None:
+    """Write a report to its file, and say where it is, before anything else can go wrong."""
+    path = output or RESULTS / f"{report.started_at[:10]}-{report.commit}-{kind}-{report.plan.seed}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+    console.print(f"written: {path}", highlight=False, markup=False)
+
+
 def execute(
-    plan: Any, run: Callable[..., Awaitable[Any]] = run_chaos, *, parent: Path, console: Console
+    plan: Any,
+    run: Callable[..., Awaitable[Any]] = run_chaos,
+    *,
+    parent: Path,
+    console: Console,
+    ending: Ending | None = None,
 ) -> Any:
-    """Runs the plan on an event loop of its own. Ctrl-C and SIGTERM stop all that was started, then end us with 130."""
+    """Runs the plan on an event loop of its own. Ctrl-C and SIGTERM stop all that was started, then end us with 130.
+
+    A run that can end early in good order has its `ending`, and is stopped by the second signal only.
+    """
+    kept = "\nThe state is kept in {}."
     with console.status("chaos") as status:
 
         def say(text: str) -> None:
@@ -84,18 +89,20 @@ def execute(
                 console.print(text, highlight=False, markup=False)
 
         async def stoppable() -> Any:
-            task = asyncio.current_task()
-            if task is not None:
-                asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+            stop_on_signals(ending, say)
             return await run(plan, parent=parent, say=say)
 
         try:
             return uvloop.run(stoppable())
         except (KeyboardInterrupt, asyncio.CancelledError):
-            console.print("stopped; nothing was written")
+            state = kept.format(ending.state) if ending and ending.state else ""
+            console.print(
+                f"stopped; nothing was written{state}", highlight=False, markup=False, soft_wrap=True
+            )
             raise click.exceptions.Exit(130) from None
         except (StandError, StartError) as error:
-            raise click.ClickException(str(error)) from error
+            state = kept.format(ending.state) if ending and ending.state else ""
+            raise click.ClickException(f"{error}{state}") from error
 
 
 def show(report: Report, console: Console) -> None:
@@ -107,9 +114,6 @@ def show(report: Report, console: Console) -> None:
     for name, comeback in report.faults.items():
         faults.add_row(name, str(comeback.times), f"{comeback.median:.2f}", f"{comeback.longest:.2f}")
     console.print(faults)
-    totals = Table(title="events", title_justify="left", show_header=False)
-    totals.add_column()
-    totals.add_column(justify="right")
     rows = {
         "seed": report.plan.seed,
         "sent": report.sent,
@@ -123,11 +127,19 @@ def show(report: Report, console: Console) -> None:
             for answer, count in report.deliveries.items()
         },
     }
-    for name, value in rows.items():
-        totals.add_row(name, f"{value:,}")
-    console.print(totals)
+    totals("events", rows, console)
     promise = "Every acknowledged event was posted once, and every emitted event delivered under one id."
     verdict(report.findings, CHECKS, promise, console)
+
+
+def totals(title: str, rows: Mapping[str, float], console: Console) -> None:
+    """Prints a run's figures, a row each."""
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, value in rows.items():
+        table.add_row(name, f"{value:,}")
+    console.print(table)
 
 
 def verdict(findings: Sequence[Finding], checks: Mapping[str, str], promise: str, console: Console) -> None:

@@ -145,3 +145,11 @@ class Faults:
 
         if not await wait_until(gone, GONE_WITHIN_SECONDS):
             raise StandError(f"processes of the API do not end{self._stage.log_tails()}")
+
+
+def first_failure(failed: ExceptionGroup) -> Exception:
+    """Return the first failure of tasks that ran together, out of the groups around it."""
+    error: Exception = failed
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -52,7 +53,7 @@ class Journal:
 class Provider:
     """Sends the stream of a plan. `release` says how far it may go."""
 
-    def __init__(self, plan: Plan, stream: list[Event], url: str, session: aiohttp.ClientSession) -> None:
+    def __init__(self, plan: Plan, stream: Iterable[Event], url: str, session: aiohttp.ClientSession) -> None:
         self.journal = Journal()
         self.started = 0
         self._plan = plan

@@ -15,7 +15,7 @@ import msgspec
 from loadtests.bench import machine
 from loadtests.bench.report import now
 from loadtests.chaos.audit import Finding, collect, delivered, judge, undone
-from loadtests.chaos.faults import Faults
+from loadtests.chaos.faults import Faults, first_failure
 from loadtests.chaos.plan import Fault, Plan, events, steps
 from loadtests.chaos.provider import ANSWER_TIMEOUT_SECONDS, MAX_SENDING, Provider
 from loadtests.chaos.stage import Stage
@@ -159,7 +159,7 @@ async def run_chaos(
         try:
             await run.play()
         except ExceptionGroup as failed:
-            raise _first(failed) from None
+            raise first_failure(failed) from None
         await run.settle()
         say("drawing up the accounts")
         async with stage.connect() as connection:
@@ -189,14 +189,6 @@ async def run_chaos(
         ended_by_themselves=ends,
         findings=judge(evidence),
     )
-
-
-def _first(failed: ExceptionGroup) -> Exception:
-    """The first failure, out of the groups around it."""
-    error: Exception = failed
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def _comeback(seconds: list[float]) -> Comeback:

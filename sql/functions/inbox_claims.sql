@@ -29,25 +29,32 @@ AS $$
 #variable_conflict use_variable
 DECLARE
     now_at timestamptz;
+    patience text;
+    taken record;
     held uuid [];
     busy text [];
     due uuid [];
-    chosen uuid [];
+    objects text [];
     first_lost integer;
-    is_skipped boolean;
+    last_chosen integer;
+    is_skipped boolean := FALSE;
 BEGIN
-    PERFORM set_config('synchronous_commit', 'off', TRUE);
+    patience := set_config('synchronous_commit', 'off', TRUE); -- an assignment costs a tenth of a statement
     PERFORM pg_advisory_xact_lock(7597117852321279085); -- "inboxclm" read as a number
     now_at := clock_timestamp();
-    SELECT array_agg(h.id) INTO held
-    FROM inbox_claims AS c CROSS JOIN unnest(c.event_ids) AS h (id) WHERE c.lease_until > now_at;
-    SELECT array_agg(h.name) INTO busy
-    FROM inbox_claims AS c CROSS JOIN unnest(c.objects) AS h (name) WHERE c.lease_until > now_at;
-    SELECT array_agg(d.id ORDER BY d.place), min(d.place) FILTER (WHERE d.lost) INTO due, first_lost
+    FOR taken IN SELECT c.event_ids, c.objects FROM inbox_claims AS c WHERE c.lease_until > now_at LOOP
+        held := held || taken.event_ids;
+        busy := busy || taken.objects;
+    END LOOP;
+    SELECT
+        array_agg(d.id ORDER BY d.place), array_agg(d.object ORDER BY d.place), min(d.place) FILTER (WHERE d.lost)
+    INTO due, objects, first_lost
     FROM (
-        SELECT c.id, c.lost, row_number() OVER (ORDER BY c.due_at)::integer AS place
+        SELECT c.id, c.object, c.lost, row_number() OVER (ORDER BY c.due_at)::integer AS place
         FROM (
-            SELECT e.id, e.due_at, coalesce(e.last_error LIKE 'worker_lost:%', FALSE) AS lost
+            SELECT
+                e.id, e.due_at, inbox_object(e.provider, e.object_id) AS object,
+                coalesce(e.last_error LIKE 'worker_lost:%', FALSE) AS lost
             FROM inbox_events AS e
             WHERE
                 e.state = 'pending'
@@ -62,19 +69,21 @@ BEGIN
             LIMIT most
         ) AS c
     ) AS d;
-    -- Few objects have two events at once, so the first of those that are due tell whether one was skipped.
-    SELECT coalesce(bool_or(s.object IN (SELECT unnest(busy))), FALSE) INTO is_skipped
-    FROM (
-        SELECT inbox_object(e.provider, e.object_id) AS object
-        FROM inbox_events AS e
-        WHERE
-            busy IS NOT NULL AND e.state = 'pending'
-            AND e.due_at >= coalesce(now_at - make_interval(secs => window_seconds), '-infinity')
-            AND e.due_at <= now_at
-            AND e.id NOT IN (SELECT unnest(held))
-        ORDER BY e.due_at
-        LIMIT most
-    ) AS s;
+    IF busy IS NOT NULL THEN
+        -- Few objects have two events at once, so the first of those that are due tell whether one was skipped.
+        SELECT coalesce(bool_or(s.object IN (SELECT unnest(busy))), FALSE) INTO is_skipped
+        FROM (
+            SELECT inbox_object(e.provider, e.object_id) AS object
+            FROM inbox_events AS e
+            WHERE
+                e.state = 'pending'
+                AND e.due_at >= coalesce(now_at - make_interval(secs => window_seconds), '-infinity')
+                AND e.due_at <= now_at
+                AND e.id NOT IN (SELECT unnest(held))
+            ORDER BY e.due_at
+            LIMIT most
+        ) AS s;
+    END IF;
     IF due IS NULL THEN
         IF is_skipped THEN
             RETURN QUERY SELECT
@@ -83,19 +92,20 @@ BEGIN
         END IF;
         RETURN;
     END IF;
-    chosen := due[:greatest(coalesce(first_lost, most + 1) - 1, 1)];
+    last_chosen := greatest(coalesce(first_lost, most + 1) - 1, 1);
     INSERT INTO inbox_claims (token, worker, lease_until, event_ids, objects)
-    SELECT
-        new_token, claimer, now_at + make_interval(secs => lease_seconds), chosen,
-        coalesce(array_agg(inbox_object(e.provider, e.object_id)) FILTER (WHERE e.object_id IS NOT NULL), '{}')
-    FROM inbox_events AS e WHERE e.id = ANY (chosen);
+    VALUES (
+        new_token, claimer, now_at + make_interval(secs => lease_seconds), due[:last_chosen],
+        array_remove(objects[:last_chosen], NULL)
+    );
     RETURN QUERY
     SELECT
         e.id, e.provider, e.event_id, e.event_type, e.object_id, e.received_at, e.attempts + 1,
-        inbox_body(e.id, e.body),
+        coalesce(e.body, b.body),
         extract(EPOCH FROM now_at - e.due_at)::double precision,
-        cardinality(due) = most OR cardinality(chosen) < cardinality(due), is_skipped
-    FROM inbox_events AS e WHERE e.id = ANY (chosen)
+        cardinality(due) = most OR cardinality(due) > last_chosen, is_skipped
+    FROM inbox_events AS e LEFT JOIN inbox_bodies AS b ON e.id = b.id
+    WHERE e.id = ANY (due[:last_chosen])
     ORDER BY e.received_at, e.id;
 END
 $$;

@@ -1,19 +1,17 @@
--- The fan-out of up to `most` events, from id `since` on: their deliveries, their positions and their marks, in one
--- call, so that the rows of positions are locked for no round trip. A delivery for which the sender of `worker` has
--- room is born leased to it, under `token`, and comes back with all that its request needs. `known` endpoints have
--- `rooms` (more or less than `default_room`) and are `swift` or not; at most `free` deliveries are handed over,
--- `free_of_others` to endpoints that are not swift, and beyond `free_of_many` only the `firsts` of each endpoint.
--- Everything else is born as it would be without a sender.
+-- The deliveries of the events `taken`, which this transaction has locked or written. A delivery for which the sender
+-- of `worker` has room is born leased to it, under `token`, and comes back with all that its request needs. `known`
+-- endpoints have `rooms` (more or less than `default_room`) and are `swift` or not; at most `free` deliveries are
+-- handed over, `free_of_others` to endpoints that are not swift, and beyond `free_of_many` only the `firsts` of each
+-- endpoint. Everything else is born as it would be without a sender.
 --
--- The first row tells of the whole: how many `events` there were and the `last` of them, how many deliveries are `due`
--- for a claim, and the turns (endpoints and objects) to be released after the commit. Each further row is a delivery
--- that is handed over.
-CREATE OR REPLACE FUNCTION outbox_fan_out(
-    most integer, since uuid, worker uuid, token uuid, lease_seconds double precision,
+-- The first row tells of the whole: how many deliveries are `due` for a claim, and the turns (endpoints and objects) to
+-- be released after the commit. Each further row is a delivery that is handed over.
+CREATE OR REPLACE FUNCTION outbox_deliver(
+    taken uuid[], worker uuid, token uuid, lease_seconds double precision,
     known uuid[], rooms integer[], firsts integer[], swift boolean[], default_room integer,
     free integer, free_of_many integer, free_of_others integer
 ) RETURNS TABLE (
-    events integer, last uuid, due integer, turn_endpoints uuid[], turn_objects text[],
+    due integer, turn_endpoints uuid[], turn_objects text[],
     id uuid, event_id uuid, endpoint_id uuid, ordered_object text, attempts integer, event_type text, body bytea,
     url text, headers text, disabled boolean, failing boolean, secrets text[], signing_keys text[]
 )
@@ -26,34 +24,14 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
-    taken uuid[];
-    principals integer[];
-    types text[];
-    objects text[];
-    times timestamptz[];
-    bodies bytea[];
     millisecond bigint := extract(EPOCH FROM clock_timestamp()) * 1000;
 BEGIN
-    SELECT
-        array_agg(told.id), array_agg(told.principal_id), array_agg(told.event_type), array_agg(told.object_id),
-        array_agg(told.created_at), array_agg(told.body)
-    INTO taken, principals, types, objects, times, bodies
-    FROM (
-        SELECT event.id, event.principal_id, event.event_type, event.object_id, event.created_at, event.body
-        FROM outbox_events AS event
-        WHERE event.fanned_out_at IS NULL AND event.id >= since
-        ORDER BY event.id
-        LIMIT most
-        FOR UPDATE SKIP LOCKED
-    ) AS told;
-    IF taken IS NULL THEN
-        RETURN;
-    END IF;
-
     RETURN QUERY
     WITH given AS MATERIALIZED (
-        SELECT * FROM unnest(taken, principals, types, objects, times) WITH ORDINALITY
-            AS told (id, principal_id, event_type, object_id, created_at, place)
+        SELECT
+            told.id, told.principal_id, told.event_type, told.object_id, told.created_at, told.body,
+            row_number() OVER (ORDER BY told.id) AS place
+        FROM outbox_events AS told WHERE told.id = any(taken)
     ),
 
     wanted AS (
@@ -67,7 +45,9 @@ BEGIN
             ON
                 given.principal_id = endpoint.principal_id
                 AND endpoint.deleted_at IS NULL
-                AND given.created_at >= endpoint.created_at
+                -- Ids have the time of the API's clocks. An event is after the endpoint if either clock says so: a
+                -- database whose clock is moved back must not hide events from it.
+                AND (given.created_at >= endpoint.created_at OR given.id >= endpoint.id)
                 AND (
                     endpoint.event_types = '{}'
                     OR given.event_type = any(endpoint.event_types)
@@ -137,7 +117,7 @@ BEGIN
     )
 
     SELECT
-        cardinality(taken), taken[cardinality(taken)], count(*) FILTER (WHERE made.state = 'pending')::integer,
+        count(*) FILTER (WHERE made.state = 'pending')::integer,
         array_agg(made.endpoint_id) FILTER (WHERE made.ordered_object IS NOT NULL),
         array_agg(made.ordered_object) FILTER (WHERE made.ordered_object IS NOT NULL),
         NULL::uuid, NULL::uuid, NULL::uuid, NULL::text, NULL::integer, NULL::text, NULL::bytea,
@@ -145,8 +125,8 @@ BEGIN
     FROM made
     UNION ALL
     SELECT
-        NULL, NULL, NULL, NULL, NULL,
-        made.id, made.event_id, made.endpoint_id, made.ordered_object, 1, given.event_type, bodies[given.place::integer],
+        NULL, NULL, NULL,
+        made.id, made.event_id, made.endpoint_id, made.ordered_object, 1, given.event_type, given.body,
         endpoint.url, endpoint.headers::text, FALSE, endpoint.failing_since IS NOT NULL,
         CASE WHEN endpoint.old_secrets_until <= now() THEN endpoint.secrets[1:1] ELSE endpoint.secrets END,
         CASE WHEN endpoint.old_secrets_until <= now() THEN endpoint.signing_keys[1:1] ELSE endpoint.signing_keys END
@@ -154,6 +134,51 @@ BEGIN
     INNER JOIN given ON made.event_id = given.id
     INNER JOIN webhook_endpoints AS endpoint ON made.endpoint_id = endpoint.id
     WHERE made.state = 'leased';
+END
+$$;
+
+-- The fan-out of up to `most` events, from id `since` on: their deliveries, their positions and their marks, in one
+-- call, so that the rows of positions are locked for no round trip. The rows are those of `outbox_deliver`, behind how
+-- many `events` there were and the `last` of them; none where there was no event.
+CREATE OR REPLACE FUNCTION outbox_fan_out(
+    most integer, since uuid, worker uuid, token uuid, lease_seconds double precision,
+    known uuid[], rooms integer[], firsts integer[], swift boolean[], default_room integer,
+    free integer, free_of_many integer, free_of_others integer
+) RETURNS TABLE (
+    events integer, last uuid, due integer, turn_endpoints uuid[], turn_objects text[],
+    id uuid, event_id uuid, endpoint_id uuid, ordered_object text, attempts integer, event_type text, body bytea,
+    url text, headers text, disabled boolean, failing boolean, secrets text[], signing_keys text[]
+)
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, public, pg_temp
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+    taken uuid[];
+    principals integer[];
+BEGIN
+    SELECT array_agg(told.id), array_agg(told.principal_id) INTO taken, principals
+    FROM (
+        SELECT event.id, event.principal_id FROM outbox_events AS event
+        WHERE event.fanned_out_at IS NULL AND event.id >= since
+        ORDER BY event.id
+        LIMIT most
+        FOR UPDATE SKIP LOCKED
+    ) AS told;
+    IF taken IS NULL THEN
+        RETURN;
+    END IF;
+
+    RETURN QUERY
+    SELECT cardinality(taken), taken[cardinality(taken)], made.*
+    FROM outbox_deliver(
+        taken, worker, token, lease_seconds, known, rooms, firsts, swift, default_room, free, free_of_many,
+        free_of_others
+    ) AS made;
 
     -- Each event gets the next position of its principal, whose row stays locked until the commit: the mark comes last,
     -- since other steps with events of the same principals wait from then on. Principals are locked in their order, so
@@ -183,5 +208,5 @@ BEGIN
 END
 $$;
 
-REVOKE EXECUTE ON FUNCTION outbox_fan_out FROM public;
-GRANT EXECUTE ON FUNCTION outbox_fan_out TO tallystick_serving;
+REVOKE EXECUTE ON FUNCTION outbox_deliver, outbox_fan_out FROM public;
+GRANT EXECUTE ON FUNCTION outbox_deliver, outbox_fan_out TO tallystick_serving;

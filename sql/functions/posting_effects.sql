@@ -65,5 +65,81 @@ BEGIN
 END
 $$;
 
-REVOKE EXECUTE ON FUNCTION posting_effects FROM public;
-GRANT EXECUTE ON FUNCTION posting_effects TO tallystick_serving;
+-- Write the events that tell of items posted just now, with their marks and positions, where their fan-out is small;
+-- return their ids, whose deliveries the caller makes in this transaction (`outbox_deliver`). Else nothing is written,
+-- null comes back, and they are told as any others. The fan-out is small where each principal has few endpoints, of
+-- which each is on and none wants order or batches; and where no event waits, from id `since` on: a later one would get
+-- the lower position. The rows of positions stay locked until the commit.
+CREATE OR REPLACE FUNCTION posting_tells_at_once(
+    outcomes smallint[], event_items integer[], event_ids uuid[], event_principals integer[], event_types text[],
+    event_objects text[], event_bodies bytea[], since uuid
+) RETURNS uuid[]
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_variable
+DECLARE
+    few CONSTANT integer := 4;
+    is_large boolean;
+    told uuid [];
+BEGIN
+    SELECT
+        EXISTS (SELECT FROM outbox_events AS o WHERE o.fanned_out_at IS NULL AND o.id >= since)
+        OR bool_or(NOT w.plain OR w.endpoints NOT BETWEEN 1 AND few)
+    INTO is_large
+    FROM (
+        SELECT DISTINCT e.principal_id FROM unnest(event_items, event_principals) AS e (item, principal_id)
+        WHERE outcomes[e.item] = 0
+    ) AS e
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS endpoints, bool_and(p.plain) AS plain
+        FROM (
+            SELECT r.batch_size = 1 AND NOT r.ordered AND r.disabled_at IS NULL AS plain
+            FROM webhook_endpoints AS r
+            WHERE r.principal_id = e.principal_id AND r.deleted_at IS NULL
+            LIMIT few + 1
+        ) AS p
+    ) AS w;
+    IF is_large IS NOT FALSE THEN
+        RETURN NULL;
+    END IF;
+    WITH posted AS MATERIALIZED (
+        SELECT
+            e.id, e.principal_id, e.event_type, e.object_id, e.body,
+            row_number() OVER (PARTITION BY e.principal_id ORDER BY e.id) AS place,
+            count(*) OVER (PARTITION BY e.principal_id) AS events
+        FROM unnest(event_items, event_ids, event_principals, event_types, event_objects, event_bodies)
+            AS e (item, id, principal_id, event_type, object_id, body)
+        WHERE outcomes[e.item] = 0
+    ),
+
+    drawn AS (
+        INSERT INTO outbox_positions AS p (principal_id, last_position)
+        SELECT n.principal_id, count(*) FROM posted AS n
+        GROUP BY n.principal_id
+        ORDER BY n.principal_id
+        ON CONFLICT ON CONSTRAINT outbox_positions_pkey
+        DO UPDATE SET last_position = p.last_position + excluded.last_position
+        RETURNING p.principal_id, p.last_position
+    ),
+
+    written AS (
+        INSERT INTO outbox_events AS o (id, principal_id, event_type, object_id, body, fanned_out_at, position)
+        SELECT
+            n.id, n.principal_id, n.event_type, n.object_id, n.body, clock_timestamp(),
+            d.last_position - n.events + n.place
+        FROM posted AS n INNER JOIN drawn AS d ON n.principal_id = d.principal_id
+        RETURNING o.id
+    )
+
+    SELECT array_agg(w.id) INTO told FROM written AS w;
+    RETURN told;
+END
+$$;
+
+REVOKE EXECUTE ON FUNCTION posting_effects, posting_tells_at_once FROM public;
+GRANT EXECUTE ON FUNCTION posting_effects, posting_tells_at_once TO tallystick_serving;

@@ -1,20 +1,31 @@
-"""A short run of `make chaos` as a whole, what its seed decides, what its links do and what its audit finds."""
+"""A short run of `make chaos` as a whole, what its seed decides, what its audit finds."""
 
 import asyncio
-import contextlib
+import io
+import os
+import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import msgspec
 import pytest
+from click.testing import CliRunner
+from rich.console import Console
 
+from loadtests.bench.stand import StandError
+from loadtests.chaos.audit import Finding
+from loadtests.chaos.command import execute
+from loadtests.chaos.ending import Ending
+from loadtests.chaos.full import command
 from loadtests.chaos.full.audit import Ledger, in_the_end
-from loadtests.chaos.full.links import Link
 from loadtests.chaos.full.movers import ACCOUNTS, Book, Moved
 from loadtests.chaos.full.plan import KILLS, KINDS, OTHERS, Plan, steps
-from loadtests.chaos.full.report import Report, run_full
+from loadtests.chaos.full.report import Recovery, Report, run_full
+from ops.commands.develop.chaos import chaos
+from ops.process import children_of, command_line_of
 from tests.chaos.conftest import POSTGRES_OPTIONS
 from tests.chaos.test_chaos import parent  # noqa: F401 - a fixture
 
@@ -64,54 +75,102 @@ def test_a_full_run_has_every_fault_and_a_thousand_kills() -> None:
             )
 
 
-@contextlib.asynccontextmanager
-async def an_echo_behind(link: Link) -> AsyncIterator[list[bytes]]:
-    """A server behind the link that notes what it hears and sends it back."""
-    heard: list[bytes] = []
-
-    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while chunk := await reader.read(1_000):
-                heard.append(chunk)
-                writer.write(chunk)
-        writer.close()
-
-    server = await asyncio.start_server(echo, "127.0.0.1", 0)
-    link.target = server.sockets[0].getsockname()[1]
-    await link.start()
-    try:
-        yield heard
-    finally:
-        await link.close()
-        server.close()
+def kill_the_links() -> None:
+    """End the process of the links of the run that goes on in this process."""
+    (links,) = [pid for pid in children_of(os.getpid()) if "chaos.full.proxies" in command_line_of(pid)]
+    os.kill(links, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("way", sorted(Link().ways))
-async def test_a_link_fails_in_its_way_and_is_well_again(way: str) -> None:
-    link = Link()
-    async with an_echo_behind(link) as heard, asyncio.timeout(10):
-        reader, writer = await asyncio.open_connection("127.0.0.1", link.port)
-        writer.write(b"before")
-        assert await reader.readexactly(6) == b"before"
-        failing = asyncio.ensure_future(link.ways[way](0.2))
-        await asyncio.sleep(0)
-        with contextlib.suppress(OSError):
-            writer.write(b"during" * 10)
-        try:
-            answer = await reader.read(1_000)
-        except OSError:
-            answer = b""
-        await failing
-        survives = way in {"slow", "stall"}
-        assert (answer == b"during" * 10) is survives
-        assert answer == (b"during" * 10)[:40] or way != "tear"
-        # The server has heard it though the caller does not know.
-        assert (b"during" * 10 in heard) or way not in {"mute", "tear", "slow", "stall"}
-        writer.close()
-        reader, writer = await asyncio.open_connection("127.0.0.1", link.port)
-        writer.write(b"after")
-        assert await reader.readexactly(5) == b"after"
-        writer.close()
+async def test_a_run_whose_links_die_finds_nothing_and_says_so(parent: Path) -> None:  # noqa: F811
+
+    def say(text: str) -> None:
+        if text.startswith("[  1/"):
+            kill_the_links()
+
+    plan = Plan(seed=2, kills=40, payments_a_second=0.1)
+    ending = Ending()
+    with pytest.raises(StandError, match="the harness failed, not the service"):
+        await run_full(plan, parent=parent, say=say, postgres_options=POSTGRES_OPTIONS, ending=ending)
+    # The logs stay, for somebody to see why.
+    assert Path(ending.state, "logs", "links.log").exists()
+
+
+async def test_a_run_that_is_told_to_end_is_audited_and_reports_its_steps(parent: Path) -> None:  # noqa: F811
+    ending = Ending()
+
+    def say(text: str) -> None:
+        if text.startswith("[  2/"):
+            ending.reason = "SIGTERM"
+
+    plan = Plan(seed=2, kills=40, payments_a_second=0.1)
+    report = await run_full(plan, parent=parent, say=say, postgres_options=POSTGRES_OPTIONS, ending=ending)
+    assert report.findings == []
+    assert (report.ended_early, report.steps, report.steps_planned) == ("SIGTERM", 2, len(steps(plan)))
+    assert report.events["sent"] == report.events["acknowledged"] > 0
+    assert report.longest_lags.keys() == {"loads", "links"}
+    assert list(parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signals", [1, 2])
+def test_the_first_signal_ends_a_run_in_good_order_and_the_second_one_at_once(
+    tmp_path: Path, number: signal.Signals, signals: int
+) -> None:
+    ending = Ending(state="/kept")
+
+    async def run(_: Plan, **_more: Any) -> str:
+        for _sent in range(signals):
+            os.kill(os.getpid(), number)
+        while signals > 1 or not ending.reason:  # noqa: ASYNC110 - a signal is what is waited for
+            await asyncio.sleep(0.01)
+        return "reported"
+
+    console = Console(file=io.StringIO(), width=200)
+    said = console.file.getvalue  # type: ignore[attr-defined]
+    if signals == 1:
+        assert execute(Plan(), run, parent=tmp_path, console=console, ending=ending) == "reported"
+        assert f"{number.name}: the step is finished, then comes the audit" in said()
+    else:
+        with pytest.raises(click.exceptions.Exit) as ended:
+            execute(Plan(), run, parent=tmp_path, console=console, ending=ending)
+        assert ended.value.exit_code == 130
+        assert "stopped; nothing was written\nThe state is kept in /kept." in said()
+    assert ending.reason == number.name
+
+
+@pytest.mark.parametrize(
+    ("reason", "findings", "code"), [("", 0, 0), ("--seconds", 0, 0), ("SIGTERM", 0, 130), ("SIGTERM", 1, 1)]
+)
+def test_the_command_writes_a_report_however_the_run_ends(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reason: str, findings: int, code: int
+) -> None:
+    found = [Finding(check="move_lost", count=1, examples=["move-1"])] * findings
+    report = a_report(ended_early=reason, findings=found)
+
+    def execute(_plan: Plan, _run: Any, *, ending: Ending, **_more: Any) -> Report:
+        ending.reason = reason
+        return report
+
+    monkeypatch.setattr(command, "execute", execute)
+    output = tmp_path / "folder" / "chaos.json"
+    result = CliRunner().invoke(chaos, ["--step", "5", "--output", str(output)])
+    assert result.exit_code == code, result.output
+    assert msgspec.json.decode(output.read_bytes(), type=Report) == report
+    words = f"ENDED EARLY by {reason}: 3 of 9 steps were made; `--step 8` goes on"
+    assert (words in result.output) is bool(reason)
+    assert ("move-1" in result.output) is bool(findings)
+
+
+def a_report(**changes: Any) -> Report:
+    empty: dict[str, Any] = {name: {} for name in ("machine", "left_out", "answers", "ended_by_themselves")}
+    counts: dict[str, Any] = {name: {"sent": 1} for name in ("events", "transfers", "payments")}
+    faults = {"api.kill": Recovery(times=1, p50=0.1, p95=0.2, longest=0.2)}
+    figures: dict[str, Any] = {
+        "started_at": "2026-11-30T00:00:00Z", "commit": "abc", "plan": Plan(first_step=5), "seconds": 1.0, "kills": 1,
+        "others": 0, "steps": 3, "steps_planned": 9, "checkpoints": 0, "disk_full_errors": 0, "faults": faults,
+        "seconds_until_settled": 0.5,
+    }  # fmt: skip
+    return Report(**{**empty, **counts, **figures, **changes})
 
 
 def test_each_broken_promise_of_the_movers_is_found() -> None:

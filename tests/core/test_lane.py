@@ -51,7 +51,7 @@ async def test_first_goes_at_once_and_the_rest_gathers() -> None:
 
 async def test_a_patient_lane_takes_along_what_has_arrived() -> None:
     sender = Sender()
-    lane = lane_of(sender, patient=True)
+    lane = lane_of(sender, patience=0)
     first = asyncio.create_task(lane.submit("a"))
     await asyncio.sleep(0)
     second = asyncio.create_task(lane.submit("b"))

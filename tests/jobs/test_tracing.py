@@ -69,14 +69,14 @@ async def test_one_trace_from_a_providers_event_to_its_delivery(
     processed = only(collector.named("process stripe"))
     assert (processed.kind, processed.trace) == ("consumer", received.trace)
     assert processed.attributes["tallystick.outcome"] == "applied"
-    assert "post_with_effects" in collector.under(processed)
+    assert "post_and_deliver" in collector.under(processed)
 
     sent = only(collector.named("deliver webhook"))
     assert (sent.kind, sent.trace, sent.failed) == ("client", received.trace, False)
     assert sent.attributes["http.response.status_code"] == 200
     assert delivery.headers["traceparent"] == f"00-{sent.trace}-{sent.id}-01"
     # The runs of loops are traces of their own, in the same process of the test.
-    assert {"job inbox", "job fan_out"} <= {span.name for span in collector.spans}
+    assert {"job inbox", "job seal"} <= {span.name for span in collector.spans}
     # No span tells a parameter, an address with its path, or a body.
     told = {str(value) for span in collector.spans for value in span.attributes.values()}
     assert not {word for word in told if "shop:main" in word or "1500" in word or "//" in word}

@@ -64,17 +64,19 @@ class Ledger:
     events: int = 0
 
 
-async def look(connection: Connection, *, whole: bool) -> Ledger:
-    """Read the rows; the whole history of time only at the end."""
-    found = Ledger(
+async def look(connection: Connection) -> Ledger:
+    """Read the rows."""
+    return Ledger(
         await connection.fetch(_TRANSFERS),
         await connection.fetch(_HOLDS, _ENDING),
         await connection.fetch(_BALANCES, ACCOUNTS),
+        events=int(await connection.fetchval(_EVENTS)),
     )
-    if whole:
-        found.backwards = [str(tuple(row)) for row in await connection.fetch(_BACKWARDS)]
-        found.events = int(await connection.fetchval(_EVENTS))
-    return found
+
+
+async def ran_back(connection: Connection) -> list[str]:
+    """Return entries that are recorded before the one before them; the question goes through the whole history."""
+    return [str(tuple(row)) for row in await connection.fetch(_BACKWARDS)]
 
 
 def on_the_way(answered: Collection[Moved], book: Book, ledger: Ledger) -> dict[str, list[str]]:

@@ -1,16 +1,17 @@
 """The full run as a command: prints, writes, and tells where to look when a promise was broken."""
 
+import functools
 from pathlib import Path
 
 import click
-import msgspec
 from rich.console import Console
 from rich.table import Table
 
 from core.settings import load_settings
-from loadtests.bench.command import RESULTS, make_console
+from loadtests.bench.command import make_console
 from loadtests.chaos import audit as events_audit
-from loadtests.chaos.command import execute, verdict
+from loadtests.chaos.command import execute, totals, verdict, write
+from loadtests.chaos.ending import TIME_IS_UP, Ending
 from loadtests.chaos.full import audit
 from loadtests.chaos.full.plan import KINDS, Plan
 from loadtests.chaos.full.report import Report, run_full
@@ -23,14 +24,15 @@ CHECKS = {**events_audit.CHECKS, **payments_audit.CHECKS, **audit.CHECKS}
 def main(plan: Plan, output: Path | None) -> None:
     """Run, print, write. Raises click's exceptions, so that every end has its exit code and sentence."""
     console = make_console()
-    report = execute(plan, run_full, parent=state_dir(load_settings(env_file=None)), console=console)
-    path = output or RESULTS / f"{report.started_at[:10]}-{report.commit}-chaos-full-{plan.seed}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+    ending, parent = Ending(), state_dir(load_settings(env_file=None))
+    run = functools.partial(run_full, ending=ending)
+    report = execute(plan, run, parent=parent, console=console, ending=ending)
+    write(report, output, "chaos-full", console)
     show(report, console)
-    console.print(f"written: {path}", highlight=False, markup=False)
     if report.findings:
         raise click.exceptions.Exit(1)
+    if report.ended_early not in {"", TIME_IS_UP}:
+        raise click.exceptions.Exit(130)
 
 
 def show(report: Report, console: Console) -> None:
@@ -43,12 +45,10 @@ def show(report: Report, console: Console) -> None:
         label = f"{name} (kill)" if KINDS[name].kills else name
         faults.add_row(label, str(one.times), f"{one.p50:.2f}", f"{one.p95:.2f}", f"{one.longest:.2f}")
     console.print(faults)
-    totals = Table(title="the run", title_justify="left", show_header=False)
-    totals.add_column()
-    totals.add_column(justify="right")
     rows = {
         "seed": report.plan.seed,
         "steps": report.steps,
+        "steps of the script": report.steps_planned,
         "kills": report.kills,
         "other faults": report.others,
         "checkpoints": report.checkpoints,
@@ -57,11 +57,17 @@ def show(report: Report, console: Console) -> None:
         **{f"transfers and holds: {name}": count for name, count in report.transfers.items()},
         **{f"payments {name}": count for name, count in report.payments.items()},
         "seconds until all was settled": report.seconds_until_settled,
+        **{f"longest lag of the {name}, in seconds": lag for name, lag in report.longest_lags.items()},
         "seconds": report.seconds,
     }
-    for name, value in rows.items():
-        totals.add_row(name, f"{value:,}")
-    console.print(totals)
+    totals("the run", rows, console)
+    if report.ended_early:
+        console.print(
+            f"ENDED EARLY by {report.ended_early}: {report.steps} of {report.steps_planned} steps were made; "
+            f"`--step {report.plan.first_step + report.steps}` goes on",
+            style="yellow",
+            markup=False,
+        )
     for name, reason in report.left_out.items():
         console.print(f"LEFT OUT: {name}: {reason}", style="yellow", markup=False)
     promise = "Every acknowledged write is there exactly once, every event was delivered under one id."

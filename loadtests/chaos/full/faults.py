@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import functools
 import random
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from loadtests.bench.stand import StandError, wait_until
-from loadtests.chaos.faults import GONE_WITHIN_SECONDS, Faults
-from loadtests.chaos.full.plan import Plan
+from loadtests.chaos.faults import GONE_WITHIN_SECONDS, Faults, first_failure
+from loadtests.chaos.full.plan import LINKS, WAYS, Plan
 from loadtests.chaos.full.stage import FullStage
 from loadtests.chaos.plan import Fault
 from loadtests.chaos.stage import send
@@ -33,8 +34,11 @@ class FullFaults(Faults):
         self._full = stage
         self._storm, self._calm = storm, calm
         self._draws = random.Random(f"clocks {plan.seed}")
-        for name, link in stage.links.items():
-            self.ways |= {f"{name}-link.{way}": make for way, make in link.ways.items()}
+        self.ways |= {
+            f"{name}-link.{way}": functools.partial(stage.links.fail, name, way)
+            for name in LINKS
+            for way in WAYS
+        }
         self.ways |= {
             "api.all": self._kill_api_processes,
             "worker.all": self._kill_workers,
@@ -52,11 +56,14 @@ class FullFaults(Faults):
         return {kind: reason for part, reason in reasons.items() for kind in kinds[part]}
 
     async def make_all(self, step: Sequence[Fault]) -> None:
-        """Make the faults of one step, each a moment after the one before."""
-        async with asyncio.TaskGroup() as together:
-            for fault in step:
-                together.create_task(self.make(fault))
-                await asyncio.sleep(self._draws.uniform(0.0, 0.3))
+        """Make the faults of one step, each a moment after the one before. Raises StandError."""
+        try:
+            async with asyncio.TaskGroup() as together:
+                for fault in step:
+                    together.create_task(self.make(fault))
+                    await asyncio.sleep(self._draws.uniform(0.0, 0.3))
+        except ExceptionGroup as failed:
+            raise first_failure(failed) from None
 
     async def _kill_api_processes(self, _: float) -> None:
         await self._api_process()
@@ -75,7 +82,7 @@ class FullFaults(Faults):
             await asyncio.to_thread(disk.fill)
             await asyncio.sleep(seconds)
         finally:
-            disk.free()
+            await asyncio.to_thread(disk.free)
         # A server that could not write its log has ended, and one that was recovering may have, too.
         if not await wait_until(self._database_answers, GONE_WITHIN_SECONDS):
             raise StandError(f"PostgreSQL does not come back after a full disk{self._stage.log_tails()}")

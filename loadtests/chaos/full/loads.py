@@ -12,7 +12,7 @@ from loadtests.chaos.payments.buyers import Buyers
 from loadtests.chaos.payments.buyers import Plan as PaymentPlan
 from loadtests.chaos.payments.run import Book
 from loadtests.chaos.plan import Plan as EventPlan
-from loadtests.chaos.plan import events as stream
+from loadtests.chaos.plan import stream
 from loadtests.chaos.provider import Provider
 
 #: The streams are drawn for so long; a run that takes longer ends with faults and no load, which its figures show.

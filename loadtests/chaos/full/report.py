@@ -17,7 +17,9 @@ from loadtests.bench.report import now
 from loadtests.bench.stand import child_environment
 from loadtests.chaos import audit as events_audit
 from loadtests.chaos.audit import EXAMPLES, Finding
+from loadtests.chaos.ending import Ending
 from loadtests.chaos.full import audit
+from loadtests.chaos.full.lag import Lag
 from loadtests.chaos.full.loads import Loads
 from loadtests.chaos.full.plan import Plan
 from loadtests.chaos.full.run import Evidence, Run
@@ -52,6 +54,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     others: int
     steps: int
     """The steps that were made. The one after them is the first of a run that goes on."""
+    steps_planned: int = 0
+    ended_early: str = ""
+    """Why not all of them were made: `--seconds`, or the signal's name."""
     faults: dict[str, Recovery]
     left_out: dict[str, str]
     checkpoints: int
@@ -62,6 +67,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     payments: dict[str, int]
     answers: dict[str, dict[str, int]]
     seconds_until_settled: float
+    longest_lags: dict[str, float] = {}
+    """For how many seconds the process of the loads and that of the links waited for their turn at most, under load."""
     ended_by_themselves: dict[str, int]
     findings: list[Finding]
     state: str = ""
@@ -74,8 +81,13 @@ async def run_full(
     parent: Path,
     say: Callable[[str], None],
     postgres_options: Mapping[str, str] | None = None,
+    ending: Ending | None = None,
 ) -> Report:
-    """Do a whole run on a stage below `parent` and report it. All processes are stopped however it ends."""
+    """Do a whole run on a stage below `parent` and report it. All processes are stopped however it ends.
+
+    A reason in `ending` lets the run end after the step at hand: it settles, is audited and reported as ever.
+    """
+    ending = ending or Ending()
     started_at, started, commit = now(), time.monotonic(), machine.commit()
     say("starting PostgreSQL, Valkey, the API, workers, tills, the provider and the receiver")
     async with contextlib.AsyncExitStack() as stack:
@@ -85,11 +97,13 @@ async def run_full(
         connector = aiohttp.TCPConnector(limit=MOST_CONNECTIONS)
         session = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout, connector=connector))
         loads = Loads(plan, stage, session)
-        run = Run(plan, stage, loads, say)
-        stage.keep = True
-        reader = asyncio.create_task(loads.movers.read_feed())
-        stack.callback(reader.cancel)
+        run = Run(plan, stage, loads, say, ending)
+        stage.keep, ending.state = True, str(stage.folder)
+        lag = Lag()
+        for beside in (loads.movers.read_feed(), lag.measure()):
+            stack.callback(asyncio.create_task(beside).cancel)
         await run.play()
+        lags = {"loads": round(lag.longest, 2), "links": round(await stage.links.lag(), 2)}
         ended = time.monotonic()
         evidence = await run.settle()
         settled = time.monotonic() - ended
@@ -105,12 +119,15 @@ async def run_full(
             kills=run.made(kills=True),
             others=run.made(kills=False),
             steps=run.steps,
+            steps_planned=len(run.script),
+            ended_early=run.ended_early,
             faults={name: _recovery(took) for name, took in sorted(run.recoveries.items())},
             left_out=run.faults.left_out(),
             checkpoints=run.checkpoints,
             disk_full_errors=_no_room(stage.servers.postgres.log),
             **_counts(loads, evidence),
             seconds_until_settled=round(settled, 1),
+            longest_lags=lags,
             ended_by_themselves={member.name: member.ends for member in stage.members if member.ends},
             findings=findings,
             state=str(stage.folder) if findings else "",
@@ -144,6 +161,7 @@ async def _reconciled(database_url: str) -> list[str]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         env=child_environment({"ENV": "test", "DATABASE_URL": database_url}),
+        start_new_session=True,
     )
     output, _ = await process.communicate()
     return [output.decode(errors="replace")[-1000:]] if process.returncode else []

@@ -5,15 +5,17 @@ import math
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import msgspec
 
 from loadtests.chaos import audit as events_audit
+from loadtests.chaos.ending import TIME_IS_UP, Ending
 from loadtests.chaos.full import audit
 from loadtests.chaos.full.faults import FullFaults
 from loadtests.chaos.full.loads import STORM, Loads
+from loadtests.chaos.full.movers import Moved
 from loadtests.chaos.full.plan import KINDS, Plan, steps
 from loadtests.chaos.full.stage import FullStage
 from loadtests.chaos.payments import audit as payments_audit
@@ -28,7 +30,10 @@ MOST_OFTEN = 5
 class Run:
     """The parts of a run, once its stage stands."""
 
-    def __init__(self, plan: Plan, stage: FullStage, loads: Loads, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, plan: Plan, stage: FullStage, loads: Loads, say: Callable[[str], None], ending: Ending
+    ) -> None:
+        self._ending = ending
         self._plan, self._stage, self._loads, self._say = plan, stage, loads, say
         self.script = steps(plan)[plan.first_step - 1 :]
         self.faults = FullFaults(
@@ -41,6 +46,7 @@ class Run:
         self.no_comeback: list[str] = []
         self.steps = 0
         self.checkpoints = 0
+        self.ended_early = ""
         self.broken: dict[str, list[str]] = {}
         self._began = time.monotonic()
 
@@ -54,14 +60,14 @@ class Run:
         flows = [asyncio.create_task(flow) for flow in loads.run()]
         try:
             for number, step in enumerate(self.script, 1):
-                if time.monotonic() - self._began > (self._plan.seconds or math.inf):
+                if self._is_over():
                     break
                 await self._make(number, step)
                 self.steps += 1
                 for flow in flows:
                     if flow.done():
                         await flow
-                if number % every == 0 and self.checkpoints < wanted:
+                if number % every == 0 and self.checkpoints < wanted and not self._ending.reason:
                     await self._check()
             loads.finish()
             self._say("the faults are over; waiting until every request is answered")
@@ -72,6 +78,13 @@ class Run:
             for flow in flows:
                 flow.cancel()
             await asyncio.gather(*flows, return_exceptions=True)
+
+    def _is_over(self) -> bool:
+        """Whether no further step is to begin, since somebody has said so or the time is up."""
+        if not self._ending.reason and time.monotonic() - self._began > (self._plan.seconds or math.inf):
+            self._ending.reason = TIME_IS_UP
+        self.ended_early = self._ending.reason
+        return bool(self.ended_early)
 
     async def _make(self, number: int, step: Sequence[Fault]) -> None:
         left_out = self.faults.left_out()
@@ -98,6 +111,7 @@ class Run:
         """Wait until the answer is yes; no longer than the plan's patience without any acknowledgement."""
         seen, since = self._loads.acknowledged(), time.monotonic()
         while not question():
+            self._stage.links.check()
             if self._loads.acknowledged() != seen:
                 seen, since = self._loads.acknowledged(), time.monotonic()
             if time.monotonic() - since > self._plan.patience_seconds:
@@ -108,15 +122,10 @@ class Run:
     async def _check(self) -> None:
         """Audit the books beside the traffic: what must hold at every moment."""
         loads, started = self._loads, time.monotonic()
-        book, journal = loads.movers.book, loads.provider.journal
-        moved = [one for one in book.moved.values() if one.status]
-        told = set(journal.acknowledged)
-        async with self._stage.connect() as connection:
-            ledger = await audit.look(connection, whole=False)
-            inbox = {row["event_id"] for row in await connection.fetch("SELECT event_id FROM inbox_events")}
-        found = audit.on_the_way(moved, book, ledger)
-        found["lost_at_the_door"] = sorted(told - inbox)
-        found["books"] = await events_audit.disagreements(self._stage.database_url)
+        moved = [one for one in loads.movers.book.moved.values() if one.status]
+        told = set(loads.provider.journal.acknowledged)
+        # Thousands of rows are read and compared: a thread leaves the loads their turn.
+        found = await asyncio.to_thread(lambda: asyncio.run(self._held_against(moved, told)))
         found["ledger"] = await events_audit.verified(self._stage.database_url)
         self.checkpoints += 1
         for check, cases in found.items():
@@ -128,6 +137,16 @@ class Run:
         self._say(
             f"checkpoint {self.checkpoints}: {time.monotonic() - started:.1f} s, {len(self.broken)} checks broken"
         )
+
+    async def _held_against(self, moved: Collection[Moved], told: Collection[str]) -> dict[str, list[str]]:
+        """Read the books, and hold them against what had been answered and told before; more may have come since."""
+        async with self._stage.connect() as connection:
+            ledger = await audit.look(connection)
+            inbox = {row["event_id"] for row in await connection.fetch("SELECT event_id FROM inbox_events")}
+        found = audit.on_the_way(moved, self._loads.movers.book, ledger)
+        found["lost_at_the_door"] = sorted(one for one in told if one not in inbox)
+        found["books"] = await events_audit.disagreements(self._stage.database_url)
+        return found
 
     async def settle(self) -> "Evidence":
         """Let everything become due, wait until all is applied, delivered and known, and read the evidence."""
@@ -142,8 +161,10 @@ class Run:
         async with stage.connect() as connection:
             while True:
                 evidence = await self._look(connection)
+                stage.links.check()
                 left = evidence.left()
                 if not any(left.values()) or time.monotonic() - since > self._plan.patience_seconds:
+                    evidence.ledger.backwards = await audit.ran_back(connection)
                     return evidence
                 if str(left) != seen:
                     seen, since = str(left), time.monotonic()
@@ -156,7 +177,7 @@ class Run:
         wanted = {event.intent for event in journal.sent.values() if event.id in journal.acknowledged}
         payments = await payments_audit.look(connection, await loads.book.book())
         payments.answered, payments.asked = loads.buyers.created.keys(), loads.buyers.asked
-        ledger = await audit.look(connection, whole=True)
+        ledger = await audit.look(connection)
         return Evidence(
             await events_audit.undone(connection),
             len(wanted - events_audit.delivered(stage.lines())),

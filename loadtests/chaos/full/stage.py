@@ -9,9 +9,9 @@ from core.ledger.accounts import Limits, Opening, open_accounts
 from core.ledger.items import SYSTEM_PRINCIPAL
 from core.settings import load_settings
 from loadtests.chaos.full.host import Host
-from loadtests.chaos.full.links import Link
 from loadtests.chaos.full.movers import ACCOUNTS, CURRENCY
 from loadtests.chaos.full.plan import LINKS
+from loadtests.chaos.full.proxies import Proxies
 from loadtests.chaos.payments.stage import PaymentStage
 from ops.embedded import EmbeddedServers
 
@@ -29,10 +29,10 @@ class FullStage(PaymentStage):
 
     async def _start(self) -> None:
         postgres, valkey = self.servers.postgres, self.servers.valkey
-        self.links = {name: Link() for name in LINKS}
-        self.links["postgres"].target, self.links["valkey"].target = postgres.port, valkey.port
-        for link in self.links.values():
-            await link.start()
+        self.links = Proxies(tuple(LINKS), self.folder)
+        await self.links.start()
+        self.links.aim("postgres", postgres.port)
+        self.links.aim("valkey", valkey.port)
         await super()._start()
 
     def _servers(
@@ -44,17 +44,15 @@ class FullStage(PaymentStage):
     def _more_settings(self) -> dict[str, str]:
         return {
             **super()._more_settings(),
-            "DATABASE_URL": _at(self.database_url, self.links["postgres"].port),
-            "REDIS_URL": _at(self.servers.redis_url, self.links["valkey"].port),
+            "DATABASE_URL": _at(self.database_url, self.links.ports["postgres"]),
+            "REDIS_URL": _at(self.servers.redis_url, self.links.ports["valkey"]),
         }
 
     def _hooks_port(self, port: int) -> int:
-        self.links["receiver"].target = port
-        return self.links["receiver"].port
+        return self.links.aim("receiver", port)
 
     def _reached_port(self, port: int) -> int:
-        self.links["provider"].target = port
-        return self.links["provider"].port
+        return self.links.aim("provider", port)
 
     async def _start_rest(self) -> None:
         settings = load_settings(env_file=None, env="test", database_url=self.database_url)
@@ -68,8 +66,8 @@ class FullStage(PaymentStage):
         await self._start_shops()
 
     async def _close(self) -> None:
-        for link in getattr(self, "links", {}).values():
-            await link.close()
+        if hasattr(self, "links"):
+            await self.links.close()
         await super()._close()
 
 

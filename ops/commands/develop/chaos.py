@@ -61,6 +61,8 @@ def chaos(  # noqa: PLR0913 - an option each
     faults and their order; the state that they meet differs from run to run. In full it takes about 40 minutes.
     docs/chaos.md says how to read the report.
 
+    Ctrl-C or SIGTERM ends a full run after the step at hand, with audit and report; a second one stops it at once.
+
     With --events or --payments only one of the loads flows, and only processes are killed and paused.
 
     \b

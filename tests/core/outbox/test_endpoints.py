@@ -2,9 +2,11 @@
 
 import uuid
 
+import asyncpg
 import pytest
 
 from tests.core.outbox.office import Office, OpenOffice
+from tests.jobs.merchant import Receiver
 
 HOOKS = "https://shop.example.com/hooks"
 
@@ -123,3 +125,17 @@ async def test_a_fifth_secret_within_one_overlap_is_refused(office: Office) -> N
         await office.post(path, {"overlap_seconds": 3600}, status=200)
     await office.sql("UPDATE webhook_endpoints SET old_secrets_until = now()")
     await office.post(path, {"overlap_seconds": 3600}, status=200)
+
+
+async def test_an_endpoint_gets_its_events_though_the_clock_was_moved_back(
+    office: Office, receiver: Receiver
+) -> None:
+    await office.emit("too.early")
+    await office.listen(receiver)
+    # The endpoint was made at a time that the database's clock has yet to reach again.
+    owner = await asyncpg.connect(str(office.service.settings.database_url))
+    await owner.execute("UPDATE webhook_endpoints SET created_at = now() + interval '2 h'")
+    await owner.close()
+    await office.emit("just.now")
+    await office.deliver()
+    assert [delivery["type"] for delivery in await office.deliveries()] == ["just.now"]

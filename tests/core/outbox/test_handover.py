@@ -171,7 +171,7 @@ class Killed:
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
 
-    def offer(self) -> Room:
+    def offer(self, most: int | None = None) -> Room:
         return self._sender.offer()
 
     def take(self, room: Room, rows: Sequence[Row]) -> None:
