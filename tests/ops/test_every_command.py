@@ -1,6 +1,10 @@
 """Rules of every command: a missing or older schema is told in a sentence, and texts that are kept have bounds."""
 
+import asyncio
 import importlib
+import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -13,6 +17,7 @@ from ops.cli import FAILURE, _explain, cli
 from ops.commands.table import COMMANDS, GROUPS
 from ops.commands.texts import Text
 from ops.embedded import EmbeddedServers
+from ops.process import python_environment
 from tests.commands import tallystick
 
 NONE = "The database has no schema yet. Run `tallystick migrate` first."
@@ -116,6 +121,15 @@ def told_by(line: list[str]) -> tuple[int, str]:
     return _explain(error) if isinstance(error, Exception) else (done.exit_code, done.output)
 
 
+# Commands begin loops of their own, and set up the log; so they run one after the other in a process beside the tests.
+BESIDE = """
+import json, os, sys
+from tests.ops.test_every_command import told_by
+out = os.fdopen(os.dup(1), "w")
+json.dump([told_by(line) for line in json.load(sys.stdin)], out)
+"""
+
+
 @pytest.fixture
 async def empty(servers: EmbeddedServers) -> AsyncIterator[str]:
     """The URL of a database without a schema."""
@@ -126,9 +140,8 @@ async def empty(servers: EmbeddedServers) -> AsyncIterator[str]:
     await admin.close()
 
 
-@pytest.mark.usefixtures("logging_as_before")
-def test_every_command_tells_of_a_database_without_a_schema(
-    empty: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_every_command_tells_of_a_database_without_a_schema(
+    empty: str, redis_url: str, tmp_path: Path
 ) -> None:
     report = tmp_path / "report.csv"
     report.write_text(REPORT)
@@ -137,15 +150,17 @@ def test_every_command_tells_of_a_database_without_a_schema(
     assert {
         words for words in known if not any(f"{line} ".startswith(f"{words} ") for line in lines)
     } == set()
-    for name, value in {
-        "DATABASE_URL": empty,
-        "REDIS_URL": redis_url,
-        "STATE_DIR": str(tmp_path),
-        "SECRETS_KEYS": f"first:{'A' * 43}=",
-    }.items():
-        monkeypatch.setenv(name, value)
-    told = {line: told_by(line.replace("REPORT", str(report)).split()) for line in lines}
-    assert {line: said for line, said in told.items() if said != (FAILURE, NONE)} == {}
+    environment = python_environment(
+        DATABASE_URL=empty, REDIS_URL=redis_url, STATE_DIR=str(tmp_path), SECRETS_KEYS=f"first:{'A' * 43}="
+    )
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", BESIDE),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    words = [line.replace("REPORT", str(report)).split() for line in lines]
+    out, _ = await process.communicate(json.dumps(words).encode())
+    told = dict(zip(lines, json.loads(out), strict=True))
+    assert {line: said for line, said in told.items() if said != [FAILURE, NONE]} == {}
 
 
 @pytest.mark.parametrize(
