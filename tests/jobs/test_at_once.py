@@ -13,6 +13,7 @@ from core.errors import Unavailable
 from core.inbox import applying
 from core.inbox.processing import Processor
 from core.inbox.rules import Admission
+from core.ledger import posting
 from core.ledger.items import Outcome, Posting
 from core.outbox.events import new_event, write_events
 from core.outbox.fanout import FanOut, Room
@@ -130,6 +131,45 @@ async def test_what_is_left_to_the_fan_out(
     await office.fan_out()
     types = [event["type"] for event in (await office.get("/v1/events?after=1"))["data"]]
     assert types == (["payment.failed"] if why == "one waits" else []) + ["payment.succeeded"]
+
+
+@pytest.mark.parametrize(("table", "waits"), [("webhook_endpoints", 0), ("outbox_positions", 1)])
+async def test_money_waits_for_no_row_of_its_telling(
+    office: Office, thread: Thread, table: str, waits: int
+) -> None:
+    """A transaction that hangs would else hold up a provider's clearing account."""
+    await office.listen(thread.receiver)
+    await thread.send(payment("pi_1", "shop:main"))
+    async with sending(office) as sender, office.service.database.transaction() as hanging:
+        await hanging.raw.fetch(f"SELECT FROM {table} FOR UPDATE")
+        assert await processor(thread, sender).step() == 1
+        assert (await thread.inbox("evt_pi_1"))["state"] == "done"
+        assert await waiting(office) == waits
+        assert sender._offered == 0
+    await office.deliver()
+    assert await states(office) == [("delivered", 1)]
+
+
+@pytest.mark.parametrize("events", [1, 3])
+async def test_money_goes_without_a_telling_that_fails(
+    office: Office, thread: Thread, events: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here in a database whose functions are those of the version before."""
+    query = posting.SQL.post_and_deliver
+    text = query.text.replace("outbox_deliver(", "outbox_deliver_of_later(")
+    monkeypatch.setattr(posting.SQL, "post_and_deliver", query._replace(text=text))
+    await office.listen(thread.receiver)
+    for number in range(events):
+        await thread.send(payment(f"pi_{number}", "shop:main"))
+    woken: list[str] = []
+    async with sending(office) as sender:
+        assert await processor(thread, sender, woken.append).step() == events
+        assert woken == ["outbox"]
+        assert sender._offered == 0
+    assert await waiting(office) == events
+    assert await thread.balance("shop:main") == 1500 * (events + 1)
+    (row,) = await office.sql("SELECT count(*) FROM inbox_failures")
+    assert row["count"] == 0
 
 
 async def test_an_event_that_comes_again_is_told_once(office: Office, thread: Thread) -> None:
