@@ -53,11 +53,9 @@ SLOTS: Final = 200
 SLOTS_OF_OTHERS: Final = 100
 # Slots that no receiver gets beside its first ones: a few that have got many, and hang all at once, leave these.
 SLOTS_KEPT: Final = 50
-# Swift receivers that the fan-out is told of by name, those that answered last. More than so many at once get no more
-# than what any receiver gets.
+# Swift receivers that the fan-out is told of by name, those that answered last; others get what any receiver gets.
 KNOWN_SWIFT: Final = 128
-# Endpoints that the fan-out is told of because nothing may be handed over to them: they wait for a claim, or are left
-# alone.
+# Endpoints that the fan-out is told of because nothing may be handed over to them: they wait, or are left alone.
 MOST_EXCLUDED: Final = 256
 # Once all slots were taken, a claim is worth its round trip when so many are free again.
 SLOTS_AT_ONCE: Final = 16
@@ -146,21 +144,24 @@ class Sender:
     def offer(self, most: int | None = None) -> Room:
         """Return the room for deliveries that a fan-out hands over: those of endpoints for which none waits.
 
-        Endpoints that wait for a claim get their share of the slots first. The room is for `most` deliveries, if given.
+        Endpoints that wait for a claim get their share of the slots first. The room is for `most` deliveries, if given;
+        all such room is a half of the slots, since it may be kept for long.
         """
         free = SLOTS - len(self._sending) - self._offered
         free -= sum(share.batches for share in self._choose().values())
         free = 0 if self._waits is not None else max(0, free)
-        free = free if most is None else min(free, most)
+        free_of_many = max(0, free - SLOTS_KEPT)
+        free = free if most is None else max(0, min(free, most, SLOTS // 2 - self._offered))
+        # Any room that is kept already may be for receivers that are not swift.
+        free_of_others = max(0, min(free, SLOTS_OF_OTHERS - self._others - self._offered))
         self._offered += free
         nothing, one = self._breakers.left_alone()
         excluded = {*nothing, *one, *self._backlog}
         known = {*self._breakers.latest_swift(KNOWN_SWIFT), *self._of_endpoint}
         # The list would cost more than a claim does; only those that are known to be swift are worth it.
         many = len(excluded) > MOST_EXCLUDED
-        known = (
-            {name for name in known if self._breakers.is_swift(name)} - excluded if many else known | excluded
-        )
+        swift = {name for name in known if self._breakers.is_swift(name)}
+        known = swift - excluded if many else known | excluded
         rooms = {name: 0 if name in excluded else self._room_of(name, SLOTS) for name in known}
         return Room(
             self._worker.id,
@@ -172,8 +173,8 @@ class Sender:
             [self._breakers.is_swift(name) for name in rooms],
             0 if many else SLOTS_OF_OTHER,
             free,
-            max(0, free - SLOTS_KEPT),
-            max(0, min(free, SLOTS_OF_OTHERS - self._others)),
+            min(free, free_of_many),
+            free_of_others,
         )
 
     def take(self, room: Room, rows: Sequence[Row]) -> None:

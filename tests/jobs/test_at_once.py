@@ -15,10 +15,11 @@ from core.inbox.processing import Processor
 from core.inbox.rules import Admission
 from core.ledger import posting
 from core.ledger.items import Outcome, Posting
+from core.outbox.breakers import FIRST_SLOTS, MOST_SLOTS
 from core.outbox.events import new_event, write_events
 from core.outbox.fanout import FanOut, Room
 from core.outbox.recording import take_over_deliveries
-from core.outbox.sender import Sender
+from core.outbox.sender import SLOTS, SLOTS_OF_OTHERS, Sender
 from core.work.leases import Worker
 from tests.core.outbox.hand import sent, states
 from tests.core.outbox.office import Office
@@ -170,6 +171,28 @@ async def test_money_goes_without_a_telling_that_fails(
     assert await thread.balance("shop:main") == 1500 * (events + 1)
     (row,) = await office.sql("SELECT count(*) FROM inbox_failures")
     assert row["count"] == 0
+
+
+async def test_room_for_few_leaves_others_theirs(office: Office, thread: Thread) -> None:
+    """Batches that wait for a locked account keep their room meanwhile."""
+    endpoint = UUID((await office.listen(thread.receiver))["id"])
+    for _ in range(MOST_SLOTS):
+        office.breakers.note(endpoint, good=True, seconds=0.01, full=True)
+    async with sending(office) as sender:
+        # A swift receiver with more than its first slots under way gets more of them, while many are free.
+        sender._of_endpoint[endpoint] = FIRST_SLOTS + 1
+        rooms = [sender.offer(4)]
+        assert (rooms[0].free, rooms[0].free_of_many) == (4, 4)
+        assert rooms[0].rooms == [MOST_SLOTS - FIRST_SLOTS - 1]
+        rooms += [sender.offer(64) for _ in range(3)]
+        assert sum(room.free for room in rooms) == sender._offered == SLOTS // 2
+        # All others at once never get more than their part, however many rooms are kept.
+        assert sum(room.free_of_others for room in rooms) <= SLOTS_OF_OTHERS
+        rooms += [sender.offer()]
+        assert (rooms[-1].free, rooms[-1].free_of_others) == (SLOTS // 2, 0)
+        for room in rooms:
+            sender.take(room, ())
+        assert sender._offered == 0
 
 
 async def test_an_event_that_comes_again_is_told_once(office: Office, thread: Thread) -> None:
