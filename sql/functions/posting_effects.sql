@@ -91,8 +91,8 @@ DECLARE
     told uuid [];
 BEGIN
     SELECT
-        EXISTS (SELECT FROM outbox_events AS o WHERE o.fanned_out_at IS NULL AND o.id >= since)
-        OR bool_or(NOT w.plain OR w.endpoints NOT BETWEEN 1 AND few),
+        bool_or(NOT w.plain OR w.endpoints NOT BETWEEN 1 AND few)
+        OR EXISTS (SELECT FROM outbox_events AS o WHERE o.fanned_out_at IS NULL AND o.id >= since),
         array_agg(e.principal_id)
     INTO is_large, principals
     FROM (
