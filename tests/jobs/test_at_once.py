@@ -14,6 +14,7 @@ from core.inbox import applying
 from core.inbox.processing import Processor
 from core.inbox.rules import Admission
 from core.ledger import posting
+from core.ledger.accounts import Opening, open_account
 from core.ledger.items import Outcome, Posting
 from core.outbox.breakers import FIRST_SLOTS, MOST_SLOTS
 from core.outbox.events import new_event, write_events
@@ -205,6 +206,41 @@ async def test_an_event_that_comes_again_is_told_once(office: Office, thread: Th
         assert sender._offered == 0
     assert await states(office) == [("delivered", 1)]
     assert await thread.balance("shop:main") == 3000
+
+
+async def test_a_batch_of_two_principals_is_told_as_one(
+    office: Office, thread: Thread, api_key: Callable[..., Awaitable[str]]
+) -> None:
+    """Beside a twin, an event that is refused, and one whose system accounts have to be opened first."""
+    await office.listen(thread.receiver)
+    other = Office(thread.api, thread.service, "other", await api_key(principal="other"), 0)
+    (row,) = await office.sql("SELECT id FROM principals WHERE name = 'other'")
+    await open_account(thread.service.database, Opening("other:eur", "EUR"), row["id"])
+    endpoint = await other.endpoint(f"{thread.receiver.url}?other")
+    await thread.send(payment("pi_first_of_other", "other:eur", currency="eur"))
+    async with sending(office) as sender:
+        worker = processor(thread, sender)
+        assert await worker.step() == 1
+        assert await waiting(office) == 1  # the first of a principal is told by the fan-out
+        await office.deliver()
+        for event_id, number, account, currency in (
+            ("a", 1, "shop:main", "usd"), ("b", 1, "shop:main", "usd"), ("c", 2, "shop:main", "eur"),
+            ("d", 3, "other:eur", "eur"), ("e", 4, "other:eur", "eur"),
+        ):  # fmt: skip
+            await thread.send(payment(f"pi_{number}", account, currency=currency, event_id=event_id))
+        assert await worker.step() == 5
+        assert await waiting(office) == 0
+        await other.call("PATCH", f"/v1/webhook-endpoints/{endpoint['id']}", {"enabled": False})
+        for number, account, currency in ((5, "shop:main", "usd"), (6, "other:eur", "eur")):
+            await thread.send(payment(f"pi_{number}", account, currency=currency))
+        assert await worker.step() == 2
+        assert await waiting(office) == 2
+        await sent(sender)
+        assert sender._offered == 0
+    await office.deliver()
+    assert [event["position"] for event in (await office.get("/v1/events"))["data"]] == [1, 2, 3]
+    assert [event["position"] for event in (await other.get("/v1/events"))["data"]] == [1, 2, 3, 4]
+    assert sorted(state for state, _ in await states(office)) == ["delivered"] * 5 + ["failed"]
 
 
 async def test_a_commit_whose_fate_is_not_known_leaves_no_lease(
