@@ -20,7 +20,7 @@ from core.outbox.breakers import FIRST_SLOTS, MOST_SLOTS
 from core.outbox.events import new_event, write_events
 from core.outbox.fanout import FanOut, Room
 from core.outbox.recording import take_over_deliveries
-from core.outbox.sender import SLOTS, SLOTS_OF_OTHERS, Sender
+from core.outbox.sender import SLOTS, SLOTS_KEPT, SLOTS_OF_OTHERS, Sender
 from core.work.leases import Worker
 from tests.core.outbox.hand import sent, states
 from tests.core.outbox.office import Office
@@ -186,11 +186,17 @@ async def test_room_for_few_leaves_others_theirs(office: Office, thread: Thread)
         assert (rooms[0].free, rooms[0].free_of_many) == (4, 4)
         assert rooms[0].rooms == [MOST_SLOTS - FIRST_SLOTS - 1]
         rooms += [sender.offer(64) for _ in range(3)]
-        assert sum(room.free for room in rooms) == sender._offered == SLOTS // 2
+        assert sum(room.free for room in rooms) == sender._offered == SLOTS_KEPT
+        rooms += [sender.offer()]
+        assert rooms[-1].free == SLOTS - SLOTS_KEPT
         # All others at once never get more than their part, however many rooms are kept.
         assert sum(room.free_of_others for room in rooms) <= SLOTS_OF_OTHERS
-        rooms += [sender.offer()]
-        assert (rooms[-1].free, rooms[-1].free_of_others) == (SLOTS // 2, 0)
+        for room in rooms:
+            sender.take(room, ())
+        # A fan-out that looks for events has all slots meanwhile, and yet there are some for few.
+        rooms = [sender.offer(), sender.offer(2)]
+        assert [room.free for room in rooms] == [SLOTS, 2]
+        assert rooms[1].free_of_others == 2
         for room in rooms:
             sender.take(room, ())
         assert sender._offered == 0
