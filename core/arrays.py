@@ -28,5 +28,8 @@ def texts(values: Collection[str]) -> str:
 
 
 def texts_or_nulls(values: Collection[str | None]) -> str:
-    """Write an array of texts, some of which may be null."""
+    """Write an array of texts, some of which may be null; there is at least one."""
+    known = [value for value in values if value is not None]
+    if len(known) == len(values):
+        return texts(known)
     return f"{{{','.join(['NULL' if value is None else texts((value,))[1:-1] for value in values])}}}"

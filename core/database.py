@@ -34,6 +34,8 @@ SERVING_ROLE = "tallystick_serving"
 # No connection within this time means that the pool is exhausted or the server is gone.
 ACQUIRE_TIMEOUT_SECONDS = 5.0
 CONNECT_TIMEOUT_SECONDS = 3.0
+# Somebody has to run statements by hand before a session without our settings is another one.
+NOT_SET_RETRY_SECONDS = 5.0
 # The posting lane and a few readers beside it keep so many connections busy.
 MAX_AT_HAND = 4
 
@@ -317,7 +319,8 @@ def session_settings(settings: Settings, role: str | None) -> dict[str, str]:
     }
 
 
-async def _check_session(connection: asyncpg.Connection[Row], wanted: dict[str, str]) -> None:
+async def _check_session(connection: asyncpg.Connection[Row], wanted: dict[str, str], *, told: bool) -> None:
+    """Raise Unavailable `session_not_set` unless the session has what is wanted, and tell the difference if asked."""
     rows = await connection.fetch(queries(__name__).session.text, list(wanted))
     found = {row["name"].lower(): row["setting"] for row in rows}
     missing = [
@@ -326,11 +329,14 @@ async def _check_session(connection: asyncpg.Connection[Row], wanted: dict[str, 
         if found.get(name) != value
     ]
     if missing:
-        raise Refusal(
-            "session_not_set",
+        log.error("database.session_not_set", missing=missing)
+        sentence = (
             f"The login behind the pooler has {', '.join(missing)}. Run the statements of `tallystick pooler LOGIN`,"
-            " then RECONNECT the pooler.",
+            " then RECONNECT the pooler."
+            if told
+            else "The database's login is not set up for its pooler. Nothing happened; repeat the call later."
         )
+        raise Unavailable(sentence, code="session_not_set", retry_after=NOT_SET_RETRY_SECONDS)
 
 
 async def open_database(
@@ -339,17 +345,19 @@ async def open_database(
     """Open a pool whose connections take on `role` (None keeps the login role, for administration).
 
     Behind a pooler nothing can be set for a session, because the next transaction has another one. The login brings
-    the settings there, and a connection that meets a session without them raises Refusal `session_not_set`.
+    the settings there, and a connection that meets a session without them raises Unavailable `session_not_set`. The
+    difference is told here, to operators; callers of an open service get a sentence without it, and the log has it.
     """
     # Administration keeps state for a session, so it goes past the pooler.
     pooled = bool(settings.database_pooler) and role is not None
     wanted = session_settings(settings, role)
+    opening = True
 
     async def prepare(connection: asyncpg.Connection[Row]) -> None:
         if settings.debug:
             connection.add_query_logger(_log_statement)
         if pooled:
-            await _check_session(connection, {"role": str(role), **wanted})
+            await _check_session(connection, {"role": str(role), **wanted}, told=opening)
         elif role is not None:
             await connection.execute(f'SET ROLE "{role}"')
 
@@ -376,4 +384,5 @@ async def open_database(
             init=prepare,
             reset=keep,
         )
+    opening = False
     return Database(Connections(pool))

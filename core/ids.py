@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+from asyncpg.pgproto import pgproto
+
 _RANDOM_BITS = 74
 _COUNTER_STEP_BITS = 32
 # Ids are made by the clock of a process, the times of rows by that of the database; they differ by less.
@@ -39,7 +41,20 @@ _last_random = 0
 
 
 def new_uuid() -> UUID:
-    """Return a UUIDv7 (RFC 9562 section 5.7) greater than every one that this process made before.
+    """Return a UUIDv7 (RFC 9562 section 5.7) greater than every one that this process made before."""
+    return UUID(int=_next_uuid())
+
+
+def new_row_id() -> UUID:
+    """Return the same as `new_uuid` in the driver's own kind, which is made and printed in a tenth of the time.
+
+    It is a uuid.UUID for all but orjson, so it stays between us and the database.
+    """
+    return pgproto.UUID(_next_uuid().to_bytes(16, "big"))
+
+
+def _next_uuid() -> int:
+    """Return the number of the next UUIDv7.
 
     Within a millisecond the random part grows by a random step (section 6.2, method 2); a clock that stands or goes
     back keeps the last millisecond, and a random part that is used up takes the next one.
@@ -57,7 +72,7 @@ def new_uuid() -> UUID:
                 tail = _random.getrandbits(_RANDOM_BITS)
         _last_millisecond, _last_random = millisecond, tail
     high, low = tail >> 62, tail & ((1 << 62) - 1)
-    return UUID(int=(millisecond << 80) | (0x7 << 76) | (high << 64) | (0b10 << 62) | low)
+    return (millisecond << 80) | (0x7 << 76) | (high << 64) | (0b10 << 62) | low
 
 
 def first_uuid_at(moment: datetime) -> UUID:
@@ -104,7 +119,7 @@ def new_request_id() -> str:
 
 def new_exchange() -> tuple[str, str]:
     """Return a new request id, and the `traceparent` of a new trace: one draw and one text for all three of them."""
-    digits = f"{_random.getrandbits(320) | _NOT_ZERO:080x}"
+    digits = (_random.getrandbits(320) | _NOT_ZERO).to_bytes(40, "big").hex()
     return digits[:32], f"00-{digits[32:64]}-{digits[64:]}-00"
 
 

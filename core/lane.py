@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+# A lane with the patience 0 lets the loop turn so many times at most. Arrivals without an end hold no batch up.
+PATIENT_TURNS = 3
 # An item, the future of its result, and when it came.
 _Waiting: TypeAlias = tuple[Item, asyncio.Future[Result], float]
 
@@ -37,8 +39,9 @@ class Lane(Generic[Item, Result]):
 
     `send` returns one result or exception an item, in the same order; an exception that it raises goes to every item.
     `waited` is told how many seconds the first item of each batch has waited.
-    A lane that is idle waits for `patience` seconds before it sends, so that more items go along: 0 lets the event loop
-    turn once, for those that have arrived; None sends at once.
+    A lane that is idle waits for `patience` seconds before it sends, so that more items go along; None sends at once.
+    With 0 it lets the event loop turn before each batch, for items that have arrived; a turn that brings none is the
+    last one.
     A lane with a `name` shows in traces: the wait of each item, and the batch that has served it.
     """
 
@@ -107,9 +110,11 @@ class Lane(Generic[Item, Result]):
 
     async def _run(self) -> None:
         try:
-            if self._patience is not None:
+            if self._patience:
                 await asyncio.sleep(self._patience)
             while self._waiting:
+                if self._patience == 0:
+                    await self._gather()
                 batch = self._take()
                 if self._waited is not None:
                     self._waited(time.perf_counter() - batch[0][2])
@@ -126,6 +131,14 @@ class Lane(Generic[Item, Result]):
                     _settle(future, result)
         finally:
             self._runner = None
+
+    async def _gather(self) -> None:
+        """Let the event loop turn once, and then again as long as turns bring items."""
+        for _ in range(PATIENT_TURNS):
+            known = len(self._waiting)
+            await asyncio.sleep(0)
+            if len(self._waiting) == known:
+                return
 
     def _traced(self, batch: Sequence[_Waiting[Item, Result]]) -> Scope | None:
         """Begin the span of a batch, also of one that nobody traces: this task may come from a request long gone."""

@@ -117,7 +117,8 @@ class _Access:
     def write(self, method: str, path: str, status: int, seconds: float) -> None:
         if not self._on:
             return
-        duration_ms = round(seconds * 1000, 3)
+        # A whole number of microseconds, divided: `round` to three places takes three times as long.
+        duration_ms = round(seconds * 1_000_000) / 1000
         if self._pretty:
             structlog.get_logger("app.request").info(
                 "request", method=method, path=path, status=status, duration_ms=duration_ms

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final
 import asyncpg
 
 from core.database import Database, open_database, queries
-from core.errors import Refusal
 from core.ledger.ledger import Ledger
 from core.ledger.poster import Poster
 from core.ledger.posting import EffectiveSpan
+from core.migrations import no_schema
 from core.redis import open_redis
 from core.work.traces import traces_kept
 
@@ -79,7 +79,7 @@ async def open_migrated(settings: Settings, *, size: int | None = None) -> tuple
     try:
         database = await open_database(settings, size=size)
     except asyncpg.InvalidParameterValueError as error:  # SET ROLE: a new server has no such role
-        raise _not_migrated() from error
+        raise no_schema() from error
     try:
         return database, await read_epoch(database)
     except BaseException:
@@ -92,11 +92,7 @@ async def read_epoch(database: Database) -> str:
     try:
         epoch: str | None = await database.fetchval(queries(__name__).epoch)
     except asyncpg.UndefinedTableError as error:
-        raise _not_migrated() from error
+        raise no_schema() from error
     if epoch is None:
-        raise _not_migrated()
+        raise no_schema()
     return epoch
-
-
-def _not_migrated() -> Refusal:
-    return Refusal("not_migrated", "The database has no schema yet. Run `tallystick migrate` first.")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import structlog
 import uvloop
 
-from core import metrics, tasks
+from core import metrics, migrations, tasks
+from core.database import translated
 from core.inbox.dead_letters import DeadLetterStream
 from core.inbox.processing import Processor, Retries, take_over_inbox_events
 from core.inbox.rules import Admission
@@ -53,7 +54,11 @@ log = structlog.get_logger(__name__)
 
 
 def run(settings: Settings) -> None:
-    """Run a worker until SIGTERM, SIGINT or SIGHUP. Raises Unavailable when PostgreSQL is away at the start."""
+    """Run a worker until SIGTERM, SIGINT or SIGHUP.
+
+    Raises Unavailable when PostgreSQL is away at the start, and Refusal `not_migrated` when its schema is none or older
+    than this program: loops would fail one by one over what is not there, while the process seems to work.
+    """
     uvloop.run(_main(settings))
 
 
@@ -64,6 +69,10 @@ async def _main(settings: Settings) -> None:
         # Under nohup the worker stays when its terminal goes.
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             loop.add_signal_handler(number, stopping.set)
+    with translated():
+        refusal = await migrations.lacking(str(settings.database_url))
+    if refusal is not None:
+        raise refusal
     await work(settings, stopping, on_started=spare_the_collector)
 
 

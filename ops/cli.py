@@ -91,6 +91,7 @@ def _explain(error: Exception) -> tuple[int, str]:
     from core.errors import Refusal
     from core.settings import SettingsError
     from ops.process import StartError
+    from ops.reach import schema_problem
     from ops.state import MissingServerError
 
     if isinstance(error, SettingsError | MissingServerError):
@@ -100,7 +101,7 @@ def _explain(error: Exception) -> tuple[int, str]:
     if isinstance(error, StartError):
         return FAILURE, str(error)
     if isinstance(error, asyncpg.PostgresError):
-        return FAILURE, f"PostgreSQL answers: {error}."
+        return FAILURE, schema_problem(error) or f"PostgreSQL answers: {error}."
     if isinstance(error, OSError):
         return FAILURE, f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}."
     return (

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 import asyncpg
 from redis.exceptions import RedisError
 
-from core.errors import Unavailable
+from core import migrations
+from core.errors import Refusal, Unavailable
 from core.redis import open_redis
-from core.settings import mask_url
+from core.settings import SettingsError, mask_url
 from ops.process import StartError
+from ops.state import MissingServerError, operator_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +30,10 @@ _NOT_THE_WAY_IN = (
     asyncpg.CannotConnectNowError,
     asyncpg.TooManyConnectionsError,
 )
+
+# Names and rights that are not there; SET ROLE has a state of its own for a role that is not there.
+_OF_A_SCHEMA = ("42", asyncpg.InvalidParameterValueError.sqlstate)
+_OF_THE_DRIVER = (asyncpg.PostgresError, asyncpg.InterfaceError)
 
 _OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
@@ -50,6 +56,22 @@ def reaching_database(database_url: str) -> Iterator[None]:
         raise StartError(
             f"PostgreSQL at {mask_url(database_url)} ({name}) cannot be reached: {_reason(cause)}."
         ) from error
+
+
+def schema_problem(error: asyncpg.PostgresError) -> str:
+    """Return the sentence about a database that lacks this program's schema, if that is why it answers with `error`.
+
+    The text is empty where something else is at fault. It must not be called in an event loop.
+    """
+    state = getattr(error, "sqlstate", None) or ""
+    if not state.startswith(_OF_A_SCHEMA):
+        return ""
+    try:
+        url = str(operator_settings(redis_needed=False).database_url)
+        refusal = asyncio.run(migrations.lacking(url))
+    except (Refusal, SettingsError, MissingServerError, StartError, OSError, *_OF_THE_DRIVER):
+        return ""
+    return "" if refusal is None else refusal.detail
 
 
 def _is_of_a_file(error: BaseException) -> bool:

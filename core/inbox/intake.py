@@ -75,7 +75,7 @@ class Intake:
         """
         if tracing.active is not None:
             event = event._replace(traceparent=tracing.active.current())
-        return await self._lane.submit(event)
+        return await self._lane.enqueue(event)
 
     async def close(self) -> None:
         """Finish what was accepted."""
@@ -103,7 +103,7 @@ class Intake:
             return error
 
     async def _insert(self, events: Sequence[NewEvent]) -> list[bool]:
-        new_ids = [ids.new_uuid() for _ in events]
+        new_ids = [ids.new_row_id() for _ in events]
         if tracing.active is not None:
             for new_id, event in zip(new_ids, events, strict=True):
                 tracing.active.note(new_id, event.traceparent)

@@ -75,7 +75,11 @@ def is_storable(text: str) -> bool:
 
 def kept(headers: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
     """Return the `headers` of these `names`. Bytes that are no UTF-8 become question marks."""
-    return {name: headers[name].encode(errors="replace").decode() for name in names if name in headers}
+    found = {name: headers[name] for name in names if name in headers}
+    return {
+        name: value if value.isascii() else value.encode(errors="replace").decode()
+        for name, value in found.items()
+    }
 
 
 def unreadable() -> Refusal:

@@ -175,7 +175,7 @@ class Poster:
                 )
             except Unavailable as error:
                 lost += 1
-                if error.code == "busy" or lost == LOST_TRIES:
+                if error.code != "database_unavailable" or lost == LOST_TRIES:
                     raise
                 metrics.TRANSACTION_RETRIES.add(type(error.__cause__).__name__)
             await asyncio.sleep(wait_seconds(lost))

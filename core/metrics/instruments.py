@@ -87,7 +87,8 @@ class Count:
 
     def __init__(self, name: str, about: str, labels: Labels = (), start: Iterable[Labels] = ()) -> None:
         self._counter = Counter(name, about, labels, registry=REGISTRY)
-        self._added: dict[Labels, float] = dict.fromkeys(start, 0)
+        # Each sum stands in a list of one, so that the labels are hashed once for each addition.
+        self._added: dict[Labels, list[float]] = {one: [0] for one in start}
         self.begun: set[Labels] = set(self._added)
         _METRICS.append(self)
         DEFINED.append(Defined(name, "counter", labels, about))
@@ -100,18 +101,18 @@ class Count:
 
     def add(self, *labels: str, by: float = 1) -> None:
         """Add `by` to the series with these label values."""
-        added = self._added
-        if labels in added:
-            added[labels] += by
+        added = self._added.get(labels)
+        if added is not None:
+            added[0] += by
         else:
-            added[labels] = by
+            self._added[labels] = [by]
             if not _flush_is_due:
                 _schedule_flush()
 
     def flush(self) -> None:
         """Hand over to prometheus_client."""
         added, self._added = self._added, {}
-        for labels, by in added.items():
+        for labels, (by,) in added.items():
             (self._counter.labels(*labels) if labels else self._counter).inc(by)
 
 

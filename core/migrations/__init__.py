@@ -93,6 +93,28 @@ async def pending(database_url: str) -> list[str]:
     return outstanding(await _applied(database_url))
 
 
+async def lacking(database_url: str) -> Refusal | None:
+    """Return the refusal `not_migrated` of a program that needs all of its schema; None where everything is there.
+
+    Raises as `pending`.
+    """
+    applied = await _applied(database_url)
+    if not applied:
+        return no_schema()
+    if left := outstanding(applied):
+        return Refusal(
+            "not_migrated",
+            f"The database's schema is older than this program: {left[0]} was not applied"
+            f"{f', nor {len(left) - 1} more' if left[1:] else ''}. Run `tallystick migrate` first.",
+        )
+    return None
+
+
+def no_schema() -> Refusal:
+    """Return the refusal `not_migrated` of a program whose database is empty."""
+    return Refusal("not_migrated", "The database has no schema yet. Run `tallystick migrate` first.")
+
+
 def outstanding(applied: dict[str, str]) -> list[str]:
     """Return the files that are not among `applied` (name: checksum), or in another version. Raises as `pending`.
 

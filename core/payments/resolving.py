@@ -183,7 +183,10 @@ async def list_payments(
     before: UUID | None,
     limit: int,
 ) -> list[Listed]:
-    """Return up to `limit` payments with ids below `before`, newest first; None means any."""
+    """Return up to `limit` payments with ids below `before`, made before `until`, newest first; None means any.
+
+    Payments that have an unknown attempt are unknown, too, and then as old as that attempt: so the alert counts them.
+    """
     rows = await database.fetch(_sql.list_payments, states, surface, until, before, limit)
     return [Listed(*row) for row in rows]
 

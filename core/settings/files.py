@@ -3,6 +3,9 @@
 The environment of a process shows in `docker inspect`, in crash reports and to each child; a file does not.
 """
 
+import errno
+import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -14,7 +17,16 @@ from core.settings.kinds import Dsn, Secret, names_of
 SUFFIX: Final = "_FILE"
 # A key of RSA with 16,384 bits has 13 KB in PEM; what is longer is no secret but a wrong path.
 MAX_BYTES: Final = 64 * 1024
+# The bundle of all public authorities has 0.3 MB.
+MAX_CERTIFICATES_BYTES: Final = 4 * 1024 * 1024
 _PEM: Final = "-----BEGIN "
+_KINDS: Final = (
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 _LISTS: Final = frozenset({tuple[Secret, ...]})
 _SECRETS: Final = frozenset({Secret, Dsn, *_LISTS})
 
@@ -46,12 +58,33 @@ def with_files(
     return values, problems
 
 
+def bytes_in(path: str | os.PathLike[str], most: int = MAX_BYTES) -> bytes:
+    """Return what is in a regular file, or in the one that a link leads to.
+
+    Raises OSError, also for a file of more than `most` bytes, and for a directory, a pipe or a device: the reading of
+    those may wait for ever, or never end.
+    """
+    # A device may do something when it is opened, and a pipe waits for its other end; so the look comes first. The
+    # second look is at what was opened, since the path may lead elsewhere by now.
+    _check_regular(Path(path).stat())
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    with os.fdopen(descriptor, "rb") as file:
+        _check_regular(os.fstat(descriptor))
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most // 1024} KiB")
+    return data
+
+
+def _check_regular(found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        kind = next((word for check, word in _KINDS if check(found.st_mode)), "something else")
+        raise OSError(errno.EINVAL, f"it is {kind} and no regular file")
+
+
 def _text_in(path: Path, *, several: bool) -> str:
     """Return the secret in a file, without the space around it; several stand one a line, or comma separated."""
-    with path.open("rb") as file:
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"it has more than {MAX_BYTES // 1024} KiB")
+    data = bytes_in(path)
     try:
         text = data.decode("utf-8-sig").strip()
     except UnicodeDecodeError:

@@ -86,13 +86,14 @@ class ApiSurface(Surface):
         if not self.strict:
             return dispatch
 
-        async def in_the_wanted_form(request: web.Request) -> web.StreamResponse:
-            response = await dispatch(request)
+        async def with_texts(request: web.Request) -> web.StreamResponse:
+            return with_text_numbers(await dispatch(request))
+
+        def in_the_wanted_form(request: web.Request) -> Awaitable[web.StreamResponse]:
             accept = request.headers.get(hdrs.ACCEPT)
-            # A parse of the header would cost each request a few microseconds.
-            if accept is not None and "numbers" in accept and wants_text_numbers(accept):
-                return with_text_numbers(response)
-            return response
+            # A parse of the header would cost each request a few microseconds, and so would a coroutine around all.
+            wants_texts = accept is not None and "numbers" in accept and wants_text_numbers(accept)
+            return with_texts(request) if wants_texts else dispatch(request)
 
         return in_the_wanted_form
 
@@ -240,13 +241,14 @@ def _admit(route: Route, guard: Guard, call: Call) -> Awaitable[Admission]:
 def _keyed(handler: Callable[[Call], Awaitable[web.StreamResponse]]) -> Callable[[Call], Awaitable[Any]]:
     """Let a call be named by the spelling of its key, if something was stored under that before keys had one rule."""
 
-    async def handle(call: Call) -> web.StreamResponse:
-        spelled = call.spelled_key or ""
-        if spelled != call.idempotency_key and await kept_spellings(
-            call.service.database, call.caller.id, [spelled]
-        ):
+    async def handle_spelled(call: Call, spelled: str) -> web.StreamResponse:
+        if await kept_spellings(call.service.database, call.caller.id, [spelled]):
             call.idempotency_key = spelled
         return await handler(call)
+
+    def handle(call: Call) -> Awaitable[web.StreamResponse]:
+        spelled = call.spelled_key or ""
+        return handler(call) if spelled == call.idempotency_key else handle_spelled(call, spelled)
 
     return handle
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -129,6 +130,11 @@ PROBLEM_SCHEMA: dict[str, Any] = {
     },
 }
 
+# Bodies of refusals that are kept, since most come again. A sentence with a stranger's word pushes an old one out.
+MAX_KEPT = 500
+# A longer sentence holds more than ours, so its body is not kept.
+MAX_KEPT_SENTENCE = 300
+
 _OF_PROBLEM = CIMultiDictProxy(CIMultiDict({hdrs.CONTENT_TYPE: MEDIA_TYPE}))
 _OF_UNAUTHORIZED = CIMultiDictProxy(CIMultiDict({**_OF_PROBLEM, hdrs.WWW_AUTHENTICATE: "Bearer"}))
 
@@ -177,7 +183,10 @@ def problem_details(problem: Problem) -> bytes:
 
 def refused(refusal: Refusal, write: Callable[[Problem], bytes] = problem_details) -> web.Response:
     """Answer an expected refusal, with the body that `write` makes of it."""
-    response = problem_response(problem_of(refusal.code, refusal.detail, refusal.extra), write)
+    if refusal.extra or refusal.code not in PROBLEMS or len(refusal.detail) > MAX_KEPT_SENTENCE:
+        response = problem_response(problem_of(refusal.code, refusal.detail, refusal.extra), write)
+    else:
+        response = _answer(*_kept_problem(refusal.code, refusal.detail, write))
     if refusal.retry_after is not None:
         response.headers[hdrs.RETRY_AFTER] = seconds_to_wait(refusal.retry_after)
     if refusal.replayed:
@@ -192,8 +201,19 @@ def seconds_to_wait(seconds: float) -> str:
 
 def problem_response(problem: Problem, write: Callable[[Problem], bytes] = problem_details) -> web.Response:
     """Answer with a problem."""
-    headers = _OF_UNAUTHORIZED if problem.status == web.HTTPUnauthorized.status_code else _OF_PROBLEM
-    return web.Response(status=problem.status, body=write(problem), headers=headers)
+    return _answer(problem.status, write(problem))
+
+
+@functools.lru_cache(MAX_KEPT)
+def _kept_problem(code: str, detail: str, write: Callable[[Problem], bytes]) -> tuple[int, bytes]:
+    """Return the status and the body of a refusal that has nothing but its code and its sentence."""
+    problem = problem_of(code, detail)
+    return problem.status, write(problem)
+
+
+def _answer(status: int, body: bytes) -> web.Response:
+    headers = _OF_UNAUTHORIZED if status == web.HTTPUnauthorized.status_code else _OF_PROBLEM
+    return web.Response(status=status, body=body, headers=headers)
 
 
 def from_http_exception(error: web.HTTPException, path: str, method: str) -> web.Response:

@@ -11,6 +11,7 @@ may hold a key, and names the server's version.
 
 from __future__ import annotations
 
+import functools
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http_writer import _serialize_headers
 from aiohttp.web_protocol import RequestHandler
+from multidict import CIMultiDict
 
 if TYPE_CHECKING:
     from aiohttp.web_request import BaseRequest
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 # handler leaves them here when `is_plain` holds of the answer. Without them aiohttp writes the answer, and its signals
 # put the same headers on it.
 READY_HEADERS: web.RequestKey[bytes] = web.RequestKey("ready_headers", bytes)
+
+# Heads of answers without headers of their own are kept: each operation has a few statuses and media types.
+MAX_HEADS = 500
 
 # An answer that sets one of these itself is written by aiohttp.
 _OF_FRAMING = (
@@ -36,6 +41,8 @@ _OF_FRAMING = (
     hdrs.DATE,
     hdrs.SERVER,
 )
+# A member of an enumeration is looked up by a call.
+_OK = HTTPStatus.OK.value
 # These answers have no body.
 _WITHOUT_BODY = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 _SENTENCES = {400: "The request is not valid HTTP.", 500: "Something went wrong on our side."}
@@ -77,10 +84,9 @@ class _Connection(RequestHandler):
         request._finish()
         plain: Any = resp  # whose private members have no types
         body: bytes = plain._body
-        head = _serialize_headers(f"HTTP/1.1 {resp.status} {resp.reason}", resp.headers)
+        head = _head_of(resp)
         length = b"Content-Length: %d\r\nDate: %s\r\n" % (len(body), rfc822_formatted_time().encode())
-        # The head ends with an empty line, which goes behind the headers that are ready.
-        piece = b"".join((head[:-2], length, ready, b"\r\n", body))
+        piece = b"".join((head, length, ready, b"\r\n", body))
         writer: Any = request.writer
         gone = False
         try:
@@ -134,7 +140,7 @@ def is_plain(request: BaseRequest, answer: web.StreamResponse) -> bool:
         and not answer._compression
         and not answer._chunked
         and not answer._cookies
-        and answer.status >= HTTPStatus.OK
+        and answer.status >= _OK
         and answer.status not in _WITHOUT_BODY
         and request.version == HttpVersion11
         and request.keep_alive
@@ -142,6 +148,25 @@ def is_plain(request: BaseRequest, answer: web.StreamResponse) -> bool:
         and hdrs.CONTENT_TYPE in answer.headers
         and (len(answer.headers) == 1 or answer.headers.keys().isdisjoint(_OF_FRAMING))
     )
+
+
+def _head_of(answer: web.StreamResponse) -> bytes:
+    """Return the first line of an answer and its own headers."""
+    headers = answer.headers
+    if len(headers) == 1:  # it is the media type, as `is_plain` holds
+        return _usual_head(answer.status, answer.reason, headers[hdrs.CONTENT_TYPE])
+    return _without_end(_serialize_headers(f"HTTP/1.1 {answer.status} {answer.reason}", headers))
+
+
+@functools.lru_cache(MAX_HEADS)
+def _usual_head(status: int, reason: str, media_type: str) -> bytes:
+    headers = CIMultiDict({hdrs.CONTENT_TYPE: media_type})
+    return _without_end(_serialize_headers(f"HTTP/1.1 {status} {reason}", headers))
+
+
+def _without_end(head: bytes) -> bytes:
+    # The head ends with an empty line, which goes behind the headers that are ready.
+    return head[:-2]
 
 
 class _Bare(web.Response):

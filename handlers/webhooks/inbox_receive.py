@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
@@ -227,6 +227,11 @@ class _Headers(Mapping[str, str]):
 
     def __getitem__(self, name: str) -> str:
         return ",".join(self._headers.getall(name))
+
+    def get(self, name: str, default: Any = None) -> Any:
+        # The general way raises and catches KeyError for a header that is not there.
+        values = self._headers.getall(name, None)
+        return default if values is None else ",".join(values)
 
     def __contains__(self, name: object) -> bool:
         return name in self._headers

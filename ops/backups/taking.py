@@ -14,8 +14,8 @@ import msgspec
 
 from core import __version__
 from core.database import Connection
-from core.errors import Refusal
 from core.ledger import history
+from core.migrations import no_schema
 from ops.backups.keeping import Keep, kept
 from ops.backups.manifest import DUMP, PARTIAL, Manifest, digest_of, name_of
 from ops.backups.places import Folder, sync
@@ -58,7 +58,7 @@ async def take(url: str, place: Place, staging: Path, progress: Progress) -> Man
     """Take a backup of the database at `url` into `place`, and return its manifest.
 
     The dump is written in `staging`, or in the place itself where that is a folder. A run that is broken off leaves no
-    backup behind. Raises StartError, and Refusal `not_migrated` for a database without a ledger.
+    backup behind. Raises StartError, and Refusal `not_migrated` for a database without a schema.
     """
     folder = place if isinstance(place, Folder) else Folder(staging)
     folder.create()
@@ -145,9 +145,9 @@ async def _described(connection: Connection) -> Manifest:
         moment = await connection.fetchrow(history.SQL.moment)
         applied = await connection.fetch(history.SQL.applied)
     except asyncpg.UndefinedTableError:
-        raise _nothing_there() from None
+        raise no_schema() from None
     if moment is None:
-        raise _nothing_there()
+        raise no_schema()
     taken_at: datetime = moment["taken_at"].astimezone(UTC)
     return Manifest(
         name=name_of(moment["database"], taken_at),
@@ -199,7 +199,3 @@ async def _dumped(
         await picture  # which has failed first
     await dump
     return await picture
-
-
-def _nothing_there() -> Refusal:
-    return Refusal("not_migrated", "The database has no ledger, so there is nothing to back up.")

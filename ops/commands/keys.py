@@ -10,6 +10,7 @@ import click
 
 from ops.commands.database import with_database
 from ops.commands.printing import console, print_json
+from ops.commands.texts import Text
 
 if TYPE_CHECKING:
     from core.access.api_keys import KeyInfo
@@ -58,7 +59,9 @@ def keys() -> None:
 @click.option("--caller", help="In place of a principal: a service of your own that asks for payments.")
 @click.option("--no-access", is_flag=True, help="The caller's key is known, and may call nothing.")
 @click.option("--sees-all", is_flag=True, help="The caller sees the payments of all callers.")
-@click.option("--description", default="", help="The purpose of the key, for the list.")
+@click.option(
+    "--description", type=Text(optional=True), default="", help="The purpose of the key, for the list."
+)
 @click.option("--expires-in", type=Duration(), help="When the key ends: 30m, 12h, 90d, 8w. [default: never]")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of the key alone.")
 def create(

@@ -32,7 +32,12 @@ NOT_ONLINE = 3
     is_flag=True,
     help="Stop before the first migration that traffic cannot go on beside; exit with 3 if there is one.",
 )
-def migrate(*, check: bool, show_plan: bool, online_only: bool) -> int:
+@click.option(
+    "--login-file",
+    type=click.Path(),
+    help="Then let the login of the address in this file (postgresql://name:password@...) serve; make it if needed.",
+)
+def migrate(*, check: bool, show_plan: bool, online_only: bool, login_file: str | None) -> int:
     """Bring the schema of the database up to date: that of DATABASE_DIRECT_URL, or else of DATABASE_URL.
 
     Safe to run from several machines at once: one of them works, the others wait for it. The login must be allowed to
@@ -43,8 +48,10 @@ def migrate(*, check: bool, show_plan: bool, online_only: bool) -> int:
       DATABASE_URL=postgresql://owner:secret@db:5432/tallystick tallystick migrate
       tallystick migrate --check
       tallystick migrate --plan
+      tallystick migrate --login-file /run/secrets/service_database_url
     """  # noqa: D301 - `\b` is how click is told not to wrap
     from core import migrations
+    from core.access.login import let_in
     from ops.reach import reaching_database
     from ops.state import operator_settings
 
@@ -53,7 +60,9 @@ def migrate(*, check: bool, show_plan: bool, online_only: bool) -> int:
         raise click.UsageError(
             "DATABASE_POOLER is set: migrations need DATABASE_DIRECT_URL, past the pooler."
         )
-    url = settings.database_url
+    if login_file is not None and (check or show_plan):
+        raise click.UsageError("--login-file makes a login, and --check and --plan change nothing.")
+    url, login = settings.database_url, None if login_file is None else _address_in(login_file)
     with reaching_database(url):
         if check:
             return asyncio.run(_check(url))
@@ -69,12 +78,26 @@ def migrate(*, check: bool, show_plan: bool, online_only: bool) -> int:
             )
         )
         left = asyncio.run(migrations.pending(url)) if online_only else []
+        name = None if login is None else asyncio.run(let_in(url, login))
     click.echo(f"{len(applied)} applied." if applied else "The schema is up to date." if not left else "")
+    if name is not None:
+        click.echo(f"The login {name} may serve.")
     if left:
         click.echo(
             f"{left[0]} is not online, and stays outstanding with what follows it: {len(left)} in all."
         )
     return NOT_ONLINE if left else 0
+
+
+def _address_in(path: str) -> str:
+    from core.settings.files import bytes_in
+
+    try:
+        return bytes_in(path).decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        raise click.UsageError(f"{path} is no text in UTF-8.") from None
+    except OSError as error:
+        raise click.UsageError(f"{path} cannot be used: {error.strerror}.") from None
 
 
 async def _check(url: str) -> int:

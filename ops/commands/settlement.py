@@ -12,6 +12,7 @@ from uuid import UUID
 import click
 
 from ops.commands.database import with_database
+from ops.commands.texts import Text
 
 if TYPE_CHECKING:
     from core.settings import Settings
@@ -60,7 +61,7 @@ def list_closed() -> None:
 @click.argument("currency")
 @click.option("--before", type=Moment(), help="Nothing may take effect before this time; it must be over.")
 @click.option("--open", "opens", is_flag=True, help="Open all of the past again.")
-@click.option("--reason", required=True, help="Why, for the audit.")
+@click.option("--reason", type=Text(), required=True, help="Why, for the audit.")
 def move(currency: str, before: datetime | None, *, opens: bool, reason: str) -> None:
     """Move the closed date of CURRENCY, forth or back.
 

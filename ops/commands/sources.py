@@ -10,6 +10,7 @@ import click
 from ops.commands.database import with_database
 from ops.commands.keys import Duration
 from ops.commands.printing import console, print_json
+from ops.commands.texts import Text
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -39,7 +40,9 @@ def sources() -> None:
     show_default=True,
     help="How it signs: Standard Webhooks v1 or v1a, or an HMAC of the body in one header.",
 )
-@click.option("--description", default="", help="The purpose of the source, for the list.")
+@click.option(
+    "--description", type=Text(optional=True), default="", help="The purpose of the source, for the list."
+)
 @click.option(
     "--secret-from-stdin", is_flag=True, help="Read the secret from standard input. [default: make one]"
 )

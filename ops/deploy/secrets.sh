@@ -25,6 +25,8 @@ random() { openssl rand -hex 32; }
 
 random | keep postgres_password
 printf 'postgresql://tallystick:%s@postgres:5432/tallystick\n' "$(cat "$folder/postgres_password")" | keep database_url
+# The login of API and worker, which the job `migrate` makes.
+printf 'postgresql://tallystick_service:%s@postgres:5432/tallystick\n' "$(random)" | keep service_database_url
 random | keep admin_token
 # Prometheus shows one token, and that file may hold two.
 tr -d '\r' <"$folder/admin_token" | tr ',' '\n' | sed '/^[[:space:]]*$/d' | head -n 1 | keep prometheus_token

@@ -36,6 +36,10 @@ SCOPES = ("accounts:read", "accounts:write", "transfers:write")
 CLIENTS = 4
 REPLICAS = 3
 PAUSE_SECONDS = 0.1
+SESSIONS = (
+    "SELECT DISTINCT a.usename, r.rolsuper FROM pg_stat_activity AS a JOIN pg_roles AS r ON a.usesysid = r.oid"
+    " WHERE a.application_name = 'tallystick'"
+)
 # Each wait has a bound: a container that hangs must end the run.
 UP_SECONDS = 240
 EFFECT_SECONDS = 30.0
@@ -114,6 +118,19 @@ class Stage:
         """Return how many containers of the API run each image."""
         found = self.compose("ps", "--format", "json", "api").splitlines()
         return Counter(json.loads(line)["Image"] for line in found)
+
+    def logins(self) -> str:
+        """Return the logins that the service's sessions have, each with the word on whether it is a superuser."""
+        psql = (
+            "exec",
+            "--no-TTY",
+            "postgres",
+            "psql",
+            "--username=tallystick",
+            "--tuples-only",
+            "--no-align",
+        )
+        return self.compose(*psql, f"--command={SESSIONS}").strip()
 
 
 @dataclass
@@ -240,10 +257,10 @@ def main(arguments: Sequence[str] = ()) -> int:
             say(f"everything is up and healthy after {time.monotonic() - began:.0f} s")
             scopes = [word for scope in SCOPES for word in ("--scope", scope)]
             create = (
-                "exec",
+                "run",
+                "--rm",
                 "--no-TTY",
-                "api",
-                "tallystick",
+                "operator",
                 "keys",
                 "create",
                 "--principal",
@@ -251,6 +268,11 @@ def main(arguments: Sequence[str] = ()) -> int:
                 *scopes,
             )
             stage.key = stage.compose(*create).strip()
+            expect(
+                stage.logins(),
+                "tallystick_service|f",
+                "the login of the service, and whether it is a superuser",
+            )
             asyncio.run(use(stage))
         except (SmokeError, subprocess.TimeoutExpired) as error:
             say(str(error))

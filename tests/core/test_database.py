@@ -121,6 +121,16 @@ async def test_session_behind_a_pooler_is_looked_at_and_not_set(settings: Settin
     try:
         assert await opened.fetchval(Query("role", "SELECT current_user")) == SERVING_ROLE
         assert await opened.fetchval(Query("kept", "SELECT count(*) FROM pg_prepared_statements")) == 0
+        # A session that is set up no more is an outage, of which callers are not told how the login differs.
+        await owner.execute(Query("reset", f"ALTER ROLE tallystick IN DATABASE {name} RESET ALL"))
+        await owner.execute(Query("end", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"))  # fmt: skip
+        with pytest.raises(Unavailable):  # the session that has ended
+            await opened.fetchval(Query("role", "SELECT current_user"))
+        with pytest.raises(Unavailable) as away:
+            await opened.fetchval(Query("role", "SELECT current_user"))
+        assert (away.value.code, away.value.retry_after) == ("session_not_set", 5.0)
+        assert "enable_seqscan" not in away.value.detail
     finally:
         await opened.close()
 

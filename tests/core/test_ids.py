@@ -5,6 +5,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -24,6 +25,14 @@ def test_uuids_are_version_7_of_now_and_grow() -> None:
     # A millisecond whose random part is used up borrows from the next one, so a little slack above.
     assert all(before <= uuid.int >> 80 <= after + 1 for uuid in made)
     assert made == sorted(set(made))
+
+
+def test_row_ids_are_uuids_of_the_same_row() -> None:
+    first, row, last = ids.new_uuid(), ids.new_row_id(), ids.new_uuid()
+    assert first < row < last
+    assert isinstance(row, UUID)
+    assert row.version == 7
+    assert (row, hash(row), str(row)) == (UUID(str(row)), hash(UUID(str(row))), str(UUID(str(row))))
 
 
 def test_uuids_of_several_threads_are_distinct() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from core.errors import Refusal
-from core.lane import Lane
+from core.lane import PATIENT_TURNS, Lane
 
 
 class Sender:
@@ -58,6 +58,20 @@ async def test_a_patient_lane_takes_along_what_has_arrived() -> None:
     sender.go_on.release()
     assert [await first, await second] == ["<a>", "<b>"]
     assert sender.batches == [["a", "b"]]
+
+
+async def test_a_patient_lane_waits_while_turns_of_the_loop_bring_items_and_not_for_ever() -> None:
+    sender = Sender()
+    lane = lane_of(sender, patience=0)
+    sender.go_on = asyncio.Semaphore(100)
+    futures = []
+    for item in range(20):  # one comes with each turn
+        futures.append(lane.enqueue(item))
+        await asyncio.sleep(0)
+    assert await asyncio.gather(*futures) == [f"<{item}>" for item in range(20)]
+    sizes = [len(batch) for batch in sender.batches]
+    assert max(sizes) <= PATIENT_TURNS + 1
+    assert min(sizes[:-1]) >= PATIENT_TURNS  # before each batch, and not before the first one alone
 
 
 async def test_a_share_of_what_waits() -> None:

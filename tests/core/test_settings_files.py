@@ -1,5 +1,7 @@
 """Secrets by file: NAME_FILE in place of NAME."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,10 +51,23 @@ def test_a_file_that_holds_no_secret_is_refused_with_its_name(
         "long": (b"x" * (MAX_BYTES + 1), "more than 64 KiB"),
         "binary": (b"\xff\xfe", "no text in UTF-8"),
         "nul": (b"one\0two", "control character"),
+        # The reading of these would wait for ever, or never end.
+        "pipe": (None, "it is a pipe and no regular file"),
+        "link to a pipe": (None, "it is a pipe and no regular file"),
+        "directory": (None, "it is a directory and no regular file"),
+        "device": (None, "it is a device and no regular file"),
+    }
+    made: dict[str, Callable[[Path], None]] = {
+        "pipe": os.mkfifo,
+        "link to a pipe": lambda path: path.symlink_to(tmp_path / "pipe"),
+        "directory": Path.mkdir,
+        "device": lambda path: path.symlink_to("/dev/zero"),
     }
     for name, (data, reason) in cases.items():
         path = tmp_path / name
-        if data is not None:
+        if name in made:
+            made[name](path)
+        elif data is not None:
             path.write_bytes(data)
         monkeypatch.setenv("ADMIN_TOKEN_FILE", str(path))
         with pytest.raises(SettingsError) as caught:

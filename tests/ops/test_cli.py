@@ -263,17 +263,6 @@ async def test_a_reload_reads_the_servers_anew_and_a_kill_leaves_no_folder_for_l
     assert not list(temporary.glob("tallystick-metrics-*"))
 
 
-@pytest.mark.parametrize("name", ["verify", "worker"])
-async def test_a_database_without_a_schema_is_told_in_a_sentence(
-    name: str, servers: EmbeddedServers, redis_url: str
-) -> None:
-    await _administer(servers, f"CREATE DATABASE no_schema_for_{name}")
-    url = servers.postgres.url(f"no_schema_for_{name}")
-    code, _, err = await run(name, DATABASE_URL=url, REDIS_URL=redis_url)
-    sentence = "tallystick: The database has no schema yet. Run `tallystick migrate` first.\n"
-    assert (code, err) == (1, sentence)
-
-
 @pytest.mark.drill
 async def test_up_runs_everything_and_leaves_nothing(
     state: Path, start_up: Start, eventually: Wait, nothing_runs_on: Callable[[Path], Awaitable[Any]]

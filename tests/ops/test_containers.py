@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {"core", "handlers", "jobs", "loadtests", "ops", "sql"}
 GIVEN = {"PUBLIC_BASE_URL": "https://pay.example", "ALLOWED_ORIGINS": "https://shop.example"}
 COMPOSE_FILES = ("docker-compose.yml", "ops/compose/dev.yml")
-OURS = ("migrate", "api", "worker")
+OURS = ("migrate", "operator", "api", "worker")
 
 
 def tool(name: str) -> str:
@@ -159,8 +159,24 @@ def test_composes_settings_are_ours_and_good_enough_for_production(
 
     assert {name.removesuffix("_FILE") for name in environment} - known == set()
     assert settings.env == "prod"
+    assert re.fullmatch(
+        r"postgresql://tallystick_service:[0-9a-f]{64}@postgres:5432/tallystick", settings.database_url
+    )
+    # The owner's login is another one, and goes to those alone that need it.
     password = (tmp_path / "postgres_password").read_text().strip()
-    assert settings.database_url == f"postgresql://tallystick:{password}@postgres:5432/tallystick"
+    owner = f"postgresql://tallystick:{password}@postgres:5432/tallystick"
+    assert (tmp_path / "database_url").read_text().strip() == owner
+    services = compose["services"]
+    assert {name for name in services if "database_url" in services[name].get("secrets", [])} == {
+        "migrate",
+        "operator",
+    }
+    for name in ("migrate", "operator"):
+        changed = {"DATABASE_URL_FILE": "/run/secrets/database_url"}
+        assert services[name]["environment"] == services["api"]["environment"] | changed
+    login = services["api"]["environment"]["DATABASE_URL_FILE"]
+    assert services["migrate"]["command"] == ["migrate", "--login-file", login]
+    assert services["operator"]["profiles"] == ["operator"]
 
 
 def test_composes_secrets_are_files_that_the_script_makes(compose: Any, tmp_path: Path) -> None:

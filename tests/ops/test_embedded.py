@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError
 
 from ops.embedded import EmbeddedServers, Postgres, Valkey, embedded_servers, programs
-from ops.embedded.postgres import buffers_mib
+from ops.embedded.postgres import buffers_mib, sync_method
 from ops.process import StartError, children_of, command_line_of, python_environment, stop
 
 LAUNCHER = """
@@ -74,6 +74,7 @@ async def test_what_is_committed_is_on_the_disk(state: Path) -> None:
                 "fsync",
                 "synchronous_commit",
                 "full_page_writes",
+                "recovery_init_sync_method",
                 "server_encoding",
                 "password_encryption",
             )
@@ -86,6 +87,7 @@ async def test_what_is_committed_is_on_the_disk(state: Path) -> None:
         "fsync": "on",
         "synchronous_commit": "on",
         "full_page_writes": "on",
+        "recovery_init_sync_method": sync_method(os.uname().sysname, os.uname().release),
         "server_encoding": "UTF8",
         "password_encryption": "scram-sha-256",
     }
@@ -209,6 +211,22 @@ def test_valkey_ends_even_if_its_directory_is_gone(state: Path) -> None:
 @pytest.mark.parametrize(("memory_mib", "cache_mib"), [(512, 128), (8_192, 512), (262_144, 1_024)])
 def test_the_cache_follows_the_machine_within_bounds(memory_mib: int, cache_mib: int) -> None:
     assert buffers_mib(memory_mib * 2**20) == cache_mib
+
+
+@pytest.mark.parametrize(
+    ("system", "release", "method"),
+    [
+        ("Linux", "6.18.44-generic", "syncfs"),
+        ("Linux", "5.8.0", "syncfs"),
+        ("Linux", "5.4.0-150", "fsync"),  # its syncfs keeps a failed write to itself
+        ("Linux", "unknown", "fsync"),
+        ("Darwin", "23.5.0", "fsync"),
+    ],
+)
+def test_files_are_brought_to_the_disk_at_once_where_a_failure_is_told(
+    system: str, release: str, method: str
+) -> None:
+    assert sync_method(system, release) == method
 
 
 def test_no_parent_directory_is_opened_up(state: Path) -> None:

@@ -7,7 +7,6 @@ import re
 import ssl
 import warnings
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
@@ -17,6 +16,7 @@ from cryptography import x509
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.verification import Store
 
+from core.settings.files import MAX_CERTIFICATES_BYTES, bytes_in
 from core.tracing.outgoing import Outgoing
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Client:
     """
 
     def __init__(self, roots_file: str = "") -> None:
-        self._roots = Path(roots_file or certifi.where()).read_bytes()
+        self._roots = bytes_in(roots_file or certifi.where(), MAX_CERTIFICATES_BYTES)
         self._session: aiohttp.ClientSession | None = None
         self._store: Store | None = None
 

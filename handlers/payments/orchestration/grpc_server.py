@@ -6,7 +6,6 @@ Health and reflection want neither request id nor key: probes have none, and the
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import grpc
@@ -15,6 +14,7 @@ from grpc_reflection.v1alpha import reflection
 
 from core import tasks
 from core.payments.orchestration.asking import MOST_LISTED
+from core.settings.files import MAX_CERTIFICATES_BYTES, bytes_in
 from handlers.payments.orchestration.grpc_service import NAME, Service
 
 if TYPE_CHECKING:
@@ -87,11 +87,11 @@ def tls_of(settings: Settings) -> grpc.ServerCredentials | None:
     """Return the credentials of the files that are set, None for a server without TLS. Raises OSError."""
     if not settings.grpc_tls_cert_file:
         return None
-    key = Path(settings.grpc_tls_key_file).read_bytes()
-    chain = Path(settings.grpc_tls_cert_file).read_bytes()
+    key = bytes_in(settings.grpc_tls_key_file)
+    chain = bytes_in(settings.grpc_tls_cert_file, MAX_CERTIFICATES_BYTES)
     authorities = settings.grpc_tls_client_ca_file
     return grpc.ssl_server_credentials(
         [(key, chain)],
-        root_certificates=Path(authorities).read_bytes() if authorities else None,
+        root_certificates=bytes_in(authorities, MAX_CERTIFICATES_BYTES) if authorities else None,
         require_client_auth=bool(authorities),
     )

@@ -50,6 +50,7 @@ CODES: Final[Mapping[str, grpc.StatusCode]] = {
     "database_unavailable": grpc.StatusCode.UNAVAILABLE,
     "not_migrated": grpc.StatusCode.UNAVAILABLE,
     "overloaded": grpc.StatusCode.UNAVAILABLE,
+    "session_not_set": grpc.StatusCode.UNAVAILABLE,
     "shutting_down": grpc.StatusCode.UNAVAILABLE,
 }
 # The codes that OpenTelemetry counts as errors of a server.

@@ -59,6 +59,7 @@ PROBLEM_TYPES: Final[Mapping[str, ProblemType]] = {
     "database_unavailable": ProblemType(503, "The database cannot be reached"),
     "not_migrated": ProblemType(503, "The database is not migrated"),
     "overloaded": ProblemType(503, "Overloaded"),
+    "session_not_set": ProblemType(503, "The database's login is not set up for its pooler"),
     "shutting_down": ProblemType(503, "Shutting down"),
 }
 LATER: Final = ("database_unavailable", "busy", "overloaded", "shutting_down", "auth_service_away")

@@ -44,6 +44,7 @@ EDGE_WORDS: Final[Mapping[str, str]] = {
     "database_unavailable": _AWAY,
     "busy": _AWAY,
     "overloaded": _AWAY,
+    "session_not_set": _AWAY,
     "shutting_down": _AWAY,
 }
 PROBLEM_TYPES: Final[Mapping[str, ProblemType]] = {**PROBLEMS, **ORDER_PROBLEMS}

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ops.commands.texts import Text
+
 if TYPE_CHECKING:
     from ops.backups.restoring import Restored
 
@@ -69,7 +71,12 @@ def restore(source: str, into: str, jobs: int, *, replace: bool) -> int:
 
 
 @click.command()
-@click.option("--reason", required=True, help="The event, for the record: `point in time 2026-01-31 03:00`.")
+@click.option(
+    "--reason",
+    type=Text(),
+    required=True,
+    help="The event, for the record: `point in time 2026-01-31 03:00`.",
+)
 def recovered(reason: str) -> int:
     """Verify a database that PostgreSQL itself has taken back to an earlier moment, and begin a new epoch in it.
 

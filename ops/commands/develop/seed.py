@@ -6,6 +6,7 @@ import click
 
 from ops.commands.database import with_database
 from ops.commands.printing import print_line
+from ops.commands.texts import NAME_CHARACTERS, Text
 
 
 @click.group(invoke_without_command=True)
@@ -28,7 +29,9 @@ def seed(context: click.Context) -> None:
 
 
 @seed.command()
-@click.option("--name", help="The merchant's name. [default: Merchant and its number]")
+@click.option(
+    "--name", type=Text(NAME_CHARACTERS), help="The merchant's name. [default: Merchant and its number]"
+)
 @click.option(
     "--tokens",
     type=click.IntRange(0, 2**62),

@@ -10,6 +10,7 @@ import click
 
 from ops.commands.database import with_database
 from ops.commands.printing import cell, console, print_json
+from ops.commands.texts import NAME_CHARACTERS, Text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -145,7 +146,12 @@ def trade_points(organization_bin: str, *, as_json: bool) -> None:
 @kaspi.command(name="register-device")
 @click.argument("shop_id", type=int)
 @click.option("--trade-point", type=int, required=True, help="The trade point's number at the bank.")
-@click.option("--device", required=True, help="A name for the device, which the bank has not seen before.")
+@click.option(
+    "--device",
+    type=Text(NAME_CHARACTERS),
+    required=True,
+    help="A name for the device, which the bank has not seen before.",
+)
 @_json
 def register_device(shop_id: int, *, trade_point: int, device: str, as_json: bool) -> None:
     """Register a device for SHOP_ID at the bank, and keep its token in the shop's config.

@@ -153,11 +153,8 @@ def settle(
             await database.close()
 
     with ExitStack() as stack:
-        lines = [
-            line
-            for line in _opened(stack, file, provider, form, mapping)
-            if line.problem or line.part in {"payout", "fee"}
-        ]
+        reader = _opened(stack, file, provider, form, mapping)
+        lines = [line for line in reader if line.problem or line.part in {"payout", "fee"}]
     settled = _with_settings(lambda settings: run(settings, lines))
     _print_settled(settled, as_json=as_json)
     return DIFFERENT if any(one.fate not in {"posted", "known", "planned"} for one in settled) else 0

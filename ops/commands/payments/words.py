@@ -13,6 +13,7 @@ import click
 from ops.commands.database import with_database
 from ops.commands.keys import Duration
 from ops.commands.printing import print_json, printable
+from ops.commands.texts import Text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -62,7 +63,8 @@ def list_(
     """List payments, newest first.
 
     Those that wait for a person are `unknown` for long, or `mismatched`; `tallystick payments resolve` says what became
-    of them.
+    of them. A payment is unknown while one of its attempts is, and then the age is that attempt's: the alert
+    PaymentsUnknown counts the same.
 
     \b
     Examples:
@@ -116,8 +118,10 @@ def refunds(before: UUID | None, *, limit: int, as_json: bool) -> None:
 @click.command()
 @click.argument("payment_id", type=click.UUID)
 @click.option("--as", "word", type=click.Choice((*WORDS, "done")), required=True, help="What became of it.")
-@click.option("--by", required=True, help="Your name, which the timeline and the audit keep.")
-@click.option("--reason", required=True, help="How you know it: a ticket, a line of a bank statement.")
+@click.option("--by", type=Text(), required=True, help="Your name, which the timeline and the audit keep.")
+@click.option(
+    "--reason", type=Text(), required=True, help="How you know it: a ticket, a line of a bank statement."
+)
 @click.option("--attempt", type=click.IntRange(1), help="The number of the attempt, where several fit.")
 @click.option(
     "--amount", type=click.IntRange(1), help="With paid: what has come, if it is not what was asked for."

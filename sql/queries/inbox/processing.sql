@@ -23,8 +23,7 @@ DELETE FROM inbox_claims
 WHERE worker = $1;
 
 -- name: account_owners
--- The principals who opened these accounts, and to whom events about them go: code, created_by. The inner SELECT hides
--- the number of codes: knowing it makes no better plan, and PostgreSQL would plan each call anew for it.
+-- The principals who opened these accounts, and to whom events about them go: code, created_by.
 SELECT account.code, profile.created_by FROM accounts AS account
 INNER JOIN account_profiles AS profile ON account.id = profile.account_id
-WHERE account.code = any(array(SELECT given.code FROM unnest($1::text[]) AS given (code)));
+WHERE account.code = any((SELECT $1::text[])::text[]);

@@ -45,7 +45,7 @@ SELECT
     id, provider, event_id, event_type AS type, object_id, received_at, inbox_state(id, state) AS state, outcome,
     attempts, coalesce(last_error, reason) AS last_error, finished_at
 FROM inbox_events
-WHERE id = any($1::uuid[])
+WHERE id = any((SELECT $1::uuid[])::uuid[])
 ORDER BY id;
 
 -- name: tidings_of_objects
@@ -60,7 +60,7 @@ SELECT
     count(delivery.id) FILTER (WHERE delivery.state NOT IN ('delivered', 'failed')) AS waiting
 FROM outbox_events AS told
 LEFT JOIN webhook_deliveries AS delivery ON told.id = delivery.event_id
-WHERE told.object_id = any($1::text[])
+WHERE told.object_id = any((SELECT $1::text[])::text[])
 GROUP BY told.object_id;
 
 -- name: inbox_counts

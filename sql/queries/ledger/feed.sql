@@ -16,7 +16,7 @@ SELECT h.position FROM feed_head AS h;
 -- The account events of these batches. Accounts are sought one by one: a join could read all of them.
 SELECT
     e.no, e.kind, e.data, (SELECT a.code FROM accounts AS a WHERE a.id = e.account_id) AS code, r.recorded_at
-FROM unnest($1::bigint[]) AS b (batch)
+FROM unnest((SELECT $1::bigint[])) AS b (batch)
 INNER JOIN account_events AS e ON e.no BETWEEN item_no(b.batch, 0) AND last_no(b.batch)
 INNER JOIN batches AS r ON b.batch = r.seq;
 
@@ -25,7 +25,7 @@ INNER JOIN batches AS r ON b.batch = r.seq;
 SELECT
     e.no, e.id, e.operation, e.amount, e.captured, e.expires_at, h.id AS hold, h.amount AS hold_amount,
     (SELECT a.code FROM accounts AS a WHERE a.id = h.source_id) AS code, r.recorded_at
-FROM unnest($1::bigint[]) AS b (batch)
+FROM unnest((SELECT $1::bigint[])) AS b (batch)
 INNER JOIN hold_events AS e ON e.no BETWEEN item_no(b.batch, 0) AND last_no(b.batch)
 CROSS JOIN
     -- OFFSET 0 keeps it a seek for each event.
@@ -40,5 +40,5 @@ INNER JOIN batches AS r ON b.batch = r.seq;
 -- name: feed_transfers
 -- The numbers of the transfers of these batches.
 SELECT t.no
-FROM unnest($1::bigint[]) AS b (batch)
+FROM unnest((SELECT $1::bigint[])) AS b (batch)
 INNER JOIN transfers AS t ON t.no BETWEEN item_no(b.batch, 0) AND last_no(b.batch);

@@ -1,6 +1,6 @@
 -- name: account_codes
 -- A row an account of the given ids.
-SELECT id, code FROM accounts WHERE id = ANY($1::bigint[]);
+SELECT id, code FROM accounts WHERE id = any((SELECT $1::bigint[])::bigint[]);
 
 -- name: get_holds
 -- The holds of these numbers, newest first.
@@ -9,7 +9,7 @@ SELECT
     h.leg_accounts, h.leg_amounts, h.revision, b.recorded_at
 FROM holds AS h
 INNER JOIN batches AS b ON b.seq = batch_of(h.no)
-WHERE h.no = ANY($1::bigint[])
+WHERE h.no = any((SELECT $1::bigint[])::bigint[])
 ORDER BY h.no DESC;
 
 -- name: list_holds

@@ -1,6 +1,6 @@
 -- name: currencies_of
 -- The currencies of the accounts of the given codes.
-SELECT DISTINCT currency FROM accounts WHERE code = ANY($1::text[]);
+SELECT DISTINCT currency FROM accounts WHERE code = any((SELECT $1::text[])::text[]);
 
 -- name: find_item
 -- The number that the id of a transfer, a hold or another operation stands for.
@@ -16,7 +16,7 @@ INNER JOIN batches AS b ON b.seq = batch_of(t.no)
 LEFT JOIN transfers AS o ON t.target = o.no
 LEFT JOIN holds AS h ON t.target = h.no
 LEFT JOIN reversed_amounts AS r ON t.no = r.no
-WHERE t.no = ANY($1::bigint[])
+WHERE t.no = any((SELECT $1::bigint[])::bigint[])
 ORDER BY t.no DESC;
 
 -- name: list_transfers

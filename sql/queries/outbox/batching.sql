@@ -22,5 +22,5 @@ SET
     attempts = carrier.attempts, finished_at = carrier.finished_at,
     last_status = carrier.last_status, last_error = carrier.last_error
 FROM webhook_deliveries AS carrier
-WHERE carrier.id = any($1::uuid[]) AND member.batch_id = carrier.id AND member.id <> carrier.id
+WHERE carrier.id = any((SELECT $1::uuid[])::uuid[]) AND member.batch_id = carrier.id AND member.id <> carrier.id
 RETURNING member.id;

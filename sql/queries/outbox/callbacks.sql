@@ -53,7 +53,7 @@ WHERE surface = $1 AND object_id = $2 AND NOT superseded;
 -- name: end_callbacks
 -- End the locked deliveries $1, which were superseded before they were under way. No row comes back.
 UPDATE webhook_deliveries SET state = 'failed', last_error = $2, finished_at = clock_timestamp()
-WHERE id = any($1::uuid[]);
+WHERE id = any((SELECT $1::uuid[])::uuid[]);
 
 -- name: write_callback
 -- Store event $1 with delivery $2 to endpoint $3, for surface $4 and object $5: principal $6, type $7, body $8, request
@@ -82,7 +82,7 @@ FROM made;
 -- The latest callback of surface $1 for each of the objects $2 that has one: object_id, state, attempts, last_status,
 -- last_error, next_at, finished_at.
 WITH wanted AS (
-    SELECT given.object_id FROM unnest($2::text[]) AS given (object_id)
+    SELECT given.object_id FROM unnest((SELECT $2::text[])) AS given (object_id)
 )
 
 SELECT

@@ -2,7 +2,7 @@
 -- Lock endpoints $1, in the order of their ids. The next delivery of an object is let go, and the one before it ended,
 -- under this lock only. The lock is the first statement of its transaction.
 SELECT id FROM webhook_endpoints
-WHERE id = any($1::uuid[])
+WHERE id = any((SELECT $1::uuid[])::uuid[])
 ORDER BY id
 FOR NO KEY UPDATE;
 
@@ -12,7 +12,7 @@ FOR NO KEY UPDATE;
 -- query answers the ids of those that are due now. lock_endpoints comes before.
 WITH given AS (
     SELECT DISTINCT endpoint_id, object_id
-    FROM unnest($1::uuid[], $2::text[]) AS named (endpoint_id, object_id)
+    FROM unnest((SELECT $1::uuid[]), (SELECT $2::text[])) AS named (endpoint_id, object_id)
 ),
 
 turn AS (

@@ -39,7 +39,8 @@ UPDATE webhook_deliveries AS delivery
 SET state = 'failed', finished_at = clock_timestamp()
 FROM callbacks AS callback
 WHERE
-    callback.delivery_id = any($1::uuid[]) AND callback.superseded AND delivery.id = any($1::uuid[])
+    callback.delivery_id = any((SELECT $1::uuid[])::uuid[]) AND callback.superseded
+    AND delivery.id = any((SELECT $1::uuid[])::uuid[])
     -- Written so that the index of all that are pending does not serve it: these few are found by their ids.
     AND delivery.id = callback.delivery_id AND coalesce(delivery.state, '') = 'pending'
 RETURNING delivery.id;

@@ -6,7 +6,7 @@
 -- tables are not joined: one plan, made while they are small, has to be right when they are not.
 WITH asked AS (
     SELECT * FROM
-        unnest($1::uuid[], $2::integer[], $3::integer[], $4::timestamptz[])
+        unnest((SELECT $1::uuid[]), (SELECT $2::integer[]), (SELECT $3::integer[]), (SELECT $4::timestamptz[]))
             AS given (endpoint_id, most, most_batches, since)
 ),
 

@@ -5,7 +5,7 @@ SELECT
     wanted.place, p.id, p.kind, p.code, p.payee_id, p.payer_id, p.amount, p.currency, p.reusable, p.state,
     p.expires_at, p.due_at, p.details::text AS details, p.transfer_id, p.hold_id, p.settled_by, p.created_at,
     p.updated_at, p.fingerprint, p.state = 'open' AND p.expires_at <= clock_timestamp() AS expired
-FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS wanted (id, code, place)
+FROM unnest((SELECT $1::uuid[]), (SELECT $2::text[])) WITH ORDINALITY AS wanted (id, code, place)
 INNER JOIN payables AS p ON wanted.id = p.id OR wanted.code = p.code;
 
 -- name: payables_to_pay
@@ -18,7 +18,7 @@ SELECT
     payee.is_merchant, payee.is_agent, payee.merchant_status, payee.merchant_fee_bps, payee.merchant_since,
     payee.kyc_level, payee.kyc_status, payee.created_at AS payee_created_at, payee.tokens_valid_from,
     payee.phone_proven_at
-FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS wanted (id, code, place)
+FROM unnest((SELECT $1::uuid[]), (SELECT $2::text[])) WITH ORDINALITY AS wanted (id, code, place)
 INNER JOIN payables AS p ON wanted.id = p.id OR wanted.code = p.code
 LEFT JOIN users AS payee ON p.payee_id = payee.id;
 
@@ -41,7 +41,9 @@ SELECT
     payee.merchant_since AS payee_since, payee.kyc_level AS payee_kyc_level, payee.kyc_status AS payee_kyc_status,
     payee.created_at AS payee_created_at, payee.tokens_valid_from AS payee_tokens_valid_from,
     payee.phone_proven_at AS payee_phone_proven_at
-FROM unnest($1::uuid[], $2::uuid[], $3::text[]) WITH ORDINALITY AS wanted (user_id, session_id, code, place)
+FROM
+    unnest((SELECT $1::uuid[]), (SELECT $2::uuid[]), (SELECT $3::text[])) WITH ORDINALITY
+        AS wanted (user_id, session_id, code, place)
 INNER JOIN users AS u ON wanted.user_id = u.id
 LEFT JOIN sessions AS s ON wanted.session_id = s.id
 LEFT JOIN payables AS p ON wanted.code = p.code

@@ -40,7 +40,7 @@ ORDER BY c.no;
 -- name: lock_accounts
 -- Lock the accounts of codes $1: nobody else posts to them until this transaction ends. The rows are empty.
 SELECT FROM accounts AS a
-WHERE a.code = any($1::text[])
+WHERE a.code = any((SELECT $1::text[])::text[])
 ORDER BY a.id
 FOR NO KEY UPDATE;
 

@@ -12,7 +12,7 @@ RETURNING id, code, created_at;
 -- name: vouchers_issued
 -- The vouchers of ids $1, in the order in which they were made: id, code, created_at.
 SELECT p.id, p.code, p.created_at FROM payables AS p
-WHERE p.id = any($1::uuid[])
+WHERE p.id = any((SELECT $1::uuid[])::uuid[])
 ORDER BY p.created_at, p.id;
 
 -- name: vouchers_of_code

@@ -41,12 +41,16 @@ FOR NO KEY UPDATE;
 SELECT DISTINCT ON (found.question) found.question, found.payment_id, found.attempt_id
 FROM (
     SELECT wanted.question, wanted.place, a.payment_id, a.id AS attempt_id, 1 AS rank
-    FROM unnest($1::integer[], $2::text[], $3::text[]) WITH ORDINALITY AS wanted (question, provider, name, place)
+    FROM
+        unnest((SELECT $1::integer[]), (SELECT $2::text[]), (SELECT $3::text[])) WITH ORDINALITY
+            AS wanted (question, provider, name, place)
     INNER JOIN payment_names AS n ON wanted.provider = n.provider AND wanted.name = n.name
     INNER JOIN payment_attempts AS a ON n.attempt_id = a.id
     UNION ALL
     SELECT own.question, own.place, a.payment_id, a.id AS attempt_id, 2 AS rank
-    FROM unnest($4::integer[], $5::text[], $6::uuid[]) WITH ORDINALITY AS own (question, provider, id, place)
+    FROM
+        unnest((SELECT $4::integer[]), (SELECT $5::text[]), (SELECT $6::uuid[])) WITH ORDINALITY
+            AS own (question, provider, id, place)
     INNER JOIN payment_attempts AS a ON own.id = a.id AND own.provider = a.provider
 ) AS found
 ORDER BY found.question, found.rank, found.place;

@@ -1,15 +1,45 @@
 -- name: list_payments
 -- Up to $5 payments in one of the states $1, of the surface $2, made before $3, with ids below $4 (null: any), newest
--- first.
+-- first. A payment is also in the state unknown while one of its attempts is, and then the attempt's time counts, as in
+-- the statement payments_waiting that an alert comes from: an attempt may be younger than its payment, and unknown
+-- beside another that was paid.
+WITH own AS (
+    SELECT p.id FROM payments AS p
+    WHERE
+        -- The first condition spares the reading of payments where unknown is the only state.
+        ($1::text[] IS NULL OR array_remove($1, 'unknown') <> '{}')
+        AND ($1::text[] IS NULL OR p.state = any(array_remove($1, 'unknown')))
+        AND ($2::text IS NULL OR p.surface = $2)
+        AND ($3::timestamptz IS NULL OR p.created_at < $3)
+        AND ($4::uuid IS NULL OR p.id < $4)
+    ORDER BY p.id DESC
+    LIMIT $5
+),
+
+unclear AS (
+    SELECT DISTINCT p.id FROM payment_attempts AS a
+    INNER JOIN payments AS p ON a.payment_id = p.id
+    WHERE
+        a.state = 'unknown'
+        AND ($1::text[] IS NULL OR 'unknown' = any($1))
+        AND ($2::text IS NULL OR p.surface = $2)
+        AND ($3::timestamptz IS NULL OR a.created_at < $3)
+        AND ($4::uuid IS NULL OR p.id < $4)
+    ORDER BY p.id DESC
+    LIMIT $5
+),
+
+found AS (
+    SELECT own.id FROM own
+    UNION
+    SELECT unclear.id FROM unclear
+)
+
 SELECT
     p.id, p.surface, p.caller, p.request_id, p.state, p.amount, p.scale, p.currency, p.paid, p.refunded, p.created_at,
     p.updated_at
 FROM payments AS p
-WHERE
-    ($1::text[] IS NULL OR p.state = any($1))
-    AND ($2::text IS NULL OR p.surface = $2)
-    AND ($3::timestamptz IS NULL OR p.created_at < $3)
-    AND ($4::uuid IS NULL OR p.id < $4)
+INNER JOIN found ON p.id = found.id
 ORDER BY p.id DESC
 LIMIT $5;
 

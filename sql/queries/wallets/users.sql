@@ -6,7 +6,7 @@ SELECT
     u.merchant_status, u.merchant_fee_bps, u.merchant_since, u.kyc_level, u.kyc_status, u.created_at,
     u.tokens_valid_from, u.phone_proven_at,
     wanted.session_id IS NULL OR (s.user_id = u.id AND s.revoked_at IS NULL AND s.expires_at > now()) AS live
-FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS wanted (user_id, session_id, place)
+FROM unnest((SELECT $1::uuid[]), (SELECT $2::uuid[])) WITH ORDINALITY AS wanted (user_id, session_id, place)
 INNER JOIN users AS u ON wanted.user_id = u.id
 LEFT JOIN sessions AS s ON wanted.session_id = s.id;
 
@@ -17,7 +17,9 @@ SELECT DISTINCT ON (wanted.place)
     wanted.place, u.id, u.principal_id, u.wallet_id, u.phone, u.username, u.name, u.is_merchant, u.is_agent,
     u.merchant_status, u.merchant_fee_bps, u.merchant_since, u.kyc_level, u.kyc_status, u.created_at,
     u.tokens_valid_from, u.phone_proven_at, TRUE AS live
-FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS wanted (given, normalized, with_trunk, place)
+FROM
+    unnest((SELECT $1::text[]), (SELECT $2::text[]), (SELECT $3::text[])) WITH ORDINALITY
+        AS wanted (given, normalized, with_trunk, place)
 INNER JOIN users AS u ON u.phone = any(ARRAY[wanted.given, wanted.normalized, wanted.with_trunk])
 ORDER BY wanted.place, u.phone = wanted.given DESC, u.phone = wanted.normalized DESC;
 
@@ -28,7 +30,7 @@ SELECT
     u.merchant_status, u.merchant_fee_bps, u.merchant_since, u.kyc_level, u.kyc_status, u.created_at,
     u.tokens_valid_from, u.phone_proven_at, TRUE AS live
 FROM users AS u
-WHERE u.id = any($1::uuid[]);
+WHERE u.id = any((SELECT $1::uuid[])::uuid[]);
 
 -- name: create_user
 -- Store the user $1 with wallet $2, phone $3, name $4 and a new principal for the user's events. No row comes back when

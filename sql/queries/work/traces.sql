@@ -6,7 +6,7 @@ ON CONFLICT DO NOTHING;
 
 -- name: traces_of
 -- The traces of the events $1, with their places: place, traceparent.
-SELECT asked.place, trace.traceparent FROM unnest($1::uuid[]) WITH ORDINALITY AS asked (event_id, place)
+SELECT asked.place, trace.traceparent FROM unnest((SELECT $1::uuid[])) WITH ORDINALITY AS asked (event_id, place)
 INNER JOIN event_traces AS trace ON asked.event_id = trace.event_id;
 
 -- name: prune_traces

@@ -103,6 +103,19 @@ async def test_a_restart_between_two_requests_is_not_even_noticed(
     assert guard.up
 
 
+async def test_a_connection_that_was_reset_between_two_requests_is_not_even_noticed(
+    guard: Guard, caller: Principal
+) -> None:
+    """A write on a closed socket is a RuntimeError with uvloop; chaos got two answers 500 of it."""
+    await _admit(guard, caller)
+    connection: Any = guard._script._connection
+    connection._writer.transport.abort()
+    for _ in range(3):  # the loop closes the socket
+        await asyncio.sleep(0)
+    assert await guard._script._evaluate(("PING",)) == b"PONG"
+    assert guard.up
+
+
 async def test_a_script_that_redis_forgot_is_loaded_again(
     guard: Guard, caller: Principal, redis: Redis
 ) -> None:

@@ -1,12 +1,17 @@
 """A named person's word: what it may be about, what it moves, and who is named for it."""
 
 import asyncio
-from datetime import timedelta
+import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
+from core import metrics
 from core.errors import Refusal
+from core.ids import new_uuid
+from core.payments import observing
 from core.payments.accounts import clearing_account, suspense_account
 from core.payments.notices import take
 from core.payments.payments import Payment
@@ -20,6 +25,20 @@ from tests.core.payments.conftest import Desk
 
 pytestmark = pytest.mark.shared
 
+# A payment with up to two attempts, one that is unknown and another that is none; the minutes are their ages.
+AGED = """
+WITH made AS (
+    INSERT INTO payments
+        (id, surface, caller, request_id, fingerprint, amount, scale, currency, method, routes, state, created_at)
+    VALUES ($1::uuid, 'ages', 'shop', ($1::uuid)::text, decode(repeat('00', 32), 'hex'), 100, 2, 'EUR',
+        'hosted_card', '{one,two}', $2, now() - make_interval(mins => $3))
+    RETURNING id
+)
+INSERT INTO payment_attempts (id, payment_id, number, provider, state, created_at)
+SELECT gen_random_uuid(), made.id, one.number, 'one', one.state, now() - make_interval(mins => one.minutes)
+FROM made, (VALUES (1, 'unknown', $4::integer), (2, 'failed', $5::integer)) AS one (number, state, minutes)
+WHERE one.minutes IS NOT NULL
+"""
 CLEARING, SUSPENSE = clearing_account("one", "EUR"), suspense_account("EUR")
 
 
@@ -271,3 +290,52 @@ async def test_payments_are_listed_by_state_in_pages(desk: Desk) -> None:
     assert made[0].id not in [
         one.id for one in await list_payments(desk.service.database, before=None, **young)
     ]
+
+
+async def test_the_list_has_what_the_alert_counts(desk: Desk) -> None:
+    """The minutes are the ages of a payment, of an unknown attempt, and of one that has failed."""
+    made: dict[str, UUID] = {}
+    for name, state, minutes, of_unknown, of_other in (
+        ("young payment", "unknown", 5, 120, None),
+        ("young attempt", "unknown", 300, 30, 290),
+        ("both", "unknown", 90, 89, None),
+        ("paid elsewhere", "paid", 1_200, 1_199, 100),
+        ("paid", "paid", 200, None, 199),
+        ("failed", "failed", 10, None, 500),
+        ("mismatched", "mismatched", 240, None, 240),
+    ):
+        made[name] = new_uuid()
+        await desk.owner.execute(AGED, made[name], state, minutes, of_unknown, of_other)
+
+    async def listed(
+        minutes: int | None, *states: str, before: UUID | None = None, limit: int = 50
+    ) -> set[str]:
+        until = None if minutes is None else datetime.now(UTC) - timedelta(minutes=minutes)
+        found = await list_payments(
+            desk.service.database,
+            states=states or None,
+            surface="ages",
+            until=until,
+            before=before,
+            limit=limit,
+        )
+        assert [one.id for one in found] == sorted((one.id for one in found), reverse=True)
+        return {name for one in found for name, known in made.items() if one.id == known}
+
+    waiting = {"young payment", "young attempt", "both", "paid elsewhere"}
+    assert await listed(60, "unknown") == waiting - {"young attempt"}
+    assert await listed(None, "unknown") == waiting
+    assert await listed(60, "unknown", "mismatched") == waiting - {"young attempt"} | {"mismatched"}
+    assert await listed(60, "paid") == {"paid elsewhere", "paid"}
+    assert await listed(60) == set(made) - {"failed"}
+    assert await listed(None) == set(made)
+    assert await listed(60, "unknown", limit=1) == {"paid elsewhere"}
+    assert await listed(60, "unknown", before=made["paid elsewhere"]) == {"young payment", "both"}
+    await observing.measure(desk.payments)
+    age = re.search(rb"^provider_payments_unknown_age_seconds (\S+)$", metrics.render(), re.MULTILINE)
+    assert age is not None
+    oldest = int(float(age[1])) // 60
+    assert (await listed(oldest, "unknown"), await listed(oldest + 1, "unknown")) == (
+        {"paid elsewhere"},
+        set(),
+    )

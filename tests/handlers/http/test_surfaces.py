@@ -4,10 +4,16 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
+
 import handlers
+from core.errors import Unavailable
 from handlers.app import SURFACES
+from handlers.http.problems import PROBLEMS
 from handlers.http.route import Route, answer, table
 from handlers.http.surface import Surface
+from handlers.payments.orchestration.grpc_service import CODES
+from handlers.payments.orders.problems import CREATE_TYPES, EDGE_WORDS
 
 FOLDER = Path(handlers.__file__).parent
 NAMES = {surface.name for surface in SURFACES}
@@ -70,3 +76,16 @@ def test_a_table_fills_in_what_its_routes_leave_out() -> None:
     assert [dict(route.answers) for route in routes] == [{200: None}, {204: None}]
     assert [dict(route.parameters) for route in routes] == [{"thing": int}, {}]
     assert [route.limited for route in routes] == [False, True]
+
+
+def test_an_outage_is_one_on_every_surface() -> None:
+    """The create route of orders has 502 for every failure, which old shops expect."""
+    outages = {code for code, kind in PROBLEMS.items() if kind.status == 503}
+    assert outages >= {"database_unavailable", "busy", "session_not_set", "overloaded", "shutting_down"}
+    for surface in SURFACES:
+        expected = 502 if surface.problem_types is CREATE_TYPES else 503
+        for code in outages:
+            response = surface.refuse(Unavailable("Away.", code=code, retry_after=3))
+            assert (response.status, response.headers["Retry-After"]) == (expected, "3"), (surface.name, code)
+    assert {code for code in outages if CODES.get(code) is not grpc.StatusCode.UNAVAILABLE} == set()
+    assert {code for code in outages if EDGE_WORDS.get(code) != "payments_unavailable"} == set()
