@@ -2,7 +2,8 @@
 
 The call posts everything, tells what is to be told and finishes the events, in one transaction. An event that fails in
 a way that no check foresaw fails the whole call, so the batch is then cut in halves until that one is found. Events
-about an account that somebody keeps locked are left out at once. Refused events stay in the claim.
+about an account that somebody keeps locked are left out at once. Refused events stay in the claim. A call that fans out
+what it tells is made again without that before anything else, since money must not hang on a receiver.
 """
 
 from __future__ import annotations
@@ -136,26 +137,36 @@ class BatchApplier:
             if concerns_all(error):
                 raise
             await self._finish_idle(batch, idle, ends=False)
-            return await self._apart(batch, posts, error)
+            return await self._apart(batch, posts, error, told=self._tells_at_once(posts))
         batch.has_ended = ends and all(outcome.posted for outcome in outcomes)
         return [*outcomes]
 
-    async def _part(self, batch: Batch, posts: Sequence[Posted]) -> list[Outcome | Failed]:
+    async def _part(
+        self, batch: Batch, posts: Sequence[Posted], *, tells: bool = True
+    ) -> list[Outcome | Failed]:
         try:
-            return [*await self._call(batch, posts, (), ends=False)]
+            return [*await self._call(batch, posts, (), ends=False, tells=tells)]
         except Exception as error:
             if concerns_all(error):
                 raise
-            return await self._apart(batch, posts, error)
+            return await self._apart(batch, posts, error, told=tells and self._tells_at_once(posts))
 
-    async def _apart(self, batch: Batch, posts: Sequence[Posted], error: Exception) -> list[Outcome | Failed]:
-        """Try parts of the events whose call has failed with `error`, so that one does not fail the others."""
-        if len(posts) == 1:
+    async def _apart(
+        self, batch: Batch, posts: Sequence[Posted], error: Exception, *, told: bool
+    ) -> list[Outcome | Failed]:
+        """Try parts of the events whose call has failed with `error`, so that one does not fail the others.
+
+        If the call has `told` at once, all are tried without that first.
+        """
+        if len(posts) == 1 and not told:
             return [failure_of(posts[0].event, error)]
         locked: set[str] = set()
         if isinstance(error.__cause__, asyncpg.LockNotAvailableError):
             locked = await self._ledger.locked([one.post.posting for one in posts])
         free = [one for one in posts if locked.isdisjoint([leg.account for leg in one.post.posting.legs])]
+        if told and len(free) == len(posts):
+            log.warning("inbox.not_told_at_once", events=len(posts), error=f"{type(error).__name__}: {error}")
+            return await self._part(batch, posts, tells=False)
         if len(free) == len(posts):
             middle = len(posts) // 2
             return [*await self._part(batch, posts[:middle]), *await self._part(batch, posts[middle:])]
@@ -164,8 +175,11 @@ class BatchApplier:
         )
         return [found.get(one.event.id) or failure_of(one.event, error) for one in posts]
 
+    def _tells_at_once(self, posts: Sequence[Posted]) -> bool:
+        return self._sender is not None and len(posts) <= MOST_AT_ONCE
+
     async def _call(
-        self, batch: Batch, posts: Sequence[Posted], idle: Sequence[Idle], *, ends: bool
+        self, batch: Batch, posts: Sequence[Posted], idle: Sequence[Idle], *, ends: bool, tells: bool = True
     ) -> list[Outcome]:
         finishing = Finishing(
             batch.token,
@@ -175,7 +189,7 @@ class BatchApplier:
             ends,
         )
         postings = [one.post.posting for one in posts]
-        if self._sender is None or len(posts) > MOST_AT_ONCE:
+        if self._sender is None or not (tells and self._tells_at_once(posts)):
             outcomes, _ = await self._ledger.post_finishing(postings, finishing)
         else:
             with handing_over(self._sender, 2 * len(posts)) as handed:

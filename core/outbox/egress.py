@@ -39,8 +39,9 @@ EXCERPT_TIMEOUT_SECONDS: Final = 1.0
 EXCERPT_BYTES: Final = 1024
 # Answers up to this size are read to their end, so that the connection can be used again; longer ones are cut off.
 READ_BYTES: Final = 16 * 1024
-# Sockets kept open to all receivers; one receiver has at most as many as requests run to it at once.
-CONNECTIONS: Final = 200
+# Sockets kept open to all receivers, more than a sender has requests under way: none waits for another's socket. One
+# receiver has at most as many as requests run to it at once.
+CONNECTIONS: Final = 256
 DNS_CACHE_SECONDS: Final = 10
 KEEPALIVE_SECONDS: Final = 30
 # URLs that a process remembers having checked and read, which costs more than all of a request that is left.

@@ -38,8 +38,9 @@ BATCH: Final = 200
 # commits (`core.work.due_window`), a look goes back as far as clocks that are kept by NTP can differ.
 CLOCKS_APART: Final = timedelta(seconds=4)
 
-# Events of the last minute that wait are looked for before a later one is fanned out at once.
-WAITING_FOR: Final = timedelta(seconds=60)
+# Events of so long that wait are looked for before a later one is fanned out at once. Each look is made under locks of
+# accounts, and walks over all that was fanned out since, while a backup or a report keeps the dead entries.
+WAITING_FOR: Final = timedelta(seconds=WHOLE_SECONDS) + CLOCKS_APART
 
 _START: Final = UUID(int=0)
 
@@ -124,7 +125,7 @@ class _FannedOut(NamedTuple):
 def waiting_since() -> UUID:
     """Return the id from which an event that waits for its fan-out keeps later ones from being fanned out at once.
 
-    An older one waits in a backlog; looking for it would walk over all events that were fanned out since long ago.
+    An older one waits in a backlog, and does not.
     """
     return ids.first_uuid_at(datetime.now(UTC) - WAITING_FOR)
 

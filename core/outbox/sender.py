@@ -53,11 +53,9 @@ SLOTS: Final = 200
 SLOTS_OF_OTHERS: Final = 100
 # Slots that no receiver gets beside its first ones: a few that have got many, and hang all at once, leave these.
 SLOTS_KEPT: Final = 50
-# Swift receivers that the fan-out is told of by name, those that answered last. More than so many at once get no more
-# than what any receiver gets.
+# Swift receivers that the fan-out is told of by name, those that answered last; others get what any receiver gets.
 KNOWN_SWIFT: Final = 128
-# Endpoints that the fan-out is told of because nothing may be handed over to them: they wait for a claim, or are left
-# alone.
+# Endpoints that the fan-out is told of because nothing may be handed over to them: they wait, or are left alone.
 MOST_EXCLUDED: Final = 256
 # Once all slots were taken, a claim is worth its round trip when so many are free again.
 SLOTS_AT_ONCE: Final = 16
@@ -97,21 +95,20 @@ class Sender:
         self.callbacks: Counter[str] = Counter()
         """The results of callbacks, by the state that they gave."""
         self._lease_seconds = LEASE_SECONDS + self._courier.longer_seconds
-        # A logger that is bound once knows which lines nobody wants.
-        self._log = log.bind()
+        self._log = log.bind()  # a logger that is bound once knows which lines nobody wants
         self._on_free = on_free
         self._on_event = on_event
         self._sending: set[asyncio.Task[None]] = set()
         # Requests under way, by endpoint, and of those to endpoints that are not swift.
         self._of_endpoint: Counter[UUID] = Counter()
         self._others = 0
-        # Slots that a fan-out has been offered and has not yet used.
+        # Slots that a fan-out has been offered and has not yet used, and those for few deliveries, by token.
         self._offered = 0
+        self._few: dict[UUID, int] = {}
         self._waits: asyncio.Future[None] | None = None
         # The number of requests to end until the next look, if the last claim left deliveries for want of slots.
         self._held_back = 0
-        # The tokens under which deliveries may be leased that nobody sends.
-        self._forsaken: set[UUID] = set()
+        self._forsaken: set[UUID] = set()  # tokens under which deliveries may be leased that nobody sends
         self._backlog = Backlog(database)
         self._records = Records(database, most_waiting=2 * SLOTS, on_release=on_free)
 
@@ -122,9 +119,7 @@ class Sender:
             self._forsaken.difference_update(forsaken)
         await self._some_are_free()
         token = ids.new_uuid()
-        rows: list[Row] = []
-        if self._backlog.is_fresh:
-            rows = await self._claim(token)
+        rows = await self._claim(token) if self._backlog.is_fresh else []
         if not rows:
             await self._backlog.look()
             rows = await self._claim(token)
@@ -146,25 +141,31 @@ class Sender:
     def offer(self, most: int | None = None) -> Room:
         """Return the room for deliveries that a fan-out hands over: those of endpoints for which none waits.
 
-        Endpoints that wait for a claim get their share of the slots first. The room is for `most` deliveries, if given.
+        Endpoints that wait for a claim get their share of the slots first. The room is for `most` deliveries, if given:
+        beside that of a fan-out, which takes all there is and mostly finds no event, and so bounded by itself.
         """
-        free = SLOTS - len(self._sending) - self._offered
+        kept = self._offered if most is None else sum(self._few.values())
+        free = SLOTS - len(self._sending) - kept
         free -= sum(share.batches for share in self._choose().values())
         free = 0 if self._waits is not None else max(0, free)
-        free = free if most is None else min(free, most)
+        free_of_many = max(0, free - SLOTS_KEPT)
+        free = free if most is None else max(0, min(free, most, SLOTS_KEPT - kept))
+        # Any room that is kept already may be for receivers that are not swift.
+        free_of_others = max(0, min(free, SLOTS_OF_OTHERS - self._others - kept))
         self._offered += free
+        token = ids.new_uuid()
+        self._few[token] = 0 if most is None else free
         nothing, one = self._breakers.left_alone()
         excluded = {*nothing, *one, *self._backlog}
         known = {*self._breakers.latest_swift(KNOWN_SWIFT), *self._of_endpoint}
         # The list would cost more than a claim does; only those that are known to be swift are worth it.
         many = len(excluded) > MOST_EXCLUDED
-        known = (
-            {name for name in known if self._breakers.is_swift(name)} - excluded if many else known | excluded
-        )
+        swift = {name for name in known if self._breakers.is_swift(name)}
+        known = swift - excluded if many else known | excluded
         rooms = {name: 0 if name in excluded else self._room_of(name, SLOTS) for name in known}
         return Room(
             self._worker.id,
-            ids.new_uuid(),
+            token,
             self._lease_seconds,
             list(rooms),
             list(rooms.values()),
@@ -172,13 +173,14 @@ class Sender:
             [self._breakers.is_swift(name) for name in rooms],
             0 if many else SLOTS_OF_OTHER,
             free,
-            max(0, free - SLOTS_KEPT),
-            max(0, min(free, SLOTS_OF_OTHERS - self._others)),
+            min(free, free_of_many),
+            free_of_others,
         )
 
     def take(self, room: Room, rows: Sequence[Row]) -> None:
         """Begin to send what a fan-out has handed over, and take the rest of the room back."""
         self._offered -= room.free
+        del self._few[room.token]
         for row in rows:
             self._start(Message(row, message_id(row["event_id"]), row["event_type"], row["body"]), room.token)
         if self._choose():
@@ -264,8 +266,7 @@ class Sender:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._sending.discard(task)
         if self._held_back:
-            # A slot that is free may serve any receiver that waits, and a look at all of them for each would cost more
-            # than the requests.
+            # A look at all receivers that wait, for each slot that is free, would cost more than the requests.
             self._held_back -= 1
             if (self._held_back == 0 or not self._sending) and not self._call_for_a_claim():
                 self._held_back = SLOTS_AT_ONCE

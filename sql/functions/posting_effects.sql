@@ -69,7 +69,8 @@ $$;
 -- return their ids, whose deliveries the caller makes in this transaction (`outbox_deliver`). Else nothing is written,
 -- null comes back, and they are told as any others. The fan-out is small where each principal has few endpoints, of
 -- which each is on and none wants order or batches; and where no event waits, from id `since` on: a later one would get
--- the lower position. The rows of positions stay locked until the commit.
+-- the lower position. The rows of positions stay locked until the commit. Where somebody else has one, or there is none
+-- yet, the fan-out may wait for it: money does not.
 CREATE OR REPLACE FUNCTION posting_tells_at_once(
     outcomes smallint[], event_items integer[], event_ids uuid[], event_principals integer[], event_types text[],
     event_objects text[], event_bodies bytea[], since uuid
@@ -85,12 +86,15 @@ AS $$
 DECLARE
     few CONSTANT integer := 4;
     is_large boolean;
+    principals integer [];
+    free integer;
     told uuid [];
 BEGIN
     SELECT
-        EXISTS (SELECT FROM outbox_events AS o WHERE o.fanned_out_at IS NULL AND o.id >= since)
-        OR bool_or(NOT w.plain OR w.endpoints NOT BETWEEN 1 AND few)
-    INTO is_large
+        bool_or(NOT w.plain OR w.endpoints NOT BETWEEN 1 AND few)
+        OR EXISTS (SELECT FROM outbox_events AS o WHERE o.fanned_out_at IS NULL AND o.id >= since),
+        array_agg(e.principal_id)
+    INTO is_large, principals
     FROM (
         SELECT DISTINCT e.principal_id FROM unnest(event_items, event_principals) AS e (item, principal_id)
         WHERE outcomes[e.item] = 0
@@ -107,6 +111,11 @@ BEGIN
     IF is_large IS NOT FALSE THEN
         RETURN NULL;
     END IF;
+    PERFORM FROM outbox_positions AS p WHERE p.principal_id = any(principals) FOR NO KEY UPDATE SKIP LOCKED;
+    GET DIAGNOSTICS free = ROW_COUNT;
+    IF free < cardinality(principals) THEN
+        RETURN NULL;
+    END IF;
     WITH posted AS MATERIALIZED (
         SELECT
             e.id, e.principal_id, e.event_type, e.object_id, e.body,
@@ -118,12 +127,9 @@ BEGIN
     ),
 
     drawn AS (
-        INSERT INTO outbox_positions AS p (principal_id, last_position)
-        SELECT n.principal_id, count(*) FROM posted AS n
-        GROUP BY n.principal_id
-        ORDER BY n.principal_id
-        ON CONFLICT ON CONSTRAINT outbox_positions_pkey
-        DO UPDATE SET last_position = p.last_position + excluded.last_position
+        UPDATE outbox_positions AS p SET last_position = p.last_position + n.events
+        FROM (SELECT g.principal_id, count(*) AS events FROM posted AS g GROUP BY g.principal_id) AS n
+        WHERE p.principal_id = n.principal_id
         RETURNING p.principal_id, p.last_position
     ),
 

@@ -13,11 +13,14 @@ from core.errors import Unavailable
 from core.inbox import applying
 from core.inbox.processing import Processor
 from core.inbox.rules import Admission
+from core.ledger import posting
+from core.ledger.accounts import Opening, open_account
 from core.ledger.items import Outcome, Posting
+from core.outbox.breakers import FIRST_SLOTS, MOST_SLOTS
 from core.outbox.events import new_event, write_events
 from core.outbox.fanout import FanOut, Room
 from core.outbox.recording import take_over_deliveries
-from core.outbox.sender import Sender
+from core.outbox.sender import SLOTS, SLOTS_KEPT, SLOTS_OF_OTHERS, Sender
 from core.work.leases import Worker
 from tests.core.outbox.hand import sent, states
 from tests.core.outbox.office import Office
@@ -132,6 +135,73 @@ async def test_what_is_left_to_the_fan_out(
     assert types == (["payment.failed"] if why == "one waits" else []) + ["payment.succeeded"]
 
 
+@pytest.mark.parametrize(("table", "waits"), [("webhook_endpoints", 0), ("outbox_positions", 1)])
+async def test_money_waits_for_no_row_of_its_telling(
+    office: Office, thread: Thread, table: str, waits: int
+) -> None:
+    """A transaction that hangs would else hold up a provider's clearing account."""
+    await office.listen(thread.receiver)
+    await thread.send(payment("pi_1", "shop:main"))
+    async with sending(office) as sender, office.service.database.transaction() as hanging:
+        await hanging.raw.fetch(f"SELECT FROM {table} FOR UPDATE")
+        assert await processor(thread, sender).step() == 1
+        assert (await thread.inbox("evt_pi_1"))["state"] == "done"
+        assert await waiting(office) == waits
+        assert sender._offered == 0
+    await office.deliver()
+    assert await states(office) == [("delivered", 1)]
+
+
+@pytest.mark.parametrize("events", [1, 3])
+async def test_money_goes_without_a_telling_that_fails(
+    office: Office, thread: Thread, events: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here in a database whose functions are those of the version before."""
+    query = posting.SQL.post_and_deliver
+    text = query.text.replace("outbox_deliver(", "outbox_deliver_of_later(")
+    monkeypatch.setattr(posting.SQL, "post_and_deliver", query._replace(text=text))
+    await office.listen(thread.receiver)
+    for number in range(events):
+        await thread.send(payment(f"pi_{number}", "shop:main"))
+    woken: list[str] = []
+    async with sending(office) as sender:
+        assert await processor(thread, sender, woken.append).step() == events
+        assert woken == ["outbox"]
+        assert sender._offered == 0
+    assert await waiting(office) == events
+    assert await thread.balance("shop:main") == 1500 * (events + 1)
+    (row,) = await office.sql("SELECT count(*) FROM inbox_failures")
+    assert row["count"] == 0
+
+
+async def test_room_for_few_leaves_others_theirs(office: Office, thread: Thread) -> None:
+    """Batches that wait for a locked account keep their room meanwhile."""
+    endpoint = UUID((await office.listen(thread.receiver))["id"])
+    for _ in range(MOST_SLOTS):
+        office.breakers.note(endpoint, good=True, seconds=0.01, full=True)
+    async with sending(office) as sender:
+        # A swift receiver with more than its first slots under way gets more of them, while many are free.
+        sender._of_endpoint[endpoint] = FIRST_SLOTS + 1
+        rooms = [sender.offer(4)]
+        assert (rooms[0].free, rooms[0].free_of_many) == (4, 4)
+        assert rooms[0].rooms == [MOST_SLOTS - FIRST_SLOTS - 1]
+        rooms += [sender.offer(64) for _ in range(3)]
+        assert sum(room.free for room in rooms) == sender._offered == SLOTS_KEPT
+        rooms += [sender.offer()]
+        assert rooms[-1].free == SLOTS - SLOTS_KEPT
+        # All others at once never get more than their part, however many rooms are kept.
+        assert sum(room.free_of_others for room in rooms) <= SLOTS_OF_OTHERS
+        for room in rooms:
+            sender.take(room, ())
+        # A fan-out that looks for events has all slots meanwhile, and yet there are some for few.
+        rooms = [sender.offer(), sender.offer(2)]
+        assert [room.free for room in rooms] == [SLOTS, 2]
+        assert rooms[1].free_of_others == 2
+        for room in rooms:
+            sender.take(room, ())
+        assert sender._offered == 0
+
+
 async def test_an_event_that_comes_again_is_told_once(office: Office, thread: Thread) -> None:
     await office.listen(thread.receiver)
     async with sending(office) as sender:
@@ -142,6 +212,41 @@ async def test_an_event_that_comes_again_is_told_once(office: Office, thread: Th
         assert sender._offered == 0
     assert await states(office) == [("delivered", 1)]
     assert await thread.balance("shop:main") == 3000
+
+
+async def test_a_batch_of_two_principals_is_told_as_one(
+    office: Office, thread: Thread, api_key: Callable[..., Awaitable[str]]
+) -> None:
+    """Beside a twin, an event that is refused, and one whose system accounts have to be opened first."""
+    await office.listen(thread.receiver)
+    other = Office(thread.api, thread.service, "other", await api_key(principal="other"), 0)
+    (row,) = await office.sql("SELECT id FROM principals WHERE name = 'other'")
+    await open_account(thread.service.database, Opening("other:eur", "EUR"), row["id"])
+    endpoint = await other.endpoint(f"{thread.receiver.url}?other")
+    await thread.send(payment("pi_first_of_other", "other:eur", currency="eur"))
+    async with sending(office) as sender:
+        worker = processor(thread, sender)
+        assert await worker.step() == 1
+        assert await waiting(office) == 1  # the first of a principal is told by the fan-out
+        await office.deliver()
+        for event_id, number, account, currency in (
+            ("a", 1, "shop:main", "usd"), ("b", 1, "shop:main", "usd"), ("c", 2, "shop:main", "eur"),
+            ("d", 3, "other:eur", "eur"), ("e", 4, "other:eur", "eur"),
+        ):  # fmt: skip
+            await thread.send(payment(f"pi_{number}", account, currency=currency, event_id=event_id))
+        assert await worker.step() == 5
+        assert await waiting(office) == 0
+        await other.call("PATCH", f"/v1/webhook-endpoints/{endpoint['id']}", {"enabled": False})
+        for number, account, currency in ((5, "shop:main", "usd"), (6, "other:eur", "eur")):
+            await thread.send(payment(f"pi_{number}", account, currency=currency))
+        assert await worker.step() == 2
+        assert await waiting(office) == 2
+        await sent(sender)
+        assert sender._offered == 0
+    await office.deliver()
+    assert [event["position"] for event in (await office.get("/v1/events"))["data"]] == [1, 2, 3]
+    assert [event["position"] for event in (await other.get("/v1/events"))["data"]] == [1, 2, 3, 4]
+    assert sorted(state for state, _ in await states(office)) == ["delivered"] * 5 + ["failed"]
 
 
 async def test_a_commit_whose_fate_is_not_known_leaves_no_lease(

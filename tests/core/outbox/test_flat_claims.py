@@ -13,6 +13,7 @@ from core import ids
 from core.database import Query
 from core.inbox.processing import BATCH, Processor
 from core.inbox.rules import Admission
+from core.outbox.fanout import waiting_since
 from core.service import Service
 from core.settings import Settings
 from core.work.due_window import DueWindow
@@ -85,19 +86,22 @@ async def test_a_claim_of_deliveries_does_not_walk_over_what_was_taken(office: O
     assert await pages(office, QUERIES["claim_deliveries"], *claim(now - timedelta(seconds=5))) < FEW
 
 
-@pytest.mark.usefixtures("foreign")
-async def test_a_fan_out_does_not_walk_over_what_was_fanned_out(office: Office) -> None:
-    long_ago = ids.first_uuid_at(datetime.now(UTC) - timedelta(hours=1))
+async def fan_out_before(office: Office, ago: timedelta) -> None:
     await office.sql(
         "INSERT INTO outbox_events (id, principal_id, event_type, body) SELECT"
         " (left($1::text, 19) || right(gen_random_uuid()::text, 17))::uuid, $2, 'a.b', '{}'"
         " FROM generate_series(1, $3)",
-        str(long_ago),
+        str(ids.first_uuid_at(datetime.now(UTC) - ago)),
         office.principal_id,
         TAKEN,
     )
     await office.sql("UPDATE outbox_events SET fanned_out_at = now()")
     await office.sql("ANALYZE outbox_events")
+
+
+@pytest.mark.usefixtures("foreign")
+async def test_a_fan_out_does_not_walk_over_what_was_fanned_out(office: Office) -> None:
+    await fan_out_before(office, timedelta(hours=1))
     await office.emit()
     nobody: tuple[object, ...] = (UUID(int=0), UUID(int=0), 0.0, [], [], [], [], 0, 0, 0, 0)
     seen = ids.first_uuid_at(datetime.now(UTC) - timedelta(seconds=5))
@@ -105,6 +109,22 @@ async def test_a_fan_out_does_not_walk_over_what_was_fanned_out(office: Office) 
     _, few = [await pages(office, QUERIES["fan_out"], 200, seen, *nobody) for _ in range(2)]
     assert few < FEW
     assert await pages(office, QUERIES["fan_out"], 200, UUID(int=0), *nobody) > few + 1000
+
+
+@pytest.mark.usefixtures("foreign")
+async def test_a_posting_does_not_walk_over_what_was_fanned_out(office: Office) -> None:
+    """The look for events that wait is made while accounts are locked."""
+    await fan_out_before(office, timedelta(seconds=20))
+    await office.endpoint("http://127.0.0.1:1/closed")
+    tells = Query(
+        "tells",
+        "SELECT posting_tells_at_once("
+        "'{0}', '{1}', ARRAY[$1::uuid], ARRAY[$2::int], '{a.b}', '{o}', '{x}', $3::uuid)",
+    )
+    about = ids.new_uuid(), office.principal_id
+    _, few = [await pages(office, tells, *about, waiting_since()) for _ in range(2)]
+    assert few < FEW
+    assert await pages(office, tells, *about, UUID(int=0)) > few + 1000
 
 
 @pytest.mark.usefixtures("foreign")
