@@ -20,6 +20,7 @@ AS $$
 #variable_conflict use_variable
 DECLARE
     due integer := 0;
+    finished integer;
 BEGIN
     IF payable_ids IS NOT NULL THEN
         UPDATE payables AS p
@@ -59,7 +60,7 @@ BEGIN
         WHERE outcomes[a.item] = 0;
     END IF;
     IF inbox_claim IS NOT NULL THEN
-        PERFORM inbox_finish(inbox_claim, inbox_ids, inbox_items, inbox_reasons, inbox_ends, outcomes);
+        finished := inbox_finish(inbox_claim, inbox_ids, inbox_items, inbox_reasons, inbox_ends, outcomes);
     END IF;
     RETURN due;
 END
