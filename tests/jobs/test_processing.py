@@ -316,7 +316,7 @@ async def test_every_failed_attempt_is_noted_with_its_worker(thread: Thread) -> 
     worker = processor(thread, max_attempts=3, base_seconds=0.01)
     pool = thread.service.database.connections.pool
     for _ in range(3):
-        await pool.execute("UPDATE inbox_events SET due_at = now() - interval '1 s'")
+        await pool.execute("UPDATE inbox_events SET due_at = now() - interval '0.1 s'")
         assert await worker.step() == 1
     assert await worker.step() == 0
     row = await thread.inbox("evt_pi_1")
@@ -332,7 +332,7 @@ async def test_the_wait_grows_and_is_drawn_below_its_bound(thread: Thread) -> No
     await thread.send(payment("pi_1", "nobody's"))
     worker = processor(thread, max_attempts=20, base_seconds=100, cap_seconds=1000)
     for attempt, ceiling in ((1, 100), (2, 200), (3, 400), (4, 800), (5, 1000), (6, 1000)):
-        await pool.execute("UPDATE inbox_events SET due_at = now() - interval '1 s'")
+        await pool.execute("UPDATE inbox_events SET due_at = now() - interval '0.1 s'")
         assert await worker.step() == 1
         row = await pool.fetchrow(
             "SELECT attempts, extract(EPOCH FROM due_at - f.failed_at)::float8 AS wait FROM inbox_events AS e"
