@@ -12,6 +12,8 @@ import pytest
 
 from tests.chaos.load import Serving, Stand
 
+pytestmark = pytest.mark.drill
+
 Wait = Callable[..., Awaitable[Any]]
 
 TRANSFERS = 600

@@ -53,6 +53,7 @@ async def worker_process(settings: Settings) -> AsyncIterator[Callable[[], subpr
         process.wait()
 
 
+@pytest.mark.drill
 async def test_a_killed_workers_delivery_is_taken_over(
     thread: Thread,
     start_worker: StartWorker,
@@ -80,6 +81,7 @@ async def test_a_killed_workers_delivery_is_taken_over(
     assert await thread.balance("shop:main") == 1500
 
 
+@pytest.mark.drill
 async def test_order_outlives_a_killed_worker(
     thread: Thread,
     start_worker: StartWorker,
@@ -106,6 +108,7 @@ async def test_order_outlives_a_killed_worker(
     assert [sent.event["data"]["number"] for sent in thread.receiver.deliveries] == [0, 0, 1, 2, 3]
 
 
+@pytest.mark.drill
 async def test_a_worker_process_ends_in_order(
     thread: Thread, worker_process: Callable[[], subprocess.Popen[bytes]], eventually: Eventually
 ) -> None:

@@ -176,6 +176,7 @@ async def test_migrate_says_what_it_does_and_does_it_once(servers: EmbeddedServe
     assert await run("migrate", "--check", DATABASE_URL=url) == (1, unknown, "")
 
 
+@pytest.mark.drill
 async def test_serve_serves_with_several_processes_and_stops(
     database_url: str, redis_url: str, tmp_path: Path, eventually: Wait
 ) -> None:

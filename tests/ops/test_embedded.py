@@ -19,6 +19,8 @@ from ops.embedded import EmbeddedServers, Postgres, Valkey, embedded_servers, pr
 from ops.embedded.postgres import buffers_mib, sync_method
 from ops.process import StartError, children_of, command_line_of, python_environment, stop
 
+pytestmark = pytest.mark.drill
+
 LAUNCHER = """
 import signal, sys
 from pathlib import Path

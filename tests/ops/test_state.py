@@ -146,6 +146,7 @@ async def test_up_says_of_a_database_that_does_not_let_it_in_what_is_wrong(
     assert re.search(r"\(DATABASE_URL\) cannot be reached: database .* does not exist\.$", err.strip())
 
 
+@pytest.mark.drill
 async def test_up_warns_of_a_redis_it_cannot_reach(database_url: str, up_until_it_runs: Start) -> None:
     said = await up_until_it_runs(
         DATABASE_URL=database_url, REDIS_URL="redis://:hunter2@127.0.0.1:1/0", APP_HOST="::1"

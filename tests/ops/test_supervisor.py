@@ -21,6 +21,8 @@ from ops.listening import Listeners
 from ops.process import StartError, python_environment
 from ops.supervisor import SILENCE_LIMIT_SECONDS
 
+pytestmark = pytest.mark.drill
+
 SMALL_MASTER = Path(__file__).with_name("small_master.py")
 
 
