@@ -121,6 +121,14 @@ def certified(folder: Path, name: str, signer: tuple[x509.Name, Any] | None = No
         .not_valid_after(now + dt.timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
         .add_extension(x509.BasicConstraints(ca=signer is None, path_length=None), critical=True)
+        # From Python 3.13 on a certificate has to keep all of RFC 5280: what its key is for, and whose it is.
+        .add_extension(
+            x509.KeyUsage(True, False, False, False, False, signer is None, False, False, False), True
+        )
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key()), critical=False
+        )
         .sign(signing, hashes.SHA256())
     )
     (folder / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
