@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+import hiredis
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from redis.asyncio import Connection
+
     from core.settings import Settings
+
+Command: TypeAlias = "tuple[bytes | str | int, ...]"
+# The stub of hiredis takes a tuple of one.
+_pack_command: Callable[[Command], bytes] = cast("Any", hiredis.pack_command)
+
+# What a lost Redis raises; asyncio's TimeoutError is an OSError.
+FAILURES = (RedisError, OSError)
 
 # A request waits at most this long for Redis before it goes on without it.
 REDIS_TIMEOUT_SECONDS = 0.25
@@ -43,3 +57,51 @@ def open_redis(settings: Settings) -> Redis:
     pool: Any = client.connection_pool  # whose members carry no types
     pool.connection_class = type("Connection", (_Written, pool.connection_class), {})
     return client
+
+
+class Line:
+    """A connection for one caller, who has one command under way at a time and bounds its time.
+
+    The client's pool, its retry wrapper and its timer for each read and write would double the time of a round trip
+    (measured: 165 us against 85 for one request alone, 4.3 us a request against 2.6 for 64 together).
+    """
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._connection: Connection | None = None
+
+    async def ask(self, command: Command) -> Any:
+        """Send a command, on a new connection if there is none, and return the answer; a refused one is raised.
+
+        An idle connection may have been closed long ago, which says nothing about the server: the command is then sent
+        once more, on a new one. It may run twice. After any other failure than a refusal the line has to be dropped.
+        """
+        if self._connection is not None:
+            try:
+                return await self._ask(self._connection, command)
+            except RedisConnectionError:
+                await self.drop()
+        pool: Any = self._redis.connection_pool  # whose methods carry no types
+        self._connection = pool.make_connection()
+        await self._connection.connect()
+        self._connection.socket_timeout = None  # the caller's timer bounds it all
+        return await self._ask(self._connection, command)
+
+    async def drop(self) -> None:
+        """Cut the connection; the next command makes another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(*FAILURES):
+                await connection.disconnect(nowait=True)
+
+    async def close(self) -> None:
+        """End the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(*FAILURES):
+                await connection.disconnect()
+
+    @staticmethod
+    async def _ask(connection: Connection, command: Command) -> Any:
+        await connection.send_packed_command([_pack_command(command)], check_health=False)
+        return await connection.read_response()

@@ -15,6 +15,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from core import ids
+from core.redis import FAILURES, Line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,6 +31,8 @@ OUTBOX: Final = "outbox"
 DELIVERIES: Final = "deliveries"
 TOPICS: Final = (INBOX, OUTBOX, DELIVERIES)
 
+# A message that Redis has not taken by then is lost.
+SEND_SECONDS: Final = 0.25
 # The wait between two tries to reach Redis. Polling covers the gap.
 RECONNECT_SECONDS: Final = 1.0
 # How long one read waits for a message before the loop looks at its connection again.
@@ -51,24 +54,27 @@ class Waker:
     """
 
     def __init__(self, redis: Redis, epoch: str, alarm: Alarm | None = None) -> None:
-        self._redis = redis
+        self._line = Line(redis)
         self._channel = _channel(epoch)
         self.alarm = alarm
         self._due: set[str] = set()
         self._sender: asyncio.Task[None] | None = None
+        self._closed = False
 
     def wake(self, topic: str) -> None:
         """Tell all workers that there is work of `topic`. Returns at once and never fails."""
         if self.alarm is not None:
             self.alarm.ring([topic])
         self._due.add(topic)
-        if self._sender is None:
+        if self._sender is None and not self._closed:
             self._sender = asyncio.create_task(self._send())
 
     async def close(self) -> None:
-        """Wait for the message that is under way."""
+        """Wait for the message that is under way, and end the connection: nothing is sent after that."""
+        self._closed = True
         if self._sender is not None:
             await self._sender
+        await self._line.close()
 
     async def _send(self) -> None:
         try:
@@ -77,8 +83,11 @@ class Waker:
                 message = " ".join((*sorted(self._due), *origin))
                 self._due.clear()
                 # A lost wake-up costs one poll interval, so there is no second try and no line in the log for each.
-                with contextlib.suppress(RedisError, OSError, TimeoutError):
-                    await self._redis.publish(self._channel, message)
+                try:
+                    async with asyncio.timeout(SEND_SECONDS):
+                        await self._line.ask(("PUBLISH", self._channel, message))
+                except FAILURES:
+                    await self._line.drop()
         finally:
             self._sender = None
 

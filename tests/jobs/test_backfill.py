@@ -169,7 +169,8 @@ async def test_paypals_list_is_read_to_its_end(thread: Thread, settings: Setting
     app = web.Application()
     app.router.add_post("/v1/oauth2/token", fake.give_token)
     app.router.add_get("/v1/notifications/webhooks-events", fake.list_events)
-    intake = Intake(thread.service.database, Waker(thread.service.redis, thread.service.epoch))
+    waker = Waker(thread.service.redis, thread.service.epoch)
+    intake = Intake(thread.service.database, waker)
     async with TestServer(app) as server:
         ours = settings.model_copy(
             update={
@@ -181,6 +182,7 @@ async def test_paypals_list_is_read_to_its_end(thread: Thread, settings: Setting
         assert await backfill_paypal(ours, intake, SINCE) == Fetched(7, 7, 0)
         assert await backfill_paypal(ours, intake, SINCE) == Fetched(7, 0, 0)
     await intake.close()
+    await waker.close()
     assert (await thread.inbox("WH-6"))["provider"] == "paypal"
     with pytest.raises(Refusal, match="provider_key_missing"):
         await backfill_paypal(settings, intake, SINCE)

@@ -108,7 +108,7 @@ async def test_a_connection_that_was_reset_between_two_requests_is_not_even_noti
 ) -> None:
     """A write on a closed socket is a RuntimeError with uvloop; chaos got two answers 500 of it."""
     await _admit(guard, caller)
-    connection: Any = guard._script._connection
+    connection: Any = guard._script._line._connection
     connection._writer.transport.abort()
     for _ in range(3):  # the loop closes the socket
         await asyncio.sleep(0)

@@ -86,6 +86,26 @@ async def test_a_thousand_wake_ups_are_a_few_messages(redis: Any) -> None:
     assert 1 <= after - before <= 2
 
 
+async def test_a_connection_that_was_closed_while_idle_loses_no_message(
+    redis: Any, alarms: list[Alarm], eventually: Eventually
+) -> None:
+    async def listening() -> bool:
+        return bool((await redis.pubsub_numsub("ts:epoch:wake"))[0][1] == 2)
+
+    await eventually(listening)
+    await alarms[0].wait(wakeup.INBOX, 0.01)
+    waker = Waker(redis, "epoch")
+    waker.wake(wakeup.INBOX)
+    assert await alarms[0].wait(wakeup.INBOX, 5.0)
+    # Redis ends all connections of clients that listen to nothing, such as those that were idle for long.
+    await redis.client_kill_filter(_type="normal", skipme=True)
+    waker.wake(wakeup.INBOX)
+    assert await alarms[0].wait(wakeup.INBOX, 5.0)
+    await waker.close()
+    waker.wake(wakeup.INBOX)
+    assert not await alarms[0].wait(wakeup.INBOX, 0.01), "nothing is sent after the end"
+
+
 async def test_without_redis_waking_costs_nothing_and_listening_heals(
     redis: Any, alarms: list[Alarm], servers: EmbeddedServers, eventually: Eventually
 ) -> None:
@@ -93,7 +113,7 @@ async def test_without_redis_waking_costs_nothing_and_listening_heals(
     servers.valkey.stop()
     try:
         waker.wake(wakeup.INBOX)
-        await waker.close()
+        await eventually(lambda: waker._sender is None)
     finally:
         servers.valkey.start()
 
