@@ -234,10 +234,7 @@ class Processor:
     async def _decide(self, batch: Batch) -> list[tuple[InboxEvent, Decision]]:
         """Read all events, then the rows that they name, then decide on each."""
         read = [(event, self._read(event)) for event in batch.events]
-        targets = await self._targets_of(
-            [(event, found) for event, found in read if isinstance(found, Named)]
-        )
-        owners = await self._owners_of({code for _, found in read for code in _accounts_of(found)})
+        targets, owners = await self._known(read)
         decided = []
         for event, found in read:
             with tracing.within(batch.spans.get(event.id)):
@@ -252,23 +249,31 @@ class Processor:
         except Exception as error:  # noqa: BLE001 - a body that breaks our code fails its own event alone
             return failure_of(event, error)
 
-    async def _targets_of(self, named: Sequence[tuple[InboxEvent, Named]]) -> dict[UUID, Target]:
-        """Return what events of payments are about, as far as it is known here, in one question."""
-        if not named or self._engine is None:
-            return {}
-        found = await self._engine.known([(event.provider, one.told.names) for event, one in named])
-        return {
-            event.id: target for (event, _), target in zip(named, found, strict=True) if target is not None
-        }
+    async def _known(
+        self, read: Sequence[tuple[InboxEvent, Named | Reading | Ignored | Failed]]
+    ) -> tuple[dict[UUID, Target], Owners]:
+        """Return what events of payments are about, and the owners of accounts, as far as both are known here.
 
-    async def _owners_of(self, codes: set[str]) -> Owners:
-        if missing := [code for code in codes if code not in self._owners]:
+        That is one round trip. Owners are remembered.
+        """
+        codes = {code for _, found in read for code in _accounts_of(found)}
+        missing = [code for code in codes if code not in self._owners]
+        named = [(event, found) for event, found in read if isinstance(found, Named)]
+        targets: dict[UUID, Target] = {}
+        if named and self._engine is not None:
+            wanted = [(event.provider, one.told.names) for event, one in named]
+            known, owners = await self._engine.known(wanted, missing)
+            for (event, _), target in zip(named, known, strict=True):
+                if target is not None:
+                    targets[event.id] = target
+            self._owners.update(owners)
+        elif missing:
             for row in await self._database.fetch(_sql.account_owners, missing):
                 self._owners[row["code"]] = row["created_by"]
         found = {code: self._owners[code] for code in codes if code in self._owners}
         while len(self._owners) > REMEMBERED:
             self._owners.popitem(last=False)
-        return found
+        return targets, found
 
     async def _put_back(self, batch: Batch) -> None:
         """End the claim; put its failed events back for another attempt, or give them up when none can help."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from core.database import Connection
     from core.inbox.applying import Batch
-    from core.inbox.rules import InboxEvent, Target, Told, Transition
+    from core.inbox.rules import InboxEvent, Owners, Target, Told, Transition
 
 _sql = queries(__name__)
 
@@ -36,8 +36,10 @@ class Engine(Protocol):
     def read(self, provider: str, event_type: str, body: bytes) -> Told | None:
         """Read an event, None if it is about no payment. Raises ValueError for one that makes no sense."""
 
-    async def known(self, wanted: Sequence[tuple[str, Sequence[str]]]) -> list[Target | None]:
-        """Return what providers know under names, None where nothing is."""
+    async def known(
+        self, wanted: Sequence[tuple[str, Sequence[str]]], accounts: Sequence[str]
+    ) -> tuple[list[Target | None], Owners]:
+        """Return what providers know under names, None where nothing is, and the owners of accounts that are open."""
 
     async def apply(
         self,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from core.inbox.rules import Target
 from core.payments.observing import note
-from core.payments.payments import find_by_name, find_by_names
+from core.payments.payments import find_by_name, find_with_owners
 from core.payments.rules import Dispute
 from core.payments.states import Seen
 from core.payments.writing import Report
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from core.database import Connection
-    from core.inbox.rules import Told
+    from core.inbox.rules import Owners, Told
     from core.payments.applying import Applied
     from core.payments.flow import Payments
     from core.payments.payments import Payment
@@ -46,10 +46,12 @@ class Notices:
                 return None
             raise
 
-    async def known(self, wanted: Sequence[tuple[str, Sequence[str]]]) -> list[Target | None]:
-        """Return the targets of providers with names, None where no attempt has one of them."""
-        found = await find_by_names(self._payments.database, wanted)
-        return [None if one is None else Target(*one) for one in found]
+    async def known(
+        self, wanted: Sequence[tuple[str, Sequence[str]]], accounts: Sequence[str]
+    ) -> tuple[list[Target | None], Owners]:
+        """Return the targets of providers with names, None where no attempt has one, and the accounts' owners."""
+        found, owners = await find_with_owners(self._payments.database, wanted, accounts)
+        return [None if one is None else Target(*one) for one in found], owners
 
     async def apply(
         self,

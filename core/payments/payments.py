@@ -269,6 +269,13 @@ async def find_by_names(
     The first name that is known counts. The attempt's own id, which goes out with each order, comes after all names
     that the provider has told: an event may come while no answer has told the provider's.
     """
+    return (await find_with_owners(source, wanted, ()))[0]
+
+
+async def find_with_owners(
+    source: Connection | Database, wanted: Sequence[tuple[str, Sequence[str]]], accounts: Sequence[str]
+) -> tuple[list[tuple[UUID, UUID] | None], dict[str, int]]:
+    """Return what `find_by_names` does, and who opened the accounts with these codes, all in one round trip."""
     asked = [(no, provider, name) for no, (provider, names) in enumerate(wanted) for name in names]
     own = [one for one in asked if _OWN_ID.fullmatch(one[2])]
     rows = await source.fetch(
@@ -276,9 +283,11 @@ async def find_by_names(
         *([one[column] for one in asked] for column in range(3)),
         *([one[column] for one in own] for column in range(2)),
         [UUID(name) for _, _, name in own],
+        accounts,
     )
     found = {row["question"]: (row["payment_id"], row["attempt_id"]) for row in rows}
-    return [found.get(no) for no in range(len(wanted))]
+    owners = {row["code"]: row["created_by"] for row in rows if row["code"] is not None}
+    return [found.get(no) for no in range(len(wanted))], owners
 
 
 async def timeline(source: Connection | Database, payment_id: UUID) -> list[Step]:

@@ -37,23 +37,32 @@ FOR NO KEY UPDATE;
 -- name: attempts_by_names
 -- One row for each question that has an answer: the question's number, and the attempt that the provider $2 knows under
 -- the name $3, or else the one at the provider $5 whose own id is $6. $1 and $4 are the questions' numbers. The first
--- name of a question that is known counts.
-SELECT DISTINCT ON (found.question) found.question, found.payment_id, found.attempt_id
-FROM (
-    SELECT wanted.question, wanted.place, a.payment_id, a.id AS attempt_id, 1 AS rank
-    FROM
-        unnest((SELECT $1::integer[]), (SELECT $2::text[]), (SELECT $3::text[])) WITH ORDINALITY
-            AS wanted (question, provider, name, place)
-    INNER JOIN payment_names AS n ON wanted.provider = n.provider AND wanted.name = n.name
-    INNER JOIN payment_attempts AS a ON n.attempt_id = a.id
-    UNION ALL
-    SELECT own.question, own.place, a.payment_id, a.id AS attempt_id, 2 AS rank
-    FROM
-        unnest((SELECT $4::integer[]), (SELECT $5::text[]), (SELECT $6::uuid[])) WITH ORDINALITY
-            AS own (question, provider, id, place)
-    INNER JOIN payment_attempts AS a ON own.id = a.id AND own.provider = a.provider
-) AS found
-ORDER BY found.question, found.rank, found.place;
+-- name of a question that is known counts. A row more for each account $7 that is open: its code, and the principal who
+-- opened it.
+(
+    SELECT DISTINCT ON (found.question)
+        found.question, found.payment_id, found.attempt_id, NULL::text AS code, NULL::integer AS created_by
+    FROM (
+        SELECT wanted.question, wanted.place, a.payment_id, a.id AS attempt_id, 1 AS rank
+        FROM
+            unnest((SELECT $1::integer[]), (SELECT $2::text[]), (SELECT $3::text[])) WITH ORDINALITY
+                AS wanted (question, provider, name, place)
+        INNER JOIN payment_names AS n ON wanted.provider = n.provider AND wanted.name = n.name
+        INNER JOIN payment_attempts AS a ON n.attempt_id = a.id
+        UNION ALL
+        SELECT own.question, own.place, a.payment_id, a.id AS attempt_id, 2 AS rank
+        FROM
+            unnest((SELECT $4::integer[]), (SELECT $5::text[]), (SELECT $6::uuid[])) WITH ORDINALITY
+                AS own (question, provider, id, place)
+        INNER JOIN payment_attempts AS a ON own.id = a.id AND own.provider = a.provider
+    ) AS found
+    ORDER BY found.question, found.rank, found.place
+)
+UNION ALL
+SELECT NULL AS question, NULL AS payment_id, NULL AS attempt_id, account.code, profile.created_by
+FROM accounts AS account
+INNER JOIN account_profiles AS profile ON account.id = profile.account_id
+WHERE account.code = any((SELECT $7::text[])::text[]);
 
 -- name: payment_timeline
 -- The timeline of the payment $1, the oldest row first.
