@@ -45,8 +45,11 @@ _sql = queries(__name__)
 
 # One claim takes so many events: a tenth of a second of work, so that a second worker soon finds some, too.
 BATCH: Final = 200
-# One worker applies so many batches at once: while one waits for the database, the next one is read and decided on.
+# One worker applies so many full batches at once: while one waits for the database, the next one is read and decided
+# on. Batches that are not full come one after the other: what arrives meanwhile makes a larger one, which costs less.
 MOST_UNDER_WAY: Final = 3
+# One that takes longer than this waits for a lock or a slow disk, and holds up no other.
+ALONE_SECONDS: Final = 0.1
 # The wait before another look for an event whose object another worker has in hand.
 SKIPPED_SECONDS: Final = 0.05
 # The lease is many times as long as a batch takes; it only matters for a worker that lives and hangs.
@@ -109,6 +112,8 @@ class Processor:
         # The number of batches that have ended so far.
         self._ended = 0
         self._under_way: set[asyncio.Task[None]] = set()
+        # The batch that was begun last, if others should wait for it.
+        self._last: asyncio.Task[None] | None = None
         self._due_window = DueWindow()
         self._owners: OrderedDict[str, int] = OrderedDict()
 
@@ -126,8 +131,10 @@ class Processor:
     async def start(self) -> int:
         """Claim a batch and begin to apply it; return the number of its events.
 
-        A call waits where MOST_UNDER_WAY others are being applied.
+        A call waits where MOST_UNDER_WAY others are being applied, and for the last one if that was not full.
         """
+        if self._last is not None and not self._last.done():
+            await asyncio.wait([self._last], timeout=ALONE_SECONDS)
         if len(self._under_way) >= MOST_UNDER_WAY:
             await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
         batch = await self._claim()
@@ -135,6 +142,7 @@ class Processor:
             return 0
         task = asyncio.create_task(self._work_off(batch))
         self._under_way.add(task)
+        self._last = task if len(batch.events) < BATCH else None
         task.add_done_callback(self._under_way.discard)
         return len(batch.events)
 

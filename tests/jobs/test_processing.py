@@ -161,8 +161,12 @@ async def test_two_events_of_one_object_are_never_in_two_hands(
 async def test_one_worker_has_several_batches_under_way_and_none_of_them_an_object_twice(
     thread: Thread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An event that is skipped for its object is called for as soon as the batch that has the object is done."""
+    """An event that is skipped for its object is called for as soon as the batch that has the object is done.
+
+    Each batch takes long, so the next one does not wait for it.
+    """
     woken: list[str] = []
+    monkeypatch.setattr(processing, "ALONE_SECONDS", 0.0)
     worker = processor(thread)
     monkeypatch.setattr(worker, "_wake", woken.append)
     go_on = asyncio.Event()
@@ -187,6 +191,30 @@ async def test_one_worker_has_several_batches_under_way_and_none_of_them_an_obje
     await worker.drain(10)
     rows = await thread.service.database.connections.pool.fetch("SELECT outcome FROM inbox_events")
     assert [row["outcome"] for row in rows] == ["ignored"] * 3
+
+
+async def test_what_arrives_while_a_small_batch_is_applied_is_one_batch(
+    thread: Thread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processing, "ALONE_SECONDS", 60.0)
+    worker = processor(thread)
+    go_on = asyncio.Event()
+    apply = worker._applier.apply
+
+    async def stall(*arguments: Any) -> None:
+        await go_on.wait()
+        await apply(*arguments)
+
+    monkeypatch.setattr(worker._applier, "apply", stall)
+    await thread.send(payment("pi_1", None, event_id="evt_1"))
+    assert await worker.start() == 1
+    await thread.send(payment("pi_2", None, event_id="evt_2"))
+    second = asyncio.create_task(worker.start())
+    for number in (3, 4):
+        await thread.send(payment(f"pi_{number}", None, event_id=f"evt_{number}"))
+    go_on.set()
+    assert await second == 3
+    await worker.drain(10)
 
 
 async def test_a_hot_object_in_another_hand_blocks_only_itself(
