@@ -40,7 +40,7 @@ _sql = queries(__name__)
 RECORD_BATCH: Final = 200
 # The wait for more results where few come: nobody waits for a record, and a set of one costs nine times its share in a
 # set of 200 (ADR 19).
-GATHER_SECONDS: Final = 0.02
+GATHER_SECONDS: Final = 0.05
 TAKE_OVER_BATCH: Final = 1000
 # The waits before a result is written again, which double from the first to the last.
 FIRST_WAIT_SECONDS: Final = 0.05
