@@ -45,8 +45,8 @@ _sql = queries(__name__)
 
 # One claim takes so many events: a tenth of a second of work, so that a second worker soon finds some, too.
 BATCH: Final = 200
-# One worker applies so many full batches at once: while one waits for the database, the next one is read and decided
-# on. Batches that are not full come one after the other: what arrives meanwhile makes a larger one, which costs less.
+# One worker applies so many batches at once: while one waits for the database, the next one is read and decided on. A
+# batch that leaves nothing due is waited for: what arrives meanwhile makes a larger one, which costs less.
 MOST_UNDER_WAY: Final = 3
 # One that takes longer than this waits for a lock or a slow disk.
 ALONE_SECONDS: Final = 0.1
@@ -109,6 +109,7 @@ class Processor:
         self._stream = stream
         self._left_behind = False
         self._has_skipped = False
+        self._has_more = False
         # The number of batches that have ended so far.
         self._ended = 0
         self._under_way: set[asyncio.Task[None]] = set()
@@ -131,7 +132,7 @@ class Processor:
     async def start(self) -> int:
         """Claim a batch and begin to apply it; return the number of its events.
 
-        A call waits where MOST_UNDER_WAY others are being applied, and for the last one if that was not full.
+        A call waits where MOST_UNDER_WAY others are being applied, and for the last one if that has left nothing due.
         """
         # One that takes longer holds up this look, and no other.
         last, self._last = self._last, None
@@ -144,7 +145,7 @@ class Processor:
             return 0
         task = asyncio.create_task(self._work_off(batch))
         self._under_way.add(task)
-        self._last = task if len(batch.events) < BATCH else None
+        self._last = None if self._has_more else task
         task.add_done_callback(self._under_way.discard)
         return len(batch.events)
 
@@ -170,7 +171,7 @@ class Processor:
         except BaseException:
             self._left_behind = True
             raise
-        more = bool(rows) and rows[0]["more"]
+        self._has_more = more = bool(rows) and rows[0]["more"]
         # Another batch has the object of an event that was skipped; its end calls for another look, unless it has ended
         # meanwhile or is another worker's.
         self._has_skipped = bool(rows) and rows[0]["skipped"]

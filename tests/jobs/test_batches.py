@@ -1,6 +1,7 @@
 """The batches of one worker beside each other: what they wait for, what they know, and what they leave behind."""
 
 import asyncio
+import uuid
 from typing import Any
 
 import pytest
@@ -8,9 +9,9 @@ import pytest
 from core.database import Query
 from core.errors import Unavailable
 from core.inbox import processing
-from core.inbox.processing import Processor
+from core.inbox.processing import Processor, take_over_inbox_events
 from tests.jobs.merchant import Thread, payment
-from tests.jobs.test_processing import as_owner, processor
+from tests.jobs.test_processing import SQL, as_owner, processor
 
 
 class Gate:
@@ -46,6 +47,25 @@ async def test_a_batch_that_is_stuck_holds_up_one_look(
     gate.open()
     await worker.drain(10)
     assert [(await thread.inbox(f"evt_pi_{number}"))["state"] for number in (1, 2)] == ["done"] * 2
+
+
+async def test_events_that_go_alone_do_not_wait_for_each_other(
+    thread: Thread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are due already, so nothing is gathered meanwhile; what came after them would wait for all of them."""
+    monkeypatch.setattr(processing, "ALONE_SECONDS", 3600.0)
+    database = thread.service.database
+    for number in range(3):
+        await thread.send(payment(f"pi_{number}", None))
+    await database.fetch(SQL.claim_inbox_events, 10, uuid.uuid4(), uuid.uuid4(), 60.0, None)
+    assert await take_over_inbox_events(database) == 3
+    worker = processor(thread)
+    gate = Gate(worker, monkeypatch)
+    async with asyncio.timeout(10):
+        assert [await worker.start() for _ in range(3)] == [1, 1, 1]
+    gate.open()
+    await worker.drain(10)
+    assert [(await thread.inbox(f"evt_pi_{number}"))["state"] for number in range(3)] == ["done"] * 3
 
 
 async def test_an_owner_whom_another_batch_lets_the_worker_forget_is_still_known_to_this_one(
