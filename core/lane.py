@@ -75,7 +75,7 @@ class Lane(Generic[Item, Result]):
         self._waiting: deque[_Waiting[Item, Result]] = deque()
         self._runner: asyncio.Task[None] | None = None
         self._closing = False
-        # What ends the wait of a patient lane.
+        # The end of the wait of a patient lane.
         self._enough = asyncio.Event()
 
     @property
