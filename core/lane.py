@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from core import tracing
@@ -25,6 +26,9 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 # A lane with the patience 0 lets the loop turn so many times at most. Arrivals without an end hold no batch up.
 PATIENT_TURNS = 3
+# A patient lane waits no longer once such a share of a batch has come: its items may hold what others wait for, as the
+# slots of a sender, and a larger batch would cost little less.
+ENOUGH_SHARE = 4
 # An item, the future of its result, and when it came.
 _Waiting: TypeAlias = tuple[Item, asyncio.Future[Result], float]
 
@@ -39,7 +43,8 @@ class Lane(Generic[Item, Result]):
 
     `send` returns one result or exception an item, in the same order; an exception that it raises goes to every item.
     `waited` is told how many seconds the first item of each batch has waited.
-    A lane that is idle waits for `patience` seconds before it sends, so that more items go along; None sends at once.
+    A lane that is idle waits for `patience` seconds before it sends, so that more items go along, or until a quarter of
+    `max_batch` has come; None sends at once.
     With 0 it lets the event loop turn before each batch, for items that have arrived; a turn that brings none is the
     last one.
     A lane with a `name` shows in traces: the wait of each item, and the batch that has served it.
@@ -70,6 +75,8 @@ class Lane(Generic[Item, Result]):
         self._waiting: deque[_Waiting[Item, Result]] = deque()
         self._runner: asyncio.Task[None] | None = None
         self._closing = False
+        # The end of the wait of a patient lane.
+        self._enough = asyncio.Event()
 
     @property
     def waiting(self) -> int:
@@ -94,6 +101,8 @@ class Lane(Generic[Item, Result]):
             span = tracing.active.wait(self._name)
             if span is not None:
                 self._spans[future] = span
+        if self._patience and len(self._waiting) >= self._max_batch // ENOUGH_SHARE:
+            self._enough.set()
         if self._runner is None:
             self._runner = asyncio.create_task(self._run())
         return future
@@ -111,7 +120,7 @@ class Lane(Generic[Item, Result]):
     async def _run(self) -> None:
         try:
             if self._patience:
-                await asyncio.sleep(self._patience)
+                await self._wait(self._patience)
             while self._waiting:
                 if self._patience == 0:
                     await self._gather()
@@ -131,6 +140,12 @@ class Lane(Generic[Item, Result]):
                     _settle(future, result)
         finally:
             self._runner = None
+            self._enough.clear()
+
+    async def _wait(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._enough.wait()
 
     async def _gather(self) -> None:
         """Let the event loop turn once, and then again as long as turns bring items."""

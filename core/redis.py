@@ -23,7 +23,7 @@ Command: TypeAlias = "tuple[bytes | str | int, ...]"
 # The stub of hiredis takes a tuple of one.
 _pack_command: Callable[[Command], bytes] = cast("Any", hiredis.pack_command)
 
-# What a lost Redis raises; asyncio's TimeoutError is an OSError.
+# The errors of a lost Redis; asyncio's TimeoutError is an OSError.
 FAILURES = (RedisError, OSError)
 
 # A request waits at most this long for Redis before it goes on without it.

@@ -223,11 +223,12 @@ class _Shift:
         await tasks.end(*late)
         with contextlib.suppress(Exception):
             await self._processor.drain(grace)
-        await self._waker.close()
         # If PostgreSQL is gone, the others find our leases later: this worker's heart stops now.
         with contextlib.suppress(Exception):
             await self._sender.drain(grace)
             await self._worker.retire(self._database)
+        # The last answers may switch endpoints off, and others have to hear of the events that tell so.
+        await self._waker.close()
 
     def _loops(self) -> list[Loop]:
         return [

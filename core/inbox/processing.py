@@ -45,10 +45,10 @@ _sql = queries(__name__)
 
 # One claim takes so many events: a tenth of a second of work, so that a second worker soon finds some, too.
 BATCH: Final = 200
-# One worker applies so many full batches at once: while one waits for the database, the next one is read and decided
-# on. Batches that are not full come one after the other: what arrives meanwhile makes a larger one, which costs less.
+# One worker applies so many batches at once: while one waits for the database, the next one is read and decided on. A
+# batch that leaves nothing due is waited for: what arrives meanwhile makes a larger one, which costs less.
 MOST_UNDER_WAY: Final = 3
-# One that takes longer than this waits for a lock or a slow disk, and holds up no other.
+# One that takes longer than this waits for a lock or a slow disk.
 ALONE_SECONDS: Final = 0.1
 # The wait before another look for an event whose object another worker has in hand.
 SKIPPED_SECONDS: Final = 0.05
@@ -109,6 +109,7 @@ class Processor:
         self._stream = stream
         self._left_behind = False
         self._has_skipped = False
+        self._has_more = False
         # The number of batches that have ended so far.
         self._ended = 0
         self._under_way: set[asyncio.Task[None]] = set()
@@ -131,10 +132,12 @@ class Processor:
     async def start(self) -> int:
         """Claim a batch and begin to apply it; return the number of its events.
 
-        A call waits where MOST_UNDER_WAY others are being applied, and for the last one if that was not full.
+        A call waits where MOST_UNDER_WAY others are being applied, and for the last one if that has left nothing due.
         """
-        if self._last is not None and not self._last.done():
-            await asyncio.wait([self._last], timeout=ALONE_SECONDS)
+        # One that takes longer holds up this look, and no other.
+        last, self._last = self._last, None
+        if last is not None and not last.done():
+            await asyncio.wait([last], timeout=ALONE_SECONDS)
         if len(self._under_way) >= MOST_UNDER_WAY:
             await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
         batch = await self._claim()
@@ -142,7 +145,7 @@ class Processor:
             return 0
         task = asyncio.create_task(self._work_off(batch))
         self._under_way.add(task)
-        self._last = task if len(batch.events) < BATCH else None
+        self._last = None if self._has_more else task
         task.add_done_callback(self._under_way.discard)
         return len(batch.events)
 
@@ -168,7 +171,7 @@ class Processor:
         except BaseException:
             self._left_behind = True
             raise
-        more = bool(rows) and rows[0]["more"]
+        self._has_more = more = bool(rows) and rows[0]["more"]
         # Another batch has the object of an event that was skipped; its end calls for another look, unless it has ended
         # meanwhile or is another worker's.
         self._has_skipped = bool(rows) and rows[0]["skipped"]
@@ -187,7 +190,8 @@ class Processor:
         """Give back the events that were claimed and not applied."""
         self._left_behind = False
         try:
-            await self._database.execute(_sql.release_inbox_events, self._worker.id)
+            if await self._database.execute(_sql.release_inbox_events, self._worker.id):
+                self._due_window.forget()
         except BaseException:
             self._left_behind = True
             raise
@@ -262,26 +266,27 @@ class Processor:
     ) -> tuple[dict[UUID, Target], Owners]:
         """Return what events of payments are about, and the owners of accounts, as far as both are known here.
 
-        That is one round trip. Owners are remembered.
+        That is one round trip. Owners are remembered; meanwhile another batch may make this worker forget some.
         """
         codes = {code for _, found in read for code in _accounts_of(found)}
-        missing = [code for code in codes if code not in self._owners]
+        owners = {code: self._owners[code] for code in codes if code in self._owners}
+        missing = [code for code in codes if code not in owners]
+        opened: Owners = {}
         named = [(event, found) for event, found in read if isinstance(found, Named)]
         targets: dict[UUID, Target] = {}
         if named and self._engine is not None:
             wanted = [(event.provider, one.told.names) for event, one in named]
-            known, owners = await self._engine.known(wanted, missing)
+            known, opened = await self._engine.known(wanted, missing)
             for (event, _), target in zip(named, known, strict=True):
                 if target is not None:
                     targets[event.id] = target
-            self._owners.update(owners)
         elif missing:
-            for row in await self._database.fetch(_sql.account_owners, missing):
-                self._owners[row["code"]] = row["created_by"]
-        found = {code: self._owners[code] for code in codes if code in self._owners}
+            rows = await self._database.fetch(_sql.account_owners, missing)
+            opened = {row["code"]: row["created_by"] for row in rows}
+        self._owners.update(opened)
         while len(self._owners) > REMEMBERED:
             self._owners.popitem(last=False)
-        return targets, found
+        return targets, {**owners, **opened}
 
     async def _put_back(self, batch: Batch) -> None:
         """End the claim; put its failed events back for another attempt, or give them up when none can help."""

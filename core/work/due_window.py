@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 # The time from a row's due time to its commit, and from a look's begin to its snapshot: both are milliseconds.
 SLACK_SECONDS: Final = 0.1
-# The slack of a look that goes further back, and the time between two of them: so late is a row that took longer than
-# the short slack, where the disk or the processor is slow.
+# The slack of a look that goes further back, and the time between two of them. So late is a row that took longer than
+# the short slack, where the disk or the processor is slow; without a look meanwhile, a poll finds it.
 LATE_SECONDS: Final = 1.0
 LATE_EVERY_SECONDS: Final = 0.5
 # The time between two looks from the head, and so the delay of a row that took longer than the long slack.
@@ -61,6 +61,10 @@ class DueWindow:
         if now >= self._late_at:
             return Look(now, now - self._late_until + LATE_SECONDS)
         return Look(now, now - self._seen_until + SLACK_SECONDS, late=False)
+
+    def forget(self) -> None:
+        """Let the next look go all the way: rows that were seen are due again, as long as they were."""
+        self._whole_at = -math.inf
 
     def seen(self, look: Look, waited_seconds: float = 0.0) -> None:
         """Note that the look has found every row that was due `waited_seconds` or more before its begin."""

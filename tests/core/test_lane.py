@@ -74,6 +74,25 @@ async def test_a_patient_lane_waits_while_turns_of_the_loop_bring_items_and_not_
     assert min(sizes[:-1]) >= PATIENT_TURNS  # before each batch, and not before the first one alone
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_lane_that_gathers_waits_no_longer_once_a_quarter_of_a_batch_has_come(
+    *, at_once: bool
+) -> None:
+    """Whoever waits for it may hold what further items need: slots of a sender, all of which are taken by then."""
+    sender = Sender()
+    sender.go_on = asyncio.Semaphore(100)
+    lane = lane_of(sender, max_batch=12, patience=3600.0)
+    async with asyncio.timeout(10):
+        for first in (0, 3):
+            futures = []
+            for item in range(first, first + 3):
+                futures.append(lane.enqueue(item))
+                if not at_once:
+                    await asyncio.sleep(0)
+            assert await asyncio.gather(*futures) == [f"<{item}>" for item in range(first, first + 3)]
+    assert sender.batches == [[0, 1, 2], [3, 4, 5]]
+
+
 async def test_a_share_of_what_waits() -> None:
     sender = Sender()
     lane = lane_of(sender, share=3)

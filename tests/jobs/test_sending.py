@@ -1,13 +1,18 @@
 """Sending by a whole worker: what wakes it, and what it does about receivers that fail."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 from aiohttp import web
 
+from core import tasks
+from core.inbox.processing import Processor
+from core.redis import open_redis
 from core.settings import Settings
+from core.work import wakeup
+from core.work.wakeup import Alarm, Waker
 from jobs import table
 from tests.jobs.merchant import Thread, payment
 
@@ -91,3 +96,56 @@ async def test_what_is_sent_again_on_demand_is_sent_at_once(
 
 async def _states(thread: Thread, state: str, count: int) -> bool:
     return [row["state"] for row in await thread.deliveries()] == [state] * count
+
+
+@pytest.fixture
+async def alarm(settings: Settings, thread: Thread) -> AsyncIterator[Alarm]:
+    """An alarm of another process."""
+    client = open_redis(settings)
+    found = Alarm(client, thread.service.epoch)
+    listener = asyncio.create_task(found.listen())
+    yield found
+    await tasks.end(listener)
+    await client.aclose()
+
+
+async def test_what_a_worker_tells_while_it_stops_wakes_the_others(
+    thread: Thread,
+    start_worker: StartWorker,
+    eventually: Eventually,
+    monkeypatch: pytest.MonkeyPatch,
+    alarm: Alarm,
+) -> None:
+    """The last answer to a worker that stops switches an endpoint off, of which an event tells."""
+    drained, go_on = asyncio.Event(), asyncio.Event()
+    drain = Processor.drain
+
+    async def drain_and_say(processor: Processor, timeout_seconds: float) -> None:
+        await drain(processor, timeout_seconds)
+        drained.set()
+
+    async def gone_later(request: web.Request) -> web.Response:
+        await go_on.wait()
+        return await gone(request)
+
+    monkeypatch.setattr(Processor, "drain", drain_and_say)
+    await thread.open_account("shop:main")
+    await thread.subscribe()
+    thread.receiver.answers.append(gone_later)
+    stopping = start_worker()
+    await thread.send(payment("pi_1", "shop:main"))
+    await eventually(lambda: thread.receiver.deliveries)
+    stopping.set()
+    await drained.wait()
+    # Messages come in their order: behind this one there is none of before.
+    waker = Waker(thread.service.redis, thread.service.epoch)
+
+    async def heard() -> bool:
+        waker.wake(wakeup.DELIVERIES)
+        return await alarm.wait(wakeup.DELIVERIES, 1.0)
+
+    await eventually(heard)
+    await waker.close()
+    await alarm.wait(wakeup.OUTBOX, 0.0)
+    go_on.set()
+    assert await alarm.wait(wakeup.OUTBOX, 10.0)

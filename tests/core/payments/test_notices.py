@@ -6,7 +6,7 @@ import pytest
 
 from core.payments.accounts import clearing_account, suspense_account
 from core.payments.notices import take
-from core.payments.payments import Payment
+from core.payments.payments import Payment, find_with_owners
 from core.payments.states import State
 from core.providers.protocol import Notice, RefundSight, Sight, Standing, UnknownError
 from tests.core.payments.conftest import Desk
@@ -101,3 +101,26 @@ async def test_a_renewal_is_a_payment_of_its_own(desk: Desk) -> None:
     assert (await desk.again(payment)).paid == 100
     assert await desk.balance(account) == [200]
     assert desk.one.calls == ["create"]
+
+
+async def test_targets_and_owners_are_told_beside_each_other(desk: Desk) -> None:
+    """The first known name counts; of accounts those that are open are told, in whatever number they are asked for."""
+    payment = await desk.create()
+    target = (payment.id, payment.latest.id)
+    name, own = str(payment.latest.provider_id), str(payment.latest.id)
+    account = await desk.account()
+    database = desk.service.database
+    owner = (await find_with_owners(database, [], [account]))[1][account]
+    codes = [f"nobody:{number}" for number in range(5_000)]
+    wanted = [
+        ("one", ["nobody"]),
+        ("one", ["nobody", name]),
+        ("two", [name, own]),
+        ("one", []),
+        ("one", [own]),
+    ]
+    found = [None, target, None, None, target]
+    assert await find_with_owners(database, wanted, [*codes, account, account]) == (found, {account: owner})
+    assert await find_with_owners(database, wanted, []) == (found, {})
+    assert await find_with_owners(database, [], codes) == ([], {})
+    assert await find_with_owners(database, [], []) == ([], {})

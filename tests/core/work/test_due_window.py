@@ -70,6 +70,16 @@ def test_every_few_seconds_one_goes_all_the_way() -> None:
     assert window.look().seconds == pytest.approx(SLACK_SECONDS)
 
 
+def test_what_is_due_again_is_found_by_the_next_one() -> None:
+    window = DueWindow(clock=Clock())
+    window.seen(window.look())
+    window.forget()
+    whole = window.look()
+    assert whole.seconds is None
+    window.seen(whole)
+    assert window.look().seconds is not None
+
+
 def test_a_slow_one_is_rarer() -> None:
     clock = Clock()
     window = DueWindow(clock=clock)
