@@ -31,13 +31,14 @@ if TYPE_CHECKING:
     from typing import Self
     from uuid import UUID
 
-    from core.database import Database
+    from core.database import Database, Row
     from core.inbox.dead_letters import DeadLetterStream
     from core.inbox.rules import Admission, Decision, Owners, Reading, Target
     from core.inbox.transitions import Engine
     from core.ledger.ledger import Ledger
     from core.outbox.fanout import Handover
     from core.settings import Settings
+    from core.work.due_window import Look
     from core.work.leases import Worker
 
 log = structlog.get_logger(__name__)
@@ -164,10 +165,10 @@ class Processor:
         look = self._due_window.look()
         ended = self._ended
         try:
-            with metrics.CLAIM_SECONDS.timed("inbox"):
-                rows = await self._database.fetch(
-                    _sql.claim_inbox_events, BATCH, self._worker.id, token, LEASE_SECONDS, look.seconds
-                )
+            rows = await self._look(look, token)
+            if not rows and (further := self._due_window.again(look)) is not None:
+                look = further
+                rows = await self._look(look, token)
         except BaseException:
             self._left_behind = True
             raise
@@ -185,6 +186,12 @@ class Processor:
         if not rows:
             return None
         return Batch(token, [InboxEvent(*[row[name] for name in InboxEvent._fields]) for row in rows])
+
+    async def _look(self, look: Look, token: UUID) -> list[Row]:
+        with metrics.CLAIM_SECONDS.timed("inbox"):
+            return await self._database.fetch(
+                _sql.claim_inbox_events, BATCH, self._worker.id, token, LEASE_SECONDS, look.seconds
+            )
 
     async def release(self) -> None:
         """Give back the events that were claimed and not applied."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from core.database import Database, Row
+    from core.work.due_window import Look
 
 _sql = queries(__name__)
 
@@ -79,11 +80,12 @@ class Backlog:
     async def look(self) -> None:
         """Find endpoints with due deliveries."""
         look = self._due_window.look()
+        rows = await self._find(look)
+        if not rows and (further := self._due_window.again(look)) is not None:
+            look = further
+            rows = await self._find(look)
         if look.seconds is None:
-            rows = await self._database.fetch(_sql.endpoints_due, self._cursor, FOUND)
             self._cursor = rows[-1]["endpoint_id"] if len(rows) == FOUND else _START
-        else:
-            rows = await self._database.fetch(_sql.endpoints_due_lately, look.seconds, FOUND)
         for row in rows:
             known = self._waiting.get(row["endpoint_id"])
             since = row["since"] if known is None else min(row["since"], known.since)
@@ -91,6 +93,11 @@ class Backlog:
         self._looked_at = time.monotonic()
         if look.seconds is None or len(rows) < FOUND:
             self._due_window.seen(look)
+
+    async def _find(self, look: Look) -> list[Row]:
+        if look.seconds is None:
+            return await self._database.fetch(_sql.endpoints_due, self._cursor, FOUND)
+        return await self._database.fetch(_sql.endpoints_due_lately, look.seconds, FOUND)
 
     def note(self, asked: Mapping[UUID, Share], rows: Sequence[Row]) -> None:
         """Note what a claim has found of the endpoints that it asked for."""

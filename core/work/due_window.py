@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # The time from a row's due time to its commit, and from a look's begin to its snapshot: both are milliseconds.
 SLACK_SECONDS: Final = 0.1
 # The slack of a look that goes further back, and the time between two of them. So late is a row that took longer than
-# the short slack, where the disk or the processor is slow; without a look meanwhile, a poll finds it.
+# the short slack, where the disk or the processor is slow.
 LATE_SECONDS: Final = 1.0
 LATE_EVERY_SECONDS: Final = 0.5
 # The time between two looks from the head, and so the delay of a row that took longer than the long slack.
@@ -61,6 +61,16 @@ class DueWindow:
         if now >= self._late_at:
             return Look(now, now - self._late_until + LATE_SECONDS)
         return Look(now, now - self._seen_until + SLACK_SECONDS, late=False)
+
+    def again(self, look: Look) -> Look | None:
+        """Return a look that goes further back than one that has found nothing, unless another has done so just now.
+
+        Somebody may have called for it whose row was committed late, and nobody would call again.
+        """
+        now = self._clock()
+        if look.late or now < self._late_at - LATE_EVERY_SECONDS + SLACK_SECONDS:
+            return None
+        return Look(now, now - self._late_until + LATE_SECONDS)
 
     def forget(self) -> None:
         """Let the next look go all the way: rows that were seen are due again, as long as they were."""

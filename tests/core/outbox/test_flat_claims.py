@@ -143,10 +143,14 @@ async def test_a_claim_of_the_inbox_does_not_walk_over_what_was_taken(office: Of
     assert await pages(office, QUERIES["claim_inbox_events"], *claim, 5.0) < FEW
 
 
-async def test_what_was_committed_late_is_found_by_the_look_at_everything(
-    office: Office, receiver: Receiver, service: Service
+@pytest.mark.parametrize(("late", "found_after"), [("0.6 s", 0.25), ("1 min", 5.0)])
+async def test_what_was_committed_late_is_found_by_a_look_that_goes_further_back(
+    office: Office, receiver: Receiver, service: Service, late: str, found_after: float
 ) -> None:
-    """Both a delivery and an event of the inbox bear a time of long before their commit."""
+    """Both a delivery and an event of the inbox bear a time of before their commit, and of before the last look.
+
+    A little late they are found by the look that they are called for, else by the next one at everything.
+    """
     now = 1000.0
     await office.listen(receiver)
     sender = office.sender()
@@ -167,10 +171,11 @@ async def test_what_was_committed_late_is_found_by_the_look_at_everything(
             "INSERT INTO inbox_events (id, provider, event_id, event_type, headers, body)"
             " VALUES (gen_random_uuid(), 'stripe', 'evt_1', 'a.b', '{}', '{}')"
         )
-        await office.sql("UPDATE webhook_deliveries SET due_at = now() - interval '1 min'")
-        await office.sql("UPDATE inbox_events SET due_at = now() - interval '1 min'")
-        assert (await sender.step(), await processor.step()) == (0, 0)
-        now += 5.0
+        await office.sql("UPDATE webhook_deliveries SET due_at = now() - $1::text::interval", late)
+        await office.sql("UPDATE inbox_events SET due_at = now() - $1::text::interval", late)
+        if found_after > 1.0:
+            assert (await sender.step(), await processor.step()) == (0, 0)
+        now += found_after
         assert (await sender.step(), await processor.step()) == (1, 1)
     finally:
         await office.close(sender)
