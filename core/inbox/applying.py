@@ -63,12 +63,14 @@ class Batch:
 
     `words` has a word for each event that is done, `failed` those that are not. Its commits have left events to be
     fanned out where it `wakes`, and deliveries to be claimed where it `has_due`.
-    The claim `has_ended` with the last event that was done, if none had failed by then.
+    The claim `has_ended` with the last event that was done, if none had failed by then; it `leaves_more` where others
+    were due beside its events.
     """
 
-    def __init__(self, token: UUID, events: Sequence[InboxEvent]) -> None:
+    def __init__(self, token: UUID, events: Sequence[InboxEvent], *, leaves_more: bool = False) -> None:
         self.token = token
         self.events = events
+        self.leaves_more = leaves_more
         self.words: dict[UUID, str] = {}
         self.failed: list[tuple[InboxEvent, Failed]] = []
         self.wakes = False

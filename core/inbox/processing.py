@@ -110,7 +110,6 @@ class Processor:
         self._stream = stream
         self._left_behind = False
         self._has_skipped = False
-        self._has_more = False
         # The number of batches that have ended so far.
         self._ended = 0
         self._under_way: set[asyncio.Task[None]] = set()
@@ -146,7 +145,7 @@ class Processor:
             return 0
         task = asyncio.create_task(self._work_off(batch))
         self._under_way.add(task)
-        self._last = None if self._has_more else task
+        self._last = None if batch.leaves_more else task
         task.add_done_callback(self._under_way.discard)
         return len(batch.events)
 
@@ -172,7 +171,7 @@ class Processor:
         except BaseException:
             self._left_behind = True
             raise
-        self._has_more = more = bool(rows) and rows[0]["more"]
+        more = bool(rows) and rows[0]["more"]
         # Another batch has the object of an event that was skipped; its end calls for another look, unless it has ended
         # meanwhile or is another worker's.
         self._has_skipped = bool(rows) and rows[0]["skipped"]
@@ -185,7 +184,9 @@ class Processor:
             self._wake(wakeup.INBOX)
         if not rows:
             return None
-        return Batch(token, [InboxEvent(*[row[name] for name in InboxEvent._fields]) for row in rows])
+        return Batch(
+            token, [InboxEvent(*[row[name] for name in InboxEvent._fields]) for row in rows], leaves_more=more
+        )
 
     async def _look(self, look: Look, token: UUID) -> list[Row]:
         with metrics.CLAIM_SECONDS.timed("inbox"):

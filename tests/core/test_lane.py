@@ -78,7 +78,7 @@ async def test_a_patient_lane_waits_while_turns_of_the_loop_bring_items_and_not_
 async def test_a_lane_that_gathers_waits_no_longer_once_a_quarter_of_a_batch_has_come(
     *, at_once: bool
 ) -> None:
-    """Whoever waits for it may hold what further items need: slots of a sender, all of which are taken by then."""
+    """Items that wait may hold what others need, as results of deliveries hold the slots of a sender."""
     sender = Sender()
     sender.go_on = asyncio.Semaphore(100)
     lane = lane_of(sender, max_batch=12, patience=3600.0)

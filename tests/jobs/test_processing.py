@@ -54,6 +54,19 @@ async def as_owner(thread: Thread, statement: str) -> None:
         await connection.close()
 
 
+def stalled(worker: Processor, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Let the worker apply nothing until the event is set."""
+    go_on = asyncio.Event()
+    apply = worker._applier.apply
+
+    async def stall(*arguments: Any) -> None:
+        await go_on.wait()
+        await apply(*arguments)
+
+    monkeypatch.setattr(worker._applier, "apply", stall)
+    return go_on
+
+
 class Telling(NamedTuple):
     """An event whose effect has no key of its own: only the claim keeps it from being had twice."""
 
@@ -169,14 +182,7 @@ async def test_one_worker_has_several_batches_under_way_and_none_of_them_an_obje
     monkeypatch.setattr(processing, "ALONE_SECONDS", 0.0)
     worker = processor(thread)
     monkeypatch.setattr(worker, "_wake", woken.append)
-    go_on = asyncio.Event()
-    apply = worker._applier.apply
-
-    async def stall(*arguments: Any) -> None:
-        await go_on.wait()
-        await apply(*arguments)
-
-    monkeypatch.setattr(worker._applier, "apply", stall)
+    go_on = stalled(worker, monkeypatch)
     await thread.send(payment("pi_1", None, event_id="evt_1"))
     assert await worker.start() == 1
     await thread.send(payment("pi_2", None, event_id="evt_2"))
@@ -198,14 +204,7 @@ async def test_what_arrives_while_a_small_batch_is_applied_is_one_batch(
 ) -> None:
     monkeypatch.setattr(processing, "ALONE_SECONDS", 60.0)
     worker = processor(thread)
-    go_on = asyncio.Event()
-    apply = worker._applier.apply
-
-    async def stall(*arguments: Any) -> None:
-        await go_on.wait()
-        await apply(*arguments)
-
-    monkeypatch.setattr(worker._applier, "apply", stall)
+    go_on = stalled(worker, monkeypatch)
     await thread.send(payment("pi_1", None, event_id="evt_1"))
     assert await worker.start() == 1
     await thread.send(payment("pi_2", None, event_id="evt_2"))

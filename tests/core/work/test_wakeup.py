@@ -34,11 +34,15 @@ async def alarms(settings: Settings) -> AsyncIterator[list[Alarm]]:
         await client.aclose()
 
 
-async def test_every_listener_hears_it(redis: Any, alarms: list[Alarm], eventually: Eventually) -> None:
+async def both_listen(redis: Any, eventually: Eventually) -> None:
     async def listening() -> bool:
         return bool((await redis.pubsub_numsub("ts:epoch:wake"))[0][1] == 2)
 
     await eventually(listening)
+
+
+async def test_every_listener_hears_it(redis: Any, alarms: list[Alarm], eventually: Eventually) -> None:
+    await both_listen(redis, eventually)
     for alarm in alarms:
         for topic in wakeup.TOPICS:
             await alarm.wait(topic, 0.01)  # the ring that a new subscription begins with
@@ -54,11 +58,7 @@ async def test_a_process_does_not_hear_itself(
     redis: Any, alarms: list[Alarm], eventually: Eventually
 ) -> None:
     """Its own alarm rings at once, without Redis; the message is for the others."""
-
-    async def listening() -> bool:
-        return bool((await redis.pubsub_numsub("ts:epoch:wake"))[0][1] == 2)
-
-    await eventually(listening)
+    await both_listen(redis, eventually)
     own, other = alarms
     for alarm in alarms:
         await alarm.wait(wakeup.OUTBOX, 0.01)
@@ -89,10 +89,7 @@ async def test_a_thousand_wake_ups_are_a_few_messages(redis: Any) -> None:
 async def test_a_connection_that_was_closed_while_idle_loses_no_message(
     redis: Any, alarms: list[Alarm], eventually: Eventually
 ) -> None:
-    async def listening() -> bool:
-        return bool((await redis.pubsub_numsub("ts:epoch:wake"))[0][1] == 2)
-
-    await eventually(listening)
+    await both_listen(redis, eventually)
     await alarms[0].wait(wakeup.INBOX, 0.01)
     waker = Waker(redis, "epoch")
     waker.wake(wakeup.INBOX)
